@@ -1,0 +1,108 @@
+//! What a batch must know, in one round trip.
+
+use saga_core::{Found, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, Keys, StoredEnvelope};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use std::sync::Arc;
+
+/// Three tables in one answer: `part` says which, `t` are texts and `n` numbers. Keys are looked up with `= ANY`, never by a
+/// join with `unnest`, which would hash the whole table; what is too much is left out below.
+const READ: &str = "
+SELECT 0 AS part, NULL::text AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4, NULL::text AS t5, NULL::text AS t6,
+       NULL::text AS t7, NULL::text AS t8, NULL::text AS t9, NULL::text AS t10,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bytea AS body
+UNION ALL
+SELECT 1, receiver, message_id, type, result, NULL, NULL, NULL, NULL, NULL, NULL, body_hash, attempts, NULL, NULL, NULL
+FROM sagabus.inbox WHERE message_id = ANY($1) AND endpoint = $2";
+
+const READ_INSTANCES: &str = "
+UNION ALL
+SELECT 2, saga, id, state, data::text, originator::text, paused_by, NULL, NULL, NULL, NULL, seq, entered, version, (completed_at IS NOT NULL)::int::bigint, NULL
+FROM sagabus.saga WHERE id = ANY($3) AND saga = ANY($4)
+UNION ALL
+(SELECT 3, receiver, message_id, type, reason, saga_id, conversation_id, causation_id, from_saga, from_saga_id, headers::text,
+        arrival, attempts, from_entered, (extract(epoch FROM sent_at) * 1000000)::bigint, body
+ FROM sagabus.held WHERE saga_id = ANY($3) AND saga = ANY($4) AND endpoint = $2 ORDER BY arrival LIMIT $5)";
+
+pub(super) async fn read(connection: &mut PgConnection, persistent: bool, keys: &Keys) -> Result<Found, sqlx::Error> {
+    static READ_ALL: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!("{READ}{READ_INSTANCES}"));
+    let rows = if keys.instances.is_empty() {
+        sqlx::query(READ)
+            .bind(&keys.message_ids)
+            .bind(&keys.endpoint)
+            .persistent(persistent)
+            .fetch_all(connection)
+            .await?
+    } else {
+        let ids: Vec<&str> = keys.instances.iter().map(|key| key.id.as_str()).collect();
+        let mut sagas: Vec<&str> = keys.instances.iter().map(|key| key.saga.as_str()).collect();
+        sagas.dedup();
+        sqlx::query(READ_ALL.as_str())
+            .bind(&keys.message_ids)
+            .bind(&keys.endpoint)
+            .bind(ids)
+            .bind(sagas)
+            .bind(keys.held_rows_max)
+            .persistent(persistent)
+            .fetch_all(connection)
+            .await?
+    };
+    let mut found = Found::default();
+    for row in &rows {
+        match row.get::<i32, _>(0) {
+            0 => found.now_us = row.get("n1"),
+            1 => found.inbox.push(InboxFound {
+                receiver: row.get("t1"),
+                message_id: row.get("t2"),
+                type_name: row.get("t3"),
+                body_hash: row.get("n1"),
+                result: InboxResult::parse(row.get("t4")).unwrap_or(InboxResult::Handled),
+                attempts: row.get("n2"),
+            }),
+            2 => found.instances.push(instance(row)),
+            _ => found.held.push(held(row, &keys.endpoint)),
+        }
+    }
+    Ok(found)
+}
+
+fn instance(row: &PgRow) -> InstanceRow {
+    InstanceRow {
+        key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
+        state: row.get("t3"),
+        data: row.get("t4"),
+        originator: row.get::<Option<&str>, _>("t5").and_then(|text| serde_json::from_str(text).ok()),
+        paused_by: row.get("t6"),
+        seq: row.get("n1"),
+        entered: row.get("n2"),
+        version: row.get::<i64, _>("n3") as i32,
+        done: row.get::<i64, _>("n4") == 1,
+    }
+}
+
+fn held(row: &PgRow, endpoint: &str) -> HeldRow {
+    let receiver: String = row.get("t1");
+    let stored = StoredEnvelope {
+        message_id: row.get("t2"),
+        type_name: row.get("t3"),
+        conversation_id: row.get("t6"),
+        causation_id: row.get("t7"),
+        saga: row.get("t8"),
+        saga_id: row.get("t9"),
+        entered: row.get("n3"),
+        receiver: None,
+        sent_at_us: row.get("n4"),
+        headers: row.get("t10"),
+        body: row.get("body"),
+    };
+    HeldRow {
+        endpoint: endpoint.into(),
+        receiver,
+        envelope: Arc::new(stored.restore(endpoint)),
+        arrival: row.get("n1"),
+        reason: HeldReason::parse(row.get("t4")).unwrap_or(HeldReason::Failed),
+        saga_id: row.get("t5"),
+        error: None,
+        attempts: row.get("n2"),
+        expires: None,
+    }
+}

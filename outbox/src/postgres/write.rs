@@ -1,0 +1,287 @@
+//! Everything a batch came to, in one statement: a common table expression for each kind of row that there is.
+
+use crate::{error::store_error, rows::us};
+use saga_core::{HeldRow, InboxRow, OutboxRow, StoreError, Write};
+use sqlx::{Arguments, AssertSqlSafe, Encode, PgConnection, Row, Type, postgres::PgArguments};
+
+/// Microseconds since 1970 as a timestamp.
+const FROM_US: &str = "'epoch'::timestamptz + r.sent_at * interval '1 microsecond'";
+
+const CLAIM: &str = "
+INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash, type, result, conversation_id, causation_id,
+    saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note, handled_at)
+SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id, r.causation_id,
+    CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::jsonb, {from_us}, r.attempts, r.note, clock_timestamp()
+FROM unnest({}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::text[])
+    AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)
+ON CONFLICT DO NOTHING RETURNING 1";
+
+const SETTLE: &str = "
+UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state, to_state = r.to_state,
+    effects = r.effects::jsonb, attempts = r.attempts, note = r.note, body_hash = r.body_hash, handled_at = clock_timestamp()
+FROM unnest({}::text[], {}::text[], {}::bigint[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::bigint[])
+    AS r(receiver, message_id, body_hash, result, seq, from_state, to_state, effects, attempts, note, known)
+WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {} AND i.message_id = ANY({}::text[])
+    AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
+
+const INSTANCES: &str = "
+INSERT INTO sagabus.saga AS s (saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
+SELECT r.saga, r.id, r.state, r.data::jsonb, r.seq, r.base_seq, r.entered, r.version, r.originator::jsonb, r.paused_by, clock_timestamp(), clock_timestamp(),
+    CASE WHEN r.done THEN clock_timestamp() END
+FROM unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::bigint[], {}::int[], {}::text[], {}::text[], {}::bool[])
+    AS r(saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, done)
+ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data, seq = excluded.seq, base_seq = excluded.base_seq,
+    entered = excluded.entered, version = excluded.version, originator = excluded.originator, paused_by = excluded.paused_by,
+    updated_at = excluded.updated_at,
+    completed_at = CASE WHEN excluded.completed_at IS NOT NULL THEN coalesce(s.completed_at, excluded.completed_at) END
+WHERE s.seq = excluded.base_seq RETURNING 1";
+
+const OUTBOX: &str = "
+INSERT INTO sagabus.outbox (endpoint, lease_owner, lease_until, first_attempt_at, id, message_id, kind, type, destination, receiver, saga, saga_id, entered,
+    conversation_id, causation_id, headers, body, sent_at, created_at, due_at)
+SELECT {}, CASE WHEN r.leased THEN {} END, CASE WHEN r.leased THEN clock_timestamp() + {}::bigint * interval '1 microsecond' END,
+    CASE WHEN r.leased THEN clock_timestamp() END, r.id, r.message_id, r.kind, r.type, r.destination, r.receiver, r.saga, r.saga_id, r.entered,
+    r.conversation_id, r.causation_id, r.headers::jsonb, r.body, {from_us}, clock_timestamp(), clock_timestamp() + r.delay * interval '1 microsecond'
+FROM unnest({}::bool[], {}::uuid[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bytea[], {}::bigint[], {}::bigint[])
+    AS r(leased, id, message_id, kind, type, destination, receiver, saga, saga_id, entered, conversation_id, causation_id, headers, body, sent_at, delay)";
+
+const HELD_IN: &str = "
+INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at, expires_at, type, conversation_id, causation_id,
+    from_saga, from_saga_id, from_entered, headers, body, sent_at)
+SELECT {}, r.receiver, r.message_id, r.reason, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.error, r.attempts, clock_timestamp(),
+    clock_timestamp() + r.expires * interval '1 microsecond', r.type, r.conversation_id, r.causation_id, r.from_saga, r.from_saga_id, r.from_entered,
+    r.headers::jsonb, r.body, {from_us}
+FROM unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::bytea[], {}::bigint[])
+    AS r(receiver, message_id, reason, saga_id, error, attempts, expires, type, conversation_id, causation_id, from_saga, from_saga_id, from_entered, headers, body, sent_at)
+ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts, expires_at = excluded.expires_at";
+
+const HELD_OUT: &str = "
+DELETE FROM sagabus.held h USING unnest({}::text[], {}::text[]) AS r(receiver, message_id)
+WHERE h.message_id = r.message_id AND h.receiver = r.receiver AND h.endpoint = {} AND h.message_id = ANY({}::text[])";
+
+const TIMERS_OUT: &str = "
+DELETE FROM sagabus.outbox o USING unnest({}::text[], {}::text[], {}::bigint[]) AS r(saga, id, keep)
+WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
+    AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
+
+/// Sent rows go in the order of their ids and without waiting: whoever holds one will find out by itself.
+pub(super) const SENT: &str = "
+DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(
+    SELECT id FROM sagabus.outbox WHERE id = ANY({}::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED))";
+
+/// A statement made of parts: each takes its arguments in the order of its `{}`.
+#[derive(Default)]
+struct Statement {
+    parts: String,
+    counts: String,
+    expected: Vec<i64>,
+    arguments: PgArguments,
+    placeholders: usize,
+}
+
+impl Statement {
+    fn part(
+        &mut self,
+        template: &str,
+        expected: Option<usize>,
+        arguments: impl FnOnce(&mut Self) -> Result<(), sqlx::error::BoxDynError>,
+    ) -> Result<(), StoreError> {
+        let n = self.parts.matches(" AS MATERIALIZED ").count();
+        self.parts.push_str(if n == 0 { "WITH " } else { ", " });
+        self.parts.push_str(&format!("p{n} AS MATERIALIZED ("));
+        for (i, piece) in template.replace("{from_us}", FROM_US).split("{}").enumerate() {
+            if i > 0 {
+                self.placeholders += 1;
+                self.parts.push_str(&format!("${}", self.placeholders));
+            }
+            self.parts.push_str(piece);
+        }
+        self.parts.push(')');
+        if let Some(expected) = expected {
+            self.counts.push_str(if self.expected.is_empty() { " SELECT " } else { ", " });
+            self.counts.push_str(&format!("(SELECT count(*) FROM p{n})"));
+            self.expected.push(expected as i64);
+        }
+        arguments(self).map_err(|error| StoreError::Rejected(error.to_string()))
+    }
+
+    fn add<T>(&mut self, value: T) -> Result<(), sqlx::error::BoxDynError>
+    where
+        T: for<'q> Encode<'q, sqlx::Postgres> + Type<sqlx::Postgres>,
+    {
+        self.arguments.add(value)
+    }
+}
+
+pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write: &Write) -> Result<(), StoreError> {
+    let mut statement = Statement::default();
+    claims(&mut statement, write)?;
+    settles(&mut statement, write)?;
+    instances(&mut statement, write)?;
+    outbox(&mut statement, write)?;
+    held(&mut statement, write)?;
+    deletes(&mut statement, write)?;
+    let Statement { mut parts, counts, expected, arguments, .. } = statement;
+    parts.push_str(if counts.is_empty() { " SELECT 0" } else { &counts });
+    let row = sqlx::query_with(AssertSqlSafe(parts), arguments)
+        .persistent(persistent)
+        .fetch_one(connection)
+        .await
+        .map_err(store_error)?;
+    let conflict = expected.iter().enumerate().any(|(n, expected)| row.get::<i64, _>(n) != *expected);
+    if conflict { Err(StoreError::Conflict) } else { Ok(()) }
+}
+
+fn column<T, U>(rows: &[T], get: impl Fn(&T) -> U) -> Vec<U> {
+    rows.iter().map(get).collect()
+}
+
+fn claims(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    let rows = &write.claims;
+    let Some(first) = rows.first() else { return Ok(()) };
+    statement.part(CLAIM, Some(rows.len()), |s| {
+        s.add(write.endpoint.clone())?;
+        s.add(first.handled_by.clone())?;
+        s.add(column(rows, |row| row.receiver.clone()))?;
+        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.body_hash()))?;
+        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
+        s.add(column(rows, |row| row.result.as_str()))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
+        s.add(column(rows, |row| row.saga_id.clone()))?;
+        s.add(column(rows, |row| row.seq))?;
+        s.add(column(rows, |row| row.from_state.clone()))?;
+        s.add(column(rows, |row| row.to_state.clone()))?;
+        s.add(column(rows, effects))?;
+        s.add(column(rows, |row| row.envelope.sent_at_us))?;
+        s.add(column(rows, |row| row.attempts))?;
+        s.add(column(rows, |row| row.note.clone()))
+    })
+}
+
+fn effects(row: &InboxRow) -> Option<String> {
+    (!row.effects.is_null()).then(|| row.effects.to_string())
+}
+
+fn settles(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    let rows = &write.settles;
+    let Some((first, _)) = rows.first() else { return Ok(()) };
+    statement.part(SETTLE, Some(rows.len()), |s| {
+        s.add(first.handled_by.clone())?;
+        s.add(column(rows, |(row, _)| row.receiver.clone()))?;
+        s.add(column(rows, |(row, _)| row.envelope.message_id.clone()))?;
+        s.add(column(rows, |(row, _)| row.envelope.body_hash()))?;
+        s.add(column(rows, |(row, _)| row.result.as_str()))?;
+        s.add(column(rows, |(row, _)| row.seq))?;
+        s.add(column(rows, |(row, _)| row.from_state.clone()))?;
+        s.add(column(rows, |(row, _)| row.to_state.clone()))?;
+        s.add(column(rows, |(row, _)| effects(row)))?;
+        s.add(column(rows, |(row, _)| row.attempts))?;
+        s.add(column(rows, |(row, _)| row.note.clone()))?;
+        s.add(column(rows, |(_, known)| *known))?;
+        s.add(write.endpoint.clone())?;
+        s.add(column(rows, |(row, _)| row.envelope.message_id.clone()))
+    })
+}
+
+fn instances(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    let rows = &write.instances;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    statement.part(INSTANCES, Some(rows.len()), |s| {
+        s.add(column(rows, |write| write.row.key.saga.clone()))?;
+        s.add(column(rows, |write| write.row.key.id.clone()))?;
+        s.add(column(rows, |write| write.row.state.clone()))?;
+        s.add(column(rows, |write| write.row.data.clone()))?;
+        s.add(column(rows, |write| write.row.seq))?;
+        s.add(column(rows, |write| write.base_seq))?;
+        s.add(column(rows, |write| write.row.entered))?;
+        s.add(column(rows, |write| write.row.version))?;
+        s.add(column(rows, |write| write.row.originator.as_ref().map(ToString::to_string)))?;
+        s.add(column(rows, |write| write.row.paused_by.clone()))?;
+        s.add(column(rows, |write| write.row.done))
+    })
+}
+
+fn outbox(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    let rows = &write.outbox;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let saga = |row: &OutboxRow| row.envelope.saga.clone();
+    statement.part(OUTBOX, None, |s| {
+        s.add(write.endpoint.clone())?;
+        s.add(write.owner.clone())?;
+        s.add(us(write.lease))?;
+        s.add(column(rows, |row| row.leased))?;
+        s.add(column(rows, |row| row.id))?;
+        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(column(rows, |row| row.kind.as_str()))?;
+        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
+        s.add(column(rows, |row| row.destination.name().to_owned()))?;
+        s.add(column(rows, |row| row.envelope.receiver.clone()))?;
+        s.add(column(rows, |row| saga(row).map(|saga| saga.saga)))?;
+        s.add(column(rows, |row| saga(row).map(|saga| saga.id)))?;
+        s.add(column(rows, |row| row.envelope.saga.as_ref().and_then(|saga| saga.entered)))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.stored_headers(&write.endpoint).to_string()))?;
+        s.add(column(rows, |row| row.envelope.body.to_vec()))?;
+        s.add(column(rows, |row| row.envelope.sent_at_us))?;
+        s.add(column(rows, |row| us(row.delay.unwrap_or_default())))
+    })
+}
+
+fn held(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    let rows = &write.held_in;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let saga = |row: &HeldRow| row.envelope.saga.clone();
+    statement.part(HELD_IN, None, |s| {
+        s.add(write.endpoint.clone())?;
+        s.add(column(rows, |row| row.receiver.clone()))?;
+        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(column(rows, |row| row.reason.as_str()))?;
+        s.add(column(rows, |row| row.saga_id.clone()))?;
+        s.add(column(rows, |row| row.error.clone()))?;
+        s.add(column(rows, |row| row.attempts))?;
+        s.add(column(rows, |row| row.expires.map(us)))?;
+        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
+        s.add(column(rows, |row| saga(row).map(|saga| saga.saga)))?;
+        s.add(column(rows, |row| saga(row).map(|saga| saga.id)))?;
+        s.add(column(rows, |row| row.envelope.saga.as_ref().and_then(|saga| saga.entered)))?;
+        s.add(column(rows, |row| row.envelope.stored_headers(&write.endpoint).to_string()))?;
+        s.add(column(rows, |row| row.envelope.body.to_vec()))?;
+        s.add(column(rows, |row| row.envelope.sent_at_us))
+    })
+}
+
+fn deletes(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
+    if !write.held_out.is_empty() {
+        let rows = &write.held_out;
+        statement.part(HELD_OUT, None, |s| {
+            s.add(column(rows, |key| key.receiver.clone()))?;
+            s.add(column(rows, |key| key.message_id.clone()))?;
+            s.add(write.endpoint.clone())?;
+            s.add(column(rows, |key| key.message_id.clone()))
+        })?;
+    }
+    if !write.timers_out.is_empty() {
+        let rows = &write.timers_out;
+        statement.part(TIMERS_OUT, None, |s| {
+            s.add(column(rows, |timers| timers.key.saga.clone()))?;
+            s.add(column(rows, |timers| timers.key.id.clone()))?;
+            s.add(column(rows, |timers| timers.keep_entered))?;
+            s.add(column(rows, |timers| timers.key.id.clone()))
+        })?;
+    }
+    if !write.sent.is_empty() {
+        statement.part(SENT, None, |s| s.add(write.sent.clone()))?;
+    }
+    Ok(())
+}

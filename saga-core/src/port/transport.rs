@@ -1,0 +1,194 @@
+//! The broker side of the port.
+
+use crate::Envelope;
+use async_trait::async_trait;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+/// A broker, or what stands in for one.
+///
+/// [`Transport::attach`] declares what the endpoint needs and returns a [`Link`]: four channels, on whose other
+/// ends tasks of the transport work and reconnect by themselves until the link is dropped. What an
+/// implementation owes:
+///
+/// - A delivery comes again until its [`Ack`] says `ack`; an `Ack` that is dropped gives the message back.
+/// - Every [`Outgoing`] gets exactly one [`Report`]; none says `Confirmed` before the message is safe.
+/// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is confirmed.
+/// - What was in flight when a connection broke, or found no answer within [`LinkLimits::confirm`], is `Unknown`.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Declares the topology and starts to deliver.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the broker refuses (credentials, a topology that differs), or cannot be
+    /// reached within [`LinkLimits::connect`].
+    async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError>;
+}
+
+/// What an endpoint needs to exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// The endpoint: the name of its queue.
+    pub endpoint: String,
+    /// Events it listens to, by logical name.
+    pub subscribes: Vec<String>,
+    /// Declare nothing: everything was provisioned by hand.
+    pub passive: bool,
+}
+
+/// Limits of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkLimits {
+    /// Deliveries that may be unacknowledged at a time.
+    pub prefetch: u16,
+    /// Messages that may await their confirm at a time.
+    pub window: usize,
+    /// How long a publish may wait for its confirm before it counts as unknown.
+    pub confirm: Duration,
+    /// How long the first connection may take, tries and pauses included.
+    pub connect: Duration,
+}
+
+/// The four channels of an attached endpoint. Those that carry messages this way have no bound of their own: what is in
+/// them is bounded by the prefetch, and by the window of what was sent.
+///
+/// To stop: drop `deliveries` (consuming ends), finish what is in hand, drop `outgoing`; the transport closes
+/// when the last [`Ack`] is gone, and `state` closes with it.
+#[derive(Debug)]
+pub struct Link {
+    /// Messages for this endpoint.
+    pub deliveries: mpsc::UnboundedReceiver<Delivery>,
+    /// Messages to publish.
+    pub outgoing: mpsc::Sender<Outgoing>,
+    /// What became of them.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// Whether the broker can be reached.
+    pub state: watch::Receiver<LinkState>,
+}
+
+/// Whether the broker can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// Consuming and publishing.
+    Up,
+    /// Away, with the reason; the transport is trying again.
+    Down(String),
+}
+
+/// A message that came.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message; or, when it is not even an envelope (no message id, say), why.
+    pub envelope: Arc<Envelope>,
+    /// What is wrong with it before its body is looked at; the message is held with this text.
+    pub fault: Option<String>,
+    /// How often it was delivered before without being acknowledged.
+    pub delivery_count: u32,
+    /// Settles it.
+    pub ack: Ack,
+}
+
+/// The right to settle one delivery, once. Dropped unused, it gives the message back to the broker.
+pub struct Ack(Option<Box<dyn FnOnce(bool) + Send + Sync>>);
+
+impl Ack {
+    /// `settle` is called once: with `true` for an ack, with `false` when the message goes back.
+    pub fn new(settle: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(settle)))
+    }
+
+    /// The message is settled for good.
+    pub fn ack(mut self) {
+        if let Some(settle) = self.0.take() {
+            settle(true);
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if let Some(settle) = self.0.take() {
+            settle(false);
+        }
+    }
+}
+
+impl fmt::Debug for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ack")
+    }
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The outbox row: names the message in its [`Report`].
+    pub row: Uuid,
+    /// Where to.
+    pub destination: Destination,
+    /// What.
+    pub envelope: Arc<Envelope>,
+    /// How often it was tried before.
+    pub attempts: u32,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// The queue of one endpoint.
+    Endpoint(String),
+    /// An address from somebody's `reply_to`: an endpoint, or a stranger's temporary queue.
+    ReplyTo(String),
+    /// Everybody who subscribed to this event.
+    Event(String),
+}
+
+impl Destination {
+    /// The name of the endpoint, queue or event.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Endpoint(name) | Self::ReplyTo(name) | Self::Event(name) => name,
+        }
+    }
+}
+
+/// What became of an outgoing message.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The outbox row.
+    pub row: Uuid,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of an outgoing message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The broker has it safely (in-process: the last receiver has committed).
+    Confirmed,
+    /// No queue took it.
+    Unroutable(String),
+    /// The broker refused it.
+    Refused(String),
+    /// Nobody knows; it must be sent again.
+    Unknown(String),
+}
+
+/// Why an endpoint could not be attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The broker could not be reached in time.
+    #[error("the broker cannot be reached: {0}")]
+    Unreachable(String),
+    /// The broker does not let us in.
+    #[error("the broker refuses the connection: {0}; check user, password and virtual host in the URL")]
+    Denied(String),
+    /// Something exists already and differs from what is needed.
+    #[error("the broker's topology differs: {0}")]
+    Mismatch(String),
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}

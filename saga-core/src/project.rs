@@ -1,0 +1,61 @@
+//! Read models: a user's rows written in the transaction of the transitions they follow.
+
+use crate::{HandlerError, Saga, Store};
+use async_trait::async_trait;
+use std::{any::Any, marker::PhantomData};
+
+/// Writes rows of one's own about a saga's instances, in the same transaction as their transitions.
+///
+/// It is called once per batch with all instances that changed, so that one multi-row statement can write them:
+/// a statement per instance would cost a round trip each.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not project the saga `{S}` on the database `{Db}`",
+    label = "no `impl Project<{S}, ..> for {Self}`"
+)]
+#[async_trait]
+pub trait Project<S: Saga, Db: Store>: Send + Sync + 'static {
+    /// Writes what the changes mean.
+    ///
+    /// # Errors
+    /// A database error is told apart from a fault of the data: the first is waited out, the second holds the message.
+    async fn project(&self, changes: &[Change<S>], tx: &mut Db::Tx) -> Result<(), HandlerError>;
+}
+
+/// An instance that changed within a batch.
+#[derive(Debug)]
+pub struct Change<S> {
+    /// The instance.
+    pub id: String,
+    /// The state before the batch; none when it started in it.
+    pub before: Option<String>,
+    /// The state after the batch.
+    pub after: S,
+}
+
+/// A change without its type.
+pub(crate) struct ErasedChange {
+    pub(crate) id: String,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Box<dyn Any + Send>,
+}
+
+#[async_trait]
+pub(crate) trait ProjectLogic<Db: Store>: Send + Sync {
+    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError>;
+}
+
+pub(crate) struct TypedProject<S, P> {
+    pub(crate) project: P,
+    pub(crate) saga: PhantomData<fn() -> S>,
+}
+
+#[async_trait]
+impl<S: Saga + Sync, Db: Store, P: Project<S, Db>> ProjectLogic<Db> for TypedProject<S, P> {
+    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError> {
+        let typed = changes.into_iter().filter_map(|change| {
+            let after = *change.after.downcast::<S>().ok()?;
+            Some(Change { id: change.id, before: change.before, after })
+        });
+        self.project.project(&typed.collect::<Vec<_>>(), tx).await
+    }
+}

@@ -1,0 +1,250 @@
+//! State charts as data.
+
+use crate::MessageKind;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write,
+};
+
+/// A saga's states, messages and edges, read from its types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chart {
+    /// The saga's logical name.
+    pub saga: String,
+    /// The version of the definition.
+    pub version: u32,
+    /// In the order of the enum's variants.
+    pub states: Vec<ChartState>,
+    /// Every message it takes, once.
+    pub messages: Vec<ChartMessage>,
+    /// Every transition that the types allow.
+    pub edges: Vec<ChartEdge>,
+}
+
+/// A state on the chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChartState {
+    /// The variant's name.
+    pub name: String,
+    /// Whether the process is over in it.
+    pub done: bool,
+    /// Messages journaled as ignored here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// Messages that wait here for another state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defer: Vec<String>,
+    /// Messages held for a person here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reject: Vec<String>,
+}
+
+/// A message on the chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChartMessage {
+    /// The logical name.
+    pub type_name: String,
+    /// How it travels.
+    pub kind: MessageKind,
+    /// Whether it creates an instance.
+    pub starts: bool,
+}
+
+/// A transition on the chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChartEdge {
+    /// The state left; empty for a start.
+    pub from: String,
+    /// The message's logical name.
+    pub on: String,
+    /// The branch's name; empty when there is but one, or an `Either`.
+    pub branch: String,
+    /// The state entered.
+    pub to: String,
+    /// What goes out.
+    pub effects: Vec<ChartEffect>,
+}
+
+impl ChartEdge {
+    pub(crate) fn new(from: &str, on: &str, branch: &str, to: &str, effects: Vec<ChartEffect>) -> Self {
+        Self { from: from.into(), on: on.into(), branch: branch.into(), to: to.into(), effects }
+    }
+}
+
+/// An effect on the chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChartEffect {
+    /// `send`, `publish`, `reply`, `after` or `deadline`.
+    pub kind: String,
+    /// The message's logical name.
+    pub type_name: String,
+    /// The endpoint that handles a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// What can come back of a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcome: Vec<String>,
+}
+
+impl Chart {
+    /// The chart as a Mermaid state diagram.
+    pub fn to_mermaid(&self) -> String {
+        let mut text = String::from("stateDiagram-v2\n");
+        for edge in &self.edges {
+            let from = if edge.from.is_empty() { "[*]" } else { &edge.from };
+            let mut label = short(&edge.on).to_owned();
+            if !edge.branch.is_empty() {
+                let _ = write!(label, " [{}]", edge.branch);
+            }
+            for (i, effect) in edge.effects.iter().enumerate() {
+                let sign = if i == 0 { " / " } else { ", " };
+                let _ = write!(label, "{sign}{} {}", effect.kind, short(&effect.type_name));
+            }
+            let _ = writeln!(text, "    {from} --> {} : {label}", edge.to);
+        }
+        for state in self.states.iter().filter(|state| state.done) {
+            let _ = writeln!(text, "    {} --> [*]", state.name);
+        }
+        text
+    }
+
+    /// What is wrong with the chart, each in one sentence; empty when it holds together.
+    pub fn verify(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let starts: Vec<&str> =
+            self.edges.iter().filter(|edge| edge.from.is_empty()).map(|edge| edge.to.as_str()).collect();
+        let mut reachable: HashSet<&str> = starts.iter().copied().collect();
+        for start in starts {
+            reachable.extend(self.reachable_from(start));
+        }
+        for state in &self.states {
+            let name = state.name.as_str();
+            if !reachable.contains(name) {
+                wrong.push(format!("saga `{}`: no transition leads to state `{name}`", self.saga));
+            } else if !state.done && !self.edges.iter().any(|edge| edge.from == name) {
+                wrong.push(format!(
+                    "saga `{}`: state `{name}` is a dead end: give it a transition, or mark it `#[done]`",
+                    self.saga
+                ));
+            }
+        }
+        wrong
+    }
+
+    /// The states that can follow `state`, itself only if a cycle leads back.
+    fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
+        let mut found = HashSet::new();
+        let mut open = vec![state];
+        while let Some(from) = open.pop() {
+            for edge in self.edges.iter().filter(|edge| edge.from == from) {
+                if found.insert(edge.to.as_str()) {
+                    open.push(&edge.to);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn short(type_name: &str) -> &str {
+    type_name.rsplit('.').next().unwrap_or(type_name)
+}
+
+/// What a state does with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It has a transition, of its own or the enum's.
+    Transition,
+    /// `#[ignores(..)]`: journaled as ignored.
+    Ignore,
+    /// `#[defers(..)]`: waits for another state.
+    Defer,
+    /// `#[rejects(..)]`: held for a person.
+    Reject,
+    /// A state that can still be reached has a transition: waits for it.
+    Early,
+    /// No transition here, and none can be reached: journaled as ignored.
+    Late,
+}
+
+/// What each state does with each message: the chart as a table, made once when an endpoint starts.
+#[derive(Debug)]
+pub struct Rules {
+    by_state: HashMap<String, HashMap<String, Disposition>>,
+    done: HashSet<String>,
+    starts: HashSet<String>,
+    timers: HashSet<String>,
+    sets_timers: bool,
+}
+
+impl Rules {
+    /// Works the table out.
+    pub fn of(chart: &Chart) -> Self {
+        let types = |pick: &dyn Fn(&&ChartMessage) -> bool| -> HashSet<String> {
+            chart.messages.iter().filter(|m| pick(m)).map(|m| m.type_name.clone()).collect()
+        };
+        let starts = types(&|m| m.starts);
+        let has =
+            |state: &str, type_name: &str| chart.edges.iter().any(|edge| edge.from == state && edge.on == type_name);
+        let judge = |state: &ChartState, type_name: &String| {
+            if state.ignore.contains(type_name) {
+                Disposition::Ignore
+            } else if state.defer.contains(type_name) {
+                Disposition::Defer
+            } else if state.reject.contains(type_name) {
+                Disposition::Reject
+            } else if has(&state.name, type_name) {
+                Disposition::Transition
+            } else if !state.done
+                && !starts.contains(type_name)
+                && chart.reachable_from(&state.name).into_iter().any(|next| has(next, type_name))
+            {
+                Disposition::Early
+            } else {
+                Disposition::Late
+            }
+        };
+        let by_state = chart.states.iter().map(|state| {
+            let row = chart.messages.iter().map(|m| (m.type_name.clone(), judge(state, &m.type_name)));
+            (state.name.clone(), row.collect())
+        });
+        Self {
+            by_state: by_state.collect(),
+            done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
+            timers: types(&|m| m.kind == MessageKind::Timer),
+            sets_timers: chart
+                .edges
+                .iter()
+                .flat_map(|edge| &edge.effects)
+                .any(|effect| effect.kind == "after" || effect.kind == "deadline"),
+            starts,
+        }
+    }
+
+    /// What `state` does with a message of this type.
+    pub fn disposition(&self, state: &str, type_name: &str) -> Disposition {
+        let row = self.by_state.get(state);
+        row.and_then(|row| row.get(type_name)).copied().unwrap_or(Disposition::Late)
+    }
+
+    /// Whether the process is over in `state`.
+    pub fn is_done(&self, state: &str) -> bool {
+        self.done.contains(state)
+    }
+
+    /// Whether the message creates an instance.
+    pub fn starts(&self, type_name: &str) -> bool {
+        self.starts.contains(type_name)
+    }
+
+    /// Whether the message is a timer.
+    pub fn is_timer(&self, type_name: &str) -> bool {
+        self.timers.contains(type_name)
+    }
+
+    /// Whether any transition sets a timer: if none does, there is none to delete.
+    pub fn sets_timers(&self) -> bool {
+        self.sets_timers
+    }
+}

@@ -1,0 +1,171 @@
+//! Sagas: state machines whose transitions are pure functions from a state and a message to the next state and its effects.
+
+mod chart;
+mod id;
+mod moment;
+pub(crate) mod run;
+mod then;
+
+pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Disposition, Rules};
+pub use id::SagaId;
+pub use moment::Moment;
+pub use then::*;
+
+use crate::Message;
+
+/// A saga: an enum of its states. `#[derive(Saga)]` writes this; a user writes [`Starts`] and [`On`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a saga",
+    label = "needs `#[derive(Saga)]`",
+    note = "a saga is an enum whose variants each hold one state"
+)]
+pub trait Saga: Sized + Send + 'static {
+    /// The logical name, on the wire and in the database.
+    const NAME: &'static str;
+    /// The version of its definition; stored with every instance.
+    const VERSION: u32;
+    /// The business key.
+    type Id: SagaId;
+    /// All messages it takes, decoded.
+    #[doc(hidden)]
+    type In: Send + 'static;
+
+    #[doc(hidden)]
+    fn read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
+    #[doc(hidden)]
+    fn id(message: &Self::In) -> Option<Self::Id>;
+    #[doc(hidden)]
+    fn start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, Self::In>;
+    #[doc(hidden)]
+    fn step(self, message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, (Self, Self::In)>;
+    #[doc(hidden)]
+    fn load(state: &str, data: &str) -> Result<Self, ReadError>;
+    #[doc(hidden)]
+    fn store(&self) -> (&'static str, String);
+
+    /// The state chart, read from the types: every edge that they allow.
+    fn chart() -> Chart;
+}
+
+/// One variant's struct. Written by `#[derive(Saga)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a state of a saga",
+    label = "not a state",
+    note = "a transition returns a state, or a tuple `(State, Effect, …)`; list the state as a variant of the saga's enum"
+)]
+pub trait State: Into<Self::Saga> {
+    /// The enum it is a variant of.
+    type Saga: Saga;
+    /// The variant's name, in the database and on charts.
+    const NAME: &'static str;
+    /// Whether the process is over in it.
+    const DONE: bool;
+}
+
+/// The state (or the whole enum) lists the message in `#[on(..)]` or `#[timer(..)]`. Written by `#[derive(Saga)]`.
+#[diagnostic::on_unimplemented(
+    message = "state `{Self}` has no transition for `{M}`",
+    label = "`{M}` is not listed at `{Self}`",
+    note = "add `{M}` to the `#[on(..)]` (or `#[timer(..)]`) of `{Self}` and write `impl On<{M}> for {Self}`"
+)]
+pub trait Accepts<M> {}
+
+/// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for a command's outcome.
+pub trait AcceptsAll<L> {}
+
+impl<S> AcceptsAll<()> for S {}
+macro_rules! accepts_all {
+    ($($m:ident)+) => { impl<S, $($m),+> AcceptsAll<($($m,)+)> for S where $(S: Accepts<$m>),+ {} };
+}
+accepts_all!(A);
+accepts_all!(A B);
+accepts_all!(A B C);
+accepts_all!(A B C D);
+accepts_all!(A B C D E);
+accepts_all!(A B C D E F);
+accepts_all!(A B C D E F G);
+accepts_all!(A B C D E F G H);
+accepts_all!(A B C D E F G H I);
+accepts_all!(A B C D E F G H I J);
+accepts_all!(A B C D E F G H I J K);
+accepts_all!(A B C D E F G H I J K L);
+
+/// A transition: what a state does with a message. On the enum itself it holds in every state that is not
+/// done and has none of its own.
+///
+/// `Accepts` is a supertrait so that an `impl On` which is not listed does not compile; without it,
+/// such an impl would silently never be called.
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is listed at `{Self}`, but there is no transition for it",
+    label = "no `impl On<{M}> for {Self}`",
+    note = "write `impl On<{M}> for {Self}`, or take `{M}` out of the list"
+)]
+pub trait On<M>: Accepts<M> + Sized {
+    /// The next state and what goes out with it: the edge in the state chart.
+    type Then: Then;
+    /// Decides. No I/O, no clock, no randomness: what it may know is in its arguments.
+    fn on(self, message: M, at: &Moment) -> Self::Then;
+}
+
+/// How the saga begins with a message.
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is listed in `#[starts(..)]`, but `{Self}` does not say how it begins",
+    label = "no `impl Starts<{M}> for {Self}`",
+    note = "write `impl Starts<{M}> for {Self}`, or take `{M}` out of `#[starts(..)]`"
+)]
+pub trait Starts<M>: Saga {
+    /// The first state and what goes out with it.
+    type Then: Then<Saga = Self>;
+    /// Decides. No I/O, no clock, no randomness.
+    fn start(message: M, at: &Moment) -> Self::Then;
+}
+
+/// Why a message or a state could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct ReadError(pub String);
+
+/// What the code written by `#[derive(Saga)]` calls.
+#[doc(hidden)]
+pub mod derived {
+    use super::*;
+    use serde::{Serialize, de::DeserializeOwned};
+
+    pub fn read<M: Message>(body: &[u8]) -> Result<M, ReadError> {
+        serde_json::from_slice(body).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
+    }
+
+    pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {
+        Err(ReadError(format!("`{type_name}` is no message of saga `{saga}`")))
+    }
+
+    pub fn load<S: DeserializeOwned>(state: &str, data: &str) -> Result<S, ReadError> {
+        serde_json::from_str(data).map_err(|error| ReadError(format!("state `{state}`: {error}")))
+    }
+
+    pub fn store<S: State + Serialize>(state: &S) -> (&'static str, String) {
+        let data =
+            serde_json::to_string(state).unwrap_or_else(|error| panic!("state {} does not encode: {error}", S::NAME));
+        (S::NAME, data)
+    }
+
+    pub fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {
+        state.on(message, at).apply(out)
+    }
+
+    pub fn begin<S: Starts<M>, M>(message: M, at: &Moment, out: &mut Emits) -> S {
+        <S as Starts<M>>::start(message, at).apply(out)
+    }
+
+    pub fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
+        <S::Then as Then>::edges(from, M::TYPE, "", out);
+    }
+
+    pub fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
+        <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
+    }
+
+    pub fn message<M: Message>(starts: bool) -> ChartMessage {
+        ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts }
+    }
+}

@@ -1,0 +1,28 @@
+// A transition that is written, but not listed.
+include!("common.rs");
+
+#[derive(Saga)]
+#[saga(name = "order", id = id: u64)]
+#[starts(Placed)]
+enum Process {
+    #[on(Yes)]
+    Waiting(Waiting),
+    #[done]
+    Done(Done),
+}
+
+impl Starts<Placed> for Process {
+    type Then = Waiting;
+    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+}
+
+impl On<Yes> for Waiting {
+    type Then = Done;
+    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+}
+
+impl On<No> for Waiting {
+    type Then = Done;
+    fn on(self, _: No, _: &Moment) -> Done { Done }
+}
+fn main() {}

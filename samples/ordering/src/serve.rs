@@ -1,0 +1,132 @@
+//! `ordering serve`: one service as a process.
+
+use crate::{
+    LogFormat, Server, api,
+    demo::seconds,
+    ledger::{Ledger, Service},
+    services::{self, World},
+};
+use anyhow::{Context, Result};
+use clap::Args;
+use outbox::Postgres;
+use saga_core::{Endpoint, EndpointBuilder, Faults, Step};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use transports::RabbitMq;
+
+/// How long requests that are under way may take after SIGTERM.
+const HTTP_END: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Which service
+    service: Service,
+    /// A RabbitMQ broker, `amqp://user:password@host:5672/vhost`
+    #[arg(long, value_name = "URL", env = "ORDERING_BROKER_URL")]
+    broker: String,
+    #[command(flatten)]
+    server: Server,
+    /// Where ordering listens for HTTP
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    world: World,
+    /// How long a payment may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    payment_timeout: f64,
+    /// How logs are written
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// How long a process owns the messages it publishes: what it leaves when it dies is taken over after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    lease: f64,
+    /// Die at the N-th time a step is reached, as `kill -9` would: for tests
+    #[arg(long, value_name = "STEP:N", hide = true, value_parser = crash)]
+    crash_at: Option<(Step, u64)>,
+}
+
+fn crash(text: &str) -> Result<(Step, u64), String> {
+    let (step, n) = text.split_once(':').ok_or("STEP:N, please")?;
+    Ok((step.parse()?, n.parse().map_err(|_| format!("`{n}` is no number"))?))
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> Result<bool> {
+        let server = self.server.database.as_deref().context("--database URL is missing: the PostgreSQL server")?;
+        let url = self.server.database_of(server, self.service);
+        let broker = RabbitMq::new(&self.broker)?.with_prefix(self.server.prefix());
+        let timeout = Duration::from_secs_f64(self.payment_timeout);
+        wait_for_database(&url).await?;
+        let store = Postgres::new(&url)?;
+        store.create_tables(self.service).await?;
+        let builder = match self.service {
+            Service::Ordering => services::ordering(broker, store, None),
+            Service::Payment => services::payment(broker, store, self.world, timeout),
+            Service::Warehouse => services::warehouse(broker, store, self.world),
+        };
+        let endpoint = self.with_options(builder).start().await?;
+        let stop = stop_signal()?;
+        match self.service {
+            Service::Ordering => {
+                let endpoint = Arc::new(endpoint);
+                let listener = TcpListener::bind(self.listen)
+                    .await
+                    .with_context(|| format!("cannot listen on {}", self.listen))?;
+                tracing::info!(address = %listener.local_addr()?, "listening");
+                api::serve(listener, endpoint.clone(), timeout, stop, HTTP_END).await?;
+                finish(Arc::into_inner(endpoint).context("a request is still under way")?).await
+            }
+            Service::Payment | Service::Warehouse => {
+                stop.await;
+                finish(endpoint).await
+            }
+        }
+    }
+
+    fn with_options<Db: Ledger>(&self, builder: EndpointBuilder<Db>) -> EndpointBuilder<Db> {
+        let lease = Duration::from_secs_f64(self.lease);
+        let builder = builder.settings(|settings| settings.lease = lease);
+        match self.crash_at {
+            Some((step, n)) => builder.faults(Faults::crash_at(step, n)),
+            None => builder,
+        }
+    }
+}
+
+/// SIGTERM or Ctrl-C.
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn finish<Db: Ledger>(endpoint: Endpoint<Db>) -> Result<bool> {
+    if let Err(error) = endpoint.stop().await {
+        tracing::warn!(%error, "stopped");
+    }
+    tracing::info!("stopped");
+    Ok(true)
+}
+
+/// Creates the service's database; the server may still be starting.
+async fn wait_for_database(url: &str) -> Result<()> {
+    let mut tries = 0;
+    loop {
+        match Postgres::create_database(url).await {
+            Err(error) if error.is_transient() && tries < 60 => {
+                tries += 1;
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What the whole-system tests share: a virtual host and a database of each test's own, messages, a saga, and patience.
+
+pub mod model;
+pub mod process;
+pub mod proxy;
+mod services;
+
+pub use services::{Database, File, PgBouncer, Vhost};
+
+use std::{future::Future, time::Duration};
+use tokio::time::Instant;
+
+/// How long a test waits for something that must happen: long, because a busy machine is slow, and never used up when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `check` gives a value; says what was expected when it does not.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+pub async fn eventually<T, F: Future<Output = Option<T>>>(expected: &str, mut check: impl FnMut() -> F) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "expected within {PATIENCE:?}: {expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

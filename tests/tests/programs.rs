@@ -1,0 +1,144 @@
+//! The programs as their users meet them: the demo, the books, the operator's tool.
+
+use serde_json::Value;
+use std::process::{Command, Output, Stdio};
+use tests::{Database, File, Vhost, process::program};
+
+fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(program(name))
+        .args(arguments)
+        .env_remove("SAGABUS_DATABASE_URL")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "JSON and nothing else was expected ({error}): {}{}",
+            text(output),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn assert_clean(summary: &Value, orders: u64) {
+    assert_eq!(summary["orders"], orders, "{summary}");
+    assert_eq!(summary["violations"], Value::Array(vec![]), "{summary}");
+    let number = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("`{name}` is missing in {summary}"));
+    assert_eq!(number("shipped") + number("cancelled"), orders);
+    assert_eq!(
+        (number("labels"), number("charges")),
+        (number("shipped"), number("shipped") + number("refunds")),
+        "{summary}"
+    );
+    for name in ["p50", "p99", "max"] {
+        assert!(summary["latency_ms"][name].as_f64().is_some_and(|ms| ms > 0.0), "{summary}");
+    }
+    assert!(
+        summary["sagas_per_s"].as_f64().is_some_and(|rate| rate > 0.0) && summary["elapsed_ms"].is_u64(),
+        "{summary}"
+    );
+}
+
+/// The README's first command, smaller; and the operator's view of what it left.
+#[test]
+fn the_demo_ends_with_clean_books_and_a_second_run_adds_to_them() {
+    let file = File::create();
+    let folder = file.folder.to_str().expect("the folder's name is text");
+    let arguments =
+        ["--orders", "150", "--no-stock", "20", "--silent", "5", "--payment-timeout", "1", "--data", folder, "--json"];
+    for _ in 0..2 {
+        let demo = run("ordering", &arguments);
+        assert!(demo.status.success(), "{}", text(&demo));
+        assert_clean(&json(&demo), 150);
+    }
+    let verify = run("ordering", &["verify", "--data", folder, "--orders", "300", "--json"]);
+    assert!(verify.status.success());
+    assert_eq!(json(&verify)["orders"], 300);
+    let wrong = run("ordering", &["verify", "--data", folder, "--orders", "7"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong).contains("VIOLATION: 300 orders are there, 7 were expected"), "{}", text(&wrong));
+    look_around(&format!("sqlite:{folder}/ordering.db"), 300);
+}
+
+#[test]
+fn the_demo_runs_on_rabbitmq_and_postgresql() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (vhost, database) = (runtime.block_on(Vhost::create()), Database::prefix());
+    let server = Database::server();
+    let url = vhost.url();
+    let where_ = ["--broker", &url, "--database", &server, "--prefix", &database.name];
+    let mut arguments = vec!["demo", "--orders", "150", "--payment-timeout", "1", "--silent", "5", "--json"];
+    arguments.extend(where_);
+    let demo = run("ordering", &arguments);
+    assert!(demo.status.success(), "{}{}", text(&demo), String::from_utf8_lossy(&demo.stderr));
+    assert_clean(&json(&demo), 150);
+    let verify = run("ordering", &["verify", "--database", &server, "--prefix", &database.name, "--orders", "150"]);
+    assert!(verify.status.success(), "{}", text(&verify));
+    look_around(&format!("{server}/{}_ordering", database.name), 150);
+}
+
+/// `sagabus` on ordering's database.
+fn look_around(url: &str, orders: u64) {
+    let sagabus = |arguments: &[&str]| {
+        let output = run("sagabus", &[&["--database", url], arguments].concat());
+        assert!(output.status.success(), "sagabus {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    };
+    let status = json(&sagabus(&["--json", "status"]));
+    assert_eq!(status["endpoints"][0]["endpoint"], "ordering");
+    let instances: u64 =
+        status["instances"].as_array().unwrap().iter().filter_map(|state| state["count"].as_u64()).sum();
+    assert_eq!(instances, orders, "{status}");
+    assert!(text(&sagabus(&["status"])).contains("order-fulfilment"));
+    assert_eq!(json(&sagabus(&["--json", "outbox", "list"])), Value::Array(vec![]));
+    assert!(text(&sagabus(&["held", "list"])).contains("nothing is held"));
+    let shipped = json(&sagabus(&["--json", "--limit", "1", "sagas", "list", "--state", "Shipped"]));
+    let id = shipped[0]["id"].as_str().expect("an instance was shipped");
+    let shown = json(&sagabus(&["--json", "sagas", "show", "order-fulfilment", id]));
+    let states: Vec<&str> =
+        shown["journal"].as_array().unwrap().iter().filter_map(|line| line["to_state"].as_str()).collect();
+    assert_eq!(states, ["AwaitingPayment", "AwaitingShipment", "Shipped"]);
+    assert!(shown["instance"]["data"]["label_id"].is_string(), "{shown}");
+    let page = text(&sagabus(&["sagas", "show", "order-fulfilment", id]));
+    assert!(page.contains("→ AwaitingPayment") && page.contains("payment.MakePayment"), "{page}");
+    assert!(page.lines().all(|line| line.chars().count() <= 100), "100 columns were expected:\n{page}");
+}
+
+#[test]
+fn wrong_usage_is_told_from_trouble() {
+    for (name, arguments, code, says) in [
+        ("sagabus", vec!["status"], 2, "say which database"),
+        ("sagabus", vec!["--database", "mysql://x", "status"], 1, "is no database"),
+        ("sagabus", vec!["--database", "sqlite:/nowhere.db", "status"], 1, "there is no file /nowhere.db"),
+        (
+            "sagabus",
+            vec!["--database", "postgres://u:s3cret@127.0.0.1:1/x", "status"],
+            1,
+            "cannot read postgres://u@127.0.0.1:1/x",
+        ),
+        ("sagabus", vec!["--database", "x", "dance"], 2, "unrecognized subcommand"),
+        ("ordering", vec!["--orders", "many"], 2, "invalid value"),
+        ("ordering", vec!["--decline", "101"], 2, "101"),
+        ("ordering", vec!["--broker", "amqp://x"], 2, "--database"),
+        ("ordering", vec!["verify"], 1, "--data DIR"),
+        (
+            "ordering",
+            vec!["serve", "payment", "--broker", "http://x", "--database", "postgres://x"],
+            1,
+            "amqp://user:password@host",
+        ),
+    ] {
+        let output = run(name, &arguments);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {error}");
+        assert!(error.contains(says), "`{says}` was expected of {name} {arguments:?}: {error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}

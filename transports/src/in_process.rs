@@ -1,0 +1,160 @@
+//! In-process: messages go from endpoint to endpoint of one process. A message is confirmed when its last receiver has
+//! committed, so the sender's outbox is the queue, and it is as durable as the sender's database.
+
+use async_trait::async_trait;
+use saga_core::{
+    Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
+    TransportError,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+/// A broker within the process. Clone it into every endpoint that is to hear the others.
+#[derive(Debug, Clone, Default)]
+pub struct InProcess {
+    bus: Arc<Mutex<Bus>>,
+}
+
+#[derive(Debug, Default)]
+struct Bus {
+    /// Endpoints that will be there: events wait until they have said what they subscribe to.
+    expected: HashSet<String>,
+    endpoints: HashMap<String, Attached>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    subscribes: HashSet<String>,
+    deliveries: mpsc::UnboundedSender<Delivery>,
+}
+
+impl InProcess {
+    /// A bus for whatever endpoints attach. An event reaches those that have started by then: name the endpoints with
+    /// [`InProcess::of`] if the first to start may publish at once, as a restarted process with a full outbox does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A bus for these endpoints: no event leaves an outbox before all of them have started.
+    pub fn of(endpoints: &[&str]) -> Self {
+        let expected = endpoints.iter().map(|name| (*name).to_owned()).collect();
+        Self { bus: Arc::new(Mutex::new(Bus { expected, endpoints: HashMap::new() })) }
+    }
+}
+
+impl Bus {
+    /// Who gets the message; and why it must come again, if somebody cannot get it now.
+    fn receivers(&self, destination: &Destination) -> (Vec<mpsc::UnboundedSender<Delivery>>, Option<String>) {
+        let mut away = Vec::new();
+        let mut running = Vec::new();
+        let mut reach = |name: &str, attached: &Attached| {
+            if attached.deliveries.is_closed() {
+                away.push(name.to_owned());
+            } else {
+                running.push(attached.deliveries.clone());
+            }
+        };
+        match destination {
+            Destination::Endpoint(name) | Destination::ReplyTo(name) => match self.endpoints.get(name) {
+                Some(attached) => reach(name, attached),
+                None => away.push(name.clone()),
+            },
+            Destination::Event(event) => {
+                for (name, attached) in
+                    self.endpoints.iter().filter(|(_, attached)| attached.subscribes.contains(event))
+                {
+                    reach(name, attached);
+                }
+                away.extend(self.expected.iter().filter(|name| !self.endpoints.contains_key(*name)).cloned());
+            }
+        }
+        away.sort_unstable();
+        let why = (!away.is_empty()).then(|| format!("not running in this process: {}", away.join(", ")));
+        (running, why)
+    }
+}
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
+        let (deliveries, incoming) = mpsc::unbounded_channel();
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (outgoing, rows) = mpsc::channel(limits.window.min(1024));
+        let (up, state) = watch::channel(LinkState::Up);
+        {
+            let mut bus = self.bus.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = bus.endpoints.get(&topology.endpoint).is_some_and(|known| !known.deliveries.is_closed());
+            if taken {
+                let name = topology.endpoint;
+                return Err(TransportError::Mismatch(format!("endpoint `{name}` runs in this process already")));
+            }
+            let attached = Attached { subscribes: topology.subscribes.into_iter().collect(), deliveries };
+            bus.endpoints.insert(topology.endpoint, attached);
+        }
+        tokio::spawn(forward(self.bus.clone(), rows, reports, up));
+        Ok(Link { deliveries: incoming, outgoing, reports: reported, state })
+    }
+}
+
+/// Runs until the endpoint drops its end.
+async fn forward(
+    bus: Arc<Mutex<Bus>>,
+    mut rows: mpsc::Receiver<Outgoing>,
+    reports: mpsc::UnboundedSender<Report>,
+    _up: watch::Sender<LinkState>,
+) {
+    while let Some(outgoing) = rows.recv().await {
+        let (receivers, away) = bus.lock().unwrap_or_else(PoisonError::into_inner).receivers(&outgoing.destination);
+        let pending = Arc::new(Pending {
+            row: outgoing.row,
+            left: AtomicUsize::new(receivers.len() + 1),
+            given_back: AtomicBool::new(false),
+            away,
+            reports: reports.clone(),
+        });
+        for receiver in receivers {
+            let waiting = pending.clone();
+            let delivery = Delivery {
+                envelope: outgoing.envelope.clone(),
+                fault: None,
+                delivery_count: outgoing.attempts,
+                ack: Ack::new(move |acked| waiting.settle(acked)),
+            };
+            let _ = receiver.send(delivery); // refused: dropping the delivery gives it back
+        }
+        pending.settle(true);
+    }
+}
+
+/// A message between its publish and its last receiver's commit.
+struct Pending {
+    row: Uuid,
+    left: AtomicUsize,
+    given_back: AtomicBool,
+    away: Option<String>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Pending {
+    fn settle(&self, acked: bool) {
+        if !acked {
+            self.given_back.store(true, Ordering::Release);
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let fate = match &self.away {
+            Some(away) => Fate::Unroutable(away.clone()),
+            None if self.given_back.load(Ordering::Acquire) => Fate::Unknown("a receiver gave it back".into()),
+            None => Fate::Confirmed,
+        };
+        let _ = self.reports.send(Report { row: self.row, fate }); // the sender is gone: its lease runs out
+    }
+}

@@ -1,0 +1,147 @@
+//! The consuming side: one connection, one channel; made anew when it breaks.
+
+use super::{
+    acks::Acks,
+    connection::{Broker, Side},
+    topology, wire,
+};
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, Consumer,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use saga_core::{Ack, Delivery, Topology};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Settled deliveries behind an open one are acknowledged one by one after this time; before, the open one usually comes
+/// through and one frame does for all.
+const STRAGGLERS: Duration = Duration::from_millis(10);
+/// How long an answer of the broker may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A delivery to settle: `true` for an ack.
+type Settle = (u64, bool);
+
+/// Runs until the endpoint drops its end and the last delivery is settled.
+pub(super) async fn run(
+    broker: Arc<Broker>,
+    first: Connection,
+    topology: Arc<Topology>,
+    prefetch: u16,
+    deliveries: mpsc::UnboundedSender<Delivery>,
+    health: Side,
+) {
+    let name = &topology.endpoint;
+    let mut connection = first;
+    loop {
+        let why = match consume(&connection, &topology, prefetch).await {
+            Ok((channel, consumer)) => {
+                health.up();
+                let why = channel_life(&channel, consumer, &deliveries).await;
+                if why.is_none() {
+                    let _ = tokio::time::timeout(ANSWER, connection.close(200, "bye".into())).await;
+                    return;
+                }
+                why
+            }
+            Err(error) => Some(error),
+        };
+        let Some(why) = why else { return };
+        tracing::warn!(endpoint = name, error = why, "consuming was interrupted");
+        health.down(format!("consuming was interrupted: {why}"));
+        if !connection.status().connected() || deliveries.is_closed() {
+            match broker.reconnect(name, || deliveries.is_closed()).await {
+                Some(next) => connection = next,
+                None => return,
+            }
+        } else {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        if let Err(error) = topology::prepare(&connection, &topology).await {
+            tracing::error!(endpoint = name, %error, "the topology cannot be restored");
+        }
+    }
+}
+
+async fn consume(connection: &Connection, topology: &Topology, prefetch: u16) -> Result<(Channel, Consumer), String> {
+    let open = async {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let queue = topology.endpoint.as_str().into();
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel.basic_consume(queue, "sagabus".into(), options, none).await?;
+        Ok::<_, lapin::Error>((channel, consumer))
+    };
+    match tokio::time::timeout(ANSWER, open).await {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err("the broker does not answer".into()),
+    }
+}
+
+/// The life of one channel. Returns why it ended; `None` when the endpoint is done with it.
+async fn channel_life(
+    channel: &Channel,
+    mut consumer: Consumer,
+    deliveries: &mpsc::UnboundedSender<Delivery>,
+) -> Option<String> {
+    // not bounded by itself: there are at most as many as unacknowledged deliveries. The channel belongs to this life: what
+    // was delivered on an earlier one can never be acknowledged on this one
+    let (settle, mut settled) = mpsc::unbounded_channel::<Settle>();
+    let mut settle = Some(settle);
+    let mut acks = Acks::default();
+    let mut stragglers_at: Option<Instant> = None;
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            delivery = consumer.next(), if settle.is_some() => match delivery {
+                None => return Some("the broker cancelled the consumer".into()),
+                Some(Err(error)) => return Some(error.to_string()),
+                Some(Ok(delivery)) => {
+                    let (tag, settle) = (delivery.delivery_tag, settle.clone());
+                    let delivery_count = wire::delivery_count(&delivery.properties);
+                    let (envelope, fault) = wire::envelope(&delivery.properties, delivery.data);
+                    let ack = Ack::new(move |ack| {
+                        let _ = settle.map(|settle| settle.send((tag, ack)));
+                    });
+                    let _ = deliveries.send(Delivery { envelope: Arc::new(envelope), fault, delivery_count, ack });
+                }
+            },
+            () = deliveries.closed(), if settle.is_some() => {
+                let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+                let _ = tokio::time::timeout(ANSWER, cancel).await;
+                settle = None; // the loop ends when the last delivery is settled
+            }
+            n = settled.recv_many(&mut batch, 1024) => {
+                if n == 0 {
+                    return None;
+                }
+                for (tag, ack) in batch.drain(..) {
+                    if ack {
+                        acks.handled(tag);
+                    } else {
+                        acks.given_back(tag);
+                        let back = BasicNackOptions { requeue: true, ..Default::default() };
+                        if let Err(error) = channel.basic_nack(tag, back).await {
+                            return Some(error.to_string());
+                        }
+                    }
+                }
+                if let Some(tag) = acks.up_to()
+                    && let Err(error) = channel.basic_ack(tag, BasicAckOptions { multiple: true }).await {
+                    return Some(error.to_string());
+                }
+                stragglers_at = acks.some_wait().then(|| stragglers_at.unwrap_or_else(|| Instant::now() + STRAGGLERS));
+            }
+            () = tokio::time::sleep_until(stragglers_at.unwrap_or_else(Instant::now)), if stragglers_at.is_some() => {
+                stragglers_at = None;
+                for tag in acks.take_waiting() {
+                    if let Err(error) = channel.basic_ack(tag, BasicAckOptions::default()).await {
+                        return Some(error.to_string());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Returned messages. lapin hands a return to whichever confirm completes next, and completes the tags of a multiple ack in no
+//! order: so a return is known by its message id, and a confirmed message counts as delivered only when every message that was
+//! published before its confirm was seen has been answered. Any return of it has shown itself by then.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use uuid::Uuid;
+
+/// What is published on one channel and not yet reported.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    next: u64,
+    open: BTreeSet<u64>,
+    returned: HashMap<String, String>,
+    confirmed: VecDeque<Confirmed>,
+}
+
+#[derive(Debug)]
+struct Confirmed {
+    /// Everything below must be answered first.
+    barrier: u64,
+    number: u64,
+    row: Uuid,
+    message_id: String,
+}
+
+/// A message's number and row with its fate: `None` delivered, `Some` returned with the broker's text.
+pub(super) type Settled = (u64, Uuid, Option<String>);
+
+impl Window {
+    /// A message is being published; its number.
+    pub(super) fn publish(&mut self) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next);
+        self.next
+    }
+
+    /// Messages that are not answered.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A return has shown itself, on whatever confirm.
+    pub(super) fn returned(&mut self, message_id: String, text: String) {
+        self.returned.insert(message_id, text);
+    }
+
+    /// The broker confirmed a message.
+    pub(super) fn confirmed(&mut self, number: u64, row: Uuid, message_id: String) {
+        self.open.remove(&number);
+        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, row, message_id });
+    }
+
+    /// The broker refused a message, or nobody knows.
+    pub(super) fn failed(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+
+    /// Confirmed messages whose returns are known.
+    pub(super) fn settled(&mut self, settled: &mut Vec<Settled>) {
+        let first_open = self.open.first().copied().unwrap_or(self.next + 1);
+        while self.confirmed.front().is_some_and(|confirmed| confirmed.barrier <= first_open) {
+            let Some(confirmed) = self.confirmed.pop_front() else { return };
+            settled.push((confirmed.number, confirmed.row, self.returned.remove(&confirmed.message_id)));
+        }
+        if self.open.is_empty() && self.confirmed.is_empty() {
+            self.returned.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t_009_a_return_that_rides_on_a_neighbours_confirm_finds_its_message() {
+        let mut window = Window::default();
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (first, second) = (window.publish(), window.publish());
+        let mut settled = Vec::new();
+        // `a` was returned; a multiple ack completes `a` first without a word, then `b` with the return of `a`
+        window.confirmed(first, a, "a".into());
+        window.settled(&mut settled);
+        assert!(settled.is_empty(), "the return of `a` may still show itself on `b`");
+        window.returned("a".into(), "NO_ROUTE".into());
+        window.confirmed(second, b, "b".into());
+        window.settled(&mut settled);
+        assert_eq!(settled, [(first, a, Some("NO_ROUTE".into())), (second, b, None)]);
+        assert_eq!(window.open(), 0);
+    }
+
+    #[test]
+    fn later_publishes_do_not_hold_a_confirm_back() {
+        let mut window = Window::default();
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let first = window.publish();
+        window.confirmed(first, a, "a".into());
+        let later = window.publish();
+        let mut settled = Vec::new();
+        window.settled(&mut settled);
+        assert_eq!(settled, [(first, a, None)]);
+        window.confirmed(later, b, "b".into());
+        settled.clear();
+        window.settled(&mut settled);
+        assert_eq!(settled, [(later, b, None)]);
+    }
+}

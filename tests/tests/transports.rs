@@ -10,7 +10,11 @@ use saga_core::{
     Delivery, Destination, Envelope, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
     TransportError,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tests::{PATIENCE, Vhost, eventually};
 use tokio::time::timeout;
 use transports::{InProcess, RabbitMq};
@@ -405,17 +409,25 @@ async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_022_a_deleted_queue_is_declared_again() {
     let vhost = Vhost::create().await;
-    let (sender, mut receiver) =
+    let (mut sender, mut receiver) =
         (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
     let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("receiver".into(), Default::default()).await.unwrap();
-    eventually("the queue to be there again", || async {
-        vhost.list("queues").await.iter().any(|q| q["name"] == "receiver").then_some(())
-    })
-    .await;
-    sender.outgoing.send(outgoing(1, to("receiver"))).await.unwrap();
-    delivery(&mut receiver).await.ack.ack();
+    // a queue that is declared and not yet bound takes nothing: the sender is told, and sends again
+    let until = Instant::now() + PATIENCE;
+    let mut sent = 1;
+    loop {
+        sender.outgoing.send(outgoing(sent, to("receiver"))).await.unwrap();
+        match report(&mut sender).await.fate {
+            Fate::Confirmed => break,
+            fate => assert!(matches!(fate, Fate::Unroutable(_)) && Instant::now() < until, "{fate:?}"),
+        }
+        sent += 1;
+    }
+    let arrived = delivery(&mut receiver).await;
+    assert_eq!(arrived.envelope.message_id, format!("m-{sent}"), "the confirmed message was expected");
+    arrived.ack.ack();
 }
 
 /// T-014: an event's exchange that is deleted while running is declared again.

@@ -1,0 +1,148 @@
+//! `sagabus`: the process on Sagabus, public API only, journal on.
+
+use crate::{
+    rig::Servers,
+    work::{
+        CreateShippingLabel, MakePayment, Order, OrderPlaced, PaymentCompleted, PaymentOutcome, Service,
+        ShippingLabelCreated, ShippingOutcome,
+    },
+};
+use anyhow::Result;
+use async_trait::async_trait;
+use outbox::Postgres;
+use saga_core::{
+    Change, Context, Endpoint, Handle, HandlerError, Moment, On, Project, Saga, Sends, Starts, Store, send,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{Executor, PgConnection};
+use tokio::sync::mpsc;
+use transports::RabbitMq;
+use uuid::Uuid;
+
+#[derive(Saga)]
+#[saga(name = "order", id = order_id: Uuid)]
+#[starts(OrderPlaced)]
+pub(crate) enum Fulfilment {
+    #[on(PaymentCompleted)]
+    AwaitingPayment(AwaitingPayment),
+    #[on(ShippingLabelCreated)]
+    AwaitingShipment(AwaitingShipment),
+    #[done]
+    Shipped(Shipped),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AwaitingPayment {
+    order: Order,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AwaitingShipment {
+    order: Order,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Shipped {
+    order: Order,
+}
+
+impl Starts<OrderPlaced> for Fulfilment {
+    type Then = (AwaitingPayment, Sends<MakePayment>);
+
+    fn start(OrderPlaced { order_id, order }: OrderPlaced, _: &Moment) -> Self::Then {
+        (AwaitingPayment { order: order.clone() }, send(MakePayment { order_id, order }))
+    }
+}
+
+impl On<PaymentCompleted> for AwaitingPayment {
+    type Then = (AwaitingShipment, Sends<CreateShippingLabel>);
+
+    fn on(self, PaymentCompleted { order_id, order, .. }: PaymentCompleted, _: &Moment) -> Self::Then {
+        (AwaitingShipment { order: order.clone() }, send(CreateShippingLabel { order_id, order }))
+    }
+}
+
+impl On<ShippingLabelCreated> for AwaitingShipment {
+    type Then = Shipped;
+
+    fn on(self, label: ShippingLabelCreated, _: &Moment) -> Shipped {
+        Shipped { order: label.order }
+    }
+}
+
+/// Tells the client which orders have ended, just before their commit.
+pub(crate) struct Ends(pub(crate) mpsc::UnboundedSender<Uuid>);
+
+#[async_trait]
+impl<Db: Store> Project<Fulfilment, Db> for Ends {
+    async fn project(&self, changes: &[Change<Fulfilment>], _: &mut Db::Tx) -> Result<(), HandlerError> {
+        for change in changes.iter().filter(|change| matches!(change.after, Fulfilment::Shipped(_))) {
+            let _ = self.0.send(change.id.parse()?); // the client has what it wanted
+        }
+        Ok(())
+    }
+}
+
+/// Payment and warehouse: one row for each message.
+#[derive(Clone, Copy)]
+pub(crate) struct Desk;
+
+#[async_trait]
+impl Handle<MakePayment, Postgres> for Desk {
+    async fn handle(
+        &self,
+        command: MakePayment,
+        cx: &mut Context<'_, Postgres>,
+    ) -> Result<PaymentOutcome, HandlerError> {
+        let MakePayment { order_id, order } = command;
+        let payment_id = Uuid::now_v7();
+        sqlx::query("INSERT INTO charge (order_id, payment_id, amount_cents) VALUES ($1, $2, $3)")
+            .bind(order_id)
+            .bind(payment_id)
+            .bind(order.amount_cents)
+            .execute(cx.tx().await?)
+            .await?;
+        Ok(PaymentCompleted { order_id, payment_id, order }.into())
+    }
+}
+
+#[async_trait]
+impl Handle<CreateShippingLabel, Postgres> for Desk {
+    async fn handle(
+        &self,
+        command: CreateShippingLabel,
+        cx: &mut Context<'_, Postgres>,
+    ) -> Result<ShippingOutcome, HandlerError> {
+        let CreateShippingLabel { order_id, order } = command;
+        let label_id = Uuid::now_v7();
+        sqlx::query("INSERT INTO label (order_id, label_id, address) VALUES ($1, $2, $3)")
+            .bind(order_id)
+            .bind(label_id)
+            .bind(&order.address)
+            .execute(cx.tx().await?)
+            .await?;
+        Ok(ShippingLabelCreated { order_id, label_id, order }.into())
+    }
+}
+
+/// The three endpoints, started.
+pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>) -> Result<Vec<Endpoint<Postgres>>> {
+    let mut endpoints = Vec::new();
+    for service in Service::ALL {
+        let store = Postgres::new(&servers.url_of(service))?;
+        if let Some(table) = service.own_table() {
+            let mut connection: sqlx::pool::PoolConnection<_> = store.pool().acquire().await?;
+            let connection: &mut PgConnection = &mut connection;
+            connection.execute(table).await?;
+        }
+        let broker = RabbitMq::new(&servers.broker)?.with_prefix(&servers.prefix);
+        let endpoint = Endpoint::named(service.name()).transport(broker).store(store);
+        let endpoint = match service {
+            Service::Ordering => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
+            Service::Payment => endpoint.handle::<MakePayment>(Desk),
+            Service::Warehouse => endpoint.handle::<CreateShippingLabel>(Desk),
+        };
+        endpoints.push(endpoint.start().await?);
+    }
+    Ok(endpoints)
+}

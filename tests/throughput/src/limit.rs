@@ -1,0 +1,290 @@
+//! `limit`: the same by hand, batched as well as we can: one worker per service, one transaction for up to 200 messages in two
+//! pipelined round trips, publishing straight from memory after the commit, deletes of confirmed rows riding on the next batch.
+//!
+//! It is a bound, not a bus: no relay that would recover its outbox, no retries, no timers, no journal.
+
+use crate::{
+    amqp::{self, Publish},
+    rig::Servers,
+    work::{
+        BY_HAND, CreateShippingLabel, MakePayment, Outgoing, PaymentCompleted, Service, ShippingLabelCreated, step,
+    },
+};
+use anyhow::{Context, Result, bail};
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel, Connection, Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions},
+    types::FieldTable,
+};
+use saga_core::Message;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_postgres::{Client, NoTls, Statement};
+use uuid::Uuid;
+
+const PREFETCH: u16 = 500;
+const BATCH_MAX: usize = 200;
+/// A batch of this size says that more is coming.
+const BUSY: usize = 8;
+/// When idle, confirmed rows are deleted after this time.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Starts the three services.
+pub(crate) async fn start(
+    servers: &Servers,
+    connection: &Connection,
+    ended: mpsc::UnboundedSender<Uuid>,
+    linger: Duration,
+) -> Result<JoinSet<Result<()>>> {
+    let mut tasks = JoinSet::new();
+    for service in Service::ALL {
+        let (client, driver) = tokio_postgres::connect(&servers.url_of(service), NoTls).await?;
+        tasks.spawn(async move { driver.await.context("the connection to the database ended") });
+        client.batch_execute(BY_HAND).await?;
+        client.batch_execute("SET plan_cache_mode = force_custom_plan").await?;
+        if let Some(table) = service.own_table() {
+            client.batch_execute(table).await?;
+        }
+        let channel = amqp::consuming(connection, PREFETCH).await?;
+        let queue = servers.queue_of(service);
+        amqp::declare(&channel, &queue).await?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel.basic_consume(queue.as_str().into(), "limit".into(), options, none).await?;
+        let (confirms, confirmed) = mpsc::unbounded_channel();
+        let publish = amqp::publisher(connection, confirms).await?;
+        let statements = Statements::prepare(&client, service).await?;
+        let worker = Worker {
+            service,
+            queues: Service::ALL.map(|to| servers.queue_of(to)),
+            client,
+            statements,
+            channel,
+            consumer,
+            publish,
+            confirmed,
+            ended: ended.clone(),
+            linger,
+        };
+        tasks.spawn(worker.run());
+    }
+    Ok(tasks)
+}
+
+struct Statements {
+    claim: Statement,
+    load: Statement,
+    sent: Statement,
+    own: Statement,
+    outbox: Statement,
+}
+
+impl Statements {
+    async fn prepare(client: &Client, service: Service) -> Result<Self> {
+        let own = match service {
+            Service::Ordering => {
+                "INSERT INTO saga (id, saga, state, data) SELECT i, 'order', s, d::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS r(i, s, d)
+                 ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data"
+            }
+            Service::Payment => {
+                "INSERT INTO charge (order_id, payment_id, amount_cents) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])"
+            }
+            Service::Warehouse => {
+                "INSERT INTO label (order_id, label_id, address) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])"
+            }
+        };
+        let claim = "INSERT INTO inbox (message_id) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING message_id";
+        let load = "SELECT id, state FROM saga WHERE id = ANY($1) AND saga = 'order' FOR UPDATE";
+        let outbox = "INSERT INTO outbox (id, type, destination, body) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])";
+        Ok(Self {
+            claim: client.prepare(claim).await?,
+            load: client.prepare(load).await?,
+            sent: client.prepare("DELETE FROM outbox WHERE id = ANY($1)").await?,
+            own: client.prepare(own).await?,
+            outbox: client.prepare(outbox).await?,
+        })
+    }
+}
+
+struct Worker {
+    service: Service,
+    queues: [String; 3],
+    client: Client,
+    statements: Statements,
+    channel: Channel,
+    consumer: Consumer,
+    publish: mpsc::UnboundedSender<Publish>,
+    confirmed: mpsc::UnboundedReceiver<Uuid>,
+    ended: mpsc::UnboundedSender<Uuid>,
+    linger: Duration,
+}
+
+impl Worker {
+    async fn run(mut self) -> Result<()> {
+        let mut busy = false;
+        let mut sent = Vec::new();
+        loop {
+            let first = match tokio::time::timeout(IDLE, self.consumer.next()).await {
+                Ok(first) => first.context("the consumer ended")??,
+                Err(_) => {
+                    self.take_confirmed(&mut sent);
+                    if !sent.is_empty() {
+                        self.client.execute(&self.statements.sent, &[&sent]).await?;
+                        sent.clear();
+                    }
+                    continue;
+                }
+            };
+            let mut batch = vec![first];
+            let until = Instant::now() + self.linger;
+            while batch.len() < BATCH_MAX {
+                match self.consumer.next().now_or_never() {
+                    Some(delivery) => batch.push(delivery.context("the consumer ended")??),
+                    None if busy && !self.linger.is_zero() => {
+                        match tokio::time::timeout_at(until, self.consumer.next()).await {
+                            Ok(delivery) => batch.push(delivery.context("the consumer ended")??),
+                            Err(_) => break,
+                        }
+                    }
+                    None => break,
+                }
+            }
+            busy = batch.len() >= BUSY;
+            self.take_confirmed(&mut sent);
+            self.handle(&batch, &sent).await?;
+            sent.clear();
+            let last = batch.iter().map(|delivery| delivery.delivery_tag).max().unwrap_or_default();
+            self.channel.basic_ack(last, BasicAckOptions { multiple: true }).await?;
+        }
+    }
+
+    fn take_confirmed(&mut self, sent: &mut Vec<Uuid>) {
+        while let Ok(id) = self.confirmed.try_recv() {
+            sent.push(id);
+        }
+    }
+
+    async fn handle(&self, batch: &[Delivery], sent: &Vec<Uuid>) -> Result<()> {
+        let id_of = |delivery: &Delivery| -> Result<Uuid> {
+            Ok(delivery.properties.message_id().as_ref().context("no message id")?.as_str().parse()?)
+        };
+        let ids = batch.iter().map(id_of).collect::<Result<Vec<Uuid>>>()?;
+        let kind = |delivery: &Delivery| delivery.properties.kind().as_ref().map(|kind| kind.as_str().to_owned());
+        let mut outgoing = Vec::new();
+        let mut ends = Vec::new();
+        match self.service {
+            Service::Ordering => {
+                let mut steps = Vec::with_capacity(batch.len());
+                for (delivery, id) in batch.iter().zip(&ids) {
+                    let kind = kind(delivery).context("no type")?;
+                    steps.push((*id, step(&kind, &delivery.data)?));
+                }
+                let keys: Vec<Uuid> = steps.iter().map(|(_, step)| step.order_id).collect();
+                let (fresh, mut states) = self.open(&ids, Some(&keys), sent).await?;
+                let mut data: HashMap<Uuid, String> = HashMap::new();
+                for (id, step) in steps {
+                    if !fresh.contains(&id) {
+                        continue;
+                    }
+                    let state = states.get(&step.order_id).map(String::as_str);
+                    if state != step.from {
+                        bail!("a message came in state {state:?}, {:?} was expected", step.from);
+                    }
+                    states.insert(step.order_id, step.to.to_owned());
+                    data.insert(step.order_id, step.data);
+                    match step.send {
+                        Some(send) => outgoing.push(send),
+                        None => ends.push(step.order_id),
+                    }
+                }
+                let keys: Vec<Uuid> = data.keys().copied().collect();
+                let of = |key: &Uuid| states.get(key).cloned().unwrap_or_default();
+                let states: Vec<String> = keys.iter().map(of).collect();
+                let data: Vec<String> = keys.iter().map(|key| data.remove(key).unwrap_or_default()).collect();
+                self.close(&[&keys, &states, &data], &outgoing).await?;
+            }
+            Service::Payment => {
+                let (fresh, _) = self.open(&ids, None, sent).await?;
+                let (mut orders, mut payments, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
+                for (delivery, _) in batch.iter().zip(&ids).filter(|(_, id)| fresh.contains(id)) {
+                    let MakePayment { order_id, order } = serde_json::from_slice(&delivery.data)?;
+                    let payment_id = Uuid::now_v7();
+                    orders.push(order_id);
+                    payments.push(payment_id);
+                    amounts.push(order.amount_cents);
+                    let done = PaymentCompleted { order_id, payment_id, order };
+                    outgoing.push(Outgoing::new(PaymentCompleted::TYPE, Service::Ordering, &done));
+                }
+                self.close(&[&orders, &payments, &amounts], &outgoing).await?;
+            }
+            Service::Warehouse => {
+                let (fresh, _) = self.open(&ids, None, sent).await?;
+                let (mut orders, mut labels, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+                for (delivery, _) in batch.iter().zip(&ids).filter(|(_, id)| fresh.contains(id)) {
+                    let CreateShippingLabel { order_id, order } = serde_json::from_slice(&delivery.data)?;
+                    let label_id = Uuid::now_v7();
+                    orders.push(order_id);
+                    labels.push(label_id);
+                    addresses.push(order.address.clone());
+                    let done = ShippingLabelCreated { order_id, label_id, order };
+                    outgoing.push(Outgoing::new(ShippingLabelCreated::TYPE, Service::Ordering, &done));
+                }
+                self.close(&[&orders, &labels, &addresses], &outgoing).await?;
+            }
+        }
+        for Outgoing { id, kind, to, body } in outgoing {
+            let queue = &self.queues[to as usize];
+            let publish = Publish { id, kind, exchange: "".into(), routing_key: queue.as_str().into(), body };
+            self.publish.send(publish)?;
+        }
+        for end in ends {
+            let _ = self.ended.send(end); // the client has what it wanted
+        }
+        Ok(())
+    }
+
+    /// The first round trip: which messages are new, and the states of their instances.
+    async fn open(
+        &self,
+        ids: &Vec<Uuid>,
+        keys: Option<&Vec<Uuid>>,
+        sent: &Vec<Uuid>,
+    ) -> Result<(HashSet<Uuid>, HashMap<Uuid, String>)> {
+        let begin = self.client.batch_execute("BEGIN");
+        let claim_arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [ids];
+        let claim = self.client.query(&self.statements.claim, &claim_arguments);
+        let load = async {
+            match keys {
+                Some(keys) => self.client.query(&self.statements.load, &[keys]).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let delete = async {
+            match sent.is_empty() {
+                true => Ok(0),
+                false => self.client.execute(&self.statements.sent, &[sent]).await,
+            }
+        };
+        let (_, claimed, loaded, _) = tokio::try_join!(begin, claim, load, delete)?;
+        let states = loaded.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok((claimed.iter().map(|row| row.get(0)).collect(), states))
+    }
+
+    /// The second: what the messages came to.
+    async fn close(&self, own: &[&(dyn tokio_postgres::types::ToSql + Sync)], outgoing: &[Outgoing]) -> Result<()> {
+        let ids: Vec<Uuid> = outgoing.iter().map(|row| row.id).collect();
+        let kinds: Vec<&str> = outgoing.iter().map(|row| row.kind).collect();
+        let destinations: Vec<&str> = outgoing.iter().map(|row| row.to.name()).collect();
+        let bodies: Vec<&[u8]> = outgoing.iter().map(|row| row.body.as_slice()).collect();
+        let own = self.client.execute(&self.statements.own, own);
+        let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&ids, &kinds, &destinations, &bodies];
+        let outbox = self.client.execute(&self.statements.outbox, &arguments);
+        let commit = self.client.batch_execute("COMMIT");
+        tokio::try_join!(own, outbox, commit)?;
+        Ok(())
+    }
+}

@@ -7,7 +7,7 @@ use saga_core::{
     Status, StoreError,
 };
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
 /// Opens a database for inspection: `postgres://…` or `sqlite:PATH`.
@@ -104,7 +104,7 @@ macro_rules! inspect {
         impl Inspect for $store {
             async fn status(&self) -> Result<Status, StoreError> {
                 let fetch = async |sql: &str| {
-                    sqlx::query(AssertSqlSafe(dialect(sql, $postgres))).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)
+                    sqlx::query(&*dialect(sql, $postgres)).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)
                 };
                 let mut status = Status::default();
                 let now: i64 = fetch("SELECT {now_us} AS now").await?[0].get("now");
@@ -150,14 +150,14 @@ macro_rules! inspect {
 
             async fn outbox(&self, limit: i64) -> Result<Vec<OutboxView>, StoreError> {
                 let sql = dialect(&format!("{OUTBOX} ORDER BY due_at, id LIMIT $1"), $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
+                let rows = sqlx::query(&sql).bind(limit).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
                 Ok(rows.iter().map(<$store>::outbox_view).collect())
             }
 
             async fn outbox_row(&self, id: &str) -> Result<Option<OutboxView>, StoreError> {
                 let Ok(uuid) = id.parse::<Uuid>() else { return Ok(None) };
                 let sql = dialect(&format!("{OUTBOX} WHERE {{text:id}} = $1"), $postgres);
-                let row = sqlx::query(AssertSqlSafe(sql)).bind(uuid.to_string()).persistent(false).fetch_optional(&mut *self.$pool().begin().await.map_err(store_error)?).await;
+                let row = sqlx::query(&sql).bind(uuid.to_string()).persistent(false).fetch_optional(&mut *self.$pool().begin().await.map_err(store_error)?).await;
                 Ok(row.map_err(store_error)?.as_ref().map(<$store>::outbox_view))
             }
 
@@ -169,7 +169,7 @@ macro_rules! inspect {
                     ),
                     $postgres,
                 );
-                let rows = sqlx::query(AssertSqlSafe(sql))
+                let rows = sqlx::query(&sql)
                     .bind(filter.saga.as_deref().unwrap_or_default())
                     .bind(filter.state.as_deref().unwrap_or_default())
                     .bind(i32::from(filter.paused))
@@ -183,19 +183,19 @@ macro_rules! inspect {
 
             async fn instance(&self, saga: &str, id: &str) -> Result<Option<InstanceView>, StoreError> {
                 let sql = dialect(&format!("{INSTANCE} WHERE saga = $1 AND id = $2"), $postgres);
-                let row = sqlx::query(AssertSqlSafe(sql)).bind(saga).bind(id).persistent(false).fetch_optional(&mut *self.$pool().begin().await.map_err(store_error)?).await;
+                let row = sqlx::query(&sql).bind(saga).bind(id).persistent(false).fetch_optional(&mut *self.$pool().begin().await.map_err(store_error)?).await;
                 Ok(row.map_err(store_error)?.as_ref().map(<$store>::instance_view))
             }
 
             async fn timers(&self, saga: &str, id: &str) -> Result<Vec<OutboxView>, StoreError> {
                 let sql = dialect(&format!("{OUTBOX} WHERE kind = 'timer' AND saga = $1 AND saga_id = $2 ORDER BY due_at"), $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(saga).bind(id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
+                let rows = sqlx::query(&sql).bind(saga).bind(id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
                 Ok(rows.iter().map(<$store>::outbox_view).collect())
             }
 
             async fn journal(&self, saga: &str, id: &str) -> Result<Vec<JournalView>, StoreError> {
                 let sql = dialect(JOURNAL, $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(saga).bind(id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
+                let rows = sqlx::query(&sql).bind(saga).bind(id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
                 Ok(rows.iter().map(|row| JournalView {
                     message_id: row.get("message_id"),
                     type_name: row.get("type"),
@@ -214,13 +214,13 @@ macro_rules! inspect {
 
             async fn held(&self, limit: i64) -> Result<Vec<HeldView>, StoreError> {
                 let sql = dialect(&format!("{HELD} ORDER BY arrival LIMIT $1"), $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(limit).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
+                let rows = sqlx::query(&sql).bind(limit).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
                 Ok(rows.iter().map(<$store>::held_view).collect())
             }
 
             async fn held_messages(&self, message_id: &str) -> Result<Vec<HeldView>, StoreError> {
                 let sql = dialect(&format!("{HELD} WHERE message_id = $1 ORDER BY arrival"), $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(message_id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
+                let rows = sqlx::query(&sql).bind(message_id).persistent(false).fetch_all(&mut *self.$pool().begin().await.map_err(store_error)?).await.map_err(store_error)?;
                 Ok(rows.iter().map(<$store>::held_view).collect())
             }
 
@@ -290,11 +290,12 @@ macro_rules! inspect {
                 let begin = if $postgres { "BEGIN" } else { "BEGIN IMMEDIATE" };
                 let mut tx = self.$writer().begin_with(begin).await?;
                 let sql = dialect("SELECT endpoint, receiver FROM {s}held WHERE message_id = $1 {lock}", $postgres);
-                let rows = sqlx::query(AssertSqlSafe(sql)).bind(message_id).persistent(false).fetch_all(&mut *tx).await?;
+                let rows = sqlx::query(&sql).bind(message_id).persistent(false).fetch_all(&mut *tx).await?;
                 for row in &rows {
                     let (endpoint, receiver): (String, String) = (row.get("endpoint"), row.get("receiver"));
                     for sql in RETRY {
-                        let query = sqlx::query(AssertSqlSafe(dialect(sql, $postgres)));
+                        let sql = dialect(sql, $postgres);
+                        let query = sqlx::query(&sql);
                         let query = query.bind(message_id).bind(&receiver).bind(&endpoint).bind(note);
                         let id = Uuid::now_v7();
                         let query = if $postgres { query.bind(id) } else { query.bind(id.to_string()) };

@@ -1,7 +1,7 @@
 //! A virtual host, a database or a file for one test, gone when it ends.
 
 use outbox::{Postgres, Sqlite};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use std::path::PathBuf;
 use transports::RabbitMq;
 use uuid::Uuid;
@@ -166,7 +166,7 @@ impl Drop for Database {
                     .await
                     .unwrap_or_default();
             for name in names {
-                let _ = connection.execute(AssertSqlSafe(format!("DROP DATABASE \"{name}\" WITH (FORCE)"))).await;
+                let _ = connection.execute(&*format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await;
             }
         });
     }

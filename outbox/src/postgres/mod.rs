@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use connections::{Connections, Leased};
 use saga_core::{Chart, Claim, Claimed, Found, InboxRow, Keys, Leases, Store, StoreError, Unit, Write};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, SqlSafeStr,
+    ConnectOptions, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransactionManager},
 };
 use sqlx_core::transaction::TransactionManager;
@@ -199,7 +199,7 @@ impl Store for Postgres {
             sql.push_str("}'::bigint[]) k");
         }
         let mut connection = self.units.acquire().await?;
-        let begun = answer(PgTransactionManager::begin(&mut connection, Some(AssertSqlSafe(sql).into_sql_str()))).await;
+        let begun = answer(PgTransactionManager::begin(&mut connection, Some(sql.into()))).await;
         begun.map_err(|error| connection.lost(error))?;
         Ok(PostgresUnit { connection, persistent: !self.pooled })
     }
@@ -296,7 +296,7 @@ impl Postgres {
         if exists {
             return Ok(());
         }
-        let created = server.execute(AssertSqlSafe(format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\"")))).await;
+        let created = server.execute(&*format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""))).await;
         match created {
             // another process was faster
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P04" | "23505")) => Ok(()),

@@ -2,7 +2,7 @@
 
 use crate::rows::{claimed_row, us};
 use saga_core::{Claim, Claimed, InboxRow, Leases, OutboxClaimed};
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{sync::LazyLock, time::Duration};
 use uuid::Uuid;
 
@@ -175,7 +175,7 @@ pub(super) async fn sweep(
 ) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
     for sql in EXPIRED.into_iter().chain([STRANDED, OLD_INBOX, OLD_INSTANCES]) {
-        let done = sqlx::query(AssertSqlSafe(sql))
+        let done = sqlx::query(sql)
             .bind(endpoint)
             .bind(us(retention))
             .bind(SWEEP_ROWS_MAX)

@@ -2,7 +2,7 @@
 
 use crate::{error::store_error, rows::us};
 use saga_core::{HeldRow, InboxRow, OutboxRow, StoreError, Write};
-use sqlx::{Arguments, AssertSqlSafe, Encode, PgConnection, Row, Type, postgres::PgArguments};
+use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
 
 /// Microseconds since 1970 as a timestamp.
 const FROM_US: &str = "'epoch'::timestamptz + r.sent_at * interval '1 microsecond'";
@@ -64,10 +64,10 @@ DELETE FROM sagabus.outbox o USING unnest({}::text[], {}::text[], {}::bigint[]) 
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
     AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
 
-/// Sent rows go in the order of their ids and without waiting: whoever holds one will find out by itself.
+/// Sent rows go in the order of their ids, as the caller gives them, and without waiting: whoever holds one will find out by itself.
 pub(super) const SENT: &str = "
-DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(
-    SELECT id FROM sagabus.outbox WHERE id = ANY({}::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED))";
+DELETE FROM sagabus.outbox WHERE ctid = ANY(ARRAY(
+    SELECT o.ctid FROM unnest({}::uuid[]) AS k(id), LATERAL (SELECT ctid FROM sagabus.outbox WHERE id = k.id FOR UPDATE SKIP LOCKED) o))";
 
 /// A statement made of parts: each takes its arguments in the order of its `{}`.
 #[derive(Default)]
@@ -123,11 +123,8 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     deletes(&mut statement, write)?;
     let Statement { mut parts, counts, expected, arguments, .. } = statement;
     parts.push_str(if counts.is_empty() { " SELECT 0" } else { &counts });
-    let row = sqlx::query_with(AssertSqlSafe(parts), arguments)
-        .persistent(persistent)
-        .fetch_one(connection)
-        .await
-        .map_err(store_error)?;
+    let row =
+        sqlx::query_with(&parts, arguments).persistent(persistent).fetch_one(connection).await.map_err(store_error)?;
     let conflict = expected.iter().enumerate().any(|(n, expected)| row.get::<i64, _>(n) != *expected);
     if conflict { Err(StoreError::Conflict) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@ use super::{after, now_us};
 use crate::rows::{claimed_row, us};
 use saga_core::{Claim, Claimed, InboxRow, Leases, OutboxClaimed};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ pub(super) async fn anything_due(readers: &SqlitePool, claim: &Claim<'_>) -> Res
     if claim.rows_max == 0 {
         return Ok(false);
     }
-    sqlx::query_scalar(AssertSqlSafe(format!("SELECT EXISTS (SELECT 1 {DUE})")))
+    sqlx::query_scalar(&format!("SELECT EXISTS (SELECT 1 {DUE})"))
         .bind(claim.endpoint)
         .bind(now_us())
         .bind(us(claim.retention))
@@ -51,7 +51,7 @@ pub(super) async fn claim(connection: &mut SqliteConnection, claim: &Claim<'_>) 
             first_attempt_at = coalesce(first_attempt_at, $2)
          WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $4) RETURNING *"
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let rows = sqlx::query(&sql)
         .bind(claim.endpoint)
         .bind(now)
         .bind(us(claim.retention))

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use outbox::Postgres;
 use saga_core::{Endpoint, Message};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::Connection as _;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -324,7 +324,7 @@ pub(crate) async fn audit(servers: &Servers, contestant: Contestant, sagas: usiz
                 checks.push((format!("SELECT count(*) FROM {schema}inbox"), sagas));
             }
             for (sql, expected) in checks {
-                let found: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&mut connection).await?;
+                let found: i64 = sqlx::query_scalar(&sql).fetch_one(&mut connection).await?;
                 if found != expected as i64 {
                     wrong.push(format!("{}: {sql}: {found}, expected {expected}", service.name()));
                 }

@@ -3,7 +3,7 @@
 use crate::{amqp, cpu::Watch, work::Service};
 use anyhow::{Context, Result};
 use lapin::{Connection, uri::AMQPUri};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection as _, Executor, PgConnection, postgres::PgConnectOptions};
 
 /// Where everything is.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,9 +46,9 @@ impl Servers {
         let mut server = self.server().await?;
         for service in Service::ALL {
             let name = format!("{}{}", self.prefix, service.name());
-            server.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"))).await?;
+            server.execute(&*format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")).await?;
             if create {
-                server.execute(AssertSqlSafe(format!("CREATE DATABASE \"{name}\""))).await?;
+                server.execute(&*format!("CREATE DATABASE \"{name}\"")).await?;
             }
         }
         // each round begins with the same debts: none

@@ -2,7 +2,11 @@
 
 use super::{breaker::Breaker, dispatch::Dispatcher};
 use crate::{Faults, Retries, Store, StoreError, handler::HandlerLogic, project::ProjectLogic, saga::run::SagaLogic};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 /// An endpoint's settings. Each has a default that fits a service with a few thousand messages a second.
 #[derive(Debug, Clone)]
@@ -11,7 +15,7 @@ pub struct Settings {
     pub saga_lanes: usize,
     /// Units of work for handlers that run at a time: more for handlers that wait for others.
     pub handler_lanes: usize,
-    /// Messages in one unit of work of sagas, at most.
+    /// Messages in one unit of work, at most.
     pub batch_messages_max: usize,
     /// Deliveries that may be unacknowledged at a time.
     pub prefetch: u16,
@@ -85,6 +89,14 @@ pub(crate) struct HandlerEntry<Db: Store> {
     pub(crate) logic: Arc<dyn HandlerLogic<Db>>,
     pub(crate) retries: Option<Retries>,
     pub(crate) breaker: Breaker,
+    /// So many units of work are parted by savepoints, because the handler failed after it had written.
+    pub(crate) careful_units: AtomicU32,
+}
+
+impl<Db: Store> HandlerEntry<Db> {
+    pub(crate) fn new(logic: Arc<dyn HandlerLogic<Db>>) -> Self {
+        Self { logic, retries: None, breaker: Breaker::default(), careful_units: AtomicU32::new(0) }
+    }
 }
 
 /// Who a message is for: a saga or a handler, by its place in the lists.

@@ -1,4 +1,6 @@
-//! The unit of work of handlers: several messages in one transaction, parted by savepoints.
+//! The unit of work of handlers: several messages in one transaction.
+//!
+//! They are not parted by savepoints, which would be a round trip for each, unless a handler failed lately after it had written.
 
 use super::{
     core::{Core, HandlerEntry, Target},
@@ -8,26 +10,65 @@ use super::{
     unit::{Sent, commit},
 };
 use crate::{
-    Context, Decision, Encoded, Failure, HeldReason, InboxResult, Keys, OutboxRow, Step, Store, StoreError, Write,
-    handler::TxSlot, hash_of, port::Unit, saga::run::panic_text,
+    Cause, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
+    StoreError, Write,
+    handler::{Mark, TxSlot},
+    hash_of,
+    port::Unit,
+    saga::run::panic_text,
 };
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
+    sync::atomic::Ordering,
     time::Duration,
 };
 use tokio::time::Instant;
 
-/// Handlers in one transaction at most: PostgreSQL caches 64 subtransactions per backend and looks the rest up on disk.
-pub(crate) const HANDLERS_MAX: usize = 50;
+/// Savepoints in one transaction at most: PostgreSQL caches 64 subtransactions per backend and looks the rest up on disk.
+const SAVEPOINTS_MAX: usize = 50;
 /// After this time no further handler joins the transaction: those that ran are committed, the rest follows in the next.
 const JOIN_FOR: Duration = Duration::from_millis(50);
+/// A handler that failed after it had written is parted from others by savepoints for so many units: where failures are
+/// frequent, running everything twice costs more.
+const CAREFUL_UNITS: u32 = 20;
 
 /// Runs the first of the items, as many as fit, in one transaction; returns how many. After an error nothing has happened (or
 /// the inbox knows), and the same items can be run again.
 pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<usize, StoreError> {
+    let careful = items.iter().fold(false, |careful, item| careful | takes_care(core, item));
+    match attempt(core, items, careful).await {
+        Err(Halt::Mixed) => attempt(core, items, true).await,
+        done => done,
+    }
+    .map_err(|halt| match halt {
+        Halt::Store(error) => error,
+        Halt::Mixed => StoreError::Rejected("a handler failed among others".into()), // one by one, then
+    })
+}
+
+/// Why a unit ends without a commit.
+enum Halt {
+    Store(StoreError),
+    /// A handler failed, and what it wrote cannot be told from what others wrote.
+    Mixed,
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn takes_care<Db: Store>(core: &Core<Db>, item: &Item) -> bool {
+    let Target::Handler(handler) = item.target else { return false };
+    let units = &core.handlers[handler].careful_units;
+    units.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |units| units.checked_sub(1)).is_ok()
+}
+
+async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) -> Result<usize, Halt> {
     let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).collect();
     let found = core.store.read(&Keys { endpoint: core.name.clone(), message_ids, ..Keys::default() }).await?;
     let inbox: HashMap<_, _> =
@@ -36,33 +77,52 @@ pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Resul
     locks.sort_unstable();
     locks.dedup();
 
+    let mark = Mark::Untouched { careful };
     let mut work = Work {
         core,
         alone: items.len() == 1,
-        slot: TxSlot { store: core.store.clone(), locks, unit: None, unavailable: None },
+        careful,
+        slot: TxSlot { store: core.store.clone(), locks, unit: None, mark, savepoints: 0, failed: None },
         write: core.new_write(),
         outbox: Vec::new(),
     };
     let began = Instant::now();
     let mut seen = HashSet::new();
     let mut ran = 0;
-    for (n, item) in items.iter_mut().enumerate() {
-        if n > 0 && began.elapsed() > JOIN_FOR {
+    while ran < items.len() {
+        if ran > 0 && (began.elapsed() > JOIN_FOR || work.slot.savepoints >= SAVEPOINTS_MAX) {
             break;
         }
-        ran = n + 1;
-        let receiver = core.receiver(item.target);
-        if !seen.insert((receiver, item.envelope.message_id.clone())) {
+        let target = items[ran].target;
+        let Target::Handler(handler) = target else {
+            ran += 1;
             continue;
-        }
-        match known(inbox.get(&(receiver, item.envelope.message_id.as_str())).copied(), &item.envelope) {
-            Known::Duplicate => {}
-            Known::Fresh => work.handle(item, None).await?,
-            Known::Continues { attempts } | Known::Suspect { attempts } => work.handle(item, Some(attempts)).await?,
-            Known::Reused(text) => {
-                work.write.held_in.push(reused(core, receiver, &item.envelope, text));
+        };
+        let entry = &core.handlers[handler];
+        // its messages that follow each other, in one call
+        let together = items[ran..].iter().take_while(|item| item.target == target).count();
+        let together = if entry.logic.takes_batches() { together } else { 1 };
+        let mut came = Vec::with_capacity(together);
+        for item in &mut items[ran..ran + together] {
+            let receiver = entry.logic.name();
+            if !seen.insert((receiver, item.envelope.message_id.clone())) {
+                continue;
+            }
+            match known(inbox.get(&(receiver, item.envelope.message_id.as_str())).copied(), &item.envelope) {
+                Known::Duplicate => {}
+                Known::Fresh => came.push(Came { item, completes: None }),
+                Known::Continues { attempts } | Known::Suspect { attempts } => {
+                    came.push(Came { item, completes: Some(attempts) });
+                }
+                Known::Reused(text) => work.write.held_in.push(reused(core, receiver, &item.envelope, text)),
             }
         }
+        match came.as_mut_slice() {
+            [] => {}
+            [one] => work.handle(entry, one).await?,
+            many => work.handle_together(entry, many).await?,
+        }
+        ran += together;
     }
     let Work { mut slot, write, outbox, .. } = work;
     if slot.unit.is_some() || !write.is_empty() {
@@ -81,9 +141,23 @@ fn lock<Db: Store>(core: &Core<Db>, item: &Item) -> i64 {
     hash_of(parts.map(str::as_bytes))
 }
 
+/// A message to handle, and the attempts of the inbox row that it completes, if there is one.
+struct Came<'a> {
+    item: &'a mut Item,
+    completes: Option<i64>,
+}
+
+impl Came<'_> {
+    /// Runs that were counted before.
+    fn runs_before(&self) -> i64 {
+        self.completes.unwrap_or(0).max(self.item.envelope.attempt)
+    }
+}
+
 struct Work<'a, Db: Store> {
     core: &'a Core<Db>,
     alone: bool,
+    careful: bool,
     slot: TxSlot<Db>,
     write: Write,
     outbox: Vec<OutboxRow>,
@@ -99,28 +173,25 @@ enum Next {
 
 impl<Db: Store> Work<'_, Db> {
     /// Runs one message until it succeeds or its policy says otherwise.
-    async fn handle(&mut self, item: &mut Item, completes: Option<i64>) -> Result<(), StoreError> {
-        let Target::Handler(handler) = item.target else { return Ok(()) };
-        let entry = &self.core.handlers[handler];
+    async fn handle(&mut self, entry: &HandlerEntry<Db>, came: &mut Came<'_>) -> Result<(), Halt> {
         let receiver = entry.logic.name();
-        let before = completes.unwrap_or(0).max(item.envelope.attempt);
+        let before = came.runs_before();
         let mut runs: u32 = 0;
         let (result, journal) = loop {
             runs += 1;
-            let savepoint = !self.alone && self.slot.unit.is_some();
-            if let Some(unit) = self.slot.unit.as_mut().filter(|_| savepoint) {
-                unit.savepoint().await?;
-            }
-            let (error, failure) = match self.once(entry, item, before + i64::from(runs) - 1).await? {
-                Ok(effects) => {
+            let run = self.once(entry, std::slice::from_mut(came), i64::from(runs) - 1).await?;
+            let envelope = came.item.envelope.clone();
+            let (error, failure) = match run {
+                Ok(mut effects) => {
                     entry.breaker.succeeded(receiver);
+                    let effects = effects.pop().unwrap_or_default();
                     break (InboxResult::Handled, Journal { effects, ..Journal::default() });
                 }
                 Err(failed) => failed,
             };
-            self.undo(savepoint).await?;
+            self.undo(entry).await?;
             let attempts = before + i64::from(runs);
-            let next = next(self.core, entry, item, &error, &failure, runs);
+            let next = next(self.core, entry, &envelope, &error, &failure, runs);
             if !matches!(next, Next::Again) && !failure.permanent && failure.retry_after.is_none() {
                 entry.breaker.failed(receiver);
             }
@@ -130,64 +201,95 @@ impl<Db: Store> Work<'_, Db> {
                     tracing::info!(
                         endpoint = self.core.name,
                         receiver,
-                        message = item.envelope.message_id,
+                        message = envelope.message_id,
                         attempts,
                         ?delay,
                         error,
                         "put off"
                     );
-                    self.outbox.push(of_retry(self.core, &item.envelope, receiver, attempts, delay));
+                    self.outbox.push(of_retry(self.core, &envelope, receiver, attempts, delay));
                     break (InboxResult::Retrying, Journal { note: Some(error), ..Journal::default() });
                 }
                 Next::Hold => {
                     tracing::warn!(
                         endpoint = self.core.name,
                         receiver,
-                        message = item.envelope.message_id,
+                        message = envelope.message_id,
                         attempts,
                         error,
                         "message held"
                     );
                     let held =
-                        held_row(self.core, receiver, &item.envelope, HeldReason::Failed, Some(error), attempts, None);
+                        held_row(self.core, receiver, &envelope, HeldReason::Failed, Some(error), attempts, None);
                     self.write.held_in.push(held);
                     break (InboxResult::Held, Journal::default());
                 }
                 Next::Discard => break (InboxResult::Discarded, Journal { note: Some(error), ..Journal::default() }),
             }
         };
-        let row = inbox_row(self.core, receiver, &item.envelope, result, before + i64::from(runs), journal);
-        match completes {
-            Some(known) => self.write.settles.push((row, known)),
-            None => self.write.claims.push(row),
-        }
+        self.settle(entry, came, result, before + i64::from(runs), journal);
         Ok(())
     }
 
-    /// One run. The outer error is the database's: the whole unit runs again and no attempt is counted.
+    /// Runs several messages in one call. When that fails, they run one by one, and only then their policy is asked.
+    async fn handle_together(&mut self, entry: &HandlerEntry<Db>, came: &mut [Came<'_>]) -> Result<(), Halt> {
+        match self.once(entry, came, 0).await? {
+            Ok(effects) => {
+                entry.breaker.succeeded(entry.logic.name());
+                for (came, effects) in came.iter().zip(effects) {
+                    let journal = Journal { effects, ..Journal::default() };
+                    self.settle(entry, came, InboxResult::Handled, came.runs_before() + 1, journal);
+                }
+                Ok(())
+            }
+            Err((error, _)) => Err(Halt::Store(StoreError::Rejected(error))),
+        }
+    }
+
+    fn settle(&mut self, entry: &HandlerEntry<Db>, came: &Came<'_>, result: InboxResult, runs: i64, journal: Journal) {
+        let row = inbox_row(self.core, entry.logic.name(), &came.item.envelope, result, runs, journal);
+        match came.completes {
+            Some(known) => self.write.settles.push((row, known)),
+            None => self.write.claims.push(row),
+        }
+    }
+
+    /// One run; what each message caused. The outer error is the database's: the whole unit runs again and no attempt is counted.
     async fn once(
         &mut self,
         entry: &HandlerEntry<Db>,
-        item: &mut Item,
-        runs_before: i64,
-    ) -> Result<Result<Value, (String, Failed)>, StoreError> {
-        let message = match item.decoded.take().map_or_else(|| entry.logic.read(&item.envelope.body), Ok) {
-            Ok(message) => message,
-            Err(error) => return Ok(Err((error, Failed { permanent: true, retry_after: None }))),
-        };
-        let mut cx = Context { envelope: item.envelope.clone(), slot: &mut self.slot, posted: Vec::new(), runs_before };
+        came: &mut [Came<'_>],
+        runs: i64,
+    ) -> Result<Result<Vec<Value>, (String, Failed)>, StoreError> {
+        self.slot.mark = Mark::Untouched { careful: self.careful };
+        let permanent = |error| Ok(Err((error, Failed { permanent: true, retry_after: None })));
+        let mut messages = Vec::with_capacity(came.len());
+        let mut causes = Vec::with_capacity(came.len());
+        for came in &mut *came {
+            let decoded = came.item.decoded.take();
+            match decoded.map_or_else(|| entry.logic.read(&came.item.envelope.body), Ok) {
+                Ok(message) => messages.push(message),
+                Err(error) => return permanent(error),
+            }
+            let runs_before = came.runs_before() + runs;
+            causes.push(Cause { envelope: came.item.envelope.clone(), posted: Vec::new(), runs_before });
+        }
         let limit = self.core.settings.handler_time;
-        let run = tokio::time::timeout(limit, AssertUnwindSafe(entry.logic.run(message, &mut cx)).catch_unwind()).await;
-        let posted = std::mem::take(&mut cx.posted);
-        if let Some(error) = self.slot.unavailable.take() {
-            return Err(StoreError::Unavailable(error));
+        let run = AssertUnwindSafe(entry.logic.run(messages, &mut self.slot, &mut causes)).catch_unwind();
+        let run = tokio::time::timeout(limit, run).await;
+        if let Some(error) = self.slot.failed.take() {
+            return Err(error);
         }
         let (error, failed) = match run {
-            Ok(Ok(Ok(outcome))) => {
-                let Some(refused) = posted.iter().find_map(|posted| posted.refused.clone()) else {
-                    return Ok(Ok(self.emit(entry, item, &posted, outcome)));
-                };
-                (refused, Failed { permanent: true, retry_after: None })
+            Ok(Ok(Ok(outcomes))) => {
+                let posted = causes.iter().flat_map(|cause| &cause.posted);
+                if let Some(refused) = posted.filter_map(|posted| posted.refused.clone()).next() {
+                    return permanent(refused);
+                }
+                let effects = causes.iter().zip(outcomes);
+                return Ok(Ok(effects
+                    .map(|(cause, outcome)| self.emit(entry, &cause.envelope, &cause.posted, outcome))
+                    .collect()));
             }
             Ok(Ok(Err(error))) => {
                 // an error of another database that the handler uses is the handler's own
@@ -205,6 +307,7 @@ impl<Db: Store> Work<'_, Db> {
                 if !self.alone {
                     return Err(StoreError::Rejected(error));
                 }
+                self.slot.mark = Mark::Untouched { careful: self.careful };
                 (error, Failed::default())
             }
         };
@@ -214,11 +317,10 @@ impl<Db: Store> Work<'_, Db> {
     fn emit(
         &mut self,
         entry: &HandlerEntry<Db>,
-        item: &Item,
-        posted: &[crate::Posted],
+        cause: &Envelope,
+        posted: &[Posted],
         outcome: Option<Encoded>,
     ) -> Value {
-        let cause = &item.envelope;
         let posted = posted.iter().map(|posted| of_posted(self.core, Some(cause), posted));
         let outcome = outcome.map(|outcome| of_outcome(self.core, cause, outcome, entry.logic.outcome_is_reply_only()));
         let mut effects = Vec::new();
@@ -230,14 +332,23 @@ impl<Db: Store> Work<'_, Db> {
     }
 
     /// Undoes what a failed run wrote, and only that.
-    async fn undo(&mut self, savepoint: bool) -> Result<(), StoreError> {
-        if savepoint {
-            let unit = self.slot.unit.as_mut().expect("a savepoint was set in it");
-            return unit.rollback_to_savepoint().await;
-        }
-        match self.slot.unit.take() {
-            Some(unit) => unit.rollback().await,
-            None => Ok(()),
+    async fn undo(&mut self, entry: &HandlerEntry<Db>) -> Result<(), Halt> {
+        match (self.slot.mark, self.slot.unit.take()) {
+            (Mark::First, Some(unit)) => Ok(unit.rollback().await?),
+            (Mark::Mixed, Some(unit)) => {
+                entry.careful_units.store(CAREFUL_UNITS, Ordering::Relaxed);
+                unit.rollback().await?;
+                Err(Halt::Mixed)
+            }
+            (Mark::Savepoint, Some(mut unit)) => {
+                unit.rollback_to_savepoint().await?;
+                self.slot.unit = Some(unit);
+                Ok(())
+            }
+            (_, unit) => {
+                self.slot.unit = unit;
+                Ok(())
+            }
         }
     }
 }
@@ -252,18 +363,18 @@ struct Failed {
 fn next<Db: Store>(
     core: &Core<Db>,
     entry: &HandlerEntry<Db>,
-    item: &Item,
+    envelope: &Envelope,
     error: &str,
     failed: &Failed,
     runs: u32,
 ) -> Next {
     let failure = Failure {
-        envelope: &item.envelope,
+        envelope,
         error,
         permanent: failed.permanent,
         retry_after: failed.retry_after,
         runs_in_round: runs,
-        round: item.envelope.round,
+        round: envelope.round,
     };
     match entry.retries.as_ref().unwrap_or(&core.retries).decide(&failure) {
         Decision::RetryNow => Next::Again,

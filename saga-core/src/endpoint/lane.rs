@@ -24,9 +24,9 @@ const CRASHES_MAX: i64 = 3;
 pub(crate) async fn run<Db: Store>(
     core: Arc<Core<Db>>,
     mut items: mpsc::UnboundedReceiver<Item>,
-    batch_max: usize,
     stop: CancellationToken,
 ) {
+    let batch_max = core.settings.batch_messages_max;
     let mut batch: Vec<Item> = Vec::new();
     let mut busy = false;
     loop {

@@ -2,17 +2,15 @@
 
 use super::{
     Endpoint, Tasks,
-    breaker::Breaker,
     core::{Core, HandlerEntry, SagaEntry, Settings, Target},
     dispatch::{self, Dispatcher},
-    handler_unit::HANDLERS_MAX,
     lane, relay,
     router::{self, Lanes},
 };
 use crate::{
-    Command, Event, Faults, Handle, LinkLimits, MessageKind, Project, Retries, Saga, Store, StoreError, Topology,
-    Transport, TransportError,
-    handler::TypedHandler,
+    Command, Event, Faults, Handle, HandleBatch, LinkLimits, MessageKind, Project, Retries, Saga, Store, StoreError,
+    Topology, Transport, TransportError,
+    handler::{HandlerLogic, TypedBatchHandler, TypedHandler},
     project::{ProjectLogic, TypedProject},
     retry::backoff,
     saga::run::Typed,
@@ -108,7 +106,16 @@ impl<Db: Store> EndpointBuilder<Db> {
     }
 
     /// Handles a command that is sent to this endpoint.
-    pub fn handle<C: Command>(mut self, handler: impl Handle<C, Db>) -> Self {
+    pub fn handle<C: Command>(self, handler: impl Handle<C, Db>) -> Self {
+        self.command::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }))
+    }
+
+    /// Handles a command that is sent to this endpoint, all that came together in one call.
+    pub fn handle_batch<C: Command>(self, handler: impl HandleBatch<C, Db>) -> Self {
+        self.command::<C>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }))
+    }
+
+    fn command<C: Command>(mut self, logic: Arc<dyn HandlerLogic<Db>>) -> Self {
         if C::TO != self.name {
             self.wrong.push(format!("`{}` is sent to `{}`, so endpoint `{}` never gets it", C::TYPE, C::TO, self.name));
         }
@@ -116,15 +123,21 @@ impl<Db: Store> EndpointBuilder<Db> {
         if taken {
             self.wrong.push(format!("`{}` has two handlers: a command has one", C::TYPE));
         }
-        let logic = Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> });
-        self.handlers.push((MessageKind::Command, HandlerEntry { logic, retries: None, breaker: Breaker::default() }));
+        self.handlers.push((MessageKind::Command, HandlerEntry::new(logic)));
         self
     }
 
     /// Handles an event, whoever publishes it.
     pub fn subscribe<E: Event>(mut self, handler: impl Handle<E, Db>) -> Self {
         let logic = Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> });
-        self.handlers.push((MessageKind::Event, HandlerEntry { logic, retries: None, breaker: Breaker::default() }));
+        self.handlers.push((MessageKind::Event, HandlerEntry::new(logic)));
+        self
+    }
+
+    /// Handles an event, whoever publishes it, all that came together in one call.
+    pub fn subscribe_batch<E: Event>(mut self, handler: impl HandleBatch<E, Db>) -> Self {
+        let logic = Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> });
+        self.handlers.push((MessageKind::Event, HandlerEntry::new(logic)));
         self
     }
 
@@ -250,18 +263,15 @@ impl<Db: Store> EndpointBuilder<Db> {
 
         let (receiving, relaying) = (CancellationToken::new(), CancellationToken::new());
         let mut lanes = Vec::new();
-        let mut open = |count: usize, batch_max: usize| -> Vec<mpsc::UnboundedSender<_>> {
+        let mut open = |count: usize| -> Vec<mpsc::UnboundedSender<_>> {
             let open_one = |_| {
                 let (sender, items) = mpsc::unbounded_channel();
-                lanes.push(tokio::spawn(lane::run(core.clone(), items, batch_max, receiving.clone())));
+                lanes.push(tokio::spawn(lane::run(core.clone(), items, receiving.clone())));
                 sender
             };
             (0..count).map(open_one).collect()
         };
-        let routes = Lanes {
-            sagas: open(core.settings.saga_lanes, core.settings.batch_messages_max),
-            handlers: open(core.settings.handler_lanes, HANDLERS_MAX),
-        };
+        let routes = Lanes { sagas: open(core.settings.saga_lanes), handlers: open(core.settings.handler_lanes) };
         let rest = vec![
             tokio::spawn(router::run(core.clone(), link.deliveries, routes, receiving.clone())),
             tokio::spawn(dispatch::pump(rows, link.outgoing)),

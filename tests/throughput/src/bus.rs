@@ -11,7 +11,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use outbox::Postgres;
 use saga_core::{
-    Change, Context, Endpoint, Handle, HandlerError, Moment, On, Project, Saga, Sends, Starts, Store, send,
+    BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, Moment, On, Project, Saga, Sends,
+    Starts, Store, send,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Executor, PgConnection};
@@ -125,8 +126,69 @@ impl Handle<CreateShippingLabel, Postgres> for Desk {
     }
 }
 
+/// The same, all that came together with one statement.
+#[async_trait]
+impl HandleBatch<MakePayment, Postgres> for Desk {
+    async fn handle(
+        &self,
+        batch: Vec<MakePayment>,
+        cx: &mut BatchContext<'_, Postgres>,
+    ) -> Result<Vec<PaymentOutcome>, HandlerError> {
+        let orders: Vec<Uuid> = batch.iter().map(|command| command.order_id).collect();
+        let amounts: Vec<i64> = batch.iter().map(|command| command.order.amount_cents).collect();
+        let payments: Vec<Uuid> = batch.iter().map(|_| Uuid::now_v7()).collect();
+        sqlx::query("INSERT INTO charge (order_id, payment_id, amount_cents) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])")
+            .bind(orders)
+            .bind(&payments)
+            .bind(amounts)
+            .execute(cx.tx().await?)
+            .await?;
+        let paid = batch.into_iter().zip(payments);
+        Ok(paid
+            .map(|(MakePayment { order_id, order }, payment_id)| {
+                PaymentCompleted { order_id, payment_id, order }.into()
+            })
+            .collect())
+    }
+}
+
+#[async_trait]
+impl HandleBatch<CreateShippingLabel, Postgres> for Desk {
+    async fn handle(
+        &self,
+        batch: Vec<CreateShippingLabel>,
+        cx: &mut BatchContext<'_, Postgres>,
+    ) -> Result<Vec<ShippingOutcome>, HandlerError> {
+        let orders: Vec<Uuid> = batch.iter().map(|command| command.order_id).collect();
+        let addresses: Vec<&str> = batch.iter().map(|command| command.order.address.as_str()).collect();
+        let labels: Vec<Uuid> = batch.iter().map(|_| Uuid::now_v7()).collect();
+        sqlx::query(
+            "INSERT INTO label (order_id, label_id, address) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])",
+        )
+        .bind(orders)
+        .bind(&labels)
+        .bind(addresses)
+        .execute(cx.tx().await?)
+        .await?;
+        let labelled = batch.into_iter().zip(labels);
+        Ok(labelled
+            .map(|(CreateShippingLabel { order_id, order }, label_id)| {
+                ShippingLabelCreated { order_id, label_id, order }.into()
+            })
+            .collect())
+    }
+}
+
+/// Whether payment and warehouse handle messages one by one, or all that came together in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Handlers {
+    Single,
+    Batch,
+}
+
 /// The three endpoints, started.
-pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>) -> Result<Vec<Endpoint<Postgres>>> {
+pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>, handlers: Handlers) -> Result<Vec<Endpoint<Postgres>>> {
     let mut endpoints = Vec::new();
     for service in Service::ALL {
         let store = Postgres::new(&servers.url_of(service))?;
@@ -137,11 +199,18 @@ pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>)
         }
         let broker = RabbitMq::new(&servers.broker)?.with_prefix(&servers.prefix);
         let endpoint = Endpoint::named(service.name()).transport(broker).store(store);
-        let endpoint = match service {
-            Service::Ordering => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
-            Service::Payment => endpoint.handle::<MakePayment>(Desk),
-            Service::Warehouse => endpoint.handle::<CreateShippingLabel>(Desk),
+        let endpoint = match (service, handlers) {
+            (Service::Ordering, _) => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
+            (Service::Payment, Handlers::Single) => endpoint.handle::<MakePayment>(Desk),
+            (Service::Payment, Handlers::Batch) => endpoint.handle_batch::<MakePayment>(Desk),
+            (Service::Warehouse, Handlers::Single) => endpoint.handle::<CreateShippingLabel>(Desk),
+            (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
         };
+        let endpoint = endpoint.settings(|s| {
+            let n = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+            s.saga_lanes = n("SL").unwrap_or(s.saga_lanes);
+            s.handler_lanes = n("HL").unwrap_or(s.handler_lanes);
+        });
         endpoints.push(endpoint.start().await?);
     }
     Ok(endpoints)

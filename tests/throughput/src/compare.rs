@@ -1,7 +1,8 @@
 //! The comparison: the contestants in rotation, the books after each, medians at the end.
 
 use crate::{
-    amqp, bus,
+    amqp,
+    bus::{self, Handlers},
     cpu::Cpu,
     limit,
     load::{Client, Entrance, Load, Timed},
@@ -66,6 +67,9 @@ pub(crate) struct Compare {
     /// How long a busy batch of `limit` waits for more
     #[arg(long, value_name = "MS", default_value_t = 3)]
     limit_linger: u64,
+    /// How the handlers of `sagabus` take their messages
+    #[arg(long, value_enum, default_value_t = Handlers::Batch)]
+    handlers: Handlers,
 }
 
 /// One run of one contestant.
@@ -104,6 +108,7 @@ struct Setting {
     rate: Option<f64>,
     rounds: u32,
     limit_linger_ms: u64,
+    handlers: Handlers,
     messages_per_saga: u32,
     cores: usize,
     postgres: String,
@@ -228,6 +233,7 @@ impl Compare {
             rate: self.rate,
             rounds: self.rounds,
             limit_linger_ms: self.limit_linger,
+            handlers: self.handlers,
             messages_per_saga: 5,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             postgres,
@@ -249,7 +255,9 @@ impl Compare {
                 let linger = Duration::from_millis(self.limit_linger);
                 (Running::ByHand(limit::start(servers, &connection, ended, linger).await?), Entrance::queue(servers))
             }
-            Contestant::Sagabus => (Running::Sagabus(bus::start(servers, ended).await?), Entrance::event(servers)),
+            Contestant::Sagabus => {
+                (Running::Sagabus(bus::start(servers, ended, self.handlers).await?), Entrance::event(servers))
+            }
         };
         let mut client = Client::new(&connection, entrance, ends).await?;
         let sagas = if contestant == Contestant::Naive { self.sagas.div_ceil(4) } else { self.sagas };

@@ -78,8 +78,17 @@ impl Envelope {
     pub fn storable(&self) -> Option<(Self, String)> {
         /// AMQP's own limit for properties, with room for other brokers.
         const PROPERTY_BYTES_MAX: usize = 1000;
+        let is_bad = |text: &str| text.contains('\0') || text.len() > PROPERTY_BYTES_MAX;
+        let saga = self.saga.iter().flat_map(|saga| [Some(&saga.saga), Some(&saga.id)]);
+        let texts = [Some(&self.message_id), Some(&self.type_name), Some(&self.conversation_id)];
+        let optional = [&self.causation_id, &self.receiver, &self.reply_to, &self.sender, &self.content_type];
+        let mut texts = texts.into_iter().chain(optional.map(Option::as_ref)).chain(saga).flatten();
+        let bad_header = self.headers.iter().any(|(name, value)| name.contains('\0') || has_nul(value));
+        if !bad_header && !texts.any(|text| is_bad(text)) {
+            return None;
+        }
         let mut storable = self.clone();
-        let mut wrong = None;
+        let mut wrong = String::new();
         let saga = storable.saga.iter_mut().flat_map(|saga| [("saga", &mut saga.saga), ("saga-id", &mut saga.id)]);
         let optional = [
             ("causation-id", &mut storable.causation_id),
@@ -94,23 +103,18 @@ impl Envelope {
             ("conversation id", &mut storable.conversation_id),
         ];
         let optional = optional.into_iter().filter_map(|(name, text)| Some((name, text.as_mut()?)));
-        for (name, text) in texts.into_iter().chain(optional).chain(saga) {
-            if text.contains('\0') || text.len() > PROPERTY_BYTES_MAX {
-                wrong = Some(format!("{name} contains U+0000 or is longer than {PROPERTY_BYTES_MAX} bytes"));
-                let short: String = text.chars().take(PROPERTY_BYTES_MAX / 4).collect();
-                *text = short.replace('\0', "\u{fffd}");
-            }
+        for (name, text) in texts.into_iter().chain(optional).chain(saga).filter(|(_, text)| is_bad(text)) {
+            wrong = format!("{name} contains U+0000 or is longer than {PROPERTY_BYTES_MAX} bytes");
+            let short: String = text.chars().take(PROPERTY_BYTES_MAX / 4).collect();
+            *text = short.replace('\0', "\u{fffd}");
         }
-        let has_nul = |value: &Value| value.to_string().contains("\\u0000");
-        if storable.headers.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
-            wrong = Some("a header contains U+0000".into());
-            let clean = |value: &Value| {
-                serde_json::from_str(&value.to_string().replace("\\u0000", "\\ufffd")).unwrap_or(Value::Null)
-            };
-            let headers = storable.headers.iter();
-            storable.headers = headers.map(|(name, value)| (name.replace('\0', "\u{fffd}"), clean(value))).collect();
+        if bad_header {
+            wrong = "a header contains U+0000".into();
+            let headers = std::mem::take(&mut storable.headers).into_iter();
+            storable.headers =
+                headers.map(|(name, value)| (name.replace('\0', "\u{fffd}"), without_nul(value))).collect();
         }
-        wrong.map(|wrong| (storable, wrong))
+        Some((storable, wrong))
     }
 
     /// The headers that the columns of the `outbox` and `held` tables do not hold, as one JSON object.
@@ -147,6 +151,25 @@ impl Envelope {
         self.attempt = stored.remove("attempt").and_then(|value| value.as_i64()).unwrap_or(0);
         self.round = stored.remove("round").and_then(|value| value.as_u64()).unwrap_or(0) as u32;
         self.headers = stored.into_iter().collect();
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn without_nul(value: Value) -> Value {
+    let clean = |text: String| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => clean(text).into(),
+        Value::Array(values) => values.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (clean(name), without_nul(value))).collect(),
+        other => other,
     }
 }
 

@@ -43,7 +43,7 @@ fn claim_row(message_id: &str) -> InboxRow {
         seq: None,
         from_state: None,
         to_state: None,
-        effects: json!([]),
+        effects: Some(Vec::new()),
         handled_by: "me".into(),
         attempts: 1,
         note: None,

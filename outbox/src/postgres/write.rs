@@ -1,7 +1,7 @@
 //! Everything a batch came to, in one statement: a common table expression for each kind of row that there is.
 
 use crate::{error::store_error, rows::us};
-use saga_core::{HeldRow, InboxRow, OutboxRow, StoreError, Write};
+use saga_core::{Envelope, InboxRow, SagaRef, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
 
 /// Microseconds since 1970 as a timestamp.
@@ -105,10 +105,10 @@ impl Statement {
         arguments(self).map_err(|error| StoreError::Rejected(error.to_string()))
     }
 
-    fn add<T>(&mut self, value: T) -> Result<(), sqlx::error::BoxDynError>
-    where
-        T: for<'q> Encode<'q, sqlx::Postgres> + Type<sqlx::Postgres>,
-    {
+    fn add<'q, T: Encode<'q, sqlx::Postgres> + Type<sqlx::Postgres> + 'q>(
+        &mut self,
+        value: T,
+    ) -> Result<(), sqlx::error::BoxDynError> {
         self.arguments.add(value)
     }
 }
@@ -129,7 +129,7 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     if conflict { Err(StoreError::Conflict) } else { Ok(()) }
 }
 
-fn column<T, U>(rows: &[T], get: impl Fn(&T) -> U) -> Vec<U> {
+fn column<'a, T, U>(rows: &'a [T], get: impl Fn(&'a T) -> U) -> Vec<U> {
     rows.iter().map(get).collect()
 }
 
@@ -137,48 +137,52 @@ fn claims(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.claims;
     let Some(first) = rows.first() else { return Ok(()) };
     statement.part(CLAIM, Some(rows.len()), |s| {
-        s.add(write.endpoint.clone())?;
-        s.add(first.handled_by.clone())?;
-        s.add(column(rows, |row| row.receiver.clone()))?;
-        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(write.endpoint.as_str())?;
+        s.add(first.handled_by.as_str())?;
+        s.add(column(rows, |row| row.receiver.as_str()))?;
+        s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |row| row.envelope.body_hash()))?;
-        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
+        s.add(column(rows, |row| row.envelope.type_name.as_str()))?;
         s.add(column(rows, |row| row.result.as_str()))?;
-        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
-        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
-        s.add(column(rows, |row| row.saga_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.as_str()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.as_deref()))?;
+        s.add(column(rows, |row| row.saga_id.as_deref()))?;
         s.add(column(rows, |row| row.seq))?;
-        s.add(column(rows, |row| row.from_state.clone()))?;
-        s.add(column(rows, |row| row.to_state.clone()))?;
+        s.add(column(rows, |row| row.from_state.as_deref()))?;
+        s.add(column(rows, |row| row.to_state.as_deref()))?;
         s.add(column(rows, effects))?;
         s.add(column(rows, |row| row.envelope.sent_at_us))?;
         s.add(column(rows, |row| row.attempts))?;
-        s.add(column(rows, |row| row.note.clone()))
+        s.add(column(rows, |row| row.note.as_deref()))
     })
 }
 
 fn effects(row: &InboxRow) -> Option<String> {
-    (!row.effects.is_null()).then(|| row.effects.to_string())
+    row.effects.as_ref().and_then(|effects| serde_json::to_string(effects).ok())
+}
+
+fn saga(envelope: &Envelope) -> Option<&SagaRef> {
+    envelope.saga.as_ref()
 }
 
 fn settles(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.settles;
     let Some((first, _)) = rows.first() else { return Ok(()) };
     statement.part(SETTLE, Some(rows.len()), |s| {
-        s.add(first.handled_by.clone())?;
-        s.add(column(rows, |(row, _)| row.receiver.clone()))?;
-        s.add(column(rows, |(row, _)| row.envelope.message_id.clone()))?;
+        s.add(first.handled_by.as_str())?;
+        s.add(column(rows, |(row, _)| row.receiver.as_str()))?;
+        s.add(column(rows, |(row, _)| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |(row, _)| row.envelope.body_hash()))?;
         s.add(column(rows, |(row, _)| row.result.as_str()))?;
         s.add(column(rows, |(row, _)| row.seq))?;
-        s.add(column(rows, |(row, _)| row.from_state.clone()))?;
-        s.add(column(rows, |(row, _)| row.to_state.clone()))?;
+        s.add(column(rows, |(row, _)| row.from_state.as_deref()))?;
+        s.add(column(rows, |(row, _)| row.to_state.as_deref()))?;
         s.add(column(rows, |(row, _)| effects(row)))?;
         s.add(column(rows, |(row, _)| row.attempts))?;
-        s.add(column(rows, |(row, _)| row.note.clone()))?;
+        s.add(column(rows, |(row, _)| row.note.as_deref()))?;
         s.add(column(rows, |(_, known)| *known))?;
-        s.add(write.endpoint.clone())?;
-        s.add(column(rows, |(row, _)| row.envelope.message_id.clone()))
+        s.add(write.endpoint.as_str())?;
+        s.add(column(rows, |(row, _)| row.envelope.message_id.as_str()))
     })
 }
 
@@ -188,16 +192,16 @@ fn instances(statement: &mut Statement, write: &Write) -> Result<(), StoreError>
         return Ok(());
     }
     statement.part(INSTANCES, Some(rows.len()), |s| {
-        s.add(column(rows, |write| write.row.key.saga.clone()))?;
-        s.add(column(rows, |write| write.row.key.id.clone()))?;
-        s.add(column(rows, |write| write.row.state.clone()))?;
-        s.add(column(rows, |write| write.row.data.clone()))?;
+        s.add(column(rows, |write| write.row.key.saga.as_str()))?;
+        s.add(column(rows, |write| write.row.key.id.as_str()))?;
+        s.add(column(rows, |write| write.row.state.as_str()))?;
+        s.add(column(rows, |write| write.row.data.as_str()))?;
         s.add(column(rows, |write| write.row.seq))?;
         s.add(column(rows, |write| write.base_seq))?;
         s.add(column(rows, |write| write.row.entered))?;
         s.add(column(rows, |write| write.row.version))?;
         s.add(column(rows, |write| write.row.originator.as_ref().map(ToString::to_string)))?;
-        s.add(column(rows, |write| write.row.paused_by.clone()))?;
+        s.add(column(rows, |write| write.row.paused_by.as_deref()))?;
         s.add(column(rows, |write| write.row.done))
     })
 }
@@ -207,25 +211,24 @@ fn outbox(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let saga = |row: &OutboxRow| row.envelope.saga.clone();
     statement.part(OUTBOX, None, |s| {
-        s.add(write.endpoint.clone())?;
-        s.add(write.owner.clone())?;
+        s.add(write.endpoint.as_str())?;
+        s.add(write.owner.as_str())?;
         s.add(us(write.lease))?;
         s.add(column(rows, |row| row.leased))?;
         s.add(column(rows, |row| row.id))?;
-        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |row| row.kind.as_str()))?;
-        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
-        s.add(column(rows, |row| row.destination.name().to_owned()))?;
+        s.add(column(rows, |row| row.envelope.type_name.as_str()))?;
+        s.add(column(rows, |row| row.destination.name()))?;
         s.add(column(rows, |row| row.envelope.receiver.clone()))?;
-        s.add(column(rows, |row| saga(row).map(|saga| saga.saga)))?;
-        s.add(column(rows, |row| saga(row).map(|saga| saga.id)))?;
-        s.add(column(rows, |row| row.envelope.saga.as_ref().and_then(|saga| saga.entered)))?;
-        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
-        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
+        s.add(column(rows, |row| saga(&row.envelope).map(|saga| saga.saga.as_str())))?;
+        s.add(column(rows, |row| saga(&row.envelope).map(|saga| saga.id.as_str())))?;
+        s.add(column(rows, |row| saga(&row.envelope).and_then(|saga| saga.entered)))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.as_str()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.as_deref()))?;
         s.add(column(rows, |row| row.envelope.stored_headers(&write.endpoint).to_string()))?;
-        s.add(column(rows, |row| row.envelope.body.to_vec()))?;
+        s.add(column(rows, |row| &row.envelope.body[..]))?;
         s.add(column(rows, |row| row.envelope.sent_at_us))?;
         s.add(column(rows, |row| us(row.delay.unwrap_or_default())))
     })
@@ -236,24 +239,23 @@ fn held(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let saga = |row: &HeldRow| row.envelope.saga.clone();
     statement.part(HELD_IN, None, |s| {
-        s.add(write.endpoint.clone())?;
-        s.add(column(rows, |row| row.receiver.clone()))?;
-        s.add(column(rows, |row| row.envelope.message_id.clone()))?;
+        s.add(write.endpoint.as_str())?;
+        s.add(column(rows, |row| row.receiver.as_str()))?;
+        s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |row| row.reason.as_str()))?;
-        s.add(column(rows, |row| row.saga_id.clone()))?;
-        s.add(column(rows, |row| row.error.clone()))?;
+        s.add(column(rows, |row| row.saga_id.as_deref()))?;
+        s.add(column(rows, |row| row.error.as_deref()))?;
         s.add(column(rows, |row| row.attempts))?;
         s.add(column(rows, |row| row.expires.map(us)))?;
-        s.add(column(rows, |row| row.envelope.type_name.clone()))?;
-        s.add(column(rows, |row| row.envelope.conversation_id.clone()))?;
-        s.add(column(rows, |row| row.envelope.causation_id.clone()))?;
-        s.add(column(rows, |row| saga(row).map(|saga| saga.saga)))?;
-        s.add(column(rows, |row| saga(row).map(|saga| saga.id)))?;
-        s.add(column(rows, |row| row.envelope.saga.as_ref().and_then(|saga| saga.entered)))?;
+        s.add(column(rows, |row| row.envelope.type_name.as_str()))?;
+        s.add(column(rows, |row| row.envelope.conversation_id.as_str()))?;
+        s.add(column(rows, |row| row.envelope.causation_id.as_deref()))?;
+        s.add(column(rows, |row| saga(&row.envelope).map(|saga| saga.saga.as_str())))?;
+        s.add(column(rows, |row| saga(&row.envelope).map(|saga| saga.id.as_str())))?;
+        s.add(column(rows, |row| saga(&row.envelope).and_then(|saga| saga.entered)))?;
         s.add(column(rows, |row| row.envelope.stored_headers(&write.endpoint).to_string()))?;
-        s.add(column(rows, |row| row.envelope.body.to_vec()))?;
+        s.add(column(rows, |row| &row.envelope.body[..]))?;
         s.add(column(rows, |row| row.envelope.sent_at_us))
     })
 }
@@ -262,23 +264,23 @@ fn deletes(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     if !write.held_out.is_empty() {
         let rows = &write.held_out;
         statement.part(HELD_OUT, None, |s| {
-            s.add(column(rows, |key| key.receiver.clone()))?;
-            s.add(column(rows, |key| key.message_id.clone()))?;
-            s.add(write.endpoint.clone())?;
-            s.add(column(rows, |key| key.message_id.clone()))
+            s.add(column(rows, |key| key.receiver.as_str()))?;
+            s.add(column(rows, |key| key.message_id.as_str()))?;
+            s.add(write.endpoint.as_str())?;
+            s.add(column(rows, |key| key.message_id.as_str()))
         })?;
     }
     if !write.timers_out.is_empty() {
         let rows = &write.timers_out;
         statement.part(TIMERS_OUT, None, |s| {
-            s.add(column(rows, |timers| timers.key.saga.clone()))?;
-            s.add(column(rows, |timers| timers.key.id.clone()))?;
+            s.add(column(rows, |timers| timers.key.saga.as_str()))?;
+            s.add(column(rows, |timers| timers.key.id.as_str()))?;
             s.add(column(rows, |timers| timers.keep_entered))?;
-            s.add(column(rows, |timers| timers.key.id.clone()))
+            s.add(column(rows, |timers| timers.key.id.as_str()))
         })?;
     }
     if !write.sent.is_empty() {
-        statement.part(SENT, None, |s| s.add(write.sent.clone()))?;
+        statement.part(SENT, None, |s| s.add(&write.sent))?;
     }
     Ok(())
 }

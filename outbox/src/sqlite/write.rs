@@ -175,7 +175,7 @@ fn expect(done: Result<sqlx::sqlite::SqliteQueryResult, sqlx::Error>, rows: usiz
 
 fn inbox(row: &InboxRow, known: Option<i64>) -> Value {
     let envelope = &*row.envelope;
-    let effects = (!row.effects.is_null()).then(|| row.effects.to_string());
+    let effects = row.effects.as_ref().and_then(|effects| serde_json::to_string(effects).ok());
     json!([
         row.receiver,
         envelope.message_id,

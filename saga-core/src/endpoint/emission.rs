@@ -2,21 +2,21 @@
 
 use super::core::{Core, now_us};
 use crate::{
-    Destination, Encoded, Envelope, InstanceKey, OutboxKind, OutboxRow, SagaRef, Store,
+    Caused, Destination, Encoded, Envelope, InstanceKey, OutboxKind, OutboxRow, SagaRef, Store,
     handler::{Posted, Target},
     saga::{
         Emit, Route,
         run::{Move, Originator},
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Outbox rows of a batch, and the journal's list of what each message caused.
 pub(crate) struct Emission {
     pub(crate) row: Option<OutboxRow>,
-    pub(crate) effect: Value,
+    pub(crate) effect: Caused,
 }
 
 fn trace(cause: Option<&Envelope>) -> BTreeMap<String, Value> {
@@ -40,7 +40,8 @@ struct Draft<'a> {
 
 fn draft<Db: Store>(core: &Core<Db>, draft: Draft<'_>) -> Emission {
     let id = draft.id.to_string();
-    let effect = json!({ "id": &id, "type": draft.message.type_name, "to": &draft.to });
+    let effect =
+        Caused { id: Some(draft.id), type_name: draft.message.type_name, to: Some(draft.to.clone()), note: None };
     let mut headers = trace(draft.cause);
     headers.extend(draft.headers);
     let envelope = Envelope {
@@ -111,8 +112,8 @@ pub(crate) fn of_transition<Db: Store>(
         }
         Route::Reply => {
             let Some(originator) = originator else {
-                let effect =
-                    json!({ "id": null, "type": emit.message.type_name, "to": null, "note": "nobody to reply to" });
+                let type_name = emit.message.type_name;
+                let effect = Caused { id: None, type_name, to: None, note: Some("nobody to reply to") };
                 return Emission { row: None, effect };
             };
             new.kind = OutboxKind::Reply;

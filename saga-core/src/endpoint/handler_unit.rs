@@ -10,7 +10,7 @@ use super::{
     unit::{Sent, commit},
 };
 use crate::{
-    Cause, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
+    Cause, Caused, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
     StoreError, Write,
     handler::{Mark, TxSlot},
     hash_of,
@@ -18,7 +18,6 @@ use crate::{
     saga::run::panic_text,
 };
 use futures_util::FutureExt;
-use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
@@ -184,7 +183,7 @@ impl<Db: Store> Work<'_, Db> {
             let (error, failure) = match run {
                 Ok(mut effects) => {
                     entry.breaker.succeeded(receiver);
-                    let effects = effects.pop().unwrap_or_default();
+                    let effects = effects.pop();
                     break (InboxResult::Handled, Journal { effects, ..Journal::default() });
                 }
                 Err(failed) => failed,
@@ -237,7 +236,7 @@ impl<Db: Store> Work<'_, Db> {
             Ok(effects) => {
                 entry.breaker.succeeded(entry.logic.name());
                 for (came, effects) in came.iter().zip(effects) {
-                    let journal = Journal { effects, ..Journal::default() };
+                    let journal = Journal { effects: Some(effects), ..Journal::default() };
                     self.settle(entry, came, InboxResult::Handled, came.runs_before() + 1, journal);
                 }
                 Ok(())
@@ -260,7 +259,7 @@ impl<Db: Store> Work<'_, Db> {
         entry: &HandlerEntry<Db>,
         came: &mut [Came<'_>],
         runs: i64,
-    ) -> Result<Result<Vec<Value>, (String, Failed)>, StoreError> {
+    ) -> Result<Result<Vec<Vec<Caused>>, (String, Failed)>, StoreError> {
         self.slot.mark = Mark::Untouched { careful: self.careful };
         let permanent = |error| Ok(Err((error, Failed { permanent: true, retry_after: None })));
         let mut messages = Vec::with_capacity(came.len());
@@ -320,7 +319,7 @@ impl<Db: Store> Work<'_, Db> {
         cause: &Envelope,
         posted: &[Posted],
         outcome: Option<Encoded>,
-    ) -> Value {
+    ) -> Vec<Caused> {
         let posted = posted.iter().map(|posted| of_posted(self.core, Some(cause), posted));
         let outcome = outcome.map(|outcome| of_outcome(self.core, cause, outcome, entry.logic.outcome_is_reply_only()));
         let mut effects = Vec::new();
@@ -328,7 +327,7 @@ impl<Db: Store> Work<'_, Db> {
             effects.push(effect);
             self.outbox.extend(row);
         }
-        Value::Array(effects)
+        effects
     }
 
     /// Undoes what a failed run wrote, and only that.

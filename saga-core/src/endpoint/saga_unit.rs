@@ -8,8 +8,8 @@ use super::{
     unit::{Sent, commit},
 };
 use crate::{
-    Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, Keys, OutboxRow,
-    Step, Store, StoreError, Write, hash_of,
+    Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, Keys,
+    OutboxRow, Step, Store, StoreError, Write, hash_of,
     port::Unit,
     project::ErasedChange,
     saga::{
@@ -17,7 +17,6 @@ use crate::{
         run::{Decided, Move, Offer, Originator, Settled},
     },
 };
-use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -113,16 +112,16 @@ impl<'a, Db: Store> Batch<'a, Db> {
         let mut groups: Vec<(usize, InstanceKey, Vec<Offer>, Vec<Source<'a>>)> = Vec::new();
         let mut group_of: HashMap<(usize, InstanceKey), usize> = HashMap::new();
         let mut seen = HashSet::new();
-        for item in items {
-            let receiver = self.core.receiver(item.target);
-            if !seen.insert((receiver, item.envelope.message_id.clone())) {
+        for Item { envelope, target, key, decoded, fault, .. } in items {
+            let receiver = self.core.receiver(*target);
+            if !seen.insert((receiver, envelope.message_id.as_str())) {
                 continue; // the same message twice in one batch: settled with the first
             }
-            let row = self.inbox.get(&(receiver, item.envelope.message_id.as_str())).copied();
-            let completes = match known(row, &item.envelope) {
+            let row = self.inbox.get(&(receiver, envelope.message_id.as_str())).copied();
+            let completes = match known(row, envelope) {
                 Known::Duplicate => {
                     // nothing new, but something held may fit by now
-                    if let (Target::Saga(saga), Some(key)) = (item.target, &item.key) {
+                    if let (Target::Saga(saga), Some(key)) = (*target, &*key) {
                         group_of.entry((saga, key.clone())).or_insert_with(|| {
                             groups.push((saga, key.clone(), Vec::new(), Vec::new()));
                             groups.len() - 1
@@ -133,28 +132,28 @@ impl<'a, Db: Store> Batch<'a, Db> {
                 Known::Fresh => None,
                 Known::Continues { attempts } | Known::Suspect { attempts } => Some(attempts),
                 Known::Reused(text) => {
-                    self.write.held_in.push(reused(self.core, receiver, &item.envelope, text));
+                    self.write.held_in.push(reused(self.core, receiver, envelope, text));
                     continue;
                 }
             };
-            match (item.target, &item.key) {
+            match (*target, &*key) {
                 (Target::Saga(saga), Some(key)) => {
                     let group = *group_of.entry((saga, key.clone())).or_insert_with(|| {
                         groups.push((saga, key.clone(), Vec::new(), Vec::new()));
                         groups.len() - 1
                     });
                     groups[group].2.push(Offer {
-                        envelope: item.envelope.clone(),
-                        decoded: item.decoded.take(),
+                        envelope: envelope.clone(),
+                        decoded: decoded.take(),
                         waiting: None,
-                        fault: item.fault.clone(),
+                        fault: fault.clone(),
                     });
                     groups[group].3.push(Source::Came { completes });
                 }
                 _ => {
                     let unknown = || (HeldReason::Undecodable, "nobody here handles it".to_owned());
-                    let (reason, error) = item.fault.clone().unwrap_or_else(unknown);
-                    self.hold(receiver, &item.envelope, Source::Came { completes }, reason, Some(error), None);
+                    let (reason, error) = fault.clone().unwrap_or_else(unknown);
+                    self.hold(receiver, envelope, Source::Came { completes }, reason, Some(error), None);
                 }
             }
         }
@@ -194,7 +193,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
             let mut journal = Journal { saga_id: Some(key.id.clone()), ..Journal::default() };
             let result = match settled {
                 Settled::Moved(made) => {
-                    journal.effects = self.emit(key, envelope, &made, decided.originator.as_ref(), last);
+                    journal.effects = Some(self.emit(key, envelope, &made, decided.originator.as_ref(), last));
                     journal.seq = Some(made.seq);
                     journal.from = made.from;
                     journal.to = Some(made.to);
@@ -230,7 +229,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
         made: &Move,
         originator: Option<&Originator>,
         last: Option<(i64, bool)>,
-    ) -> Value {
+    ) -> Vec<Caused> {
         let mut effects = Vec::with_capacity(made.emits.len());
         for emit in &made.emits {
             let emission = of_transition(self.core, cause, key, made, originator, emit, self.found.now_us);
@@ -242,7 +241,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
             });
             self.outbox.extend(emission.row.filter(|_| !pointless));
         }
-        Value::Array(effects)
+        effects
     }
 
     fn settle(
@@ -312,7 +311,7 @@ pub(super) struct Journal {
     pub(super) seq: Option<i64>,
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
-    pub(super) effects: Value,
+    pub(super) effects: Option<Vec<Caused>>,
     pub(super) note: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! What goes between the endpoint and its store: keys, rows, and everything a batch came to.
 
 use crate::{Destination, Envelope, SagaRef};
+use serde::Serialize;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -145,14 +146,29 @@ pub struct InboxRow {
     pub from_state: Option<String>,
     /// The state after.
     pub to_state: Option<String>,
-    /// What was sent: `[{"id","type","to"}]`.
-    pub effects: Value,
+    /// What was sent; `None` when nothing was run.
+    pub effects: Option<Vec<Caused>>,
     /// The process that handled it.
     pub handled_by: String,
     /// Runs so far.
     pub attempts: i64,
     /// Why it was discarded, or another remark.
     pub note: Option<String>,
+}
+
+/// A message that another one caused, as the journal names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Caused {
+    /// Its id; none when it was not sent.
+    pub id: Option<Uuid>,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub type_name: &'static str,
+    /// The endpoint, queue or event that it went to.
+    pub to: Option<String>,
+    /// Why it was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
 /// An outbox row to write.

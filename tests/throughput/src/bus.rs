@@ -188,7 +188,11 @@ pub(crate) enum Handlers {
 }
 
 /// The three endpoints, started.
-pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>, handlers: Handlers) -> Result<Vec<Endpoint<Postgres>>> {
+pub(crate) async fn start(
+    servers: &Servers,
+    ended: mpsc::UnboundedSender<Uuid>,
+    handlers: Handlers,
+) -> Result<Vec<Endpoint<Postgres>>> {
     let mut endpoints = Vec::new();
     for service in Service::ALL {
         let store = Postgres::new(&servers.url_of(service))?;

@@ -248,12 +248,12 @@ impl Compare {
         let (ended, ends) = mpsc::unbounded_channel();
         let (mut running, entrance) = match contestant {
             Contestant::Naive => {
-                let running = Running::ByHand(naive::start(servers, &connection, ended).await?);
+                let running = Running::ByHand(naive::start(servers, ended).await?);
                 (running, Entrance::queue(servers))
             }
             Contestant::Limit => {
                 let linger = Duration::from_millis(self.limit_linger);
-                (Running::ByHand(limit::start(servers, &connection, ended, linger).await?), Entrance::queue(servers))
+                (Running::ByHand(limit::start(servers, ended, linger).await?), Entrance::queue(servers))
             }
             Contestant::Sagabus => {
                 (Running::Sagabus(bus::start(servers, ended, self.handlers).await?), Entrance::event(servers))

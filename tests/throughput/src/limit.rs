@@ -37,7 +37,6 @@ const IDLE: Duration = Duration::from_millis(100);
 /// Starts the three services.
 pub(crate) async fn start(
     servers: &Servers,
-    connection: &Connection,
     ended: mpsc::UnboundedSender<Uuid>,
     linger: Duration,
 ) -> Result<JoinSet<Result<()>>> {
@@ -50,13 +49,16 @@ pub(crate) async fn start(
         if let Some(table) = service.own_table() {
             client.batch_execute(table).await?;
         }
-        let channel = amqp::consuming(connection, PREFETCH).await?;
+        // as services that live apart would: connections of their own, and two, because the broker blocks publishers by connection
+        let consuming = amqp::connect(&servers.broker).await?;
+        let publishing = amqp::connect(&servers.broker).await?;
+        let channel = amqp::consuming(&consuming, PREFETCH).await?;
         let queue = servers.queue_of(service);
         amqp::declare(&channel, &queue).await?;
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(queue.as_str().into(), "limit".into(), options, none).await?;
         let (confirms, confirmed) = mpsc::unbounded_channel();
-        let publish = amqp::publisher(connection, confirms).await?;
+        let publish = amqp::publisher(&publishing, confirms).await?;
         let statements = Statements::prepare(&client, service).await?;
         let worker = Worker {
             service,
@@ -69,6 +71,7 @@ pub(crate) async fn start(
             confirmed,
             ended: ended.clone(),
             linger,
+            _connections: [consuming, publishing],
         };
         tasks.spawn(worker.run());
     }
@@ -121,6 +124,7 @@ struct Worker {
     confirmed: mpsc::UnboundedReceiver<Uuid>,
     ended: mpsc::UnboundedSender<Uuid>,
     linger: Duration,
+    _connections: [Connection; 2],
 }
 
 impl Worker {

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, future::try_join_all};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
+    BasicProperties, Channel, Confirmation,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions},
     types::FieldTable,
@@ -28,11 +28,7 @@ const RELAY_ROWS: i64 = 100;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Starts the three services.
-pub(crate) async fn start(
-    servers: &Servers,
-    connection: &Connection,
-    ended: mpsc::UnboundedSender<Uuid>,
-) -> Result<JoinSet<Result<()>>> {
+pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
     for service in Service::ALL {
         let pool = PgPoolOptions::new()
@@ -44,13 +40,19 @@ pub(crate) async fn start(
         if let Some(table) = service.own_table() {
             pool.execute(table).await?;
         }
-        let channel = amqp::consuming(connection, HANDLERS as u16).await?;
+        let consuming = amqp::connect(&servers.broker).await?;
+        let publishing = amqp::connect(&servers.broker).await?;
+        let channel = amqp::consuming(&consuming, HANDLERS as u16).await?;
         amqp::declare(&channel, &servers.queue_of(service)).await?;
         let wake = Arc::new(Notify::new());
-        let publishing = connection.create_channel().await?;
-        publishing.confirm_select(ConfirmSelectOptions::default()).await?;
-        tasks.spawn(relay(servers.clone(), pool.clone(), publishing, wake.clone()));
-        tasks.spawn(serve(servers.queue_of(service), service, pool, channel, wake, ended.clone()));
+        let outlet = publishing.create_channel().await?;
+        outlet.confirm_select(ConfirmSelectOptions::default()).await?;
+        tasks.spawn(relay(servers.clone(), pool.clone(), outlet, wake.clone()));
+        let serving = serve(servers.queue_of(service), service, pool, channel, wake, ended.clone());
+        tasks.spawn(async move {
+            let _connections = [consuming, publishing];
+            serving.await
+        });
     }
     Ok(tasks)
 }

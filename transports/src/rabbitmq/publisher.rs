@@ -15,7 +15,7 @@ use lapin::{
 };
 use saga_core::{Destination, Fate, LinkLimits, Outgoing, Report, Topology};
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -71,6 +71,14 @@ pub(super) async fn run(
     }
 }
 
+/// Where a message goes, as AMQP says it.
+#[derive(Debug, Clone)]
+struct Address {
+    exchange: ShortString,
+    routing_key: ShortString,
+    mandatory: bool,
+}
+
 /// One publishing channel.
 struct Publisher<'a> {
     broker: &'a Broker,
@@ -81,7 +89,7 @@ struct Publisher<'a> {
     channel: Channel,
     /// Declares: an error closes a channel, and must not close the one that publishes.
     admin: Channel,
-    declared: HashSet<Destination>,
+    addresses: HashMap<Destination, Address>,
     publishing: FuturesUnordered<Publishing>,
     window: Window,
     /// What is not reported, by number, with its time limit.
@@ -114,7 +122,7 @@ impl<'a> Publisher<'a> {
             health,
             channel,
             admin,
-            declared: HashSet::new(),
+            addresses: HashMap::new(),
             publishing: FuturesUnordered::new(),
             window: Window::default(),
             open: BTreeMap::new(),
@@ -197,31 +205,25 @@ impl<'a> Publisher<'a> {
     }
 
     async fn publish(&mut self, outgoing: Outgoing, connection: &Connection) -> Option<String> {
-        let Outgoing { row, destination, envelope, .. } = outgoing.clone();
-        if let Err(refused) = self.declare(&destination, connection).await {
-            if !connection.status().connected() {
+        let Address { exchange, routing_key, mandatory } = match self.address(&outgoing.destination, connection).await {
+            Ok(address) => address,
+            Err(_) if !connection.status().connected() => {
                 let number = self.window.publish();
                 self.open.insert(number, (outgoing, Instant::now()));
                 return Some("the connection is closed".into());
             }
-            self.send(row, Fate::Refused(refused));
-            return None;
-        }
-        let address =
-            |name: &str| ShortString::try_new(name).map_err(|_| format!("`{name}` is longer than AMQP's 255 bytes"));
-        let (exchange, routing_key, mandatory) = match &destination {
-            Destination::Endpoint(name) => (address(&self.broker.named(name)), Ok("".into()), true),
-            Destination::ReplyTo(name) => (Ok("".into()), address(name), true),
-            Destination::Event(name) => (address(&self.broker.named(name)), Ok("".into()), false),
+            Err(refused) => {
+                self.send(outgoing.row, Fate::Refused(refused));
+                return None;
+            }
         };
+        let (row, envelope) = (outgoing.row, outgoing.envelope.clone());
         // our own address is written as the broker knows it; another's came from there
         let own = envelope.reply_to.as_ref().filter(|reply_to| self.broker.named(reply_to) == self.topology.endpoint);
         let reply_to = own.map_or(envelope.reply_to.as_deref(), |_| Some(&self.topology.endpoint));
-        let properties = wire::properties(&envelope, reply_to);
-        let (exchange, routing_key, properties) = match (exchange, routing_key, properties) {
-            (Ok(exchange), Ok(routing_key), Ok(properties)) => (exchange, routing_key, properties),
-            (exchange, routing_key, properties) => {
-                let why = exchange.err().or(routing_key.err()).or(properties.err()).unwrap_or_default();
+        let properties = match wire::properties(&envelope, reply_to) {
+            Ok(properties) => properties,
+            Err(why) => {
                 self.send(row, Fate::Refused(why));
                 return None;
             }
@@ -253,27 +255,39 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Declares the exchange that a message goes to, once: a publish to one that is not there would close the channel.
-    async fn declare(&mut self, destination: &Destination, connection: &Connection) -> Result<(), String> {
-        let named = matches!(destination, Destination::Endpoint(_) | Destination::Event(_));
-        if !named || self.topology.passive || self.declared.contains(destination) {
-            return Ok(());
+    /// Where a message goes. Its exchange is declared once: a publish to one that is not there would close the channel.
+    async fn address(&mut self, destination: &Destination, connection: &Connection) -> Result<Address, String> {
+        if let Some(address) = self.addresses.get(destination) {
+            return Ok(address.clone());
         }
-        let declared =
-            tokio::time::timeout(ANSWER, topology::exchange(&self.admin, &self.broker.named(destination.name()))).await;
-        match declared {
-            Ok(Ok(())) => {
-                self.declared.insert(destination.clone());
-                Ok(())
+        let short =
+            |name: &str| ShortString::try_new(name).map_err(|_| format!("`{name}` is longer than AMQP's 255 bytes"));
+        let address = match destination {
+            Destination::ReplyTo(name) => {
+                // strangers' queues come and go: remembering them would never end
+                return Ok(Address { exchange: "".into(), routing_key: short(name)?, mandatory: true });
             }
-            Ok(Err(error)) => {
-                if let Ok(Ok(admin)) = tokio::time::timeout(ANSWER, connection.create_channel()).await {
-                    self.admin = admin;
+            Destination::Endpoint(name) | Destination::Event(name) => Address {
+                exchange: short(&self.broker.named(name))?,
+                routing_key: "".into(),
+                mandatory: matches!(destination, Destination::Endpoint(_)),
+            },
+        };
+        if !self.topology.passive {
+            let declare = topology::exchange(&self.admin, address.exchange.as_str());
+            match tokio::time::timeout(ANSWER, declare).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    if let Ok(Ok(admin)) = tokio::time::timeout(ANSWER, connection.create_channel()).await {
+                        self.admin = admin;
+                    }
+                    return Err(error.to_string());
                 }
-                Err(error.to_string())
+                Err(_) => return Err("the broker does not answer".into()),
             }
-            Err(_) => Err("the broker does not answer".into()),
         }
+        self.addresses.insert(destination.clone(), address.clone());
+        Ok(address)
     }
 
     /// Takes an answer in; says why if it means that the channel is gone.

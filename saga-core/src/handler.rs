@@ -277,7 +277,6 @@ impl Posted {
 /// The transaction of a batch of handlers: opened by the first that asks.
 pub(crate) struct TxSlot<Db: Store> {
     pub(crate) store: Db,
-    pub(crate) locks: Vec<i64>,
     pub(crate) unit: Option<Db::Unit>,
     /// What the handler that runs now may have to undo.
     pub(crate) mark: Mark,
@@ -339,7 +338,7 @@ impl<Db: Store> TxSlot<Db> {
 
     pub(crate) async fn open(&mut self) -> Result<&mut Db::Unit, StoreError> {
         if self.unit.is_none() {
-            match self.store.begin(&self.locks).await {
+            match self.store.begin(&[]).await {
                 Ok(unit) => self.unit = Some(unit),
                 Err(error) => {
                     self.failed = Some(StoreError::Unavailable(error.to_string()));

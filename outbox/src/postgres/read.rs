@@ -6,23 +6,24 @@ use std::sync::Arc;
 
 /// Three tables in one answer: `part` says which, `t` are texts and `n` numbers. Each key is looked up by itself (`LATERAL`, fenced by
 /// `OFFSET 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest` hashes all of it.
+/// The arrays' lengths are hidden from the planner as in `write`.
 const READ: &str = "
 SELECT 0 AS part, NULL::text AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4, NULL::text AS t5, NULL::text AS t6,
        NULL::text AS t7, NULL::text AS t8, NULL::text AS t9, NULL::text AS t10,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bytea AS body
 UNION ALL
 SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, NULL, NULL, NULL, NULL, i.body_hash, i.attempts, NULL, NULL, NULL
-FROM unnest($1::text[]) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = k.id AND endpoint = $2 OFFSET 0) i";
+FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = k.id AND endpoint = $2 OFFSET 0) i";
 
 const READ_INSTANCES: &str = "
 UNION ALL
 SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, NULL, NULL, NULL, NULL, s.seq, s.entered, s.version,
        (s.completed_at IS NOT NULL)::int::bigint, NULL
-FROM unnest($3::text[], $4::text[]) AS k(id, saga), LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
+FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga), LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
 UNION ALL
 (SELECT 3, h.receiver, h.message_id, h.type, h.reason, h.saga_id, h.conversation_id, h.causation_id, h.from_saga, h.from_saga_id, h.headers::text,
         h.arrival, h.attempts, h.from_entered, (extract(epoch FROM h.sent_at) * 1000000)::bigint, h.body
- FROM unnest($3::text[], $4::text[]) AS k(id, saga), LATERAL (SELECT * FROM sagabus.held WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 OFFSET 0) h
+ FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga), LATERAL (SELECT * FROM sagabus.held WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 OFFSET 0) h
  ORDER BY h.arrival LIMIT $5)";
 
 pub(super) async fn read(connection: &mut PgConnection, persistent: bool, keys: &Keys) -> Result<Found, sqlx::Error> {

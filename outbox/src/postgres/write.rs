@@ -4,6 +4,9 @@ use crate::{error::store_error, rows::us};
 use saga_core::{Envelope, InboxRow, SagaRef, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
 
+// The arrays come through `(SELECT .. OFFSET 0)`, which hides their length from the planner: it would take each batch that is shorter than
+// its guess for worth a plan of its own, and planning costs several times what the execution does.
+
 /// Microseconds since 1970 as a timestamp.
 const FROM_US: &str = "'epoch'::timestamptz + r.sent_at * interval '1 microsecond'";
 
@@ -12,14 +15,14 @@ INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash
     saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note, handled_at)
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id, r.causation_id,
     CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::jsonb, {from_us}, r.attempts, r.note, clock_timestamp()
-FROM unnest({}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::text[])
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::bigint[] AS a13, {}::text[] AS a14 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14)
     AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)
 ON CONFLICT DO NOTHING RETURNING 1";
 
 const SETTLE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state, to_state = r.to_state,
     effects = r.effects::jsonb, attempts = r.attempts, note = r.note, body_hash = r.body_hash, handled_at = clock_timestamp()
-FROM unnest({}::text[], {}::text[], {}::bigint[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::bigint[])
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::bigint[] AS a10 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10)
     AS r(receiver, message_id, body_hash, result, seq, from_state, to_state, effects, attempts, note, known)
 WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {} AND i.message_id = ANY({}::text[])
     AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
@@ -28,7 +31,7 @@ const INSTANCES: &str = "
 INSERT INTO sagabus.saga AS s (saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
 SELECT r.saga, r.id, r.state, r.data::jsonb, r.seq, r.base_seq, r.entered, r.version, r.originator::jsonb, r.paused_by, clock_timestamp(), clock_timestamp(),
     CASE WHEN r.done THEN clock_timestamp() END
-FROM unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::bigint[], {}::int[], {}::text[], {}::text[], {}::bool[])
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::bigint[] AS a6, {}::int[] AS a7, {}::text[] AS a8, {}::text[] AS a9, {}::bool[] AS a10 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10)
     AS r(saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, done)
 ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data, seq = excluded.seq, base_seq = excluded.base_seq,
     entered = excluded.entered, version = excluded.version, originator = excluded.originator, paused_by = excluded.paused_by,
@@ -42,7 +45,7 @@ INSERT INTO sagabus.outbox (endpoint, lease_owner, lease_until, first_attempt_at
 SELECT {}, CASE WHEN r.leased THEN {} END, CASE WHEN r.leased THEN clock_timestamp() + {}::bigint * interval '1 microsecond' END,
     CASE WHEN r.leased THEN clock_timestamp() END, r.id, r.message_id, r.kind, r.type, r.destination, r.receiver, r.saga, r.saga_id, r.entered,
     r.conversation_id, r.causation_id, r.headers::jsonb, r.body, {from_us}, clock_timestamp(), clock_timestamp() + r.delay * interval '1 microsecond'
-FROM unnest({}::bool[], {}::uuid[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bytea[], {}::bigint[], {}::bigint[])
+FROM (SELECT {}::bool[] AS a0, {}::uuid[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::text[] AS a8, {}::bigint[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::text[] AS a12, {}::bytea[] AS a13, {}::bigint[] AS a14, {}::bigint[] AS a15 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14, a.a15)
     AS r(leased, id, message_id, kind, type, destination, receiver, saga, saga_id, entered, conversation_id, causation_id, headers, body, sent_at, delay)";
 
 const HELD_IN: &str = "
@@ -51,23 +54,23 @@ INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id,
 SELECT {}, r.receiver, r.message_id, r.reason, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.error, r.attempts, clock_timestamp(),
     clock_timestamp() + r.expires * interval '1 microsecond', r.type, r.conversation_id, r.causation_id, r.from_saga, r.from_saga_id, r.from_entered,
     r.headers::jsonb, r.body, {from_us}
-FROM unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::bytea[], {}::bigint[])
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::bigint[] AS a5, {}::bigint[] AS a6, {}::text[] AS a7, {}::text[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::text[] AS a13, {}::bytea[] AS a14, {}::bigint[] AS a15 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14, a.a15)
     AS r(receiver, message_id, reason, saga_id, error, attempts, expires, type, conversation_id, causation_id, from_saga, from_saga_id, from_entered, headers, body, sent_at)
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts, expires_at = excluded.expires_at";
 
 const HELD_OUT: &str = "
-DELETE FROM sagabus.held h USING unnest({}::text[], {}::text[]) AS r(receiver, message_id)
+DELETE FROM sagabus.held h USING (SELECT {}::text[] AS a0, {}::text[] AS a1 OFFSET 0) a, unnest(a.a0, a.a1) AS r(receiver, message_id)
 WHERE h.message_id = r.message_id AND h.receiver = r.receiver AND h.endpoint = {} AND h.message_id = ANY({}::text[])";
 
 const TIMERS_OUT: &str = "
-DELETE FROM sagabus.outbox o USING unnest({}::text[], {}::text[], {}::bigint[]) AS r(saga, id, keep)
+DELETE FROM sagabus.outbox o USING (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2 OFFSET 0) a, unnest(a.a0, a.a1, a.a2) AS r(saga, id, keep)
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
     AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
 
 /// Sent rows go in the order of their ids, as the caller gives them, and without waiting: whoever holds one will find out by itself.
 pub(super) const SENT: &str = "
 DELETE FROM sagabus.outbox WHERE ctid = ANY(ARRAY(
-    SELECT o.ctid FROM unnest({}::uuid[]) AS k(id), LATERAL (SELECT ctid FROM sagabus.outbox WHERE id = k.id FOR UPDATE SKIP LOCKED) o))";
+    SELECT o.ctid FROM (SELECT {}::uuid[] AS a0 OFFSET 0) a, unnest(a.a0) AS k(id), LATERAL (SELECT ctid FROM sagabus.outbox WHERE id = k.id FOR UPDATE SKIP LOCKED) o))";
 
 /// A statement made of parts: each takes its arguments in the order of its `{}`.
 #[derive(Default)]

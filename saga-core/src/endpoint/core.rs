@@ -11,9 +11,10 @@ use std::{
 /// An endpoint's settings. Each has a default that fits a service with a few thousand messages a second.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Units of work for sagas that run at a time. Fewer make fuller batches.
+    /// Units of work for sagas that run at a time. Fewer make fuller batches; the default is one for two cores.
     pub saga_lanes: usize,
-    /// Units of work for handlers that run at a time: more for handlers that wait for others.
+    /// Units of work for handlers that run at a time: more for handlers that wait for others (a bank, a carrier), one for
+    /// handlers that only write to the database. The default is one for each core, at least two.
     pub handler_lanes: usize,
     /// Messages in one unit of work, at most.
     pub batch_messages_max: usize,
@@ -47,7 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            saga_lanes: cores.clamp(2, 8),
+            saga_lanes: (cores / 2).clamp(1, 8),
             handler_lanes: cores.clamp(2, 8),
             batch_messages_max: 200,
             prefetch: 1000,

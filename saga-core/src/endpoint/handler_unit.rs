@@ -13,7 +13,6 @@ use crate::{
     Cause, Caused, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
     StoreError, Write,
     handler::{Mark, TxSlot},
-    hash_of,
     port::Unit,
     saga::run::panic_text,
 };
@@ -72,16 +71,12 @@ async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) 
     let found = core.store.read(&Keys { endpoint: core.name.clone(), message_ids, ..Keys::default() }).await?;
     let inbox: HashMap<_, _> =
         found.inbox.iter().map(|row| ((row.receiver.as_str(), row.message_id.as_str()), row)).collect();
-    let mut locks: Vec<i64> = items.iter().map(|item| lock(core, item)).collect();
-    locks.sort_unstable();
-    locks.dedup();
-
     let mark = Mark::Untouched { careful };
     let mut work = Work {
         core,
         alone: items.len() == 1,
         careful,
-        slot: TxSlot { store: core.store.clone(), locks, unit: None, mark, savepoints: 0, failed: None },
+        slot: TxSlot { store: core.store.clone(), unit: None, mark, savepoints: 0, failed: None },
         write: core.new_write(),
         outbox: Vec::new(),
     };
@@ -123,7 +118,10 @@ async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) 
         }
         ran += together;
     }
-    let Work { mut slot, write, outbox, .. } = work;
+    let Work { mut slot, mut write, outbox, .. } = work;
+    // no locks: of two processes with the same message the one that claims it first wins. In one order, so that they cannot wait
+    // for each other
+    write.claims.sort_unstable_by(|a, b| a.envelope.message_id.cmp(&b.envelope.message_id));
     if slot.unit.is_some() || !write.is_empty() {
         slot.open().await?;
         core.faults.reach(Step::Lock);
@@ -132,12 +130,6 @@ async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) 
     }
     items[..ran].iter().for_each(|item| item.guard.settled());
     Ok(ran)
-}
-
-/// Two processes do not run the same message at a time; should they all the same, the inbox row decides.
-fn lock<Db: Store>(core: &Core<Db>, item: &Item) -> i64 {
-    let parts = [core.name.as_str(), core.receiver(item.target), &item.envelope.message_id];
-    hash_of(parts.map(str::as_bytes))
 }
 
 /// A message to handle, and the attempts of the inbox row that it completes, if there is one.

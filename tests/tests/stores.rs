@@ -111,7 +111,8 @@ fn keys(message_ids: &[&str]) -> Keys {
 }
 
 async fn claim<S: Store>(store: &S, owner: &str, sent: &[Uuid]) -> saga_core::Claimed {
-    let claim = Claim { endpoint: "e", owner, rows_max: 100, lease: LEASE, retention: WEEK, sent };
+    store.forget(sent).await.expect("rows are deleted");
+    let claim = Claim { endpoint: "e", owner, rows_max: 100, lease: LEASE, retention: WEEK };
     store.claim(&claim).await.expect("rows are claimed")
 }
 

@@ -21,6 +21,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i32 = 1;
 /// The migrator's lock: of its transaction, not of the session, so that it works through PgBouncer.
 const MIGRATION_LOCK: i64 = 0x5a6a_b005;
+/// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is kept while the
+/// table grows: dead rows of the outbox are enough.
+const BY_INDEX: &str = "SET LOCAL enable_seqscan = off";
 /// A connection that does not come within this time counts as "the database is away".
 const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -192,7 +195,7 @@ impl Store for Postgres {
         // lock goes on with the snapshot it began with, and an instance that does not exist yet has no row to lock
         let mut sql = String::from("BEGIN");
         if !locks.is_empty() {
-            sql.push_str("; SELECT pg_advisory_xact_lock(k) FROM unnest('{");
+            let _ = write!(sql, "; {BY_INDEX}; SELECT pg_advisory_xact_lock(k) FROM unnest('{{");
             for (n, lock) in locks.iter().enumerate() {
                 let _ = write!(sql, "{}{lock}", if n > 0 { "," } else { "" });
             }
@@ -214,6 +217,18 @@ impl Store for Postgres {
         let mut connection = self.alone(&self.own).await?;
         let result = answer(relay::suspect(&mut connection, !self.pooled, claim)).await;
         self.done(connection, result).await
+    }
+
+    async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+        let mut connection = self.own.acquire().await?;
+        let forgotten = async {
+            PgTransactionManager::begin(&mut connection, Some(format!("BEGIN; {BY_INDEX}").into())).await?;
+            relay::forget(&mut connection, !self.pooled, sent).await?;
+            PgTransactionManager::commit(&mut connection).await
+        };
+        answer(forgotten).await.map_err(|error| connection.lost(error))?;
+        connection.give_back();
+        Ok(())
     }
 
     async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {

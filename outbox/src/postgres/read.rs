@@ -13,7 +13,7 @@ SELECT 0 AS part, NULL::text AS t1, NULL::text AS t2, NULL::text AS t3, NULL::te
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bytea AS body
 UNION ALL
 SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, NULL, NULL, NULL, NULL, i.body_hash, i.attempts, NULL, NULL, NULL
-FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = k.id AND endpoint = $2 OFFSET 0) i";
+FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = sagabus.key(k.id) AND endpoint = $2 OFFSET 0) i";
 
 const READ_INSTANCES: &str = "
 UNION ALL

@@ -3,7 +3,7 @@
 use crate::rows::{claimed_row, us};
 use saga_core::{Claim, Claimed, InboxRow, Leases, OutboxClaimed};
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Rows that one step of the housekeeping deletes at most.
@@ -12,17 +12,16 @@ const SWEEP_ROWS_MAX: i64 = 1000;
 /// `statement_timestamp()` finds the due rows, because an index cannot be searched by a volatile function; leases are
 /// written by `clock_timestamp()`.
 const CLAIM: &str = "
-WITH gone AS ({sent}),
-due AS (
+WITH due AS (
     SELECT id FROM sagabus.outbox
-    WHERE endpoint = $2 AND due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until < statement_timestamp())
-        AND (first_attempt_at IS NULL OR first_attempt_at > statement_timestamp() - $6 * interval '1 microsecond')
-    ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED),
+    WHERE endpoint = $1 AND due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until < statement_timestamp())
+        AND (first_attempt_at IS NULL OR first_attempt_at > statement_timestamp() - $5 * interval '1 microsecond')
+    ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED),
 taken AS (
-    UPDATE sagabus.outbox o SET lease_owner = $3, lease_until = clock_timestamp() + $5 * interval '1 microsecond',
+    UPDATE sagabus.outbox o SET lease_owner = $2, lease_until = clock_timestamp() + $4 * interval '1 microsecond',
         attempts = o.attempts + (o.lease_until IS NOT NULL)::int, first_attempt_at = coalesce(o.first_attempt_at, clock_timestamp())
     FROM due WHERE o.id = due.id RETURNING o.*)
-SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox WHERE endpoint = $2 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
+SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox WHERE endpoint = $1 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
     t.id, t.message_id, t.kind, t.type, t.destination, t.receiver, t.saga, t.saga_id, t.entered, t.conversation_id, t.causation_id, t.headers::text AS headers, t.body,
     (extract(epoch FROM t.sent_at) * 1000000)::bigint AS sent_at, t.attempts
 FROM (SELECT 1) one LEFT JOIN taken t ON true ORDER BY t.due_at, t.id";
@@ -32,9 +31,7 @@ pub(super) async fn claim(
     persistent: bool,
     claim: &Claim<'_>,
 ) -> Result<Claimed, sqlx::Error> {
-    static SQL: LazyLock<String> = LazyLock::new(|| CLAIM.replace("{sent}", &super::write::SENT.replace("{}", "$1")));
-    let rows = sqlx::query(SQL.as_str())
-        .bind(claim.sent)
+    let rows = sqlx::query(CLAIM)
         .bind(claim.endpoint)
         .bind(claim.owner)
         .bind(claim.rows_max)
@@ -48,6 +45,15 @@ pub(super) async fn claim(
         rows: rows.iter().filter_map(|row| outbox_row(row, claim.endpoint)).collect(),
         next_due: next_due.map(|us| Duration::from_micros(us.max(0) as u64)),
     })
+}
+
+/// In the order of their ids, as the caller gives them, and without waiting: whoever holds one will find out by itself.
+const FORGET: &str = "
+DELETE FROM sagabus.outbox WHERE ctid = ANY(ARRAY(
+    SELECT o.ctid FROM unnest($1::uuid[]) AS k(id), LATERAL (SELECT ctid FROM sagabus.outbox WHERE id = k.id FOR UPDATE SKIP LOCKED) o))";
+
+pub(super) async fn forget(connection: &mut PgConnection, persistent: bool, sent: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(FORGET).bind(sent).persistent(persistent).execute(connection).await.map(drop)
 }
 
 fn outbox_row(row: &PgRow, endpoint: &str) -> Option<OutboxClaimed> {

@@ -3,6 +3,10 @@ CREATE SCHEMA IF NOT EXISTS sagabus;
 
 CREATE TABLE sagabus.schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
+-- A key to look up: says that comparing is dear, so that no plan compares it with every row. For lookups outside a transaction, where
+-- nothing can be set for a statement.
+CREATE FUNCTION sagabus.key(text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 AS 'BEGIN RETURN $1; END';
+
 -- A saga instance. The id comes first in the key: with the saga first, a plan that was prepared while the table was
 -- small reads all rows of the saga for ever.
 CREATE TABLE sagabus.saga (

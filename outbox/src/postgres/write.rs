@@ -67,11 +67,6 @@ DELETE FROM sagabus.outbox o USING (SELECT {}::text[] AS a0, {}::text[] AS a1, {
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
     AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
 
-/// Sent rows go in the order of their ids, as the caller gives them, and without waiting: whoever holds one will find out by itself.
-pub(super) const SENT: &str = "
-DELETE FROM sagabus.outbox WHERE ctid = ANY(ARRAY(
-    SELECT o.ctid FROM (SELECT {}::uuid[] AS a0 OFFSET 0) a, unnest(a.a0) AS k(id), LATERAL (SELECT ctid FROM sagabus.outbox WHERE id = k.id FOR UPDATE SKIP LOCKED) o))";
-
 /// A statement made of parts: each takes its arguments in the order of its `{}`.
 #[derive(Default)]
 struct Statement {
@@ -281,9 +276,6 @@ fn deletes(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
             s.add(column(rows, |timers| timers.keep_entered))?;
             s.add(column(rows, |timers| timers.key.id.as_str()))
         })?;
-    }
-    if !write.sent.is_empty() {
-        statement.part(SENT, None, |s| s.add(&write.sent))?;
     }
     Ok(())
 }

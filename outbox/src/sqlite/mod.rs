@@ -185,10 +185,14 @@ impl Store for Sqlite {
         relay::suspect(&self.writer, claim).await.map_err(store_error)
     }
 
+    async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+        let ids = serde_json::to_string(sent).unwrap_or_default();
+        let forgotten = sqlx::query("DELETE FROM outbox WHERE id IN (SELECT value FROM json_each($1))").bind(ids);
+        forgotten.execute(&self.writer).await.map(drop).map_err(store_error)
+    }
+
     async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
-        let nothing_due =
-            claim.sent.is_empty() && !relay::anything_due(&self.readers, claim).await.map_err(store_error)?;
-        if nothing_due {
+        if !relay::anything_due(&self.readers, claim).await.map_err(store_error)? {
             let next_due = relay::next_due(&self.readers, claim).await.map_err(store_error)?;
             return Ok(Claimed { rows: Vec::new(), next_due });
         }

@@ -41,10 +41,6 @@ pub(super) async fn next_due(
 }
 
 pub(super) async fn claim(connection: &mut SqliteConnection, claim: &Claim<'_>) -> Result<Claimed, sqlx::Error> {
-    if !claim.sent.is_empty() {
-        let ids = serde_json::to_string(claim.sent).unwrap_or_default();
-        sqlx::query(super::write::SENT).bind(ids).execute(&mut *connection).await?;
-    }
     let now = now_us();
     let sql = format!(
         "UPDATE outbox SET lease_owner = $5, lease_until = $6, attempts = attempts + (lease_until IS NOT NULL),

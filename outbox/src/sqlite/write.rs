@@ -55,8 +55,6 @@ DELETE FROM outbox WHERE id IN (
     WHERE o.kind = 'timer' AND o.saga_id = r.value ->> 1 AND o.saga = r.value ->> 0
         AND (r.value ->> 2 IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.value ->> 2)))";
 
-pub(super) const SENT: &str = "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each($1))";
-
 pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
     let endpoint = write.endpoint.as_str();
     if let Some(first) = write.claims.first() {
@@ -155,10 +153,6 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
     if !write.timers_out.is_empty() {
         let rows = write.timers_out.iter().map(|out| json!([out.key.saga, out.key.id, out.keep_entered]));
         sqlx::query(TIMERS_OUT).bind(array(rows.collect())).execute(&mut *connection).await.map_err(store_error)?;
-    }
-    if !write.sent.is_empty() {
-        let ids = serde_json::to_string(&write.sent).unwrap_or_default();
-        sqlx::query(SENT).bind(ids).execute(&mut *connection).await.map_err(store_error)?;
     }
     Ok(())
 }

@@ -15,8 +15,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Sent rows that one write deletes at most: bounds the statement.
-const SENT_ROWS_MAX: usize = 2000;
+/// Sent rows that one statement deletes at most.
+const SENT_ROWS_MAX: usize = 5000;
+/// How long the first confirmed row waits for others, so that one statement deletes many.
+const GATHER: Duration = Duration::from_millis(50);
+/// The longest pause between two tries while the database is away.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A message that no queue takes is tried again at least this often: its receiver may start any moment.
 const UNROUTABLE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// A message that the broker refuses is tried again at least this often.
@@ -30,6 +34,8 @@ pub(crate) struct Dispatcher {
     pub(crate) relay: Notify,
     /// Wakes whoever waits for the window to be empty.
     settled: Notify,
+    /// Wakes who deletes.
+    confirmed: Notify,
 }
 
 #[derive(Default)]
@@ -71,7 +77,17 @@ impl Dispatcher {
     pub(crate) fn new(window: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (outgoing, rows) = mpsc::unbounded_channel();
         let state = Mutex::default();
-        (Arc::new(Self { window, state, outgoing, relay: Notify::new(), settled: Notify::new() }), rows)
+        (
+            Arc::new(Self {
+                window,
+                state,
+                outgoing,
+                relay: Notify::new(),
+                settled: Notify::new(),
+                confirmed: Notify::new(),
+            }),
+            rows,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -151,22 +167,12 @@ impl Dispatcher {
         }
     }
 
-    /// Rows to delete with the next write. Given back if that does not commit.
-    pub(crate) fn take_sent(&self) -> Vec<Uuid> {
+    fn take_sent(&self) -> Vec<Uuid> {
         let mut state = self.lock();
         let rows = state.sent.len().min(SENT_ROWS_MAX);
         let mut sent: Vec<Uuid> = state.sent.drain(..rows).collect();
         sent.sort_unstable();
         sent
-    }
-
-    pub(crate) fn give_back_sent(&self, sent: Vec<Uuid>) {
-        self.lock().sent.extend(sent);
-    }
-
-    /// Whether confirmed rows wait to be deleted.
-    pub(crate) fn has_sent(&self) -> bool {
-        !self.lock().sent.is_empty()
     }
 
     /// Waits until everything published has been answered.
@@ -209,6 +215,7 @@ impl Dispatcher {
         drop(state);
         if sent {
             faults.reach(Step::BeforeDelete);
+            self.confirmed.notify_one();
         }
         if empty {
             self.settled.notify_waiters();
@@ -263,6 +270,32 @@ pub(crate) async fn account<Db: Store>(core: Arc<super::core::Core<Db>>, mut rep
         }
         if let Some(delay) = failed.iter().map(|failure| failure.delay).min() {
             dispatcher.due_in(delay);
+        }
+    }
+}
+
+/// Deletes what the broker has confirmed, many rows at a time.
+pub(crate) async fn delete<Db: Store>(core: Arc<super::core::Core<Db>>) {
+    loop {
+        core.dispatcher.confirmed.notified().await;
+        tokio::time::sleep(GATHER).await;
+        delete_all(&core).await;
+    }
+}
+
+/// Deletes until nothing is left to delete.
+pub(crate) async fn delete_all<Db: Store>(core: &super::core::Core<Db>) {
+    let mut tries = 0;
+    loop {
+        let sent = core.dispatcher.take_sent();
+        if sent.is_empty() {
+            return;
+        }
+        if let Err(error) = core.store.forget(&sent).await {
+            core.dispatcher.lock().sent.extend(sent);
+            tries += 1;
+            tracing::warn!(endpoint = core.name, tries, %error, "confirmed rows wait for the database");
+            tokio::time::sleep(backoff(tries, PAUSE_MAX)).await;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     emission::{Emission, of_outcome, of_posted, of_retry},
     item::{Item, Known, known},
     saga_unit::{Journal, held_row, inbox_row, reused},
-    unit::{Sent, commit},
+    unit::commit,
 };
 use crate::{
     Cause, Caused, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
@@ -126,7 +126,7 @@ async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) 
         slot.open().await?;
         core.faults.reach(Step::Lock);
         let unit = slot.unit.take().expect("it was opened just now");
-        commit(core, unit, write, outbox, Sent::Ride).await?;
+        commit(core, unit, write, outbox).await?;
     }
     items[..ran].iter().for_each(|item| item.guard.settled());
     Ok(ran)

@@ -20,7 +20,7 @@ pub use start::{EndpointBuilder, Named, StartError};
 
 use crate::{LinkState, Store, StoreError};
 use core::Core;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -111,13 +111,7 @@ impl<Db: Store> Endpoint<Db> {
         if tokio::time::timeout_at(until, self.core.dispatcher.drained()).await.is_err() {
             late.push("messages were not confirmed: they are in the outbox and will be sent again");
         }
-        let deleted = async {
-            while self.core.dispatcher.has_sent() {
-                if relay::look(&self.core, 0).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        };
+        let deleted = dispatch::delete_all(&self.core);
         if tokio::time::timeout_at(until, deleted).await.is_err() {
             late.push("confirmed messages were not deleted: they will be sent again and found to be duplicates");
         }

@@ -63,31 +63,22 @@ pub(crate) async fn run<Db: Store>(core: Arc<Core<Db>>, link: watch::Receiver<Li
     }
 }
 
-/// Deletes what was sent and claims what is due. Returns how many rows were claimed.
-pub(crate) async fn look<Db: Store>(core: &Core<Db>, rows_max: usize) -> Result<usize, crate::StoreError> {
-    let sent = core.dispatcher.take_sent();
+/// Claims what is due. Returns how many rows were claimed.
+async fn look<Db: Store>(core: &Core<Db>, rows_max: usize) -> Result<usize, crate::StoreError> {
     let claim = Claim {
         endpoint: &core.name,
         owner: &core.owner,
         rows_max: rows_max as i64,
         lease: core.settings.lease,
         retention: core.settings.retention,
-        sent: &sent,
     };
-    match core.store.claim(&claim).await {
-        Ok(claimed) => {
-            let rows = claimed.rows.iter();
-            core.dispatcher.push(rows.map(|row| (row.id, &row.envelope, row.attempts, &row.destination)));
-            if let Some(delay) = claimed.next_due {
-                core.dispatcher.due_in(delay);
-            }
-            Ok(claimed.rows.len())
-        }
-        Err(error) => {
-            core.dispatcher.give_back_sent(sent);
-            Err(error)
-        }
+    let claimed = core.store.claim(&claim).await?;
+    let rows = claimed.rows.iter();
+    core.dispatcher.push(rows.map(|row| (row.id, &row.envelope, row.attempts, &row.destination)));
+    if let Some(delay) = claimed.next_due {
+        core.dispatcher.due_in(delay);
     }
+    Ok(claimed.rows.len())
 }
 
 /// Deletes what is older than the retention, in small steps.

@@ -5,7 +5,7 @@ use super::{
     core::{Core, Target},
     emission::of_transition,
     item::{Item, Known, known},
-    unit::{Sent, commit},
+    unit::commit,
 };
 use crate::{
     Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, Keys,
@@ -50,7 +50,7 @@ pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Resul
             return Err(core.store_error(failed.source()).unwrap_or_else(rejected));
         }
     }
-    commit(core, unit, write, outbox, Sent::Ride).await?;
+    commit(core, unit, write, outbox).await?;
     if some_unread && released {
         // the same messages again: duplicates now, whose unit offers what is held next. Acknowledged only after the last, so that
         // a crash in between is made good by their redelivery

@@ -1,10 +1,6 @@
 //! Sessions: messages sent outside handlers, from a web request say, that commit with the caller's own rows.
 
-use super::{
-    core::Core,
-    emission::of_posted,
-    unit::{Sent, commit},
-};
+use super::{core::Core, emission::of_posted, unit::commit};
 use crate::{
     Command, Encoded, Event, Posted, Store, StoreError,
     handler::{Target, post},
@@ -56,7 +52,7 @@ impl<Db: Store> Session<Db> {
         }
         let rows = posted.iter().filter_map(|posted| of_posted(&core, None, posted).row).collect();
         // in a task of its own: once begun, the commit and the dispatch after it go together, whoever drops the caller
-        let committing = tokio::spawn(async move { commit(&core, unit, core.new_write(), rows, Sent::Stay).await });
+        let committing = tokio::spawn(async move { commit(&core, unit, core.new_write(), rows).await });
         committing.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 

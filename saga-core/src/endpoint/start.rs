@@ -276,6 +276,7 @@ impl<Db: Store> EndpointBuilder<Db> {
             tokio::spawn(router::run(core.clone(), link.deliveries, routes, receiving.clone())),
             tokio::spawn(dispatch::pump(rows, link.outgoing)),
             tokio::spawn(dispatch::account(core.clone(), link.reports)),
+            tokio::spawn(dispatch::delete(core.clone())),
             tokio::spawn(relay::run(core.clone(), link.state.clone(), relaying.clone())),
             tokio::spawn(relay::sweep(core.clone(), relaying.clone())),
         ];

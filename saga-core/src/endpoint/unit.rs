@@ -9,23 +9,12 @@ impl<Db: Store> Core<Db> {
     }
 }
 
-/// Whether the deletion of sent rows rides on a write. Not on a session's, whose caller may drop it at any moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
-    Ride,
-    Stay,
-}
-
 /// Writes and commits; then dispatches. The caller acknowledges after it.
-///
-/// The list of sent rows that ride on the write is given back unless the commit is known: a row that was deleted already
-/// is deleted again without harm, one that was not must not be forgotten.
 pub(super) async fn commit<Db: Store>(
     core: &Core<Db>,
     mut unit: Db::Unit,
     mut write: Write,
     mut outbox: Vec<OutboxRow>,
-    sent: Sent,
 ) -> Result<(), StoreError> {
     let now = outbox.iter().filter(|row| row.delay.is_none()).count();
     let room = core.dispatcher.reserve(now);
@@ -33,19 +22,10 @@ pub(super) async fn commit<Db: Store>(
         row.leased = room.leased && row.delay.is_none();
     }
     write.outbox = outbox;
-    if sent == Sent::Ride {
-        write.sent = core.dispatcher.take_sent();
-    }
     let written = if write.is_empty() { Ok(()) } else { unit.write(&write).await };
     core.faults.reach(Step::BeforeCommit);
-    let committed = match written {
-        Ok(()) => unit.commit().await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = committed {
-        core.dispatcher.give_back_sent(write.sent);
-        return Err(error);
-    }
+    written?;
+    unit.commit().await?;
     core.faults.reach(Step::Commit);
     core.dispatcher.enqueue(room, write.outbox);
     core.faults.reach(Step::BeforeAck);

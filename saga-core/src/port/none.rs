@@ -32,6 +32,9 @@ impl Store for NoStore {
     async fn suspect(&self, _: &InboxRow) -> Result<Option<i64>, StoreError> {
         match *self {}
     }
+    async fn forget(&self, _: &[Uuid]) -> Result<(), StoreError> {
+        match *self {}
+    }
     async fn claim(&self, _: &Claim<'_>) -> Result<Claimed, StoreError> {
         match *self {}
     }

@@ -359,8 +359,6 @@ pub struct Write {
     pub held_out: Vec<HeldKey>,
     /// Timers of states that were left.
     pub timers_out: Vec<TimersOut>,
-    /// Outbox rows that the broker has confirmed.
-    pub sent: Vec<Uuid>,
 }
 
 impl Write {
@@ -373,7 +371,6 @@ impl Write {
             && self.held_in.is_empty()
             && self.held_out.is_empty()
             && self.timers_out.is_empty()
-            && self.sent.is_empty()
     }
 }
 
@@ -384,14 +381,12 @@ pub struct Claim<'a> {
     pub endpoint: &'a str,
     /// This process.
     pub owner: &'a str,
-    /// At most so many rows; 0: only delete.
+    /// At most so many rows.
     pub rows_max: i64,
     /// How long the lease runs.
     pub lease: Duration,
     /// Rows whose first publish is older than this are left alone: [`Store::sweep`](crate::Store::sweep) holds them for a person.
     pub retention: Duration,
-    /// Rows that were sent.
-    pub sent: &'a [Uuid],
 }
 
 /// What a relay got.

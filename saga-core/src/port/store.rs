@@ -41,7 +41,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Returns how often that happened, this time included; `None` when it is settled already.
     async fn suspect(&self, claim: &InboxRow) -> Result<Option<i64>, StoreError>;
 
-    /// Leases rows that are due and that nobody holds, and deletes those that were sent.
+    /// Deletes outbox rows that the broker has confirmed; those that are gone already are no error. `sent` is sorted.
+    async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError>;
+
+    /// Leases rows that are due and that nobody holds.
     async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError>;
 
     /// Prolongs the leases of what is being published and puts off what failed. Returns the rows whose lease was lost.

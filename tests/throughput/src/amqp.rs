@@ -1,16 +1,18 @@
 //! AMQP by hand: queues, a publisher with a window of confirms.
 
-use crate::work::Service;
+use crate::work::{Came, Outgoing, Service};
 use anyhow::{Context, Result};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    message::Delivery,
     options::{
         BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
         QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -57,24 +59,60 @@ pub(crate) async fn clean(connection: &Connection, prefix: &str) -> Result<()> {
 /// What goes to the broker.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) id: Uuid,
-    pub(crate) kind: &'static str,
     pub(crate) exchange: ShortString,
     pub(crate) routing_key: ShortString,
-    pub(crate) body: Vec<u8>,
+    pub(crate) message: Outgoing,
+    /// The sending service; none for the client.
+    pub(crate) from: Option<Service>,
 }
 
 impl Publish {
-    fn properties(&self) -> BasicProperties {
-        let id = self.id.to_string();
-        BasicProperties::default().with_message_id(id.as_str().into()).with_type(self.kind.into()).with_delivery_mode(2)
+    /// A message of a service, straight into a queue.
+    pub(crate) fn to_queue(queue: &str, from: Service, message: Outgoing) -> Self {
+        Self { exchange: "".into(), routing_key: queue.into(), message, from: Some(from) }
     }
+}
+
+/// The same envelope that Sagabus sends, so that its services and those written by hand could talk to each other: it is what makes a
+/// conversation traceable, and the broker and both sides pay for each of its fields. `bare`: only what deduplication needs.
+pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) -> BasicProperties {
+    let id = message.id.to_string();
+    let properties = BasicProperties::default()
+        .with_message_id(id.as_str().into())
+        .with_type(message.kind.into())
+        .with_delivery_mode(2);
+    let Some(from) = from.filter(|_| !bare) else { return properties };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut headers = FieldTable::default();
+    headers.insert("causation-id".into(), text(&message.came.id.to_string()));
+    headers.insert("saga".into(), text("order"));
+    headers.insert("saga-id".into(), text(&message.order_id.to_string()));
+    headers.insert("entered".into(), AMQPValue::LongLongInt(1));
+    headers.insert("sent-at".into(), text(&format!("{}.{:06}", now.as_secs(), now.subsec_micros())));
+    properties
+        .with_correlation_id(message.came.conversation.to_string().as_str().into())
+        .with_content_type("application/json".into())
+        .with_timestamp(now.as_secs())
+        .with_app_id(from.name().into())
+        .with_reply_to(from.name().into())
+        .with_headers(headers)
+}
+
+/// The ids of a message that came.
+pub(crate) fn came(delivery: &Delivery) -> Result<(Came, &str)> {
+    let properties = &delivery.properties;
+    let id = properties.message_id().as_ref().context("no message id")?.as_str().parse()?;
+    let kind = properties.kind().as_ref().context("no type")?.as_str();
+    let conversation = properties.correlation_id().as_ref().map(|id| id.as_str().parse()).transpose()?;
+    Ok((Came { id, conversation: conversation.unwrap_or(id) }, kind))
 }
 
 /// Publishes with a window of confirms; returns where to put messages. Those confirmed come out of `confirmed`.
 pub(crate) async fn publisher(
     connection: &Connection,
     confirmed: mpsc::UnboundedSender<Uuid>,
+    bare: bool,
 ) -> Result<mpsc::UnboundedSender<Publish>> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -93,8 +131,9 @@ pub(crate) async fn publisher(
                     for publish in batch.drain(..) {
                         let channel = channel.clone();
                         let mut publishing = Box::pin(async move {
-                            let properties = publish.properties();
-                            let Publish { id, exchange, routing_key, body, .. } = publish;
+                            let Publish { exchange, routing_key, message, from } = publish;
+                            let properties = properties(&message, from, bare);
+                            let Outgoing { id, body, .. } = message;
                             let options = BasicPublishOptions::default();
                             let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
                             match confirm {

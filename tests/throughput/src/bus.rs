@@ -210,11 +210,8 @@ pub(crate) async fn start(
             (Service::Warehouse, Handlers::Single) => endpoint.handle::<CreateShippingLabel>(Desk),
             (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
         };
-        let endpoint = endpoint.settings(|s| {
-            let n = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
-            s.saga_lanes = n("SL").unwrap_or(s.saga_lanes);
-            s.handler_lanes = n("HL").unwrap_or(s.handler_lanes);
-        });
+        // they wait for nobody but the database
+        let endpoint = endpoint.settings(|settings| settings.handler_lanes = 1);
         endpoints.push(endpoint.start().await?);
     }
     Ok(endpoints)

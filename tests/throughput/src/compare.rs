@@ -65,8 +65,11 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Contestant>,
     /// How long a busy batch of `limit` waits for more
-    #[arg(long, value_name = "MS", default_value_t = 3)]
+    #[arg(long, value_name = "MS", default_value_t = 0)]
     limit_linger: u64,
+    /// The messages written by hand carry an id and a type and nothing else; without, the same envelope as those of Sagabus
+    #[arg(long)]
+    bare: bool,
     /// How the handlers of `sagabus` take their messages
     #[arg(long, value_enum, default_value_t = Handlers::Batch)]
     handlers: Handlers,
@@ -108,6 +111,7 @@ struct Setting {
     rate: Option<f64>,
     rounds: u32,
     limit_linger_ms: u64,
+    bare: bool,
     handlers: Handlers,
     messages_per_saga: u32,
     cores: usize,
@@ -233,6 +237,7 @@ impl Compare {
             rate: self.rate,
             rounds: self.rounds,
             limit_linger_ms: self.limit_linger,
+            bare: self.bare,
             handlers: self.handlers,
             messages_per_saga: 5,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -248,12 +253,12 @@ impl Compare {
         let (ended, ends) = mpsc::unbounded_channel();
         let (mut running, entrance) = match contestant {
             Contestant::Naive => {
-                let running = Running::ByHand(naive::start(servers, ended).await?);
+                let running = Running::ByHand(naive::start(servers, ended, self.bare).await?);
                 (running, Entrance::queue(servers))
             }
             Contestant::Limit => {
                 let linger = Duration::from_millis(self.limit_linger);
-                (Running::ByHand(limit::start(servers, ended, linger).await?), Entrance::queue(servers))
+                (Running::ByHand(limit::start(servers, ended, linger, self.bare).await?), Entrance::queue(servers))
             }
             Contestant::Sagabus => {
                 (Running::Sagabus(bus::start(servers, ended, self.handlers).await?), Entrance::event(servers))

@@ -39,6 +39,7 @@ pub(crate) async fn start(
     servers: &Servers,
     ended: mpsc::UnboundedSender<Uuid>,
     linger: Duration,
+    bare: bool,
 ) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
     for service in Service::ALL {
@@ -58,7 +59,7 @@ pub(crate) async fn start(
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(queue.as_str().into(), "limit".into(), options, none).await?;
         let (confirms, confirmed) = mpsc::unbounded_channel();
-        let publish = amqp::publisher(&publishing, confirms).await?;
+        let publish = amqp::publisher(&publishing, confirms, bare).await?;
         let statements = Statements::prepare(&client, service).await?;
         let worker = Worker {
             service,
@@ -102,7 +103,8 @@ impl Statements {
         };
         let claim = "INSERT INTO inbox (message_id) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING message_id";
         let load = "SELECT id, state FROM saga WHERE id = ANY($1) AND saga = 'order' FOR UPDATE";
-        let outbox = "INSERT INTO outbox (id, type, destination, body) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])";
+        let outbox = "INSERT INTO outbox (id, type, destination, order_id, conversation, causation, body)
+            SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bytea[])";
         Ok(Self {
             claim: client.prepare(claim).await?,
             load: client.prepare(load).await?,
@@ -173,19 +175,15 @@ impl Worker {
     }
 
     async fn handle(&self, batch: &[Delivery], sent: &Vec<Uuid>) -> Result<()> {
-        let id_of = |delivery: &Delivery| -> Result<Uuid> {
-            Ok(delivery.properties.message_id().as_ref().context("no message id")?.as_str().parse()?)
-        };
-        let ids = batch.iter().map(id_of).collect::<Result<Vec<Uuid>>>()?;
-        let kind = |delivery: &Delivery| delivery.properties.kind().as_ref().map(|kind| kind.as_str().to_owned());
+        let came = batch.iter().map(amqp::came).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<Uuid> = came.iter().map(|(came, _)| came.id).collect();
         let mut outgoing = Vec::new();
         let mut ends = Vec::new();
         match self.service {
             Service::Ordering => {
                 let mut steps = Vec::with_capacity(batch.len());
-                for (delivery, id) in batch.iter().zip(&ids) {
-                    let kind = kind(delivery).context("no type")?;
-                    steps.push((*id, step(&kind, &delivery.data)?));
+                for (delivery, (came, kind)) in batch.iter().zip(&came) {
+                    steps.push((came.id, step(kind, &delivery.data, *came)?));
                 }
                 let keys: Vec<Uuid> = steps.iter().map(|(_, step)| step.order_id).collect();
                 let (fresh, mut states) = self.open(&ids, Some(&keys), sent).await?;
@@ -214,36 +212,34 @@ impl Worker {
             Service::Payment => {
                 let (fresh, _) = self.open(&ids, None, sent).await?;
                 let (mut orders, mut payments, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
-                for (delivery, _) in batch.iter().zip(&ids).filter(|(_, id)| fresh.contains(id)) {
+                for (delivery, (came, _)) in batch.iter().zip(&came).filter(|(_, (came, _))| fresh.contains(&came.id)) {
                     let MakePayment { order_id, order } = serde_json::from_slice(&delivery.data)?;
                     let payment_id = Uuid::now_v7();
                     orders.push(order_id);
                     payments.push(payment_id);
                     amounts.push(order.amount_cents);
                     let done = PaymentCompleted { order_id, payment_id, order };
-                    outgoing.push(Outgoing::new(PaymentCompleted::TYPE, Service::Ordering, &done));
+                    outgoing.push(Outgoing::new(PaymentCompleted::TYPE, Service::Ordering, order_id, *came, &done));
                 }
                 self.close(&[&orders, &payments, &amounts], &outgoing).await?;
             }
             Service::Warehouse => {
                 let (fresh, _) = self.open(&ids, None, sent).await?;
                 let (mut orders, mut labels, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-                for (delivery, _) in batch.iter().zip(&ids).filter(|(_, id)| fresh.contains(id)) {
+                for (delivery, (came, _)) in batch.iter().zip(&came).filter(|(_, (came, _))| fresh.contains(&came.id)) {
                     let CreateShippingLabel { order_id, order } = serde_json::from_slice(&delivery.data)?;
                     let label_id = Uuid::now_v7();
                     orders.push(order_id);
                     labels.push(label_id);
                     addresses.push(order.address.clone());
                     let done = ShippingLabelCreated { order_id, label_id, order };
-                    outgoing.push(Outgoing::new(ShippingLabelCreated::TYPE, Service::Ordering, &done));
+                    outgoing.push(Outgoing::new(ShippingLabelCreated::TYPE, Service::Ordering, order_id, *came, &done));
                 }
                 self.close(&[&orders, &labels, &addresses], &outgoing).await?;
             }
         }
-        for Outgoing { id, kind, to, body } in outgoing {
-            let queue = &self.queues[to as usize];
-            let publish = Publish { id, kind, exchange: "".into(), routing_key: queue.as_str().into(), body };
-            self.publish.send(publish)?;
+        for message in outgoing {
+            self.publish.send(Publish::to_queue(&self.queues[message.to as usize], self.service, message))?;
         }
         for end in ends {
             let _ = self.ended.send(end); // the client has what it wanted
@@ -285,7 +281,11 @@ impl Worker {
         let destinations: Vec<&str> = outgoing.iter().map(|row| row.to.name()).collect();
         let bodies: Vec<&[u8]> = outgoing.iter().map(|row| row.body.as_slice()).collect();
         let own = self.client.execute(&self.statements.own, own);
-        let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&ids, &kinds, &destinations, &bodies];
+        let orders: Vec<Uuid> = outgoing.iter().map(|row| row.order_id).collect();
+        let conversations: Vec<Uuid> = outgoing.iter().map(|row| row.came.conversation).collect();
+        let causes: Vec<Uuid> = outgoing.iter().map(|row| row.came.id).collect();
+        let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&ids, &kinds, &destinations, &orders, &conversations, &causes, &bodies];
         let outbox = self.client.execute(&self.statements.outbox, &arguments);
         let commit = self.client.batch_execute("COMMIT");
         tokio::try_join!(own, outbox, commit)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     amqp::{self, Publish},
-    work::OrderPlaced,
+    work::{Came, OrderPlaced, Outgoing, Service},
 };
 use anyhow::{Result, bail};
 use lapin::{Connection, types::ShortString};
@@ -70,18 +70,22 @@ impl Client {
         ended: mpsc::UnboundedReceiver<Uuid>,
     ) -> Result<Self> {
         let (confirmed, _confirmed) = mpsc::unbounded_channel();
-        let publish = amqp::publisher(connection, confirmed).await?;
+        let publish = amqp::publisher(connection, confirmed, true).await?;
         Ok(Self { publish, entrance, ended, _confirmed })
     }
 
     fn place(&self) -> Result<Uuid> {
         let order = OrderPlaced::new();
+        let id = Uuid::now_v7();
+        let came = Came { id, conversation: id };
         let publish = Publish {
-            id: Uuid::now_v7(),
-            kind: OrderPlaced::TYPE,
             exchange: self.entrance.exchange.clone(),
             routing_key: self.entrance.routing_key.clone(),
-            body: serde_json::to_vec(&order)?,
+            message: Outgoing {
+                id,
+                ..Outgoing::new(OrderPlaced::TYPE, Service::Ordering, order.order_id, came, &order)
+            },
+            from: None,
         };
         self.publish.send(publish)?;
         Ok(order.order_id)

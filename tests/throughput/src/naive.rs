@@ -3,12 +3,12 @@
 use crate::{
     amqp,
     rig::Servers,
-    work::{BY_HAND, MakePayment, Outgoing, PaymentCompleted, Service, ShippingLabelCreated, step},
+    work::{BY_HAND, Came, MakePayment, Outgoing, PaymentCompleted, Service, ShippingLabelCreated, step},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use futures_util::{StreamExt, future::try_join_all};
 use lapin::{
-    BasicProperties, Channel, Confirmation,
+    Channel, Confirmation,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions},
     types::FieldTable,
@@ -28,7 +28,11 @@ const RELAY_ROWS: i64 = 100;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Starts the three services.
-pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>) -> Result<JoinSet<Result<()>>> {
+pub(crate) async fn start(
+    servers: &Servers,
+    ended: mpsc::UnboundedSender<Uuid>,
+    bare: bool,
+) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
     for service in Service::ALL {
         let pool = PgPoolOptions::new()
@@ -47,7 +51,7 @@ pub(crate) async fn start(servers: &Servers, ended: mpsc::UnboundedSender<Uuid>)
         let wake = Arc::new(Notify::new());
         let outlet = publishing.create_channel().await?;
         outlet.confirm_select(ConfirmSelectOptions::default()).await?;
-        tasks.spawn(relay(servers.clone(), pool.clone(), outlet, wake.clone()));
+        tasks.spawn(relay(servers.clone(), service, bare, pool.clone(), outlet, wake.clone()));
         let serving = serve(servers.queue_of(service), service, pool, channel, wake, ended.clone());
         tasks.spawn(async move {
             let _connections = [consuming, publishing];
@@ -86,11 +90,10 @@ async fn serve(
 
 /// One message, one transaction. The order that has ended, if one has.
 async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<Option<Uuid>> {
-    let message_id: Uuid = delivery.properties.message_id().as_ref().context("no message id")?.as_str().parse()?;
-    let kind = delivery.properties.kind().as_ref().context("no type")?.as_str();
+    let (came, kind) = amqp::came(delivery)?;
     let mut tx = pool.begin().await?;
     let claimed = sqlx::query("INSERT INTO inbox (message_id) VALUES ($1) ON CONFLICT DO NOTHING")
-        .bind(message_id)
+        .bind(came.id)
         .execute(&mut *tx)
         .await?;
     if claimed.rows_affected() == 0 {
@@ -99,7 +102,7 @@ async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<
     let mut end = None;
     let send = match service {
         Service::Ordering => {
-            let step = step(kind, &delivery.data)?;
+            let step = step(kind, &delivery.data, came)?;
             let row = sqlx::query("SELECT state, data::text FROM saga WHERE id = $1 AND saga = 'order' FOR UPDATE")
                 .bind(step.order_id)
                 .fetch_optional(&mut *tx)
@@ -130,7 +133,7 @@ async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<
                 .execute(&mut *tx)
                 .await?;
             let done = PaymentCompleted { order_id, payment_id, order };
-            Some(Outgoing::new(PaymentCompleted::TYPE, Service::Ordering, &done))
+            Some(Outgoing::new(PaymentCompleted::TYPE, Service::Ordering, order_id, came, &done))
         }
         Service::Warehouse => {
             let crate::work::CreateShippingLabel { order_id, order } = serde_json::from_slice(&delivery.data)?;
@@ -142,14 +145,17 @@ async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<
                 .execute(&mut *tx)
                 .await?;
             let done = ShippingLabelCreated { order_id, label_id, order };
-            Some(Outgoing::new(ShippingLabelCreated::TYPE, Service::Ordering, &done))
+            Some(Outgoing::new(ShippingLabelCreated::TYPE, Service::Ordering, order_id, came, &done))
         }
     };
-    if let Some(Outgoing { id, kind, to, body }) = send {
-        sqlx::query("INSERT INTO outbox (id, type, destination, body) VALUES ($1, $2, $3, $4)")
+    if let Some(Outgoing { id, kind, to, order_id, came, body }) = send {
+        sqlx::query("INSERT INTO outbox (id, type, destination, order_id, conversation, causation, body) VALUES ($1, $2, $3, $4, $5, $6, $7)")
             .bind(id)
             .bind(kind)
             .bind(to.name())
+            .bind(order_id)
+            .bind(came.conversation)
+            .bind(came.id)
             .bind(body)
             .execute(&mut *tx)
             .await?;
@@ -159,11 +165,18 @@ async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<
 }
 
 /// Publishes what is in the outbox, waits for the confirms, deletes it.
-async fn relay(servers: Servers, pool: PgPool, channel: Channel, wake: Arc<Notify>) -> Result<()> {
+async fn relay(
+    servers: Servers,
+    service: Service,
+    bare: bool,
+    pool: PgPool,
+    channel: Channel,
+    wake: Arc<Notify>,
+) -> Result<()> {
     loop {
         let mut tx = pool.begin().await?;
         let rows =
-            sqlx::query("SELECT id, type, destination, body FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
+            sqlx::query("SELECT id, type, destination, order_id, conversation, causation, body FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
                 .bind(RELAY_ROWS)
                 .fetch_all(&mut *tx)
                 .await?;
@@ -175,13 +188,11 @@ async fn relay(servers: Servers, pool: PgPool, channel: Channel, wake: Arc<Notif
         let mut confirms = Vec::with_capacity(rows.len());
         let mut ids = Vec::with_capacity(rows.len());
         for row in &rows {
-            let row = Outgoing::stored(row.get(0), row.get(1), row.get(2), row.get(3))?;
-            let id = row.id.to_string();
-            let properties = BasicProperties::default()
-                .with_message_id(id.as_str().into())
-                .with_type(row.kind.into())
-                .with_delivery_mode(2);
-            let (queue, options) = (servers.queue_of(row.to), BasicPublishOptions::default());
+            let (kind, to) = Outgoing::stored(row.get(1), row.get(2))?;
+            let came = Came { conversation: row.get(4), id: row.get(5) };
+            let row = Outgoing { id: row.get(0), kind, to, order_id: row.get(3), came, body: row.get(6) };
+            let (queue, options) = (servers.queue_of(to), BasicPublishOptions::default());
+            let properties = amqp::properties(&row, Some(service), bare);
             confirms
                 .push(channel.basic_publish("".into(), queue.as_str().into(), options, &row.body, properties).await?);
             ids.push(row.id);

@@ -119,7 +119,8 @@ impl Service {
 pub(crate) const BY_HAND: &str = "
 CREATE TABLE saga (id uuid NOT NULL, saga text NOT NULL, state text NOT NULL, data jsonb NOT NULL, PRIMARY KEY (id, saga));
 CREATE TABLE inbox (message_id uuid PRIMARY KEY, handled_at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, destination text NOT NULL, body bytea NOT NULL);";
+CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, destination text NOT NULL, order_id uuid NOT NULL, conversation uuid NOT NULL,
+    causation uuid NOT NULL, body bytea NOT NULL);";
 
 /// The saga by hand, for the contestants that have no framework: what follows a message.
 pub(crate) struct Step {
@@ -137,41 +138,50 @@ pub(crate) struct Outgoing {
     pub(crate) id: Uuid,
     pub(crate) kind: &'static str,
     pub(crate) to: Service,
+    pub(crate) order_id: Uuid,
+    pub(crate) came: Came,
     pub(crate) body: Vec<u8>,
 }
 
+/// The message that is being handled, as those that it causes name it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came {
+    pub(crate) id: Uuid,
+    pub(crate) conversation: Uuid,
+}
+
 impl Outgoing {
-    pub(crate) fn new(kind: &'static str, to: Service, message: &impl Serialize) -> Self {
-        Self { id: Uuid::now_v7(), kind, to, body: serde_json::to_vec(message).unwrap_or_default() }
+    pub(crate) fn new(kind: &'static str, to: Service, order_id: Uuid, came: Came, message: &impl Serialize) -> Self {
+        Self { id: Uuid::now_v7(), kind, to, order_id, came, body: serde_json::to_vec(message).unwrap_or_default() }
     }
 
-    /// The static name of a stored type.
-    pub(crate) fn stored(id: Uuid, kind: &str, to: &str, body: Vec<u8>) -> anyhow::Result<Self> {
+    /// Which type and which service a stored row names.
+    pub(crate) fn stored(kind: &str, to: &str) -> anyhow::Result<(&'static str, Service)> {
         use saga_core::Message;
         let kinds = [MakePayment::TYPE, PaymentCompleted::TYPE, CreateShippingLabel::TYPE, ShippingLabelCreated::TYPE];
         let kind = kinds.into_iter().find(|known| *known == kind);
         let to = Service::ALL.into_iter().find(|service| service.name() == to);
-        let (kind, to) = kind.zip(to).ok_or_else(|| anyhow::anyhow!("an unknown row in the outbox"))?;
-        Ok(Self { id, kind, to, body })
+        kind.zip(to).ok_or_else(|| anyhow::anyhow!("an unknown row in the outbox"))
     }
 }
 
 /// The order process by hand.
-pub(crate) fn step(kind: &str, body: &[u8]) -> anyhow::Result<Step> {
+pub(crate) fn step(kind: &str, body: &[u8], came: Came) -> anyhow::Result<Step> {
     use saga_core::Message;
     let text = |order: &Order| serde_json::to_string(order);
     Ok(match kind {
         OrderPlaced::TYPE => {
             let OrderPlaced { order_id, order } = serde_json::from_slice(body)?;
             let data = text(&order)?;
-            let send = Outgoing::new(MakePayment::TYPE, Service::Payment, &MakePayment { order_id, order });
+            let send =
+                Outgoing::new(MakePayment::TYPE, Service::Payment, order_id, came, &MakePayment { order_id, order });
             Step { order_id, from: None, to: "AwaitingPayment", data, send: Some(send) }
         }
         PaymentCompleted::TYPE => {
             let PaymentCompleted { order_id, order, .. } = serde_json::from_slice(body)?;
             let data = text(&order)?;
             let send = CreateShippingLabel { order_id, order };
-            let send = Outgoing::new(CreateShippingLabel::TYPE, Service::Warehouse, &send);
+            let send = Outgoing::new(CreateShippingLabel::TYPE, Service::Warehouse, order_id, came, &send);
             Step { order_id, from: Some("AwaitingPayment"), to: "AwaitingShipment", data, send: Some(send) }
         }
         ShippingLabelCreated::TYPE => {

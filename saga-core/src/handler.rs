@@ -36,7 +36,7 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
 /// When it fails, nothing of it has happened, and its messages are run one by one, as batches of one: only then does a failure
 /// count as an attempt, and the policy of retries decides for that message alone.
 ///
-/// ```ignore
+/// ```text
 /// #[async_trait]
 /// impl HandleBatch<MakePayment, Postgres> for Payments {
 ///     async fn handle(&self, batch: Vec<MakePayment>, cx: &mut BatchContext<'_, Postgres>) -> Result<Vec<PaymentOutcome>, HandlerError> {

@@ -221,12 +221,8 @@ impl Store for Postgres {
 
     async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         let mut connection = self.own.acquire().await?;
-        let forgotten = async {
-            PgTransactionManager::begin(&mut connection, Some(format!("BEGIN; {BY_INDEX}").into())).await?;
-            relay::forget(&mut connection, !self.pooled, sent).await?;
-            PgTransactionManager::commit(&mut connection).await
-        };
-        answer(forgotten).await.map_err(|error| connection.lost(error))?;
+        let forgotten = answer(relay::forget(&mut connection, sent)).await;
+        forgotten.map_err(|error| connection.lost(error))?;
         connection.give_back();
         Ok(())
     }

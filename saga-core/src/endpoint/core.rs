@@ -54,7 +54,7 @@ impl Default for Settings {
             prefetch: 1000,
             window: 4096,
             lease: Duration::from_secs(30),
-            poll: Duration::from_secs(1),
+            poll: Duration::from_secs(2),
             confirm: Duration::from_secs(10),
             connect: Duration::from_secs(30),
             handler_time: Duration::from_secs(300),

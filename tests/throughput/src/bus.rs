@@ -9,15 +9,16 @@ use crate::{
 };
 use anyhow::Result;
 use async_trait::async_trait;
-use outbox::Postgres;
+use outbox::{Postgres, Sqlite};
 use saga_core::{
     BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, Moment, On, Project, Saga, Sends,
     Starts, Store, send,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
+use std::path::Path;
 use tokio::sync::mpsc;
-use transports::RabbitMq;
+use transports::{InProcess, RabbitMq};
 use uuid::Uuid;
 
 #[derive(Saga)]
@@ -195,24 +196,101 @@ pub(crate) async fn start(
 ) -> Result<Vec<Endpoint<Postgres>>> {
     let mut endpoints = Vec::new();
     for service in Service::ALL {
-        let store = Postgres::new(&servers.url_of(service))?;
-        if let Some(table) = service.own_table() {
-            let mut connection: sqlx::pool::PoolConnection<_> = store.pool().acquire().await?;
-            let connection: &mut PgConnection = &mut connection;
-            connection.execute(table).await?;
-        }
-        let broker = RabbitMq::new(&servers.broker)?.with_prefix(&servers.prefix);
-        let endpoint = Endpoint::named(service.name()).transport(broker).store(store);
-        let endpoint = match (service, handlers) {
-            (Service::Ordering, _) => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
-            (Service::Payment, Handlers::Single) => endpoint.handle::<MakePayment>(Desk),
-            (Service::Payment, Handlers::Batch) => endpoint.handle_batch::<MakePayment>(Desk),
-            (Service::Warehouse, Handlers::Single) => endpoint.handle::<CreateShippingLabel>(Desk),
-            (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
-        };
-        // they wait for nobody but the database
-        let endpoint = endpoint.settings(|settings| settings.handler_lanes = 1);
-        endpoints.push(endpoint.start().await?);
+        endpoints.push(start_one(servers, service, ended.clone(), handlers).await?);
     }
     Ok(endpoints)
+}
+
+/// One of them.
+pub(crate) async fn start_one(
+    servers: &Servers,
+    service: Service,
+    ended: mpsc::UnboundedSender<Uuid>,
+    handlers: Handlers,
+) -> Result<Endpoint<Postgres>> {
+    let store = Postgres::new(&servers.url_of(service))?;
+    if let Some(table) = service.own_table() {
+        let mut connection = store.pool().acquire().await?;
+        (&mut *connection).execute(table).await?;
+    }
+    let broker = RabbitMq::new(&servers.broker)?.with_prefix(&servers.prefix);
+    let endpoint = Endpoint::named(service.name()).transport(broker).store(store);
+    let endpoint = match (service, handlers) {
+        (Service::Ordering, _) => endpoint.saga::<Fulfilment>().project(Ends(ended)),
+        (Service::Payment, Handlers::Single) => endpoint.handle::<MakePayment>(Desk),
+        (Service::Payment, Handlers::Batch) => endpoint.handle_batch::<MakePayment>(Desk),
+        (Service::Warehouse, Handlers::Single) => endpoint.handle::<CreateShippingLabel>(Desk),
+        (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
+    };
+    // they wait for nobody but the database
+    Ok(endpoint.settings(|settings| settings.handler_lanes = 1).start().await?)
+}
+
+/// The three endpoints in one process, each on its own SQLite file; and a client's.
+pub(crate) async fn start_embedded(
+    folder: &Path,
+    ended: mpsc::UnboundedSender<Uuid>,
+) -> Result<(Vec<Endpoint<Sqlite>>, Endpoint<Sqlite>)> {
+    let bus = InProcess::of(&["ordering", "payment", "warehouse"]);
+    let mut endpoints = Vec::new();
+    for service in Service::ALL {
+        let store = Sqlite::open(folder.join(format!("{}.db", service.name()))).await?;
+        if let Some(table) = service.own_table() {
+            store.pool().execute(table).await?;
+        }
+        let endpoint = Endpoint::named(service.name()).transport(bus.clone()).store(store);
+        let endpoint = match service {
+            Service::Ordering => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
+            Service::Payment => endpoint.handle_batch::<MakePayment>(Desk),
+            Service::Warehouse => endpoint.handle_batch::<CreateShippingLabel>(Desk),
+        };
+        endpoints.push(endpoint.settings(|settings| settings.handler_lanes = 1).start().await?);
+    }
+    let store = Sqlite::open(folder.join("client.db")).await?;
+    let client = Endpoint::named("client").transport(bus).store(store).start().await?;
+    Ok((endpoints, client))
+}
+
+#[async_trait]
+impl HandleBatch<MakePayment, Sqlite> for Desk {
+    async fn handle(
+        &self,
+        batch: Vec<MakePayment>,
+        cx: &mut BatchContext<'_, Sqlite>,
+    ) -> Result<Vec<PaymentOutcome>, HandlerError> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for MakePayment { order_id, order } in batch {
+            let payment_id = Uuid::now_v7();
+            sqlx::query("INSERT INTO charge (order_id, payment_id, amount_cents) VALUES ($1, $2, $3)")
+                .bind(order_id)
+                .bind(payment_id)
+                .bind(order.amount_cents)
+                .execute(cx.tx().await?)
+                .await?;
+            outcomes.push(PaymentCompleted { order_id, payment_id, order }.into());
+        }
+        Ok(outcomes)
+    }
+}
+
+#[async_trait]
+impl HandleBatch<CreateShippingLabel, Sqlite> for Desk {
+    async fn handle(
+        &self,
+        batch: Vec<CreateShippingLabel>,
+        cx: &mut BatchContext<'_, Sqlite>,
+    ) -> Result<Vec<ShippingOutcome>, HandlerError> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for CreateShippingLabel { order_id, order } in batch {
+            let label_id = Uuid::now_v7();
+            sqlx::query("INSERT INTO label (order_id, label_id, address) VALUES ($1, $2, $3)")
+                .bind(order_id)
+                .bind(label_id)
+                .bind(&order.address)
+                .execute(cx.tx().await?)
+                .await?;
+            outcomes.push(ShippingLabelCreated { order_id, label_id, order }.into());
+        }
+        Ok(outcomes)
+    }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Cpu {
     pub(crate) broker: Duration,
     pub(crate) own: Duration,
     /// Everything on the machine, those included.
-    all: Duration,
+    pub(crate) all: Duration,
 }
 
 impl Cpu {

@@ -4,9 +4,13 @@ mod amqp;
 mod bus;
 mod compare;
 mod cpu;
+mod drain;
+mod embedded;
+mod idle;
 mod limit;
 mod load;
 mod naive;
+mod parked;
 mod rig;
 mod work;
 
@@ -32,6 +36,17 @@ struct Cli {
 enum What {
     /// One transaction per message, the limit by hand, and Sagabus, in rotation
     Compare(compare::Compare),
+    /// What a service costs that has nothing to do, and how soon a new process handles its first message
+    Idle(idle::Idle),
+    /// The speed beside a million open sagas with timers, and without
+    Parked(parked::Parked),
+    /// How fast a full outbox empties, beside a publisher by hand
+    Drain(drain::Drain),
+    /// In one process on SQLite files, beside a loop by hand
+    Embedded(embedded::Embedded),
+    /// The process that `idle` watches
+    #[command(hide = true)]
+    Service,
 }
 
 #[tokio::main]
@@ -47,6 +62,11 @@ async fn main() -> Result<std::process::ExitCode> {
     let ok = match cli.command {
         None => cli.compare.run(&cli.servers, cli.json).await?,
         Some(What::Compare(compare)) => compare.run(&cli.servers, cli.json).await?,
+        Some(What::Idle(idle)) => idle.run(&cli.servers, cli.json).await?,
+        Some(What::Parked(parked)) => parked.run(&cli.servers, cli.json).await?,
+        Some(What::Drain(drain)) => drain.run(&cli.servers, cli.json).await?,
+        Some(What::Embedded(embedded)) => embedded.run(cli.json).await?,
+        Some(What::Service) => idle::service(&cli.servers).await?,
     };
     Ok(if ok { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
 }

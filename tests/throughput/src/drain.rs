@@ -1,0 +1,197 @@
+//! `drain`: how fast an outbox empties that filled up while the broker was away, beside a publisher written by hand.
+
+use crate::{
+    amqp::{self, Publish},
+    bus::{self, Handlers},
+    compare::round,
+    rig::Servers,
+    work::{Came, MakePayment, Order, OrderPlaced, Outgoing, Service},
+};
+use anyhow::{Result, bail};
+use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
+use saga_core::Message;
+use serde::Serialize;
+use sqlx::{Connection as _, Executor, Row};
+use std::time::Duration;
+use tokio::{sync::mpsc, time::Instant};
+use uuid::Uuid;
+
+/// Rows in one transaction of the publisher by hand.
+const ROWS: i64 = 1000;
+/// Without any message reaching the queue for so long, the run has failed.
+const STALLED: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drain {
+    /// Rows in the outbox
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    rows: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    rows: u32,
+    by_hand_rows_per_s: f64,
+    sagabus_rows_per_s: f64,
+    ratio: f64,
+}
+
+impl Drain {
+    pub(crate) async fn run(self, servers: &Servers, json: bool) -> Result<bool> {
+        let by_hand = round(self.by_hand(servers).await?);
+        if !json {
+            println!("by hand  {by_hand:8.0} rows/s");
+        }
+        let sagabus = round(self.sagabus(servers).await?);
+        if !json {
+            println!("sagabus  {sagabus:8.0} rows/s");
+        }
+        let report = Report {
+            rows: self.rows,
+            by_hand_rows_per_s: by_hand,
+            sagabus_rows_per_s: sagabus,
+            ratio: round(sagabus / by_hand),
+        };
+        if json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            println!("sagabus drains {} rows at {} x the publisher by hand", report.rows, report.ratio);
+        }
+        Ok(true)
+    }
+
+    /// A queue that takes the rows, and the databases with the tables of Sagabus and a full outbox.
+    async fn fill(&self, servers: &Servers) -> Result<(lapin::Connection, Channel)> {
+        let connection = amqp::connect(&servers.broker).await?;
+        servers.reset(&connection, true).await?;
+        let (ended, _ends) = mpsc::unbounded_channel();
+        for endpoint in bus::start(servers, ended, Handlers::Batch).await? {
+            endpoint.stop().await?;
+        }
+        let OrderPlaced { order, .. } = OrderPlaced::new();
+        let Order { customer, address, amount_cents, note } = order;
+        let mut database = servers.connection_to(Service::Ordering).await?;
+        sqlx::query(
+            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, conversation_id, causation_id,
+                headers, body, sent_at, created_at, due_at)
+             SELECT u, 'ordering', u, 'command', 'payment.MakePayment', 'payment', 'order', u, 1, u, u, '{}',
+                convert_to(json_build_object('order_id', u, 'order', json_build_object('customer', $2::text, 'address', $3::text, 'amount_cents', $4::bigint, 'note', $5::text))::text, 'UTF8'),
+                now(), now(), now()
+             FROM (SELECT gen_random_uuid() u FROM generate_series(1, $1)) ids",
+        )
+        .bind(self.rows as i32)
+        .bind(customer)
+        .bind(address)
+        .bind(amount_cents)
+        .bind(note)
+        .execute(&mut database)
+        .await?;
+        database.execute("VACUUM ANALYZE sagabus.outbox").await?;
+        database.execute("CHECKPOINT").await?;
+        database.close().await?;
+        let channel = connection.create_channel().await?;
+        Ok((connection, channel))
+    }
+
+    /// Waits until all rows are in payment's queue. Rows a second, from `began`.
+    async fn arrived(&self, servers: &Servers, channel: &Channel, began: Instant) -> Result<f64> {
+        let mut last = (0, Instant::now());
+        loop {
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let queue = servers.queue_of(Service::Payment);
+            let queue = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await?;
+            let there = queue.message_count();
+            if there >= self.rows {
+                return Ok(f64::from(self.rows) / began.elapsed().as_secs_f64());
+            }
+            if there > last.0 {
+                last = (there, Instant::now());
+            }
+            if last.1.elapsed() > STALLED {
+                bail!("{there} of {} rows arrived, and no more", self.rows);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The outbox must be empty soon after.
+    async fn empty(&self, servers: &Servers) -> Result<()> {
+        let mut database = servers.connection_to(Service::Ordering).await?;
+        let until = Instant::now() + STALLED;
+        loop {
+            let left: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.outbox").fetch_one(&mut database).await?;
+            if left == 0 {
+                break;
+            }
+            if Instant::now() > until {
+                bail!("{left} rows are left in the outbox");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        database.close().await?;
+        Ok(())
+    }
+
+    async fn sagabus(&self, servers: &Servers) -> Result<f64> {
+        let (connection, channel) = self.fill(servers).await?;
+        let (ended, _ends) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        let endpoint = bus::start_one(servers, Service::Ordering, ended, Handlers::Batch).await?;
+        let rate = self.arrived(servers, &channel, began).await?;
+        self.empty(servers).await?;
+        endpoint.stop().await?;
+        servers.reset(&connection, false).await?;
+        Ok(rate)
+    }
+
+    /// Claims rows, publishes them, waits for their confirms, deletes them; all in one transaction.
+    async fn by_hand(&self, servers: &Servers) -> Result<f64> {
+        let (connection, channel) = self.fill(servers).await?;
+        let publishing = amqp::connect(&servers.broker).await?;
+        let (confirms, mut confirmed) = mpsc::unbounded_channel();
+        let outlet = amqp::publisher(&publishing, confirms, false).await?;
+        let mut answers = Vec::new();
+        let mut database = servers.connection_to(Service::Ordering).await?;
+        let queue = servers.queue_of(Service::Payment);
+        let began = Instant::now();
+        loop {
+            let mut tx = database.begin().await?;
+            let rows = sqlx::query(
+                "SELECT id, body, conversation_id, causation_id, saga_id FROM sagabus.outbox WHERE endpoint = 'ordering' AND due_at <= now()
+                 ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+            )
+            .bind(ROWS)
+            .fetch_all(&mut *tx)
+            .await?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut ids: Vec<Uuid> = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let came = Came { conversation: row.get::<&str, _>(2).parse()?, id: row.get::<&str, _>(3).parse()? };
+                let message = Outgoing {
+                    id: row.get(0),
+                    kind: MakePayment::TYPE,
+                    to: Service::Payment,
+                    order_id: row.get::<&str, _>(4).parse()?,
+                    came,
+                    body: row.get(1),
+                };
+                ids.push(message.id);
+                outlet.send(Publish::to_queue(&queue, Service::Ordering, message))?;
+            }
+            let mut left = ids.len();
+            while left > 0 {
+                left -= confirmed.recv_many(&mut answers, left).await;
+            }
+            answers.clear();
+            sqlx::query("DELETE FROM sagabus.outbox WHERE id = ANY($1)").bind(&ids).execute(&mut *tx).await?;
+            tx.commit().await?;
+        }
+        let rate = self.arrived(servers, &channel, began).await?;
+        self.empty(servers).await?;
+        database.close().await?;
+        servers.reset(&connection, false).await?;
+        Ok(rate)
+    }
+}

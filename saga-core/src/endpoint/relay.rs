@@ -35,23 +35,25 @@ pub(crate) async fn run<Db: Store>(core: Arc<Core<Db>>, link: watch::Receiver<Li
             return;
         }
         let (room, overflows) = dispatcher.room_for_relay();
-        let up = *link.borrow() == LinkState::Up;
-        let rows_max = if up { room.min(CLAIM_ROWS_MAX) } else { 0 };
-        if up && room == 0 {
+        if *link.borrow() != LinkState::Up {
+            // what is claimed could not be sent; somebody else's broker may be there
+            tokio::time::sleep(poll.min(PAUSE_MAX)).await;
+            continue;
+        }
+        if room == 0 {
             tokio::time::sleep(FULL_WINDOW_PAUSE).await;
             continue;
         }
+        let rows_max = room.min(CLAIM_ROWS_MAX);
         dispatcher.forget_due();
         next_poll = Instant::now() + poll;
         match look(&core, rows_max).await {
             Ok(rows) => {
                 tries = 0;
-                if rows == rows_max && up {
+                if rows == rows_max {
                     next_poll = Instant::now();
-                } else if up {
-                    dispatcher.caught_up(overflows);
                 } else {
-                    tokio::time::sleep(poll.min(PAUSE_MAX)).await;
+                    dispatcher.caught_up(overflows);
                 }
             }
             Err(error) => {

@@ -40,9 +40,9 @@ impl Acks {
         due
     }
 
-    /// Whether settled tags wait behind an open one.
-    pub(super) fn some_wait(&self) -> bool {
-        self.above.values().any(|told| !told)
+    /// How many settled tags the broker was not told of, or was told of one by one behind an open one.
+    pub(super) fn waiting(&self) -> usize {
+        self.above.len()
     }
 
     /// The settled tags behind an open one, to be told one by one.
@@ -67,7 +67,7 @@ mod tests {
         acks.handled(2);
         acks.handled(3);
         assert_eq!(acks.up_to(), None, "1 is open");
-        assert!(acks.some_wait());
+        assert_eq!(acks.waiting(), 2);
         assert_eq!(acks.take_waiting(), [2, 3]);
         assert_eq!(acks.take_waiting(), [] as [u64; 0]);
         acks.handled(1);

@@ -15,9 +15,10 @@ use saga_core::{Ack, Delivery, Topology};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Settled deliveries behind an open one are acknowledged one by one after this time; before, the open one usually comes
-/// through and one frame does for all.
-const STRAGGLERS: Duration = Duration::from_millis(10);
+/// How long a settled delivery waits for others: nobody waits for an acknowledgement, and each frame is a command to the queue's log.
+/// Should the connection break meanwhile, they come again and are found to be duplicates. Those behind an open delivery are then told
+/// one by one.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -39,7 +40,7 @@ pub(super) async fn run(
         let why = match consume(&connection, &topology, prefetch).await {
             Ok((channel, consumer)) => {
                 health.up();
-                let why = channel_life(&channel, consumer, &deliveries).await;
+                let why = channel_life(&channel, consumer, &deliveries, prefetch).await;
                 if why.is_none() {
                     let _ = tokio::time::timeout(ANSWER, connection.close(200, "bye".into())).await;
                     return;
@@ -85,13 +86,14 @@ async fn channel_life(
     channel: &Channel,
     mut consumer: Consumer,
     deliveries: &mpsc::UnboundedSender<Delivery>,
+    prefetch: u16,
 ) -> Option<String> {
     // not bounded by itself: there are at most as many as unacknowledged deliveries. The channel belongs to this life: what
     // was delivered on an earlier one can never be acknowledged on this one
     let (settle, mut settled) = mpsc::unbounded_channel::<Settle>();
     let mut settle = Some(settle);
     let mut acks = Acks::default();
-    let mut stragglers_at: Option<Instant> = None;
+    let mut tell_at: Option<Instant> = None;
     let mut batch = Vec::new();
     loop {
         tokio::select! {
@@ -115,7 +117,7 @@ async fn channel_life(
             }
             n = settled.recv_many(&mut batch, 1024) => {
                 if n == 0 {
-                    return None;
+                    return tell(channel, &mut acks).await.err();
                 }
                 for (tag, ack) in batch.drain(..) {
                     if ack {
@@ -128,20 +130,31 @@ async fn channel_life(
                         }
                     }
                 }
-                if let Some(tag) = acks.up_to()
-                    && let Err(error) = channel.basic_ack(tag, BasicAckOptions { multiple: true }).await {
-                    return Some(error.to_string());
-                }
-                stragglers_at = acks.some_wait().then(|| stragglers_at.unwrap_or_else(|| Instant::now() + STRAGGLERS));
-            }
-            () = tokio::time::sleep_until(stragglers_at.unwrap_or_else(Instant::now)), if stragglers_at.is_some() => {
-                stragglers_at = None;
-                for tag in acks.take_waiting() {
-                    if let Err(error) = channel.basic_ack(tag, BasicAckOptions::default()).await {
-                        return Some(error.to_string());
+                // well before the prefetch is used up, which would stop the deliveries
+                if acks.waiting() >= usize::from(prefetch / 4) {
+                    if let Err(error) = tell(channel, &mut acks).await {
+                        return Some(error);
                     }
+                    tell_at = None;
+                } else if tell_at.is_none() {
+                    tell_at = Some(Instant::now() + GATHER);
+                }
+            }
+            () = tokio::time::sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
+                tell_at = None;
+                if let Err(error) = tell(channel, &mut acks).await {
+                    return Some(error);
                 }
             }
         }
     }
+}
+
+/// Acknowledges what is settled: one frame for all up to the first open delivery, one for each behind it.
+async fn tell(channel: &Channel, acks: &mut Acks) -> Result<(), String> {
+    let up_to = acks.up_to().map(|tag| (tag, true)).into_iter();
+    for (tag, multiple) in up_to.chain(acks.take_waiting().into_iter().map(|tag| (tag, false))) {
+        channel.basic_ack(tag, BasicAckOptions { multiple }).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use saga_core::{
-    After, Command, Context, Event, Handle, HandlerError, Message, Moment, On, Outcome, Publishes, Saga, Sends, Starts,
-    Store, after, publish, seconds, send,
+    After, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Moment, On, Outcome,
+    Publishes, Saga, Sends, Starts, Store, after, publish, seconds, send,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{
@@ -222,6 +222,23 @@ impl<Db: Effects> Handle<Work, Db> for Worker {
         }
         self.handled.lock().expect("nobody panics with this lock").push(work.id);
         Ok(Worked { id: work.id }.into())
+    }
+}
+
+#[async_trait]
+impl<Db: Effects> HandleBatch<Work, Db> for Worker {
+    async fn handle(&self, batch: Vec<Work>, cx: &mut BatchContext<'_, Db>) -> Result<Vec<WorkOutcome>, HandlerError> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        for (n, work) in batch.iter().enumerate() {
+            Db::effect(cx.tx().await?, work.id).await?;
+            cx.of(n).publish(Arrived { id: work.id });
+            if work.note == "fail" {
+                return Err(HandlerError::transient("failed by order"));
+            }
+        }
+        let forgotten = batch.iter().any(|work| work.note == "forget the outcome");
+        let outcomes = batch.into_iter().map(|work| Worked { id: work.id }.into());
+        Ok(outcomes.skip(usize::from(forgotten)).collect())
     }
 }
 

@@ -277,6 +277,48 @@ async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Tr
     house.stop().await;
 }
 
+/// R-020 of a handler that takes all that came together: a batch that fails is run one by one, and what each message causes names it.
+async fn r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    [journeys, worker, listener]: [Db; 3],
+) {
+    worker.create_effects().await;
+    let (work, heard) = (Worker::default(), Listener::default());
+    let named = |name: &str, store: Db| Endpoint::named(name).transport(transport.clone()).store(store);
+    let journeys = named("journeys", journeys).saga::<Journey>().start().await.unwrap();
+    let listener = named("listener", listener).subscribe::<Arrived>(heard.clone()).start().await.unwrap();
+    let worker = named("worker", worker)
+        .handle_batch::<Work>(work.clone())
+        .retries(Retries::none())
+        .settings(|settings| settings.handler_lanes = 1)
+        .start()
+        .await
+        .unwrap();
+    let send = async |ids: std::ops::RangeInclusive<u64>, spoilt: &[(u64, &str)]| {
+        let mut session = journeys.session().await.unwrap();
+        for id in ids {
+            let note = spoilt.iter().find(|(spoilt, _)| *spoilt == id).map_or("", |(_, note)| note);
+            session.send(Work { id: if note == "refused" { 666 } else { id }, note: note.into() });
+        }
+        session.commit().await.unwrap();
+    };
+    send(1..=60, &[]).await;
+    eventually("60 effects", || async { (worker.store().effects().await.len() == 60).then_some(()) }).await;
+    assert!(work.runs() < 60, "all 60 came one by one: {} runs", work.runs());
+
+    send(61..=120, &[(70, "fail"), (80, "refused"), (90, "forget the outcome")]).await;
+    let expected: Vec<i64> = (1..=120).filter(|id| ![70, 80, 90].contains(id)).collect();
+    eventually("117 effects", || async { (worker.store().effects().await == expected).then_some(()) }).await;
+    let held =
+        eventually("3 held messages", || async { worker.store().held(10).await.ok().filter(|held| held.len() == 3) })
+            .await;
+    assert!(held.iter().all(|held| held.attempts == 1), "one run each was expected to count: {held:?}");
+    eventually("117 events", || async { (heard.heard().len() == 117).then_some(()) }).await;
+    for endpoint in [journeys, worker, listener] {
+        endpoint.stop().await.unwrap();
+    }
+}
+
 /// a held message is retried, and handled once.
 async fn r_022_a_held_message_is_retried<Db: Effects + Inspect, T: Transport + Clone>(transport: T, stores: [Db; 3]) {
     let house = House::start(transport, stores, |builder| builder.retries(Retries::none())).await;
@@ -450,6 +492,7 @@ suite! {
     r_004_failed_runs_leave_nothing
     r_003_a_delayed_retry_waits_in_the_outbox
     r_020_one_poison_message_costs_only_itself
+    r_020_a_batch_that_fails_is_run_one_by_one
     r_022_a_held_message_is_retried
     o_042_a_session_sends_with_its_commit_or_not_at_all
     o_036_a_command_waits_for_its_endpoint

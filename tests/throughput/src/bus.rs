@@ -236,7 +236,7 @@ pub(crate) async fn start_embedded(
     for service in Service::ALL {
         let store = Sqlite::open(folder.join(format!("{}.db", service.name()))).await?;
         if let Some(table) = service.own_table() {
-            store.pool().execute(table).await?;
+            store.writer().execute(table).await?;
         }
         let endpoint = Endpoint::named(service.name()).transport(bus.clone()).store(store);
         let endpoint = match service {

@@ -142,3 +142,34 @@ fn wrong_usage_is_told_from_trouble() {
         assert!(!error.contains("s3cret"), "{error}");
     }
 }
+
+/// The measuring program, small: its books agree, and its figures are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_throughput_program_measures_all_it_names() {
+    let (vhost, database) = (Vhost::create().await, Database::prefix());
+    let (broker, server, prefix) = (vhost.url(), Database::server(), format!("{}_", database.name));
+    let measure = |arguments: &[&str]| {
+        let place = ["--json", "--broker", &broker, "--database", &server, "--prefix", &prefix];
+        let output = run("throughput", &[arguments, &place].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        json(&output)
+    };
+    let report = measure(&["compare", "--sagas", "200", "--in-flight", "50", "--rounds", "1"]);
+    for contestant in ["naive", "limit", "sagabus"] {
+        let median = &report["median"][contestant];
+        let figures = ["sagas_per_s", "p50_ms", "p99_ms"].map(|name| &median[name]);
+        let cpu = ["postgres", "broker", "self"].map(|name| &median["cpu_us_per_saga"][name]);
+        assert!(figures.iter().all(|figure| figure.as_f64().is_some_and(|n| n > 0.0)), "{median}");
+        assert!(cpu.iter().all(|figure| figure.is_number()), "{median}");
+    }
+    assert!(report["ratio"]["limit"].is_number() && report["ratio"]["naive"].is_number(), "{report}");
+    assert_eq!(report["rounds"].as_array().map(Vec::len), Some(3), "{report}");
+    let parked = measure(&["parked", "--parked", "1000", "--sagas", "200", "--rounds", "1"]);
+    assert!(parked["ratio"].is_number(), "{parked}");
+    let drain = measure(&["drain", "--rows", "2000"]);
+    assert!(drain["ratio"].is_number(), "{drain}");
+    let embedded = measure(&["embedded", "--sagas", "200", "--rounds", "1"]);
+    assert!(embedded["ratio"].is_number(), "{embedded}");
+    let idle = measure(&["idle", "--seconds", "1"]);
+    assert!(idle["first_message_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{idle}");
+}

@@ -36,6 +36,8 @@ pub(crate) struct Dispatcher {
     settled: Notify,
     /// Wakes who deletes.
     confirmed: Notify,
+    /// Held while rows are being deleted: `stop` waits for it.
+    deleting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -85,6 +87,7 @@ impl Dispatcher {
                 relay: Notify::new(),
                 settled: Notify::new(),
                 confirmed: Notify::new(),
+                deleting: tokio::sync::Mutex::default(),
             }),
             rows,
         )
@@ -285,6 +288,7 @@ pub(crate) async fn delete<Db: Store>(core: Arc<super::core::Core<Db>>) {
 
 /// Deletes until nothing is left to delete.
 pub(crate) async fn delete_all<Db: Store>(core: &super::core::Core<Db>) {
+    let _turn = core.dispatcher.deleting.lock().await;
     let mut tries = 0;
     loop {
         let sent = core.dispatcher.take_sent();

@@ -36,7 +36,7 @@ const CAREFUL_UNITS: u32 = 20;
 /// Runs the first of the items, as many as fit, in one transaction; returns how many. After an error nothing has happened (or
 /// the inbox knows), and the same items can be run again.
 pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<usize, StoreError> {
-    let careful = items.iter().fold(false, |careful, item| careful | takes_care(core, item));
+    let careful = items.iter().any(|item| takes_care(core, item));
     match attempt(core, items, careful).await {
         Err(Halt::Mixed) => attempt(core, items, true).await,
         done => done,
@@ -60,6 +60,7 @@ impl From<StoreError> for Halt {
     }
 }
 
+/// Whether the unit is to be parted by savepoints because of this item; counts it.
 fn takes_care<Db: Store>(core: &Core<Db>, item: &Item) -> bool {
     let Target::Handler(handler) = item.target else { return false };
     let units = &core.handlers[handler].careful_units;

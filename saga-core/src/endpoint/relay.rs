@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Rows of one claim at most: bounds the statement and the memory.
-const CLAIM_ROWS_MAX: usize = 500;
+const CLAIM_ROWS_MAX: usize = 1000;
 /// While the window is full, the relay looks this often whether there is room again.
 const FULL_WINDOW_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between two tries while the database is away.

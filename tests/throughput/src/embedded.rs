@@ -17,6 +17,7 @@ use sqlx::{Connection as _, Executor, SqliteConnection, sqlite::SqliteConnectOpt
 use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
@@ -25,6 +26,8 @@ use uuid::Uuid;
 const BATCH_MAX: usize = 200;
 /// Sagas before the clock starts.
 const WARM_UP: usize = 500;
+/// Without any order reaching its end for so long, the run has failed.
+const STALLED: Duration = Duration::from_secs(60);
 /// Orders that one session of the client places.
 const PLACED_TOGETHER: usize = 100;
 
@@ -56,11 +59,13 @@ struct Report {
 
 impl Embedded {
     pub(crate) async fn run(self, json: bool) -> Result<bool> {
-        let folder =
+        let root =
             self.data.clone().unwrap_or_else(std::env::temp_dir).join(format!("throughput-{}", std::process::id()));
         let (mut by_hand, mut sagabus) = (Vec::new(), Vec::new());
         for n in 1..=self.rounds {
             for ours in [false, true] {
+                // a folder of its own: the last one to close a file deletes its log by name
+                let folder = root.join(format!("{n}-{}", if ours { "sagabus" } else { "by-hand" }));
                 std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
                 let figures = if ours { self.sagabus(&folder).await } else { self.by_hand(&folder).await };
                 std::fs::remove_dir_all(&folder)?;
@@ -71,6 +76,7 @@ impl Embedded {
                 if ours { &mut sagabus } else { &mut by_hand }.push(figures);
             }
         }
+        let _ = std::fs::remove_dir(&root); // `--data` may hold more
         let (by_hand, sagabus) = (Figures::median(&by_hand), Figures::median(&sagabus));
         let ratio = round(sagabus.sagas_per_s / by_hand.sagas_per_s);
         let Self { sagas, in_flight, rounds, .. } = self;
@@ -109,7 +115,8 @@ impl Embedded {
                     session.commit().await?;
                     placed += room;
                 }
-                if ends.recv_many(&mut came, 1000).await == 0 {
+                let received = tokio::time::timeout(STALLED, ends.recv_many(&mut came, 1000)).await;
+                if received.with_context(|| format!("no order ended for {STALLED:?}"))? == 0 {
                     bail!("the services are gone");
                 }
                 latencies.extend(came.drain(..).filter_map(|id| under_way.remove(&id)).map(|start| start.elapsed()));
@@ -195,7 +202,7 @@ impl Embedded {
     }
 }
 
-fn own() -> std::time::Duration {
+fn own() -> Duration {
     crate::cpu::of_process(std::process::id())
 }
 

@@ -17,7 +17,14 @@ use tokio::{
 pub struct Proxy {
     /// Where it listens.
     pub port: u16,
-    round_trips: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    round_trips: AtomicU64,
+    /// Those that delete confirmed rows of the outbox: how many there are is a matter of time, not of units of work.
+    deletions: AtomicU64,
 }
 
 impl Proxy {
@@ -28,8 +35,8 @@ impl Proxy {
     pub async fn to(server: String) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
-        let round_trips = Arc::new(AtomicU64::new(0));
-        let count = round_trips.clone();
+        let counts = Arc::new(Counts::default());
+        let count = counts.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(upstream) = TcpStream::connect(&server).await else { continue };
@@ -42,16 +49,21 @@ impl Proxy {
                 tokio::spawn(pass(from_server, to_client, turn, None));
             }
         });
-        Self { port, round_trips }
+        Self { port, counts }
     }
 
     /// Round trips so far.
     pub fn round_trips(&self) -> u64 {
-        self.round_trips.load(Ordering::SeqCst)
+        self.counts.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// Of them, those that delete confirmed rows of the outbox.
+    pub fn deletions(&self) -> u64 {
+        self.counts.deletions.load(Ordering::SeqCst)
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, turn: Arc<AtomicU64>, count: Option<Arc<AtomicU64>>) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, turn: Arc<AtomicU64>, count: Option<Arc<Counts>>) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(n) = from.read(&mut bytes).await {
         if n == 0 {
@@ -59,7 +71,12 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, turn: Arc<AtomicU
         }
         match &count {
             Some(count) => {
-                count.fetch_add(turn.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+                let begun = turn.swap(0, Ordering::SeqCst);
+                count.round_trips.fetch_add(begun, Ordering::SeqCst);
+                // a simple query: its kind, its length, its text
+                if bytes[..n].get(5..).is_some_and(|text| text.starts_with(b"DELETE FROM sagabus.outbox")) {
+                    count.deletions.fetch_add(begun, Ordering::SeqCst);
+                }
             }
             None => turn.store(1, Ordering::SeqCst),
         }

@@ -2,19 +2,20 @@
 
 use saga_core::{Found, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, Keys, StoredEnvelope};
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// Three tables in one answer: `part` says which, `t` are texts and `n` numbers. Each key is looked up by itself (`LATERAL`, fenced by
-/// `OFFSET 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest` hashes all of it.
-/// The arrays' lengths are hidden from the planner as in `write`.
+/// Inbox rows, and the database's clock. Each key is looked up by itself (`LATERAL`, fenced by `OFFSET 0`): with `= ANY`, a plan that was
+/// prepared while the table was young reads all of it, and a join with `unnest` hashes all of it. The arrays' lengths are hidden from
+/// the planner as in `write`. `KEY` becomes the id in a unit, where no scan is considered, and `sagabus.key(id)` elsewhere.
 const READ: &str = "
 SELECT 0 AS part, NULL::text AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4, NULL::text AS t5, NULL::text AS t6,
        NULL::text AS t7, NULL::text AS t8, NULL::text AS t9, NULL::text AS t10,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bytea AS body
 UNION ALL
 SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, NULL, NULL, NULL, NULL, i.body_hash, i.attempts, NULL, NULL, NULL
-FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = sagabus.key(k.id) AND endpoint = $2 OFFSET 0) i";
+FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = {KEY} AND endpoint = $2 OFFSET 0) i";
 
+/// Instances and what is held for them: in the same answer, whose `part` says which table it is, `t` are texts and `n` numbers.
 const READ_INSTANCES: &str = "
 UNION ALL
 SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, NULL, NULL, NULL, NULL, s.seq, s.entered, s.version,
@@ -26,28 +27,19 @@ UNION ALL
  FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga), LATERAL (SELECT * FROM sagabus.held WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 OFFSET 0) h
  ORDER BY h.arrival LIMIT $5)";
 
+/// Handlers ask outside a unit, and about no instances.
+static ALONE: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "sagabus.key(k.id)"));
+static IN_UNIT: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "k.id") + READ_INSTANCES);
+
 pub(super) async fn read(connection: &mut PgConnection, persistent: bool, keys: &Keys) -> Result<Found, sqlx::Error> {
-    static READ_ALL: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!("{READ}{READ_INSTANCES}"));
-    let rows = if keys.instances.is_empty() {
-        sqlx::query(READ)
-            .bind(&keys.message_ids)
-            .bind(&keys.endpoint)
-            .persistent(persistent)
-            .fetch_all(connection)
-            .await?
-    } else {
+    let query = sqlx::query(if keys.instances.is_empty() { &ALONE } else { &IN_UNIT });
+    let mut query = query.bind(&keys.message_ids).bind(&keys.endpoint).persistent(persistent);
+    if !keys.instances.is_empty() {
         let ids: Vec<&str> = keys.instances.iter().map(|key| key.id.as_str()).collect();
         let sagas: Vec<&str> = keys.instances.iter().map(|key| key.saga.as_str()).collect();
-        sqlx::query(READ_ALL.as_str())
-            .bind(&keys.message_ids)
-            .bind(&keys.endpoint)
-            .bind(ids)
-            .bind(sagas)
-            .bind(keys.held_rows_max)
-            .persistent(persistent)
-            .fetch_all(connection)
-            .await?
-    };
+        query = query.bind(ids).bind(sagas).bind(keys.held_rows_max);
+    }
+    let rows = query.fetch_all(connection).await?;
     let mut found = Found::default();
     for row in &rows {
         match row.get::<i32, _>(0) {

@@ -48,16 +48,12 @@ pub(super) async fn claim(
     })
 }
 
-/// In the order of their ids, as the caller gives them, and without waiting: whoever holds one will find out by itself. A statement of
-/// its own each time, in one round trip: its plan fits the table as it is, where a prepared one would go on reading the pages that a
-/// burst has left behind.
+/// A statement of its own each time, in one round trip: its plan fits the table as it is, where a prepared one would go on reading the
+/// pages that a burst has left behind. It may wait for a row that somebody holds, who waits for none of ours: a claim skips what is
+/// locked, and so does a renewal.
 pub(super) async fn forget(connection: &mut PgConnection, sent: &[Uuid]) -> Result<(), sqlx::Error> {
     let ids: Vec<String> = sent.iter().map(Uuid::to_string).collect();
-    let sql = format!(
-        "DELETE FROM sagabus.outbox WHERE ctid = ANY(ARRAY(
-            SELECT ctid FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED))",
-        ids.join(",")
-    );
+    let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
     connection.execute(sql.as_str()).await.map(drop)
 }
 
@@ -96,7 +92,7 @@ pub(super) async fn hold_leases(
     }
     let kept: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE sagabus.outbox SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox WHERE id = ANY($1) AND lease_owner = $2 ORDER BY id FOR UPDATE))
+         WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox WHERE id = ANY($1) AND lease_owner = $2 FOR UPDATE SKIP LOCKED))
          RETURNING id",
     )
     .bind(leases.renew)

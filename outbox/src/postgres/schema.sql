@@ -1,4 +1,5 @@
--- Sagabus on PostgreSQL, version 1. Times are the database's.
+-- Sagabus on PostgreSQL, version 1. Times are the database's. What is looked up by is compared as bytes (COLLATE "C"): faster, and an
+-- upgrade of the operating system's collations cannot break these indexes.
 CREATE SCHEMA IF NOT EXISTS sagabus;
 
 CREATE TABLE sagabus.schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
@@ -10,12 +11,11 @@ CREATE FUNCTION sagabus.key(text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT
 -- A saga instance. The id comes first in the key: with the saga first, a plan that was prepared while the table was
 -- small reads all rows of the saga for ever.
 CREATE TABLE sagabus.saga (
-    saga         text NOT NULL,
-    id           text NOT NULL,
+    saga         text COLLATE "C" NOT NULL,
+    id           text COLLATE "C" NOT NULL,
     state        text NOT NULL,
     data         jsonb NOT NULL,
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
-    base_seq     bigint NOT NULL,             -- the seq that the last write began from
     entered      bigint NOT NULL,             -- state entries so far; `Keep` does not count
     version      integer NOT NULL,            -- of the definition that wrote the state
     originator   jsonb,                       -- who started it: where replies go
@@ -24,21 +24,21 @@ CREATE TABLE sagabus.saga (
     updated_at   timestamptz NOT NULL,
     completed_at timestamptz,
     PRIMARY KEY (id, saga)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 CREATE INDEX saga_completed ON sagabus.saga (completed_at) WHERE completed_at IS NOT NULL;
 
 -- A message handled by one receiver: the mark against duplicates, and the journal.
 CREATE TABLE sagabus.inbox (
-    endpoint        text NOT NULL,
-    receiver        text NOT NULL,            -- a saga or a handler
-    message_id      text NOT NULL,            -- text, not uuid: strangers choose their own
+    endpoint        text COLLATE "C" NOT NULL,
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler
+    message_id      text COLLATE "C" NOT NULL, -- text, not uuid: strangers choose their own
     body_hash       bigint NOT NULL,
     type            text NOT NULL,
     result          text NOT NULL,            -- handled, ignored, stale, discarded; held, retrying, suspect until settled
     conversation_id text NOT NULL,
     causation_id    text,
-    saga            text,
-    saga_id         text,
+    saga            text COLLATE "C",
+    saga_id         text COLLATE "C",
     seq             bigint,
     from_state      text,
     to_state        text,
@@ -57,14 +57,14 @@ CREATE INDEX inbox_handled ON sagabus.inbox USING brin (handled_at);
 -- A message that the broker has not confirmed, or that is not due.
 CREATE TABLE sagabus.outbox (
     id               uuid PRIMARY KEY,
-    endpoint         text NOT NULL,
+    endpoint         text COLLATE "C" NOT NULL,
     message_id       text NOT NULL,
     kind             text NOT NULL,           -- command, event, reply, timer, retry
     type             text NOT NULL,
     destination      text NOT NULL,
     receiver         text,
-    saga             text,
-    saga_id          text,
+    saga             text COLLATE "C",
+    saga_id          text COLLATE "C",
     entered          bigint,
     conversation_id  text NOT NULL,
     causation_id     text,
@@ -84,13 +84,13 @@ CREATE INDEX outbox_timers ON sagabus.outbox (saga_id, saga) WHERE kind = 'timer
 
 -- A message that waits: for a state, an instance, a newer binary, or a person.
 CREATE TABLE sagabus.held (
-    endpoint        text NOT NULL,
-    receiver        text NOT NULL,
-    message_id      text NOT NULL,
+    endpoint        text COLLATE "C" NOT NULL,
+    receiver        text COLLATE "C" NOT NULL,
+    message_id      text COLLATE "C" NOT NULL,
     arrival         bigint GENERATED ALWAYS AS IDENTITY,
     reason          text NOT NULL,            -- early, deferred, paused, version, failed, rejected, crashes, undecodable, stranded
-    saga            text,
-    saga_id         text,                     -- the instance that it waits for
+    saga            text COLLATE "C",
+    saga_id         text COLLATE "C",         -- the instance that it waits for
     error           text,
     attempts        bigint NOT NULL,
     held_at         timestamptz NOT NULL,
@@ -113,10 +113,10 @@ CREATE INDEX held_instance ON sagabus.held (saga_id, saga, arrival) WHERE saga_i
 
 -- A saga's chart as registered by a running endpoint.
 CREATE TABLE sagabus.definition (
-    saga          text NOT NULL,
+    saga          text COLLATE "C" NOT NULL,
     version       integer NOT NULL,
     chart         jsonb NOT NULL,
-    endpoint      text NOT NULL,
+    endpoint      text COLLATE "C" NOT NULL,
     registered_at timestamptz NOT NULL,
     PRIMARY KEY (saga, version, endpoint)
 );

@@ -1,7 +1,7 @@
 //! Everything a batch came to, in one statement: a common table expression for each kind of row that there is.
 
 use crate::{error::store_error, rows::us};
-use saga_core::{Envelope, InboxRow, SagaRef, StoreError, Write};
+use saga_core::{Envelope, InboxRow, InstanceWrite, SagaRef, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
 
 // The arrays come through `(SELECT .. OFFSET 0)`, which hides their length from the planner: it would take each batch that is shorter than
@@ -16,8 +16,7 @@ INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id, r.causation_id,
     CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::jsonb, {from_us}, r.attempts, r.note, clock_timestamp()
 FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::bigint[] AS a13, {}::text[] AS a14 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14)
-    AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)
-ON CONFLICT DO NOTHING RETURNING 1";
+    AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)";
 
 const SETTLE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state, to_state = r.to_state,
@@ -27,17 +26,22 @@ FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] 
 WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {} AND i.message_id = ANY({}::text[])
     AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
 
-const INSTANCES: &str = "
-INSERT INTO sagabus.saga AS s (saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
-SELECT r.saga, r.id, r.state, r.data::jsonb, r.seq, r.base_seq, r.entered, r.version, r.originator::jsonb, r.paused_by, clock_timestamp(), clock_timestamp(),
+const STARTED: &str = "
+INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
+SELECT r.saga, r.id, r.state, r.data::jsonb, r.seq, r.entered, r.version, r.originator::jsonb, r.paused_by, clock_timestamp(), clock_timestamp(),
     CASE WHEN r.done THEN clock_timestamp() END
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::bigint[] AS a6, {}::int[] AS a7, {}::text[] AS a8, {}::text[] AS a9, {}::bool[] AS a10 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10)
-    AS r(saga, id, state, data, seq, base_seq, entered, version, originator, paused_by, done)
-ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data, seq = excluded.seq, base_seq = excluded.base_seq,
-    entered = excluded.entered, version = excluded.version, originator = excluded.originator, paused_by = excluded.paused_by,
-    updated_at = excluded.updated_at,
-    completed_at = CASE WHEN excluded.completed_at IS NOT NULL THEN coalesce(s.completed_at, excluded.completed_at) END
-WHERE s.seq = excluded.base_seq RETURNING 1";
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::text[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
+    AS r(saga, id, state, data, seq, entered, version, paused_by, done, originator)";
+
+/// The rows are found by their keys one by one (the fence), and then by their places: no plan can read the whole table. Who started an
+/// instance never changes.
+const MOVED: &str = "
+UPDATE sagabus.saga s SET state = r.state, data = r.data::jsonb, seq = r.seq, entered = r.entered, version = r.version, paused_by = r.paused_by,
+    updated_at = clock_timestamp(), completed_at = CASE WHEN r.done THEN coalesce(s.completed_at, clock_timestamp()) END
+FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::bigint[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
+    AS r(saga, id, state, data, seq, entered, version, paused_by, done, base_seq),
+    LATERAL (SELECT ctid AS place FROM sagabus.saga WHERE id = r.id AND saga = r.saga OFFSET 0) p
+WHERE s.ctid = p.place AND s.seq = r.base_seq RETURNING 1";
 
 const OUTBOX: &str = "
 INSERT INTO sagabus.outbox (endpoint, lease_owner, lease_until, first_attempt_at, id, message_id, kind, type, destination, receiver, saga, saga_id, entered,
@@ -122,9 +126,18 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     let Statement { mut parts, counts, expected, arguments, .. } = statement;
     parts.push_str(if counts.is_empty() { " SELECT 0" } else { &counts });
     let row =
-        sqlx::query_with(&parts, arguments).persistent(persistent).fetch_one(connection).await.map_err(store_error)?;
+        sqlx::query_with(&parts, arguments).persistent(persistent).fetch_one(connection).await.map_err(meaning)?;
     let conflict = expected.iter().enumerate().any(|(n, expected)| row.get::<i64, _>(n) != *expected);
     if conflict { Err(StoreError::Conflict) } else { Ok(()) }
+}
+
+/// A message or an instance that is there already: another process was faster.
+fn meaning(error: sqlx::Error) -> StoreError {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    match constraint {
+        Some("inbox_pkey" | "saga_pkey") => StoreError::Conflict,
+        _ => store_error(error),
+    }
 }
 
 fn column<'a, T, U>(rows: &'a [T], get: impl Fn(&'a T) -> U) -> Vec<U> {
@@ -134,7 +147,7 @@ fn column<'a, T, U>(rows: &'a [T], get: impl Fn(&'a T) -> U) -> Vec<U> {
 fn claims(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.claims;
     let Some(first) = rows.first() else { return Ok(()) };
-    statement.part(CLAIM, Some(rows.len()), |s| {
+    statement.part(CLAIM, None, |s| {
         s.add(write.endpoint.as_str())?;
         s.add(first.handled_by.as_str())?;
         s.add(column(rows, |row| row.receiver.as_str()))?;
@@ -185,23 +198,31 @@ fn settles(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
 }
 
 fn instances(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
-    let rows = &write.instances;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    statement.part(INSTANCES, Some(rows.len()), |s| {
+    let (started, moved): (Vec<_>, Vec<_>) = write.instances.iter().partition(|write| write.base_seq == 0);
+    let columns = |s: &mut Statement, rows: &[&InstanceWrite]| {
         s.add(column(rows, |write| write.row.key.saga.as_str()))?;
         s.add(column(rows, |write| write.row.key.id.as_str()))?;
         s.add(column(rows, |write| write.row.state.as_str()))?;
         s.add(column(rows, |write| write.row.data.as_str()))?;
         s.add(column(rows, |write| write.row.seq))?;
-        s.add(column(rows, |write| write.base_seq))?;
         s.add(column(rows, |write| write.row.entered))?;
         s.add(column(rows, |write| write.row.version))?;
-        s.add(column(rows, |write| write.row.originator.as_ref().map(ToString::to_string)))?;
         s.add(column(rows, |write| write.row.paused_by.as_deref()))?;
         s.add(column(rows, |write| write.row.done))
-    })
+    };
+    if !started.is_empty() {
+        statement.part(STARTED, None, |s| {
+            columns(s, &started)?;
+            s.add(column(&started, |write| write.row.originator.as_ref().map(ToString::to_string)))
+        })?;
+    }
+    if !moved.is_empty() {
+        statement.part(MOVED, Some(moved.len()), |s| {
+            columns(s, &moved)?;
+            s.add(column(&moved, |write| write.base_seq))
+        })?;
+    }
+    Ok(())
 }
 
 fn outbox(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {

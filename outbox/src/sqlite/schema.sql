@@ -2,7 +2,7 @@
 CREATE TABLE schema_version (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL);
 
 CREATE TABLE saga (
-    saga TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL, seq INTEGER NOT NULL, base_seq INTEGER NOT NULL,
+    saga TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL, seq INTEGER NOT NULL,
     entered INTEGER NOT NULL, version INTEGER NOT NULL, originator TEXT, paused_by TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, completed_at INTEGER,
     PRIMARY KEY (id, saga)

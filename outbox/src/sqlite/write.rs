@@ -2,7 +2,7 @@
 
 use super::{after, now_us};
 use crate::{error::store_error, rows::us};
-use saga_core::{Envelope, InboxRow, StoreError, Write};
+use saga_core::{Envelope, InboxRow, InstanceWrite, StoreError, Write};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
@@ -19,15 +19,17 @@ FROM json_each($1) r
 WHERE inbox.message_id = r.value ->> 1 AND inbox.receiver = r.value ->> 0 AND inbox.endpoint = $2
     AND inbox.result IN ('held', 'retrying', 'suspect') AND inbox.attempts = r.value ->> 15";
 
-const INSTANCES: &str = "
-INSERT INTO saga (created_at, updated_at, completed_at, saga, id, state, data, seq, base_seq, entered, version, originator, paused_by)
-SELECT $2, $2, CASE WHEN r.value ->> 10 THEN $2 END, r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5,
-    r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9
-FROM json_each($1) r WHERE true
-ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data, seq = excluded.seq, base_seq = excluded.base_seq,
-    entered = excluded.entered, version = excluded.version, originator = excluded.originator, paused_by = excluded.paused_by, updated_at = excluded.updated_at,
-    completed_at = CASE WHEN excluded.completed_at IS NOT NULL THEN coalesce(saga.completed_at, excluded.completed_at) END
-WHERE saga.seq = excluded.base_seq";
+const STARTED: &str = "
+INSERT INTO saga (created_at, updated_at, completed_at, saga, id, state, data, seq, entered, version, originator, paused_by)
+SELECT $2, $2, CASE WHEN r.value ->> 9 THEN $2 END, r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5,
+    r.value ->> 6, r.value ->> 7, r.value ->> 8
+FROM json_each($1) r WHERE true ON CONFLICT DO NOTHING";
+
+/// Who started an instance never changes.
+const MOVED: &str = "
+UPDATE saga SET updated_at = $2, completed_at = CASE WHEN r.value ->> 9 THEN coalesce(completed_at, $2) END, state = r.value ->> 2, data = r.value ->> 3,
+    seq = r.value ->> 4, entered = r.value ->> 5, version = r.value ->> 6, paused_by = r.value ->> 8
+FROM json_each($1) r WHERE saga.id = r.value ->> 1 AND saga.saga = r.value ->> 0 AND saga.seq = r.value ->> 10";
 
 const OUTBOX: &str = "
 INSERT INTO outbox (endpoint, lease_owner, lease_until, first_attempt_at, created_at, id, message_id, kind, type, destination, receiver, saga, saga_id, entered,
@@ -67,25 +69,11 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
         let query = sqlx::query(SETTLE).bind(array(rows)).bind(endpoint).bind(&first.handled_by).bind(now_us());
         expect(query.execute(&mut *connection).await, write.settles.len())?;
     }
-    if !write.instances.is_empty() {
-        let rows = write.instances.iter().map(|write| {
-            let row = &write.row;
-            json!([
-                row.key.saga,
-                row.key.id,
-                row.state,
-                row.data,
-                row.seq,
-                write.base_seq,
-                row.entered,
-                row.version,
-                row.originator.as_ref().map(ToString::to_string),
-                row.paused_by,
-                row.done
-            ])
-        });
-        let query = sqlx::query(INSTANCES).bind(array(rows.collect())).bind(now_us());
-        expect(query.execute(&mut *connection).await, write.instances.len())?;
+    let (started, moved): (Vec<_>, Vec<_>) = write.instances.iter().partition(|write| write.base_seq == 0);
+    for (sql, rows) in [(STARTED, started), (MOVED, moved)].into_iter().filter(|(_, rows)| !rows.is_empty()) {
+        let expected = rows.len();
+        let query = sqlx::query(sql).bind(array(rows.into_iter().map(instance).collect())).bind(now_us());
+        expect(query.execute(&mut *connection).await, expected)?;
     }
     if !write.outbox.is_empty() {
         let rows = write.outbox.iter().map(|row| {
@@ -187,6 +175,23 @@ fn inbox(row: &InboxRow, known: Option<i64>) -> Value {
         row.attempts,
         row.note,
         known
+    ])
+}
+
+fn instance(write: &InstanceWrite) -> Value {
+    let row = &write.row;
+    json!([
+        row.key.saga,
+        row.key.id,
+        row.state,
+        row.data,
+        row.seq,
+        row.entered,
+        row.version,
+        row.originator.as_ref().map(ToString::to_string),
+        row.paused_by,
+        row.done,
+        write.base_seq
     ])
 }
 

@@ -98,9 +98,9 @@ impl Parked {
 async fn park(servers: &Servers, parked: usize) -> Result<()> {
     let mut database = servers.connection_to(Service::Ordering).await?;
     let sagas = format!(
-        "INSERT INTO sagabus.saga (saga, id, state, data, seq, base_seq, entered, version, created_at, updated_at)
+        "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
          SELECT 'order', gen_random_uuid(), 'AwaitingPayment', jsonb_build_object('order', jsonb_build_object('customer', 'Ada Lovelace',
-            'address', '12 St James''s Square, London', 'amount_cents', 4200, 'note', repeat('n', 300))), 1, 0, 1, 1, now(), now()
+            'address', '12 St James''s Square, London', 'amount_cents', 4200, 'note', repeat('n', 300))), 1, 1, 1, now(), now()
          FROM generate_series(1, {parked})"
     );
     let timers = "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, receiver, saga, saga_id, entered, conversation_id,

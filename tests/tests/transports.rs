@@ -74,7 +74,7 @@ async fn t_008_each_message_is_confirmed_once(transport: impl Transport + Clone)
     let send = sender.outgoing.clone();
     tokio::spawn(async move {
         for n in 1..=messages {
-            send.send(outgoing(n, to("receiver"))).await.expect("the link is open");
+            send.send(outgoing(n, to("receiver"))).expect("the link is open");
         }
     });
     let receiving = async {
@@ -104,7 +104,7 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
     for n in 1..=100 {
         let destination = if n % 10 == 0 { to("nobody") } else { to("receiver") };
-        sender.outgoing.send(outgoing(n, destination)).await.expect("the link is open");
+        sender.outgoing.send(outgoing(n, destination)).expect("the link is open");
     }
     let receiving = async {
         for _ in 0..90 {
@@ -124,11 +124,11 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
 /// O-037, T-039: an event reaches every subscriber; without any it is confirmed.
 async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clone) {
     let mut sender = attach(&transport, "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).await.expect("the link is open");
+    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed, "no subscriber is fine");
     let (mut one, mut two) =
         (attach(&transport, "one", &["test.Happened"]).await, attach(&transport, "two", &["test.Happened"]).await);
-    sender.outgoing.send(outgoing(2, event())).await.expect("the link is open");
+    sender.outgoing.send(outgoing(2, event())).expect("the link is open");
     for link in [&mut one, &mut two] {
         let delivery = delivery(link).await;
         assert_eq!(&delivery.envelope.body[..], b"2");
@@ -141,13 +141,13 @@ async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clo
 async fn a_dropped_delivery_is_not_lost(transport: impl Transport + Clone) {
     let (mut sender, mut receiver) =
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
-    sender.outgoing.send(outgoing(1, to("receiver"))).await.expect("the link is open");
+    sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
     drop(delivery(&mut receiver).await);
     let again = tokio::select! {
         again = delivery(&mut receiver) => again,
         report = async { loop { let report = report(&mut sender).await; if report.fate != Fate::Confirmed { break report } } } => {
             assert!(matches!(report.fate, Fate::Unknown(_)), "{report:?}");
-            sender.outgoing.send(outgoing(1, to("receiver"))).await.expect("the link is open");
+            sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
             delivery(&mut receiver).await
         }
     };
@@ -197,10 +197,10 @@ suite! {
 async fn in_process_an_event_waits_for_the_endpoints_that_were_named() {
     let bus = InProcess::of(&["sender", "late"]);
     let mut sender = attach(&bus, "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).await.expect("the link is open");
+    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
     assert!(matches!(report(&mut sender).await.fate, Fate::Unroutable(why) if why.contains("late")));
     let _late = attach(&bus, "late", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).await.expect("the link is open");
+    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
 }
 
@@ -210,7 +210,7 @@ async fn in_process_a_message_is_confirmed_only_after_its_last_receiver_committe
     let mut sender = attach(&bus, "sender", &[]).await;
     let (mut one, mut two) =
         (attach(&bus, "one", &["test.Happened"]).await, attach(&bus, "two", &["test.Happened"]).await);
-    sender.outgoing.send(outgoing(1, event())).await.expect("the link is open");
+    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
     delivery(&mut one).await.ack.ack();
     let last = delivery(&mut two).await;
     assert!(sender.reports.try_recv().is_err(), "one receiver has not committed");
@@ -300,7 +300,7 @@ async fn t_012_a_plain_client_finds_everything_where_it_is_documented() {
     let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_declare("plain".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
-    sender.outgoing.send(outgoing(7, Destination::ReplyTo("plain".into()))).await.unwrap();
+    sender.outgoing.send(outgoing(7, Destination::ReplyTo("plain".into()))).unwrap();
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
     let message =
         eventually("the message", || async { channel.basic_get("plain".into(), Default::default()).await.unwrap() })
@@ -341,7 +341,7 @@ async fn t_019_a_broken_connection_is_made_anew() {
     let (mut sender, mut receiver) =
         (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
     let unsettled = {
-        sender.outgoing.send(outgoing(1, to("receiver"))).await.unwrap();
+        sender.outgoing.send(outgoing(1, to("receiver"))).unwrap();
         delivery(&mut receiver).await
     };
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
@@ -359,7 +359,7 @@ async fn t_019_a_broken_connection_is_made_anew() {
         .expect("a new connection was expected")
         .unwrap();
     for n in 2..50 {
-        sender.outgoing.send(outgoing(n, to("receiver"))).await.unwrap();
+        sender.outgoing.send(outgoing(n, to("receiver"))).unwrap();
         delivery(&mut receiver).await.ack.ack();
         assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
     }
@@ -375,7 +375,7 @@ async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
     let send = sender.outgoing.clone();
     tokio::spawn(async move {
         for n in 1..=messages {
-            send.send(outgoing(n, to("receiver"))).await.expect("the link is open");
+            send.send(outgoing(n, to("receiver"))).expect("the link is open");
         }
     });
     let receiving = async {
@@ -418,7 +418,7 @@ async fn t_022_a_deleted_queue_is_declared_again() {
     let until = Instant::now() + PATIENCE;
     let mut sent = 1;
     loop {
-        sender.outgoing.send(outgoing(sent, to("receiver"))).await.unwrap();
+        sender.outgoing.send(outgoing(sent, to("receiver"))).unwrap();
         match report(&mut sender).await.fate {
             Fate::Confirmed => break,
             fate => assert!(matches!(fate, Fate::Unroutable(_)) && Instant::now() < until, "{fate:?}"),
@@ -435,14 +435,14 @@ async fn t_022_a_deleted_queue_is_declared_again() {
 async fn t_014_a_deleted_exchange_is_declared_again() {
     let vhost = Vhost::create().await;
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).await.unwrap();
+    sender.outgoing.send(outgoing(1, event())).unwrap();
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
     let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.exchange_delete("test.Happened".into(), Default::default()).await.unwrap();
     for n in 2.. {
         assert!(n < 20, "the exchange was not declared again");
-        sender.outgoing.send(outgoing(n, event())).await.unwrap();
+        sender.outgoing.send(outgoing(n, event())).unwrap();
         match report(&mut sender).await.fate {
             Fate::Confirmed => break,
             fate => assert!(matches!(fate, Fate::Unknown(_)), "{fate:?}"),

@@ -83,10 +83,10 @@ impl Bus {
 
 #[async_trait]
 impl Transport for InProcess {
-    async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
+    async fn attach(&self, topology: Topology, _limits: LinkLimits) -> Result<Link, TransportError> {
         let (deliveries, incoming) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
-        let (outgoing, rows) = mpsc::channel(limits.window.min(1024));
+        let (outgoing, rows) = mpsc::unbounded_channel();
         let (up, state) = watch::channel(LinkState::Up);
         {
             let mut bus = self.bus.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +106,7 @@ impl Transport for InProcess {
 /// Runs until the endpoint drops its end.
 async fn forward(
     bus: Arc<Mutex<Bus>>,
-    mut rows: mpsc::Receiver<Outgoing>,
+    mut rows: mpsc::UnboundedReceiver<Outgoing>,
     reports: mpsc::UnboundedSender<Report>,
     _up: watch::Sender<LinkState>,
 ) {

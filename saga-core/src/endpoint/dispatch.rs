@@ -29,7 +29,6 @@ const REFUSED_DELAY_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Dispatcher {
     window: usize,
     state: Mutex<State>,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
     /// Wakes the relay.
     pub(crate) relay: Notify,
     /// Wakes whoever waits for the window to be empty.
@@ -42,6 +41,8 @@ pub(crate) struct Dispatcher {
 
 #[derive(Default)]
 struct State {
+    /// To the transport; none once the endpoint has stopped.
+    outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
     /// Rows between reservation and report, with the tries before.
     in_flight: HashMap<Uuid, u32>,
     reserved: usize,
@@ -76,21 +77,20 @@ impl Drop for Room<'_> {
 
 impl Dispatcher {
     /// The channel is not bounded by itself; what enters it is, by the window.
-    pub(crate) fn new(window: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
-        let (outgoing, rows) = mpsc::unbounded_channel();
-        let state = Mutex::default();
-        (
-            Arc::new(Self {
-                window,
-                state,
-                outgoing,
-                relay: Notify::new(),
-                settled: Notify::new(),
-                confirmed: Notify::new(),
-                deleting: tokio::sync::Mutex::default(),
-            }),
-            rows,
-        )
+    pub(crate) fn new(window: usize, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
+        Arc::new(Self {
+            window,
+            state: Mutex::new(State { outgoing: Some(outgoing), ..State::default() }),
+            relay: Notify::new(),
+            settled: Notify::new(),
+            confirmed: Notify::new(),
+            deleting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Nothing more will be sent: the transport may end.
+    pub(crate) fn close(&self) {
+        self.lock().outgoing = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,8 +126,9 @@ impl Dispatcher {
         let mut state = self.lock();
         for (row, envelope, attempts, destination) in rows {
             state.in_flight.insert(row, attempts);
-            let outgoing = Outgoing { row, destination: destination.clone(), envelope: envelope.clone(), attempts };
-            let _ = self.outgoing.send(outgoing); // closed only after `stop`: then the lease runs out and a relay takes it
+            let message = Outgoing { row, destination: destination.clone(), envelope: envelope.clone(), attempts };
+            // after `stop` its lease runs out and a relay takes it
+            let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
         }
     }
 
@@ -234,16 +235,7 @@ impl Dispatcher {
     }
 }
 
-/// Hands rows to the transport as fast as it takes them.
-pub(crate) async fn pump(mut rows: mpsc::UnboundedReceiver<Outgoing>, outgoing: mpsc::Sender<Outgoing>) {
-    while let Some(row) = rows.recv().await {
-        if outgoing.send(row).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Takes in what became of them, and keeps the leases of the rest alive.
+/// Takes in what became of the rows, and keeps the leases of the rest alive.
 pub(crate) async fn account<Db: Store>(core: Arc<super::core::Core<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
     let dispatcher = &core.dispatcher;
     let lease = core.settings.lease;
@@ -310,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_goes_to_the_relay_and_so_does_all_after_it_until_it_caught_up() {
-        let (dispatcher, _rows) = Dispatcher::new(10);
+        let dispatcher = Dispatcher::new(10, mpsc::unbounded_channel().0);
         let small = dispatcher.reserve(8);
         assert!(small.leased);
         let big = dispatcher.reserve(3);

@@ -118,6 +118,7 @@ impl<Db: Store> Endpoint<Db> {
         for task in &tasks.rest {
             task.abort();
         }
+        self.core.dispatcher.close();
         // the transport says goodbye to the broker; should it not, the broker notices by itself
         let gone = async { while self.link.changed().await.is_ok() {} };
         let _ = tokio::time::timeout_at(until, gone).await;
@@ -131,6 +132,7 @@ impl<Db: Store> Drop for Endpoint<Db> {
             tasks.receiving.cancel();
             tasks.relaying.cancel();
             tasks.lanes.iter().chain(&tasks.rest).for_each(JoinHandle::abort);
+            self.core.dispatcher.close();
         }
     }
 }

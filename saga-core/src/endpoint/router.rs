@@ -20,6 +20,21 @@ pub(crate) struct Lanes {
     pub(crate) handlers: Vec<mpsc::UnboundedSender<Item>>,
 }
 
+impl Lanes {
+    fn send(&self, item: Item) {
+        let lanes = match item.target {
+            Target::Handler(_) if item.fault.is_none() => &self.handlers,
+            _ => &self.sagas,
+        };
+        let place = lane_key(&item).unsigned_abs() as usize % lanes.len();
+        // a closed lane means that the endpoint stops: the dropped item gives its delivery back
+        let _ = lanes[place].send(item);
+    }
+}
+
+/// Deliveries that are routed together, at most: a lane that got each by itself would begin with a batch of one.
+const TOGETHER_MAX: usize = 256;
+
 /// Runs until the link ends or `stop` drops it.
 pub(crate) async fn run<Db: Store>(
     core: Arc<Core<Db>>,
@@ -27,18 +42,27 @@ pub(crate) async fn run<Db: Store>(
     lanes: Lanes,
     stop: tokio_util::sync::CancellationToken,
 ) {
+    let mut came = Vec::new();
+    let mut items = Vec::new();
     loop {
-        let delivery = tokio::select! {
-            delivery = deliveries.recv() => delivery,
-            () = stop.cancelled() => None,
+        let received = tokio::select! {
+            received = deliveries.recv_many(&mut came, TOGETHER_MAX) => received,
+            () = stop.cancelled() => 0,
         };
-        let Some(delivery) = delivery else { return };
-        core.faults.reach(Step::Receive);
-        route(&core, delivery, &lanes);
+        if received == 0 {
+            return;
+        }
+        for delivery in came.drain(..) {
+            core.faults.reach(Step::Receive);
+            route(&core, delivery, &mut items);
+        }
+        for item in items.drain(..) {
+            lanes.send(item);
+        }
     }
 }
 
-fn route<Db: Store>(core: &Core<Db>, delivery: Delivery, lanes: &Lanes) {
+fn route<Db: Store>(core: &Core<Db>, delivery: Delivery, items: &mut Vec<Item>) {
     let Delivery { envelope, fault, delivery_count, ack } = delivery;
     let (envelope, fault) = match envelope.storable() {
         Some((storable, why)) => (Arc::new(storable), fault.or(Some(why))),
@@ -73,13 +97,7 @@ fn route<Db: Store>(core: &Core<Db>, delivery: Delivery, lanes: &Lanes) {
         if item.key.is_none() && item.fault.is_some() {
             item.key = named_instance(core, target, &envelope);
         }
-        let lane = match target {
-            Target::Handler(_) if item.fault.is_none() => &lanes.handlers,
-            _ => &lanes.sagas,
-        };
-        let place = lane_key(&item).unsigned_abs() as usize % lane.len();
-        // a closed lane means that the endpoint stops: the dropped item gives its delivery back
-        let _ = lane[place].send(item);
+        items.push(item);
     }
 }
 

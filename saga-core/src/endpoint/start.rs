@@ -246,7 +246,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         };
         let link = transport.attach(topology, limits).await.map_err(StartError::Transport)?;
 
-        let (dispatcher, rows) = Dispatcher::new(settings.window);
+        let dispatcher = Dispatcher::new(settings.window, link.outgoing);
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let core = Arc::new(Core {
             owner: format!("{name}-{}-{}", std::process::id(), &unique[..8]),
@@ -274,7 +274,6 @@ impl<Db: Store> EndpointBuilder<Db> {
         let routes = Lanes { sagas: open(core.settings.saga_lanes), handlers: open(core.settings.handler_lanes) };
         let rest = vec![
             tokio::spawn(router::run(core.clone(), link.deliveries, routes, receiving.clone())),
-            tokio::spawn(dispatch::pump(rows, link.outgoing)),
             tokio::spawn(dispatch::account(core.clone(), link.reports)),
             tokio::spawn(dispatch::delete(core.clone())),
             tokio::spawn(relay::run(core.clone(), link.state.clone(), relaying.clone())),

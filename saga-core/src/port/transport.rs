@@ -50,8 +50,8 @@ pub struct LinkLimits {
     pub connect: Duration,
 }
 
-/// The four channels of an attached endpoint. Those that carry messages this way have no bound of their own: what is in
-/// them is bounded by the prefetch, and by the window of what was sent.
+/// The four channels of an attached endpoint. They have no bound of their own: what is in them is bounded by the prefetch, and by the
+/// window of what was sent.
 ///
 /// To stop: drop `deliveries` (consuming ends), finish what is in hand, drop `outgoing`; the transport closes
 /// when the last [`Ack`] is gone, and `state` closes with it.
@@ -60,7 +60,7 @@ pub struct Link {
     /// Messages for this endpoint.
     pub deliveries: mpsc::UnboundedReceiver<Delivery>,
     /// Messages to publish.
-    pub outgoing: mpsc::Sender<Outgoing>,
+    pub outgoing: mpsc::UnboundedSender<Outgoing>,
     /// What became of them.
     pub reports: mpsc::UnboundedReceiver<Report>,
     /// Whether the broker can be reached.

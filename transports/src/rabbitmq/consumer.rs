@@ -5,7 +5,7 @@ use super::{
     connection::{Broker, Side},
     topology, wire,
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection, Consumer,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
@@ -97,17 +97,24 @@ async fn channel_life(
     let mut batch = Vec::new();
     loop {
         tokio::select! {
-            delivery = consumer.next(), if settle.is_some() => match delivery {
-                None => return Some("the broker cancelled the consumer".into()),
-                Some(Err(error)) => return Some(error.to_string()),
-                Some(Ok(delivery)) => {
-                    let (tag, settle) = (delivery.delivery_tag, settle.clone());
-                    let delivery_count = wire::delivery_count(&delivery.properties);
-                    let (envelope, fault) = wire::envelope(&delivery.properties, delivery.data);
-                    let ack = Ack::new(move |ack| {
-                        let _ = settle.map(|settle| settle.send((tag, ack)));
-                    });
-                    let _ = deliveries.send(Delivery { envelope: Arc::new(envelope), fault, delivery_count, ack });
+            first = consumer.next(), if settle.is_some() => {
+                // what is there by now goes on together: passed on one by one, each would wake the tasks behind by itself
+                let mut next = Some(first);
+                let mut came = Vec::new();
+                let mut end = None;
+                while let Some(delivery) = next {
+                    match delivery {
+                        Some(Ok(delivery)) => came.push(incoming(delivery, settle.clone())),
+                        Some(Err(error)) => end = Some(error.to_string()),
+                        None => end = Some("the broker cancelled the consumer".into()),
+                    }
+                    next = if end.is_none() { consumer.next().now_or_never() } else { None };
+                }
+                for delivery in came {
+                    let _ = deliveries.send(delivery);
+                }
+                if end.is_some() {
+                    return end;
                 }
             },
             () = deliveries.closed(), if settle.is_some() => {
@@ -148,6 +155,16 @@ async fn channel_life(
             }
         }
     }
+}
+
+fn incoming(delivery: lapin::message::Delivery, settle: Option<mpsc::UnboundedSender<Settle>>) -> Delivery {
+    let tag = delivery.delivery_tag;
+    let delivery_count = wire::delivery_count(&delivery.properties);
+    let (envelope, fault) = wire::envelope(&delivery.properties, delivery.data);
+    let ack = Ack::new(move |ack| {
+        let _ = settle.map(|settle| settle.send((tag, ack)));
+    });
+    Delivery { envelope: Arc::new(envelope), fault, delivery_count, ack }
 }
 
 /// Acknowledges what is settled: one frame for all up to the first open delivery, one for each behind it.

@@ -76,7 +76,7 @@ impl Transport for RabbitMq {
 
         let (deliveries, incoming) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
-        let (outgoing, rows) = mpsc::channel(256);
+        let (outgoing, rows) = mpsc::unbounded_channel();
         let (health, state) = Health::new();
         let topology = Arc::new(topology);
         tokio::spawn(consumer::run(

@@ -8,7 +8,7 @@ use super::{
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
-    Channel, Confirmation, Connection, Event,
+    BasicProperties, Channel, Confirmation, Connection, Event,
     message::BasicReturnMessage,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
@@ -26,6 +26,10 @@ use uuid::Uuid;
 
 /// lapin looks through all pending tags at each multiple ack: more in flight costs more than it brings.
 const WINDOW_MAX: usize = 1000;
+/// Messages that are made ready together, at most.
+const TOGETHER_MAX: usize = 256;
+/// How often confirms are looked at: nobody waits for one, and each would wake this task by itself.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long an answer of the broker may take, confirms aside.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -38,7 +42,7 @@ pub(super) async fn run(
     first: Connection,
     topology: Arc<Topology>,
     limits: LinkLimits,
-    mut rows: mpsc::Receiver<Outgoing>,
+    mut rows: mpsc::UnboundedReceiver<Outgoing>,
     reports: mpsc::UnboundedSender<Report>,
     health: Side,
 ) {
@@ -77,6 +81,13 @@ struct Address {
     exchange: ShortString,
     routing_key: ShortString,
     mandatory: bool,
+}
+
+/// A message as AMQP says it.
+struct Ready {
+    outgoing: Outgoing,
+    address: Address,
+    properties: BasicProperties,
 }
 
 /// One publishing channel.
@@ -134,7 +145,7 @@ impl<'a> Publisher<'a> {
     async fn live(
         &mut self,
         connection: &Connection,
-        rows: &mut mpsc::Receiver<Outgoing>,
+        rows: &mut mpsc::UnboundedReceiver<Outgoing>,
         again: &mut Vec<Outgoing>,
     ) -> Option<String> {
         let window = self.limits.window.min(WINDOW_MAX);
@@ -142,22 +153,44 @@ impl<'a> Publisher<'a> {
         let mut blocked = false;
         let mut done = false;
         let mut look = tokio::time::interval(Duration::from_secs(1));
+        let mut gathered: Option<Instant> = None;
         let mut batch: VecDeque<Outgoing> = again.drain(..).collect();
         let mut came = Vec::new();
         loop {
-            while self.window.open() < window
+            let mut ready = Vec::new();
+            let mut broken = None;
+            while self.window.open() + ready.len() < window
                 && let Some(outgoing) = batch.pop_front()
             {
-                if let Some(broken) = self.publish(outgoing, connection).await {
-                    again.extend(batch);
-                    return Some(broken);
+                match self.make_ready(outgoing, connection).await {
+                    Ok(made) => ready.extend(made),
+                    Err((outgoing, why)) => {
+                        batch.push_front(outgoing);
+                        broken = Some(why);
+                        break;
+                    }
                 }
             }
+            let mut ready = ready.into_iter();
+            while broken.is_none()
+                && let Some(next) = ready.next()
+            {
+                broken = self.publish(next);
+            }
+            if broken.is_some() {
+                again.extend(ready.map(|ready| ready.outgoing));
+                again.extend(batch);
+                return broken;
+            }
             let room = window.saturating_sub(self.window.open());
+            if gathered.is_none() && !self.publishing.is_empty() {
+                gathered = Some(Instant::now() + GATHER);
+            }
             tokio::select! {
                 biased;
-                Some(answer) = self.publishing.next(), if !self.publishing.is_empty() => {
-                    let mut broken = self.answer(answer);
+                () = tokio::time::sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {
+                    gathered = None;
+                    let mut broken = None;
                     while let Some(Some(answer)) = self.publishing.next().now_or_never() {
                         broken = broken.or(self.answer(answer));
                     }
@@ -167,7 +200,7 @@ impl<'a> Publisher<'a> {
                         return broken;
                     }
                 }
-                n = rows.recv_many(&mut came, room.min(64)), if room > 0 && !done && !blocked && batch.is_empty() => {
+                n = rows.recv_many(&mut came, room.min(TOGETHER_MAX)), if room > 0 && !done && !blocked && batch.is_empty() => {
                     done = n == 0;
                     batch.extend(came.drain(..));
                 }
@@ -204,30 +237,38 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    async fn publish(&mut self, outgoing: Outgoing, connection: &Connection) -> Option<String> {
-        let Address { exchange, routing_key, mandatory } = match self.address(&outgoing.destination, connection).await {
+    /// All that publishing needs, for many messages before the first is published: lapin's thread sends what is there, so a message that
+    /// is late makes a packet of its own. `None` when it was refused; an error when the connection is gone.
+    async fn make_ready(
+        &mut self,
+        outgoing: Outgoing,
+        connection: &Connection,
+    ) -> Result<Option<Ready>, (Outgoing, String)> {
+        let address = match self.address(&outgoing.destination, connection).await {
             Ok(address) => address,
-            Err(_) if !connection.status().connected() => {
-                let number = self.window.publish();
-                self.open.insert(number, (outgoing, Instant::now()));
-                return Some("the connection is closed".into());
-            }
+            Err(_) if !connection.status().connected() => return Err((outgoing, "the connection is closed".into())),
             Err(refused) => {
                 self.send(outgoing.row, Fate::Refused(refused));
-                return None;
+                return Ok(None);
             }
         };
-        let (row, envelope) = (outgoing.row, outgoing.envelope.clone());
+        let envelope = &outgoing.envelope;
         // our own address is written as the broker knows it; another's came from there
         let own = envelope.reply_to.as_ref().filter(|reply_to| self.broker.named(reply_to) == self.topology.endpoint);
         let reply_to = own.map_or(envelope.reply_to.as_deref(), |_| Some(&self.topology.endpoint));
-        let properties = match wire::properties(&envelope, reply_to) {
-            Ok(properties) => properties,
+        match wire::properties(envelope, reply_to) {
+            Ok(properties) => Ok(Some(Ready { outgoing, address, properties })),
             Err(why) => {
-                self.send(row, Fate::Refused(why));
-                return None;
+                self.send(outgoing.row, Fate::Refused(why));
+                Ok(None)
             }
-        };
+        }
+    }
+
+    /// Publishes; says why if that shows that the channel is gone.
+    fn publish(&mut self, Ready { outgoing, address, properties }: Ready) -> Option<String> {
+        let Address { exchange, routing_key, mandatory } = address;
+        let (row, envelope) = (outgoing.row, outgoing.envelope.clone());
         let number = self.window.publish();
         self.open.insert(number, (outgoing, Instant::now() + self.limits.confirm));
         let channel = self.channel.clone();
@@ -242,13 +283,13 @@ impl<'a> Publisher<'a> {
             (number, row, message_id, answer)
         });
         // polled once here, in order: that is when lapin gives the message its tag and queues its frame
-        match futures_util::poll!(publishing.as_mut()) {
-            std::task::Poll::Ready(answer) => {
+        match publishing.as_mut().now_or_never() {
+            Some(answer) => {
                 let broken = self.answer(answer);
                 self.report();
                 broken
             }
-            std::task::Poll::Pending => {
+            None => {
                 self.publishing.push(publishing);
                 None
             }

@@ -64,7 +64,7 @@ fn instance(row: &PgRow) -> InstanceRow {
         key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
         state: row.get("t3"),
         data: row.get("t4"),
-        originator: row.get::<Option<&str>, _>("t5").and_then(|text| serde_json::from_str(text).ok()),
+        originator: row.get("t5"),
         paused_by: row.get("t6"),
         seq: row.get("n1"),
         entered: row.get("n2"),

@@ -14,11 +14,11 @@ CREATE TABLE sagabus.saga (
     saga         text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,
     state        text NOT NULL,
-    data         jsonb NOT NULL,
+    data         json NOT NULL,               -- as it was written; cast to jsonb to search in it
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far; `Keep` does not count
     version      integer NOT NULL,            -- of the definition that wrote the state
-    originator   jsonb,                       -- who started it: where replies go
+    originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
     created_at   timestamptz NOT NULL,
     updated_at   timestamptz NOT NULL,
@@ -42,7 +42,7 @@ CREATE TABLE sagabus.inbox (
     seq             bigint,
     from_state      text,
     to_state        text,
-    effects         jsonb,                    -- [{"id","type","to"}]
+    effects         json,                     -- [{"id","type","to"}]
     sent_at         timestamptz,
     handled_at      timestamptz NOT NULL,
     handled_by      text NOT NULL,            -- the process

@@ -14,13 +14,13 @@ const CLAIM: &str = "
 INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash, type, result, conversation_id, causation_id,
     saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note, handled_at)
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id, r.causation_id,
-    CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::jsonb, {from_us}, r.attempts, r.note, clock_timestamp()
+    CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::json, {from_us}, r.attempts, r.note, clock_timestamp()
 FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::bigint[] AS a13, {}::text[] AS a14 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14)
     AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)";
 
 const SETTLE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state, to_state = r.to_state,
-    effects = r.effects::jsonb, attempts = r.attempts, note = r.note, body_hash = r.body_hash, handled_at = clock_timestamp()
+    effects = r.effects::json, attempts = r.attempts, note = r.note, body_hash = r.body_hash, handled_at = clock_timestamp()
 FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::bigint[] AS a10 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10)
     AS r(receiver, message_id, body_hash, result, seq, from_state, to_state, effects, attempts, note, known)
 WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {} AND i.message_id = ANY({}::text[])
@@ -28,7 +28,7 @@ WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {
 
 const STARTED: &str = "
 INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
-SELECT r.saga, r.id, r.state, r.data::jsonb, r.seq, r.entered, r.version, r.originator::jsonb, r.paused_by, clock_timestamp(), clock_timestamp(),
+SELECT r.saga, r.id, r.state, r.data::json, r.seq, r.entered, r.version, r.originator::json, r.paused_by, clock_timestamp(), clock_timestamp(),
     CASE WHEN r.done THEN clock_timestamp() END
 FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::text[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
     AS r(saga, id, state, data, seq, entered, version, paused_by, done, originator)";
@@ -36,7 +36,7 @@ FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS
 /// The rows are found by their keys one by one (the fence), and then by their places: no plan can read the whole table. Who started an
 /// instance never changes.
 const MOVED: &str = "
-UPDATE sagabus.saga s SET state = r.state, data = r.data::jsonb, seq = r.seq, entered = r.entered, version = r.version, paused_by = r.paused_by,
+UPDATE sagabus.saga s SET state = r.state, data = r.data::json, seq = r.seq, entered = r.entered, version = r.version, paused_by = r.paused_by,
     updated_at = clock_timestamp(), completed_at = CASE WHEN r.done THEN coalesce(s.completed_at, clock_timestamp()) END
 FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::bigint[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
     AS r(saga, id, state, data, seq, entered, version, paused_by, done, base_seq),
@@ -213,7 +213,7 @@ fn instances(statement: &mut Statement, write: &Write) -> Result<(), StoreError>
     if !started.is_empty() {
         statement.part(STARTED, None, |s| {
             columns(s, &started)?;
-            s.add(column(&started, |write| write.row.originator.as_ref().map(ToString::to_string)))
+            s.add(column(&started, |write| write.row.originator.as_deref()))
         })?;
     }
     if !moved.is_empty() {

@@ -53,7 +53,7 @@ fn instance(row: &SqliteRow) -> InstanceRow {
         key: InstanceKey { saga: row.get("saga"), id: row.get("id") },
         state: row.get("state"),
         data: row.get("data"),
-        originator: row.get::<Option<&str>, _>("originator").and_then(|text| serde_json::from_str(text).ok()),
+        originator: row.get("originator"),
         paused_by: row.get("paused_by"),
         seq: row.get("seq"),
         entered: row.get("entered"),

@@ -188,7 +188,7 @@ fn instance(write: &InstanceWrite) -> Value {
         row.seq,
         row.entered,
         row.version,
-        row.originator.as_ref().map(ToString::to_string),
+        row.originator,
         row.paused_by,
         row.done,
         write.base_seq

@@ -313,7 +313,10 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                         other => ::std::result::Result::Err(::saga_core::ReadError(::std::format!("unknown state `{other}`"))),
                     }
                 }
-                fn store(&self) -> (&'static str, ::std::string::String) {
+                fn state_name(&self) -> &'static str {
+                    match self { #(Self::#state_idents(_) => #state_labels),* }
+                }
+                fn store(&self) -> ::std::string::String {
                     match self { #(Self::#state_idents(state) => d::store(state)),* }
                 }
                 fn chart() -> ::saga_core::Chart {

@@ -8,7 +8,7 @@ use super::{
     unit::commit,
 };
 use crate::{
-    Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, Keys,
+    Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, InstanceRow, Keys,
     OutboxRow, Step, Store, StoreError, Write, hash_of,
     port::Unit,
     project::ErasedChange,
@@ -96,6 +96,7 @@ struct Batch<'a, Db: Store> {
     core: &'a Core<Db>,
     found: &'a Found,
     inbox: HashMap<(&'a str, &'a str), &'a InboxFound>,
+    instances: HashMap<&'a InstanceKey, &'a InstanceRow>,
     write: Write,
     outbox: Vec<OutboxRow>,
     changes: HashMap<usize, Vec<ErasedChange>>,
@@ -104,8 +105,9 @@ struct Batch<'a, Db: Store> {
 impl<'a, Db: Store> Batch<'a, Db> {
     fn new(core: &'a Core<Db>, found: &'a Found) -> Self {
         let inbox = found.inbox.iter().map(|row| ((row.receiver.as_str(), row.message_id.as_str()), row));
+        let instances = found.instances.iter().map(|row| (&row.key, row)).collect();
         let write = core.new_write();
-        Self { core, found, inbox: inbox.collect(), write, outbox: Vec::new(), changes: HashMap::new() }
+        Self { core, found, inbox: inbox.collect(), instances, write, outbox: Vec::new(), changes: HashMap::new() }
     }
 
     fn decide(&mut self, items: &mut [Item]) {
@@ -168,7 +170,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
                 });
                 sources.push(Source::Held(row));
             }
-            let row = self.found.instances.iter().find(|row| row.key == key);
+            let row = self.instances.get(&key).copied();
             let logic = &self.core.sagas[saga].logic;
             let decided = logic.decide(&key, row, &mut offers, self.found.now_us);
             self.perform(saga, &key, row.map(|row| row.state.clone()), &offers, sources, decided);

@@ -2,7 +2,6 @@
 
 use crate::{Destination, Envelope, SagaRef};
 use serde::Serialize;
-use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -119,8 +118,8 @@ pub struct InstanceRow {
     pub entered: i64,
     /// The version of the definition that wrote it.
     pub version: i32,
-    /// Who started it.
-    pub originator: Option<Value>,
+    /// Who started it, JSON.
+    pub originator: Option<String>,
     /// The failed message that later ones wait behind.
     pub paused_by: Option<String>,
     /// The process is over.

@@ -41,7 +41,9 @@ pub trait Saga: Sized + Send + 'static {
     #[doc(hidden)]
     fn load(state: &str, data: &str) -> Result<Self, ReadError>;
     #[doc(hidden)]
-    fn store(&self) -> (&'static str, String);
+    fn state_name(&self) -> &'static str;
+    #[doc(hidden)]
+    fn store(&self) -> String;
 
     /// The state chart, read from the types: every edge that they allow.
     fn chart() -> Chart;
@@ -143,10 +145,8 @@ pub mod derived {
         serde_json::from_str(data).map_err(|error| ReadError(format!("state `{state}`: {error}")))
     }
 
-    pub fn store<S: State + Serialize>(state: &S) -> (&'static str, String) {
-        let data =
-            serde_json::to_string(state).unwrap_or_else(|error| panic!("state {} does not encode: {error}", S::NAME));
-        (S::NAME, data)
+    pub fn store<S: State + Serialize>(state: &S) -> String {
+        serde_json::to_string(state).unwrap_or_else(|error| panic!("state {} does not encode: {error}", S::NAME))
     }
 
     pub fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {

@@ -1,6 +1,6 @@
 //! What an instance does with the messages of a batch: a pure decision, which one place performs after it.
 
-use super::{Disposition, Emit, Emits, Moment, Rules, Saga};
+use super::{Disposition, Emit, Emits, Moment, Route, Rules, Saga};
 use crate::{Envelope, HeldReason, InstanceKey, InstanceRow, InstanceWrite, SagaRef, TimersOut};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -50,7 +50,7 @@ pub(crate) struct Decided {
     pub(crate) timers_out: Option<TimersOut>,
     /// The state after, for projections, when a transition was made.
     pub(crate) state: Option<Box<dyn Any + Send>>,
-    /// Who started the instance.
+    /// Who started the instance, when a transition replies.
     pub(crate) originator: Option<Originator>,
 }
 
@@ -139,7 +139,8 @@ struct Run<'a, S> {
     seq: i64,
     entered: i64,
     paused_by: Option<String>,
-    originator: Option<Originator>,
+    /// As stored: it is read when somebody replies.
+    originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
     waiting: Vec<(usize, HeldReason)>,
     settled: Vec<(usize, Settled)>,
@@ -174,7 +175,7 @@ impl<'a, S: Saga> Run<'a, S> {
             seq: row.map_or(0, |row| row.seq),
             entered: row.map_or(0, |row| row.entered),
             paused_by: row.and_then(|row| row.paused_by.clone()),
-            originator: row.and_then(|row| row.originator.clone()).and_then(|o| serde_json::from_value(o).ok()),
+            originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
             settled: Vec::new(),
             moved: false,
@@ -317,19 +318,20 @@ impl<'a, S: Saga> Run<'a, S> {
             Ok(state) => self.state = Some(state),
         }
         if from.is_none() {
-            self.originator = envelope.reply_to.clone().map(|reply_to| Originator {
+            let originator = envelope.reply_to.clone().map(|reply_to| Originator {
                 reply_to,
                 message_id: envelope.message_id.clone(),
                 conversation_id: envelope.conversation_id.clone(),
                 saga: envelope.saga.clone(),
             });
+            self.originator = originator.and_then(|originator| serde_json::to_string(&originator).ok());
         }
         self.moved = true;
         self.seq += 1;
         if !out.keep || from.is_none() {
             self.entered += 1;
         }
-        let to = self.state.as_ref().map(|state| state.store().0.to_owned()).unwrap_or_default();
+        let to = self.state.as_ref().map(S::state_name).unwrap_or_default().to_owned();
         self.name = Some(to.clone());
         Ok(Settled::Moved(Move { from, to, seq: self.seq, entered: self.entered, emits: out.emits }))
     }
@@ -339,8 +341,7 @@ impl<'a, S: Saga> Run<'a, S> {
         let done = self.name.as_deref().is_some_and(|name| self.rules.is_done(name));
         let row = match (&self.state, self.row) {
             (Some(state), _) if self.moved => {
-                let (state, data) = state.store();
-                Some((state.to_owned(), data, S::VERSION as i32))
+                Some((state.state_name().to_owned(), state.store(), S::VERSION as i32))
             }
             (_, Some(row)) if paused => Some((row.state.clone(), row.data.clone(), row.version)),
             _ => None,
@@ -355,7 +356,7 @@ impl<'a, S: Saga> Run<'a, S> {
                 seq: self.seq,
                 entered: self.entered,
                 version,
-                originator: self.originator.as_ref().and_then(|o| serde_json::to_value(o).ok()),
+                originator: self.originator.clone(),
                 paused_by: self.paused_by.clone(),
                 done,
             },
@@ -364,7 +365,13 @@ impl<'a, S: Saga> Run<'a, S> {
         let timers_out = (self.rules.sets_timers() && left)
             .then(|| TimersOut { key: self.key.clone(), keep_entered: (!done).then_some(self.entered) });
         let state = self.state.take().filter(|_| self.moved).map(|state| Box::new(state) as Box<dyn Any + Send>);
-        Decided { settled: self.settled, instance, timers_out, state, originator: self.originator }
+        let replies = |settled: &Settled| match settled {
+            Settled::Moved(made) => made.emits.iter().any(|emit| matches!(emit.route, Route::Reply)),
+            _ => false,
+        };
+        let wanted = self.settled.iter().any(|(_, settled)| replies(settled));
+        let originator = self.originator.filter(|_| wanted).and_then(|text| serde_json::from_str(&text).ok());
+        Decided { settled: self.settled, instance, timers_out, state, originator }
     }
 }
 

@@ -17,6 +17,10 @@ mod work;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// For all contestants alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Sagabus beside the same order process written by hand. Without a command: `compare`.
 #[derive(Debug, Parser)]
 #[command(name = "throughput", args_conflicts_with_subcommands = true)]

@@ -99,7 +99,7 @@ async fn park(servers: &Servers, parked: usize) -> Result<()> {
     let mut database = servers.connection_to(Service::Ordering).await?;
     let sagas = format!(
         "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
-         SELECT 'order', gen_random_uuid(), 'AwaitingPayment', jsonb_build_object('order', jsonb_build_object('customer', 'Ada Lovelace',
+         SELECT 'order', gen_random_uuid(), 'AwaitingPayment', json_build_object('order', json_build_object('customer', 'Ada Lovelace',
             'address', '12 St James''s Square, London', 'amount_cents', 4200, 'note', repeat('n', 300))), 1, 1, 1, now(), now()
          FROM generate_series(1, {parked})"
     );

@@ -70,22 +70,26 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
     let mut headers: BTreeMap<String, Value> = BTreeMap::new();
+    let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None);
+    let (mut entered, mut sent_at, mut attempt, mut round) = (None, None, None, None);
     for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
-        headers.insert(name.as_str().to_owned(), from_amqp(value));
+        let text = || match from_amqp(value) {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        match name.as_str() {
+            "causation-id" => causation_id = Some(text()),
+            "saga" => saga = Some(text()),
+            "saga-id" => saga_id = Some(text()),
+            "receiver" => receiver = Some(text()),
+            "entered" => entered = text().parse().ok(),
+            "sent-at" => sent_at = parse_rfc3339(&text()),
+            "attempt" => attempt = text().parse().ok(),
+            "round" => round = text().parse().ok(),
+            "x-delivery-count" => {} // the broker's own
+            other => drop(headers.insert(other.to_owned(), from_amqp(value))),
+        }
     }
-    let mut text = |name: &str| match headers.remove(name) {
-        Some(Value::String(text)) => Some(text),
-        Some(other) => Some(other.to_string()),
-        None => None,
-    };
-    let (saga, saga_id) = (text("saga"), text("saga-id"));
-    let entered = text("entered").and_then(|text| text.parse().ok());
-    let sent_at = text("sent-at").and_then(|text| parse_rfc3339(&text));
-    let causation_id = text("causation-id");
-    let receiver = text("receiver");
-    let attempt = text("attempt").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let round = text("round").and_then(|text| text.parse().ok()).unwrap_or(0);
-    headers.remove("x-delivery-count");
     let message_id = own(properties.message_id());
     let type_name = own(properties.kind());
     let fault = match (&message_id, &type_name) {
@@ -107,8 +111,8 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
         causation_id,
         saga: saga.zip(saga_id).map(|(saga, id)| SagaRef { saga, id, entered }),
         receiver,
-        attempt,
-        round,
+        attempt: attempt.unwrap_or(0),
+        round: round.unwrap_or(0),
         reply_to: own(properties.reply_to()),
         sender: own(properties.app_id()),
         sent_at_us: sent_at

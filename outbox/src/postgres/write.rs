@@ -3,6 +3,7 @@
 use crate::{error::store_error, rows::us};
 use saga_core::{Envelope, InboxRow, InstanceWrite, SagaRef, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
+use std::sync::OnceLock;
 
 // The arrays come through `(SELECT .. OFFSET 0)`, which hides their length from the planner: it would take each batch that is shorter than
 // its guess for worth a plan of its own, and planning costs several times what the execution does.
@@ -71,39 +72,64 @@ DELETE FROM sagabus.outbox o USING (SELECT {}::text[] AS a0, {}::text[] AS a1, {
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
     AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
 
-/// A statement made of parts: each takes its arguments in the order of its `{}`.
+/// The parts of the statement in their order; of each, whether as many rows as were given must come out of it.
+const PARTS: [(&str, bool); 8] = [
+    (CLAIM, false),
+    (SETTLE, true),
+    (STARTED, false),
+    (MOVED, true),
+    (OUTBOX, false),
+    (HELD_IN, false),
+    (HELD_OUT, false),
+    (TIMERS_OUT, false),
+];
+
+/// The statement with those parts whose bits are set. Each is put together once.
+fn text(parts: usize) -> &'static str {
+    static TEXTS: [OnceLock<String>; 1 << PARTS.len()] = [const { OnceLock::new() }; 1 << PARTS.len()];
+    TEXTS[parts].get_or_init(|| {
+        let (mut with, mut counts, mut placeholders) = (Vec::new(), Vec::new(), 0);
+        for (n, (template, counted)) in PARTS.into_iter().enumerate().filter(|(n, _)| parts & (1 << n) != 0) {
+            let mut part = format!("p{n} AS MATERIALIZED (");
+            for (i, piece) in template.replace("{from_us}", FROM_US).split("{}").enumerate() {
+                if i > 0 {
+                    placeholders += 1;
+                    part.push_str(&format!("${placeholders}"));
+                }
+                part.push_str(piece);
+            }
+            with.push(part + ")");
+            if counted {
+                counts.push(format!("(SELECT count(*) FROM p{n})"));
+            }
+        }
+        let counts = if counts.is_empty() { "0".into() } else { counts.join(", ") };
+        format!("WITH {} SELECT {counts}", with.join(", "))
+    })
+}
+
+/// What goes into a statement: each part takes its arguments in the order of its `{}`.
 #[derive(Default)]
 struct Statement {
-    parts: String,
-    counts: String,
+    parts: usize,
     expected: Vec<i64>,
     arguments: PgArguments,
-    placeholders: usize,
 }
 
 impl Statement {
     fn part(
         &mut self,
         template: &str,
-        expected: Option<usize>,
+        rows: usize,
         arguments: impl FnOnce(&mut Self) -> Result<(), sqlx::error::BoxDynError>,
     ) -> Result<(), StoreError> {
-        let n = self.parts.matches(" AS MATERIALIZED ").count();
-        self.parts.push_str(if n == 0 { "WITH " } else { ", " });
-        self.parts.push_str(&format!("p{n} AS MATERIALIZED ("));
-        for (i, piece) in template.replace("{from_us}", FROM_US).split("{}").enumerate() {
-            if i > 0 {
-                self.placeholders += 1;
-                self.parts.push_str(&format!("${}", self.placeholders));
-            }
-            self.parts.push_str(piece);
+        if rows == 0 {
+            return Ok(());
         }
-        self.parts.push(')');
-        if let Some(expected) = expected {
-            self.counts.push_str(if self.expected.is_empty() { " SELECT " } else { ", " });
-            self.counts.push_str(&format!("(SELECT count(*) FROM p{n})"));
-            self.expected.push(expected as i64);
-        }
+        let known = PARTS.iter().enumerate().find(|(_, (known, _))| *known == template);
+        let (n, (_, counted)) = known.expect("every template is among the parts");
+        self.parts |= 1 << n;
+        self.expected.extend(counted.then_some(rows as i64));
         arguments(self).map_err(|error| StoreError::Rejected(error.to_string()))
     }
 
@@ -123,10 +149,9 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     outbox(&mut statement, write)?;
     held(&mut statement, write)?;
     deletes(&mut statement, write)?;
-    let Statement { mut parts, counts, expected, arguments, .. } = statement;
-    parts.push_str(if counts.is_empty() { " SELECT 0" } else { &counts });
-    let row =
-        sqlx::query_with(&parts, arguments).persistent(persistent).fetch_one(connection).await.map_err(meaning)?;
+    let Statement { parts, expected, arguments } = statement;
+    let query = sqlx::query_with(text(parts), arguments).persistent(persistent);
+    let row = query.fetch_one(connection).await.map_err(meaning)?;
     let conflict = expected.iter().enumerate().any(|(n, expected)| row.get::<i64, _>(n) != *expected);
     if conflict { Err(StoreError::Conflict) } else { Ok(()) }
 }
@@ -147,7 +172,7 @@ fn column<'a, T, U>(rows: &'a [T], get: impl Fn(&'a T) -> U) -> Vec<U> {
 fn claims(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.claims;
     let Some(first) = rows.first() else { return Ok(()) };
-    statement.part(CLAIM, None, |s| {
+    statement.part(CLAIM, rows.len(), |s| {
         s.add(write.endpoint.as_str())?;
         s.add(first.handled_by.as_str())?;
         s.add(column(rows, |row| row.receiver.as_str()))?;
@@ -179,7 +204,7 @@ fn saga(envelope: &Envelope) -> Option<&SagaRef> {
 fn settles(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.settles;
     let Some((first, _)) = rows.first() else { return Ok(()) };
-    statement.part(SETTLE, Some(rows.len()), |s| {
+    statement.part(SETTLE, rows.len(), |s| {
         s.add(first.handled_by.as_str())?;
         s.add(column(rows, |(row, _)| row.receiver.as_str()))?;
         s.add(column(rows, |(row, _)| row.envelope.message_id.as_str()))?;
@@ -210,27 +235,19 @@ fn instances(statement: &mut Statement, write: &Write) -> Result<(), StoreError>
         s.add(column(rows, |write| write.row.paused_by.as_deref()))?;
         s.add(column(rows, |write| write.row.done))
     };
-    if !started.is_empty() {
-        statement.part(STARTED, None, |s| {
-            columns(s, &started)?;
-            s.add(column(&started, |write| write.row.originator.as_deref()))
-        })?;
-    }
-    if !moved.is_empty() {
-        statement.part(MOVED, Some(moved.len()), |s| {
-            columns(s, &moved)?;
-            s.add(column(&moved, |write| write.base_seq))
-        })?;
-    }
-    Ok(())
+    statement.part(STARTED, started.len(), |s| {
+        columns(s, &started)?;
+        s.add(column(&started, |write| write.row.originator.as_deref()))
+    })?;
+    statement.part(MOVED, moved.len(), |s| {
+        columns(s, &moved)?;
+        s.add(column(&moved, |write| write.base_seq))
+    })
 }
 
 fn outbox(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.outbox;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    statement.part(OUTBOX, None, |s| {
+    statement.part(OUTBOX, rows.len(), |s| {
         s.add(write.endpoint.as_str())?;
         s.add(write.owner.as_str())?;
         s.add(us(write.lease))?;
@@ -255,10 +272,7 @@ fn outbox(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
 
 fn held(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
     let rows = &write.held_in;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    statement.part(HELD_IN, None, |s| {
+    statement.part(HELD_IN, rows.len(), |s| {
         s.add(write.endpoint.as_str())?;
         s.add(column(rows, |row| row.receiver.as_str()))?;
         s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
@@ -280,23 +294,18 @@ fn held(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
 }
 
 fn deletes(statement: &mut Statement, write: &Write) -> Result<(), StoreError> {
-    if !write.held_out.is_empty() {
-        let rows = &write.held_out;
-        statement.part(HELD_OUT, None, |s| {
-            s.add(column(rows, |key| key.receiver.as_str()))?;
-            s.add(column(rows, |key| key.message_id.as_str()))?;
-            s.add(write.endpoint.as_str())?;
-            s.add(column(rows, |key| key.message_id.as_str()))
-        })?;
-    }
-    if !write.timers_out.is_empty() {
-        let rows = &write.timers_out;
-        statement.part(TIMERS_OUT, None, |s| {
-            s.add(column(rows, |timers| timers.key.saga.as_str()))?;
-            s.add(column(rows, |timers| timers.key.id.as_str()))?;
-            s.add(column(rows, |timers| timers.keep_entered))?;
-            s.add(column(rows, |timers| timers.key.id.as_str()))
-        })?;
-    }
-    Ok(())
+    let rows = &write.held_out;
+    statement.part(HELD_OUT, rows.len(), |s| {
+        s.add(column(rows, |key| key.receiver.as_str()))?;
+        s.add(column(rows, |key| key.message_id.as_str()))?;
+        s.add(write.endpoint.as_str())?;
+        s.add(column(rows, |key| key.message_id.as_str()))
+    })?;
+    let rows = &write.timers_out;
+    statement.part(TIMERS_OUT, rows.len(), |s| {
+        s.add(column(rows, |timers| timers.key.saga.as_str()))?;
+        s.add(column(rows, |timers| timers.key.id.as_str()))?;
+        s.add(column(rows, |timers| timers.keep_entered))?;
+        s.add(column(rows, |timers| timers.key.id.as_str()))
+    })
 }

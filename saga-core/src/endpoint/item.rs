@@ -44,6 +44,8 @@ pub(crate) struct Item {
     pub(crate) decoded: Option<Box<dyn Any + Send>>,
     /// Why it cannot be handled.
     pub(crate) fault: Option<(HeldReason, String)>,
+    /// Nothing says that it came before.
+    pub(crate) first: bool,
     /// It came again and again: it may have killed the process.
     pub(crate) suspect: bool,
 }

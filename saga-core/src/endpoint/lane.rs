@@ -75,7 +75,7 @@ fn breaker<'a, Db: Store>(core: &'a Core<Db>, item: &Item) -> Option<&'a Breaker
 async fn patiently<Db: Store>(core: &Core<Db>, mut items: &mut [Item]) {
     let mut tries = 0;
     while !items.is_empty() {
-        match once(core, items).await {
+        match once(core, items, tries > 0).await {
             Ok(n) => {
                 items = &mut items[n..];
                 tries = 0;
@@ -133,16 +133,16 @@ fn refusal(error: &StoreError) -> String {
 }
 
 /// A panic in a store or a projection must not end the lane: its messages would wait for ever.
-async fn once<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<usize, StoreError> {
-    let run = AssertUnwindSafe(unit(core, items)).catch_unwind().await;
+async fn once<Db: Store>(core: &Core<Db>, items: &mut [Item], again: bool) -> Result<usize, StoreError> {
+    let run = AssertUnwindSafe(unit(core, items, again)).catch_unwind().await;
     run.unwrap_or_else(|panic| Err(StoreError::Rejected(format!("panicked: {}", panic_text(&*panic)))))
 }
 
-async fn unit<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<usize, StoreError> {
+async fn unit<Db: Store>(core: &Core<Db>, items: &mut [Item], again: bool) -> Result<usize, StoreError> {
     if matches!(items[0].target, Target::Handler(_)) && items[0].fault.is_none() {
         return handler_unit::run(core, items).await;
     }
-    saga_unit::run(core, items).await?;
+    saga_unit::run(core, items, again).await?;
     Ok(items.len())
 }
 

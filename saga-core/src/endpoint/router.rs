@@ -82,6 +82,7 @@ fn route<Db: Store>(core: &Core<Db>, delivery: Delivery, items: &mut Vec<Item>) 
             key: None,
             decoded: None,
             fault: fault.clone().map(unreadable),
+            first: delivery_count == 0 && envelope.attempt == 0,
             suspect: delivery_count >= SUSPECT_DELIVERIES,
         };
         if item.fault.is_none() {

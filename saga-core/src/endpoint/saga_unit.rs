@@ -8,8 +8,8 @@ use super::{
     unit::commit,
 };
 use crate::{
-    Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, InstanceRow, Keys,
-    OutboxRow, Step, Store, StoreError, Write, hash_of,
+    Caused, Envelope, Found, HeldKey, HeldReason, HeldRow, InboxFound, InboxResult, InboxRow, InstanceKey, InstanceRow,
+    Keys, OutboxRow, Step, Store, StoreError, Write, hash_of,
     port::Unit,
     project::ErasedChange,
     saga::{
@@ -28,10 +28,13 @@ const HELD_ROWS_MAX: i64 = 1000;
 
 /// Runs the batch in one transaction. After an error nothing has happened, or (when the commit's outcome is unknown) the
 /// inbox knows: either way the same batch can be run again.
-pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<(), StoreError> {
+///
+/// The inbox is asked about messages that may have come before. Of the others nearly all are new, and transitions are pure: whether
+/// one was a duplicate after all, the claim finds out, and the batch is run `again` with all of them asked about.
+pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item], again: bool) -> Result<(), StoreError> {
     let mut unit = core.store.begin(&locks(core, items)).await?;
     core.faults.reach(Step::Lock);
-    let keys = keys(core, items);
+    let keys = keys(core, items, again);
     let found = unit.read(&keys).await?;
     let some_unread = found.held.len() as i64 >= HELD_ROWS_MAX;
     if some_unread && keys.instances.len() > 1 {
@@ -54,7 +57,7 @@ pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Resul
     if some_unread && released {
         // the same messages again: duplicates now, whose unit offers what is held next. Acknowledged only after the last, so that
         // a crash in between is made good by their redelivery
-        return Box::pin(run(core, items)).await;
+        return Box::pin(run(core, items, true)).await;
     }
     items.iter().for_each(|item| item.guard.settled());
     Ok(())
@@ -72,13 +75,14 @@ fn locks<Db: Store>(core: &Core<Db>, items: &[Item]) -> Vec<i64> {
     locks
 }
 
-fn keys<Db: Store>(core: &Core<Db>, items: &[Item]) -> Keys {
+fn keys<Db: Store>(core: &Core<Db>, items: &[Item], again: bool) -> Keys {
+    let asked = items.iter().filter(|item| again || !item.first);
     let mut instances: Vec<InstanceKey> = items.iter().filter_map(|item| item.key.clone()).collect();
     instances.sort_unstable();
     instances.dedup();
     Keys {
         endpoint: core.name.clone(),
-        message_ids: items.iter().map(|item| item.envelope.message_id.clone()).collect(),
+        message_ids: asked.map(|item| item.envelope.message_id.clone()).collect(),
         instances,
         held_rows_max: HELD_ROWS_MAX,
     }

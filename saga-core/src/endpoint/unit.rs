@@ -24,8 +24,14 @@ pub(super) async fn commit<Db: Store>(
     write.outbox = outbox;
     let written = if write.is_empty() { Ok(()) } else { unit.write(&write).await };
     core.faults.reach(Step::BeforeCommit);
-    written?;
-    unit.commit().await?;
+    match written {
+        Ok(()) => unit.commit().await?,
+        Err(StoreError::Conflict) => {
+            unit.rollback().await?; // the connection is as good as before
+            return Err(StoreError::Conflict);
+        }
+        Err(error) => return Err(error),
+    }
     core.faults.reach(Step::Commit);
     core.dispatcher.enqueue(room, write.outbox);
     core.faults.reach(Step::BeforeAck);

@@ -340,9 +340,7 @@ impl<'a, S: Saga> Run<'a, S> {
         let paused = self.row.and_then(|row| row.paused_by.as_ref()) != self.paused_by.as_ref();
         let done = self.name.as_deref().is_some_and(|name| self.rules.is_done(name));
         let row = match (&self.state, self.row) {
-            (Some(state), _) if self.moved => {
-                Some((state.state_name().to_owned(), state.store(), S::VERSION as i32))
-            }
+            (Some(state), _) if self.moved => Some((state.state_name().to_owned(), state.store(), S::VERSION as i32)),
             (_, Some(row)) if paused => Some((row.state.clone(), row.data.clone(), row.version)),
             _ => None,
         };

@@ -308,13 +308,14 @@ impl<'a> Publisher<'a> {
                 // strangers' queues come and go: remembering them would never end
                 return Ok(Address { exchange: "".into(), routing_key: short(name)?, mandatory: true });
             }
-            Destination::Endpoint(name) | Destination::Event(name) => Address {
-                exchange: short(&self.broker.named(name))?,
-                routing_key: "".into(),
-                mandatory: matches!(destination, Destination::Endpoint(_)),
-            },
+            Destination::Endpoint(name) => {
+                Address { exchange: "".into(), routing_key: short(&self.broker.named(name))?, mandatory: true }
+            }
+            Destination::Event(name) => {
+                Address { exchange: short(&self.broker.named(name))?, routing_key: "".into(), mandatory: false }
+            }
         };
-        if !self.topology.passive {
+        if !self.topology.passive && !address.mandatory {
             let declare = topology::exchange(&self.admin, address.exchange.as_str());
             match tokio::time::timeout(ANSWER, declare).await {
                 Ok(Ok(())) => {}

@@ -2,7 +2,7 @@
 
 use lapin::{
     Channel, Connection, Error, ErrorKind, ExchangeKind,
-    options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use saga_core::{Topology, TransportError};
@@ -33,8 +33,8 @@ pub(super) async fn prepare(connection: &Connection, topology: &Topology) -> Res
         channel.queue_bind(name.clone(), name.clone(), "".into(), options, none).await.map_err(failed)?;
         for event in &topology.subscribes {
             exchange(&channel, event).await?;
-            let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-            channel.exchange_bind(name.clone(), short(event)?, "".into(), options, none).await.map_err(failed)?;
+            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+            channel.queue_bind(name.clone(), short(event)?, "".into(), options, none).await.map_err(failed)?;
         }
     }
     channel.close(200, "declared".into()).await.map_err(failed)

@@ -83,6 +83,17 @@ impl Vhost {
         .await
     }
 
+    /// Has the broker put a copy of each message that is published here on `amq.rabbitmq.trace`.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn trace(&self) {
+        let tracing = serde_json::json!({ "tracing": true });
+        let answer = reqwest::Client::new().put(self.api("vhosts", "")).json(&tracing).send().await;
+        let status = answer.expect("the management interface answers").status();
+        assert!(status.is_success(), "tracing was expected, {status} came");
+    }
+
     /// Closes all connections of the virtual host from the broker's side, once there are any. Returns how many.
     pub async fn close_connections(&self) -> usize {
         let client = reqwest::Client::new();

@@ -5,10 +5,10 @@ use futures_util::{StreamExt, future::join_all};
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+        QueueDeclareOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use saga_core::Step;
 use sqlx::{Connection as _, PgConnection};
@@ -134,56 +134,69 @@ async fn every_message_put_twice_on_every_queue_changes_nothing() {
     let _services = serve_all(&system, port, &[]).await;
     ready(port).await;
     let doubled = Arc::new(AtomicUsize::new(0));
-    let _taps = join_all(SERVICES.map(|service| tap(&system, service, doubled.clone()))).await;
+    let _doubling = double(&system, doubled.clone()).await;
     place(&system, &[port], 100).await;
     system.verify(100).await;
     let doubled = doubled.load(Ordering::SeqCst);
     assert!(doubled >= 400, "at least 400 doubled messages were expected, {doubled} were");
 }
 
-/// A second queue on the endpoint's exchange, whose messages are put on the endpoint's queue once more.
-async fn tap(system: &System, service: &str, doubled: Arc<AtomicUsize>) -> Connection {
-    let queue = format!("{}_{service}", system.database.name);
-    eventually("the service to declare its queue", || async {
-        system.vhost.list("queues").await.iter().any(|known| known["name"] == queue.as_str()).then_some(())
-    })
-    .await;
+/// Puts every message once more on every queue that it reached, told by the broker's tracer: <https://www.rabbitmq.com/docs/firehose>.
+async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
+    system.vhost.trace().await;
     let connection =
         Connection::connect(&system.vhost.url(), ConnectionProperties::default()).await.expect("a connection");
     let channel = connection.create_channel().await.expect("a channel");
-    let tap = format!("tap.{queue}");
     let none = FieldTable::default;
-    channel.queue_declare(tap.as_str().into(), QueueDeclareOptions::default(), none()).await.expect("a queue");
-    channel
-        .queue_bind(tap.as_str().into(), queue.as_str().into(), "".into(), QueueBindOptions::default(), none())
-        .await
-        .expect("a binding");
-    channel.basic_qos(100, BasicQosOptions::default()).await.expect("a prefetch");
+    let (exclusive, bind) =
+        (QueueDeclareOptions { exclusive: true, ..Default::default() }, QueueBindOptions::default());
+    channel.queue_declare("doubling".into(), exclusive, none()).await.expect("a queue");
+    let bound = channel.queue_bind("doubling".into(), "amq.rabbitmq.trace".into(), "publish.#".into(), bind, none());
+    bound.await.expect("a binding");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-    let mut consumer = channel
-        .basic_consume(tap.as_str().into(), "tap".into(), BasicConsumeOptions::default(), none())
-        .await
-        .expect("a consumer");
+    let consume = channel.basic_consume("doubling".into(), "doubling".into(), BasicConsumeOptions::default(), none());
+    let mut consumer = consume.await.expect("a consumer");
     tokio::spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
-            let properties: BasicProperties = delivery.properties.clone();
-            let published = channel
-                .basic_publish(
-                    "".into(),
-                    queue.as_str().into(),
-                    BasicPublishOptions::default(),
-                    &delivery.data,
-                    properties,
-                )
-                .await;
-            if let Ok(confirm) = published {
-                let _ = confirm.await; // the test is over
-            }
-            doubled.fetch_add(1, Ordering::SeqCst);
             let _ = delivery.acker.ack(BasicAckOptions::default()).await; // the test is over
+            let Some((queues, properties)) = traced(&delivery.properties) else { continue };
+            for queue in queues {
+                let options = BasicPublishOptions::default();
+                let publish = channel.basic_publish("".into(), queue, options, &delivery.data, properties.clone());
+                if let Ok(confirm) = publish.await {
+                    let _ = confirm.await; // the test is over
+                }
+                doubled.fetch_add(1, Ordering::SeqCst);
+            }
         }
     });
     connection
+}
+
+/// The queues that a traced message reached, and its properties, marked; `None` for one that was put there by `double`.
+fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)> {
+    const MARK: &str = "doubled";
+    let trace = trace.headers().as_ref()?.inner();
+    let AMQPValue::FieldTable(properties) = trace.get("properties")? else { return None };
+    let AMQPValue::FieldArray(queues) = trace.get("routed_queues")? else { return None };
+    let text = |value: &AMQPValue| value.as_long_string().map(|text| ShortString::from(text.to_string()));
+    let property = |name: &str| properties.inner().get(name).and_then(text);
+    let mut headers = match properties.inner().get("headers") {
+        Some(AMQPValue::FieldTable(headers)) => headers.clone(),
+        _ => FieldTable::default(),
+    };
+    if headers.inner().contains_key(MARK) {
+        return None;
+    }
+    headers.insert(MARK.into(), AMQPValue::Boolean(true));
+    let marked = BasicProperties::default()
+        .with_message_id(property("message_id")?)
+        .with_type(property("type")?)
+        .with_correlation_id(property("correlation_id")?)
+        .with_app_id(property("app_id")?)
+        .with_reply_to(property("reply_to")?)
+        .with_headers(headers);
+    Some((queues.as_slice().iter().filter_map(text).collect(), marked))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ pub trait Saga: Sized + Send + 'static {
     fn step(self, message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, (Self, Self::In)>;
     #[doc(hidden)]
     fn load(state: &str, data: &str) -> Result<Self, ReadError>;
-    #[doc(hidden)]
+    /// The name of the state that the instance is in, as in the database and on charts.
     fn state_name(&self) -> &'static str;
     #[doc(hidden)]
     fn store(&self) -> String;

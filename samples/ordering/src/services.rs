@@ -92,7 +92,7 @@ impl<Db: Ledger> Project<OrderFulfilment, Db> for OrderList {
 }
 
 fn status(order: &OrderFulfilment) -> &'static str {
-    status_of(order.store().0)
+    status_of(order.state_name())
 }
 
 /// A state's name as the API gives it.

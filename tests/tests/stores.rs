@@ -473,9 +473,13 @@ macro_rules! suite {
                 let store = database.store();
                 store.migrate().await.unwrap();
                 let mut nul = instance(1, 0);
-                nul.row.data = r#"{"text":"\u0000"}"#.into();
+                nul.row.state = "a\0b".into(); // no text of PostgreSQL holds it
                 let refused = write(&store, Write { instances: vec![nul], ..writes() }).await;
                 assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
+                let mut escaped = instance(1, 0);
+                escaped.row.data = r#"{"text":"\u0000"}"#.into(); // `jsonb` would refuse it
+                write(&store, Write { instances: vec![escaped.clone()], ..writes() }).await.unwrap();
+                assert_eq!(store.read(&keys(&[])).await.unwrap().instances[0].data, escaped.row.data);
             }
         }
         /// Through PgBouncer in transaction mode, where that is installed: each transaction may have another session of the server.

@@ -5,8 +5,7 @@ use saga_core::{Envelope, InboxRow, InstanceWrite, SagaRef, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, postgres::PgArguments};
 use std::sync::OnceLock;
 
-// The arrays come through `(SELECT .. OFFSET 0)`, which hides their length from the planner: it would take each batch that is shorter than
-// its guess for worth a plan of its own, and planning costs several times what the execution does.
+// In the parts, `{}` is a parameter, and `{rows(name type, ..)}` a table `r` whose columns are parameters too: arrays.
 
 /// Microseconds since 1970 as a timestamp.
 const FROM_US: &str = "'epoch'::timestamptz + r.sent_at * interval '1 microsecond'";
@@ -16,14 +15,15 @@ INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash
     saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note, handled_at)
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id, r.causation_id,
     CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state, r.effects::json, {from_us}, r.attempts, r.note, clock_timestamp()
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::bigint[] AS a13, {}::text[] AS a14 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14)
-    AS r(receiver, message_id, body_hash, type, result, conversation_id, causation_id, saga_id, seq, from_state, to_state, effects, sent_at, attempts, note)";
+FROM {rows(receiver text, message_id text, body_hash bigint, type text, result text, conversation_id text,
+    causation_id text, saga_id text, seq bigint, from_state text, to_state text, effects text, sent_at bigint,
+    attempts bigint, note text)}";
 
 const SETTLE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state, to_state = r.to_state,
     effects = r.effects::json, attempts = r.attempts, note = r.note, body_hash = r.body_hash, handled_at = clock_timestamp()
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::bigint[] AS a8, {}::text[] AS a9, {}::bigint[] AS a10 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10)
-    AS r(receiver, message_id, body_hash, result, seq, from_state, to_state, effects, attempts, note, known)
+FROM {rows(receiver text, message_id text, body_hash bigint, result text, seq bigint, from_state text, to_state text,
+    effects text, attempts bigint, note text, known bigint)}
 WHERE i.message_id = r.message_id AND i.receiver = r.receiver AND i.endpoint = {} AND i.message_id = ANY({}::text[])
     AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
 
@@ -31,16 +31,16 @@ const STARTED: &str = "
 INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, originator, paused_by, created_at, updated_at, completed_at)
 SELECT r.saga, r.id, r.state, r.data::json, r.seq, r.entered, r.version, r.originator::json, r.paused_by, clock_timestamp(), clock_timestamp(),
     CASE WHEN r.done THEN clock_timestamp() END
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::text[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
-    AS r(saga, id, state, data, seq, entered, version, paused_by, done, originator)";
+FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, paused_by text,
+    done bool, originator text)}";
 
 /// The rows are found by their keys one by one (the fence), and then by their places: no plan can read the whole table. Who started an
 /// instance never changes.
 const MOVED: &str = "
 UPDATE sagabus.saga s SET state = r.state, data = r.data::json, seq = r.seq, entered = r.entered, version = r.version, paused_by = r.paused_by,
     updated_at = clock_timestamp(), completed_at = CASE WHEN r.done THEN coalesce(s.completed_at, clock_timestamp()) END
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::bigint[] AS a4, {}::bigint[] AS a5, {}::int[] AS a6, {}::text[] AS a7, {}::bool[] AS a8, {}::bigint[] AS a9 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9)
-    AS r(saga, id, state, data, seq, entered, version, paused_by, done, base_seq),
+FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, paused_by text,
+    done bool, base_seq bigint)},
     LATERAL (SELECT ctid AS place FROM sagabus.saga WHERE id = r.id AND saga = r.saga OFFSET 0) p
 WHERE s.ctid = p.place AND s.seq = r.base_seq RETURNING 1";
 
@@ -50,8 +50,9 @@ INSERT INTO sagabus.outbox (endpoint, lease_owner, lease_until, first_attempt_at
 SELECT {}, CASE WHEN r.leased THEN {} END, CASE WHEN r.leased THEN clock_timestamp() + {}::bigint * interval '1 microsecond' END,
     CASE WHEN r.leased THEN clock_timestamp() END, r.id, r.message_id, r.kind, r.type, r.destination, r.receiver, r.saga, r.saga_id, r.entered,
     r.conversation_id, r.causation_id, r.headers::jsonb, r.body, {from_us}, clock_timestamp(), clock_timestamp() + r.delay * interval '1 microsecond'
-FROM (SELECT {}::bool[] AS a0, {}::uuid[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::text[] AS a5, {}::text[] AS a6, {}::text[] AS a7, {}::text[] AS a8, {}::bigint[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::text[] AS a12, {}::bytea[] AS a13, {}::bigint[] AS a14, {}::bigint[] AS a15 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14, a.a15)
-    AS r(leased, id, message_id, kind, type, destination, receiver, saga, saga_id, entered, conversation_id, causation_id, headers, body, sent_at, delay)";
+FROM {rows(leased bool, id uuid, message_id text, kind text, type text, destination text, receiver text, saga text,
+    saga_id text, entered bigint, conversation_id text, causation_id text, headers text, body bytea,
+    sent_at bigint, delay bigint)}";
 
 const HELD_IN: &str = "
 INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at, expires_at, type, conversation_id, causation_id,
@@ -59,16 +60,17 @@ INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id,
 SELECT {}, r.receiver, r.message_id, r.reason, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.error, r.attempts, clock_timestamp(),
     clock_timestamp() + r.expires * interval '1 microsecond', r.type, r.conversation_id, r.causation_id, r.from_saga, r.from_saga_id, r.from_entered,
     r.headers::jsonb, r.body, {from_us}
-FROM (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::text[] AS a2, {}::text[] AS a3, {}::text[] AS a4, {}::bigint[] AS a5, {}::bigint[] AS a6, {}::text[] AS a7, {}::text[] AS a8, {}::text[] AS a9, {}::text[] AS a10, {}::text[] AS a11, {}::bigint[] AS a12, {}::text[] AS a13, {}::bytea[] AS a14, {}::bigint[] AS a15 OFFSET 0) a, unnest(a.a0, a.a1, a.a2, a.a3, a.a4, a.a5, a.a6, a.a7, a.a8, a.a9, a.a10, a.a11, a.a12, a.a13, a.a14, a.a15)
-    AS r(receiver, message_id, reason, saga_id, error, attempts, expires, type, conversation_id, causation_id, from_saga, from_saga_id, from_entered, headers, body, sent_at)
+FROM {rows(receiver text, message_id text, reason text, saga_id text, error text, attempts bigint, expires bigint,
+    type text, conversation_id text, causation_id text, from_saga text, from_saga_id text,
+    from_entered bigint, headers text, body bytea, sent_at bigint)}
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts, expires_at = excluded.expires_at";
 
 const HELD_OUT: &str = "
-DELETE FROM sagabus.held h USING (SELECT {}::text[] AS a0, {}::text[] AS a1 OFFSET 0) a, unnest(a.a0, a.a1) AS r(receiver, message_id)
+DELETE FROM sagabus.held h USING {rows(receiver text, message_id text)}
 WHERE h.message_id = r.message_id AND h.receiver = r.receiver AND h.endpoint = {} AND h.message_id = ANY({}::text[])";
 
 const TIMERS_OUT: &str = "
-DELETE FROM sagabus.outbox o USING (SELECT {}::text[] AS a0, {}::text[] AS a1, {}::bigint[] AS a2 OFFSET 0) a, unnest(a.a0, a.a1, a.a2) AS r(saga, id, keep)
+DELETE FROM sagabus.outbox o USING {rows(saga text, id text, keep bigint)}
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
     AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
 
@@ -90,15 +92,7 @@ fn text(parts: usize) -> &'static str {
     TEXTS[parts].get_or_init(|| {
         let (mut with, mut counts, mut placeholders) = (Vec::new(), Vec::new(), 0);
         for (n, (template, counted)) in PARTS.into_iter().enumerate().filter(|(n, _)| parts & (1 << n) != 0) {
-            let mut part = format!("p{n} AS MATERIALIZED (");
-            for (i, piece) in template.replace("{from_us}", FROM_US).split("{}").enumerate() {
-                if i > 0 {
-                    placeholders += 1;
-                    part.push_str(&format!("${placeholders}"));
-                }
-                part.push_str(piece);
-            }
-            with.push(part + ")");
+            with.push(format!("p{n} AS MATERIALIZED ({})", filled(template, &mut placeholders)));
             if counted {
                 counts.push(format!("(SELECT count(*) FROM p{n})"));
             }
@@ -106,6 +100,40 @@ fn text(parts: usize) -> &'static str {
         let counts = if counts.is_empty() { "0".into() } else { counts.join(", ") };
         format!("WITH {} SELECT {counts}", with.join(", "))
     })
+}
+
+/// A part with its parameters numbered.
+fn filled(template: &str, placeholders: &mut usize) -> String {
+    let mut next = || {
+        *placeholders += 1;
+        format!("${placeholders}")
+    };
+    let mut filled = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let (what, after) = after.split_once('}').expect("every brace is closed");
+        match what.strip_prefix("rows(").and_then(|columns| columns.strip_suffix(')')) {
+            Some(columns) => filled.push_str(&rows(columns, &mut next)),
+            None if what == "from_us" => filled.push_str(FROM_US),
+            None => filled.push_str(&next()),
+        }
+        rest = after;
+    }
+    filled + rest
+}
+
+/// Arrays as a table. They come through `OFFSET 0`, which hides their length from the planner: it would take each batch that is shorter
+/// than its guess for worth a plan of its own, and planning costs several times what the execution does. And they are unnested side by
+/// side in the `SELECT`: as `unnest(a, b, ..)` in `FROM`, each would fill a table of its own first.
+fn rows(columns: &str, next: &mut impl FnMut() -> String) -> String {
+    let (mut arrays, mut unnested) = (Vec::new(), Vec::new());
+    for (n, column) in columns.split(',').enumerate() {
+        let (name, kind) = column.trim().split_once(' ').expect("a column has a name and a type");
+        arrays.push(format!("{}::{kind}[] AS a{n}", next()));
+        unnested.push(format!("unnest(a{n}) AS {name}"));
+    }
+    format!("(SELECT {} FROM (SELECT {} OFFSET 0) a) r", unnested.join(", "), arrays.join(", "))
 }
 
 /// What goes into a statement: each part takes its arguments in the order of its `{}`.

@@ -482,6 +482,15 @@ macro_rules! suite {
                 assert_eq!(store.read(&keys(&[])).await.unwrap().instances[0].data, escaped.row.data);
             }
         }
+        /// Rule of `BY_INDEX`: a scan that a projection needs would look dear enough to be compiled first.
+        #[tokio::test(flavor = "multi_thread")]
+        async fn nothing_is_compiled_in_a_unit_of_sagas() {
+            let database = Database::create().await;
+            let store = database.store();
+            let mut unit = store.begin(&[1]).await.unwrap();
+            let jit: String = sqlx::query_scalar("SHOW jit").fetch_one(unit.tx()).await.unwrap();
+            assert_eq!(jit, "off");
+        }
         /// Through PgBouncer in transaction mode, where that is installed: each transaction may have another session of the server.
         mod pgbouncer {
             use super::*;

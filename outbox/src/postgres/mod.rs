@@ -22,8 +22,9 @@ const VERSION: i32 = 1;
 /// The migrator's lock: of its transaction, not of the session, so that it works through PgBouncer.
 const MIGRATION_LOCK: i64 = 0x5a6a_b005;
 /// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is kept while the
-/// table grows: dead rows of the outbox are enough.
-const BY_INDEX: &str = "SET LOCAL enable_seqscan = off";
+/// table grows: dead rows of the outbox are enough. A projection that needs a scan still gets it, at a price that must not be taken for
+/// work worth compiling.
+const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 /// A connection that does not come within this time counts as "the database is away".
 const ACQUIRE: Duration = Duration::from_secs(5);
 

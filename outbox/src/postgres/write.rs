@@ -170,7 +170,11 @@ impl Statement {
 }
 
 pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write: &Write) -> Result<(), StoreError> {
+    /// What a row comes to, more or less, its body included.
+    const ROW_BYTES: usize = 1024;
     let mut statement = Statement::default();
+    let rows = write.claims.len() + write.instances.len() + write.outbox.len();
+    statement.arguments.reserve(64, ROW_BYTES * rows);
     claims(&mut statement, write)?;
     settles(&mut statement, write)?;
     instances(&mut statement, write)?;

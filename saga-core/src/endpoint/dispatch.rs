@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// Sent rows that one statement deletes at most.
 const SENT_ROWS_MAX: usize = 5000;
 /// How long the first confirmed row waits for others, so that one statement deletes many.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A message that no queue takes is tried again at least this often: its receiver may start any moment.

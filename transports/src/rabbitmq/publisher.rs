@@ -97,7 +97,8 @@ struct Publisher<'a> {
     limits: LinkLimits,
     reports: &'a mpsc::UnboundedSender<Report>,
     health: &'a Side,
-    channel: Channel,
+    /// Shared, because a `Channel` is dear to clone.
+    channel: Arc<Channel>,
     /// Declares: an error closes a channel, and must not close the one that publishes.
     admin: Channel,
     addresses: HashMap<Destination, Address>,
@@ -131,7 +132,7 @@ impl<'a> Publisher<'a> {
             limits,
             reports,
             health,
-            channel,
+            channel: Arc::new(channel),
             admin,
             addresses: HashMap::new(),
             publishing: FuturesUnordered::new(),

@@ -350,19 +350,35 @@ impl<Db: Store> TxSlot<Db> {
     }
 }
 
-/// A handler without its types: what the endpoint keeps of each.
+/// A message whose type its handler knows.
+type Decoded = Box<dyn Any + Send>;
+
+/// What the endpoint knows of a handler whose types are gone.
+#[derive(Clone, Copy)]
+pub(crate) struct About {
+    pub(crate) name: &'static str,
+    pub(crate) type_name: &'static str,
+    pub(crate) read: fn(&[u8]) -> Result<Decoded, String>,
+    pub(crate) outcome_is_reply_only: bool,
+    /// Whether it takes more than one message at a time.
+    pub(crate) takes_batches: bool,
+}
+
+impl About {
+    fn of<M: Message>(name: &'static str, takes_batches: bool) -> Self {
+        let outcome_is_reply_only = M::Outcome::REPLY_ONLY;
+        Self { name, type_name: M::TYPE, read: decode::<M>, outcome_is_reply_only, takes_batches }
+    }
+}
+
+/// A handler without its types.
 #[async_trait]
 pub(crate) trait HandlerLogic<Db: Store>: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn type_name(&self) -> &'static str;
-    fn read(&self, body: &[u8]) -> Result<Box<dyn Any + Send>, String>;
-    fn outcome_is_reply_only(&self) -> bool;
-    /// Whether it takes more than one message at a time.
-    fn takes_batches(&self) -> bool;
+    fn about(&self) -> About;
     /// Runs messages with their causes, as many of the one as of the other; returns as many outcomes.
     async fn run(
         &self,
-        messages: Vec<Box<dyn Any + Send>>,
+        messages: Vec<Decoded>,
         slot: &mut TxSlot<Db>,
         causes: &mut [Cause],
     ) -> Result<Vec<Option<Encoded>>, HandlerError>;
@@ -373,41 +389,25 @@ pub(crate) struct TypedHandler<M, H> {
     pub(crate) message: PhantomData<fn() -> M>,
 }
 
-fn decode<M: Message>(body: &[u8]) -> Result<Box<dyn Any + Send>, String> {
+fn decode<M: Message>(body: &[u8]) -> Result<Decoded, String> {
     let message = serde_json::from_slice::<M>(body).map_err(|error| format!("{}: {error}", M::TYPE))?;
     Ok(Box::new(message))
 }
 
-fn typed<M: Message>(message: Box<dyn Any + Send>) -> Result<M, HandlerError> {
+fn typed<M: Message>(message: Decoded) -> Result<M, HandlerError> {
     let message = message.downcast::<M>().map_err(|_| HandlerError::permanent("the message has another type"))?;
     Ok(*message)
 }
 
 #[async_trait]
 impl<M: Message, Db: Store, H: Handle<M, Db>> HandlerLogic<Db> for TypedHandler<M, H> {
-    fn name(&self) -> &'static str {
-        self.handler.name()
-    }
-
-    fn type_name(&self) -> &'static str {
-        M::TYPE
-    }
-
-    fn read(&self, body: &[u8]) -> Result<Box<dyn Any + Send>, String> {
-        decode::<M>(body)
-    }
-
-    fn outcome_is_reply_only(&self) -> bool {
-        M::Outcome::REPLY_ONLY
-    }
-
-    fn takes_batches(&self) -> bool {
-        false
+    fn about(&self) -> About {
+        About::of::<M>(self.handler.name(), false)
     }
 
     async fn run(
         &self,
-        messages: Vec<Box<dyn Any + Send>>,
+        messages: Vec<Decoded>,
         slot: &mut TxSlot<Db>,
         causes: &mut [Cause],
     ) -> Result<Vec<Option<Encoded>>, HandlerError> {
@@ -427,29 +427,13 @@ pub(crate) struct TypedBatchHandler<M, H> {
 
 #[async_trait]
 impl<M: Message, Db: Store, H: HandleBatch<M, Db>> HandlerLogic<Db> for TypedBatchHandler<M, H> {
-    fn name(&self) -> &'static str {
-        self.handler.name()
-    }
-
-    fn type_name(&self) -> &'static str {
-        M::TYPE
-    }
-
-    fn read(&self, body: &[u8]) -> Result<Box<dyn Any + Send>, String> {
-        decode::<M>(body)
-    }
-
-    fn outcome_is_reply_only(&self) -> bool {
-        M::Outcome::REPLY_ONLY
-    }
-
-    fn takes_batches(&self) -> bool {
-        true
+    fn about(&self) -> About {
+        About::of::<M>(self.handler.name(), true)
     }
 
     async fn run(
         &self,
-        messages: Vec<Box<dyn Any + Send>>,
+        messages: Vec<Decoded>,
         slot: &mut TxSlot<Db>,
         causes: &mut [Cause],
     ) -> Result<Vec<Option<Encoded>>, HandlerError> {

@@ -1,7 +1,12 @@
 //! What all tasks of an endpoint share.
 
 use super::{breaker::Breaker, dispatch::Dispatcher};
-use crate::{Faults, Retries, Store, StoreError, handler::HandlerLogic, project::ProjectLogic, saga::run::SagaLogic};
+use crate::{
+    Faults, Retries, Store, StoreError,
+    handler::{About, HandlerLogic},
+    project::ProjectLogic,
+    saga::run::SagaLogic,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::AtomicU32},
@@ -87,6 +92,7 @@ pub(crate) struct SagaEntry<Db: Store> {
 }
 
 pub(crate) struct HandlerEntry<Db: Store> {
+    pub(crate) about: About,
     pub(crate) logic: Arc<dyn HandlerLogic<Db>>,
     pub(crate) retries: Option<Retries>,
     pub(crate) breaker: Breaker,
@@ -96,7 +102,13 @@ pub(crate) struct HandlerEntry<Db: Store> {
 
 impl<Db: Store> HandlerEntry<Db> {
     pub(crate) fn new(logic: Arc<dyn HandlerLogic<Db>>) -> Self {
-        Self { logic, retries: None, breaker: Breaker::default(), careful_units: AtomicU32::new(0) }
+        Self {
+            about: logic.about(),
+            logic,
+            retries: None,
+            breaker: Breaker::default(),
+            careful_units: AtomicU32::new(0),
+        }
     }
 }
 
@@ -114,7 +126,7 @@ impl<Db: Store> Core<Db> {
     pub(crate) fn receiver(&self, target: Target) -> &'static str {
         match target {
             Target::Saga(i) => self.sagas[i].logic.name(),
-            Target::Handler(i) => self.handlers[i].logic.name(),
+            Target::Handler(i) => self.handlers[i].about.name,
             Target::Nobody => "",
         }
     }

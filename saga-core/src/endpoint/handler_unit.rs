@@ -96,10 +96,10 @@ async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) 
         let entry = &core.handlers[handler];
         // its messages that follow each other, in one call
         let together = items[ran..].iter().take_while(|item| item.target == target).count();
-        let together = if entry.logic.takes_batches() { together } else { 1 };
+        let together = if entry.about.takes_batches { together } else { 1 };
         let mut came = Vec::with_capacity(together);
         for item in &mut items[ran..ran + together] {
-            let receiver = entry.logic.name();
+            let receiver = entry.about.name;
             if !seen.insert((receiver, item.envelope.message_id.clone())) {
                 continue;
             }
@@ -166,7 +166,7 @@ enum Next {
 impl<Db: Store> Work<'_, Db> {
     /// Runs one message until it succeeds or its policy says otherwise.
     async fn handle(&mut self, entry: &HandlerEntry<Db>, came: &mut Came<'_>) -> Result<(), Halt> {
-        let receiver = entry.logic.name();
+        let receiver = entry.about.name;
         let before = came.runs_before();
         let mut runs: u32 = 0;
         let (result, journal) = loop {
@@ -227,7 +227,7 @@ impl<Db: Store> Work<'_, Db> {
     async fn handle_together(&mut self, entry: &HandlerEntry<Db>, came: &mut [Came<'_>]) -> Result<(), Halt> {
         match self.once(entry, came, 0).await? {
             Ok(effects) => {
-                entry.breaker.succeeded(entry.logic.name());
+                entry.breaker.succeeded(entry.about.name);
                 for (came, effects) in came.iter().zip(effects) {
                     let journal = Journal { effects: Some(effects), ..Journal::default() };
                     self.settle(entry, came, InboxResult::Handled, came.runs_before() + 1, journal);
@@ -239,7 +239,7 @@ impl<Db: Store> Work<'_, Db> {
     }
 
     fn settle(&mut self, entry: &HandlerEntry<Db>, came: &Came<'_>, result: InboxResult, runs: i64, journal: Journal) {
-        let row = inbox_row(self.core, entry.logic.name(), &came.item.envelope, result, runs, journal);
+        let row = inbox_row(self.core, entry.about.name, &came.item.envelope, result, runs, journal);
         match came.completes {
             Some(known) => self.write.settles.push((row, known)),
             None => self.write.claims.push(row),
@@ -259,7 +259,7 @@ impl<Db: Store> Work<'_, Db> {
         let mut causes = Vec::with_capacity(came.len());
         for came in &mut *came {
             let decoded = came.item.decoded.take();
-            match decoded.map_or_else(|| entry.logic.read(&came.item.envelope.body), Ok) {
+            match decoded.map_or_else(|| (entry.about.read)(&came.item.envelope.body), Ok) {
                 Ok(message) => messages.push(message),
                 Err(error) => return permanent(error),
             }
@@ -314,7 +314,7 @@ impl<Db: Store> Work<'_, Db> {
         outcome: Option<Encoded>,
     ) -> Vec<Caused> {
         let posted = posted.iter().map(|posted| of_posted(self.core, Some(cause), posted));
-        let outcome = outcome.map(|outcome| of_outcome(self.core, cause, outcome, entry.logic.outcome_is_reply_only()));
+        let outcome = outcome.map(|outcome| of_outcome(self.core, cause, outcome, entry.about.outcome_is_reply_only));
         let mut effects = Vec::new();
         for Emission { row, effect } in posted.chain(outcome) {
             effects.push(effect);

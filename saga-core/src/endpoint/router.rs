@@ -134,7 +134,7 @@ type Decoded = (Option<InstanceKey>, Option<Box<dyn Any + Send>>);
 fn read<Db: Store>(core: &Core<Db>, target: Target, envelope: &Envelope) -> Result<Decoded, String> {
     match target {
         Target::Nobody => Err(format!("no receiver `{}` here", envelope.receiver.as_deref().unwrap_or_default())),
-        Target::Handler(i) => Ok((None, Some(core.handlers[i].logic.read(&envelope.body)?))),
+        Target::Handler(i) => Ok((None, Some((core.handlers[i].about.read)(&envelope.body)?))),
         Target::Saga(i) => {
             let logic = &core.sagas[i].logic;
             let (id, message) = logic.read(&envelope.type_name, &envelope.body)?;

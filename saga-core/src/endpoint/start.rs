@@ -119,7 +119,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         if C::TO != self.name {
             self.wrong.push(format!("`{}` is sent to `{}`, so endpoint `{}` never gets it", C::TYPE, C::TO, self.name));
         }
-        let taken = self.handlers.iter().any(|(_, entry)| entry.logic.type_name() == C::TYPE);
+        let taken = self.handlers.iter().any(|(_, entry)| entry.about.type_name == C::TYPE);
         if taken {
             self.wrong.push(format!("`{}` has two handlers: a command has one", C::TYPE));
         }
@@ -178,7 +178,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         }
         let mut receivers = std::collections::HashSet::new();
         let sagas = self.sagas.iter().map(|(_, entry)| entry.logic.name());
-        for name in sagas.chain(self.handlers.iter().map(|(_, entry)| entry.logic.name())) {
+        for name in sagas.chain(self.handlers.iter().map(|(_, entry)| entry.about.name)) {
             if !receivers.insert(name) {
                 wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
             }
@@ -229,9 +229,9 @@ impl<Db: Store> EndpointBuilder<Db> {
             }
         }
         for (i, (kind, entry)) in handlers.iter().enumerate() {
-            by_type.entry(entry.logic.type_name().into()).or_default().push(Target::Handler(i));
+            by_type.entry(entry.about.type_name.into()).or_default().push(Target::Handler(i));
             if *kind == MessageKind::Event {
-                subscribes.push(entry.logic.type_name().into());
+                subscribes.push(entry.about.type_name.into());
             }
         }
         subscribes.sort_unstable();

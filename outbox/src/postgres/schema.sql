@@ -24,7 +24,7 @@ CREATE TABLE sagabus.saga (
     updated_at   timestamptz NOT NULL,
     completed_at timestamptz,
     PRIMARY KEY (id, saga)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50); -- room for the next version beside the last: an update then need not touch the key's index
 CREATE INDEX saga_completed ON sagabus.saga (completed_at) WHERE completed_at IS NOT NULL;
 
 -- A message handled by one receiver: the mark against duplicates, and the journal.

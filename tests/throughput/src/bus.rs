@@ -258,17 +258,19 @@ impl HandleBatch<MakePayment, Sqlite> for Desk {
         batch: Vec<MakePayment>,
         cx: &mut BatchContext<'_, Sqlite>,
     ) -> Result<Vec<PaymentOutcome>, HandlerError> {
-        let mut outcomes = Vec::with_capacity(batch.len());
+        let (mut rows, mut outcomes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for MakePayment { order_id, order } in batch {
             let payment_id = Uuid::now_v7();
-            sqlx::query("INSERT INTO charge (order_id, payment_id, amount_cents) VALUES ($1, $2, $3)")
-                .bind(order_id)
-                .bind(payment_id)
-                .bind(order.amount_cents)
-                .execute(cx.tx().await?)
-                .await?;
+            rows.push((order_id.simple(), payment_id.simple(), order.amount_cents));
             outcomes.push(PaymentCompleted { order_id, payment_id, order }.into());
         }
+        sqlx::query(
+            "INSERT INTO charge (order_id, payment_id, amount_cents)
+             SELECT unhex(r.value ->> 0), unhex(r.value ->> 1), r.value ->> 2 FROM json_each($1) r",
+        )
+        .bind(serde_json::to_string(&rows)?)
+        .execute(cx.tx().await?)
+        .await?;
         Ok(outcomes)
     }
 }
@@ -280,17 +282,19 @@ impl HandleBatch<CreateShippingLabel, Sqlite> for Desk {
         batch: Vec<CreateShippingLabel>,
         cx: &mut BatchContext<'_, Sqlite>,
     ) -> Result<Vec<ShippingOutcome>, HandlerError> {
-        let mut outcomes = Vec::with_capacity(batch.len());
+        let (mut rows, mut outcomes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for CreateShippingLabel { order_id, order } in batch {
             let label_id = Uuid::now_v7();
-            sqlx::query("INSERT INTO label (order_id, label_id, address) VALUES ($1, $2, $3)")
-                .bind(order_id)
-                .bind(label_id)
-                .bind(&order.address)
-                .execute(cx.tx().await?)
-                .await?;
+            rows.push((order_id.simple(), label_id.simple(), order.address.clone()));
             outcomes.push(ShippingLabelCreated { order_id, label_id, order }.into());
         }
+        sqlx::query(
+            "INSERT INTO label (order_id, label_id, address)
+             SELECT unhex(r.value ->> 0), unhex(r.value ->> 1), r.value ->> 2 FROM json_each($1) r",
+        )
+        .bind(serde_json::to_string(&rows)?)
+        .execute(cx.tx().await?)
+        .await?;
         Ok(outcomes)
     }
 }

@@ -12,9 +12,12 @@ use lapin::{
 };
 use saga_core::Step;
 use sqlx::{Connection as _, PgConnection};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tests::{
     Database, eventually,
@@ -136,9 +139,12 @@ async fn every_message_put_twice_on_every_queue_changes_nothing() {
     let doubled = Arc::new(AtomicUsize::new(0));
     let _doubling = double(&system, doubled.clone()).await;
     place(&system, &[port], 100).await;
+    eventually("at least 400 doubled messages", || {
+        let doubled = doubled.load(Ordering::SeqCst);
+        async move { (doubled >= 400).then_some(()) }
+    })
+    .await;
     system.verify(100).await;
-    let doubled = doubled.load(Ordering::SeqCst);
-    assert!(doubled >= 400, "at least 400 doubled messages were expected, {doubled} were");
 }
 
 /// Puts every message once more on every queue that it reached, told by the broker's tracer: <https://www.rabbitmq.com/docs/firehose>.
@@ -156,6 +162,16 @@ async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let consume = channel.basic_consume("doubling".into(), "doubling".into(), BasicConsumeOptions::default(), none());
     let mut consumer = consume.await.expect("a consumer");
+    // the tracer is on once it tells of a message
+    for tries in 0.. {
+        assert!(tries < 100, "the broker's tracer was expected to begin");
+        let probe = BasicProperties::default();
+        let options = BasicPublishOptions::default();
+        channel.basic_publish("".into(), "nobody".into(), options, b"", probe).await.expect("a probe");
+        if tokio::time::timeout(Duration::from_millis(100), consumer.next()).await.is_ok() {
+            break;
+        }
+    }
     tokio::spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
             let _ = delivery.acker.ack(BasicAckOptions::default()).await; // the test is over

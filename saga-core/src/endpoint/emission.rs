@@ -78,7 +78,7 @@ pub(crate) fn of_transition<Db: Store>(
     cause: &Envelope,
     key: &InstanceKey,
     made: &Move,
-    originator: Option<&Originator>,
+    originator: Option<&str>,
     emit: &Emit,
     now_us: i64,
 ) -> Emission {
@@ -111,19 +111,19 @@ pub(crate) fn of_transition<Db: Store>(
             }
         }
         Route::Reply => {
-            let Some(originator) = originator else {
+            let Some(originator) = originator.and_then(|text| serde_json::from_str::<Originator>(text).ok()) else {
                 let type_name = emit.message.type_name;
                 let effect = Caused { id: None, type_name, to: None, note: Some("nobody to reply to") };
                 return Emission { row: None, effect };
             };
             new.kind = OutboxKind::Reply;
-            new.to = originator.reply_to.clone();
-            new.saga = originator.saga.clone();
+            new.to = originator.reply_to;
+            new.saga = originator.saga;
             let mut emission = draft(core, new);
             if let Some(row) = &mut emission.row {
                 let envelope = Arc::make_mut(&mut row.envelope);
-                envelope.causation_id = Some(originator.message_id.clone());
-                envelope.conversation_id = originator.conversation_id.clone();
+                envelope.causation_id = Some(originator.message_id);
+                envelope.conversation_id = originator.conversation_id;
             }
             return emission;
         }

@@ -14,7 +14,7 @@ use crate::{
     project::ErasedChange,
     saga::{
         Route,
-        run::{Decided, Move, Offer, Originator, Settled},
+        run::{Decided, Move, Offer, Settled},
     },
 };
 use std::{
@@ -199,7 +199,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
             let mut journal = Journal { saga_id: Some(key.id.clone()), ..Journal::default() };
             let result = match settled {
                 Settled::Moved(made) => {
-                    journal.effects = Some(self.emit(key, envelope, &made, decided.originator.as_ref(), last));
+                    journal.effects = Some(self.emit(key, envelope, &made, decided.originator.as_deref(), last));
                     journal.seq = Some(made.seq);
                     journal.from = made.from;
                     journal.to = Some(made.to);
@@ -233,7 +233,7 @@ impl<'a, Db: Store> Batch<'a, Db> {
         key: &InstanceKey,
         cause: &Envelope,
         made: &Move,
-        originator: Option<&Originator>,
+        originator: Option<&str>,
         last: Option<(i64, bool)>,
     ) -> Vec<Caused> {
         let mut effects = Vec::with_capacity(made.emits.len());

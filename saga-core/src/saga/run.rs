@@ -1,6 +1,6 @@
 //! What an instance does with the messages of a batch: a pure decision, which one place performs after it.
 
-use super::{Disposition, Emit, Emits, Moment, Route, Rules, Saga};
+use super::{Disposition, Emit, Emits, Moment, Rules, Saga};
 use crate::{Envelope, HeldReason, InstanceKey, InstanceRow, InstanceWrite, SagaRef, TimersOut};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -50,8 +50,8 @@ pub(crate) struct Decided {
     pub(crate) timers_out: Option<TimersOut>,
     /// The state after, for projections, when a transition was made.
     pub(crate) state: Option<Box<dyn Any + Send>>,
-    /// Who started the instance, when a transition replies.
-    pub(crate) originator: Option<Originator>,
+    /// Who started the instance, as stored: it is read when a transition replies.
+    pub(crate) originator: Option<String>,
 }
 
 /// Who started an instance: where `Replies` go.
@@ -139,7 +139,6 @@ struct Run<'a, S> {
     seq: i64,
     entered: i64,
     paused_by: Option<String>,
-    /// As stored: it is read when somebody replies.
     originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
     waiting: Vec<(usize, HeldReason)>,
@@ -363,13 +362,7 @@ impl<'a, S: Saga> Run<'a, S> {
         let timers_out = (self.rules.sets_timers() && left)
             .then(|| TimersOut { key: self.key.clone(), keep_entered: (!done).then_some(self.entered) });
         let state = self.state.take().filter(|_| self.moved).map(|state| Box::new(state) as Box<dyn Any + Send>);
-        let replies = |settled: &Settled| match settled {
-            Settled::Moved(made) => made.emits.iter().any(|emit| matches!(emit.route, Route::Reply)),
-            _ => false,
-        };
-        let wanted = self.settled.iter().any(|(_, settled)| replies(settled));
-        let originator = self.originator.filter(|_| wanted).and_then(|text| serde_json::from_str(&text).ok());
-        Decided { settled: self.settled, instance, timers_out, state, originator }
+        Decided { settled: self.settled, instance, timers_out, state, originator: self.originator }
     }
 }
 

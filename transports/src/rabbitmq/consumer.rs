@@ -19,11 +19,19 @@ use tokio::{sync::mpsc, time::Instant};
 /// Should the connection break meanwhile, they come again and are found to be duplicates. Those behind an open delivery are then told
 /// one by one.
 const GATHER: Duration = Duration::from_millis(10);
+/// After a group of so many deliveries the first of the next waits for others: more are on their way, and each group costs a unit of work.
+/// A message that comes alone waits for nobody.
+const BUSY: usize = 4;
+/// How long it waits. Longer pays with a thousand messages under way, and costs speed with a few dozen: docs/performance.md.
+const MODERATION: Duration = Duration::from_millis(4);
+/// How long a busy group says something about the next.
+const BUSY_FOR: Duration = Duration::from_millis(100);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A delivery to settle: `true` for an ack.
 type Settle = (u64, bool);
+type Settling = mpsc::UnboundedSender<Settle>;
 
 /// Runs until the endpoint drops its end and the last delivery is settled.
 pub(super) async fn run(
@@ -95,31 +103,26 @@ async fn channel_life(
     let mut acks = Acks::default();
     let mut tell_at: Option<Instant> = None;
     let mut batch = Vec::new();
+    let mut group = Group::default();
     loop {
         tokio::select! {
-            first = consumer.next(), if settle.is_some() => {
-                // what is there by now goes on together: passed on one by one, each would wake the tasks behind by itself
-                let mut next = Some(first);
-                let mut came = Vec::new();
-                let mut end = None;
-                while let Some(delivery) = next {
-                    match delivery {
-                        Some(Ok(delivery)) => came.push(incoming(delivery, settle.clone())),
-                        Some(Err(error)) => end = Some(error.to_string()),
-                        None => end = Some("the broker cancelled the consumer".into()),
-                    }
-                    next = if end.is_none() { consumer.next().now_or_never() } else { None };
+            delivery = consumer.next(), if settle.is_some() && group.until.is_none() => {
+                group.take(delivery, &settle);
+                if group.busy() {
+                    group.until = Some(Instant::now() + MODERATION);
+                } else if let Some(end) = group.hand_on(&mut consumer, &settle, deliveries) {
+                    return Some(end);
                 }
-                for delivery in came {
-                    let _ = deliveries.send(delivery);
+            }
+            () = tokio::time::sleep_until(group.until.unwrap_or_else(Instant::now)), if group.until.is_some() => {
+                if let Some(end) = group.hand_on(&mut consumer, &settle, deliveries) {
+                    return Some(end);
                 }
-                if end.is_some() {
-                    return end;
-                }
-            },
+            }
             () = deliveries.closed(), if settle.is_some() => {
                 let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
                 let _ = tokio::time::timeout(ANSWER, cancel).await;
+                group = Group::default(); // what is in it goes back to the broker
                 settle = None; // the loop ends when the last delivery is settled
             }
             n = settled.recv_many(&mut batch, 1024) => {
@@ -157,7 +160,57 @@ async fn channel_life(
     }
 }
 
-fn incoming(delivery: lapin::message::Delivery, settle: Option<mpsc::UnboundedSender<Settle>>) -> Delivery {
+/// Deliveries that are handed on together: one by one, each would wake the tasks behind by itself.
+#[derive(Default)]
+struct Group {
+    came: Vec<Delivery>,
+    /// When they are handed on, if not at once.
+    until: Option<Instant>,
+    /// When the group before was handed on, if it was a big one.
+    busy: Option<Instant>,
+    /// Why no more will come.
+    end: Option<String>,
+}
+
+impl Group {
+    fn busy(&self) -> bool {
+        self.busy.is_some_and(|busy| busy.elapsed() < BUSY_FOR)
+    }
+
+    fn take(&mut self, delivery: Option<lapin::Result<lapin::message::Delivery>>, settle: &Option<Settling>) {
+        match delivery {
+            Some(Ok(delivery)) => self.came.push(incoming(delivery, settle.clone())),
+            Some(Err(error)) => self.end = Some(error.to_string()),
+            None => self.end = Some("the broker cancelled the consumer".into()),
+        }
+    }
+
+    /// Hands on what is there by now; says why if no more will come.
+    fn hand_on(
+        &mut self,
+        consumer: &mut Consumer,
+        settle: &Option<Settling>,
+        deliveries: &mpsc::UnboundedSender<Delivery>,
+    ) -> Option<String> {
+        while self.end.is_none()
+            && let Some(delivery) = consumer.next().now_or_never()
+        {
+            self.take(delivery, settle);
+        }
+        self.pass(deliveries);
+        self.end.take()
+    }
+
+    fn pass(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) {
+        self.until = None;
+        self.busy = (self.came.len() >= BUSY).then(Instant::now);
+        for delivery in self.came.drain(..) {
+            let _ = deliveries.send(delivery); // the endpoint is gone: it goes back to the broker
+        }
+    }
+}
+
+fn incoming(delivery: lapin::message::Delivery, settle: Option<Settling>) -> Delivery {
     let tag = delivery.delivery_tag;
     let delivery_count = wire::delivery_count(&delivery.properties);
     let (envelope, fault) = wire::envelope(&delivery.properties, delivery.data);
@@ -174,4 +227,34 @@ async fn tell(channel: &Channel, acks: &mut Acks) -> Result<(), String> {
         channel.basic_ack(tag, BasicAckOptions { multiple }).await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::{BasicProperties, message::Delivery as Came};
+
+    #[tokio::test(start_paused = true)]
+    async fn only_after_a_big_group_does_the_next_one_gather() {
+        let (deliveries, mut came) = mpsc::unbounded_channel();
+        let mut group = Group::default();
+        let mut pass = |group: &mut Group, messages: usize| {
+            for tag in 0..messages as u64 {
+                let delivery = Came::mock(tag, "".into(), "".into(), false, b"{}".to_vec());
+                group.take(Some(Ok(Came { properties: BasicProperties::default(), ..delivery })), &None);
+            }
+            group.pass(&deliveries);
+            assert_eq!(std::iter::from_fn(|| came.try_recv().ok()).count(), messages, "all are handed on");
+        };
+        assert!(!group.busy(), "the first message of all waits for nobody");
+        pass(&mut group, BUSY - 1);
+        assert!(!group.busy(), "a few messages say nothing about the next");
+        pass(&mut group, BUSY);
+        assert!(group.busy(), "more is on its way");
+        tokio::time::advance(BUSY_FOR).await;
+        assert!(!group.busy(), "it was quiet: a message comes alone again");
+        pass(&mut group, BUSY);
+        pass(&mut group, 1);
+        assert!(!group.busy(), "a message came alone");
+    }
 }

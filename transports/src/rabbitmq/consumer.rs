@@ -250,7 +250,7 @@ mod tests {
         pass(&mut group, BUSY - 1);
         assert!(!group.busy(), "a few messages say nothing about the next");
         pass(&mut group, BUSY);
-        assert!(group.busy(), "more is on its way");
+        assert!(group.busy(), "more are on their way");
         tokio::time::advance(BUSY_FOR).await;
         assert!(!group.busy(), "it was quiet: a message comes alone again");
         pass(&mut group, BUSY);

@@ -232,7 +232,7 @@ async fn tell(channel: &Channel, acks: &mut Acks) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapin::{BasicProperties, message::Delivery as Came};
+    use lapin::message::Delivery as Came;
 
     #[tokio::test(start_paused = true)]
     async fn only_after_a_big_group_does_the_next_one_gather() {
@@ -240,8 +240,7 @@ mod tests {
         let mut group = Group::default();
         let mut pass = |group: &mut Group, messages: usize| {
             for tag in 0..messages as u64 {
-                let delivery = Came::mock(tag, "".into(), "".into(), false, b"{}".to_vec());
-                group.take(Some(Ok(Came { properties: BasicProperties::default(), ..delivery })), &None);
+                group.take(Some(Ok(Came::mock(tag, "".into(), "".into(), false, b"{}".to_vec()))), &None);
             }
             group.pass(&deliveries);
             assert_eq!(std::iter::from_fn(|| came.try_recv().ok()).count(), messages, "all are handed on");

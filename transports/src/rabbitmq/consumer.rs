@@ -22,10 +22,11 @@ const GATHER: Duration = Duration::from_millis(10);
 /// After a group of so many deliveries the first of the next waits for others: more are on their way, and each group costs a unit of work.
 /// A message that comes alone waits for nobody.
 const BUSY: usize = 4;
-/// How long it waits. Longer pays with a thousand messages under way, and costs speed with a few dozen: docs/performance.md.
-const MODERATION: Duration = Duration::from_millis(4);
 /// How long a busy group says something about the next.
 const BUSY_FOR: Duration = Duration::from_millis(100);
+/// It waits for half of what a group takes until it is settled: then the wait adds little to what a message takes anyhow, on a slow machine
+/// and under load as on a quick one. And never longer than this, however slow the handlers are.
+const MODERATION_MAX: Duration = Duration::from_millis(10);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -108,9 +109,10 @@ async fn channel_life(
         tokio::select! {
             delivery = consumer.next(), if settle.is_some() && group.until.is_none() => {
                 group.take(delivery, &settle);
-                if group.busy() {
-                    group.until = Some(Instant::now() + MODERATION);
-                } else if let Some(end) = group.hand_on(&mut consumer, &settle, deliveries) {
+                group.until = group.moderation().map(|wait| Instant::now() + wait);
+                if group.until.is_none()
+                    && let Some(end) = group.hand_on(&mut consumer, &settle, deliveries)
+                {
                     return Some(end);
                 }
             }
@@ -130,6 +132,7 @@ async fn channel_life(
                     return tell(channel, &mut acks).await.err();
                 }
                 for (tag, ack) in batch.drain(..) {
+                    group.settled(tag);
                     if ack {
                         acks.handled(tag);
                     } else {
@@ -168,18 +171,39 @@ struct Group {
     until: Option<Instant>,
     /// When the group before was handed on, if it was a big one.
     busy: Option<Instant>,
+    /// The delivery that came last.
+    last: u64,
+    /// The last delivery of a group that is being timed, and when it was handed on.
+    timed: Option<(u64, Instant)>,
+    /// How long groups take lately, from here until they are settled.
+    took: Duration,
     /// Why no more will come.
     end: Option<String>,
 }
 
 impl Group {
-    fn busy(&self) -> bool {
-        self.busy.is_some_and(|busy| busy.elapsed() < BUSY_FOR)
+    /// How long the next group gathers, if it does.
+    fn moderation(&self) -> Option<Duration> {
+        let busy = self.busy.is_some_and(|busy| busy.elapsed() < BUSY_FOR);
+        busy.then(|| (self.took / 2).min(MODERATION_MAX))
+    }
+
+    /// A delivery is settled. One that came after the timed ones counts for them too: a single slow lane does not hide how the others do.
+    fn settled(&mut self, tag: u64) {
+        if let Some((last, since)) = self.timed
+            && tag >= last
+        {
+            self.took = (3 * self.took + since.elapsed()) / 4;
+            self.timed = None;
+        }
     }
 
     fn take(&mut self, delivery: Option<lapin::Result<lapin::message::Delivery>>, settle: &Option<Settling>) {
         match delivery {
-            Some(Ok(delivery)) => self.came.push(incoming(delivery, settle.clone())),
+            Some(Ok(delivery)) => {
+                self.last = delivery.delivery_tag;
+                self.came.push(incoming(delivery, settle.clone()));
+            }
             Some(Err(error)) => self.end = Some(error.to_string()),
             None => self.end = Some("the broker cancelled the consumer".into()),
         }
@@ -204,6 +228,7 @@ impl Group {
     fn pass(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) {
         self.until = None;
         self.busy = (self.came.len() >= BUSY).then(Instant::now);
+        self.timed.get_or_insert_with(|| (self.last, Instant::now()));
         for delivery in self.came.drain(..) {
             let _ = deliveries.send(delivery); // the endpoint is gone: it goes back to the broker
         }
@@ -234,26 +259,59 @@ mod tests {
     use super::*;
     use lapin::message::Delivery as Came;
 
+    /// Groups whose deliveries are settled at once, unless told otherwise.
+    struct Line {
+        group: Group,
+        deliveries: mpsc::UnboundedSender<Delivery>,
+        came: mpsc::UnboundedReceiver<Delivery>,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            let (deliveries, came) = mpsc::unbounded_channel();
+            Self { group: Group::default(), deliveries, came }
+        }
+
+        async fn pass(&mut self, messages: u64, took: Duration) {
+            for _ in 0..messages {
+                let delivery = Came::mock(self.group.last + 1, "".into(), "".into(), false, b"{}".to_vec());
+                self.group.take(Some(Ok(delivery)), &None);
+            }
+            self.group.pass(&self.deliveries);
+            let handed_on = std::iter::from_fn(|| self.came.try_recv().ok()).count();
+            assert_eq!(handed_on as u64, messages, "all are handed on");
+            tokio::time::advance(took).await;
+            self.group.settled(self.group.last);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn only_after_a_big_group_does_the_next_one_gather() {
-        let (deliveries, mut came) = mpsc::unbounded_channel();
-        let mut group = Group::default();
-        let mut pass = |group: &mut Group, messages: usize| {
-            for tag in 0..messages as u64 {
-                group.take(Some(Ok(Came::mock(tag, "".into(), "".into(), false, b"{}".to_vec()))), &None);
-            }
-            group.pass(&deliveries);
-            assert_eq!(std::iter::from_fn(|| came.try_recv().ok()).count(), messages, "all are handed on");
-        };
-        assert!(!group.busy(), "the first message of all waits for nobody");
-        pass(&mut group, BUSY - 1);
-        assert!(!group.busy(), "a few messages say nothing about the next");
-        pass(&mut group, BUSY);
-        assert!(group.busy(), "more are on their way");
+        let mut line = Line::new();
+        let unit = Duration::from_millis(1);
+        assert_eq!(line.group.moderation(), None, "the first message of all waits for nobody");
+        line.pass(BUSY as u64 - 1, unit).await;
+        assert_eq!(line.group.moderation(), None, "a few messages say nothing about the next");
+        line.pass(BUSY as u64, unit).await;
+        assert!(line.group.moderation().is_some(), "more are on their way");
         tokio::time::advance(BUSY_FOR).await;
-        assert!(!group.busy(), "it was quiet: a message comes alone again");
-        pass(&mut group, BUSY);
-        pass(&mut group, 1);
-        assert!(!group.busy(), "a message came alone");
+        assert_eq!(line.group.moderation(), None, "it was quiet: a message comes alone again");
+        line.pass(BUSY as u64, unit).await;
+        line.pass(1, unit).await;
+        assert_eq!(line.group.moderation(), None, "a message came alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_gathers_for_half_of_what_groups_take() {
+        let mut line = Line::new();
+        for _ in 0..40 {
+            line.pass(BUSY as u64, Duration::from_millis(6)).await;
+        }
+        let wait = line.group.moderation().expect("it gathers");
+        assert!((2.9..3.1).contains(&(wait.as_secs_f64() * 1e3)), "half of 6 ms was expected, not {wait:?}");
+        for _ in 0..40 {
+            line.pass(BUSY as u64, Duration::from_millis(90)).await;
+        }
+        assert_eq!(line.group.moderation(), Some(MODERATION_MAX), "slow handlers do not make it longer");
     }
 }

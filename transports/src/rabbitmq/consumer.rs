@@ -24,8 +24,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const BUSY: usize = 4;
 /// How long a busy group says something about the next.
 const BUSY_FOR: Duration = Duration::from_millis(100);
-/// It waits for half of what a group takes until it is settled: then the wait adds little to what a message takes anyhow, on a slow machine
-/// and under load as on a quick one. And never longer than this, however slow the handlers are.
+/// A group gathers for half of what groups take until they are settled, which adds little to what a message takes anyhow, on a slow machine
+/// and under load as on a quick one; but never longer than this, however slow the handlers are.
 const MODERATION_MAX: Duration = Duration::from_millis(10);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use lapin::message::Delivery as Came;
 
-    /// Groups whose deliveries are settled at once, unless told otherwise.
+    /// A consumer's groups, and where they are handed on.
     struct Line {
         group: Group,
         deliveries: mpsc::UnboundedSender<Delivery>,
@@ -272,6 +272,7 @@ mod tests {
             Self { group: Group::default(), deliveries, came }
         }
 
+        /// Hands on a group, which is settled after this time.
         async fn pass(&mut self, messages: u64, took: Duration) {
             for _ in 0..messages {
                 let delivery = Came::mock(self.group.last + 1, "".into(), "".into(), false, b"{}".to_vec());

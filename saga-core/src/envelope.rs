@@ -1,59 +1,94 @@
 //! The envelope: everything about a message but its meaning.
 
+use crate::InstanceKey;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
-/// Header names that Sagabus sets itself; a user's header may not bear one of them.
-pub const RESERVED_HEADERS: [&str; 13] = [
+/// Names that a user's header may not bear: Sagabus or the broker reads them. Names that begin with `x-` are the broker's.
+const RESERVED_HEADERS: [&str; 18] = [
+    "attempt",
+    "bcc",
     "causation-id",
+    "cc",
+    "content-type",
+    "conversation-id",
+    "entered",
+    "message-id",
+    "receiver",
+    "reply-to",
     "saga",
     "saga-id",
-    "entered",
-    "receiver",
+    "sagabus-unreadable",
+    "sender",
     "sent-at",
-    "attempt",
-    "round",
     "traceparent",
     "tracestate",
-    "reply-to",
-    "sender",
-    "content-type",
+    "type",
 ];
 
-/// A message with its properties and headers, as a transport carries it and the outbox keeps it.
-#[derive(Debug, Clone, PartialEq)]
+/// A property in bytes, at most: AMQP's own limit is 255, other brokers have room for more, an index has not.
+const PROPERTY_BYTES_MAX: usize = 1000;
+/// Headers of a message, at most.
+const HEADERS_MAX: usize = 200;
+/// All headers of a message in bytes of JSON, at most: AMQP sends them in one frame of 128 KiB.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// How deep a header may nest. Parsers recurse: serde_json stops at 128, others at their stack's end.
+const HEADER_DEPTH_MAX: usize = 32;
+/// A header's name in bytes, at most: AMQP's limit.
+const HEADER_NAME_BYTES_MAX: usize = 255;
+
+/// A message with its properties and headers, as a transport carries it and the tables keep it.
+///
+/// Serialized, it is everything but the body, which is stored beside it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Envelope {
-    /// Identity for deduplication; a uuid v7 when it is ours, any text when a stranger's.
+    /// Identity for deduplication: a uuid v7 when it is ours, any text when a stranger's.
     pub message_id: String,
     /// The logical name.
+    #[serde(rename = "type")]
     pub type_name: String,
     /// The first message of the conversation that this one belongs to.
+    #[serde(default)]
     pub conversation_id: String,
     /// The message that was being handled when this one was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
-    /// The instance that sent it; an outcome echoes the one that asked.
+    /// The instance that sent it. An answer bears the one that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saga: Option<SagaRef>,
-    /// The only receiver at the endpoint (a retry, a timer, an answer to a saga's starter); else all that listen.
+    /// The only receiver at the endpoint (of a retry, a timer, an answer to a saga); else all that listen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receiver: Option<String>,
-    /// Runs before this one, on a delayed retry; 0 for an ordinary message. The inbox takes a retry for what it
-    /// is only if it knows the same number.
+    /// On a delayed retry the runs before this one, else 0. The inbox takes a retry for what it is only if it knows the
+    /// same number, so a forged one means nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub attempt: i64,
-    /// Which round of the retry policy this is; 0 for an ordinary message.
-    pub round: u32,
     /// The endpoint or queue that an answer goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// The sending endpoint.
+    /// The sending endpoint or application: for people, nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// When it was sent: microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at_us: Option<i64>,
     /// The MIME type of the body; none counts as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// W3C trace context and the user's own headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Value>,
     /// The body as it came or will go.
+    #[serde(skip)]
     pub body: Bytes,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 /// A saga instance, and the entry of its state, that a message comes from.
@@ -64,117 +99,158 @@ pub struct SagaRef {
     /// The instance.
     pub id: String,
     /// How many state entries the instance had made; none on a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<i64>,
 }
 
 impl Envelope {
+    /// The logical name of a wake-up: a message without effect of its own that has an instance look at what is held for it.
+    pub const WAKE: &'static str = "sagabus.Wake";
+
+    /// A message that begins a conversation.
+    pub fn new(message_id: impl Into<String>, type_name: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        let message_id = message_id.into();
+        Self {
+            conversation_id: message_id.clone(),
+            message_id,
+            type_name: type_name.into(),
+            body: body.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A wake-up for an instance.
+    pub fn wake(key: &InstanceKey) -> Self {
+        Self {
+            saga: Some(SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: None }),
+            receiver: Some(key.saga.clone()),
+            ..Self::new(Uuid::now_v7().to_string(), Self::WAKE, Bytes::from_static(b"{}"))
+        }
+    }
+
     /// A hash of type and body that tells a redelivery from another message under the same id.
     pub fn body_hash(&self) -> i64 {
         hash_of([self.type_name.as_bytes(), &self.body])
     }
 
-    /// The same message as every database can keep it, and what was wrong, if no database could: a U+0000 in a property or header
-    /// (PostgreSQL's texts hold none), or an id too long for an index. The body is kept as bytes and may hold anything.
-    pub fn storable(&self) -> Option<(Self, String)> {
-        /// AMQP's own limit for properties, with room for other brokers.
-        const PROPERTY_BYTES_MAX: usize = 1000;
-        let is_bad = |text: &str| text.contains('\0') || text.len() > PROPERTY_BYTES_MAX;
-        let saga = self.saga.iter().flat_map(|saga| [Some(&saga.saga), Some(&saga.id)]);
-        let texts = [Some(&self.message_id), Some(&self.type_name), Some(&self.conversation_id)];
-        let optional = [&self.causation_id, &self.receiver, &self.reply_to, &self.sender, &self.content_type];
-        let mut texts = texts.into_iter().chain(optional.map(Option::as_ref)).chain(saga).flatten();
-        let bad_header = self.headers.iter().any(|(name, value)| name.contains('\0') || has_nul(value));
-        if !bad_header && !texts.any(|text| is_bad(text)) {
-            return None;
+    /// Makes a message that came storable, and says what was wrong, if no database could keep it: a U+0000 in a property
+    /// or header (PostgreSQL's texts hold none), a property too long for an index, a header too deep to be read back. The
+    /// body is kept as bytes and may hold anything.
+    pub fn sanitize(&mut self) -> Option<String> {
+        let mut wrong = None;
+        for (name, text) in self.texts_mut() {
+            if text.len() > PROPERTY_BYTES_MAX || text.contains('\0') {
+                wrong = Some(format!("{name} contains U+0000 or is longer than {PROPERTY_BYTES_MAX} bytes"));
+                let short: String = text.chars().take(PROPERTY_BYTES_MAX / 4).collect();
+                *text = short.replace('\0', "\u{fffd}");
+            }
         }
-        let mut storable = self.clone();
-        let mut wrong = String::new();
-        let saga = storable.saga.iter_mut().flat_map(|saga| [("saga", &mut saga.saga), ("saga-id", &mut saga.id)]);
-        let optional = [
-            ("causation-id", &mut storable.causation_id),
-            ("receiver", &mut storable.receiver),
-            ("reply-to", &mut storable.reply_to),
-            ("sender", &mut storable.sender),
-            ("content-type", &mut storable.content_type),
-        ];
+        let bad = |(name, value): (&String, &Value)| name.contains('\0') || !is_storable(value, HEADER_DEPTH_MAX);
+        if self.headers.iter().any(bad) {
+            wrong = Some(format!("a header contains U+0000 or is nested deeper than {HEADER_DEPTH_MAX} levels"));
+            let headers = std::mem::take(&mut self.headers).into_iter();
+            self.headers = headers.map(|(name, value)| (clean(&name), storable(value, HEADER_DEPTH_MAX))).collect();
+        }
+        wrong
+    }
+
+    /// Why a message of ours may not leave: what a broker would refuse with an error of the channel, and what no table
+    /// could keep, is refused before it is written.
+    pub(crate) fn refusal(&self, body_bytes_max: usize) -> Option<String> {
+        let what = &self.type_name;
+        if self.body.len() > body_bytes_max {
+            let bytes = self.body.len();
+            return Some(format!("the body of {what} has {bytes} bytes; `body_bytes_max` allows {body_bytes_max}"));
+        }
+        if self.headers.len() > HEADERS_MAX {
+            return Some(format!("{what} has {} headers; {HEADERS_MAX} are allowed", self.headers.len()));
+        }
+        let mut bytes = 0;
+        for (name, value) in &self.headers {
+            if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || name.contains('\0') {
+                return Some(format!(
+                    "header `{}` of {what}: a name has 1 to {HEADER_NAME_BYTES_MAX} bytes",
+                    clean(name)
+                ));
+            }
+            if !is_storable(value, HEADER_DEPTH_MAX) {
+                return Some(format!(
+                    "header `{name}` of {what} contains U+0000 or is nested deeper than {HEADER_DEPTH_MAX} levels"
+                ));
+            }
+            bytes += name.len() + value.to_string().len();
+        }
+        (bytes > HEADER_BYTES_MAX)
+            .then(|| format!("the headers of {what} have {bytes} bytes; {HEADER_BYTES_MAX} are allowed"))
+    }
+
+    /// Why a user may not set a header of this name.
+    pub(crate) fn reserved(name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("x-") || RESERVED_HEADERS.contains(&name.as_str())
+    }
+
+    /// Trace context to hand on: a stranger's may be of any size, so what is too long is left out.
+    pub(crate) fn trace(&self) -> BTreeMap<String, Value> {
+        /// W3C asks for 512 bytes of `tracestate` at least.
+        const TRACE_BYTES_MAX: usize = 1024;
+        let headers = ["traceparent", "tracestate"].into_iter().filter_map(|name| {
+            let value = self.headers.get(name)?;
+            let fits = value.as_str().is_some_and(|text| text.len() <= TRACE_BYTES_MAX);
+            fits.then(|| (name.to_owned(), value.clone()))
+        });
+        headers.collect()
+    }
+
+    /// Every text that becomes a column or a property, with its name.
+    fn texts_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut String)> {
+        let (saga, id) = self.saga.as_mut().map(|saga| (&mut saga.saga, &mut saga.id)).unzip();
         let texts = [
-            ("message id", &mut storable.message_id),
-            ("type", &mut storable.type_name),
-            ("conversation id", &mut storable.conversation_id),
+            ("message id", Some(&mut self.message_id)),
+            ("type", Some(&mut self.type_name)),
+            ("conversation id", Some(&mut self.conversation_id)),
+            ("causation-id", self.causation_id.as_mut()),
+            ("saga", saga),
+            ("saga-id", id),
+            ("receiver", self.receiver.as_mut()),
+            ("reply-to", self.reply_to.as_mut()),
+            ("sender", self.sender.as_mut()),
+            ("content-type", self.content_type.as_mut()),
         ];
-        let optional = optional.into_iter().filter_map(|(name, text)| Some((name, text.as_mut()?)));
-        for (name, text) in texts.into_iter().chain(optional).chain(saga).filter(|(_, text)| is_bad(text)) {
-            wrong = format!("{name} contains U+0000 or is longer than {PROPERTY_BYTES_MAX} bytes");
-            let short: String = text.chars().take(PROPERTY_BYTES_MAX / 4).collect();
-            *text = short.replace('\0', "\u{fffd}");
-        }
-        if bad_header {
-            wrong = "a header contains U+0000".into();
-            let headers = std::mem::take(&mut storable.headers).into_iter();
-            storable.headers =
-                headers.map(|(name, value)| (name.replace('\0', "\u{fffd}"), without_nul(value))).collect();
-        }
-        Some((storable, wrong))
-    }
-
-    /// The headers that the columns of the `outbox` and `held` tables do not hold, as one JSON object.
-    /// `endpoint` is the row's: what follows from it is left out.
-    pub fn stored_headers(&self, endpoint: &str) -> Value {
-        let mut stored: serde_json::Map<String, Value> =
-            self.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let mut put = |name: &str, value: Value| stored.insert(name.into(), value);
-        if self.sender.as_deref() != Some(endpoint) {
-            put("sender", self.sender.clone().into());
-        }
-        if self.reply_to.as_deref() != Some(endpoint) {
-            put("reply-to", self.reply_to.clone().into());
-        }
-        if self.attempt > 0 {
-            put("attempt", self.attempt.into());
-        }
-        if self.round > 0 {
-            put("round", self.round.into());
-        }
-        if let Some(content_type) = &self.content_type {
-            put("content-type", content_type.clone().into());
-        }
-        Value::Object(stored)
-    }
-
-    /// Takes back what [`Envelope::stored_headers`] put away.
-    pub fn restore_headers(&mut self, endpoint: &str, stored: Value) {
-        let Value::Object(mut stored) = stored else { return };
-        let mut text = |name: &str| stored.remove(name).map(|value| value.as_str().map(str::to_owned));
-        self.sender = text("sender").unwrap_or_else(|| Some(endpoint.to_owned()));
-        self.reply_to = text("reply-to").unwrap_or_else(|| Some(endpoint.to_owned()));
-        self.content_type = text("content-type").flatten();
-        self.attempt = stored.remove("attempt").and_then(|value| value.as_i64()).unwrap_or(0);
-        self.round = stored.remove("round").and_then(|value| value.as_u64()).unwrap_or(0) as u32;
-        self.headers = stored.into_iter().collect();
+        texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
     }
 }
 
-fn has_nul(value: &Value) -> bool {
+fn is_storable(value: &Value, depth: usize) -> bool {
     match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(text) => !text.contains('\0'),
+        Value::Array(values) => depth > 0 && values.iter().all(|value| is_storable(value, depth - 1)),
+        Value::Object(fields) => {
+            depth > 0 && fields.iter().all(|(name, value)| !name.contains('\0') && is_storable(value, depth - 1))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
-fn without_nul(value: Value) -> Value {
-    let clean = |text: String| text.replace('\0', "\u{fffd}");
+/// The same value without U+0000; what is too deep becomes its JSON as a text.
+fn storable(value: Value, depth: usize) -> Value {
     match value {
-        Value::String(text) => clean(text).into(),
-        Value::Array(values) => values.into_iter().map(without_nul).collect(),
-        Value::Object(fields) => fields.into_iter().map(|(name, value)| (clean(name), without_nul(value))).collect(),
+        Value::String(text) => clean(&text).into(),
+        Value::Array(_) | Value::Object(_) if depth == 0 => clean(&value.to_string()).into(),
+        Value::Array(values) => values.into_iter().map(|value| storable(value, depth - 1)).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (clean(&name), storable(value, depth - 1))).collect()
+        }
         other => other,
     }
 }
 
-/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). The same in all versions and on all platforms, which `std`'s
-/// hashers are not: processes of different versions must take the same locks.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). The same in all versions and on all platforms,
+/// which `std`'s hashers are not: processes of different versions must take the same locks.
 pub fn hash_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> i64 {
     parts.into_iter().fold(0, |seed, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, seed)) as i64
 }
@@ -184,46 +260,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_columns_do_not_hold_survives_the_way_through_the_store() {
-        let mut envelope = Envelope {
-            message_id: "m".into(),
-            type_name: "t".into(),
-            conversation_id: "c".into(),
-            causation_id: None,
-            saga: None,
-            receiver: None,
+    fn everything_but_the_body_survives_json() {
+        let envelope = Envelope {
+            causation_id: Some("before".into()),
+            saga: Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) }),
             attempt: 3,
-            round: 1,
-            reply_to: None,
             sender: Some("other".into()),
-            sent_at_us: None,
             content_type: Some("application/json".into()),
-            headers: BTreeMap::from([("tenant".into(), "é".into()), ("empty".into(), "".into())]),
-            body: Bytes::from_static(b"{}"),
+            // a stranger's headers may bear the names of our own fields
+            headers: BTreeMap::from([("sender".into(), "é".into()), ("receiver".into(), "".into())]),
+            ..Envelope::new("m", "t", "{}")
         };
-        let before = envelope.clone();
-        let stored = envelope.stored_headers("mine");
-        envelope.headers.clear();
-        envelope.attempt = 0;
-        envelope.restore_headers("mine", stored);
-        assert_eq!(envelope, before);
+        let json = serde_json::to_string(&envelope).unwrap();
+        let mut back: Envelope = serde_json::from_str(&json).unwrap();
+        back.body = envelope.body.clone();
+        assert_eq!(back, envelope);
+        let plain = serde_json::to_string(&Envelope::new("m", "t", "{}")).unwrap();
+        assert_eq!(plain, r#"{"message_id":"m","type":"t","conversation_id":"m"}"#, "what is absent takes no room");
     }
 
     #[test]
     fn r_039_what_no_database_can_keep_is_made_storable_and_said() {
-        let plain =
-            crate::StoredEnvelope { message_id: "m".into(), headers: "{}".into(), ..Default::default() }.restore("e");
-        assert_eq!(plain.storable(), None);
-        let header = Envelope { headers: BTreeMap::from([("h".into(), "a\0b".into())]), ..plain.clone() };
-        let (clean, why) = header.storable().expect("a NUL in a header was expected to be noticed");
-        assert_eq!((clean.headers["h"].as_str(), why.as_str()), (Some("a\u{fffd}b"), "a header contains U+0000"));
-        let (clean, why) = Envelope { message_id: "x\0".repeat(600), ..plain }
-            .storable()
-            .expect("a bad id was expected to be noticed");
-        assert!(
-            clean.message_id.len() <= 1000 && !clean.message_id.contains('\0') && why.contains("message id"),
-            "{why}"
-        );
+        let mut plain = Envelope::new("m", "t", "{}");
+        assert_eq!(plain.sanitize(), None);
+        let mut header = plain.clone();
+        header.headers.insert("h".into(), "a\0b".into());
+        let why = header.sanitize().expect("a NUL in a header was expected to be noticed");
+        assert_eq!(header.headers["h"].as_str(), Some("a\u{fffd}b"), "{why}");
+        plain.message_id = "x\0".repeat(600);
+        let why = plain.sanitize().expect("a bad id was expected to be noticed");
+        assert!(plain.message_id.len() <= 1000 && !plain.message_id.contains('\0'), "{}", plain.message_id);
+        assert!(why.contains("message id"), "{why}");
+    }
+
+    #[test]
+    fn a_header_too_deep_to_be_read_back_becomes_a_text() {
+        let deep = (0..130).fold(Value::from(7), |inner, _| serde_json::json!({ "a": inner }));
+        let mut envelope = Envelope::new("m", "t", "{}");
+        envelope.headers.insert("deep".into(), deep);
+        assert!(envelope.refusal(100).expect("a deep header is refused").contains("32 levels"));
+        let why = envelope.sanitize().expect("a deep header is noticed");
+        assert!(why.contains("deeper than 32"), "{why}");
+        let json = serde_json::to_string(&envelope).unwrap();
+        let back: Envelope = serde_json::from_str(&json).expect("what was stored can be read back");
+        assert_eq!(back.headers, envelope.headers);
+    }
+
+    #[test]
+    fn what_a_broker_would_refuse_is_refused_before_it_is_written() {
+        for name in ["CC", "bcc", "x-match", "X-Death", "saga", "Message-Id"] {
+            assert!(Envelope::reserved(name), "`{name}` is read by the broker or by us");
+        }
+        assert!(!Envelope::reserved("tenant"));
+        let mut envelope = Envelope::new("m", "t", vec![b'1'; 101]);
+        assert!(envelope.refusal(100).unwrap().contains("101 bytes"));
+        assert_eq!(envelope.refusal(101), None);
+        envelope.headers.insert("note".into(), "h".repeat(200_000).into());
+        assert!(envelope.refusal(101).unwrap().contains("are allowed"));
+        envelope.headers = (0..201).map(|n| (format!("h{n}"), n.into())).collect();
+        assert!(envelope.refusal(101).unwrap().contains("201 headers"));
+    }
+
+    #[test]
+    fn a_strangers_trace_context_is_handed_on_only_if_it_is_small() {
+        let mut envelope = Envelope::new("m", "t", "{}");
+        envelope.headers.insert("traceparent".into(), "00-1-2-01".into());
+        envelope.headers.insert("tracestate".into(), "v".repeat(140_000).into());
+        assert_eq!(envelope.trace().keys().collect::<Vec<_>>(), ["traceparent"]);
     }
 
     #[test]

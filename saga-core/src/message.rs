@@ -3,6 +3,12 @@
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Reads a message's JSON. A byte order mark before it is skipped (RFC 8259, section 8.1, allows that).
+pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, String> {
+    let json = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    serde_json::from_slice(json).map_err(|error| format!("{}: {error}", M::TYPE))
+}
+
 /// Something that travels: a serde type with a logical name that never changes.
 ///
 /// Derive [`Event`], [`Command`] or (for timers) `Message` instead of writing this by hand.
@@ -34,6 +40,8 @@ pub enum MessageKind {
     Command,
     /// To every endpoint that subscribed.
     Event,
+    /// An answer to whoever asked.
+    Reply,
     /// From a saga instance to itself, later.
     Timer,
 }
@@ -99,18 +107,34 @@ impl Outcome for () {
 pub struct Encoded {
     /// The logical name.
     pub type_name: &'static str,
+    /// How it travels.
+    pub kind: MessageKind,
     /// The JSON.
     pub body: Bytes,
 }
 
 impl Encoded {
+    /// Encodes `message` and reads it back: what no receiver could read must not leave. JSON has no NaN and no infinity,
+    /// for one, and serde_json writes `null` in their place. An error comes with what was encoded.
+    pub(crate) fn checked<M: Message>(message: &M) -> Result<Self, (Self, String)> {
+        let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into() };
+        let body = match serde_json::to_vec(message) {
+            Ok(body) => body,
+            Err(error) => return Err((new(Vec::new()), format!("message {} does not encode: {error}", M::TYPE))),
+        };
+        match decode::<M>(&body) {
+            Ok(_) => Ok(new(body)),
+            Err(error) => {
+                Err((new(body), format!("message {error}, when it is read back: does it hold NaN or an infinity?")))
+            }
+        }
+    }
+
     /// Encodes `message`.
     ///
     /// # Panics
-    /// When the type's own `Serialize` fails: a fault of the type, not of the data.
+    /// When it does not encode, or cannot be read back: a transition that sends it fails.
     pub fn of<M: Message>(message: &M) -> Self {
-        let body =
-            serde_json::to_vec(message).unwrap_or_else(|error| panic!("message {} does not encode: {error}", M::TYPE));
-        Self { type_name: M::TYPE, body: body.into() }
+        Self::checked(message).unwrap_or_else(|(_, why)| panic!("{why}"))
     }
 }

@@ -1,15 +1,18 @@
-//! The breaker of a handler: when message after message fails, a service behind it is probably away, and the queue must not be emptied
-//! into `held`. The handler then runs one message at a time, with pauses, until one succeeds.
+//! The breaker of a handler: when message after message fails, a service behind it is probably away, and the queue must
+//! not be emptied into `held`. The handler then runs one message at a time, with pauses, until one succeeds. It has lanes
+//! of its own, so nobody else waits.
 
-use crate::retry::backoff;
+use super::trouble::Trouble;
+use crate::port::Backoff;
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-/// So many messages in a row must fail for good, or be put off.
+/// Consecutive failed messages that open the breaker.
 const FAILURES: u32 = 10;
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two messages.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -17,6 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Breaker {
     failures: AtomicU32,
     one_at_a_time: Mutex<()>,
+    trouble: Trouble,
 }
 
 impl Breaker {
@@ -25,30 +29,43 @@ impl Breaker {
         self.failures.load(Ordering::Relaxed) >= FAILURES
     }
 
-    /// Waits for one's turn, and for the pause.
+    /// The pause before the next message.
+    pub(crate) fn pause(&self) -> Duration {
+        match self.failures.load(Ordering::Relaxed).checked_sub(FAILURES) {
+            Some(more) => Backoff::after(PAUSE_MIN, PAUSE_MAX, more),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Waits for the turn of one message, and for the pause.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         let turn = self.one_at_a_time.lock().await;
-        let failures = self.failures.load(Ordering::Relaxed);
-        if failures >= FAILURES {
-            tokio::time::sleep(backoff(failures - FAILURES, PAUSE_MAX)).await;
-        }
+        tokio::time::sleep(self.pause()).await;
         turn
     }
 
     /// A message failed in a way that trying again may help.
-    pub(crate) fn failed(&self, handler: &str) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES {
-            tracing::warn!(
-                handler,
-                "{FAILURES} messages in a row failed: one at a time from here on, until one succeeds"
-            );
-        }
+    pub(crate) fn failed(&self, endpoint: &str, receiver: &str, error: &str) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let Some(said) = self.trouble.begins() else { return };
+        let slowed = if failures >= FAILURES { "; one message at a time until one succeeds" } else { "" };
+        tracing::warn!(
+            endpoint,
+            receiver,
+            error,
+            failures,
+            unsaid = said.unsaid,
+            "messages fail and are put off or held{slowed}"
+        );
     }
 
-    /// A message was handled.
-    pub(crate) fn succeeded(&self, handler: &str) {
-        if self.failures.swap(0, Ordering::Relaxed) >= FAILURES {
-            tracing::info!(handler, "a message succeeded: full speed again");
+    /// A message was handled: says so if there was trouble.
+    pub(crate) fn handled(&self, endpoint: &str, receiver: &str) {
+        if self.failures.swap(0, Ordering::Relaxed) == 0 && !self.trouble.is_there() {
+            return;
+        }
+        if let Some(lasted) = self.trouble.ends() {
+            tracing::info!(endpoint, receiver, ?lasted, "messages succeed again");
         }
     }
 }
@@ -57,19 +74,21 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    #[test]
-    fn r_014_ten_failures_in_a_row_open_it_and_one_success_closes_it() {
+    #[tokio::test(start_paused = true)]
+    async fn r_014_ten_failures_in_a_row_open_it_and_one_success_closes_it() {
         let breaker = Breaker::default();
         for _ in 0..9 {
-            breaker.failed("h");
+            breaker.failed("e", "h", "no");
         }
-        breaker.succeeded("h");
+        breaker.handled("e", "h");
         for n in 0..10 {
             assert!(!breaker.is_open(), "open after {n}");
-            breaker.failed("h");
+            assert_eq!(breaker.pause(), Duration::ZERO);
+            breaker.failed("e", "h", "no");
         }
         assert!(breaker.is_open());
-        breaker.succeeded("h");
+        assert!(breaker.pause() > Duration::ZERO);
+        breaker.handled("e", "h");
         assert!(!breaker.is_open());
     }
 }

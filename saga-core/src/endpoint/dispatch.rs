@@ -1,9 +1,14 @@
 //! Dispatch: committed messages go to the broker straight from memory, in a window of confirms.
 //!
 //! What does not fit the window stays in the outbox without a lease, and so does everything after it until the relay has
-//! caught up: otherwise a later message of the same key could overtake an earlier one.
+//! caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in what became of
+//! the messages, `confirmed` deletes those that arrived, `relay` sends what is left to it.
 
-use crate::{Envelope, Fate, Faults, Leases, OutboxRow, Outgoing, PublishFailed, Report, Step, Store, retry::backoff};
+use super::destinations::Destinations;
+use crate::{
+    CrashPoint, Crashes, Envelope,
+    port::{Backoff, Destination, Fate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,38 +20,41 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Sent rows that one statement deletes at most.
-const SENT_ROWS_MAX: usize = 5000;
-/// How long the first confirmed row waits for others, so that one statement deletes many.
-const GATHER: Duration = Duration::from_millis(100);
-/// The longest pause between two tries while the database is away.
-const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// A message that no queue takes is tried again at least this often: its receiver may start any moment.
-const UNROUTABLE_DELAY_MAX: Duration = Duration::from_secs(5);
-/// A message that the broker refuses is tried again at least this often.
-const REFUSED_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Confirmed rows that one statement deletes at most.
+const CONFIRMED_ROWS_MAX: usize = 5000;
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// A message that the broker refuses, or of which nobody knows what became, is tried again at least this often.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Dispatcher {
+    endpoint: String,
     window: usize,
     state: Mutex<State>,
     /// Wakes the relay.
     pub(crate) relay: Notify,
     /// Wakes whoever waits for the window to be empty.
-    settled: Notify,
-    /// Wakes who deletes.
-    confirmed: Notify,
+    emptied: Notify,
+    /// Wakes the task that deletes confirmed rows.
+    pub(crate) confirmed: Notify,
+    /// Wakes the task that keeps the leases.
+    pub(crate) leases: Notify,
     /// Held while rows are being deleted: `stop` waits for it.
-    deleting: tokio::sync::Mutex<()>,
+    pub(crate) deleting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     /// To the transport; none once the endpoint has stopped.
     outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
-    /// Rows between reservation and report, with the tries before.
-    in_flight: HashMap<Uuid, u32>,
+    /// Rows between reservation and report.
+    in_flight: HashMap<Uuid, InFlight>,
     reserved: usize,
-    sent: Vec<Uuid>,
+    confirmed: Vec<Uuid>,
+    destinations: Destinations,
+    /// Rows that were not sent, because their destination is closed: their lease is to end.
+    put_off: Vec<PublishFailed>,
+    /// Destinations that take messages again.
+    reopened: Vec<String>,
     /// Rows were left to the relay, and it has not caught up.
     overflow: bool,
     /// Units that are about to commit rows for the relay.
@@ -56,15 +64,21 @@ struct State {
     next_due: Option<Instant>,
 }
 
+struct InFlight {
+    /// Tries before this one.
+    attempts: u32,
+    destination: Destination,
+}
+
 /// Room for the rows of one unit of work; given back when dropped without `enqueue`.
-pub(crate) struct Room<'a> {
+pub(crate) struct Reservation<'a> {
     dispatcher: &'a Dispatcher,
     rows: usize,
     /// The rows fit: they carry our lease and go from memory.
     pub(crate) leased: bool,
 }
 
-impl Drop for Room<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.dispatcher.lock();
         state.reserved -= self.rows;
@@ -75,15 +89,26 @@ impl Drop for Room<'_> {
     }
 }
 
+/// What reports led to.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    /// Rows whose lease ends, with the delay until the next try.
+    pub(crate) failed: Vec<PublishFailed>,
+    /// Destinations that take messages again.
+    pub(crate) reopened: Vec<String>,
+}
+
 impl Dispatcher {
     /// The channel is not bounded by itself; what enters it is, by the window.
-    pub(crate) fn new(window: usize, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
+    pub(crate) fn new(endpoint: &str, window: usize, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
         Arc::new(Self {
+            endpoint: endpoint.into(),
             window,
             state: Mutex::new(State { outgoing: Some(outgoing), ..State::default() }),
             relay: Notify::new(),
-            settled: Notify::new(),
+            emptied: Notify::new(),
             confirmed: Notify::new(),
+            leases: Notify::new(),
             deleting: tokio::sync::Mutex::default(),
         })
     }
@@ -98,37 +123,51 @@ impl Dispatcher {
     }
 
     /// Asks for room before the rows are written.
-    pub(crate) fn reserve(&self, rows: usize) -> Room<'_> {
+    pub(crate) fn reserve(&self, rows: usize) -> Reservation<'_> {
         let mut state = self.lock();
         let fits = !state.overflow && state.in_flight.len() + state.reserved + rows <= self.window;
         if fits || rows == 0 {
             state.reserved += rows;
-            return Room { dispatcher: self, rows, leased: true };
+            return Reservation { dispatcher: self, rows, leased: true };
         }
         state.overflow = true;
         state.overflowing += 1;
         state.overflows += 1;
-        Room { dispatcher: self, rows: 0, leased: false }
+        Reservation { dispatcher: self, rows: 0, leased: false }
     }
 
     /// Sends what was committed; tells the relay when the next delayed row is due.
-    pub(crate) fn enqueue(&self, room: Room<'_>, rows: Vec<OutboxRow>) {
-        if room.leased {
-            self.push(rows.iter().filter(|row| row.leased).map(|row| (row.id, &row.envelope, 0, &row.destination)));
+    pub(crate) fn enqueue(&self, reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
+        if reservation.leased {
+            let leased = rows.iter().filter(|row| row.leased);
+            self.push(leased.map(|row| (row.id, &row.envelope, 0, 0, &row.destination)));
         }
         if let Some(delay) = rows.iter().filter_map(|row| row.delay).min() {
             self.due_in(delay);
         }
     }
 
-    /// Sends what the relay has claimed.
-    pub(crate) fn push<'a>(&self, rows: impl Iterator<Item = (Uuid, &'a Arc<Envelope>, u32, &'a crate::Destination)>) {
+    /// Sends what the relay has leased.
+    pub(crate) fn send(&self, rows: &[LeasedRow]) {
+        self.push(rows.iter().map(|row| (row.id, &row.envelope, row.attempts, row.expired, &row.destination)));
+    }
+
+    fn push<'a>(&self, rows: impl Iterator<Item = (Uuid, &'a Arc<Envelope>, u32, u32, &'a Destination)>) {
         let mut state = self.lock();
-        for (row, envelope, attempts, destination) in rows {
-            state.in_flight.insert(row, attempts);
-            let message = Outgoing { row, destination: destination.clone(), envelope: envelope.clone(), attempts };
+        for (row, envelope, attempts, expired, destination) in rows {
+            if let Err(delay) = state.destinations.admit(destination, row) {
+                let error = format!("no queue takes messages for `{}`", destination.name());
+                state.put_off.push(PublishFailed { id: row, error, delay, unroutable: true, tried: false });
+                continue;
+            }
+            state.in_flight.insert(row, InFlight { attempts, destination: destination.clone() });
+            let (destination, envelope) = (destination.clone(), envelope.clone());
+            let message = Outgoing { row, destination, envelope, attempts, expired };
             // after `stop` its lease runs out and a relay takes it
             let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
+        }
+        if !state.put_off.is_empty() {
+            self.leases.notify_one();
         }
     }
 
@@ -156,7 +195,7 @@ impl Dispatcher {
         self.lock().next_due = None;
     }
 
-    /// How many rows a relay may claim now, and the count of overflows so far.
+    /// How many rows a relay may lease now, and the count of overflows so far.
     pub(crate) fn room_for_relay(&self) -> (usize, Option<u64>) {
         let state = self.lock();
         let room = self.window.saturating_sub(state.in_flight.len() + state.reserved);
@@ -171,127 +210,89 @@ impl Dispatcher {
         }
     }
 
-    fn take_sent(&self) -> Vec<Uuid> {
+    /// Confirmed rows to delete, sorted.
+    pub(crate) fn take_confirmed(&self) -> Vec<Uuid> {
         let mut state = self.lock();
-        let rows = state.sent.len().min(SENT_ROWS_MAX);
-        let mut sent: Vec<Uuid> = state.sent.drain(..rows).collect();
-        sent.sort_unstable();
-        sent
+        let rows = state.confirmed.len().min(CONFIRMED_ROWS_MAX);
+        let mut confirmed: Vec<Uuid> = state.confirmed.drain(..rows).collect();
+        confirmed.sort_unstable();
+        confirmed
+    }
+
+    /// They could not be deleted.
+    pub(crate) fn give_back_confirmed(&self, rows: Vec<Uuid>) {
+        self.lock().confirmed.extend(rows);
     }
 
     /// Waits until everything published has been answered.
-    pub(crate) async fn drained(&self) {
+    pub(crate) async fn emptied(&self) {
         loop {
-            let settled = self.settled.notified();
+            let emptied = self.emptied.notified();
             if self.lock().in_flight.is_empty() {
                 return;
             }
-            settled.await;
+            emptied.await;
         }
     }
 
-    fn in_flight(&self) -> Vec<Uuid> {
+    /// The rows being published, sorted.
+    pub(crate) fn in_flight(&self) -> Vec<Uuid> {
         let mut rows: Vec<Uuid> = self.lock().in_flight.keys().copied().collect();
         rows.sort_unstable();
         rows
     }
 
-    /// Takes reports in; returns those that failed, with the delay until the next try.
-    fn take_in(&self, reports: &mut Vec<Report>, faults: &Faults) -> Vec<PublishFailed> {
+    /// Takes reports in, and what was put off since.
+    pub(crate) fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
         if reports.iter().any(|report| report.fate == Fate::Confirmed) {
-            faults.reach(Step::BeforeConfirm);
+            crashes.reach(CrashPoint::BeforeConfirm);
         }
-        let mut failed = Vec::new();
         let mut state = self.lock();
+        let mut failed = Vec::new();
         for Report { row, fate } in reports.drain(..) {
-            let Some(attempts) = state.in_flight.remove(&row) else { continue };
-            let (error, cap) = match fate {
+            let Some(InFlight { attempts, destination }) = state.in_flight.remove(&row) else { continue };
+            match fate {
                 Fate::Confirmed => {
-                    state.sent.push(row);
-                    continue;
+                    state.confirmed.push(row);
+                    if state.destinations.arrived(&self.endpoint, &destination) {
+                        state.reopened.push(destination.name().to_owned());
+                    }
                 }
-                Fate::Unroutable(error) => (error, UNROUTABLE_DELAY_MAX),
-                Fate::Refused(error) | Fate::Unknown(error) => (error, REFUSED_DELAY_MAX),
-            };
-            failed.push(PublishFailed { id: row, error, delay: backoff(attempts + 1, cap) });
+                Fate::Unroutable(error) => {
+                    let delay = state.destinations.unroutable(&self.endpoint, &destination, row, &error);
+                    failed.push(PublishFailed { id: row, error, delay, unroutable: true, tried: true });
+                }
+                Fate::Refused(error) | Fate::Unknown(error) => {
+                    state.destinations.forget_probe(&destination, row);
+                    let delay = Backoff::after(RETRY_MIN, RETRY_MAX, attempts + 1);
+                    failed.push(PublishFailed { id: row, error, delay, unroutable: false, tried: true });
+                }
+            }
         }
-        let (sent, empty) = (!state.sent.is_empty(), state.in_flight.is_empty());
+        failed.append(&mut state.put_off);
+        let accounts = Accounts { failed, reopened: std::mem::take(&mut state.reopened) };
+        let (confirmed, empty) = (!state.confirmed.is_empty(), state.in_flight.is_empty());
         drop(state);
-        if sent {
-            faults.reach(Step::BeforeDelete);
+        if confirmed {
+            crashes.reach(CrashPoint::BeforeDelete);
             self.confirmed.notify_one();
         }
         if empty {
-            self.settled.notify_waiters();
+            self.emptied.notify_waiters();
         }
-        failed
+        accounts
     }
 
-    fn lost(&self, rows: &[Uuid]) {
+    /// The leases of these rows were lost: another process sends them.
+    pub(crate) fn lost(&self, rows: &[Uuid]) {
         let mut state = self.lock();
         for row in rows {
-            state.in_flight.remove(row);
-        }
-    }
-}
-
-/// Takes in what became of the rows, and keeps the leases of the rest alive.
-pub(crate) async fn account<Db: Store>(core: Arc<super::core::Core<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
-    let dispatcher = &core.dispatcher;
-    let lease = core.settings.lease;
-    let mut renew_at = Instant::now() + lease / 3;
-    let mut batch = Vec::new();
-    loop {
-        let mut renew = Vec::new();
-        tokio::select! {
-            n = reports.recv_many(&mut batch, 512) => if n == 0 { return },
-            () = tokio::time::sleep_until(renew_at) => {
-                renew = dispatcher.in_flight();
-                renew_at = Instant::now() + lease / 3;
+            if let Some(InFlight { destination, .. }) = state.in_flight.remove(row) {
+                state.destinations.forget_probe(&destination, *row);
             }
         }
-        let failed = dispatcher.take_in(&mut batch, &core.faults);
-        if failed.is_empty() && renew.is_empty() {
-            continue;
-        }
-        if let Some(failure) = failed.first() {
-            tracing::debug!(endpoint = core.name, rows = failed.len(), error = failure.error, "not published");
-        }
-        let leases = Leases { owner: &core.owner, lease, renew: &renew, failed: &failed };
-        match core.store.hold_leases(&leases).await {
-            Ok(lost) => dispatcher.lost(&lost),
-            // nothing is lost by it: the leases run out and a relay takes the rows
-            Err(error) => tracing::warn!(endpoint = core.name, %error, "leases not renewed"),
-        }
-        if let Some(delay) = failed.iter().map(|failure| failure.delay).min() {
-            dispatcher.due_in(delay);
-        }
-    }
-}
-
-/// Deletes what the broker has confirmed, many rows at a time.
-pub(crate) async fn delete<Db: Store>(core: Arc<super::core::Core<Db>>) {
-    loop {
-        core.dispatcher.confirmed.notified().await;
-        tokio::time::sleep(GATHER).await;
-        delete_all(&core).await;
-    }
-}
-
-/// Deletes until nothing is left to delete.
-pub(crate) async fn delete_all<Db: Store>(core: &super::core::Core<Db>) {
-    let _turn = core.dispatcher.deleting.lock().await;
-    let mut tries = 0;
-    loop {
-        let sent = core.dispatcher.take_sent();
-        if sent.is_empty() {
-            return;
-        }
-        if let Err(error) = core.store.forget(&sent).await {
-            core.dispatcher.lock().sent.extend(sent);
-            tries += 1;
-            tracing::warn!(endpoint = core.name, tries, %error, "confirmed rows wait for the database");
-            tokio::time::sleep(backoff(tries, PAUSE_MAX)).await;
+        if state.in_flight.is_empty() {
+            self.emptied.notify_waiters();
         }
     }
 }
@@ -300,9 +301,28 @@ pub(crate) async fn delete_all<Db: Store>(core: &super::core::Core<Db>) {
 mod tests {
     use super::*;
 
+    fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
+        let (outgoing, sent) = mpsc::unbounded_channel();
+        (Dispatcher::new("e", 10, outgoing), sent)
+    }
+
+    fn row(n: u128, to: &str) -> LeasedRow {
+        LeasedRow {
+            id: Uuid::from_u128(n),
+            destination: Destination::Endpoint(to.into()),
+            envelope: Arc::new(Envelope::new("m", "t", "{}")),
+            attempts: 0,
+            expired: 0,
+        }
+    }
+
+    fn report(n: u128, fate: Fate) -> Report {
+        Report { row: Uuid::from_u128(n), fate }
+    }
+
     #[test]
     fn what_does_not_fit_goes_to_the_relay_and_so_does_all_after_it_until_it_caught_up() {
-        let dispatcher = Dispatcher::new(10, mpsc::unbounded_channel().0);
+        let (dispatcher, _sent) = dispatcher();
         let small = dispatcher.reserve(8);
         assert!(small.leased);
         let big = dispatcher.reserve(3);
@@ -319,5 +339,38 @@ mod tests {
         assert_eq!(room, 2);
         dispatcher.caught_up(overflows);
         assert!(dispatcher.reserve(1).leased);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
+        let (dispatcher, mut sent) = dispatcher();
+        let crashes = Crashes::default();
+        dispatcher.send(&[row(1, "later"), row(2, "there")]);
+        let mut reports = vec![report(1, Fate::Unroutable("no queue".into())), report(2, Fate::Confirmed)];
+        let Accounts { failed, reopened } = dispatcher.account(&mut reports, &crashes);
+        assert_eq!((failed.len(), failed[0].unroutable, failed[0].tried), (1, true, true));
+        assert!(reopened.is_empty());
+        assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok());
+        dispatcher.send(&[row(3, "later"), row(4, "there")]);
+        assert_eq!(sent.try_recv().map(|message| message.row), Ok(Uuid::from_u128(4)), "row 3 was expected to wait");
+        let Accounts { failed, .. } = dispatcher.account(&mut Vec::new(), &crashes);
+        assert_eq!((failed.len(), failed[0].id, failed[0].tried), (1, Uuid::from_u128(3), false));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        dispatcher.send(&[row(1, "later")]);
+        let mut reports = vec![report(1, Fate::Confirmed)];
+        assert_eq!(dispatcher.account(&mut reports, &crashes).reopened, ["later"]);
+    }
+
+    #[tokio::test]
+    async fn lost_leases_empty_the_window_too() {
+        let (dispatcher, _sent) = dispatcher();
+        dispatcher.send(&[row(1, "there")]);
+        let waiting = tokio::spawn({
+            let dispatcher = dispatcher.clone();
+            async move { dispatcher.emptied().await }
+        });
+        tokio::task::yield_now().await;
+        dispatcher.lost(&[Uuid::from_u128(1)]);
+        waiting.await.expect("`emptied` was expected to end when the last lease is lost");
     }
 }

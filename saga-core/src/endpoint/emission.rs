@@ -1,80 +1,62 @@
 //! From what a transition or a handler sends to rows of the outbox.
 
-use super::core::{Core, now_us};
+use super::shared::{Shared, now_us};
 use crate::{
-    Caused, Destination, Encoded, Envelope, InstanceKey, OutboxKind, OutboxRow, SagaRef, Store,
-    handler::{Posted, Target},
+    Encoded, Envelope, InstanceKey, MessageKind, OutboxKind, SagaRef, Store,
+    handler::{Addressee, OutgoingMessage},
+    port::{Caused, OutboxRow},
     saga::{
         Emit, Route,
-        run::{Move, Originator},
+        logic::{Move, Originator},
     },
 };
-use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// Outbox rows of a batch, and the journal's list of what each message caused.
+/// What one message that is sent writes.
 pub(crate) struct Emission {
-    pub(crate) row: Option<OutboxRow>,
+    /// One row; two for an answer that is published as well; none when there is nobody to send it to.
+    pub(crate) rows: Vec<OutboxRow>,
+    /// The journal's line.
     pub(crate) effect: Caused,
 }
 
-fn trace(cause: Option<&Envelope>) -> BTreeMap<String, Value> {
-    let headers = cause.into_iter().flat_map(|cause| &cause.headers);
-    let trace = headers.filter(|(name, _)| matches!(name.as_str(), "traceparent" | "tracestate"));
-    trace.map(|(name, value)| (name.clone(), value.clone())).collect()
+impl Emission {
+    fn of(id: Uuid, message: &Encoded, rows: Vec<OutboxRow>) -> Self {
+        let to = rows.first().map(|row| row.destination.name().to_owned());
+        let note = rows.is_empty().then_some("nobody asked");
+        Self { effect: Caused { id: to.is_some().then_some(id), type_name: message.type_name, to, note }, rows }
+    }
 }
 
-struct Draft<'a> {
-    cause: Option<&'a Envelope>,
-    id: Uuid,
-    message: Encoded,
-    saga: Option<SagaRef>,
-    receiver: Option<String>,
-    kind: OutboxKind,
-    to: String,
-    delay: Option<Duration>,
-    headers: BTreeMap<String, Value>,
-    sent_at_us: i64,
-}
-
-fn draft<Db: Store>(core: &Core<Db>, draft: Draft<'_>) -> Emission {
-    let id = draft.id.to_string();
-    let effect =
-        Caused { id: Some(draft.id), type_name: draft.message.type_name, to: Some(draft.to.clone()), note: None };
-    let mut headers = trace(draft.cause);
-    headers.extend(draft.headers);
-    let envelope = Envelope {
-        conversation_id: draft.cause.map_or_else(|| id.clone(), |cause| cause.conversation_id.clone()),
-        causation_id: draft.cause.map(|cause| cause.message_id.clone()),
-        message_id: id,
-        type_name: draft.message.type_name.into(),
-        saga: draft.saga,
-        receiver: draft.receiver,
-        attempt: 0,
-        round: 0,
-        reply_to: Some(core.name.clone()),
-        sender: Some(core.name.clone()),
-        sent_at_us: Some(draft.sent_at_us),
-        content_type: None,
-        headers,
-        body: draft.message.body,
-    };
-    let row = OutboxRow {
-        id: draft.id,
-        endpoint: core.name.clone(),
-        kind: draft.kind,
-        destination: draft.kind.destination(draft.to),
+fn row(kind: OutboxKind, to: String, envelope: Envelope, delay: Option<Duration>) -> OutboxRow {
+    OutboxRow {
+        id: Uuid::now_v7(),
+        kind,
+        destination: kind.destination(to),
         envelope: Arc::new(envelope),
-        delay: draft.delay,
+        delay,
         leased: false,
-    };
-    Emission { row: Some(row), effect }
+        last_error: None,
+    }
+}
+
+/// A message of this endpoint, caused by another or by nobody.
+fn envelope(endpoint: &str, id: Uuid, message: &Encoded, cause: Option<&Envelope>, sent_at_us: i64) -> Envelope {
+    let mut envelope = Envelope::new(id.to_string(), message.type_name, message.body.clone());
+    if let Some(cause) = cause {
+        envelope.conversation_id.clone_from(&cause.conversation_id);
+        envelope.causation_id = Some(cause.message_id.clone());
+        envelope.headers = cause.trace();
+    }
+    envelope.sender = Some(endpoint.into());
+    envelope.sent_at_us = Some(sent_at_us);
+    envelope
 }
 
 /// What a transition sends.
 pub(crate) fn of_transition<Db: Store>(
-    core: &Core<Db>,
+    shared: &Shared<Db>,
     cause: &Envelope,
     key: &InstanceKey,
     made: &Move,
@@ -82,122 +64,139 @@ pub(crate) fn of_transition<Db: Store>(
     emit: &Emit,
     now_us: i64,
 ) -> Emission {
-    let own = |entered| SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered };
-    let mut new = Draft {
-        cause: Some(cause),
-        id: Uuid::now_v7(),
-        message: emit.message.clone(),
-        saga: Some(own(Some(made.entered))),
-        receiver: None,
-        kind: OutboxKind::Command,
-        to: String::new(),
-        delay: None,
-        headers: BTreeMap::new(),
-        sent_at_us: now_us,
-    };
-    match &emit.route {
-        Route::Command { to } => new.to = (*to).into(),
+    let id = Uuid::now_v7();
+    let message = &emit.message;
+    let mut new = envelope(&shared.name, id, message, Some(cause), now_us);
+    let mut own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered) };
+    let row = match &emit.route {
+        Route::Command { to } => {
+            new.reply_to = Some(shared.name.clone());
+            new.saga = Some(own);
+            row(OutboxKind::Command, (*to).into(), new, None)
+        }
         Route::Event => {
-            new.kind = OutboxKind::Event;
-            new.to = emit.message.type_name.into();
+            new.saga = Some(own);
+            row(OutboxKind::Event, message.type_name.into(), new, None)
         }
         Route::After(delay) | Route::Deadline(delay) => {
-            new.kind = OutboxKind::Timer;
-            new.to = core.name.clone();
-            new.receiver = Some(key.saga.clone());
-            new.delay = Some(*delay);
             if matches!(emit.route, Route::Deadline(_)) {
-                new.saga = Some(own(None));
+                own.entered = None;
             }
+            new.saga = Some(own);
+            new.receiver = Some(key.saga.clone());
+            row(OutboxKind::Timer, shared.name.clone(), new, Some(*delay))
         }
         Route::Reply => {
-            let Some(originator) = originator.and_then(|text| serde_json::from_str::<Originator>(text).ok()) else {
-                let type_name = emit.message.type_name;
-                let effect = Caused { id: None, type_name, to: None, note: Some("nobody to reply to") };
-                return Emission { row: None, effect };
-            };
-            new.kind = OutboxKind::Reply;
-            new.to = originator.reply_to;
-            new.saga = originator.saga;
-            let mut emission = draft(core, new);
-            if let Some(row) = &mut emission.row {
-                let envelope = Arc::make_mut(&mut row.envelope);
-                envelope.causation_id = Some(originator.message_id);
-                envelope.conversation_id = originator.conversation_id;
+            let asker = originator.and_then(|text| serde_json::from_str::<Originator>(text).ok());
+            if let Some(asker) = &asker {
+                new.causation_id = Some(asker.message_id.clone());
+                new.conversation_id.clone_from(&asker.conversation_id);
             }
-            return emission;
+            let asker = asker.map(|asker| (asker.reply_to, asker.saga));
+            return answer(id, message, new, asker);
         }
+    };
+    Emission::of(id, message, vec![row])
+}
+
+/// An answer goes to whoever asked, and to nobody else: to the very instance, if a saga asked. An event is published as well,
+/// under the same message id, so that an endpoint which both copies reach handles it once.
+fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Option<SagaRef>)>) -> Emission {
+    let mut rows = Vec::new();
+    if let Some((reply_to, saga)) = asker {
+        let receiver = saga.as_ref().map(|saga| saga.saga.clone());
+        rows.push(row(OutboxKind::Reply, reply_to, Envelope { saga, receiver, ..new.clone() }, None));
     }
-    draft(core, new)
+    if message.kind == MessageKind::Event {
+        rows.push(row(OutboxKind::Event, message.type_name.into(), new, None));
+    }
+    Emission::of(id, message, rows)
 }
 
-/// What a handler or a session posts.
-pub(crate) fn of_posted<Db: Store>(core: &Core<Db>, cause: Option<&Envelope>, posted: &Posted) -> Emission {
-    let (kind, to) = match &posted.target {
-        Target::Event => (OutboxKind::Event, posted.message.type_name.to_owned()),
-        Target::Endpoint(to) => (OutboxKind::Command, to.clone()),
+/// A command's outcome.
+pub(crate) fn of_outcome<Db: Store>(shared: &Shared<Db>, command: &Envelope, message: &Encoded) -> Emission {
+    let id = Uuid::now_v7();
+    let new = envelope(&shared.name, id, message, Some(command), now_us());
+    let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
+    answer(id, message, new, asker)
+}
+
+/// What a handler or a session posts; or why it may not leave.
+pub(crate) fn of_posted<Db: Store>(
+    shared: &Shared<Db>,
+    cause: Option<&Envelope>,
+    posted: &OutgoingMessage,
+) -> Result<Emission, String> {
+    if let Some(refused) = &posted.refused {
+        return Err(refused.clone());
+    }
+    let mut new = envelope(&shared.name, posted.id, &posted.message, cause, now_us());
+    new.headers.extend(posted.headers.clone());
+    if let Some(refused) = new.refusal(shared.settings.body_bytes_max) {
+        return Err(refused);
+    }
+    let (kind, to) = match &posted.to {
+        Addressee::Subscribers => (OutboxKind::Event, posted.message.type_name.to_owned()),
+        Addressee::Endpoint(to) => (OutboxKind::Command, to.clone()),
     };
-    draft(
-        core,
-        Draft {
-            cause,
-            id: posted.id,
-            message: posted.message.clone(),
-            saga: None,
-            receiver: None,
-            kind,
-            to,
-            delay: posted.delay,
-            headers: posted.headers.clone(),
-            sent_at_us: now_us(),
-        },
-    )
+    Ok(Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]))
 }
 
-/// A command's outcome leaves once: published, so that the asker and everybody else find it; or to the asker alone, when
-/// its type says so, or when a stranger (who subscribes to nothing) asked.
-pub(crate) fn of_outcome<Db: Store>(core: &Core<Db>, cause: &Envelope, message: Encoded, reply_only: bool) -> Emission {
-    let asker = cause.reply_to.as_ref().filter(|_| reply_only || cause.sender.is_none());
-    let (kind, to) = match asker {
-        Some(reply_to) => (OutboxKind::Reply, reply_to.clone()),
-        None => (OutboxKind::Event, message.type_name.to_owned()),
-    };
-    draft(
-        core,
-        Draft {
-            cause: Some(cause),
-            id: Uuid::now_v7(),
-            message,
-            saga: cause.saga.clone(),
-            receiver: None,
-            kind,
-            to,
-            delay: None,
-            headers: BTreeMap::new(),
-            sent_at_us: now_us(),
-        },
-    )
+/// The message itself, to be handled again by one receiver.
+pub(crate) fn retry(endpoint: &str, envelope: &Envelope, receiver: &str, attempt: i64, delay: Duration) -> OutboxRow {
+    let mut again = envelope.clone();
+    again.receiver = Some(receiver.into());
+    again.attempt = attempt;
+    row(OutboxKind::Retry, endpoint.into(), again, Some(delay))
 }
 
-/// The message itself, put off, for one receiver only.
-pub(crate) fn of_retry<Db: Store>(
-    core: &Core<Db>,
-    envelope: &Envelope,
-    receiver: &str,
-    attempt: i64,
-    delay: Duration,
-) -> OutboxRow {
-    let mut envelope = envelope.clone();
-    envelope.receiver = Some(receiver.into());
-    envelope.attempt = attempt;
-    envelope.round += 1;
-    OutboxRow {
-        id: Uuid::now_v7(),
-        endpoint: core.name.clone(),
-        kind: OutboxKind::Retry,
-        destination: Destination::Endpoint(core.name.clone()),
-        envelope: Arc::new(envelope),
-        delay: Some(delay),
-        leased: false,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Destination;
+    use bytes::Bytes;
+
+    fn encoded(kind: MessageKind) -> Encoded {
+        Encoded { type_name: "bank.Paid", kind, body: Bytes::from_static(b"{}") }
+    }
+
+    fn asker() -> Option<(String, Option<SagaRef>)> {
+        Some(("shop".into(), Some(SagaRef { saga: "order".into(), id: "7".into(), entered: Some(2) })))
+    }
+
+    fn answered(kind: MessageKind, asker: Option<(String, Option<SagaRef>)>) -> Emission {
+        let message = encoded(kind);
+        let id = Uuid::from_u128(1);
+        answer(id, &message, envelope("bank", id, &message, None, 0), asker)
+    }
+
+    #[test]
+    fn a_reply_goes_to_the_asking_instance_alone() {
+        let Emission { rows, effect } = answered(MessageKind::Reply, asker());
+        let [reply] = &rows[..] else { panic!("one row was expected: {rows:?}") };
+        assert_eq!(reply.destination, Destination::ReplyTo("shop".into()));
+        let saga = reply.envelope.saga.as_ref().expect("it names the asking instance");
+        assert_eq!((saga.id.as_str(), saga.entered), ("7", Some(2)));
+        assert_eq!(reply.envelope.receiver.as_deref(), Some("order"));
+        assert_eq!(effect.to.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn an_event_that_answers_is_published_too_under_one_id() {
+        let Emission { rows, .. } = answered(MessageKind::Event, asker());
+        let [reply, event] = &rows[..] else { panic!("two rows were expected: {rows:?}") };
+        assert_eq!(event.destination, Destination::Event("bank.Paid".into()));
+        assert_eq!(reply.envelope.message_id, event.envelope.message_id);
+        assert_ne!(reply.id, event.id);
+        assert_eq!((&event.envelope.saga, &event.envelope.receiver), (&None, &None), "it is everybody's");
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_is_published_or_journaled() {
+        let Emission { rows, effect } = answered(MessageKind::Reply, None);
+        assert!(rows.is_empty(), "{rows:?}");
+        assert_eq!((effect.id, effect.note), (None, Some("nobody asked")));
+        let Emission { rows, .. } = answered(MessageKind::Event, None);
+        assert_eq!(rows[0].destination, Destination::Event("bank.Paid".into()));
     }
 }

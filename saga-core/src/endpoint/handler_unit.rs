@@ -1,377 +1,377 @@
-//! The unit of work of handlers: several messages in one transaction.
-//!
-//! They are not parted by savepoints, which would be a round trip for each, unless a handler failed lately after it had written.
+//! The unit of work of handlers. A plain handler's message has a transaction of its own; messages of a batch, and those of a
+//! handler that asked for it, share one.
 
 use super::{
-    core::{Core, HandlerEntry, Target},
-    emission::{Emission, of_outcome, of_posted, of_retry},
-    item::{Item, Known, known},
-    saga_unit::{Journal, held_row, inbox_row, reused},
-    unit::commit,
+    emission::{of_outcome, of_posted},
+    finish::finish,
+    item::{Content, Item},
+    judge::{Before, Verdict, judge},
+    ledger::{Journal, Ledger, Origin, Settling},
+    policy::{Next, UserFailure},
+    shared::{HandlerEntry, Shared},
 };
 use crate::{
-    Cause, Caused, Decision, Encoded, Envelope, Failure, HeldReason, InboxResult, Keys, OutboxRow, Posted, Step, Store,
-    StoreError, Write,
-    handler::{Mark, TxSlot},
-    port::Unit,
-    saga::run::panic_text,
+    Cause, CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind,
+    handler::transaction::LazyTransaction, panics, port::Keys,
 };
 use futures_util::FutureExt;
-use std::{
-    collections::{HashMap, HashSet},
-    panic::AssertUnwindSafe,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
-/// Savepoints in one transaction at most: PostgreSQL caches 64 subtransactions per backend and looks the rest up on disk.
-const SAVEPOINTS_MAX: usize = 50;
-/// After this time no further handler joins the transaction: those that ran are committed, the rest follows in the next.
+/// What the inbox said of a batch is believed for this long: handlers may do what no rollback undoes, so a message that
+/// another process has handled meanwhile should not run here.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+/// After this time no further message joins a shared transaction.
 const JOIN_FOR: Duration = Duration::from_millis(50);
-/// A handler that failed after it had written is parted from others by savepoints for so many units: where failures are
-/// frequent, running everything twice costs more.
-const CAREFUL_UNITS: u32 = 20;
+/// Units in which each message gets a transaction of its own after one failed in a shared one: where failures are frequent,
+/// running everything twice costs more.
+const SINGLE_UNITS: u32 = 20;
+/// A unit whose handler ran and whose transaction was then lost this often in a row counts as failed: the database is there,
+/// so the handler is to blame.
+const LOST_MAX: u32 = 5;
+/// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the prefetch
+/// is free for other handlers.
+const BACKLOG: usize = 20;
 
-/// Runs the first of the items, as many as fit, in one transaction; returns how many. After an error nothing has happened (or
-/// the inbox knows), and the same items can be run again.
-pub(crate) async fn run<Db: Store>(core: &Core<Db>, items: &mut [Item]) -> Result<usize, StoreError> {
-    let careful = items.iter().any(|item| takes_care(core, item));
-    match attempt(core, items, careful).await {
-        Err(Halt::Mixed) => attempt(core, items, true).await,
-        done => done,
-    }
-    .map_err(|halt| match halt {
-        Halt::Store(error) => error,
-        Halt::Mixed => StoreError::Rejected("a handler failed among others".into()), // one by one, then
-    })
+/// How far a lane's items are.
+pub(super) struct Progress {
+    /// Items that are done, counted from the first.
+    pub(super) done: usize,
+    /// Why the next one is not: nothing of it has happened (or the inbox knows), and it can be run again.
+    pub(super) error: Option<StoreError>,
 }
 
-/// Why a unit ends without a commit.
-enum Halt {
-    Store(StoreError),
-    /// A handler failed, and what it wrote cannot be told from what others wrote.
-    Mixed,
-}
-
-impl From<StoreError> for Halt {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Whether the unit is to be parted by savepoints because of this item; counts it.
-fn takes_care<Db: Store>(core: &Core<Db>, item: &Item) -> bool {
-    let Target::Handler(handler) = item.target else { return false };
-    let units = &core.handlers[handler].careful_units;
-    units.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |units| units.checked_sub(1)).is_ok()
-}
-
-async fn attempt<Db: Store>(core: &Core<Db>, items: &mut [Item], careful: bool) -> Result<usize, Halt> {
-    let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).collect();
-    let found = core.store.read(&Keys { endpoint: core.name.clone(), message_ids, ..Keys::default() }).await?;
-    let inbox: HashMap<_, _> =
-        found.inbox.iter().map(|row| ((row.receiver.as_str(), row.message_id.as_str()), row)).collect();
-    let mark = Mark::Untouched { careful };
-    let mut work = Work {
-        core,
-        alone: items.len() == 1,
-        careful,
-        slot: TxSlot { store: core.store.clone(), unit: None, mark, savepoints: 0, failed: None },
-        write: core.new_write(),
-        outbox: Vec::new(),
+/// Runs the first of the items, in one unit of work or several. `tries` counts errors in a row.
+pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], tries: u32) -> Progress {
+    let entry = &shared.handlers[handler];
+    let asked = Instant::now();
+    let verdicts = match ask(shared, entry, items).await {
+        Ok(verdicts) => verdicts,
+        Err(error) => return Progress { done: 0, error: Some(error) },
     };
-    let began = Instant::now();
-    let mut seen = HashSet::new();
-    let mut ran = 0;
-    while ran < items.len() {
-        if ran > 0 && (began.elapsed() > JOIN_FOR || work.slot.savepoints >= SAVEPOINTS_MAX) {
-            break;
+    let mut unit = HandlerUnit { shared, entry, tries };
+    if let Some(progress) = unit.share(items, &verdicts).await {
+        return progress;
+    }
+    for (place, verdict) in verdicts.into_iter().enumerate() {
+        if place > 0 && (asked.elapsed() > KNOWN_FOR || entry.breaker.is_open()) {
+            return Progress { done: place, error: None };
         }
-        let target = items[ran].target;
-        let Target::Handler(handler) = target else {
-            ran += 1;
-            continue;
+        let item = &mut items[place];
+        let ran = match verdict {
+            Verdict::Duplicate => Ok(()),
+            Verdict::Run(before) => unit.alone(item, before).await,
+            Verdict::Reused(text) => {
+                let mut ledger = Ledger::new(shared);
+                ledger.reused(entry.description.name, &item.envelope, text);
+                commit_alone(shared, ledger).await
+            }
         };
-        let entry = &core.handlers[handler];
-        // its messages that follow each other, in one call
-        let together = items[ran..].iter().take_while(|item| item.target == target).count();
-        let together = if entry.about.takes_batches { together } else { 1 };
-        let mut came = Vec::with_capacity(together);
-        for item in &mut items[ran..ran + together] {
-            let receiver = entry.about.name;
-            if !seen.insert((receiver, item.envelope.message_id.clone())) {
+        if let Err(error) = ran {
+            return Progress { done: place, error: Some(error) };
+        }
+        item.done();
+        unit.tries = 0;
+    }
+    Progress { done: items.len(), error: None }
+}
+
+async fn ask<Db: Store>(
+    shared: &Shared<Db>,
+    entry: &HandlerEntry<Db>,
+    items: &[Item],
+) -> Result<Vec<Verdict>, StoreError> {
+    let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).collect();
+    let keys = Keys { endpoint: shared.name.clone(), message_ids, ..Keys::default() };
+    let found = shared.store.read(&keys).await?;
+    let messages = items.iter().map(|item| (entry.description.name, &*item.envelope));
+    Ok(judge(messages, &found.inbox, found.now_us))
+}
+
+async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
+    let unit = shared.store.begin(&[], shared.settings.lease).await?;
+    finish(shared, unit, ledger.write).await
+}
+
+/// The breaker is open: all but the first items go back to the outbox until about the time when the handler may be well
+/// again. Returns those that stay.
+pub(super) async fn put_off_backlog<Db: Store>(shared: &Shared<Db>, handler: usize, mut items: Vec<Item>) -> Vec<Item> {
+    if items.len() <= BACKLOG {
+        return items;
+    }
+    let entry = &shared.handlers[handler];
+    let backlog = items.split_off(BACKLOG);
+    let put_off = async {
+        let mut ledger = Ledger::new(shared);
+        for (item, verdict) in backlog.iter().zip(ask(shared, entry, &backlog).await?) {
+            if let Verdict::Run(before) = verdict {
+                let settling = settling(entry, item, before);
+                let delay = entry.breaker.pause() * 2 + Duration::from_secs(5);
+                ledger.put_off(settling, delay, "behind messages of the same handler that fail".into(), 0);
+            }
+        }
+        commit_alone(shared, ledger).await
+    };
+    match put_off.await {
+        Ok(()) => backlog.iter().for_each(Item::done),
+        Err(error) => {
+            tracing::debug!(endpoint = shared.name, %error, "the backlog stays in memory");
+            items.extend(backlog);
+        }
+    }
+    items
+}
+
+fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: Before) -> Settling<'a> {
+    let origin = Origin::Broker(before);
+    Settling { receiver: entry.description.name, envelope: &item.envelope, saga_id: None, origin }
+}
+
+struct HandlerUnit<'a, Db: Store> {
+    shared: &'a Shared<Db>,
+    entry: &'a HandlerEntry<Db>,
+    /// Units of these items that were lost in a row.
+    tries: u32,
+}
+
+/// Why a run did not succeed.
+enum Failed {
+    /// The handler failed, and nothing of it is left.
+    User(UserFailure),
+    /// The unit runs again, and no run is counted.
+    Store(StoreError),
+}
+
+/// A run that succeeded: the transaction, and what each message sends.
+struct Success<Db: Store> {
+    transaction: LazyTransaction<Db>,
+    causes: Vec<(Cause, Option<Encoded>)>,
+}
+
+impl<Db: Store> HandlerUnit<'_, Db> {
+    /// Runs several messages in one transaction, if the handler takes that; `None`: each is to run alone.
+    async fn share(&self, items: &mut [Item], verdicts: &[Verdict]) -> Option<Progress> {
+        let mut to_run = Vec::new();
+        for (place, verdict) in verdicts.iter().enumerate() {
+            match verdict {
+                Verdict::Run(before) => to_run.push((place, *before)),
+                Verdict::Duplicate => {}
+                Verdict::Reused(_) => return None,
+            }
+        }
+        if to_run.len() < 2 || !self.may_share() {
+            return None;
+        }
+        match self.together(items, &to_run).await {
+            Ok(Some(ran)) => {
+                let done = to_run.get(ran).map_or(items.len(), |(place, _)| *place);
+                items[..done].iter().for_each(Item::done);
+                Some(Progress { done, error: None })
+            }
+            Ok(None) => {
+                self.entry.single_units.store(SINGLE_UNITS, Ordering::Relaxed);
+                None
+            }
+            Err(error) => Some(Progress { done: 0, error: Some(error) }),
+        }
+    }
+
+    /// Whether the next unit may have several messages; counts down if not.
+    fn may_share(&self) -> bool {
+        if !(self.entry.description.takes_batches || self.entry.shares_transactions) {
+            return false;
+        }
+        let left = &self.entry.single_units;
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    /// Runs messages in one transaction; returns how many joined it, or `None` when one failed: then nothing has happened.
+    async fn together(&self, items: &mut [Item], to_run: &[(usize, Before)]) -> Result<Option<usize>, StoreError> {
+        let mut ledger = Ledger::new(self.shared);
+        let mut transaction = self.transaction();
+        let began = Instant::now();
+        let mut ran = 0;
+        while ran < to_run.len() && (ran == 0 || began.elapsed() < JOIN_FOR) {
+            let n = if self.entry.description.takes_batches { to_run.len() - ran } else { 1 };
+            let now = &to_run[ran..ran + n];
+            let mut success = match self.once(items, now, transaction, 0).await {
+                Ok(success) => success,
+                Err(Failed::User(failure)) => {
+                    let (endpoint, receiver) = (&self.shared.name, self.entry.description.name);
+                    tracing::debug!(endpoint, receiver, error = failure.text, "running the batch one by one");
+                    return Ok(None);
+                }
+                Err(Failed::Store(error)) => return Err(error),
+            };
+            for ((place, before), (cause, outcome)) in now.iter().zip(success.causes.drain(..)) {
+                if self.handled(&mut ledger, &items[*place], *before, 1, &cause, outcome).is_err() {
+                    return Ok(None); // alone, it fails with the reason
+                }
+            }
+            transaction = success.transaction;
+            ran += n;
+        }
+        match self.end(transaction, ledger).await {
+            Err(error) if error.kind() == StoreErrorKind::Rejected => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.entry.breaker.handled(&self.shared.name, self.entry.description.name);
+                Ok(Some(ran))
+            }
+        }
+    }
+
+    /// Runs one message in a transaction of its own until it succeeds or its policy says otherwise.
+    async fn alone(&self, item: &mut Item, before: Before) -> Result<(), StoreError> {
+        let retries = self.entry.retries.as_ref().unwrap_or(&self.shared.retries);
+        let receiver = self.entry.description.name;
+        let mut runs: u32 = 0;
+        loop {
+            runs += 1;
+            let failure = match self.one_run(item, before, runs).await? {
+                None => {
+                    self.entry.breaker.handled(&self.shared.name, receiver);
+                    return Ok(());
+                }
+                Some(failure) => failure,
+            };
+            let next = failure.next(retries, &item.envelope, before, runs);
+            if next == Next::Again {
+                tokio::task::yield_now().await; // a handler that fails before its first await must not keep `stop` waiting
                 continue;
             }
-            match known(inbox.get(&(receiver, item.envelope.message_id.as_str())).copied(), &item.envelope) {
-                Known::Duplicate => {}
-                Known::Fresh => came.push(Came { item, completes: None }),
-                Known::Continues { attempts } | Known::Suspect { attempts } => {
-                    came.push(Came { item, completes: Some(attempts) });
-                }
-                Known::Reused(text) => work.write.held_in.push(reused(core, receiver, &item.envelope, text)),
+            if failure.concerns_breaker() {
+                self.entry.breaker.failed(&self.shared.name, receiver, &failure.text);
             }
-        }
-        match came.as_mut_slice() {
-            [] => {}
-            [one] => work.handle(entry, one).await?,
-            many => work.handle_together(entry, many).await?,
-        }
-        ran += together;
-    }
-    let Work { mut slot, mut write, outbox, .. } = work;
-    // no locks: of two processes with the same message the one that claims it first wins. In one order, so that they cannot wait
-    // for each other
-    write.claims.sort_unstable_by(|a, b| a.envelope.message_id.cmp(&b.envelope.message_id));
-    if slot.unit.is_some() || !write.is_empty() {
-        slot.open().await?;
-        core.faults.reach(Step::Lock);
-        let unit = slot.unit.take().expect("it was opened just now");
-        commit(core, unit, write, outbox).await?;
-    }
-    items[..ran].iter().for_each(|item| item.guard.settled());
-    Ok(ran)
-}
-
-/// A message to handle, and the attempts of the inbox row that it completes, if there is one.
-struct Came<'a> {
-    item: &'a mut Item,
-    completes: Option<i64>,
-}
-
-impl Came<'_> {
-    /// Runs that were counted before.
-    fn runs_before(&self) -> i64 {
-        self.completes.unwrap_or(0).max(self.item.envelope.attempt)
-    }
-}
-
-struct Work<'a, Db: Store> {
-    core: &'a Core<Db>,
-    alone: bool,
-    careful: bool,
-    slot: TxSlot<Db>,
-    write: Write,
-    outbox: Vec<OutboxRow>,
-}
-
-/// What a failed run leads to.
-enum Next {
-    Again,
-    PutOff(Duration),
-    Hold,
-    Discard,
-}
-
-impl<Db: Store> Work<'_, Db> {
-    /// Runs one message until it succeeds or its policy says otherwise.
-    async fn handle(&mut self, entry: &HandlerEntry<Db>, came: &mut Came<'_>) -> Result<(), Halt> {
-        let receiver = entry.about.name;
-        let before = came.runs_before();
-        let mut runs: u32 = 0;
-        let (result, journal) = loop {
-            runs += 1;
-            let run = self.once(entry, std::slice::from_mut(came), i64::from(runs) - 1).await?;
-            let envelope = came.item.envelope.clone();
-            let (error, failure) = match run {
-                Ok(mut effects) => {
-                    entry.breaker.succeeded(receiver);
-                    let effects = effects.pop();
-                    break (InboxResult::Handled, Journal { effects, ..Journal::default() });
-                }
-                Err(failed) => failed,
-            };
-            self.undo(entry).await?;
-            let attempts = before + i64::from(runs);
-            let next = next(self.core, entry, &envelope, &error, &failure, runs);
-            if !matches!(next, Next::Again) && !failure.permanent && failure.retry_after.is_none() {
-                entry.breaker.failed(receiver);
-            }
+            let mut ledger = Ledger::new(self.shared);
+            let settling = settling(self.entry, item, before);
+            let counted = failure.counts(runs);
             match next {
-                Next::Again => {}
                 Next::PutOff(delay) => {
-                    tracing::info!(
-                        endpoint = self.core.name,
-                        receiver,
-                        message = envelope.message_id,
-                        attempts,
-                        ?delay,
-                        error,
-                        "put off"
-                    );
-                    self.outbox.push(of_retry(self.core, &envelope, receiver, attempts, delay));
-                    break (InboxResult::Retrying, Journal { note: Some(error), ..Journal::default() });
+                    let (endpoint, message_id) = (&self.shared.name, &item.envelope.message_id);
+                    tracing::info!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
+                    ledger.put_off(settling, delay, failure.text, counted);
                 }
-                Next::Hold => {
-                    tracing::warn!(
-                        endpoint = self.core.name,
-                        receiver,
-                        message = envelope.message_id,
-                        attempts,
-                        error,
-                        "message held"
-                    );
-                    let held =
-                        held_row(self.core, receiver, &envelope, HeldReason::Failed, Some(error), attempts, None);
-                    self.write.held_in.push(held);
-                    break (InboxResult::Held, Journal::default());
+                Next::Hold => ledger.hold(settling, HeldReason::Failed, Some(failure.text), counted),
+                Next::Discard | Next::Again => {
+                    let journal = Journal { note: Some(failure.text), ..Journal::default() };
+                    ledger.settle(settling, InboxResult::Discarded, counted, journal);
                 }
-                Next::Discard => break (InboxResult::Discarded, Journal { note: Some(error), ..Journal::default() }),
             }
+            return commit_alone(self.shared, ledger).await;
+        }
+    }
+
+    /// One run with its commit; how the handler failed, if it did.
+    async fn one_run(&self, item: &mut Item, before: Before, runs: u32) -> Result<Option<UserFailure>, StoreError> {
+        let done = async {
+            let items = std::slice::from_mut(item);
+            let mut success = self.once(items, &[(0, before)], self.transaction(), runs - 1).await?;
+            let mut ledger = Ledger::new(self.shared);
+            for (cause, outcome) in success.causes.drain(..) {
+                self.handled(&mut ledger, &items[0], before, runs, &cause, outcome)
+                    .map_err(|refused| Failed::User(UserFailure::permanent(refused)))?;
+            }
+            self.end(success.transaction, ledger).await.map_err(Failed::Store)
         };
-        self.settle(entry, came, result, before + i64::from(runs), journal);
-        Ok(())
-    }
-
-    /// Runs several messages in one call. When that fails, they run one by one, and only then their policy is asked.
-    async fn handle_together(&mut self, entry: &HandlerEntry<Db>, came: &mut [Came<'_>]) -> Result<(), Halt> {
-        match self.once(entry, came, 0).await? {
-            Ok(effects) => {
-                entry.breaker.succeeded(entry.about.name);
-                for (came, effects) in came.iter().zip(effects) {
-                    let journal = Journal { effects: Some(effects), ..Journal::default() };
-                    self.settle(entry, came, InboxResult::Handled, came.runs_before() + 1, journal);
-                }
-                Ok(())
+        match done.await {
+            Ok(()) => Ok(None),
+            Err(Failed::User(failure)) => Ok(Some(failure)),
+            // what the handler wrote is refused at the end: a deferred constraint, a transaction that it ended itself
+            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
+                Ok(Some(UserFailure::transient(error.to_string())))
             }
-            Err((error, _)) => Err(Halt::Store(StoreError::Rejected(error))),
+            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.tries >= LOST_MAX => {
+                Ok(Some(UserFailure::transient(error.to_string())))
+            }
+            Err(Failed::Store(error)) => Err(error),
         }
     }
 
-    fn settle(&mut self, entry: &HandlerEntry<Db>, came: &Came<'_>, result: InboxResult, runs: i64, journal: Journal) {
-        let row = inbox_row(self.core, entry.about.name, &came.item.envelope, result, runs, journal);
-        match came.completes {
-            Some(known) => self.write.settles.push((row, known)),
-            None => self.write.claims.push(row),
-        }
+    fn transaction(&self) -> LazyTransaction<Db> {
+        // between two statements a handler may wait for others, as long as it may run at all
+        LazyTransaction::new(self.shared.store.clone(), self.shared.settings.handler_time * 2)
     }
 
-    /// One run; what each message caused. The outer error is the database's: the whole unit runs again and no attempt is counted.
+    /// Lets the handler run. When it fails, what it wrote is undone.
     async fn once(
-        &mut self,
-        entry: &HandlerEntry<Db>,
-        came: &mut [Came<'_>],
-        runs: i64,
-    ) -> Result<Result<Vec<Vec<Caused>>, (String, Failed)>, StoreError> {
-        self.slot.mark = Mark::Untouched { careful: self.careful };
-        let permanent = |error| Ok(Err((error, Failed { permanent: true, retry_after: None })));
-        let mut messages = Vec::with_capacity(came.len());
-        let mut causes = Vec::with_capacity(came.len());
-        for came in &mut *came {
-            let decoded = came.item.decoded.take();
-            match decoded.map_or_else(|| (entry.about.read)(&came.item.envelope.body), Ok) {
-                Ok(message) => messages.push(message),
-                Err(error) => return permanent(error),
-            }
-            let runs_before = came.runs_before() + runs;
-            causes.push(Cause { envelope: came.item.envelope.clone(), posted: Vec::new(), runs_before });
+        &self,
+        items: &mut [Item],
+        to_run: &[(usize, Before)],
+        mut transaction: LazyTransaction<Db>,
+        runs: u32,
+    ) -> Result<Success<Db>, Failed> {
+        let mut messages = Vec::with_capacity(to_run.len());
+        let mut causes = Vec::with_capacity(to_run.len());
+        for (place, before) in to_run {
+            let item = &mut items[*place];
+            let decoded = match &mut item.content {
+                Content::Message(decoded) => decoded.take(),
+                Content::Faulty(..) | Content::Wake => None,
+            };
+            let message = decoded.map_or_else(|| (self.entry.description.decode)(&item.envelope.body), Ok);
+            messages.push(message.map_err(|text| Failed::User(UserFailure::permanent(text)))?);
+            let runs_before = before.attempts() + i64::from(runs);
+            causes.push(Cause { envelope: item.envelope.clone(), posted: Vec::new(), runs_before });
         }
-        let limit = self.core.settings.handler_time;
-        let run = AssertUnwindSafe(entry.logic.run(messages, &mut self.slot, &mut causes)).catch_unwind();
-        let run = tokio::time::timeout(limit, run).await;
-        if let Some(error) = self.slot.failed.take() {
-            return Err(error);
+        let limit = self.shared.settings.handler_time;
+        let run = AssertUnwindSafe(self.entry.logic.run(messages, &mut transaction, &mut causes)).catch_unwind();
+        let ended = tokio::time::timeout(limit, run).await;
+        if let Some(error) = transaction.take_failure() {
+            return Err(Failed::Store(error));
         }
-        let (error, failed) = match run {
+        let failure = match ended {
             Ok(Ok(Ok(outcomes))) => {
-                let posted = causes.iter().flat_map(|cause| &cause.posted);
-                if let Some(refused) = posted.filter_map(|posted| posted.refused.clone()).next() {
-                    return permanent(refused);
-                }
-                let effects = causes.iter().zip(outcomes);
-                return Ok(Ok(effects
-                    .map(|(cause, outcome)| self.emit(entry, &cause.envelope, &cause.posted, outcome))
-                    .collect()));
+                let causes = causes.into_iter().zip(outcomes).collect();
+                return Ok(Success { transaction, causes });
             }
             Ok(Ok(Err(error))) => {
                 // an error of another database that the handler uses is the handler's own
-                let ours = self.slot.unit.is_some();
-                if let Some(known) = self.core.store_error(error.source()).filter(|_| ours) {
-                    return Err(known);
+                let ours = transaction.is_open().then(|| self.shared.recognise(error.source())).flatten();
+                if ours == Some(StoreErrorKind::StalePlan) {
+                    transaction.abandon();
+                    return Err(Failed::Store(StoreError::new(StoreErrorKind::StalePlan, error.to_string())));
                 }
-                (error.to_string(), Failed { permanent: !error.is_transient(), retry_after: error.delay() })
+                UserFailure::returned(self.shared, &error)
             }
-            Ok(Err(panic)) => (format!("the handler panicked: {}", panic_text(&*panic)), Failed::default()),
+            Ok(Err(panic)) => UserFailure::transient(format!("the handler panicked: {}", panics::text(&*panic))),
             Err(_) => {
-                let error = format!("the handler ran longer than {limit:?}");
-                // its statement may still run: a rollback would wait behind it, so the connection is dropped
-                self.slot.unit = None;
-                if !self.alone {
-                    return Err(StoreError::Rejected(error));
-                }
-                self.slot.mark = Mark::Untouched { careful: self.careful };
-                (error, Failed::default())
+                // its statement may still run, and a rollback would wait behind it
+                transaction.abandon();
+                UserFailure::transient(format!("the handler ran longer than {limit:?}"))
             }
         };
-        Ok(Err((error, failed)))
+        // A connection that cannot even roll back is gone: its error was not the handler's. One that the server cut
+        // because of the handler (an idle transaction) is found out by the number of tries.
+        match transaction.rollback().await {
+            Err(error) if self.tries < LOST_MAX => Err(Failed::Store(error)),
+            _ => Err(Failed::User(failure)),
+        }
     }
 
-    fn emit(
-        &mut self,
-        entry: &HandlerEntry<Db>,
-        cause: &Envelope,
-        posted: &[Posted],
+    /// Enters a message that was handled; or why what it sends may not leave.
+    fn handled(
+        &self,
+        ledger: &mut Ledger<'_, Db>,
+        item: &Item,
+        before: Before,
+        runs: u32,
+        cause: &Cause,
         outcome: Option<Encoded>,
-    ) -> Vec<Caused> {
-        let posted = posted.iter().map(|posted| of_posted(self.core, Some(cause), posted));
-        let outcome = outcome.map(|outcome| of_outcome(self.core, cause, outcome, entry.about.outcome_is_reply_only));
-        let mut effects = Vec::new();
-        for Emission { row, effect } in posted.chain(outcome) {
-            effects.push(effect);
-            self.outbox.extend(row);
-        }
-        effects
+    ) -> Result<(), String> {
+        let command = Some(&*cause.envelope);
+        let posted = cause.posted.iter().map(|posted| of_posted(self.shared, command, posted));
+        let mut emissions = posted.collect::<Result<Vec<_>, String>>()?;
+        emissions.extend(outcome.map(|outcome| of_outcome(self.shared, &cause.envelope, &outcome)));
+        let effects = Some(ledger.emit(emissions));
+        let journal = Journal { effects, ..Journal::default() };
+        ledger.settle(settling(self.entry, item, before), InboxResult::Handled, i64::from(runs), journal);
+        Ok(())
     }
 
-    /// Undoes what a failed run wrote, and only that.
-    async fn undo(&mut self, entry: &HandlerEntry<Db>) -> Result<(), Halt> {
-        match (self.slot.mark, self.slot.unit.take()) {
-            (Mark::First, Some(unit)) => Ok(unit.rollback().await?),
-            (Mark::Mixed, Some(unit)) => {
-                entry.careful_units.store(CAREFUL_UNITS, Ordering::Relaxed);
-                unit.rollback().await?;
-                Err(Halt::Mixed)
-            }
-            (Mark::Savepoint, Some(mut unit)) => {
-                unit.rollback_to_savepoint().await?;
-                self.slot.unit = Some(unit);
-                Ok(())
-            }
-            (_, unit) => {
-                self.slot.unit = unit;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// How a run failed.
-#[derive(Default)]
-struct Failed {
-    permanent: bool,
-    retry_after: Option<Duration>,
-}
-
-fn next<Db: Store>(
-    core: &Core<Db>,
-    entry: &HandlerEntry<Db>,
-    envelope: &Envelope,
-    error: &str,
-    failed: &Failed,
-    runs: u32,
-) -> Next {
-    let failure = Failure {
-        envelope,
-        error,
-        permanent: failed.permanent,
-        retry_after: failed.retry_after,
-        runs_in_round: runs,
-        round: envelope.round,
-    };
-    match entry.retries.as_ref().unwrap_or(&core.retries).decide(&failure) {
-        Decision::RetryNow => Next::Again,
-        Decision::RetryAfter(delay) => Next::PutOff(delay),
-        Decision::Hold => Next::Hold,
-        Decision::Discard => Next::Discard,
+    async fn end(&self, transaction: LazyTransaction<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
+        let unit = transaction.into_unit().await?;
+        self.shared.crashes.reach(CrashPoint::Lock);
+        finish(self.shared, unit, ledger.write).await
     }
 }

@@ -1,7 +1,7 @@
-//! One message for one receiver, and what the inbox says of it.
+//! One message for one receiver, on its way through the endpoint.
 
-use super::core::Target;
-use crate::{Ack, Envelope, HeldReason, InboxFound, InboxResult, InstanceKey};
+use super::shared::Receiver;
+use crate::{Ack, Envelope, HeldReason, InstanceKey, hash_of};
 use std::{
     any::Any,
     sync::{
@@ -10,21 +10,21 @@ use std::{
     },
 };
 
-/// A delivery that is acknowledged when the last of its items is settled; lost on the way, it goes back to the broker.
+/// A delivery that is acknowledged when the last of its items is done; lost on the way, it goes back to the broker.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    left: AtomicUsize,
+    open: AtomicUsize,
     ack: Mutex<Option<Ack>>,
 }
 
 impl Guard {
     pub(crate) fn new(ack: Ack, items: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
+        Arc::new(Self { open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
     }
 
-    /// One item is settled.
-    pub(crate) fn settled(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    /// One item is done.
+    fn item_done(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(ack) = self.ack.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
             ack.ack();
@@ -35,111 +35,127 @@ impl Guard {
 /// One message for one receiver.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) guard: Arc<Guard>,
+    guard: Arc<Guard>,
     pub(crate) envelope: Arc<Envelope>,
-    pub(crate) target: Target,
+    pub(crate) receiver: Receiver,
     /// The instance, when the receiver is a saga and the message names one.
     pub(crate) key: Option<InstanceKey>,
-    /// Decoded once, when it came; gone after the first run.
-    pub(crate) decoded: Option<Box<dyn Any + Send>>,
-    /// Why it cannot be handled.
-    pub(crate) fault: Option<(HeldReason, String)>,
+    pub(crate) content: Content,
     /// Nothing says that it came before.
     pub(crate) first: bool,
     /// It came again and again: it may have killed the process.
     pub(crate) suspect: bool,
 }
 
-/// What the inbox says of a message that came.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// Nothing: it is new.
-    Fresh,
-    /// It is settled, or waits elsewhere.
-    Duplicate,
-    /// It was put off, and this is the time: the row to complete has so many attempts.
-    Continues { attempts: i64 },
-    /// It was run alone after a crash; the row to complete has so many attempts.
-    Suspect { attempts: i64 },
-    /// The id belongs to another message.
-    Reused(String),
+/// What is in a message.
+pub(crate) enum Content {
+    /// What it says.
+    Message(DecodedOnce),
+    /// It cannot be handled.
+    Faulty(HeldReason, String),
+    /// Nothing: an instance is to look at what is held for it.
+    Wake,
 }
 
-/// Judges a message by its inbox row.
-pub(crate) fn known(found: Option<&InboxFound>, envelope: &Envelope) -> Known {
-    let Some(row) = found else { return Known::Fresh };
-    if envelope.attempt == 0 && (row.body_hash != envelope.body_hash() || row.type_name != envelope.type_name) {
-        return Known::Reused(format!(
-            "message id {} was used before for another message of type {}: a producer must give each message its own id",
-            envelope.message_id, row.type_name
-        ));
+/// A message that was decoded when it came; gone after the first run. The mutex only makes it `Sync`.
+pub(crate) struct DecodedOnce(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl DecodedOnce {
+    pub(crate) fn new(message: Option<Box<dyn Any + Send>>) -> Self {
+        Self(Mutex::new(message))
     }
-    match row.result {
-        InboxResult::Retrying if envelope.attempt == row.attempts => Known::Continues { attempts: row.attempts },
-        InboxResult::Suspect => Known::Suspect { attempts: row.attempts },
-        InboxResult::Handled
-        | InboxResult::Ignored
-        | InboxResult::Stale
-        | InboxResult::Discarded
-        | InboxResult::Held
-        | InboxResult::Retrying => Known::Duplicate,
+
+    pub(crate) fn take(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Message(_) => f.write_str("Message"),
+            Self::Faulty(reason, text) => write!(f, "Faulty({reason:?}, {text})"),
+            Self::Wake => f.write_str("Wake"),
+        }
+    }
+}
+
+/// The unit of work that an item belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// An instance of a saga decides about it.
+    Saga,
+    /// A handler runs.
+    Handler(usize),
+    /// Nobody can handle it, and no instance must wait for it: it is held.
+    Hold,
+}
+
+impl Item {
+    pub(crate) fn new(
+        guard: Arc<Guard>,
+        envelope: Arc<Envelope>,
+        receiver: Receiver,
+        key: Option<InstanceKey>,
+        content: Content,
+    ) -> Self {
+        Self { guard, envelope, receiver, key, content, first: false, suspect: false }
+    }
+
+    /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit follow it.
+    pub(crate) fn work(&self) -> Work {
+        match (self.receiver, &self.content, &self.key) {
+            (Receiver::Handler(handler), Content::Message(_), _) => Work::Handler(handler),
+            (Receiver::Saga(_), _, Some(_)) => Work::Saga,
+            _ => Work::Hold,
+        }
+    }
+
+    /// Messages with the same number are handled one after the other, in the order in which they came: those of the
+    /// receiving instance; for a handler those of the sending instance.
+    pub(crate) fn order_key(&self) -> i64 {
+        match (&self.key, &self.envelope.saga) {
+            (Some(key), _) => instance_lock(key),
+            (None, Some(saga)) => hash_of([saga.saga.as_bytes(), saga.id.as_bytes()]),
+            (None, None) => hash_of([self.envelope.message_id.as_bytes()]),
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Option<(HeldReason, String)> {
+        match &self.content {
+            Content::Faulty(reason, text) => Some((*reason, text.clone())),
+            Content::Message(_) | Content::Wake => None,
+        }
+    }
+
+    /// It is settled, and that is committed.
+    pub(crate) fn done(&self) {
+        self.guard.item_done();
+    }
+
+    /// Keeps its delivery unacknowledged until this process ends: then it is the next process's.
+    pub(crate) fn set_aside(&self) {
+        std::mem::forget(self.guard.clone());
+    }
+}
+
+/// The lock of an instance.
+pub(crate) fn instance_lock(key: &InstanceKey) -> i64 {
+    hash_of([key.saga.as_bytes(), key.id.as_bytes()])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::StoredEnvelope;
-
-    fn envelope() -> Envelope {
-        StoredEnvelope { message_id: "m".into(), type_name: "t".into(), body: b"{}".to_vec(), ..Default::default() }
-            .restore("e")
-    }
-
-    fn row(result: InboxResult, attempts: i64) -> InboxFound {
-        InboxFound {
-            receiver: "r".into(),
-            message_id: "m".into(),
-            type_name: "t".into(),
-            body_hash: envelope().body_hash(),
-            result,
-            attempts,
-        }
-    }
 
     #[test]
-    fn a_settled_or_held_message_is_a_duplicate() {
-        for result in
-            [InboxResult::Handled, InboxResult::Ignored, InboxResult::Stale, InboxResult::Discarded, InboxResult::Held]
-        {
-            assert_eq!(known(Some(&row(result, 1)), &envelope()), Known::Duplicate, "{result:?}");
-        }
-        assert_eq!(known(None, &envelope()), Known::Fresh);
-    }
-
-    #[test]
-    fn only_the_retry_itself_continues_a_message_that_was_put_off() {
-        let put_off = row(InboxResult::Retrying, 4);
-        assert_eq!(known(Some(&put_off), &envelope()), Known::Duplicate);
-        let retry = |attempt| Envelope { attempt, ..envelope() };
-        assert_eq!(known(Some(&put_off), &retry(4)), Known::Continues { attempts: 4 });
-        assert_eq!(known(Some(&put_off), &retry(3)), Known::Duplicate);
-    }
-
-    #[test]
-    fn o_010_the_same_id_with_another_body_is_no_duplicate() {
-        let other = Envelope { body: "{ }".into(), ..envelope() };
-        assert!(matches!(known(Some(&row(InboxResult::Handled, 1)), &other), Known::Reused(_)));
-    }
-
-    #[test]
-    fn a_delivery_is_acked_when_its_last_item_is_settled() {
+    fn a_delivery_is_acked_when_its_last_item_is_done() {
         let acked = Arc::new(Mutex::new(None));
         let seen = acked.clone();
         let guard = Guard::new(Ack::new(move |ack| *seen.lock().unwrap() = Some(ack)), 2);
-        guard.settled();
+        guard.item_done();
         assert_eq!(*acked.lock().unwrap(), None);
-        guard.settled();
+        guard.item_done();
         assert_eq!(*acked.lock().unwrap(), Some(true));
     }
 }

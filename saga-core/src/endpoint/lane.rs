@@ -1,169 +1,351 @@
-//! Lanes: each takes what is there, runs it as one unit of work, and does not give up on it.
+//! Lanes: each takes what is there, runs it as units of work, and does not give up on it.
 
-use super::{breaker::Breaker, core::Core, handler_unit, item::Item, saga_unit, saga_unit::inbox_row};
+use super::{
+    handler_unit::{self, Progress},
+    hold_unit,
+    item::{Content, Item, Work},
+    parked::Parked,
+    policy::{Next, UserFailure},
+    saga_unit::{self, Failed},
+    shared::Shared,
+};
 use crate::{
-    HeldReason, InboxResult, Store, StoreError, endpoint::core::Target, retry::backoff, saga::run::panic_text,
+    HeldReason, InboxResult, Store, StoreError, StoreErrorKind, panics,
+    port::{Backoff, InboxRow},
+    saga::logic::Overrule,
 };
 use futures_util::FutureExt;
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// A message that cannot even be held is set aside after so many tries.
+/// A message that cannot even be held is set aside after this many tries.
 const HOLD_TRIES: u32 = 6;
-/// A message that killed the process so often while it ran alone is held.
+/// A message that killed the process this often while it ran alone is held.
 const CRASHES_MAX: i64 = 3;
+/// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
+const BREAKER_DELAY: Duration = Duration::from_secs(60);
 
-/// Runs until the endpoint stops. The channel is bounded by the transport's prefetch.
-pub(crate) async fn run<Db: Store>(
-    core: Arc<Core<Db>>,
+/// Runs a lane of sagas until the endpoint stops. The channel is bounded by the transport's prefetch.
+pub(crate) async fn run_sagas<Db: Store>(
+    shared: Arc<Shared<Db>>,
     mut items: mpsc::UnboundedReceiver<Item>,
     stop: CancellationToken,
 ) {
-    let batch_max = core.settings.batch_messages_max;
-    let mut batch: Vec<Item> = Vec::new();
+    let batch_max = shared.settings.batch_messages_max;
+    let mut came: Vec<Item> = Vec::new();
+    let mut parked = Parked::default();
     loop {
-        // what is there and nothing more: a message that comes alone is run at once, and while a batch runs the next one gathers.
-        // When the endpoint stops, what waits here is dropped and so goes back to the broker
+        // What is there and nothing more: a message that comes alone runs at once, and while a batch runs the next one
+        // gathers. When the endpoint stops, what waits here is dropped and so goes back to the broker.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = parked.due() => {}
+            received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
+        }
+        for mut batch in apart(parked.next_batch(&mut came)) {
+            if let [alone] = batch.as_mut_slice()
+                && alone.suspect
+            {
+                count_crash(&shared, alone).await;
+            }
+            let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
+                batch.into_iter().partition(|item| item.work() == Work::Hold);
+            run_saga_items(&shared, for_sagas, &mut parked).await;
+            hold(&shared, to_hold).await;
+        }
+        parked.say_how_long(&shared.name);
+    }
+}
+
+/// Runs a lane of one handler until the endpoint stops.
+pub(crate) async fn run_handler<Db: Store>(
+    shared: Arc<Shared<Db>>,
+    handler: usize,
+    mut items: mpsc::UnboundedReceiver<Item>,
+    stop: CancellationToken,
+) {
+    let batch_max = shared.settings.batch_messages_max;
+    let breaker = &shared.handlers[handler].breaker;
+    let mut came: Vec<Item> = Vec::new();
+    loop {
         let received = tokio::select! {
             biased;
-            () = stop.cancelled() => 0,
-            received = items.recv_many(&mut batch, batch_max) => received,
+            () = stop.cancelled() => return,
+            received = items.recv_many(&mut came, batch_max) => received,
         };
         if received == 0 {
             return;
         }
-        // in the order in which they came: a suspect is not overtaken by what follows it
-        let mut rest = batch.as_mut_slice();
-        while !rest.is_empty() {
-            let (together, more) = rest.split_at_mut(rest.iter().position(|item| item.suspect).unwrap_or(rest.len()));
-            run_together(&core, together).await;
-            let Some((alone, more)) = more.split_first_mut() else { break };
-            suspect(&core, alone).await;
-            rest = more;
-        }
-        batch.clear();
-    }
-}
-
-/// Runs what is not suspected; handlers whose breaker is open one message at a time.
-async fn run_together<Db: Store>(core: &Core<Db>, mut items: &mut [Item]) {
-    while !items.is_empty() {
-        let slowed = |item: &Item| breaker(core, item).is_some_and(Breaker::is_open);
-        let (full_speed, more) = items.split_at_mut(items.iter().position(slowed).unwrap_or(items.len()));
-        patiently(core, full_speed).await;
-        let Some((one, more)) = more.split_first_mut() else { return };
-        if let Some(breaker) = breaker(core, one) {
-            let _turn = breaker.turn().await;
-            patiently(core, std::slice::from_mut(one)).await;
-        }
-        items = more;
-    }
-}
-
-fn breaker<'a, Db: Store>(core: &'a Core<Db>, item: &Item) -> Option<&'a Breaker> {
-    match item.target {
-        Target::Handler(handler) => Some(&core.handlers[handler].breaker),
-        Target::Saga(_) | Target::Nobody => None,
-    }
-}
-
-/// Runs the items until they are settled: waits for the database as long as it takes, starts over when another process was
-/// faster, and parts the items when one of them spoils it for all.
-async fn patiently<Db: Store>(core: &Core<Db>, mut items: &mut [Item]) {
-    let mut tries = 0;
-    while !items.is_empty() {
-        match once(core, items, tries > 0).await {
-            Ok(n) => {
-                items = &mut items[n..];
-                tries = 0;
+        for mut batch in apart(std::mem::take(&mut came)) {
+            if let [alone] = batch.as_mut_slice()
+                && alone.suspect
+            {
+                count_crash(&shared, alone).await;
             }
-            Err(StoreError::Conflict) => {
-                tries += 1;
-                tracing::debug!(endpoint = core.name, tries, "another process was faster: running the batch again");
-                if tries > 2 {
-                    tokio::time::sleep(backoff(tries - 2, PAUSE_MAX)).await;
+            while !batch.is_empty() {
+                if breaker.is_open() {
+                    batch = handler_unit::put_off_backlog(&shared, handler, batch).await;
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    let _turn = breaker.turn().await;
+                    let rest = batch.split_off(1);
+                    run_handler_items(&shared, handler, batch).await;
+                    batch = rest;
+                } else {
+                    batch = run_handler_items(&shared, handler, batch).await;
                 }
             }
-            // wrong credentials or tables are nobody's message's fault either
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Invalid(_) | StoreError::Schema(_))) => {
-                tries += 1;
-                tracing::warn!(endpoint = core.name, tries, %error, "waiting for the database");
-                tokio::time::sleep(backoff(tries, PAUSE_MAX)).await;
-            }
-            Err(error) if items.len() > 1 => {
-                tracing::info!(endpoint = core.name, messages = items.len(), %error, "running the batch one by one");
-                for item in items {
-                    Box::pin(patiently(core, std::slice::from_mut(item))).await;
+        }
+    }
+}
+
+/// The batch in parts that keep its order: a suspect runs alone, and nothing overtakes it.
+fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut parts: Vec<Vec<Item>> = Vec::new();
+    let mut last_alone = true;
+    for item in batch {
+        if item.suspect || last_alone {
+            last_alone = item.suspect;
+            parts.push(vec![item]);
+        } else if let Some(part) = parts.last_mut() {
+            part.push(item);
+        }
+    }
+    parts
+}
+
+/// Runs the items until they are settled, or parked because of their instance. Waits for the database as long as it takes,
+/// starts over when another process was faster, and falls back to one item at a time when one makes the whole batch fail.
+async fn run_saga_items<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, parked: &mut Parked) {
+    let mut items = parked.keep_back(items);
+    let mut waiting = Waiting::new(shared);
+    let mut overrule = None;
+    let mut runs = 0;
+    while !items.is_empty() {
+        let unit = saga_unit::run(shared, &mut items, waiting.tries() > 0 || runs > 0, overrule.clone());
+        let failed = match guarded(unit).await {
+            Ok(Ok(ran)) => {
+                waiting.over();
+                for (place, mut item) in items.into_iter().enumerate() {
+                    if ran.locked.contains(&place) {
+                        parked.locked(item);
+                    } else if ran.unfinished.contains(&place) {
+                        item.first = false;
+                        parked.unfinished(item);
+                    }
                 }
                 return;
             }
-            Err(error) => {
-                let item = &mut items[0];
-                if item.fault.is_some() {
-                    tries += 1;
-                    let message = &item.envelope.message_id;
-                    tracing::error!(endpoint = core.name, message, tries, %error, "cannot hold the message");
-                    if tries == HOLD_TRIES {
-                        // neither lost nor in the way: unacknowledged, it is the next process's
-                        tracing::error!(endpoint = core.name, message, "set aside until this process ends");
-                        std::mem::forget(item.guard.clone());
-                        return;
-                    }
-                    tokio::time::sleep(backoff(tries, PAUSE_MAX)).await;
+            Ok(Err(failed)) => failed,
+            Err(panic) => Failed::Store(StoreError::new(StoreErrorKind::Rejected, panic)),
+        };
+        if let Some(error) = failed.waits() {
+            waiting.pause(error).await;
+            continue;
+        }
+        if items.len() > 1 {
+            tracing::debug!(endpoint = shared.name, messages = items.len(), "running the batch one by one");
+            for item in items {
+                Box::pin(run_saga_items(shared, vec![item], parked)).await;
+            }
+            return;
+        }
+        runs += 1;
+        let item = &mut items[0];
+        match failed {
+            Failed::Projection { saga, error, before } => {
+                overrule = refused(shared, saga, &error, item, before, runs);
+                if overrule.is_none() {
+                    tokio::task::yield_now().await; // another immediate run
                 }
-                item.fault = Some((HeldReason::Failed, refusal(&error)));
+            }
+            Failed::Store(error) if matches!(item.content, Content::Faulty(..)) => {
+                if !cannot_hold(shared, item, &error, runs).await {
+                    return;
+                }
+            }
+            Failed::Store(error) => item.content = Content::Faulty(HeldReason::Failed, error.to_string()),
+        }
+    }
+}
+
+/// What a projection's error means for the message; `None`: its transition runs again at once.
+fn refused<Db: Store>(
+    shared: &Shared<Db>,
+    saga: usize,
+    error: &crate::HandlerError,
+    item: &Item,
+    before: super::judge::Before,
+    runs: u32,
+) -> Option<Overrule> {
+    let entry = &shared.sagas[saga];
+    let failure = UserFailure::returned(shared, error);
+    let text = format!("the projection of saga `{}` failed: {}", entry.logic.name(), failure.text);
+    let next = failure.next(&shared.retries, &item.envelope, before, runs);
+    if next != Next::Again && failure.concerns_breaker() {
+        entry.breaker.failed(&shared.name, entry.logic.name(), &text);
+    }
+    match next {
+        Next::Again => None,
+        Next::PutOff(delay) => Some(Overrule::PutOff(delay, text)),
+        Next::Hold if failure.concerns_breaker() && entry.breaker.is_open() => {
+            Some(Overrule::PutOff(BREAKER_DELAY, text))
+        }
+        Next::Hold => Some(Overrule::Hold(text)),
+        Next::Discard => Some(Overrule::Discard(text)),
+    }
+}
+
+/// Runs the items until they are settled, or until the breaker opens. Returns the rest.
+async fn run_handler_items<Db: Store>(shared: &Shared<Db>, handler: usize, mut items: Vec<Item>) -> Vec<Item> {
+    let mut waiting = Waiting::new(shared);
+    while !items.is_empty() {
+        let error = match guarded(handler_unit::run(shared, handler, &mut items, waiting.tries())).await {
+            Ok(Progress { done, error }) => {
+                items.drain(..done);
+                error
+            }
+            Err(panic) => Some(StoreError::new(StoreErrorKind::Rejected, panic)),
+        };
+        match error {
+            None => {
+                waiting.over();
+                if shared.handlers[handler].breaker.is_open() {
+                    break;
+                }
+            }
+            Some(error) if error.kind() != StoreErrorKind::Rejected => waiting.pause(&error).await,
+            Some(error) => {
+                // even the note about its failure is refused: the reason is held instead
+                let mut first: Vec<Item> = items.drain(..1).collect();
+                first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
+                hold(shared, first).await;
+            }
+        }
+    }
+    items
+}
+
+/// Holds messages that nobody can handle.
+async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>) {
+    let mut waiting = Waiting::new(shared);
+    let mut tries = 0;
+    while !items.is_empty() {
+        let error = match hold_unit::run(shared, &items).await {
+            Ok(()) => return waiting.over(),
+            Err(error) => error,
+        };
+        if error.kind() != StoreErrorKind::Rejected {
+            waiting.pause(&error).await;
+        } else if items.len() > 1 {
+            for item in items {
+                Box::pin(hold(shared, vec![item])).await;
+            }
+            return;
+        } else {
+            tries += 1;
+            if !cannot_hold(shared, &items[0], &error, tries).await {
+                return;
             }
         }
     }
 }
 
-/// Tells what to do about the commonest reason.
-fn refusal(error: &StoreError) -> String {
-    let text = error.to_string();
-    if text.contains("current transaction is aborted") {
-        return format!(
-            "{text}: the handler caught an error of the database inside its transaction; wrap a statement that may fail in a \
-             nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)"
-        );
+/// A message that the database does not even hold; returns whether it is to be tried again. It is neither lost nor in the
+/// way in the end: unacknowledged, it is the next process's.
+async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreError, tries: u32) -> bool {
+    let message_id = &item.envelope.message_id;
+    tracing::error!(endpoint = shared.name, message_id, tries, %error, "cannot hold the message");
+    if tries >= HOLD_TRIES {
+        tracing::error!(endpoint = shared.name, message_id, "set aside until this process ends");
+        item.set_aside();
+        return false;
     }
-    text
+    tokio::time::sleep(Backoff::after(PAUSE_MIN, PAUSE_MAX, tries)).await;
+    true
 }
 
-/// A panic in a store or a projection must not end the lane: its messages would wait for ever.
-async fn once<Db: Store>(core: &Core<Db>, items: &mut [Item], again: bool) -> Result<usize, StoreError> {
-    let run = AssertUnwindSafe(unit(core, items, again)).catch_unwind().await;
-    run.unwrap_or_else(|panic| Err(StoreError::Rejected(format!("panicked: {}", panic_text(&*panic)))))
-}
-
-async fn unit<Db: Store>(core: &Core<Db>, items: &mut [Item], again: bool) -> Result<usize, StoreError> {
-    if matches!(items[0].target, Target::Handler(_)) && items[0].fault.is_none() {
-        return handler_unit::run(core, items).await;
-    }
-    saga_unit::run(core, items, again).await?;
-    Ok(items.len())
+/// A panic in a store, a transport or a projection must not end the lane: its messages would wait for ever.
+async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
+    let run = AssertUnwindSafe(unit).catch_unwind().await;
+    run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
 /// A message that was redelivered after crashes runs alone, and every such run is counted before it begins.
-async fn suspect<Db: Store>(core: &Core<Db>, item: &mut Item) {
-    let claim =
-        inbox_row(core, core.receiver(item.target), &item.envelope, InboxResult::Suspect, 0, Default::default());
-    let mut tries = 0;
+async fn count_crash<Db: Store>(shared: &Shared<Db>, item: &mut Item) {
+    let row = InboxRow {
+        receiver: shared.receiver_name(item.receiver).into(),
+        envelope: item.envelope.clone(),
+        result: InboxResult::Suspect,
+        saga_id: item.key.as_ref().map(|key| key.id.clone()),
+        seq: None,
+        from_state: None,
+        to_state: None,
+        effects: None,
+        attempts: 0,
+        round: 0,
+        note: None,
+    };
+    let mut waiting = Waiting::new(shared);
     let crashes = loop {
-        match core.store.suspect(&claim).await {
+        match shared.store.count_crash(&shared.name, shared.owner(), &row).await {
             Ok(crashes) => break crashes,
-            Err(error) => {
-                tries += 1;
-                tracing::warn!(endpoint = core.name, tries, %error, "waiting for the database");
-                tokio::time::sleep(backoff(tries, PAUSE_MAX)).await;
-            }
+            Err(error) => waiting.pause(&error).await,
         }
     };
+    waiting.over();
+    item.first = false;
     if crashes.is_some_and(|crashes| crashes > CRASHES_MAX) {
         let text = format!("the process died {CRASHES_MAX} times while it handled this message alone");
-        item.fault = Some((HeldReason::Crashes, text));
+        item.content = Content::Faulty(HeldReason::Crashes, text);
     }
-    patiently(core, std::slice::from_mut(item)).await;
+}
+
+/// Waiting for the database, or for another process.
+struct Waiting<'a, Db: Store> {
+    shared: &'a Shared<Db>,
+    backoff: Backoff,
+    tries: u32,
+}
+
+impl<'a, Db: Store> Waiting<'a, Db> {
+    fn new(shared: &'a Shared<Db>) -> Self {
+        Self { shared, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0 }
+    }
+
+    /// Tries that failed.
+    fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    async fn pause(&mut self, error: &StoreError) {
+        self.tries += 1;
+        let endpoint = &self.shared.name;
+        match error.kind() {
+            StoreErrorKind::Conflict | StoreErrorKind::StalePlan => {
+                tracing::debug!(endpoint, tries = self.tries, %error, "running the unit again");
+                if self.tries > 2 {
+                    self.backoff.pause().await;
+                }
+            }
+            _ => {
+                if let Some(said) = self.shared.database.begins() {
+                    tracing::warn!(endpoint, %error, unsaid = said.unsaid, since = ?said.since, "waiting for the database");
+                }
+                self.backoff.pause().await;
+            }
+        }
+    }
+
+    fn over(&mut self) {
+        if let Some(lasted) = self.shared.database.ends() {
+            tracing::info!(endpoint = self.shared.name, ?lasted, "the database is back");
+        }
+    }
 }

@@ -1,83 +1,134 @@
 //! The endpoint: receives messages, runs sagas and handlers, and sends what they return.
+//!
+//! # The way of one message
+//!
+//! ```text
+//! transport:   a delivery, with the right to acknowledge it                                              port/transport.rs
+//! router:      for delivery:
+//!   admit:       envelope → who gets it here → decode the body, find the instance → one item for each    admit.rs, item.rs
+//!                (what cannot be handled becomes an item that says why)
+//!                send the item to the lane of its order key                                              router.rs
+//! lane:        take all that is there; run it as units of work; wait for the database; never give up     lane.rs
+//!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)              saga_unit.rs
+//!                read inbox, instances, what is held for them                                            handler_unit.rs
+//!                judge: which messages run, which are duplicates                                         judge.rs
+//!                decide: transitions (pure), or the handler runs; on failure the policy says what next   saga/run.rs, policy.rs
+//!                ledger: gather inbox, instance, outbox and held rows                                    ledger.rs, emission.rs
+//!   finish:      write them all in one statement; commit                                                 finish.rs
+//!                hand the messages to the dispatcher
+//!              acknowledge
+//! dispatcher:  publish from memory, in a window of confirms; what does not fit is left to the relay      dispatch.rs
+//! transport:   a report for each: confirmed, unroutable, refused, unknown
+//! leases:      put off what failed; renew the leases of the rest; wait by destination                    leases.rs, destinations.rs
+//! confirmed:   delete the rows that arrived                                                              confirmed.rs
+//! relay:       lease rows that are due (timers, retries, what did not fit, what a dead process left)
+//!              and hand them to the dispatcher                                                           relay.rs
+//! ```
+//!
+//! # Who sends what to whom
+//!
+//! | from | to | what | bound |
+//! |---|---|---|---|
+//! | transport | router | deliveries | prefetch, in messages and bytes |
+//! | router | lane | items | by the same prefetch |
+//! | lane | transport | acknowledgements, through the item's guard | by the same prefetch |
+//! | unit | dispatcher → transport | messages to publish | window |
+//! | transport | leases | reports | window |
+//! | leases | confirmed, relay | a wake-up; the lists are in the dispatcher | window |
+//!
+//! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the same
+//! lane; a handler has lanes of its own, so that one which fails or waits holds up no other.
 
+mod admit;
 mod breaker;
-mod core;
+mod builder;
+mod confirmed;
+mod destinations;
 mod dispatch;
 mod emission;
+mod finish;
 mod handler_unit;
+mod hold_unit;
+mod housekeeping;
 mod item;
+mod judge;
 mod lane;
+mod leases;
+mod ledger;
+mod parked;
+mod policy;
 mod relay;
 mod router;
 mod saga_unit;
 mod session;
+mod settings;
+mod shared;
 mod start;
-mod unit;
+mod supervisor;
+mod trouble;
 
-pub use core::Settings;
+pub use builder::{EndpointBuilder, HandlerOptions, StartError};
 pub use session::Session;
-pub use start::{EndpointBuilder, Named, StartError};
+pub use settings::Settings;
+pub use supervisor::Ended;
 
-use crate::{LinkState, Store, StoreError};
-use core::Core;
+use crate::{LinkState, Store, StoreError, Transport};
+use shared::Shared;
 use std::{fmt, sync::Arc};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A running endpoint. Drop it and it stops without finishing; [`Endpoint::stop`] finishes first. Nothing is lost either way.
+/// A running endpoint. [`Endpoint::stop`] finishes what it holds; dropped, it stops without finishing. Nothing is lost either
+/// way.
 ///
 /// ```no_run
-/// # async fn example<Db: saga_core::Store>(transport: impl saga_core::Transport, store: Db) -> Result<(), Box<dyn std::error::Error>> {
-/// use saga_core::Endpoint;
+/// # use sagabus::__private as sagabus;
+/// # async fn example<Db: sagabus::Store>(
+/// #     transport: impl sagabus::Transport,
+/// #     store: Db,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use sagabus::Endpoint;
 ///
-/// let ordering = Endpoint::named("ordering").transport(transport).store(store).start().await?;
+/// let ordering = Endpoint::builder("ordering", transport, store).start().await?;
 /// ordering.stop().await?;
 /// # Ok(()) }
 /// ```
 pub struct Endpoint<Db: Store> {
-    core: Arc<Core<Db>>,
+    shared: Arc<Shared<Db>>,
     link: watch::Receiver<LinkState>,
-    tasks: Option<Tasks>,
-}
-
-/// The running parts, in the order in which they stop.
-struct Tasks {
-    receiving: CancellationToken,
-    relaying: CancellationToken,
-    lanes: Vec<JoinHandle<()>>,
-    rest: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    abandon: CancellationToken,
+    ended: watch::Receiver<Option<Ended>>,
 }
 
 impl<Db: Store> fmt::Debug for Endpoint<Db> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("name", &self.core.name).field("owner", &self.core.owner).finish()
-    }
-}
-
-impl Endpoint<crate::NoStore> {
-    /// Begins an endpoint. The name is that of its queue and of its rows in the database.
-    pub fn named(name: impl Into<String>) -> Named {
-        Named::new(name.into())
+        f.debug_struct("Endpoint").field("name", &self.shared.name).field("owner", &self.shared.owner()).finish()
     }
 }
 
 impl<Db: Store> Endpoint<Db> {
+    /// Begins an endpoint. The name is that of its queue and of its rows in the database.
+    pub fn builder(name: impl Into<String>, transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
+        EndpointBuilder::new(name.into(), Arc::new(transport), store)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.core.name
+        &self.shared.name
     }
 
     /// This process, as `inbox.handled_by` and `outbox.lease_owner` name it.
     pub fn owner(&self) -> &str {
-        &self.core.owner
+        self.shared.owner()
     }
 
     /// Its store.
     pub fn store(&self) -> &Db {
-        &self.core.store
+        &self.shared.store
     }
 
-    /// Whether the broker can be reached.
+    /// Whether the broker can be reached, and the endpoint works at all.
     pub fn link(&self) -> LinkState {
         self.link.borrow().clone()
     }
@@ -87,59 +138,41 @@ impl<Db: Store> Endpoint<Db> {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn session(&self) -> Result<Session<Db>, StoreError> {
-        let unit = self.core.store.begin(&[]).await?;
-        Ok(Session { core: self.core.clone(), unit, posted: Vec::new() })
+        Session::begin(self.shared.clone()).await
+    }
+
+    /// Waits until the endpoint has ended, and says how. One that fails does so unasked: a service awaits this beside its
+    /// own end, and exits.
+    pub async fn ended(&self) -> Ended {
+        ended(self.ended.clone()).await
     }
 
     /// Stops: what is running is committed and acknowledged, what waits goes back to the broker, confirms are awaited.
-    /// It ends within [`Settings::stop`].
+    /// It ends within [`Settings::stop`], also when the future is dropped before.
     ///
     /// # Errors
-    /// [`StopError`] when that time was not enough. Nothing is lost: what was cut off is run again by the next process.
-    pub async fn stop(mut self) -> Result<(), StopError> {
-        let Some(mut tasks) = self.tasks.take() else { return Ok(()) };
-        let until = Instant::now() + self.core.settings.stop;
-        tasks.receiving.cancel();
-        let mut late = Vec::new();
-        for lane in &mut tasks.lanes {
-            if tokio::time::timeout_at(until, &mut *lane).await.is_err() {
-                lane.abort();
-                late.push("a unit of work was cut off: its messages will be handled again");
-            }
+    /// [`Ended::CutOff`] when that time was not enough, [`Ended::Failed`] when it had failed before. Nothing is lost: what
+    /// was cut off is run again by the next process.
+    pub async fn stop(self) -> Result<(), Ended> {
+        self.stop.cancel();
+        let has_ended = self.ended.clone();
+        drop(self); // it goes on by itself from here on
+        match ended(has_ended).await {
+            Ended::Stopped => Ok(()),
+            other => Err(other),
         }
-        tasks.relaying.cancel();
-        if tokio::time::timeout_at(until, self.core.dispatcher.drained()).await.is_err() {
-            late.push("messages were not confirmed: they are in the outbox and will be sent again");
-        }
-        let deleted = dispatch::delete_all(&self.core);
-        if tokio::time::timeout_at(until, deleted).await.is_err() {
-            late.push("confirmed messages were not deleted: they will be sent again and found to be duplicates");
-        }
-        for task in &tasks.rest {
-            task.abort();
-        }
-        self.core.dispatcher.close();
-        // the transport says goodbye to the broker; should it not, the broker notices by itself
-        let gone = async { while self.link.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout_at(until, gone).await;
-        if late.is_empty() { Ok(()) } else { Err(StopError { late: late.join("; ") }) }
     }
+}
+
+async fn ended(mut has_ended: watch::Receiver<Option<Ended>>) -> Ended {
+    let ended = has_ended.wait_for(Option::is_some).await.map(|how| how.clone());
+    ended.ok().flatten().unwrap_or_else(|| Ended::Failed("its runtime has ended".into()))
 }
 
 impl<Db: Store> Drop for Endpoint<Db> {
     fn drop(&mut self) {
-        if let Some(tasks) = self.tasks.take() {
-            tasks.receiving.cancel();
-            tasks.relaying.cancel();
-            tasks.lanes.iter().chain(&tasks.rest).for_each(JoinHandle::abort);
-            self.core.dispatcher.close();
+        if !self.stop.is_cancelled() {
+            self.abandon.cancel();
         }
     }
-}
-
-/// `stop` ran out of time.
-#[derive(Debug, thiserror::Error)]
-#[error("the endpoint did not finish in time: {late}")]
-pub struct StopError {
-    late: String,
 }

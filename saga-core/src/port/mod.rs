@@ -1,14 +1,24 @@
 //! The ports: what the endpoint asks of a broker and of a database. Whoever writes another one implements
-//! [`Transport`] or [`Store`] and runs the conformance suite of `tests/` over it.
+//! [`Transport`], or [`Store`], [`Unit`] and [`Inspect`], and runs the conformance suite of `tests/` over it.
 
+mod backoff;
+mod error;
 mod inspect;
-mod none;
-mod rows;
+mod relay;
 mod store;
 mod transport;
+mod unit;
+mod words;
+mod write;
 
+pub use backoff::Backoff;
+pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::*;
-pub use none::NoStore;
-pub use rows::*;
-pub use store::*;
-pub use transport::*;
+pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed};
+pub use store::{Process, Registered, Store, Unit};
+pub use transport::{
+    Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
+};
+pub use unit::{Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, Waiting};
+pub use words::{HeldReason, InboxResult, OutboxKind};
+pub use write::{Caused, HeldIn, HeldKey, InboxRow, InstanceWrite, OutboxRow, TimersOut, Write};

@@ -1,5 +1,6 @@
 //! The broker side of the port.
 
+use super::TransportError;
 use crate::Envelope;
 use async_trait::async_trait;
 use std::{fmt, sync::Arc, time::Duration};
@@ -33,6 +34,8 @@ pub struct Topology {
     pub endpoint: String,
     /// Events it listens to, by logical name.
     pub subscribes: Vec<String>,
+    /// Events that it listened to in an earlier version and no process of it does now: they are unbound.
+    pub dropped: Vec<String>,
     /// Declare nothing: everything was provisioned by hand.
     pub passive: bool,
 }
@@ -42,6 +45,10 @@ pub struct Topology {
 pub struct LinkLimits {
     /// Deliveries that may be unacknowledged at a time.
     pub prefetch: u16,
+    /// Bytes of their bodies, about: a transport may exceed it by one step.
+    pub prefetch_bytes: usize,
+    /// The largest body that the endpoint takes, in bytes.
+    pub body_bytes_max: usize,
     /// Messages that may await their confirm at a time.
     pub window: usize,
     /// How long a publish may wait for its confirm before it counts as unknown.
@@ -74,6 +81,8 @@ pub enum LinkState {
     Up,
     /// Away, with the reason; the transport is trying again.
     Down(String),
+    /// The endpoint has failed and works no more, with the reason. Transports never say this.
+    Failed(String),
 }
 
 /// A message that came.
@@ -131,6 +140,8 @@ pub struct Outgoing {
     pub envelope: Arc<Envelope>,
     /// How often it was tried before.
     pub attempts: u32,
+    /// How often its lease ran out before: the process that was publishing it died.
+    pub expired: u32,
 }
 
 /// Where a message goes.
@@ -173,22 +184,4 @@ pub enum Fate {
     Refused(String),
     /// Nobody knows; it must be sent again.
     Unknown(String),
-}
-
-/// Why an endpoint could not be attached.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The broker could not be reached in time.
-    #[error("the broker cannot be reached: {0}")]
-    Unreachable(String),
-    /// The broker does not let us in.
-    #[error("the broker refuses the connection: {0}; check user, password and virtual host in the URL")]
-    Denied(String),
-    /// Something exists already and differs from what is needed.
-    #[error("the broker's topology differs: {0}")]
-    Mismatch(String),
-    /// A setting makes no sense.
-    #[error("{0}")]
-    Invalid(String),
 }

@@ -1,6 +1,6 @@
 //! State charts as data.
 
-use crate::MessageKind;
+use crate::{HeldReason, MessageKind};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
@@ -109,6 +109,20 @@ impl Chart {
         text
     }
 
+    /// Whether it answers a command of this saga.
+    pub fn is_answer(&self, type_name: &str) -> bool {
+        let starts = self.messages.iter().any(|message| message.type_name == type_name && message.starts);
+        let effects = self.edges.iter().flat_map(|edge| &edge.effects);
+        let mut outcomes = effects.filter(|effect| effect.kind == "send").flat_map(|effect| &effect.outcome);
+        !starts && outcomes.any(|outcome| outcome == type_name)
+    }
+
+    /// The events that the saga wants from everybody: what its endpoint subscribes to, by logical name.
+    pub fn subscribes(&self) -> Vec<&str> {
+        let events = self.messages.iter().filter(|message| message.kind == MessageKind::Event);
+        events.map(|message| message.type_name.as_str()).filter(|name| !self.is_answer(name)).collect()
+    }
+
     /// What is wrong with the chart, each in one sentence; empty when it holds together.
     pub fn verify(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -175,6 +189,7 @@ pub struct Rules {
     done: HashSet<String>,
     starts: HashSet<String>,
     timers: HashSet<String>,
+    deadlines: HashSet<String>,
     sets_timers: bool,
 }
 
@@ -213,6 +228,10 @@ impl Rules {
             by_state: by_state.collect(),
             done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
             timers: types(&|m| m.kind == MessageKind::Timer),
+            deadlines: (chart.edges.iter().flat_map(|edge| &edge.effects))
+                .filter(|effect| effect.kind == "deadline")
+                .map(|effect| effect.type_name.clone())
+                .collect(),
             sets_timers: chart
                 .edges
                 .iter()
@@ -228,6 +247,17 @@ impl Rules {
         row.and_then(|row| row.get(type_name)).copied().unwrap_or(Disposition::Late)
     }
 
+    /// Whether a message that is held for this reason goes on in `state`, of an instance that is not paused.
+    pub(crate) fn releases(&self, state: &str, type_name: &str, reason: HeldReason) -> bool {
+        match reason {
+            HeldReason::Paused | HeldReason::Version => true,
+            HeldReason::Early | HeldReason::Deferred => {
+                !matches!(self.disposition(state, type_name), Disposition::Early | Disposition::Defer)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the process is over in `state`.
     pub fn is_done(&self, state: &str) -> bool {
         self.done.contains(state)
@@ -241,6 +271,11 @@ impl Rules {
     /// Whether the message is a timer.
     pub fn is_timer(&self, type_name: &str) -> bool {
         self.timers.contains(type_name)
+    }
+
+    /// Whether some transition sets it as a deadline, which fires whatever the entry.
+    pub fn is_deadline(&self, type_name: &str) -> bool {
+        self.deadlines.contains(type_name)
     }
 
     /// Whether any transition sets a timer: if none does, there is none to delete.

@@ -2,8 +2,9 @@
 
 mod chart;
 mod id;
+pub(crate) mod logic;
 mod moment;
-pub(crate) mod run;
+mod run;
 mod then;
 
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Disposition, Rules};
@@ -134,7 +135,7 @@ pub mod derived {
     use serde::{Serialize, de::DeserializeOwned};
 
     pub fn read<M: Message>(body: &[u8]) -> Result<M, ReadError> {
-        serde_json::from_slice(body).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
+        crate::message::decode(body).map_err(ReadError)
     }
 
     pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {

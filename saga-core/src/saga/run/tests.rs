@@ -1,9 +1,12 @@
 //! What an instance does with messages: every case by values, without a database.
 
 use super::*;
-use crate::*;
+use crate::{
+    saga::logic::{SagaLogic, Typed},
+    *,
+};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 macro_rules! events {
     ($($name:ident)*) => {$(
@@ -148,17 +151,10 @@ struct Instance {
 impl Instance {
     fn message(&mut self, type_name: &str, entered: Option<i64>) -> Arc<Envelope> {
         self.messages += 1;
-        let stored = StoredEnvelope {
-            message_id: format!("{type_name}-{}", self.messages),
-            type_name: type_name.into(),
-            headers: "{}".into(),
-            body: b"{\"id\":7}".to_vec(),
-            saga: entered.map(|_| "walk".into()),
-            saga_id: entered.map(|_| "7".into()),
-            entered,
-            ..Default::default()
-        };
-        Arc::new(stored.restore("asker"))
+        let mut envelope = Envelope::new(format!("{type_name}-{}", self.messages), type_name, "{\"id\":7}");
+        envelope.reply_to = Some("asker".into());
+        envelope.saga = entered.map(|entered| SagaRef { saga: "walk".into(), id: "7".into(), entered: Some(entered) });
+        Arc::new(envelope)
     }
 
     /// Offers a batch of messages; what became of each that was settled, as `name: word`.
@@ -178,6 +174,15 @@ impl Instance {
     }
 
     fn decide(&mut self, messages: Vec<Arc<Envelope>>) -> (Decided, Vec<(String, String)>) {
+        self.decide_with(messages, &[], None)
+    }
+
+    fn decide_with(
+        &mut self,
+        messages: Vec<Arc<Envelope>>,
+        unread: &[(String, HeldReason)],
+        overrule: Option<&Overrule>,
+    ) -> (Decided, Vec<(String, String)>) {
         let logic = Typed::<Walk>::new();
         let key = InstanceKey { saga: "walk".into(), id: "7".into() };
         let came = messages.into_iter().map(|envelope| (envelope, None));
@@ -186,7 +191,9 @@ impl Instance {
             .chain(waiting)
             .map(|(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None })
             .collect();
-        let decided = logic.decide(&key, self.row.as_ref(), &mut offers, 0);
+        let row = self.row.as_ref();
+        let asked = Offers { key: &key, row, now_us: 0, unread, partial: false, overrule };
+        let decided = logic.decide(&asked, &mut offers);
         let mut words = Vec::new();
         let mut settled: HashMap<usize, Option<HeldReason>> = HashMap::new();
         for (i, outcome) in &decided.settled {
@@ -195,6 +202,8 @@ impl Instance {
                 Settled::Ignored { .. } => ("ignored".into(), None),
                 Settled::Stale { .. } => ("stale".into(), None),
                 Settled::Held { reason, .. } => (format!("held {}", reason.as_str()), Some(*reason)),
+                Settled::PutOff { delay, .. } => (format!("put off {delay:?}"), None),
+                Settled::Discarded { .. } => ("discarded".into(), None),
             };
             words.push((offers[*i].envelope.type_name.clone(), word));
             settled.insert(*i, held);
@@ -410,4 +419,153 @@ fn what_waits_and_fits_goes_before_what_comes() {
     instance.batch(&["Boom", "Tick"]);
     instance.row.as_mut().expect("it was started").paused_by = None;
     assert_eq!(instance.batch(&["Next"]), ["Tick: A 2", "Next: B 3"]);
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_left_alone_until_a_process_knows_it() {
+    let mut instance = Instance::at(&["Begin"]);
+    let newer = InstanceRow { version: 2, paused_by: Some("Tick-9".into()), ..instance.row().clone() };
+    instance.row = Some(newer.clone());
+    let tick = Arc::new(Envelope { message_id: "Tick-9".into(), ..(*instance.message("Tick", None)).clone() });
+    let messages = vec![tick, instance.message("Next", None), instance.message("Tick", None)];
+    assert_eq!(instance.offer(messages), ["Tick: held version", "Next: held version", "Tick: held version"]);
+    assert_eq!(instance.row(), &newer, "the row was expected to stay as it is");
+    // this process is of the newer version now
+    instance.row.as_mut().expect("it is there").version = 1;
+    instance.row.as_mut().expect("it is there").paused_by = None;
+    assert_eq!(instance.batch(&[]), ["Tick: A 2", "Next: B 3", "Tick: B 4"], "in the order in which they came");
+}
+
+#[test]
+fn a_message_that_fails_pauses_its_instance_however_the_batches_fall() {
+    let apart = {
+        let mut instance = Instance::default();
+        let words = [instance.batch(&["Boom"]), instance.batch(&["Begin"]), instance.batch(&["Next"])];
+        (words.concat().last().cloned(), instance.row().paused_by.clone())
+    };
+    let together = {
+        let mut instance = Instance::default();
+        let words = instance.batch(&["Boom", "Begin", "Next"]);
+        (words.last().cloned(), instance.row().paused_by.clone())
+    };
+    assert_eq!(apart, (Some("Next: held paused".into()), Some("Boom-1".into())));
+    assert_eq!(together, apart);
+}
+
+#[test]
+fn a_held_message_that_was_not_read_stops_the_instance_where_it_would_fit() {
+    let mut instance = Instance::at(&["Begin"]);
+    let messages = vec![instance.message("Next", None), instance.message("Cancel", None)];
+    let unread = [("Join".to_owned(), HeldReason::Early)];
+    let (decided, words) = instance.decide_with(messages, &unread, None);
+    assert_eq!(words, [("Next".into(), "B 2".into())], "`Join` fits B and came before `Cancel`");
+    assert!(decided.more);
+    let mut instance = Instance::at(&["Begin"]);
+    let messages = vec![instance.message("Tick", None)];
+    let (decided, _) = instance.decide_with(messages, &unread, None);
+    assert!(!decided.more, "in A it does not fit");
+}
+
+#[test]
+fn a_refused_projection_puts_the_message_off_and_later_ones_wait_behind_it() {
+    let mut instance = Instance::at(&["Begin"]);
+    let messages = vec![instance.message("Tick", None), instance.message("Next", None)];
+    let overrule = Overrule::PutOff(Duration::from_secs(10), "no such column".into());
+    let (_, words) = instance.decide_with(messages, &[], Some(&overrule));
+    assert_eq!(words, [("Tick".into(), "put off 10s".into()), ("Next".into(), "held paused".into())]);
+    assert_eq!((instance.row().seq, instance.row().paused_by.as_deref()), (1, Some("Tick-2")));
+    let retry = Arc::new(Envelope { message_id: "Tick-2".into(), ..(*instance.message("Tick", None)).clone() });
+    assert_eq!(instance.offer(vec![retry]), ["Tick: A 2", "Next: B 3"]);
+}
+
+#[test]
+fn a_timer_without_the_entry_that_set_it_is_stale_unless_it_is_a_deadline() {
+    let mut instance = Instance::at(&["Begin"]);
+    let forged = instance.message("Timeout", None);
+    assert_eq!(instance.offer(vec![forged]), ["Timeout: stale"]);
+}
+
+mod odd {
+    //! A saga whose transitions break rules that types cannot express.
+
+    use super::*;
+
+    #[derive(Saga)]
+    #[saga(name = "odd", id = id: u64)]
+    #[starts(Begin)]
+    #[on(Tick)]
+    enum Odd {
+        #[on(Next)]
+        Fine(Fine),
+        #[done]
+        #[on(Next)]
+        Half(Half),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Fine {
+        ratio: f64,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Half;
+
+    impl Starts<Begin> for Odd {
+        type Then = Fine;
+        fn start(_: Begin, _: &Moment) -> Fine {
+            Fine { ratio: 0.5 }
+        }
+    }
+    impl On<Next> for Fine {
+        type Then = Fine;
+        fn on(self, _: Next, _: &Moment) -> Fine {
+            Fine { ratio: self.ratio / 0.0 }
+        }
+    }
+    impl On<Next> for Half {
+        type Then = Half;
+        fn on(self, _: Next, _: &Moment) -> Half {
+            self
+        }
+    }
+    impl On<Tick> for Odd {
+        type Then = Stay<Self>;
+        fn on(self, _: Tick, _: &Moment) -> Stay<Self> {
+            Stay(Self::Half(Half))
+        }
+    }
+
+    fn after_start(type_name: &str) -> (Decided, String) {
+        let logic = Typed::<Odd>::new();
+        let key = InstanceKey { saga: "odd".into(), id: "7".into() };
+        let mut offers: Vec<Offer> = ["Begin", type_name]
+            .iter()
+            .map(|name| Offer {
+                envelope: Arc::new(Envelope::new(*name, *name, "{\"id\":7}")),
+                decoded: None,
+                waiting: None,
+                fault: None,
+            })
+            .collect();
+        let asked = Offers { key: &key, row: None, now_us: 0, unread: &[], partial: false, overrule: None };
+        let decided = logic.decide(&asked, &mut offers);
+        let Settled::Held { reason: HeldReason::Failed, error: Some(error) } = decided.settled[1].1.clone() else {
+            panic!("a failure was expected: {:?}", decided.settled)
+        };
+        (decided, error)
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_back_fails_the_transition_that_made_it() {
+        let (decided, error) = after_start("Next");
+        assert!(error.contains("cannot be read back") && error.contains("infinity"), "{error}");
+        let row = decided.instance.expect("it was started").row;
+        assert_eq!((row.data.as_str(), row.paused_by.as_deref()), ("{\"ratio\":0.5}", Some("Next")));
+    }
+
+    #[test]
+    fn keeping_the_timers_of_one_state_in_another_fails() {
+        let (decided, error) = after_start("Tick");
+        assert!(error.contains("keeps the timers of `Fine` and enters `Half`"), "{error}");
+        assert_eq!(decided.instance.expect("it was started").row.state, "Fine");
+    }
 }

@@ -19,10 +19,13 @@ pub struct Failure<'a> {
     pub runs_in_round: u32,
     /// Delayed retries before this round.
     pub round: u32,
+    /// Time since the message was put off for the first time; zero in the first round.
+    pub elapsed: Duration,
 }
 
 /// What a policy answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decision {
     /// Run it again at once.
     RetryNow,
@@ -34,7 +37,7 @@ pub enum Decision {
     Discard,
 }
 
-/// A policy of the user's own.
+/// A policy of the user's.
 type Policy = dyn Fn(&Failure<'_>) -> Decision + Send + Sync;
 
 /// Immediate retries, then delayed ones, then held.
@@ -42,7 +45,7 @@ type Policy = dyn Fn(&Failure<'_>) -> Decision + Send + Sync;
 /// The default is that of NServiceBus in spirit: 3 at once, then after 10, 20 and 30 seconds.
 ///
 /// ```
-/// use saga_core::Retries;
+/// use sagabus::__private::Retries;
 /// use std::time::Duration;
 ///
 /// let patient = Retries::none().immediate(1).delayed([1, 5, 25].map(Duration::from_secs));
@@ -67,12 +70,20 @@ impl Default for Retries {
 }
 
 impl Retries {
+    /// A message that has been put off for this long is held: NServiceBus stops after a day, too. Applies to
+    /// [`HandlerError::retry_after`](crate::HandlerError::retry_after), which would otherwise never end. A custom policy
+    /// sees [`Failure::elapsed`] and decides by itself.
+    pub const LONGEST: Duration = Duration::from_secs(86_400);
+
+    /// Immediate retries in one round, whatever a custom policy says: after so many it must put the message off.
+    const IMMEDIATE_MAX: u32 = 100;
+
     /// A failed message is held at once.
     pub fn none() -> Self {
         Self { immediate: 0, delayed: Vec::new(), custom: None }
     }
 
-    /// So many retries at once in each round.
+    /// This many retries at once in each round; 100 at most.
     pub fn immediate(mut self, retries: u32) -> Self {
         self.immediate = retries;
         self
@@ -84,21 +95,31 @@ impl Retries {
         self
     }
 
-    /// A policy of one's own: a pure function, so that the same failure gets the same answer.
+    /// A custom policy: a pure function, so that the same failure gets the same answer.
     pub fn by(policy: impl Fn(&Failure<'_>) -> Decision + Send + Sync + 'static) -> Self {
         Self { custom: Some(Arc::new(policy)), ..Self::none() }
     }
 
     /// What happens now.
     pub fn decide(&self, failure: &Failure<'_>) -> Decision {
-        if let Some(policy) = &self.custom {
-            return policy(failure);
+        let decision = match &self.custom {
+            Some(policy) => policy(failure),
+            None => self.standard(failure),
+        };
+        match decision {
+            Decision::RetryNow if failure.runs_in_round > Self::IMMEDIATE_MAX => {
+                Decision::RetryAfter(Duration::from_secs(10))
+            }
+            decision => decision,
         }
+    }
+
+    fn standard(&self, failure: &Failure<'_>) -> Decision {
         if failure.permanent {
             return Decision::Hold;
         }
         if let Some(delay) = failure.retry_after {
-            return Decision::RetryAfter(delay);
+            return if failure.elapsed < Self::LONGEST { Decision::RetryAfter(delay) } else { Decision::Hold };
         }
         if failure.runs_in_round <= self.immediate {
             return Decision::RetryNow;
@@ -110,37 +131,29 @@ impl Retries {
     }
 }
 
-/// How long an infrastructure call waits before it is tried again: doubles from 100 ms to a cap, with a spread of a
-/// quarter so that processes do not come back in step.
-pub(crate) fn backoff(tries: u32, cap: Duration) -> Duration {
-    let base = Duration::from_millis(100).saturating_mul(1 << tries.min(12)).min(cap);
-    let spread = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    base.saturating_sub(base / 4 * spread / 255)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Envelope;
 
-    fn envelope() -> Envelope {
-        crate::port::StoredEnvelope::default().restore("test")
+    fn failure(envelope: &Envelope) -> Failure<'_> {
+        Failure {
+            envelope,
+            error: "no",
+            permanent: false,
+            retry_after: None,
+            runs_in_round: 1,
+            round: 0,
+            elapsed: Duration::ZERO,
+        }
     }
 
     fn runs(retries: &Retries, failing: impl Fn(&mut Failure<'_>)) -> (u32, Vec<Duration>) {
-        let envelope = envelope();
+        let envelope = Envelope::new("m", "t", "{}");
         let (mut total, mut round, mut in_round, mut delays) = (0, 0, 0, vec![]);
         loop {
             total += 1;
             in_round += 1;
-            let mut failure = Failure {
-                envelope: &envelope,
-                error: "no",
-                permanent: false,
-                retry_after: None,
-                runs_in_round: in_round,
-                round,
-            };
+            let mut failure = Failure { runs_in_round: in_round, round, ..failure(&envelope) };
             failing(&mut failure);
             match retries.decide(&failure) {
                 Decision::RetryNow => {}
@@ -176,11 +189,21 @@ mod tests {
     }
 
     #[test]
-    fn backoff_stays_within_its_bounds() {
-        for tries in 0..40 {
-            let delay = backoff(tries, Duration::from_secs(5));
-            assert!(delay <= Duration::from_secs(5), "{delay:?} is above the cap at try {tries}");
-            assert!(delay >= Duration::from_millis(75), "{delay:?} is too short at try {tries}");
-        }
+    fn retry_after_ends_after_a_day() {
+        let envelope = Envelope::new("m", "t", "{}");
+        let delay = Duration::from_millis(10);
+        let after = |elapsed| Failure { retry_after: Some(delay), elapsed, round: 7000, ..failure(&envelope) };
+        let retries = Retries::default();
+        assert_eq!(retries.decide(&after(Duration::from_secs(3600))), Decision::RetryAfter(delay));
+        assert_eq!(retries.decide(&after(Retries::LONGEST)), Decision::Hold);
+    }
+
+    #[test]
+    fn a_policy_that_always_retries_at_once_is_put_off_after_a_hundred_runs() {
+        let envelope = Envelope::new("m", "t", "{}");
+        let eager = Retries::by(|_| Decision::RetryNow);
+        assert_eq!(eager.decide(&Failure { runs_in_round: 100, ..failure(&envelope) }), Decision::RetryNow);
+        let decision = eager.decide(&Failure { runs_in_round: 101, ..failure(&envelope) });
+        assert_eq!(decision, Decision::RetryAfter(Duration::from_secs(10)));
     }
 }

@@ -1,0 +1,302 @@
+//! Assembly of an endpoint: everything is checked at `start()`, and what is wrong is said in one list.
+
+use super::{
+    Endpoint, Settings,
+    breaker::Breaker,
+    shared::{HandlerEntry, Receiver, SagaEntry},
+    start,
+};
+use crate::{
+    Command, Crashes, Event, Handle, HandleBatch, MessageKind, Project, Retries, Saga, Store, StoreError, Transport,
+    TransportError,
+    handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler},
+    project::{ProjectLogic, TypedProject},
+    saga::logic::Typed,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    sync::{Arc, atomic::AtomicU32},
+};
+
+/// An endpoint being assembled. [`Endpoint::builder`] begins one.
+pub struct EndpointBuilder<Db: Store> {
+    pub(super) name: String,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) store: Db,
+    pub(super) settings: Settings,
+    pub(super) retries: Retries,
+    pub(super) crashes: Crashes,
+    pub(super) sagas: Vec<SagaEntry<Db>>,
+    pub(super) handlers: Vec<(MessageKind, HandlerEntry<Db>)>,
+    wrong: Vec<String>,
+}
+
+impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointBuilder").field("name", &self.name).field("settings", &self.settings).finish()
+    }
+}
+
+/// How one handler differs from the endpoint's others.
+///
+/// ```no_run
+/// # use sagabus::__private as sagabus;
+/// use sagabus::{HandlerOptions, Retries};
+/// use std::time::Duration;
+///
+/// let slow_bank = |options: HandlerOptions| {
+///     options.retries(Retries::none().delayed([60, 600, 3600].map(Duration::from_secs)))
+/// };
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct HandlerOptions {
+    retries: Option<Retries>,
+    shares_transactions: bool,
+}
+
+impl HandlerOptions {
+    /// A policy for this handler alone, in place of the endpoint's.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    /// Messages that came together share one transaction, though each is handled by itself: fewer commits, for handlers
+    /// that only write rows. What one message sets in the transaction (`SET LOCAL`, advisory locks, temporary tables) the
+    /// next one sees, and rows stay locked until the last has run. When one fails, nothing of the transaction has happened,
+    /// and each runs again in a transaction of its own.
+    pub fn shares_transactions(mut self) -> Self {
+        self.shares_transactions = true;
+        self
+    }
+}
+
+impl<Db: Store> EndpointBuilder<Db> {
+    pub(super) fn new(name: String, transport: Arc<dyn Transport>, store: Db) -> Self {
+        Self {
+            name,
+            transport,
+            store,
+            settings: Settings::default(),
+            retries: Retries::default(),
+            crashes: Crashes::default(),
+            sagas: Vec::new(),
+            handlers: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    /// Runs a saga.
+    pub fn saga<S: Saga>(mut self) -> Self {
+        let chart = S::chart();
+        self.wrong.extend(chart.verify());
+        let logic = Arc::new(Typed::<S>::new());
+        let types = chart.messages.iter().map(|message| &message.type_name);
+        let answers = types.filter(|type_name| chart.is_answer(type_name)).cloned().collect();
+        self.sagas.push(SagaEntry { logic, chart, answers, projection: None, breaker: Breaker::default() });
+        self
+    }
+
+    /// Writes a read model of a saga that was added before with [`EndpointBuilder::saga`].
+    pub fn project<S: Saga + Sync>(mut self, project: impl Project<S, Db>) -> Self {
+        let projection: Arc<dyn ProjectLogic<Db>> = Arc::new(TypedProject { project, saga: PhantomData::<fn() -> S> });
+        match self.sagas.iter_mut().find(|entry| entry.chart.saga == S::NAME) {
+            None => self.wrong.push(format!("saga `{}` is projected before it is added with `.saga::<..>()`", S::NAME)),
+            Some(entry) if entry.projection.is_some() => {
+                self.wrong.push(format!("saga `{}` has two projections: write both read models in one", S::NAME));
+            }
+            Some(entry) => entry.projection = Some(projection),
+        }
+        self
+    }
+
+    /// Handles a command that is sent to this endpoint.
+    pub fn handle<C: Command>(self, handler: impl Handle<C, Db>) -> Self {
+        self.handle_with::<C>(handler, |options| options)
+    }
+
+    /// Handles a command that is sent to this endpoint, with options for this handler.
+    pub fn handle_with<C: Command>(
+        self,
+        handler: impl Handle<C, Db>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        self.command::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }), options)
+    }
+
+    /// Handles a command that is sent to this endpoint, all that came together in one call.
+    pub fn handle_batch<C: Command>(self, handler: impl HandleBatch<C, Db>) -> Self {
+        self.handle_batch_with::<C>(handler, |options| options)
+    }
+
+    /// Handles a command that is sent to this endpoint, all that came together in one call, with options.
+    pub fn handle_batch_with<C: Command>(
+        self,
+        handler: impl HandleBatch<C, Db>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        self.command::<C>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }), options)
+    }
+
+    /// Handles an event, whoever publishes it.
+    pub fn subscribe<E: Event>(self, handler: impl Handle<E, Db>) -> Self {
+        self.subscribe_with::<E>(handler, |options| options)
+    }
+
+    /// Handles an event, whoever publishes it, with options for this handler.
+    pub fn subscribe_with<E: Event>(
+        self,
+        handler: impl Handle<E, Db>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        let logic = Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> });
+        self.handler(MessageKind::Event, logic, options)
+    }
+
+    /// Handles an event, whoever publishes it, all that came together in one call.
+    pub fn subscribe_batch<E: Event>(self, handler: impl HandleBatch<E, Db>) -> Self {
+        self.subscribe_batch_with::<E>(handler, |options| options)
+    }
+
+    /// Handles an event, whoever publishes it, all that came together in one call, with options.
+    pub fn subscribe_batch_with<E: Event>(
+        self,
+        handler: impl HandleBatch<E, Db>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        let logic = Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> });
+        self.handler(MessageKind::Event, logic, options)
+    }
+
+    fn command<C: Command>(
+        mut self,
+        logic: Arc<dyn HandlerLogic<Db>>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        if C::TO != self.name {
+            self.wrong.push(format!("`{}` is sent to `{}`, so endpoint `{}` never gets it", C::TYPE, C::TO, self.name));
+        }
+        let taken = self.handlers.iter().any(|(_, entry)| entry.description.type_name == C::TYPE);
+        if taken {
+            self.wrong.push(format!("`{}` has two handlers: a command has one", C::TYPE));
+        }
+        self.handler(MessageKind::Command, logic, options)
+    }
+
+    fn handler(
+        mut self,
+        kind: MessageKind,
+        logic: Arc<dyn HandlerLogic<Db>>,
+        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
+    ) -> Self {
+        let HandlerOptions { retries, shares_transactions } = options(HandlerOptions::default());
+        let entry = HandlerEntry {
+            description: logic.description(),
+            logic,
+            retries,
+            shares_transactions,
+            breaker: Breaker::default(),
+            single_units: AtomicU32::new(0),
+        };
+        self.handlers.push((kind, entry));
+        self
+    }
+
+    /// What happens to messages whose handler or projection fails.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Changes settings.
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Where the process is to die, for tests.
+    #[doc(hidden)]
+    pub fn crashes(mut self, crashes: Crashes) -> Self {
+        self.crashes = crashes;
+        self
+    }
+
+    /// Checks everything, prepares the tables and the topology, and begins to work.
+    ///
+    /// It also puts a hook before the process's panic hook, so that a panic in a transition or a handler can be held with its
+    /// place in the source; all other panics reach the hook that was there.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is wrong, all of it; or a broker or database that refuses, or is away longer than
+    /// [`Settings::connect`].
+    pub async fn start(mut self) -> Result<Endpoint<Db>, StartError> {
+        self.settings.cap();
+        let wrong = self.check();
+        if !wrong.is_empty() {
+            return Err(StartError::Definition(wrong));
+        }
+        start::start(self).await
+    }
+
+    fn check(&mut self) -> Vec<String> {
+        let mut wrong = std::mem::take(&mut self.wrong);
+        if self.name.is_empty() || self.name.len() > 127 || self.name.contains(char::is_whitespace) {
+            wrong.push(format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name));
+        }
+        let mut names = HashSet::new();
+        let sagas = self.sagas.iter().map(|entry| entry.logic.name());
+        for name in sagas.chain(self.handlers.iter().map(|(_, entry)| entry.description.name)) {
+            if !names.insert(name) {
+                wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
+            }
+        }
+        wrong.extend(self.settings.check());
+        wrong
+    }
+
+    /// Who gets which message, by its logical name.
+    pub(super) fn routes(&self) -> HashMap<String, Vec<Receiver>> {
+        let mut routes: HashMap<String, Vec<Receiver>> = HashMap::new();
+        for (i, saga) in self.sagas.iter().enumerate() {
+            for message in &saga.chart.messages {
+                routes.entry(message.type_name.clone()).or_default().push(Receiver::Saga(i));
+            }
+        }
+        for (i, (_, handler)) in self.handlers.iter().enumerate() {
+            routes.entry(handler.description.type_name.into()).or_default().push(Receiver::Handler(i));
+        }
+        routes
+    }
+
+    /// The events that the endpoint wants whoever publishes them: a handler subscribes to them, a saga starts with them, or
+    /// waits for one that answers no command of its own.
+    pub(super) fn subscribes(&self) -> Vec<String> {
+        let sagas = self.sagas.iter().flat_map(|saga| saga.chart.subscribes());
+        let handlers = self.handlers.iter().filter(|(kind, _)| *kind == MessageKind::Event);
+        let mut events: Vec<String> =
+            sagas.chain(handlers.map(|(_, entry)| entry.description.type_name)).map(str::to_owned).collect();
+        events.sort_unstable();
+        events.dedup();
+        events
+    }
+}
+
+/// Why an endpoint does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The endpoint is put together wrongly: everything that is wrong.
+    #[error("the endpoint cannot start:{}", list(.0))]
+    Definition(Vec<String>),
+    /// The broker.
+    #[error(transparent)]
+    Transport(TransportError),
+    /// The database.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+fn list(wrong: &[String]) -> String {
+    wrong.iter().map(|text| format!("\n  - {text}")).collect()
+}

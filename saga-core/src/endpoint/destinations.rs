@@ -1,0 +1,135 @@
+//! Destinations that no queue takes messages for: what goes there waits, and one message at a time asks whether that has
+//! changed.
+
+use super::trouble::Trouble;
+use crate::port::{Backoff, Destination};
+use std::{collections::HashMap, time::Duration};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two probes: a receiver may start any moment, and a hundred thousand rows may wait for it.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Destinations that are remembered, at most. Strangers' reply queues come and go, and each is one.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// The destinations that are closed now.
+#[derive(Debug, Default)]
+pub(crate) struct Destinations {
+    closed: HashMap<Destination, Closed>,
+}
+
+#[derive(Debug)]
+struct Closed {
+    tries: u32,
+    probe_at: Instant,
+    /// The row that asks now.
+    probe: Option<Uuid>,
+    trouble: Trouble,
+}
+
+impl Destinations {
+    /// Whether a row may be sent; else how long it waits. The first that comes when the time is up is the probe.
+    pub(crate) fn admit(&mut self, destination: &Destination, row: Uuid) -> Result<(), Duration> {
+        let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
+        let now = Instant::now();
+        if closed.probe.is_none() && closed.probe_at <= now {
+            closed.probe = Some(row);
+            return Ok(());
+        }
+        // a little behind the probe, so that its answer is known by then
+        Err(closed.probe_at.saturating_duration_since(now) + PAUSE_MIN)
+    }
+
+    /// No queue took a row. Returns how long it waits.
+    pub(crate) fn unroutable(&mut self, endpoint: &str, destination: &Destination, row: Uuid, error: &str) -> Duration {
+        if !self.closed.contains_key(destination) && self.closed.len() >= REMEMBERED_MAX {
+            return PAUSE_MAX;
+        }
+        let now = Instant::now();
+        let closed = self.closed.entry(destination.clone()).or_insert_with(|| Closed {
+            tries: 0,
+            probe_at: now,
+            probe: Some(row),
+            trouble: Trouble::default(),
+        });
+        if closed.probe == Some(row) {
+            closed.probe = None;
+            closed.probe_at = now + Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries);
+            closed.tries = closed.tries.saturating_add(1);
+            if let Some(said) = closed.trouble.begins() {
+                let destination = destination.name();
+                tracing::warn!(
+                    endpoint,
+                    destination,
+                    error,
+                    since = ?said.since,
+                    "no queue takes messages for `{destination}`: is it running? they wait in the outbox"
+                );
+            }
+        }
+        closed.probe_at.saturating_duration_since(now)
+    }
+
+    /// A row was not answered, or was refused: it says nothing about the destination, but asks no more.
+    pub(crate) fn forget_probe(&mut self, destination: &Destination, row: Uuid) {
+        if let Some(closed) = self.closed.get_mut(destination)
+            && closed.probe == Some(row)
+        {
+            closed.probe = None;
+        }
+    }
+
+    /// A row arrived. Returns whether its destination was closed until now.
+    pub(crate) fn arrived(&mut self, endpoint: &str, destination: &Destination) -> bool {
+        if self.closed.is_empty() {
+            return false;
+        }
+        let Some(closed) = self.closed.remove(destination) else { return false };
+        if let Some(lasted) = closed.trouble.ends() {
+            tracing::info!(endpoint, destination = destination.name(), ?lasted, "messages arrive again");
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_row_at_a_time_asks_whether_a_destination_is_back() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Endpoint("later".into());
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        assert_eq!(destinations.admit(&to, a), Ok(()));
+        let wait = destinations.unroutable("e", &to, a, "no queue");
+        assert!(wait <= PAUSE_MIN, "{wait:?}");
+        assert!(destinations.unroutable("e", &to, b, "no queue") <= PAUSE_MIN, "it was on its way already");
+        assert!(destinations.admit(&to, c).is_err(), "before the time is up nobody asks");
+        tokio::time::advance(PAUSE_MIN).await;
+        assert_eq!(destinations.admit(&to, a), Ok(()));
+        assert!(destinations.admit(&to, b).is_err(), "one asks, the others wait");
+        for _ in 0..20 {
+            let wait = destinations.unroutable("e", &to, a, "no queue");
+            assert!(wait <= PAUSE_MAX, "{wait:?}");
+            tokio::time::advance(wait).await;
+            assert_eq!(destinations.admit(&to, a), Ok(()));
+        }
+        assert!(destinations.arrived("e", &to), "it was closed");
+        assert!(!destinations.arrived("e", &to), "it is open");
+        assert_eq!(destinations.admit(&to, b), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_lost_leaves_room_for_the_next() {
+        let mut destinations = Destinations::default();
+        let to = Destination::ReplyTo("gone".into());
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        destinations.unroutable("e", &to, a, "no queue");
+        tokio::time::advance(PAUSE_MIN).await;
+        assert_eq!(destinations.admit(&to, a), Ok(()));
+        destinations.forget_probe(&to, a);
+        assert_eq!(destinations.admit(&to, b), Ok(()));
+    }
+}

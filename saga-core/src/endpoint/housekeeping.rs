@@ -1,0 +1,97 @@
+//! Housekeeping: old rows go, messages that waited for this version are offered again, and the process says that it lives.
+
+use super::{shared::Shared, trouble::Trouble};
+use crate::{LinkState, Store, StoreError};
+use serde_json::json;
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often old inbox rows and done instances are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often messages that wait for a version are offered: an older process of the endpoint may take one and hold it again.
+const RELEASE_EVERY: Duration = Duration::from_secs(10);
+/// How often the process says that it lives.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+
+/// Deletes what is older than the retention, in small steps.
+pub(crate) async fn sweep<Db: Store>(shared: Arc<Shared<Db>>, stop: CancellationToken) {
+    let step = || shared.store.sweep(&shared.name, shared.settings.retention);
+    every(&shared.name, SWEEP_EVERY, "old rows are not deleted", &stop, step).await;
+}
+
+/// Offers messages that waited for a process that knows them.
+pub(crate) async fn release<Db: Store>(shared: Arc<Shared<Db>>, stop: CancellationToken) {
+    let step = || async {
+        let released = shared.store.release(&shared.process).await?;
+        if released > 0 {
+            tracing::info!(endpoint = shared.name, released, "messages that waited for this version are handled now");
+            shared.dispatcher.due_in(Duration::ZERO);
+        }
+        Ok(released)
+    };
+    every(&shared.name, RELEASE_EVERY, "messages that wait for this version are not offered", &stop, step).await;
+}
+
+/// Keeps this process's row alive, with what operators want to know of it.
+pub(crate) async fn heartbeat<Db: Store>(
+    shared: Arc<Shared<Db>>,
+    link: watch::Receiver<LinkState>,
+    stop: CancellationToken,
+) {
+    let step = || async {
+        let breakers = shared.handlers.iter().filter(|entry| entry.breaker.is_open());
+        let breakers: Vec<&str> = breakers.map(|entry| entry.description.name).collect();
+        let link = match &*link.borrow() {
+            LinkState::Up => "up".to_owned(),
+            LinkState::Down(why) | LinkState::Failed(why) => why.clone(),
+        };
+        let report = json!({ "link": link, "breakers": breakers });
+        let process = crate::port::Process { report, ..shared.process.clone() };
+        shared.store.heartbeat(&process).await.map(|()| 0)
+    };
+    every(&shared.name, HEARTBEAT_EVERY, "the process cannot say that it lives", &stop, step).await;
+}
+
+/// Runs a bounded step again and again until there is nothing to do, then once in a while.
+async fn every<F: Future<Output = Result<u64, StoreError>>>(
+    endpoint: &str,
+    pause: Duration,
+    what: &str,
+    stop: &CancellationToken,
+    step: impl Fn() -> F,
+) {
+    let trouble = Trouble::default();
+    while !stop.is_cancelled() {
+        match until_done(endpoint, stop, &step).await {
+            Ok(()) => {
+                if let Some(lasted) = trouble.ends() {
+                    tracing::info!(endpoint, ?lasted, "housekeeping goes on");
+                }
+            }
+            Err(error) => {
+                if trouble.begins().is_some() {
+                    tracing::warn!(endpoint, %error, "{what}; tried again later");
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn until_done<F: Future<Output = Result<u64, StoreError>>>(
+    endpoint: &str,
+    stop: &CancellationToken,
+    step: &impl Fn() -> F,
+) -> Result<(), StoreError> {
+    while !stop.is_cancelled() {
+        match step().await? {
+            0 => break,
+            rows => tracing::debug!(endpoint, rows, "housekeeping"),
+        }
+    }
+    Ok(())
+}

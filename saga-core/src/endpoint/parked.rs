@@ -1,0 +1,170 @@
+//! Items of a saga lane that wait because of their instance: another transaction holds its lock, or it has more to do than
+//! fits one unit. Nobody else waits for them.
+
+use super::{item::Item, trouble::Trouble};
+use crate::port::Backoff;
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How soon a lock that another transaction holds is tried again; each try that finds it held doubles the pause.
+const LOCKED_PAUSE_MIN: Duration = Duration::from_millis(5);
+const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A lock that is held for longer than this is worth a word: a unit of work takes milliseconds.
+const LOCKED_LONG: Duration = Duration::from_secs(5);
+
+/// Bounded by the transport's prefetch, as the lane's channel is.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    items: VecDeque<Item>,
+    /// Instances that have items here: what comes for them waits behind those.
+    keys: HashSet<i64>,
+    /// When they are tried again; `None` while there are none.
+    due: Option<Instant>,
+    backoff: Backoff,
+    /// Since when a lock has been held by another transaction.
+    locked_since: Option<Instant>,
+    trouble: Trouble,
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            keys: HashSet::new(),
+            due: None,
+            backoff: Backoff::new(LOCKED_PAUSE_MIN, LOCKED_PAUSE_MAX),
+            locked_since: None,
+            trouble: Trouble::default(),
+        }
+    }
+}
+
+impl Parked {
+    /// Waits until they are to be tried again; for ever while there are none.
+    pub(crate) async fn due(&self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What runs now: parked items that are due, then what came.
+    pub(crate) fn next_batch(&mut self, came: &mut Vec<Item>) -> Vec<Item> {
+        let mut batch = Vec::new();
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.due = None;
+            self.keys.clear();
+            batch.extend(self.items.drain(..));
+        }
+        batch.append(came);
+        batch
+    }
+
+    /// The items without those whose instance has items parked: these wait behind them.
+    pub(crate) fn keep_back(&mut self, items: Vec<Item>) -> Vec<Item> {
+        if self.items.is_empty() {
+            return items;
+        }
+        let (back, free) = items.into_iter().partition(|item| self.keys.contains(&item.order_key()));
+        self.items.extend::<Vec<Item>>(back);
+        free
+    }
+
+    /// The item's instance is locked by another transaction: it is tried again, less and less often.
+    pub(crate) fn locked(&mut self, item: Item) {
+        self.locked_since.get_or_insert_with(Instant::now);
+        if self.due.is_none() {
+            self.due = Some(Instant::now() + self.backoff.next());
+        }
+        self.park(item);
+    }
+
+    /// The item's instance has more to do: it goes on at once, after what others have to do.
+    pub(crate) fn unfinished(&mut self, item: Item) {
+        self.due = Some(Instant::now());
+        self.park(item);
+    }
+
+    fn park(&mut self, item: Item) {
+        self.keys.insert(item.order_key());
+        self.items.push_back(item);
+    }
+
+    /// Says that instances are locked for long, and that they no longer are.
+    pub(crate) fn say_how_long(&mut self, endpoint: &str) {
+        if self.items.is_empty() {
+            self.locked_since = None;
+            self.backoff.reset();
+            if let Some(lasted) = self.trouble.ends() {
+                tracing::info!(endpoint, ?lasted, "instances are no longer locked by another process");
+            }
+        } else if self.locked_since.is_some_and(|since| since.elapsed() > LOCKED_LONG)
+            && let Some(said) = self.trouble.begins()
+        {
+            let (messages, first) = (self.items.len(), &self.items[0].key);
+            tracing::warn!(
+                endpoint,
+                messages,
+                ?first,
+                since = ?said.since,
+                "instances are locked by another process; their messages wait, others go on"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Ack, Envelope, InstanceKey,
+        endpoint::{
+            item::{Content, DecodedOnce, Guard},
+            shared::Receiver,
+        },
+    };
+    use std::sync::Arc;
+
+    fn item(instance: &str, id: &str) -> Item {
+        let key = InstanceKey { saga: "s".into(), id: instance.into() };
+        let envelope = Arc::new(Envelope::new(id, "t", "{}"));
+        Item::new(
+            Guard::new(Ack::new(|_| ()), 1),
+            envelope,
+            Receiver::Saga(0),
+            Some(key),
+            Content::Message(DecodedOnce::new(None)),
+        )
+    }
+
+    fn ids(items: &[Item]) -> Vec<&str> {
+        items.iter().map(|item| item.envelope.message_id.as_str()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_for_a_locked_instance_waits_behind_it_and_others_go_on() {
+        let mut parked = Parked::default();
+        let batch = parked.next_batch(&mut vec![item("a", "1"), item("b", "2")]);
+        assert_eq!(ids(&batch), ["1", "2"]);
+        parked.locked(item("a", "1"));
+        let batch = parked.next_batch(&mut vec![item("a", "3"), item("b", "4")]);
+        let batch = parked.keep_back(batch);
+        assert_eq!(ids(&batch), ["4"], "message 3 would overtake message 1");
+        parked.due().await;
+        let batch = parked.next_batch(&mut vec![item("a", "5")]);
+        assert_eq!(ids(&parked.keep_back(batch)), ["1", "3", "5"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unfinished_instance_is_due_at_once() {
+        let mut parked = Parked::default();
+        parked.unfinished(item("a", "1"));
+        let began = Instant::now();
+        parked.due().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(ids(&parked.next_batch(&mut vec![item("a", "2")])), ["1", "2"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! An endpoint's settings.
+
+use std::time::Duration;
+
+/// An endpoint's settings. Each has a default that fits a service with a few thousand messages a second.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Units of work for sagas that run at a time. Fewer lanes give larger batches. Default: one per two cores, at most 8.
+    pub saga_lanes: usize,
+    /// Units of work that run at a time for each handler: more for a handler that waits for others (a bank, a carrier),
+    /// one for a handler that only writes to the database. Default: one per core, 2 to 8.
+    pub handler_lanes: usize,
+    /// Messages in one unit of work, at most. Default: 200.
+    pub batch_messages_max: usize,
+    /// Deliveries that may be unacknowledged at a time. Default: 1000.
+    pub prefetch: u16,
+    /// Bytes of their bodies that may be in memory at a time, about. Default: 64 MiB.
+    pub prefetch_bytes: usize,
+    /// Published messages that may await their confirm at a time; what does not fit waits in the outbox. Default: 4096.
+    pub window: usize,
+    /// How long a process owns the outbox rows that it publishes. Default: 30 s, at least 3 s.
+    pub lease: Duration,
+    /// How often the outbox is looked through when nothing is known to be due. Default: 2 s.
+    pub poll: Duration,
+    /// How long a publish may wait for its confirm. Default: 10 s.
+    pub confirm: Duration,
+    /// How long `start` waits for broker and database. Default: 30 s.
+    pub connect: Duration,
+    /// How long a handler may run. Default: 5 min.
+    pub handler_time: Duration,
+    /// How long `stop` waits for what is running. Default: 8 s.
+    pub stop: Duration,
+    /// How long inbox rows and done instances are kept. Default: 7 days.
+    pub retention: Duration,
+    /// How long a message waits for its instance to start. Default: 1 h.
+    pub early: Duration,
+    /// The largest body that is taken or sent, in bytes. Default: 4 MiB.
+    pub body_bytes_max: usize,
+    /// Declare nothing at the broker: everything was provisioned by hand. Default: false.
+    pub passive: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            saga_lanes: (cores / 2).clamp(1, 8),
+            handler_lanes: cores.clamp(2, 8),
+            batch_messages_max: 200,
+            prefetch: 1000,
+            prefetch_bytes: 64 << 20,
+            window: 4096,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(2),
+            confirm: Duration::from_secs(10),
+            connect: Duration::from_secs(30),
+            handler_time: Duration::from_secs(300),
+            stop: Duration::from_secs(8),
+            retention: Duration::from_secs(7 * 86_400),
+            early: Duration::from_secs(3600),
+            body_bytes_max: 4 << 20,
+            passive: false,
+        }
+    }
+}
+
+/// No database or clock can add more to its time. "For ever" becomes this.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl Settings {
+    /// Shortens what no clock could add, so that `Duration::MAX` means "for ever".
+    pub(super) fn cap(&mut self) {
+        for duration in [
+            &mut self.lease,
+            &mut self.poll,
+            &mut self.confirm,
+            &mut self.connect,
+            &mut self.handler_time,
+            &mut self.stop,
+            &mut self.retention,
+            &mut self.early,
+        ] {
+            *duration = (*duration).min(LONGEST);
+        }
+    }
+
+    /// What is wrong with them.
+    pub(super) fn check(&self) -> Vec<String> {
+        let counts = [
+            ("saga_lanes", self.saga_lanes),
+            ("handler_lanes", self.handler_lanes),
+            ("batch_messages_max", self.batch_messages_max),
+            ("prefetch", self.prefetch.into()),
+            ("prefetch_bytes", self.prefetch_bytes),
+            ("window", self.window),
+            ("body_bytes_max", self.body_bytes_max),
+        ];
+        let times = [
+            ("poll", self.poll),
+            ("confirm", self.confirm),
+            ("handler_time", self.handler_time),
+            ("retention", self.retention),
+        ];
+        let mut wrong: Vec<String> =
+            counts.iter().filter(|(_, n)| *n == 0).map(|(name, _)| format!("setting `{name}` is 0")).collect();
+        wrong.extend(times.iter().filter(|(_, t)| t.is_zero()).map(|(name, _)| format!("setting `{name}` is 0")));
+        if self.retention < self.early {
+            let (retention, early) = (self.retention, self.early);
+            wrong.push(format!(
+                "setting `retention` is {retention:?}, shorter than `early`, {early:?}: an early message would be forgotten"
+            ));
+        }
+        if self.lease < Duration::from_secs(3) {
+            let lease = self.lease;
+            wrong.push(format!("setting `lease` is {lease:?}, shorter than 3 s: rows would often be sent twice"));
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_ever_is_a_hundred_years() {
+        let mut settings = Settings { retention: Duration::MAX, early: Duration::MAX, ..Settings::default() };
+        settings.poll = Duration::MAX;
+        settings.cap();
+        assert_eq!((settings.retention, settings.early, settings.poll), (LONGEST, LONGEST, LONGEST));
+        assert_eq!(settings.check(), [] as [String; 0]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let settings = Settings {
+            poll: Duration::ZERO,
+            window: 0,
+            lease: Duration::from_secs(1),
+            early: Duration::from_secs(8 * 86_400),
+            ..Settings::default()
+        };
+        let wrong = settings.check().join("\n");
+        for name in ["`poll` is 0", "`window` is 0", "`lease` is 1s", "shorter than `early`"] {
+            assert!(wrong.contains(name), "{name} was expected in:\n{wrong}");
+        }
+    }
+}

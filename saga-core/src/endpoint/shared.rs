@@ -1,0 +1,98 @@
+//! What all tasks of an endpoint share.
+
+use super::{Settings, breaker::Breaker, dispatch::Dispatcher, trouble::Trouble};
+use crate::{
+    Crashes, Retries, Store, StoreError, StoreErrorKind,
+    handler::logic::{Description, HandlerLogic},
+    port::Process,
+    project::ProjectLogic,
+    saga::{Chart, logic::SagaLogic},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    sync::{Arc, atomic::AtomicU32},
+};
+
+pub(crate) struct Shared<Db: Store> {
+    pub(crate) name: String,
+    /// This process, as it is entered in the database; its `owner` owns the leases.
+    pub(crate) process: Process,
+    pub(crate) store: Db,
+    pub(crate) settings: Settings,
+    pub(crate) retries: Retries,
+    pub(crate) crashes: Crashes,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) sagas: Vec<SagaEntry<Db>>,
+    pub(crate) handlers: Vec<HandlerEntry<Db>>,
+    pub(crate) by_type: HashMap<String, Vec<Receiver>>,
+    /// The database is away, or its tables are not those that this binary needs.
+    pub(crate) database: Trouble,
+}
+
+pub(crate) struct SagaEntry<Db: Store> {
+    pub(crate) logic: Arc<dyn SagaLogic>,
+    pub(crate) chart: Chart,
+    /// Types that answer its own commands: only those for it concern it.
+    pub(crate) answers: HashSet<String>,
+    pub(crate) projection: Option<Arc<dyn ProjectLogic<Db>>>,
+    /// Counts failures of the projection.
+    pub(crate) breaker: Breaker,
+}
+
+pub(crate) struct HandlerEntry<Db: Store> {
+    pub(crate) description: Description,
+    pub(crate) logic: Arc<dyn HandlerLogic<Db>>,
+    /// Its own policy; else the endpoint's.
+    pub(crate) retries: Option<Retries>,
+    /// Messages that came together share a transaction, though each is handled by itself.
+    pub(crate) shares_transactions: bool,
+    pub(crate) breaker: Breaker,
+    /// Number of upcoming units in which each message gets a transaction of its own, because one recently failed in a
+    /// shared one.
+    pub(crate) single_units: AtomicU32,
+}
+
+/// Who a message is for: a saga or a handler, by its place in the lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Receiver {
+    Saga(usize),
+    Handler(usize),
+    /// Nobody here knows it: it will be held.
+    Nobody,
+}
+
+impl<Db: Store> Shared<Db> {
+    /// The receiver's name in the inbox.
+    pub(crate) fn receiver_name(&self, receiver: Receiver) -> &'static str {
+        match receiver {
+            Receiver::Saga(i) => self.sagas[i].logic.name(),
+            Receiver::Handler(i) => self.handlers[i].description.name,
+            Receiver::Nobody => "",
+        }
+    }
+
+    pub(crate) fn owner(&self) -> &str {
+        &self.process.owner
+    }
+
+    /// What an error that user code handed on means, if it or one of its causes is the store's or the driver's.
+    pub(crate) fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreErrorKind> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(ours) = error.downcast_ref::<StoreError>() {
+                return Some(ours.kind());
+            }
+            if let Some(known) = self.store.recognise(error) {
+                return Some(known.kind());
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// Microseconds since 1970 by this process's clock: good for `sent-at`, for nothing that decides.
+pub(crate) fn now_us() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}

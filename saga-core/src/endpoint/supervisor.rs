@@ -1,0 +1,186 @@
+//! The supervisor: one task owns all others of an endpoint, ends them in order, and notices when one ends unasked.
+
+use super::{Endpoint, confirmed, shared::Shared};
+use crate::{LinkState, Store, panics};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the row of a process may take to be removed when it stops.
+const SIGN_OFF: Duration = Duration::from_secs(1);
+
+/// What a task belongs to: they stop in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Receiving,
+    Lane,
+    Relaying,
+    Publishing,
+}
+
+/// How an endpoint ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was stopped, and finished what it held.
+    #[error("the endpoint was stopped")]
+    Stopped,
+    /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: what was cut off runs
+    /// again in the next process.
+    #[error("the endpoint did not finish in time: {0}")]
+    CutOff(String),
+    /// A task of it ended unasked: a fault of this library, or of a transport or store. Nothing is lost; restart the process.
+    #[error("the endpoint failed: {0}")]
+    Failed(String),
+}
+
+pub(super) struct Supervisor<Db: Store> {
+    shared: Arc<Shared<Db>>,
+    tasks: JoinSet<Part>,
+    /// Tasks that run, by part.
+    running: Vec<Part>,
+    link: watch::Receiver<LinkState>,
+    receiving: CancellationToken,
+    relaying: CancellationToken,
+}
+
+impl<Db: Store> Supervisor<Db> {
+    pub(super) fn new(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>) -> Self {
+        let (receiving, relaying) = (CancellationToken::new(), CancellationToken::new());
+        Self { shared, tasks: JoinSet::new(), running: Vec::new(), link, receiving, relaying }
+    }
+
+    /// Cancelled when nothing more is to be received.
+    pub(super) fn receiving(&self) -> CancellationToken {
+        self.receiving.clone()
+    }
+
+    /// Cancelled when nothing more is to be sent from the outbox.
+    pub(super) fn relaying(&self) -> CancellationToken {
+        self.relaying.clone()
+    }
+
+    pub(super) fn spawn(&mut self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
+        self.running.push(part);
+        self.tasks.spawn(async move {
+            task.await;
+            part
+        });
+    }
+
+    /// Begins to watch.
+    pub(super) fn run(mut self) -> Endpoint<Db> {
+        let stop = CancellationToken::new();
+        let abandon = CancellationToken::new();
+        let (ended, has_ended) = watch::channel(None);
+        let (link, linked) = watch::channel(self.link.borrow().clone());
+        let endpoint = Endpoint {
+            shared: self.shared.clone(),
+            link: linked,
+            stop: stop.clone(),
+            abandon: abandon.clone(),
+            ended: has_ended,
+        };
+        tokio::spawn(async move {
+            let how = tokio::select! {
+                biased;
+                () = abandon.cancelled() => Ended::CutOff("it was dropped".into()),
+                why = self.watch(&link) => {
+                    tracing::error!(endpoint = self.shared.name, error = why, "the endpoint failed");
+                    link.send_replace(LinkState::Failed(why.clone()));
+                    Ended::Failed(why)
+                }
+                () = stop.cancelled() => tokio::select! {
+                    biased;
+                    () = abandon.cancelled() => Ended::CutOff("it was dropped".into()),
+                    how = self.stop() => how,
+                },
+            };
+            self.receiving.cancel();
+            self.relaying.cancel();
+            self.tasks.abort_all();
+            self.shared.dispatcher.close();
+            ended.send_replace(Some(how));
+        });
+        endpoint
+    }
+
+    /// Passes the state of the link on until a task ends unasked; says which, and why.
+    async fn watch(&mut self, link: &watch::Sender<LinkState>) -> String {
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    Some(ended) => return why(ended),
+                    None => return "it has no tasks".into(),
+                },
+                changed = self.link.changed() => {
+                    if changed.is_err() {
+                        return "the transport has ended".into();
+                    }
+                    link.send_replace(self.link.borrow().clone());
+                }
+            }
+        }
+    }
+
+    /// Ends the parts in their order: what is running is committed and acknowledged, what waits goes back to the broker,
+    /// confirms are awaited.
+    async fn stop(&mut self) -> Ended {
+        let until = Instant::now() + self.shared.settings.stop;
+        let mut late = Vec::new();
+        self.receiving.cancel();
+        if !self.ended(&[Part::Receiving, Part::Lane], until).await {
+            late.push("units of work were cut off: their messages will be handled again");
+        }
+        self.relaying.cancel();
+        let dispatcher = &self.shared.dispatcher;
+        if tokio::time::timeout_at(until, dispatcher.emptied()).await.is_err() {
+            late.push("messages were not confirmed: they are in the outbox and will be sent again");
+        }
+        if tokio::time::timeout_at(until, confirmed::delete_all(&self.shared)).await.is_err() {
+            late.push("confirmed messages were not deleted: they will be sent again and found to be duplicates");
+        }
+        let sign_off = self.shared.store.sign_off(self.shared.owner());
+        let _ = tokio::time::timeout_at(until.min(Instant::now() + SIGN_OFF), sign_off).await; // it ages
+        self.tasks.abort_all();
+        self.shared.dispatcher.close();
+        // wait for the transport to close; if it does not, the broker will time the connection out
+        let mut link = self.link.clone();
+        let gone = async { while link.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout_at(until, gone).await;
+        if late.is_empty() { Ended::Stopped } else { Ended::CutOff(late.join("; ")) }
+    }
+
+    /// Waits until no task of the parts runs.
+    async fn ended(&mut self, parts: &[Part], until: Instant) -> bool {
+        while self.running.iter().any(|part| parts.contains(part)) {
+            match tokio::time::timeout_at(until, self.tasks.join_next()).await {
+                Ok(Some(ended)) => {
+                    let part = ended.unwrap_or(Part::Lane); // a lane that panicked has ended too
+                    if let Some(place) = self.running.iter().position(|running| *running == part) {
+                        self.running.swap_remove(place);
+                    }
+                }
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+fn why(ended: Result<Part, JoinError>) -> String {
+    match ended {
+        Ok(Part::Receiving) => "the transport delivers no more".into(),
+        Ok(Part::Publishing) => "the transport publishes no more".into(),
+        Ok(part) => format!("a task of {part:?} ended"),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => format!("a task panicked: {}", panics::text(&*panic)),
+            Err(error) => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,82 @@
+//! Trouble that lasts: said at once, then once a minute, and said when it is over.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The same trouble is said again after this time.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// One kind of trouble at one place. [`Trouble::begins`] and [`Trouble::ends`] say when to log.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    now: Mutex<Option<Now>>,
+}
+
+#[derive(Debug)]
+struct Now {
+    since: Instant,
+    said: Instant,
+    unsaid: u64,
+}
+
+/// How often something happened without a word since it was last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) unsaid: u64,
+    pub(crate) since: Duration,
+}
+
+impl Trouble {
+    /// It happened. Returns what to say, if it is time to say it.
+    pub(crate) fn begins(&self) -> Option<Said> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let instant = Instant::now();
+        match &mut *now {
+            None => {
+                *now = Some(Now { since: instant, said: instant, unsaid: 0 });
+                Some(Said { unsaid: 0, since: Duration::ZERO })
+            }
+            Some(known) if instant - known.said >= AGAIN => {
+                let said = Said { unsaid: known.unsaid, since: instant - known.since };
+                (known.said, known.unsaid) = (instant, 0);
+                Some(said)
+            }
+            Some(known) => {
+                known.unsaid += 1;
+                None
+            }
+        }
+    }
+
+    /// It is over. Returns how long it lasted, if there was any.
+    pub(crate) fn ends(&self) -> Option<Duration> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.take().map(|now| now.since.elapsed())
+    }
+
+    /// Whether it lasts.
+    pub(crate) fn is_there(&self) -> bool {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_is_said_once_a_minute_and_when_it_is_over() {
+        let trouble = Trouble::default();
+        assert_eq!(trouble.ends(), None, "there was none");
+        assert_eq!(trouble.begins(), Some(Said { unsaid: 0, since: Duration::ZERO }));
+        assert_eq!((trouble.begins(), trouble.begins()), (None, None));
+        tokio::time::advance(AGAIN).await;
+        assert_eq!(trouble.begins(), Some(Said { unsaid: 2, since: AGAIN }));
+        assert!(trouble.is_there());
+        assert_eq!(trouble.ends(), Some(AGAIN));
+        assert!(!trouble.is_there());
+    }
+}

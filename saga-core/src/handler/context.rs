@@ -1,0 +1,111 @@
+//! What a handler sees beside its message.
+
+use super::{Addressee, HandlerError, OutgoingMessage, post, transaction::LazyTransaction};
+use crate::{Command, Encoded, Envelope, Event, Store};
+use std::sync::Arc;
+
+/// A handler's surroundings: the message's properties, the transaction, and what goes out with it.
+#[derive(Debug)]
+pub struct Context<'a, Db: Store> {
+    pub(crate) transaction: &'a mut LazyTransaction<Db>,
+    pub(crate) cause: &'a mut Cause,
+}
+
+impl<Db: Store> Context<'_, Db> {
+    /// The connection of the endpoint's transaction. The first call opens it: make slow calls to others before.
+    ///
+    /// The transaction belongs to this message alone, unless the handler was registered with
+    /// [`HandlerOptions::shares_transactions`](crate::HandlerOptions::shares_transactions). Do not end it: a `COMMIT` or
+    /// `ROLLBACK` of your own makes the message fail. For a statement that may fail, open a nested transaction.
+    ///
+    /// # Errors
+    /// When the database cannot be reached. Hand it on with `?`: the endpoint waits for the database and counts no attempt.
+    pub async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
+        self.transaction.tx().await
+    }
+
+    /// Publishes an event when the transaction has committed.
+    pub fn publish<E: Event>(&mut self, event: E) -> &mut OutgoingMessage {
+        self.cause.publish(event)
+    }
+
+    /// Sends a command when the transaction has committed.
+    pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
+        self.cause.send(command)
+    }
+
+    /// The id of the message being handled: the same on every retry and redelivery.
+    pub fn message_id(&self) -> &str {
+        self.cause.message_id()
+    }
+
+    /// The message with its properties and headers.
+    pub fn envelope(&self) -> &Envelope {
+        self.cause.envelope()
+    }
+
+    /// Runs of this message before this one that were counted: 0 at first.
+    pub fn runs_before(&self) -> i64 {
+        self.cause.runs_before()
+    }
+}
+
+/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and each message's own by its place in the batch.
+#[derive(Debug)]
+pub struct BatchContext<'a, Db: Store> {
+    pub(crate) transaction: &'a mut LazyTransaction<Db>,
+    pub(crate) causes: &'a mut [Cause],
+}
+
+impl<Db: Store> BatchContext<'_, Db> {
+    /// The connection of the endpoint's transaction, which all messages of the batch share. The first call opens it.
+    ///
+    /// # Errors
+    /// See [`Context::tx`].
+    pub async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
+        self.transaction.tx().await
+    }
+
+    /// The `n`th message, counted from 0: what is published and sent through it names it as its cause.
+    ///
+    /// # Panics
+    /// When the batch has no `n`th message.
+    pub fn message(&mut self, n: usize) -> &mut Cause {
+        &mut self.causes[n]
+    }
+}
+
+/// A message being handled, and what it causes.
+#[derive(Debug)]
+pub struct Cause {
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) posted: Vec<OutgoingMessage>,
+    pub(crate) runs_before: i64,
+}
+
+impl Cause {
+    /// Publishes an event when the transaction has committed.
+    pub fn publish<E: Event>(&mut self, event: E) -> &mut OutgoingMessage {
+        post(&mut self.posted, Addressee::Subscribers, Encoded::checked(&event))
+    }
+
+    /// Sends a command when the transaction has committed.
+    pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
+        post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
+    }
+
+    /// The id of the message: the same on every retry and redelivery.
+    pub fn message_id(&self) -> &str {
+        &self.envelope.message_id
+    }
+
+    /// The message with its properties and headers.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// Runs of this message before this one that were counted: 0 at first.
+    pub fn runs_before(&self) -> i64 {
+        self.runs_before
+    }
+}

@@ -1,0 +1,104 @@
+//! Handlers without their types: what the endpoint keeps of each.
+
+use super::{BatchContext, Cause, Context, Handle, HandleBatch, HandlerError, transaction::LazyTransaction};
+use crate::{Encoded, Message, Outcome, Store};
+use async_trait::async_trait;
+use std::{any::Any, marker::PhantomData};
+
+/// A message whose type its handler knows.
+pub(crate) type Decoded = Box<dyn Any + Send>;
+
+/// What the endpoint knows of a handler whose types are gone.
+#[derive(Clone, Copy)]
+pub(crate) struct Description {
+    pub(crate) name: &'static str,
+    pub(crate) type_name: &'static str,
+    pub(crate) decode: fn(&[u8]) -> Result<Decoded, String>,
+    /// Whether it takes more than one message at a time.
+    pub(crate) takes_batches: bool,
+}
+
+impl Description {
+    fn of<M: Message>(name: &'static str, takes_batches: bool) -> Self {
+        Self { name, type_name: M::TYPE, decode: decode::<M>, takes_batches }
+    }
+}
+
+fn decode<M: Message>(body: &[u8]) -> Result<Decoded, String> {
+    let message = crate::message::decode::<M>(body)?;
+    Ok(Box::new(message))
+}
+
+/// A handler without its types.
+#[async_trait]
+pub(crate) trait HandlerLogic<Db: Store>: Send + Sync {
+    fn description(&self) -> Description;
+
+    /// Runs messages with their causes, as many of the one as of the other; returns as many outcomes.
+    async fn run(
+        &self,
+        messages: Vec<Decoded>,
+        transaction: &mut LazyTransaction<Db>,
+        causes: &mut [Cause],
+    ) -> Result<Vec<Option<Encoded>>, HandlerError>;
+}
+
+pub(crate) struct TypedHandler<M, H> {
+    pub(crate) handler: H,
+    pub(crate) message: PhantomData<fn() -> M>,
+}
+
+fn typed<M: Message>(message: Decoded) -> Result<M, HandlerError> {
+    let message = message.downcast::<M>().map_err(|_| HandlerError::permanent("the message has another type"))?;
+    Ok(*message)
+}
+
+#[async_trait]
+impl<M: Message, Db: Store, H: Handle<M, Db>> HandlerLogic<Db> for TypedHandler<M, H> {
+    fn description(&self) -> Description {
+        Description::of::<M>(self.handler.name(), false)
+    }
+
+    async fn run(
+        &self,
+        messages: Vec<Decoded>,
+        transaction: &mut LazyTransaction<Db>,
+        causes: &mut [Cause],
+    ) -> Result<Vec<Option<Encoded>>, HandlerError> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for (message, cause) in messages.into_iter().zip(causes) {
+            let mut cx = Context { transaction: &mut *transaction, cause };
+            outcomes.push(self.handler.handle(typed::<M>(message)?, &mut cx).await?.encode());
+        }
+        Ok(outcomes)
+    }
+}
+
+pub(crate) struct TypedBatchHandler<M, H> {
+    pub(crate) handler: H,
+    pub(crate) message: PhantomData<fn() -> M>,
+}
+
+#[async_trait]
+impl<M: Message, Db: Store, H: HandleBatch<M, Db>> HandlerLogic<Db> for TypedBatchHandler<M, H> {
+    fn description(&self) -> Description {
+        Description::of::<M>(self.handler.name(), true)
+    }
+
+    async fn run(
+        &self,
+        messages: Vec<Decoded>,
+        transaction: &mut LazyTransaction<Db>,
+        causes: &mut [Cause],
+    ) -> Result<Vec<Option<Encoded>>, HandlerError> {
+        let expected = messages.len();
+        let messages = messages.into_iter().map(typed::<M>).collect::<Result<Vec<M>, _>>()?;
+        let outcomes = self.handler.handle(messages, &mut BatchContext { transaction, causes }).await?;
+        if outcomes.len() != expected {
+            let got = outcomes.len();
+            let text = format!("the handler returned {got} outcomes for {expected} messages of {}", M::TYPE);
+            return Err(HandlerError::permanent(text));
+        }
+        Ok(outcomes.into_iter().map(Outcome::encode).collect())
+    }
+}

@@ -1,0 +1,62 @@
+//! Messages that leave with a transaction.
+
+use crate::{Encoded, Envelope};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use uuid::Uuid;
+
+/// A message that leaves with the transaction.
+#[derive(Debug)]
+pub struct OutgoingMessage {
+    pub(crate) id: Uuid,
+    pub(crate) to: Addressee,
+    pub(crate) message: Encoded,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) headers: BTreeMap<String, Value>,
+    /// Why it may not leave: the transaction fails with this text.
+    pub(crate) refused: Option<String>,
+}
+
+/// Who gets a message.
+#[derive(Debug)]
+pub(crate) enum Addressee {
+    Subscribers,
+    Endpoint(String),
+}
+
+pub(crate) fn post(
+    posted: &mut Vec<OutgoingMessage>,
+    to: Addressee,
+    message: Result<Encoded, (Encoded, String)>,
+) -> &mut OutgoingMessage {
+    let (message, refused) = match message {
+        Ok(message) => (message, None),
+        Err((message, why)) => (message, Some(why)),
+    };
+    posted.push(OutgoingMessage { id: Uuid::now_v7(), to, message, delay: None, headers: BTreeMap::new(), refused });
+    posted.last_mut().expect("one was pushed just now")
+}
+
+impl OutgoingMessage {
+    /// Sends it after this time, by the database's clock.
+    pub fn delay(&mut self, delay: Duration) -> &mut Self {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// Sets a header. Names that Sagabus or the broker reads (`saga`, `CC`, `x-…`) make the transaction fail, naming them;
+    /// so do more than 200 headers, 64 KiB of them, and values nested deeper than 32 levels.
+    pub fn header(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
+        if Envelope::reserved(name) {
+            self.refused = Some(format!("header `{name}` of {} is reserved", self.message.type_name));
+        } else {
+            self.headers.insert(name.into(), value.into());
+        }
+        self
+    }
+
+    /// The id it will have.
+    pub fn message_id(&self) -> Uuid {
+        self.id
+    }
+}

@@ -1,0 +1,77 @@
+//! Pauses between tries.
+
+use std::time::Duration;
+
+/// Pauses between the tries of one call: they double from `min` to `cap`, and each is shortened by up to a quarter at
+/// random, so that processes that failed together do not come back together.
+///
+/// ```
+/// use sagabus::__private::Backoff;
+/// use std::time::Duration;
+///
+/// let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+/// assert!(backoff.next() <= Duration::from_millis(100));
+/// assert!(backoff.next() <= Duration::from_millis(200));
+/// backoff.reset();
+/// assert!(backoff.next() <= Duration::from_millis(100));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    min: Duration,
+    cap: Duration,
+    tries: u32,
+}
+
+impl Backoff {
+    /// Pauses from `min` to `cap`.
+    pub fn new(min: Duration, cap: Duration) -> Self {
+        Self { min, cap, tries: 0 }
+    }
+
+    /// How long to wait before the next try.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator")]
+    pub fn next(&mut self) -> Duration {
+        let pause = Self::after(self.min, self.cap, self.tries);
+        self.tries = self.tries.saturating_add(1);
+        pause
+    }
+
+    /// Waits until the next try.
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// A try succeeded: the next pause is the shortest again.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+
+    /// Pauses asked for since the last success.
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// The pause after so many failed tries, for callers that keep the count elsewhere (in a row, say).
+    pub fn after(min: Duration, cap: Duration, tries: u32) -> Duration {
+        let base = min.saturating_mul(1 << tries.min(20)).min(cap);
+        let spread = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+        base.saturating_sub(base / 4 * spread / 255)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_stay_within_their_bounds() {
+        let cap = Duration::from_secs(5);
+        let mut backoff = Backoff::new(Duration::from_millis(100), cap);
+        for n in 0..40 {
+            let pause = backoff.next();
+            assert!(pause <= cap, "{pause:?} is above the cap at try {n}");
+            assert!(pause >= Duration::from_millis(75), "{pause:?} is too short at try {n}");
+        }
+        assert_eq!(backoff.tries(), 40);
+    }
+}

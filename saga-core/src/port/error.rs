@@ -1,0 +1,138 @@
+//! What can go wrong with a store or a transport: a kind to decide by, a text that says what to do, and the cause.
+
+use std::{error::Error, fmt};
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// An error of a store. [`StoreError::kind`] tells what follows from it; [`Error::source`] is the driver's own error,
+/// which a caller may downcast to ask for a constraint's name.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    text: String,
+    source: Option<Cause>,
+}
+
+/// What follows from an error of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Another process changed the same rows: run the batch again.
+    Conflict,
+    /// The database cannot be reached, or nobody knows whether it did what was asked: wait, then run again.
+    Unavailable,
+    /// The database refuses the data: the same again would fail again.
+    Rejected,
+    /// Tables, columns or permissions are not those that this binary needs. No message is to blame: wait for a
+    /// deployment to mend it.
+    Schema,
+    /// A statement's plan no longer fits the tables: run again on a new connection.
+    StalePlan,
+    /// The address, the credentials or a setting is wrong.
+    Invalid,
+}
+
+impl StoreError {
+    /// An error with a text for people.
+    pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), source: None }
+    }
+
+    /// Another process changed the same rows.
+    pub fn conflict() -> Self {
+        Self::new(StoreErrorKind::Conflict, "another process changed the same rows meanwhile")
+    }
+
+    /// The same error with its cause.
+    pub fn with_source(mut self, source: impl Into<Cause>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What follows from it.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the same may succeed later without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        use StoreErrorKind::{Conflict, StalePlan, Unavailable};
+        matches!(self.kind, Conflict | Unavailable | StalePlan)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            StoreErrorKind::Unavailable => write!(f, "the database is not available: {}", self.text),
+            StoreErrorKind::Rejected => write!(f, "the database refuses: {}", self.text),
+            _ => f.write_str(&self.text),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Why an endpoint could not be attached to a broker.
+#[derive(Debug)]
+pub struct TransportError {
+    kind: TransportErrorKind,
+    text: String,
+    source: Option<Cause>,
+}
+
+/// What follows from an error of a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportErrorKind {
+    /// The broker could not be reached in time.
+    Unreachable,
+    /// The broker does not let us in.
+    Denied,
+    /// Something exists already and differs from what is needed.
+    Mismatch,
+    /// The address or a setting is wrong.
+    Invalid,
+}
+
+impl TransportError {
+    /// An error with a text for people.
+    pub fn new(kind: TransportErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    pub fn with_source(mut self, source: impl Into<Cause>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What follows from it.
+    pub fn kind(&self) -> TransportErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = &self.text;
+        match self.kind {
+            TransportErrorKind::Unreachable => write!(f, "the broker cannot be reached: {text}"),
+            TransportErrorKind::Denied => {
+                write!(f, "the broker refuses the connection: {text}; check user, password and virtual host in the URL")
+            }
+            TransportErrorKind::Mismatch => write!(f, "the broker's topology differs: {text}"),
+            TransportErrorKind::Invalid => f.write_str(text),
+        }
+    }
+}
+
+impl Error for TransportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,127 @@
+//! What a unit of work reads: keys in, rows out.
+
+use super::{HeldReason, InboxResult};
+use crate::Envelope;
+use std::sync::Arc;
+
+/// What a batch asks about.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Message ids whose inbox rows are wanted, those of every receiver.
+    pub message_ids: Vec<String>,
+    /// Instances that are wanted, with counts of what is held for them.
+    pub instances: Vec<InstanceKey>,
+}
+
+/// A saga instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceKey {
+    /// The saga's logical name.
+    pub saga: String,
+    /// The instance.
+    pub id: String,
+}
+
+/// What is known of a batch's keys.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The database's clock: microseconds since 1970.
+    pub now_us: i64,
+    /// Of the locks that [`Store::begin`](super::Store::begin) asked for, those that another transaction holds: what
+    /// depends on them must not be decided in this unit.
+    pub locked_elsewhere: Vec<i64>,
+    /// Inbox rows of the endpoint.
+    pub inbox: Vec<InboxFound>,
+    /// Instances.
+    pub instances: Vec<InstanceRow>,
+    /// What is held for the instances, counted by type and reason. Their bodies are read by
+    /// [`Unit::held`](super::Unit::held), and only of those that fit.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Messages of one type that are held for one instance for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The instance.
+    pub key: InstanceKey,
+    /// Their logical name.
+    pub type_name: String,
+    /// Why they wait.
+    pub reason: HeldReason,
+    /// How many.
+    pub count: i64,
+}
+
+/// Held messages to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldWanted {
+    /// The instance that they wait for.
+    pub key: InstanceKey,
+    /// Their logical name.
+    pub type_name: String,
+    /// Why they wait.
+    pub reason: HeldReason,
+}
+
+/// What the inbox says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxFound {
+    /// The saga or handler.
+    pub receiver: String,
+    /// The message.
+    pub message_id: String,
+    /// What it was.
+    pub type_name: String,
+    /// Hash of type and body.
+    pub body_hash: i64,
+    /// What became of it.
+    pub result: InboxResult,
+    /// Runs so far.
+    pub attempts: i64,
+    /// Delayed retries so far.
+    pub round: u32,
+    /// When it was claimed: microseconds since 1970 by the database's clock.
+    pub since_us: i64,
+}
+
+/// A saga instance as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceRow {
+    /// Which.
+    pub key: InstanceKey,
+    /// The state's name.
+    pub state: String,
+    /// The state's data, JSON.
+    pub data: String,
+    /// Transitions so far.
+    pub seq: i64,
+    /// State entries so far.
+    pub entered: i64,
+    /// The version of the definition that wrote it.
+    pub version: i32,
+    /// Who started it, JSON.
+    pub originator: Option<String>,
+    /// The failed message that later ones wait behind.
+    pub paused_by: Option<String>,
+    /// The process is over.
+    pub done: bool,
+}
+
+/// A held message.
+#[derive(Debug, Clone)]
+pub struct HeldRow {
+    /// The saga or handler; empty when none could be found.
+    pub receiver: String,
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// Order of arrival, given by the database.
+    pub arrival: i64,
+    /// Why it waits.
+    pub reason: HeldReason,
+    /// The instance that it waits for, when the receiver is a saga.
+    pub saga_id: Option<String>,
+    /// Runs so far.
+    pub attempts: i64,
+}

@@ -1,0 +1,154 @@
+//! What a unit of work writes: everything a batch led to, in one value.
+
+use super::{Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
+use crate::Envelope;
+use serde::Serialize;
+use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// Everything a batch writes.
+#[derive(Debug, Default)]
+pub struct Write {
+    /// The endpoint.
+    pub endpoint: String,
+    /// This process: the owner of the leases, and who handled the messages.
+    pub owner: String,
+    /// How long a lease runs.
+    pub lease: Duration,
+    /// Inbox rows that must not exist yet. The store inserts them in the order of (message id, receiver), so that two
+    /// processes cannot wait for each other.
+    pub claims: Vec<InboxRow>,
+    /// Inbox rows that must exist unsettled, with the `attempts` they were read with.
+    pub completes: Vec<(InboxRow, i64)>,
+    /// Instances.
+    pub instances: Vec<InstanceWrite>,
+    /// Messages to send.
+    pub outbox: Vec<OutboxRow>,
+    /// Messages to hold. One that is held already gets the new reason and keeps its arrival.
+    pub held_in: Vec<HeldIn>,
+    /// Messages no longer held.
+    pub held_out: Vec<HeldKey>,
+    /// Timers of states that were left.
+    pub timers_out: Vec<TimersOut>,
+}
+
+impl Write {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty()
+            && self.completes.is_empty()
+            && self.instances.is_empty()
+            && self.outbox.is_empty()
+            && self.held_in.is_empty()
+            && self.held_out.is_empty()
+            && self.timers_out.is_empty()
+    }
+}
+
+/// An inbox row to write: the mark that a message was settled, and its line in the journal.
+#[derive(Debug, Clone)]
+pub struct InboxRow {
+    /// The saga or handler; empty when nobody here knows the message.
+    pub receiver: String,
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// What became of it.
+    pub result: InboxResult,
+    /// The instance, when the receiver is a saga.
+    pub saga_id: Option<String>,
+    /// The instance's transitions, this one included.
+    pub seq: Option<i64>,
+    /// The state before.
+    pub from_state: Option<String>,
+    /// The state after.
+    pub to_state: Option<String>,
+    /// What was sent; `None` when nothing was run.
+    pub effects: Option<Vec<Caused>>,
+    /// Runs so far.
+    pub attempts: i64,
+    /// Delayed retries so far.
+    pub round: u32,
+    /// Why it was discarded or put off, or another remark.
+    pub note: Option<String>,
+}
+
+/// A message that another one caused, as the journal names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Caused {
+    /// Its id; none when it was not sent.
+    pub id: Option<Uuid>,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub type_name: &'static str,
+    /// The endpoint, queue or event that it went to.
+    pub to: Option<String>,
+    /// Why it was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// An outbox row to write.
+#[derive(Debug, Clone)]
+pub struct OutboxRow {
+    /// Its key.
+    pub id: Uuid,
+    /// Why it is there.
+    pub kind: OutboxKind,
+    /// Where it goes.
+    pub destination: Destination,
+    /// What goes.
+    pub envelope: Arc<Envelope>,
+    /// How long it waits before it is sent; `None`: it goes now.
+    pub delay: Option<Duration>,
+    /// The process that publishes it from memory holds a lease on it; without, a relay picks it up.
+    pub leased: bool,
+    /// Why a retry was put off.
+    pub last_error: Option<String>,
+}
+
+/// A message to hold.
+#[derive(Debug, Clone)]
+pub struct HeldIn {
+    /// The saga or handler; empty when none could be found.
+    pub receiver: String,
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// Why it waits.
+    pub reason: HeldReason,
+    /// The instance that it waits for, when the receiver is a saga.
+    pub saga_id: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// Runs so far.
+    pub attempts: i64,
+    /// After this time it waits for a person instead: of an early message, while its instance does not exist; of one
+    /// that waits for a version.
+    pub expires: Option<Duration>,
+}
+
+/// An instance to write.
+#[derive(Debug, Clone)]
+pub struct InstanceWrite {
+    /// The row as it will be.
+    pub row: InstanceRow,
+    /// The `seq` it was read with; 0 for a new one. Another in the table is a conflict.
+    pub base_seq: i64,
+}
+
+/// Timers of an instance that go because their state was left.
+#[derive(Debug, Clone)]
+pub struct TimersOut {
+    /// Whose.
+    pub key: InstanceKey,
+    /// Timers of this entry stay; deadlines stay too. `None`: all go, deadlines included.
+    pub keep_entered: Option<i64>,
+}
+
+/// A held row, by its key.
+#[derive(Debug, Clone)]
+pub struct HeldKey {
+    /// The saga or handler.
+    pub receiver: String,
+    /// The message.
+    pub message_id: String,
+}

@@ -1,0 +1,157 @@
+//! A saga without its type: what the endpoint keeps of each, what it offers an instance, and what the instance decides.
+
+use super::{Emit, Rules, Saga, SagaId, run::Run};
+use crate::{
+    Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef,
+    port::{InstanceWrite, TimersOut},
+};
+use serde::{Deserialize, Serialize};
+use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
+
+/// A message offered to an instance.
+pub(crate) struct Offer {
+    pub(crate) envelope: Arc<Envelope>,
+    /// Decoded when it came; a held message is decoded when its turn comes.
+    pub(crate) decoded: Option<Box<dyn Any + Send>>,
+    /// Why it waits in `held`, if it does.
+    pub(crate) waiting: Option<HeldReason>,
+    /// Why it cannot be handled at all.
+    pub(crate) fault: Option<(HeldReason, String)>,
+}
+
+/// Everything an instance needs to decide.
+pub(crate) struct Offers<'a> {
+    pub(crate) key: &'a InstanceKey,
+    pub(crate) row: Option<&'a InstanceRow>,
+    pub(crate) now_us: i64,
+    /// Held messages that were not read, by type and reason: when one of them fits, the instance goes no further in this
+    /// unit.
+    pub(crate) unread: &'a [(String, HeldReason)],
+    /// Not all that fit were read: messages that came now wait for the rest.
+    pub(crate) partial: bool,
+    /// What happens to the message of the first transition in place of it: a projection refused that.
+    pub(crate) overrule: Option<&'a Overrule>,
+}
+
+/// What happens to a message whose transition is not run.
+#[derive(Debug, Clone)]
+pub(crate) enum Overrule {
+    /// It is held for a person.
+    Hold(String),
+    /// It is put off; later messages wait behind it.
+    PutOff(Duration, String),
+    /// It is given up.
+    Discard(String),
+}
+
+/// What became of an offered message.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Settled {
+    Moved(Move),
+    Ignored { state: Option<String> },
+    Stale { state: Option<String> },
+    Held { reason: HeldReason, error: Option<String> },
+    PutOff { delay: Duration, error: String },
+    Discarded { note: String },
+}
+
+/// A transition that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Move {
+    pub(crate) from: Option<String>,
+    pub(crate) to: String,
+    pub(crate) seq: i64,
+    pub(crate) entered: i64,
+    pub(crate) emits: Vec<Emit>,
+}
+
+/// What an instance decided about a batch.
+pub(crate) struct Decided {
+    /// By index of the offers, in the order in which they were settled. A held message that stays as it was is not among
+    /// them, nor is one that the instance did not come to.
+    pub(crate) settled: Vec<(usize, Settled)>,
+    /// Something that was not read fits now: the instance must be asked again.
+    pub(crate) more: bool,
+    pub(crate) instance: Option<InstanceWrite>,
+    pub(crate) timers_out: Option<TimersOut>,
+    /// The state after, for projections, when a transition was made.
+    pub(crate) state: Option<Box<dyn Any + Send>>,
+    /// Who started the instance, as stored: it is read when a transition replies.
+    pub(crate) originator: Option<String>,
+}
+
+/// Who started an instance: where `Replies` go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Originator {
+    pub(crate) reply_to: String,
+    pub(crate) message_id: String,
+    pub(crate) conversation_id: String,
+    pub(crate) saga: Option<SagaRef>,
+}
+
+/// A saga without its type.
+pub(crate) trait SagaLogic: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn version(&self) -> i32;
+    /// Decodes a message: the key in it, if it carries one, and the message.
+    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String>;
+    /// An id that came as a text, in the one spelling that the tables know.
+    fn canonical_id(&self, text: &str) -> Result<String, String>;
+    /// Whether a held message could go on in the instance as it is stored.
+    fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool;
+    fn decide(&self, offers: &Offers<'_>, messages: &mut [Offer]) -> Decided;
+}
+
+pub(crate) struct Typed<S> {
+    rules: Rules,
+    saga: PhantomData<fn() -> S>,
+}
+
+impl<S: Saga> Typed<S> {
+    pub(crate) fn new() -> Self {
+        Self { rules: Rules::of(&S::chart()), saga: PhantomData }
+    }
+}
+
+impl<S: Saga> SagaLogic for Typed<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn version(&self) -> i32 {
+        S::VERSION as i32
+    }
+
+    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String> {
+        let message = S::read(type_name, body).map_err(|error| format!("{error} (saga `{}`)", S::NAME))?;
+        let id = S::id(&message).map(|id| id.to_text());
+        if id.as_deref() == Some("") {
+            return Err(format!("{type_name}: the id of saga `{}` is empty", S::NAME));
+        }
+        Ok((id, Box::new(message)))
+    }
+
+    fn canonical_id(&self, text: &str) -> Result<String, String> {
+        if text.is_empty() {
+            return Err(format!("header saga-id of saga `{}` is empty", S::NAME));
+        }
+        let id = S::Id::parse(text).map_err(|error| format!("header {error} (saga `{}`)", S::NAME))?;
+        Ok(id.to_text())
+    }
+
+    fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool {
+        row.paused_by.is_none() && row.version <= self.version() && self.rules.releases(&row.state, type_name, reason)
+    }
+
+    fn decide(&self, offers: &Offers<'_>, messages: &mut [Offer]) -> Decided {
+        let mut failed = HashMap::new();
+        // A transition consumes the state, so after a failed one the good ones before it are run again from the row: they
+        // are pure, so the result is the same. Each round removes one message, so the loop terminates.
+        loop {
+            match Run::<S>::new(&self.rules, offers, &failed).all(messages) {
+                Ok(decided) => return decided,
+                Err(transition) => failed.insert(transition.offer, transition.error),
+            };
+        }
+    }
+}

@@ -1,7 +1,7 @@
 #![doc = include_str!("lib.md")]
 
 extern crate self as saga_core;
-extern crate self as sagabus;
+extern crate self as sagabus; // the derives write `::sagabus::__private`
 
 mod crash;
 mod endpoint;
@@ -25,6 +25,7 @@ pub use endpoint::Settings;
 pub use endpoint::StartError;
 pub use envelope::Envelope;
 pub use envelope::SagaRef;
+#[doc(hidden)]
 pub use envelope::hash_of;
 pub use handler::BatchContext;
 pub use handler::Cause;
@@ -34,6 +35,7 @@ pub use handler::HandleBatch;
 pub use handler::HandlerError;
 pub use handler::HandlerErrorKind;
 pub use handler::OutgoingMessage;
+pub use message::Answer;
 pub use message::Command;
 pub use message::Encoded;
 pub use message::Event;
@@ -53,11 +55,16 @@ pub use saga_core_derive::Command;
 pub use saga_core_derive::Event;
 pub use saga_core_derive::Message;
 pub use saga_core_derive::Outcome;
+pub use saga_core_derive::Reply;
 pub use saga_core_derive::Saga;
 pub use saga_core_derive::Then;
 
-/// What the derives write.
+/// What the derives write into a user's crate. No part of the API: it changes with the derives.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::*;
+    pub use crate::message::{
+        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, answer, body,
+    };
+    pub use crate::saga::derived::*;
+    pub use crate::saga::{Accepts, Chart, ChartEdge, Emits, Keeps, Moment, ReadError, Saga, State, Then, bare_edge};
 }

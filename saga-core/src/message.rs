@@ -1,4 +1,4 @@
-//! Messages: what is said between services, by a stable logical name.
+//! Messages: what services say to each other, under names that never change.
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,10 +11,11 @@ pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, String> {
 
 /// Something that travels: a serde type with a logical name that never changes.
 ///
-/// Derive [`Event`], [`Command`] or (for timers) `Message` instead of writing this by hand.
+/// Derive [`Event`], [`Command`], [`Reply`](derive@crate::Reply) or (for timers) `Message` instead of writing this by
+/// hand.
 ///
 /// ```
-/// use saga_core::{Command, Event, Message};
+/// use sagabus::prelude::*;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Event, Serialize, Deserialize)]
@@ -23,24 +24,30 @@ pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, String> {
 ///
 /// assert_eq!(OrderPlaced::TYPE, "ordering.OrderPlaced");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a message",
+    label = "not a message",
+    note = "derive `Event`, `Command`, `Reply`, or `Message` for a timer"
+)]
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name on the wire and in the database, `ordering.OrderPlaced`.
     const TYPE: &'static str;
     /// How it travels.
     const KIND: MessageKind;
-    /// What the handler of it gives back: `()` for everything but commands.
+    /// What its handler gives back: `()` for everything but commands.
     type Outcome: Outcome;
 }
 
 /// How a message travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum MessageKind {
     /// To the one endpoint that handles it.
     Command,
-    /// To every endpoint that subscribed.
+    /// To every endpoint that subscribed; as an outcome, to whoever asked as well.
     Event,
-    /// An answer to whoever asked.
+    /// To whoever asked, and to nobody else.
     Reply,
     /// From a saga instance to itself, later.
     Timer,
@@ -50,9 +57,31 @@ pub enum MessageKind {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "only events are published and subscribed to",
-    note = "derive it: `#[derive(Event)]`; a command goes to its one handler with `send`"
+    note = "a reply goes to its asker alone: derive `Event` instead of `Reply` if others may subscribe",
+    note = "a command goes to its one handler: use `send`"
 )]
-pub trait Event: Message<Outcome = ()> {}
+pub trait Event: Answer {}
+
+/// A message that can answer a command: what derives `Reply` goes to the asker alone, what derives
+/// [`Event`](derive@crate::Event) goes to the asker and is published too.
+///
+/// ```
+/// use sagabus::{MessageKind, prelude::*};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Reply, Serialize, Deserialize)]
+/// #[reply(from = "payment")]
+/// struct BalanceRead { cents: i64 }
+///
+/// assert_eq!((BalanceRead::TYPE, BalanceRead::KIND), ("payment.BalanceRead", MessageKind::Reply));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an answer",
+    label = "not a `Reply` and not an `Event`",
+    note = "derive `Reply` for what only the asker may see, `Event` for what others may subscribe to",
+    note = "a command is no answer: whoever gets the answer sends it"
+)]
+pub trait Answer: Message<Outcome = ()> {}
 
 /// An order to one endpoint; named in the imperative.
 #[diagnostic::on_unimplemented(
@@ -65,27 +94,35 @@ pub trait Command: Message {
     const TO: &'static str;
 }
 
-/// What can come back of a command: an enum whose variants each hold one event, or `()` for nothing.
+/// What can come back of a command: an enum whose variants each hold one [`Answer`], or `()` for nothing.
+///
+/// The answer goes to whoever sent the command, and to no other saga. A variant whose message is an event is
+/// published as well.
 ///
 /// ```
-/// use saga_core::{Event, Outcome};
+/// use sagabus::prelude::*;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Event, Serialize, Deserialize)]
 /// #[event(from = "payment")]
 /// struct PaymentCompleted { order_id: u64 }
-/// #[derive(Event, Serialize, Deserialize)]
-/// #[event(from = "payment")]
+/// #[derive(Reply, Serialize, Deserialize)]
+/// #[reply(from = "payment")]
 /// struct PaymentDeclined { order_id: u64 }
 ///
 /// #[derive(Outcome)]
 /// enum PaymentOutcome { Completed(PaymentCompleted), Declined(PaymentDeclined) }
+///
+/// assert_eq!(PaymentOutcome::types(), ["payment.PaymentCompleted", "payment.PaymentDeclined"]);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the outcome of a command",
+    label = "not an outcome",
+    note = "an outcome is an enum with `#[derive(Outcome)]` whose variants each hold one answer, or `()`"
+)]
 pub trait Outcome: Send + 'static {
     /// The tuple of the variants' messages: what a saga that sends the command must be able to take.
     type Messages;
-    /// Whether it goes to the asker alone (`#[outcome(reply)]`) instead of being published.
-    const REPLY_ONLY: bool = false;
     /// The logical names of the variants' messages.
     fn types() -> Vec<&'static str>;
     /// The variant's message; `None` for `()`.
@@ -102,8 +139,9 @@ impl Outcome for () {
     }
 }
 
-/// A message as it leaves: its logical name and its JSON.
+/// A message as it leaves: its logical name, how it travels, and its JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// The logical name.
     pub type_name: &'static str,
@@ -138,3 +176,42 @@ impl Encoded {
         Self::checked(message).unwrap_or_else(|(_, why)| panic!("{why}"))
     }
 }
+
+/// What `#[derive(Outcome)]` needs of one variant: in one value, so that a variant that is no answer is one error.
+#[doc(hidden)]
+pub struct AnswerOf<M> {
+    pub type_name: &'static str,
+    pub encode: fn(&M) -> Encoded,
+}
+
+#[doc(hidden)]
+pub const fn answer<M: Answer>() -> AnswerOf<M> {
+    AnswerOf { type_name: M::TYPE, encode: Encoded::of::<M> }
+}
+
+/// What the derives ask of a message besides its name: a serde type that owns its data. Every such type is one.
+///
+/// It has no supertraits, and its impl is not recommended: so rustc says our text once, instead of one text for each of
+/// serde's traits.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "message `{Self}` cannot be written as JSON and read again",
+    label = "derive `Serialize` and `Deserialize` too",
+    note = "`#[derive(Serialize, Deserialize)]` with `use serde::{{Deserialize, Serialize}};`",
+    note = "its fields must own their data: `String`, not `&str`"
+)]
+pub trait Body {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Body for T {}
+
+#[doc(hidden)]
+pub const fn body<T: Body>() {}
+
+/// The same, as a condition of the impls that the derives write: they compile without it, so that they add no errors
+/// to that of [`Body`]. A condition without a lifetime would be checked at once.
+#[doc(hidden)]
+pub trait BodyFor<'a>: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> BodyFor<'_> for T {}

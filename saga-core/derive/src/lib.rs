@@ -1,4 +1,6 @@
-//! The derives of `saga-core`: `Message`, `Event`, `Command`, `Outcome`, `Saga`, `Then`. Use them through `saga_core`.
+//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Saga`, `Then`.
+//!
+//! Use them through the package `sagabus`: what they write names it.
 
 mod message;
 mod outcome;
@@ -6,7 +8,7 @@ mod saga;
 mod then;
 
 use proc_macro::TokenStream;
-use syn::{DeriveInput, parse_macro_input};
+use syn::{DeriveInput, Token, Type, Variant, parse_macro_input, punctuated::Punctuated};
 
 macro_rules! derive {
     ($(#[$doc:meta])* $function:ident, $name:ident, [$($attribute:ident)*], $expand:expr) => {
@@ -21,32 +23,88 @@ macro_rules! derive {
 }
 
 derive!(
-    /// A timer of a saga: a message from an instance to itself. `#[message(name = "ordering.PaymentOverdue")]`; the default name is the type's.
+    /// A timer of a saga: a message from an instance to itself.
+    ///
+    /// `#[message(name = "ordering.PaymentOverdue")]`; without it the name is the type's. The name is stored with each
+    /// timer that waits, so it must not change.
     message, Message, [message], message::timer
 );
 derive!(
-    /// An event. `#[event(from = "ordering")]` names it `ordering.TypeName`, `#[event(name = "..")]` anything.
+    /// An event: something that happened, for whoever subscribed.
+    ///
+    /// `#[event(from = "ordering")]` names it `ordering.TypeName`, `#[event(name = "..")]` anything.
     event, Event, [event], message::event
 );
 derive!(
-    /// A command. `#[command(to = "payment", outcome = PaymentOutcome)]`; its name is `payment.TypeName` unless `name = ".."` says otherwise.
+    /// An answer and nothing else: it goes to whoever asked. Nobody can subscribe to it or publish it.
+    ///
+    /// `#[reply(from = "payment")]` names it `payment.TypeName`, `#[reply(name = "..")]` anything. An answer that
+    /// others may see as well derives `Event` instead.
+    reply, Reply, [reply], message::reply
+);
+derive!(
+    /// A command: an order to one endpoint.
+    ///
+    /// `#[command(to = "payment", outcome = PaymentOutcome)]`; its name is `payment.TypeName` unless `name = ".."` says
+    /// otherwise. Without `outcome` nothing comes back of it.
     command, Command, [command], message::command
 );
 derive!(
-    /// What can come back of a command: an enum whose variants each hold one event. `#[outcome(reply)]` sends it to the asker alone.
+    /// What can come back of a command: an enum whose variants each hold one answer, that is a type which derives
+    /// `Reply` or `Event`.
+    ///
+    /// It also writes `From<Answer>` for each variant, so a handler returns `Ok(PaymentCompleted { .. }.into())`.
     outcome, Outcome, [outcome], outcome::expand
 );
 derive!(
-    /// A saga: an enum whose variants each hold one state. See `saga_core` for the attributes.
+    #[doc = include_str!("saga.md")]
     saga, Saga, [saga starts on timer done ignores defers rejects], saga::expand
 );
 derive!(
-    /// The named branches of a transition: an enum whose variants each hold a state or a tuple `(State, Effect, ..)`.
+    /// The named branches of a transition: an enum whose variants each hold what one of them returns, a state or a
+    /// tuple `(State, Effect, ..)`.
+    ///
+    /// The variants' names stand on the edges of the state chart.
+    ///
+    /// ```
+    /// use sagabus::prelude::*;
+    /// use serde::{Deserialize, Serialize};
+    /// # #[derive(Event, Serialize, Deserialize)] struct Opened { id: u64 }
+    /// # #[derive(Event, Serialize, Deserialize)] struct Signed { id: u64 }
+    /// # #[derive(Serialize, Deserialize)] pub struct Collecting { missing: u32 }
+    /// # #[derive(Serialize, Deserialize)] pub struct Complete;
+    /// # #[derive(Saga)]
+    /// # #[saga(name = "petition", id = id: u64)]
+    /// # #[starts(Opened)]
+    /// # pub enum Petition { #[on(Signed)] Collecting(Collecting), #[done] Complete(Complete) }
+    /// # impl Starts<Opened> for Petition {
+    /// #     type Then = Collecting;
+    /// #     fn start(_: Opened, _: &Moment) -> Collecting { Collecting { missing: 2 } }
+    /// # }
+    ///
+    /// #[derive(Then)]
+    /// enum AfterSignature {
+    ///     More((Collecting, Keep)),
+    ///     Enough(Complete),
+    /// }
+    ///
+    /// impl On<Signed> for Collecting {
+    ///     type Then = AfterSignature;
+    ///     fn on(self, _: Signed, _: &Moment) -> AfterSignature {
+    ///         match self.missing {
+    ///             0 | 1 => AfterSignature::Enough(Complete),
+    ///             more => AfterSignature::More((Collecting { missing: more - 1 }, Keep)),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// assert!(Petition::chart().to_mermaid().contains("Collecting --> Complete : Signed [Enough]"));
+    /// ```
     then, Then, [], then::expand
 );
 
 /// The single unnamed field of a variant.
-fn single_field(variant: &syn::Variant) -> syn::Result<&syn::Type> {
+fn single_field(variant: &Variant) -> syn::Result<&Type> {
     match &variant.fields {
         syn::Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Ok(&fields.unnamed[0].ty),
         _ => Err(syn::Error::new_spanned(
@@ -57,12 +115,47 @@ fn single_field(variant: &syn::Variant) -> syn::Result<&syn::Type> {
 }
 
 /// The variants of an enum, or an error that says an enum is needed.
-fn variants<'a>(
-    input: &'a DeriveInput,
-    what: &str,
-) -> syn::Result<&'a syn::punctuated::Punctuated<syn::Variant, syn::Token![,]>> {
+fn variants<'a>(input: &'a DeriveInput, what: &str) -> syn::Result<&'a Punctuated<Variant, Token![,]>> {
     match &input.data {
         syn::Data::Enum(data) if !data.variants.is_empty() => Ok(&data.variants),
         _ => Err(syn::Error::new_spanned(&input.ident, format!("{what} is an enum with at least one variant"))),
+    }
+}
+
+/// Refuses two variants that hold one type: each would get its own `From`, and rustc would name only the conflict.
+fn each_of_its_own(variants: &Punctuated<Variant, Token![,]>, rule: &str) -> syn::Result<()> {
+    let mut seen: Vec<(&Type, &Variant)> = Vec::new();
+    for variant in variants {
+        let ty = single_field(variant)?;
+        if let Some((_, other)) = seen.iter().find(|(known, _)| *known == ty) {
+            let (name, other) = (&variant.ident, &other.ident);
+            return Err(syn::Error::new_spanned(ty, format!("`{name}` and `{other}` hold the same type: {rule}")));
+        }
+        seen.push((ty, variant));
+    }
+    Ok(())
+}
+
+/// Refuses type parameters, lifetimes and constants.
+fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result<()> {
+    if input.generics.params.is_empty() {
+        return Ok(());
+    }
+    Err(syn::Error::new_spanned(&input.generics, format!("{what} has no parameters: {why}")))
+}
+
+/// Names travel in AMQP's short strings, which end at 255 bytes, and are names of exchanges and queues.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Why a logical name cannot be one.
+fn name_fault(name: &str) -> Option<String> {
+    if name.is_empty() {
+        Some("a name must not be empty".into())
+    } else if name.len() > NAME_BYTES_MAX {
+        Some(format!("a name has at most {NAME_BYTES_MAX} bytes; this one has {}", name.len()))
+    } else if name.chars().any(char::is_control) {
+        Some("a name has no control characters".into())
+    } else {
+        None
     }
 }

@@ -1,8 +1,9 @@
-//! `Message`, `Event`, `Command`.
+//! `Message`, `Event`, `Reply`, `Command`.
 
+use crate::{name_fault, without_parameters};
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
-use syn::{DeriveInput, LitStr, Type};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{DeriveInput, Ident, LitStr, Type};
 
 #[derive(Default)]
 struct Attributes {
@@ -17,51 +18,90 @@ fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Res
     for attr in input.attrs.iter().filter(|attr| attr.path().is_ident(attribute)) {
         attr.parse_nested_meta(|meta| {
             if meta.path.is_ident("name") {
-                found.name = Some(meta.value()?.parse()?);
+                set(&mut found.name, &meta)
             } else if meta.path.is_ident(namespace) {
-                found.namespace = Some(meta.value()?.parse()?);
+                set(&mut found.namespace, &meta)
             } else if attribute == "command" && meta.path.is_ident("outcome") {
-                found.outcome = Some(meta.value()?.parse()?);
+                set(&mut found.outcome, &meta)
             } else {
-                return Err(meta.error(match attribute {
+                Err(meta.error(match attribute {
                     "command" => "known here: `to = \"endpoint\"`, `outcome = Type`, `name = \"..\"`",
-                    "event" => "known here: `from = \"service\"`, `name = \"..\"`",
+                    "event" | "reply" => "known here: `from = \"service\"`, `name = \"..\"`",
                     _ => "known here: `name = \"..\"`",
-                }));
+                }))
             }
-            Ok(())
         })?;
     }
     Ok(found)
 }
 
-fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> TokenStream {
-    let ident = &input.ident;
-    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let name = match (&found.name, &found.namespace) {
-        (Some(name), _) => name.value(),
-        (None, Some(namespace)) => format!("{}.{ident}", namespace.value()),
-        (None, None) => ident.to_string(),
-    };
-    let kind = format_ident!("{kind}");
-    let outcome = found.outcome.as_ref().map_or_else(|| quote!(()), |outcome| quote!(#outcome));
-    quote! {
-        impl #impl_generics ::saga_core::Message for #ident #type_generics #where_clause {
-            const TYPE: &'static str = #name;
-            const KIND: ::saga_core::MessageKind = ::saga_core::MessageKind::#kind;
-            type Outcome = #outcome;
+fn set<T: syn::parse::Parse>(slot: &mut Option<T>, meta: &syn::meta::ParseNestedMeta<'_>) -> syn::Result<()> {
+    if slot.is_some() {
+        return Err(meta.error("said twice"));
+    }
+    *slot = Some(meta.value()?.parse()?);
+    Ok(())
+}
+
+impl Attributes {
+    /// The logical name: as it was said, or the type's after its service.
+    fn type_name(&self, input: &DeriveInput) -> syn::Result<String> {
+        let ident = &input.ident;
+        let said = self.name.as_ref().or(self.namespace.as_ref());
+        let name = match (&self.name, &self.namespace) {
+            (Some(name), _) => name.value(),
+            (None, Some(namespace)) => format!("{}.{ident}", namespace.value()),
+            (None, None) => ident.to_string(),
+        };
+        let empty = said.is_some_and(|said| said.value().is_empty());
+        match said.zip(name_fault(if empty { "" } else { &name })) {
+            Some((said, fault)) => Err(syn::Error::new_spanned(said, fault)),
+            None => Ok(name),
         }
     }
 }
 
+fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<TokenStream> {
+    without_parameters(input, "a message", "its name on the wire stands for one type")?;
+    let ident = &input.ident;
+    let name = found.type_name(input)?;
+    let kind = format_ident!("{kind}");
+    let outcome = found.outcome.as_ref().map_or_else(|| quote!(()), |outcome| quote!(#outcome));
+    let body = quote_spanned!(ident.span()=> ::sagabus::__private::body::<#ident>());
+    let implement = implement(ident, "Message");
+    Ok(quote! {
+        const _: () = #body;
+        #implement {
+            const TYPE: &'static str = #name;
+            const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind;
+            type Outcome = #outcome;
+        }
+    })
+}
+
+/// The head of an impl, with a condition that keeps errors about serde to one.
+fn implement(ident: &Ident, name: &str) -> TokenStream {
+    let name = format_ident!("{name}");
+    quote! {
+        #[automatically_derived]
+        impl ::sagabus::__private::#name for #ident where for<'__body> #ident: ::sagabus::__private::BodyFor<'__body>
+    }
+}
+
 pub(crate) fn timer(input: &DeriveInput) -> syn::Result<TokenStream> {
-    Ok(message(input, &attributes(input, "message", "")?, "Timer"))
+    message(input, &attributes(input, "message", "")?, "Timer")
 }
 
 pub(crate) fn event(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let message = message(input, &attributes(input, "event", "from")?, "Event");
-    let ident = &input.ident;
-    Ok(quote! { #message impl ::saga_core::Event for #ident {} })
+    let message = message(input, &attributes(input, "event", "from")?, "Event")?;
+    let (answer, event) = (implement(&input.ident, "Answer"), implement(&input.ident, "Event"));
+    Ok(quote!(#message #answer {} #event {}))
+}
+
+pub(crate) fn reply(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let message = message(input, &attributes(input, "reply", "from")?, "Reply")?;
+    let answer = implement(&input.ident, "Answer");
+    Ok(quote!(#message #answer {}))
 }
 
 pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
@@ -73,6 +113,10 @@ pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
             "a command says which endpoint handles it: `#[command(to = \"endpoint\")]`",
         ));
     };
-    let message = message(input, &found, "Command");
-    Ok(quote! { #message impl ::saga_core::Command for #ident { const TO: &'static str = #to; } })
+    if let Some(fault) = name_fault(&to.value()) {
+        return Err(syn::Error::new_spanned(to, fault));
+    }
+    let message = message(input, &found, "Command")?;
+    let command = implement(ident, "Command");
+    Ok(quote!(#message #command { const TO: &'static str = #to; }))
 }

@@ -1,37 +1,63 @@
 //! `Outcome`.
 
-use crate::{single_field, variants};
+use crate::{each_of_its_own, single_field, variants, without_parameters};
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::DeriveInput;
+use quote::{format_ident, quote, quote_spanned};
+use syn::{DeriveInput, spanned::Spanned};
+
+/// `AcceptsAll`, by which a state takes all messages of an outcome, is written for tuples of up to so many.
+const VARIANTS_MAX: usize = 12;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let ident = &input.ident;
-    let mut reply_only = false;
+    let outcome = &input.ident;
+    without_parameters(input, "an outcome", "each variant holds one message")?;
+    refuse_attributes(input)?;
+    let variants = variants(input, "an outcome")?;
+    if variants.len() > VARIANTS_MAX {
+        return Err(syn::Error::new_spanned(outcome, format!("an outcome has at most {VARIANTS_MAX} variants")));
+    }
+    let names: Vec<_> = variants.iter().map(|variant| &variant.ident).collect();
+    let messages = variants.iter().map(single_field).collect::<syn::Result<Vec<_>>>()?;
+    each_of_its_own(variants, "each variant needs a message of its own")?;
+
+    let answers: Vec<_> = (0..messages.len()).map(|n| format_ident!("__ANSWER_{n}")).collect();
+    let values = messages.iter().map(|ty| quote_spanned!(ty.span()=> __sagabus::answer::<#ty>()));
+    Ok(quote! {
+        const _: () = {
+            use ::sagabus::__private as __sagabus;
+            #(const #answers: __sagabus::AnswerOf<#messages> = #values;)*
+
+            #[automatically_derived]
+            impl __sagabus::Outcome for #outcome {
+                type Messages = (#(#messages,)*);
+                fn types() -> ::std::vec::Vec<&'static str> {
+                    ::std::vec![#(#answers.type_name),*]
+                }
+                fn encode(self) -> ::std::option::Option<__sagabus::Encoded> {
+                    ::std::option::Option::Some(match &self {
+                        #(Self::#names(message) => (#answers.encode)(message)),*
+                    })
+                }
+            }
+            #(
+                #[automatically_derived]
+                impl ::std::convert::From<#messages> for #outcome {
+                    fn from(message: #messages) -> Self { Self::#names(message) }
+                }
+            )*
+        };
+    })
+}
+
+fn refuse_attributes(input: &DeriveInput) -> syn::Result<()> {
     for attr in input.attrs.iter().filter(|attr| attr.path().is_ident("outcome")) {
         attr.parse_nested_meta(|meta| {
-            reply_only = meta.path.is_ident("reply");
-            if reply_only { Ok(()) } else { Err(meta.error("known here: `reply`")) }
+            Err(meta.error(if meta.path.is_ident("reply") {
+                "`#[outcome(reply)]` is gone: derive `Reply` instead of `Event` for answers that nobody else may see"
+            } else {
+                "an outcome has no attributes"
+            }))
         })?;
     }
-    let mut names = Vec::new();
-    let mut messages = Vec::new();
-    for variant in variants(input, "an outcome")? {
-        names.push(&variant.ident);
-        messages.push(single_field(variant)?);
-    }
-    Ok(quote! {
-        impl ::saga_core::Outcome for #ident {
-            type Messages = (#(#messages,)*);
-            const REPLY_ONLY: bool = #reply_only;
-            fn types() -> ::std::vec::Vec<&'static str> {
-                ::std::vec![#(<#messages as ::saga_core::Message>::TYPE),*]
-            }
-            fn encode(self) -> ::std::option::Option<::saga_core::Encoded> {
-                fn event<E: ::saga_core::Event>(event: &E) -> ::saga_core::Encoded { ::saga_core::Encoded::of(event) }
-                ::std::option::Option::Some(match &self { #(Self::#names(message) => event::<#messages>(message)),* })
-            }
-        }
-        #(impl ::std::convert::From<#messages> for #ident { fn from(message: #messages) -> Self { Self::#names(message) } })*
-    })
+    Ok(())
 }

@@ -1,29 +1,42 @@
 //! `Then`.
 
-use crate::{single_field, variants};
+use crate::{single_field, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let ident = &input.ident;
-    let mut names = Vec::new();
-    let mut thens = Vec::new();
-    for variant in variants(input, "the branches of a transition")? {
-        names.push(&variant.ident);
-        thens.push(single_field(variant)?);
-    }
+    let branches = &input.ident;
+    without_parameters(input, "the branches of a transition", "each variant names its state")?;
+    let variants = variants(input, "the branches of a transition")?;
+    let names: Vec<_> = variants.iter().map(|variant| &variant.ident).collect();
+    let thens = variants.iter().map(single_field).collect::<syn::Result<Vec<_>>>()?;
     let first = thens[0];
     let labels = names.iter().map(|name| name.to_string());
+    let keeps = thens.iter().fold(
+        quote!(__sagabus::Keeps::NONE),
+        |others, then| quote!(__sagabus::Keeps::Both { a: &#others, b: &<#then as __sagabus::Then>::KEEPS }),
+    );
     Ok(quote! {
-        impl ::saga_core::Then for #ident {
-            type Saga = <#first as ::saga_core::Then>::Saga;
-            fn apply(self, out: &mut ::saga_core::Emits) -> Self::Saga {
-                match self { #(Self::#names(then) => ::saga_core::Then::apply(then, out)),* }
+        const _: () = {
+            use ::sagabus::__private as __sagabus;
+
+            #[automatically_derived]
+            impl __sagabus::Then for #branches {
+                type Saga = <#first as __sagabus::Then>::Saga;
+                const KEEPS: __sagabus::Keeps = #keeps;
+                fn apply(self, out: &mut __sagabus::Emits) -> Self::Saga {
+                    match self { #(Self::#names(then) => __sagabus::Then::apply(then, out)),* }
+                }
+                fn edges(
+                    from: &'static str,
+                    on: &'static str,
+                    _: &'static str,
+                    out: &mut ::std::vec::Vec<__sagabus::ChartEdge>,
+                ) {
+                    #(<#thens as __sagabus::Then>::edges(from, on, #labels, out);)*
+                }
             }
-            fn edges(from: &'static str, on: &'static str, _: &'static str, out: &mut ::std::vec::Vec<::saga_core::ChartEdge>) {
-                #(<#thens as ::saga_core::Then>::edges(from, on, #labels, out);)*
-            }
-        }
+        };
     })
 }

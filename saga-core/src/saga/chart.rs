@@ -9,6 +9,7 @@ use std::{
 
 /// A saga's states, messages and edges, read from its types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Chart {
     /// The saga's logical name.
     pub saga: String,
@@ -24,6 +25,7 @@ pub struct Chart {
 
 /// A state on the chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChartState {
     /// The variant's name.
     pub name: String,
@@ -42,6 +44,7 @@ pub struct ChartState {
 
 /// A message on the chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChartMessage {
     /// The logical name.
     pub type_name: String,
@@ -49,10 +52,14 @@ pub struct ChartMessage {
     pub kind: MessageKind,
     /// Whether it creates an instance.
     pub starts: bool,
+    /// Whether the saga wants it `from anyone`, though it answers a command of its own as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anyone: bool,
 }
 
 /// A transition on the chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChartEdge {
     /// The state left; empty for a start.
     pub from: String,
@@ -74,6 +81,7 @@ impl ChartEdge {
 
 /// An effect on the chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChartEffect {
     /// `send`, `publish`, `reply`, `after` or `deadline`.
     pub kind: String,
@@ -109,12 +117,15 @@ impl Chart {
         text
     }
 
-    /// Whether it answers a command of this saga.
+    /// Whether a message of this type comes to the saga only as the answer to a command that the saga itself sends.
+    ///
+    /// A message in `starts`, or one that is listed `from anyone`, comes from others too.
     pub fn is_answer(&self, type_name: &str) -> bool {
-        let starts = self.messages.iter().any(|message| message.type_name == type_name && message.starts);
+        let message = self.messages.iter().find(|message| message.type_name == type_name);
+        let wanted_from_all = message.is_some_and(|message| message.starts || message.anyone);
         let effects = self.edges.iter().flat_map(|edge| &edge.effects);
         let mut outcomes = effects.filter(|effect| effect.kind == "send").flat_map(|effect| &effect.outcome);
-        !starts && outcomes.any(|outcome| outcome == type_name)
+        !wanted_from_all && outcomes.any(|outcome| outcome == type_name)
     }
 
     /// The events that the saga wants from everybody: what its endpoint subscribes to, by logical name.
@@ -281,5 +292,72 @@ impl Rules {
     /// Whether any transition sets a timer: if none does, there is none to delete.
     pub fn sets_timers(&self) -> bool {
         self.sets_timers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
+        ChartMessage { type_name: type_name.into(), kind, starts: false, anyone: false }
+    }
+
+    /// A saga that starts with `Placed` and `Restarted`, sends `Pay` with four outcomes, and takes other messages.
+    fn chart() -> Chart {
+        let pay = ChartEffect {
+            kind: "send".into(),
+            type_name: "Pay".into(),
+            to: Some("bank".into()),
+            outcome: ["Paid", "Declined", "Watched", "Restarted"].map(String::from).into(),
+        };
+        let started = |type_name| ChartMessage { starts: true, ..message(type_name, MessageKind::Event) };
+        Chart {
+            saga: "order".into(),
+            version: 1,
+            states: Vec::new(),
+            messages: vec![
+                started("Placed"),
+                started("Restarted"),
+                message("Paid", MessageKind::Event),
+                message("Declined", MessageKind::Reply),
+                ChartMessage { anyone: true, ..message("Watched", MessageKind::Event) },
+                message("Cancel", MessageKind::Event),
+                message("ChildDone", MessageKind::Reply),
+                message("DoIt", MessageKind::Command),
+                message("Overdue", MessageKind::Timer),
+            ],
+            edges: vec![ChartEdge::new("", "Placed", "", "Waiting", vec![pay])],
+        }
+    }
+
+    #[test]
+    fn an_outcome_of_its_own_command_is_an_answer() {
+        let chart = chart();
+        let answers = chart.messages.iter().map(|message| message.type_name.as_str()).filter(|m| chart.is_answer(m));
+        assert_eq!(answers.collect::<Vec<_>>(), ["Paid", "Declined"]);
+        assert!(!chart.is_answer("Unknown"));
+    }
+
+    #[test]
+    fn an_endpoint_subscribes_to_the_events_that_are_no_answers() {
+        assert_eq!(chart().subscribes(), ["Placed", "Restarted", "Watched", "Cancel"]);
+    }
+
+    #[test]
+    fn only_a_sent_command_makes_an_event_an_answer() {
+        let mut chart = chart();
+        chart.edges[0].effects[0].kind = "publish".into();
+        assert!(!chart.is_answer("Paid"));
+        assert_eq!(chart.subscribes(), ["Placed", "Restarted", "Paid", "Watched", "Cancel"]);
+    }
+
+    #[test]
+    fn from_anyone_is_written_only_where_it_was_said() {
+        let chart = chart();
+        let written = serde_json::to_value(&chart).unwrap();
+        let anyone = |n: usize| written["messages"][n].get("anyone").cloned();
+        assert_eq!((anyone(2), anyone(4)), (None, Some(true.into())));
+        assert_eq!(serde_json::from_value::<Chart>(written).unwrap(), chart);
     }
 }

@@ -123,8 +123,8 @@ impl<S: Saga> SagaLogic for Typed<S> {
     }
 
     fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String> {
-        let message = S::read(type_name, body).map_err(|error| format!("{error} (saga `{}`)", S::NAME))?;
-        let id = S::id(&message).map(|id| id.to_text());
+        let message = S::__read(type_name, body).map_err(|error| format!("{error} (saga `{}`)", S::NAME))?;
+        let id = S::__id(&message).map(|id| id.to_text());
         if id.as_deref() == Some("") {
             return Err(format!("{type_name}: the id of saga `{}` is empty", S::NAME));
         }
@@ -132,11 +132,7 @@ impl<S: Saga> SagaLogic for Typed<S> {
     }
 
     fn canonical_id(&self, text: &str) -> Result<String, String> {
-        if text.is_empty() {
-            return Err(format!("header saga-id of saga `{}` is empty", S::NAME));
-        }
-        let id = S::Id::parse(text).map_err(|error| format!("header {error} (saga `{}`)", S::NAME))?;
-        Ok(id.to_text())
+        S::Id::canonical(text).map_err(|error| format!("header {error} (saga `{}`)", S::NAME))
     }
 
     fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool {

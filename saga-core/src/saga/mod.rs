@@ -1,6 +1,9 @@
-//! Sagas: state machines whose transitions are pure functions from a state and a message to the next state and its effects.
+//! Sagas: state machines. A transition is a pure function from a state and a message to the next state and its effects.
 
 mod chart;
+#[doc(hidden)]
+pub mod derived;
+mod effect;
 mod id;
 pub(crate) mod logic;
 mod moment;
@@ -8,11 +11,10 @@ mod run;
 mod then;
 
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Disposition, Rules};
+pub use effect::*;
 pub use id::SagaId;
 pub use moment::Moment;
 pub use then::*;
-
-use crate::Message;
 
 /// A saga: an enum of its states. `#[derive(Saga)]` writes this; a user writes [`Starts`] and [`On`].
 #[diagnostic::on_unimplemented(
@@ -31,20 +33,21 @@ pub trait Saga: Sized + Send + 'static {
     #[doc(hidden)]
     type In: Send + 'static;
 
+    // The names below cannot meet a user's: `Starts::start` and a hidden `start` would be ambiguous in every unit test.
     #[doc(hidden)]
-    fn read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
+    fn __read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
     #[doc(hidden)]
-    fn id(message: &Self::In) -> Option<Self::Id>;
+    fn __id(message: &Self::In) -> Option<Self::Id>;
     #[doc(hidden)]
-    fn start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, Self::In>;
+    fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, Self::In>;
     #[doc(hidden)]
-    fn step(self, message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, (Self, Self::In)>;
+    fn __step(self, message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, (Self, Self::In)>;
     #[doc(hidden)]
-    fn load(state: &str, data: &str) -> Result<Self, ReadError>;
+    fn __load(state: &str, data: &str) -> Result<Self, ReadError>;
     /// The name of the state that the instance is in, as in the database and on charts.
     fn state_name(&self) -> &'static str;
     #[doc(hidden)]
-    fn store(&self) -> String;
+    fn __store(&self) -> String;
 
     /// The state chart, read from the types: every edge that they allow.
     fn chart() -> Chart;
@@ -54,7 +57,7 @@ pub trait Saga: Sized + Send + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state of a saga",
     label = "not a state",
-    note = "a transition returns a state, or a tuple `(State, Effect, …)`; list the state as a variant of the saga's enum"
+    note = "a transition returns a state, or a tuple `(State, Effect, …)`; a state is a variant of the saga's enum"
 )]
 pub trait State: Into<Self::Saga> {
     /// The enum it is a variant of.
@@ -71,7 +74,10 @@ pub trait State: Into<Self::Saga> {
     label = "`{M}` is not listed at `{Self}`",
     note = "add `{M}` to the `#[on(..)]` (or `#[timer(..)]`) of `{Self}` and write `impl On<{M}> for {Self}`"
 )]
-pub trait Accepts<M> {}
+pub trait Accepts<M>: Sized {
+    /// The saga.
+    type Saga;
+}
 
 /// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for a command's outcome.
 pub trait AcceptsAll<L> {}
@@ -127,46 +133,3 @@ pub trait Starts<M>: Saga {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct ReadError(pub String);
-
-/// What the code written by `#[derive(Saga)]` calls.
-#[doc(hidden)]
-pub mod derived {
-    use super::*;
-    use serde::{Serialize, de::DeserializeOwned};
-
-    pub fn read<M: Message>(body: &[u8]) -> Result<M, ReadError> {
-        crate::message::decode(body).map_err(ReadError)
-    }
-
-    pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {
-        Err(ReadError(format!("`{type_name}` is no message of saga `{saga}`")))
-    }
-
-    pub fn load<S: DeserializeOwned>(state: &str, data: &str) -> Result<S, ReadError> {
-        serde_json::from_str(data).map_err(|error| ReadError(format!("state `{state}`: {error}")))
-    }
-
-    pub fn store<S: State + Serialize>(state: &S) -> String {
-        serde_json::to_string(state).unwrap_or_else(|error| panic!("state {} does not encode: {error}", S::NAME))
-    }
-
-    pub fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {
-        state.on(message, at).apply(out)
-    }
-
-    pub fn begin<S: Starts<M>, M>(message: M, at: &Moment, out: &mut Emits) -> S {
-        <S as Starts<M>>::start(message, at).apply(out)
-    }
-
-    pub fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
-        <S::Then as Then>::edges(from, M::TYPE, "", out);
-    }
-
-    pub fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
-        <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
-    }
-
-    pub fn message<M: Message>(starts: bool) -> ChartMessage {
-        ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts }
-    }
-}

@@ -63,7 +63,7 @@ impl<'a, S: Saga> Run<'a, S> {
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|_| !run.is_newer()) {
-            match S::load(&row.state, &row.data) {
+            match S::__load(&row.state, &row.data) {
                 Ok(state) => run.state = Some(state),
                 Err(error) => {
                     let key = offers.key;
@@ -200,7 +200,7 @@ impl<'a, S: Saga> Run<'a, S> {
         let decoded = offer.decoded.take().and_then(|message| message.downcast::<S::In>().ok());
         let message = match decoded {
             Some(message) => *message,
-            None => match S::read(&envelope.type_name, &envelope.body) {
+            None => match S::__read(&envelope.type_name, &envelope.body) {
                 Ok(message) => message,
                 Err(error) => return Ok(self.pause(&envelope, HeldReason::Undecodable, error.to_string())),
             },
@@ -215,8 +215,8 @@ impl<'a, S: Saga> Run<'a, S> {
         let mut out = Emits::default();
         let state = self.state.take();
         let next = caught(|| match state {
-            None => S::start(message, &at, &mut out).map_err(|_| None),
-            Some(state) => state.step(message, &at, &mut out).map_err(|(state, _)| Some(state)),
+            None => S::__start(message, &at, &mut out).map_err(|_| None),
+            Some(state) => state.__step(message, &at, &mut out).map_err(|(state, _)| Some(state)),
         })
         .map_err(|error| FailedTransition { offer: i, error })?;
         let state = match next {
@@ -297,8 +297,8 @@ fn held(reason: HeldReason, error: String) -> Settled {
 
 /// The state's JSON, read back: what cannot be read (NaN becomes `null`) would stop the instance at its next message.
 fn stored<S: Saga>(state: &S, name: &str) -> Result<String, String> {
-    let data = caught(|| state.store())?;
-    match caught(|| S::load(name, &data))? {
+    let data = caught(|| state.__store())?;
+    match caught(|| S::__load(name, &data))? {
         Ok(_) => Ok(data),
         Err(error) => Err(format!("the next state cannot be read back: {error}; does it hold NaN or an infinity?")),
     }

@@ -1,14 +1,35 @@
-//! What a transition returns: the next state, and effects as types.
+//! What a transition returns: the next state with its effects.
 
-use super::{Accepts, AcceptsAll, ChartEdge, ChartEffect, Saga, State};
-use crate::{Command, Encoded, Event, Message, Outcome};
-use std::time::Duration;
+use super::{ChartEdge, Effect, Emits, Saga, State};
 
-/// The next state with its effects: a bare state, a tuple `(State, Effect, …)`, an [`Either`],
-/// a [`Stay`], or an enum with `#[derive(Then)]`.
+/// What a transition returns: the next state, with its effects.
 ///
-/// There is no blanket `impl<S: State> Then for S`: with it rustc hides the good message of a state
-/// that cannot take an outcome. The derive writes one per state instead.
+/// - a state alone;
+/// - a tuple `(State, Effect, …)` of a state and up to eight effects: [`Sends`], [`Publishes`], [`Replies`], [`After`],
+///   [`Deadline`], [`Keep`], and `Option` and `Vec` of them;
+/// - an [`Either`] of two such;
+/// - an enum of such with `#[derive(Then)]`, which gives the branches names;
+/// - a [`Stay`].
+///
+/// The type is the edge of the state chart, so it is written out: `type Then = ..`.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
+/// impl On<Scanned> for Travelling {
+///     type Then = (Travelling, Keep, Publishes<ParcelMoved>, Vec<Sends<PayFee>>);
+///
+///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
+///         let Travelling { id, scans } = self;
+///         let fees = scanned.fees.iter().map(|&cents| send(PayFee { id, cents })).collect();
+///         let moved = ParcelMoved { id, place: scanned.place };
+///         (Travelling { id, scans: scans + 1 }, Keep, publish(moved), fees)
+///     }
+/// }
+/// # fn main() {}
+/// ```
+//
+// There is no blanket `impl<S: State> Then for S`: with it rustc hides the good message of a state that cannot take an
+// outcome. The derive writes one per state instead.
 #[diagnostic::on_unimplemented(
     message = "a transition cannot return `{Self}`",
     label = "not a state with effects",
@@ -18,207 +39,53 @@ pub trait Then {
     /// The saga it belongs to.
     type Saga;
     #[doc(hidden)]
+    const KEEPS: Keeps = Keeps::NONE;
+    #[doc(hidden)]
     fn apply(self, out: &mut Emits) -> Self::Saga;
     #[doc(hidden)]
     fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>);
 }
 
-/// Something that goes out with a transition into state `S`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not an effect",
-    label = "not an effect",
-    note = "effects are Sends, Publishes, Replies, After, Deadline, Keep, and Option and Vec of them"
-)]
-pub trait Effect<S> {
-    #[doc(hidden)]
-    fn emit(self, out: &mut Emits);
-    #[doc(hidden)]
-    fn describe(out: &mut Vec<ChartEffect>);
-}
-
-/// What the effects of one transition came to.
-#[derive(Debug, Default)]
-pub struct Emits {
-    /// In the order in which the transition listed them.
-    pub emits: Vec<Emit>,
-    /// The state's timers are kept: the transition is no new entry.
-    pub keep: bool,
-}
-
-/// One message that a transition sends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Emit {
-    /// Where to and when.
-    pub route: Route,
-    /// The message.
-    pub message: Encoded,
-}
-
-/// Where an emitted message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
-    /// To one endpoint.
-    Command {
-        /// Its name.
-        to: &'static str,
+/// The states that the branches of a transition enter with [`Keep`]: known to the compiler, so that a `Keep` which
+/// enters another state than the one left does not compile.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub enum Keeps {
+    /// No branch keeps.
+    None,
+    /// One stays in whatever state there is.
+    Stay,
+    /// One enters the state and keeps.
+    In(&'static str),
+    /// What two branches keep.
+    Both {
+        /// The first.
+        a: &'static Self,
+        /// The second.
+        b: &'static Self,
     },
-    /// To whoever subscribed.
-    Event,
-    /// To whoever started the saga.
-    Reply,
-    /// Back to the instance, if it is still in the state it enters now.
-    After(Duration),
-    /// Back to the instance, whatever state it is in.
-    Deadline(Duration),
 }
 
-/// Sends the command `C` to its one handler. The state entered must take every message of its outcome.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sends<C>(pub C);
-/// Publishes the event `E` to whoever subscribed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Publishes<E>(pub E);
-/// Sends `M` to whoever sent the message that started the saga.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Replies<M>(pub M);
-/// A timer of the state entered: gone when the state is left.
-#[derive(Debug, Clone, PartialEq)]
-pub struct After<T>(pub Duration, pub T);
-/// A timer of the whole saga, handled by the enum: gone when the saga is done.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Deadline<T>(pub Duration, pub T);
-/// A transition into the same state keeps the state's timers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Keep;
+#[doc(hidden)]
+impl Keeps {
+    pub const NONE: Self = Self::None;
 
-/// Sends a command.
-pub fn send<C: Command>(command: C) -> Sends<C> {
-    Sends(command)
-}
-/// Publishes an event.
-pub fn publish<E: Event>(event: E) -> Publishes<E> {
-    Publishes(event)
-}
-/// Answers whoever started the saga.
-pub fn reply<M: Message>(message: M) -> Replies<M> {
-    Replies(message)
-}
-/// Sets a timer of the state entered.
-pub fn after<T: Message>(delay: Duration, timer: T) -> After<T> {
-    After(delay, timer)
-}
-/// Sets a timer of the whole saga.
-pub fn deadline<T: Message>(delay: Duration, timer: T) -> Deadline<T> {
-    Deadline(delay, timer)
-}
-/// So many seconds.
-pub const fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-/// So many minutes.
-pub const fn minutes(n: u64) -> Duration {
-    Duration::from_secs(n * 60)
-}
-/// So many hours.
-pub const fn hours(n: u64) -> Duration {
-    Duration::from_secs(n * 3600)
-}
-/// So many days.
-pub const fn days(n: u64) -> Duration {
-    Duration::from_secs(n * 86_400)
-}
-
-fn push<M: Message>(out: &mut Emits, route: Route, message: &M) {
-    out.emits.push(Emit { route, message: Encoded::of(message) });
-}
-
-fn effect<M: Message>(kind: &str, to: Option<&str>, outcome: Vec<&'static str>) -> ChartEffect {
-    ChartEffect {
-        kind: kind.into(),
-        type_name: M::TYPE.into(),
-        to: to.map(Into::into),
-        outcome: outcome.into_iter().map(Into::into).collect(),
-    }
-}
-
-impl<S, C: Command> Effect<S> for Sends<C>
-where
-    S: AcceptsAll<<C::Outcome as Outcome>::Messages>,
-{
-    fn emit(self, out: &mut Emits) {
-        push(out, Route::Command { to: C::TO }, &self.0);
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<C>("send", Some(C::TO), C::Outcome::types()));
-    }
-}
-
-impl<S, E: Event> Effect<S> for Publishes<E> {
-    fn emit(self, out: &mut Emits) {
-        push(out, Route::Event, &self.0);
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<E>("publish", None, vec![]));
-    }
-}
-
-impl<S, M: Message> Effect<S> for Replies<M> {
-    fn emit(self, out: &mut Emits) {
-        push(out, Route::Reply, &self.0);
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<M>("reply", None, vec![]));
-    }
-}
-
-impl<S: Accepts<T>, T: Message> Effect<S> for After<T> {
-    fn emit(self, out: &mut Emits) {
-        push(out, Route::After(self.0), &self.1);
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<T>("after", None, vec![]));
-    }
-}
-
-/// A deadline fires into whatever state is current: so the enum must take it, not the state entered.
-impl<S: State, T: Message> Effect<S> for Deadline<T>
-where
-    S::Saga: Accepts<T>,
-{
-    fn emit(self, out: &mut Emits) {
-        push(out, Route::Deadline(self.0), &self.1);
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<T>("deadline", None, vec![]));
-    }
-}
-
-impl<S> Effect<S> for Keep {
-    fn emit(self, out: &mut Emits) {
-        out.keep = true;
-    }
-    fn describe(_: &mut Vec<ChartEffect>) {}
-}
-
-impl<S, E: Effect<S>> Effect<S> for Option<E> {
-    fn emit(self, out: &mut Emits) {
-        if let Some(effect) = self {
-            effect.emit(out);
+    /// Whether no other state than `from` is entered with `Keep`.
+    pub const fn only_in(&self, from: &str) -> bool {
+        match self {
+            Self::None | Self::Stay => true,
+            Self::In(state) => super::derived::same(state, from),
+            Self::Both { a, b } => a.only_in(from) && b.only_in(from),
         }
     }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        E::describe(out);
-    }
-}
 
-impl<S, E: Effect<S>> Effect<S> for Vec<E> {
-    fn emit(self, out: &mut Emits) {
-        for effect in self {
-            effect.emit(out);
+    /// Whether no branch keeps.
+    pub const fn nowhere(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Stay | Self::In(_) => false,
+            Self::Both { a, b } => a.nowhere() && b.nowhere(),
         }
-    }
-    fn describe(out: &mut Vec<ChartEffect>) {
-        E::describe(out);
     }
 }
 
@@ -227,6 +94,7 @@ macro_rules! then_tuple {
         #[allow(non_snake_case)]
         impl<S: State, $($e: Effect<S>),+> Then for (S, $($e),+) {
             type Saga = S::Saga;
+            const KEEPS: Keeps = if false $(|| $e::KEEPS)+ { Keeps::In(S::NAME) } else { Keeps::NONE };
             fn apply(self, out: &mut Emits) -> S::Saga {
                 let (state, $($e),+) = self;
                 $($e.emit(out);)+
@@ -249,7 +117,22 @@ then_tuple!(A B C D E F);
 then_tuple!(A B C D E F G);
 then_tuple!(A B C D E F G H);
 
-/// One of two ways to go on.
+/// One of two ways to go on. For more than two, or for names on the chart, derive `Then` for an enum.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
+/// impl On<Scanned> for Travelling {
+///     type Then = Either<(Travelling, Keep), Arrived>;
+///
+///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
+///         match scanned.place.as_str() {
+///             "front door" => Either::B(Arrived),
+///             _ => Either::A((self, Keep)),
+///         }
+///     }
+/// }
+/// # fn main() {}
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Either<A, B> {
     /// The first.
@@ -260,6 +143,7 @@ pub enum Either<A, B> {
 
 impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     type Saga = A::Saga;
+    const KEEPS: Keeps = Keeps::Both { a: &A::KEEPS, b: &B::KEEPS };
     fn apply(self, out: &mut Emits) -> A::Saga {
         match self {
             Self::A(then) => then.apply(out),
@@ -272,12 +156,44 @@ impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     }
 }
 
-/// A transition of the whole enum that changes no state: `Stay(self)`. The state's timers stay too.
+/// A transition that changes no state: `Stay(self)`, of the enum. The state's timers stay too.
+///
+/// It is for transitions of the whole enum, which do not know the state. To send something, return the state and
+/// [`Keep`].
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
+/// # impl On<Scanned> for Travelling {
+/// #     type Then = Travelling;
+/// #     fn on(self, _: Scanned, _: &Moment) -> Travelling { self }
+/// # }
+/// #[derive(Event, Serialize, Deserialize)]
+/// struct Renamed { key: u64 }
+/// # #[derive(Serialize, Deserialize)] struct Open;
+/// # #[derive(Serialize, Deserialize)] struct Closed;
+///
+/// #[derive(Saga)]
+/// #[saga(name = "account", id = key: u64)]
+/// #[starts(Renamed)]
+/// #[on(Renamed)]
+/// enum Account { Open(Open) }
+///
+/// impl On<Renamed> for Account {
+///     type Then = Stay<Self>;
+///     fn on(self, _: Renamed, _: &Moment) -> Stay<Self> { Stay(self) }
+/// }
+/// # impl Starts<Renamed> for Account {
+/// #     type Then = Open;
+/// #     fn start(_: Renamed, _: &Moment) -> Open { Open }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stay<S>(pub S);
 
 impl<S: Saga> Then for Stay<S> {
     type Saga = S;
+    const KEEPS: Keeps = Keeps::Stay;
     fn apply(self, out: &mut Emits) -> S {
         out.keep = true;
         self.0

@@ -1,0 +1,216 @@
+//! A store in memory: a plain model of what [`Store`] asks, for tests in milliseconds.
+//!
+//! - `state`: the tables, the open units and the locks, behind one mutex that is never held across an await
+//! - `tables`: committed rows, and the rows that one unit changed
+//! - `unit`: one transaction, and what user code sees of it
+//! - `read`, `write`: what a unit reads and writes
+//! - `relay`: leases; `sweep`: housekeeping and releases; `process`: registration
+//! - `faults`: failures to order; `records`: rows as tests see them
+
+mod faults;
+mod process;
+mod read;
+mod records;
+mod relay;
+mod state;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod write;
+
+pub use faults::Operation;
+pub use process::ProcessRecord;
+pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
+pub use unit::{MemoryError, MemoryTx, MemoryUnit};
+
+use crate::{
+    Chart, Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered, Store, StoreError,
+    StoreErrorKind,
+};
+use async_trait::async_trait;
+use faults::Fault;
+use serde_json::Value;
+use state::{Shared, State};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// A store in memory. A clone is the same store.
+///
+/// Transactions, locks, leases and expiry behave as on the real databases; what user code writes goes through
+/// [`MemoryTx`]. Time is tokio's: under `#[tokio::test(start_paused = true)]` a lease of a week runs out in no time.
+///
+/// ```
+/// use saga_core::{Store, StoreErrorKind, testing::{MemoryStore, Operation}};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = MemoryStore::new();
+/// store.fail_next(Operation::Begin, StoreErrorKind::Unavailable);
+/// assert!(store.begin(&[], Duration::from_secs(30)).await.is_err());
+/// assert!(store.begin(&[], Duration::from_secs(30)).await.is_ok());
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Shared>);
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl MemoryStore {
+    /// An empty store whose clock begins on 1 January 2026.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The store's clock: microseconds since 1970.
+    pub fn now_us(&self) -> i64 {
+        self.0.now_us()
+    }
+
+    /// Has the next call of this operation fail without doing anything. Several orders for one operation queue up.
+    pub fn fail_next(&self, operation: Operation, kind: StoreErrorKind) {
+        self.0.state().faults.order(operation, Fault::Fails(kind));
+    }
+
+    /// Has the next commit happen (or not), and its caller told that nobody knows:
+    /// [`Unavailable`](StoreErrorKind::Unavailable).
+    pub fn lose_next_commit(&self, committed: bool) {
+        self.0.state().faults.order(Operation::Commit, Fault::Unknown { committed });
+    }
+
+    /// Asks `fails` about every operation, after the orders of [`MemoryStore::fail_next`]. Another call replaces it.
+    pub fn fail_while(&self, fails: impl FnMut(Operation) -> Option<StoreErrorKind> + Send + 'static) {
+        self.0.state().faults.ask(fails);
+    }
+
+    /// Takes back every order to fail.
+    pub fn heal(&self) {
+        self.0.state().faults = faults::Faults::default();
+    }
+
+    /// Committed rows of the inbox, by message id, receiver and endpoint.
+    pub fn inbox(&self) -> Vec<InboxRecord> {
+        self.0.state().tables.inbox.values().cloned().collect()
+    }
+
+    /// Committed rows of the outbox, oldest due first.
+    pub fn outbox(&self) -> Vec<OutboxRecord> {
+        let mut rows: Vec<_> = self.0.state().tables.outbox.values().cloned().collect();
+        rows.sort_by_key(|row| (row.due_at_us, row.id));
+        rows
+    }
+
+    /// Committed held messages, in order of arrival.
+    pub fn held(&self) -> Vec<HeldRecord> {
+        let mut rows: Vec<_> = self.0.state().tables.held.values().cloned().collect();
+        rows.sort_by_key(|row| row.arrival);
+        rows
+    }
+
+    /// Committed saga instances, by saga and id.
+    pub fn instances(&self) -> Vec<InstanceRecord> {
+        self.0.state().tables.instances.values().cloned().collect()
+    }
+
+    /// What user code wrote to a table of its own and committed, in that order.
+    pub fn rows(&self, table: &str) -> Vec<Value> {
+        self.0.state().tables.user.get(table).cloned().unwrap_or_default()
+    }
+
+    /// The processes that have registered and not signed off.
+    pub fn processes(&self) -> Vec<ProcessRecord> {
+        self.0.state().processes.values().cloned().collect()
+    }
+
+    /// The charts that were registered, with their endpoints.
+    pub fn definitions(&self) -> Vec<(String, Chart)> {
+        let state = self.0.state();
+        state.definitions.iter().map(|((_, _, endpoint), chart)| (endpoint.clone(), chart.clone())).collect()
+    }
+
+    /// One operation outside a unit: a round trip, then all of it at once.
+    async fn at_once<T>(&self, operation: Operation, act: impl FnOnce(&mut State, i64) -> T) -> Result<T, StoreError> {
+        self.0.round_trip(operation).await?;
+        let now = self.now_us();
+        Ok(act(&mut self.0.state(), now))
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    type Tx = MemoryTx;
+    type Unit = MemoryUnit;
+
+    fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreError> {
+        error.downcast_ref::<MemoryError>().map(MemoryError::meaning)
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.0.round_trip(Operation::Migrate).await
+    }
+
+    async fn register(&self, process: &Process) -> Result<Registered, StoreError> {
+        self.at_once(Operation::Register, |state, now| process::register(state, process, now)).await
+    }
+
+    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+        self.at_once(Operation::Heartbeat, |state, now| process::seen(state, process, now)).await
+    }
+
+    async fn sign_off(&self, owner: &str) -> Result<(), StoreError> {
+        self.at_once(Operation::SignOff, |state, _| drop(state.processes.remove(owner))).await
+    }
+
+    /// # Panics
+    /// When the locks are not sorted or repeat: the port forbids it.
+    async fn begin(&self, locks: &[i64], limit: Duration) -> Result<MemoryUnit, StoreError> {
+        assert!(locks.is_sorted_by(|a, b| a < b), "locks must be sorted and without repeats: {locks:?}");
+        self.0.round_trip(Operation::Begin).await?;
+        Ok(MemoryUnit::begin(&self.0, locks, limit))
+    }
+
+    async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
+        self.at_once(Operation::Read, |state, now| {
+            read::found(&state.tables, &tables::Changes::default(), keys, now, Vec::new())
+        })
+        .await
+    }
+
+    async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {
+        self.0.round_trip(Operation::CountCrash).await?;
+        let key = tables::inbox_key(endpoint, row);
+        let rows = [state::RowKey::Inbox(key.clone())].into();
+        self.0.with_rows(None, rows, |state, now| write::count_crash(state, key, owner, row, now)).await
+    }
+
+    async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
+        self.at_once(Operation::Delete, |state, _| state.tables.outbox.retain(|id, _| rows.binary_search(id).is_err()))
+            .await
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased, StoreError> {
+        self.at_once(Operation::Lease, |state, now| relay::lease(state, request, now)).await
+    }
+
+    async fn renew_and_fail(&self, update: &LeaseUpdate<'_>) -> Result<Vec<Uuid>, StoreError> {
+        self.at_once(Operation::Renew, |state, now| relay::renew_and_fail(state, update, now)).await
+    }
+
+    async fn reopen(&self, endpoint: &str, destination: &str) -> Result<u64, StoreError> {
+        self.at_once(Operation::Reopen, |state, now| relay::reopen(state, endpoint, destination, now)).await
+    }
+
+    async fn release(&self, process: &Process) -> Result<u64, StoreError> {
+        self.at_once(Operation::Release, |state, now| sweep::release(state, process, now)).await
+    }
+
+    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
+        self.at_once(Operation::Sweep, |state, now| sweep::sweep(state, endpoint, retention, now)).await
+    }
+}

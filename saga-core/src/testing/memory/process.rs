@@ -1,0 +1,49 @@
+//! Processes, what they subscribe to, and the charts of their sagas.
+
+use super::state::State;
+use crate::{Process, Registered};
+use std::collections::BTreeSet;
+
+/// A process that has not said for this long that it is alive is taken for dead.
+const ALIVE_US: i64 = 90_000_000;
+
+/// A process that has registered.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProcessRecord {
+    /// What it last said of itself.
+    pub process: Process,
+    /// When it registered: microseconds since 1970.
+    pub started_at_us: i64,
+    /// When it was last heard of.
+    pub seen_at_us: i64,
+}
+
+pub(super) fn register(state: &mut State, process: &Process, now: i64) -> Registered {
+    let endpoint = &process.endpoint;
+    let ours: BTreeSet<&String> = process.charts.iter().map(|chart| &chart.saga).collect();
+    let others = state.definitions.keys().filter(|(saga, _, of)| ours.contains(saga) && of != endpoint);
+    let taken: BTreeSet<_> = others.map(|(saga, _, of)| (saga.clone(), of.clone())).collect();
+    if !taken.is_empty() {
+        return Registered { dropped: Vec::new(), taken: taken.into_iter().collect() };
+    }
+    for chart in &process.charts {
+        state.definitions.insert((chart.saga.clone(), chart.version, endpoint.clone()), chart.clone());
+    }
+    seen(state, process, now);
+    let alive = state
+        .processes
+        .values()
+        .filter(|record| record.process.endpoint == *endpoint && record.seen_at_us >= now.saturating_sub(ALIVE_US));
+    let wanted: BTreeSet<&String> = alive.flat_map(|record| &record.process.subscribes).collect();
+    let known = state.subscriptions.iter().filter(|(of, _)| of == endpoint).map(|(_, event)| event);
+    Registered { dropped: known.filter(|event| !wanted.contains(event)).cloned().collect(), taken: Vec::new() }
+}
+
+pub(super) fn seen(state: &mut State, process: &Process, now: i64) {
+    let subscriptions = process.subscribes.iter().map(|event| (process.endpoint.clone(), event.clone()));
+    state.subscriptions.extend(subscriptions);
+    let started_at_us = state.processes.get(&process.owner).map_or(now, |record| record.started_at_us);
+    let record = ProcessRecord { process: process.clone(), started_at_us, seen_at_us: now };
+    state.processes.insert(process.owner.clone(), record);
+}

@@ -1,0 +1,55 @@
+//! What a unit reads.
+
+use super::tables::{Changes, Tables, all, get};
+use crate::{Found, HeldRow, HeldWanted, InstanceKey, Keys, Waiting};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locked_elsewhere: Vec<i64>) -> Found {
+    let ids: BTreeSet<&String> = keys.message_ids.iter().collect();
+    let inbox =
+        all(&tables.inbox, &own.inbox).filter(|((id, _, endpoint), _)| ids.contains(id) && *endpoint == keys.endpoint);
+    let instances: BTreeSet<&InstanceKey> = keys.instances.iter().collect();
+    let rows = instances.iter().filter_map(|key| get(&tables.instances, &own.instances, key));
+    let mut counts: BTreeMap<(InstanceKey, String, &'static str), Waiting> = BTreeMap::new();
+    for (_, row) in all(&tables.held, &own.held).filter(|(_, row)| row.endpoint == keys.endpoint) {
+        let Some(id) = &row.saga_id else { continue };
+        let key = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
+        if !instances.contains(&key) {
+            continue;
+        }
+        let type_name = row.envelope.type_name.clone();
+        let waiting = Waiting { key: key.clone(), type_name: type_name.clone(), reason: row.reason, count: 0 };
+        counts.entry((key, type_name, row.reason.as_str())).or_insert(waiting).count += 1;
+    }
+    Found {
+        now_us: now,
+        locked_elsewhere,
+        inbox: inbox.map(|(_, row)| row.found()).collect(),
+        instances: rows.map(|record| record.row.clone()).collect(),
+        waiting: counts.into_values().collect(),
+    }
+}
+
+pub(super) fn held(
+    tables: &Tables,
+    own: &Changes,
+    endpoint: &str,
+    wanted: &[HeldWanted],
+    rows_max: i64,
+) -> Vec<HeldRow> {
+    let mut rows: Vec<_> = all(&tables.held, &own.held).map(|(_, row)| row).collect();
+    rows.sort_by_key(|row| row.arrival);
+    let mut counts: BTreeMap<&InstanceKey, i64> = BTreeMap::new();
+    rows.retain(|row| {
+        let wants = |wanted: &&HeldWanted| {
+            row.waits_for(&wanted.key.saga, &wanted.key.id)
+                && row.envelope.type_name == wanted.type_name
+                && row.reason == wanted.reason
+        };
+        let Some(wanted) = wanted.iter().find(wants).filter(|_| row.endpoint == endpoint) else { return false };
+        let count = counts.entry(&wanted.key).or_default();
+        *count += 1;
+        *count <= rows_max
+    });
+    rows.into_iter().map(super::records::HeldRecord::found).collect()
+}

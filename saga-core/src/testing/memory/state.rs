@@ -1,0 +1,185 @@
+//! Everything behind the one mutex: tables, open units, locks.
+
+use super::{
+    faults::{Faults, Operation},
+    process::ProcessRecord,
+    tables::{Changes, MessageKey, Tables},
+};
+use crate::{Chart, InstanceKey, StoreError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+/// 1 January 2026, in microseconds since 1970.
+const EPOCH_US: i64 = 1_767_225_600_000_000;
+
+/// How long a unit waits for a unit that waits for a third, before it looks again.
+const WAIT: Duration = Duration::from_millis(100);
+
+pub(super) fn us(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A row that a unit has changed: until it ends nobody else writes the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowKey {
+    Inbox(MessageKey),
+    Instance(InstanceKey),
+    Outbox(Uuid),
+    Held(MessageKey),
+}
+
+/// An open transaction, as the others see it.
+#[derive(Debug)]
+pub(super) struct Open {
+    locks: Vec<i64>,
+    rows: BTreeSet<RowKey>,
+    /// The unit whose end it waits for.
+    waits_for: Option<u64>,
+    limit: Duration,
+    used: Instant,
+}
+
+impl Open {
+    /// When the server ends it, unless it does something.
+    fn ends(&self) -> Option<Instant> {
+        if self.waits_for.is_some() { None } else { self.used.checked_add(self.limit) }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) tables: Tables,
+    pub(super) faults: Faults,
+    pub(super) definitions: BTreeMap<(String, u32, String), Chart>,
+    pub(super) subscriptions: BTreeSet<(String, String)>,
+    pub(super) processes: BTreeMap<String, ProcessRecord>,
+    /// The last number given to a held message. As a sequence of a database, it is not rolled back.
+    pub(super) arrivals: i64,
+    units: BTreeMap<u64, Open>,
+    last_unit: u64,
+}
+
+impl State {
+    /// Opens a unit with those of the locks that are free; returns it and the locks that are not.
+    pub(super) fn open(&mut self, locks: &[i64], limit: Duration) -> (u64, Vec<i64>) {
+        self.end_idle();
+        let taken: BTreeSet<i64> = self.units.values().flat_map(|unit| unit.locks.iter().copied()).collect();
+        let (elsewhere, locks) = locks.iter().partition(|lock| taken.contains(lock));
+        self.last_unit += 1;
+        let unit = Open { locks, rows: BTreeSet::new(), waits_for: None, limit, used: Instant::now() };
+        self.units.insert(self.last_unit, unit);
+        (self.last_unit, elsewhere)
+    }
+
+    /// The unit does something. Returns whether it is still open.
+    pub(super) fn touch(&mut self, unit: u64) -> bool {
+        self.end_idle();
+        let Some(unit) = self.units.get_mut(&unit) else { return false };
+        unit.used = Instant::now();
+        unit.waits_for = None;
+        true
+    }
+
+    /// The unit ends; its locks are free.
+    pub(super) fn close(&mut self, unit: u64) {
+        self.units.remove(&unit);
+    }
+
+    /// Whether a unit has changed this row and not ended.
+    pub(super) fn is_locked(&self, row: &RowKey) -> bool {
+        self.units.values().any(|unit| unit.rows.contains(row))
+    }
+
+    /// The rows that a unit has changed are its own until it ends.
+    pub(super) fn lock_rows(&mut self, unit: u64, changes: &Changes) {
+        let Some(open) = self.units.get_mut(&unit) else { return };
+        open.rows.extend(changes.inbox.keys().cloned().map(RowKey::Inbox));
+        open.rows.extend(changes.instances.keys().cloned().map(RowKey::Instance));
+        open.rows.extend(changes.outbox.keys().copied().map(RowKey::Outbox));
+        open.rows.extend(changes.held.keys().cloned().map(RowKey::Held));
+    }
+
+    /// The server ends units that have been idle for their limit.
+    pub(super) fn end_idle(&mut self) {
+        let now = Instant::now();
+        self.units.retain(|_, unit| unit.ends().is_none_or(|end| end > now));
+    }
+
+    /// Another unit that has changed one of the rows.
+    fn blocker(&self, unit: Option<u64>, rows: &BTreeSet<RowKey>) -> Option<u64> {
+        let others = self.units.iter().filter(|(id, _)| Some(**id) != unit);
+        others.into_iter().find(|(_, open)| !open.rows.is_disjoint(rows)).map(|(id, _)| *id)
+    }
+
+    /// Whether `unit` would wait for itself if it waited for `blocker`.
+    fn is_deadlock(&self, unit: u64, blocker: u64) -> bool {
+        let next = |id: &u64| self.units.get(id).and_then(|open| open.waits_for);
+        std::iter::successors(Some(blocker), next).take(self.units.len() + 1).any(|id| id == unit)
+    }
+}
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// A unit has ended.
+    pub(super) ended: Notify,
+    started: Instant,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { state: Mutex::default(), ended: Notify::new(), started: Instant::now() }
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now_us(&self) -> i64 {
+        EPOCH_US.saturating_add(us(self.started.elapsed()))
+    }
+
+    /// Other tasks run, as during a round trip to a server; then the operation fails if a test ordered it.
+    pub(super) async fn round_trip(&self, operation: Operation) -> Result<(), StoreError> {
+        tokio::task::yield_now().await;
+        self.state().faults.take(operation).map_or(Ok(()), |fault| Err(fault.error(operation)))
+    }
+
+    /// Waits until no other unit holds one of the rows, then acts. Two that would wait for each other are a conflict.
+    pub(super) async fn with_rows<T>(
+        &self,
+        unit: Option<u64>,
+        rows: BTreeSet<RowKey>,
+        act: impl FnOnce(&mut State, i64) -> T,
+    ) -> Result<T, StoreError> {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable(); // a unit that ends from here on is not missed
+            let ends = {
+                let mut state = self.state();
+                state.end_idle();
+                let blocker = state.blocker(unit, &rows);
+                if let Some(open) = unit.and_then(|unit| state.units.get_mut(&unit)) {
+                    open.waits_for = blocker;
+                    open.used = Instant::now();
+                }
+                let Some(blocker) = blocker else { return Ok(act(&mut state, self.now_us())) };
+                if let Some(unit) = unit.filter(|unit| state.is_deadlock(*unit, blocker)) {
+                    state.touch(unit);
+                    return Err(StoreError::conflict());
+                }
+                state.units.get(&blocker).and_then(Open::ends)
+            };
+            // a unit that waits itself has no end yet
+            let look_again = ends.unwrap_or_else(|| Instant::now() + WAIT);
+            let _ = tokio::time::timeout_at(look_again, ended).await; // either way it looks again
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Housekeeping: what expires, strands, is old, or can go on.
+
+use super::{
+    records::{HeldRecord, OutboxRecord},
+    relay::STEP_ROWS_MAX,
+    state::{RowKey, State, us},
+    tables::MessageKey,
+};
+use crate::{Destination, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, Process};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now: i64) -> u64 {
+    state.end_idle();
+    let oldest = now.saturating_sub(us(retention));
+    let rows = expire(state, endpoint, now)
+        + strand(state, endpoint, oldest, now)
+        + delete_old_inbox(state, endpoint, oldest)
+        + delete_old_instances(state, endpoint, oldest);
+    rows as u64
+}
+
+/// Early messages whose instance did not come in time, and messages for which no newer process came: from now on a
+/// person's matter. An event that answers nobody is given up instead.
+fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
+    let expired = |key: &MessageKey, row: &HeldRecord| {
+        let waits = match (row.reason, &row.saga_id) {
+            (HeldReason::Early, Some(id)) => {
+                let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
+                !state.tables.instances.contains_key(&instance)
+            }
+            (reason, _) => matches!(reason, HeldReason::Early | HeldReason::Version),
+        };
+        row.endpoint == endpoint && waits && row.expires_at_us.is_some_and(|at| at < now) && !is_locked(state, key)
+    };
+    let keys = state.tables.held.iter().filter(|(key, row)| expired(key, row));
+    let keys: Vec<_> = keys.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
+    for key in &keys {
+        let given_up = state.tables.held.get(key).is_some_and(|row| is_unasked_event(state, row));
+        if given_up {
+            state.tables.held.remove(key);
+            if let Some(row) = state.tables.inbox.get_mut(key).filter(|row| row.result == InboxResult::Held) {
+                row.result = InboxResult::Discarded;
+                row.note = Some("no instance came in time".into());
+                row.handled_at_us = now;
+            }
+        } else if let Some(row) = state.tables.held.get_mut(key) {
+            let (reason, error) = match row.reason {
+                HeldReason::Version => {
+                    (HeldReason::Undecodable, "no process that knows this type or version came in time")
+                }
+                _ => (HeldReason::Failed, "no instance came in time: start it and retry, or discard the message"),
+            };
+            (row.reason, row.error, row.expires_at_us) = (reason, Some(error.into()), None);
+        }
+    }
+    keys.len()
+}
+
+/// Whether an early message is an event, and no answer to the saga that it waits for.
+fn is_unasked_event(state: &State, row: &HeldRecord) -> bool {
+    let charts = state.definitions.values().filter(|chart| chart.saga == row.receiver);
+    let is_event = charts
+        .flat_map(|chart| &chart.messages)
+        .any(|message| message.type_name == row.envelope.type_name && message.kind == MessageKind::Event);
+    let asked = row.envelope.saga.as_ref().is_some_and(|saga| saga.saga == row.receiver);
+    row.reason == HeldReason::Early && is_event && !asked
+}
+
+/// Outbox rows whose first publish is older than the receivers' memory.
+fn strand(state: &mut State, endpoint: &str, oldest: i64, now: i64) -> usize {
+    let stranded = |row: &&OutboxRecord| {
+        let free = !row.is_leased(now) && !state.is_locked(&RowKey::Outbox(row.id));
+        row.endpoint == endpoint && row.is_stranded(oldest) && free
+    };
+    let rows = state.tables.outbox.values().filter(stranded).take(STEP_ROWS_MAX);
+    let rows: Vec<OutboxRecord> = rows.cloned().collect();
+    for row in &rows {
+        state.tables.outbox.remove(&row.id);
+        state.arrivals += 1;
+        let receiver = format!("outbox {}", row.id); // a message may strand on its way to several destinations
+        let held = HeldRecord {
+            endpoint: endpoint.into(),
+            receiver: receiver.clone(),
+            envelope: row.envelope.clone(),
+            arrival: state.arrivals,
+            reason: HeldReason::Stranded,
+            saga_id: None,
+            error: Some(format!("sent to {} long ago and never confirmed", row.destination.name())),
+            attempts: row.attempts.into(),
+            held_at_us: now,
+            expires_at_us: None,
+            stranded: Some((row.kind, row.destination.clone())),
+        };
+        state.tables.held.insert((row.envelope.message_id.clone(), receiver, endpoint.into()), held);
+    }
+    rows.len()
+}
+
+/// Settled rows that no held message refers to.
+fn delete_old_inbox(state: &mut State, endpoint: &str, oldest: i64) -> usize {
+    let held: BTreeSet<&String> = state.tables.held.keys().map(|(message_id, _, _)| message_id).collect();
+    let old = state.tables.inbox.iter().filter(|(key, row)| {
+        let settled = row.result.is_final() && row.handled_at_us < oldest;
+        row.endpoint == endpoint
+            && settled
+            && !held.contains(&row.message_id)
+            && !state.is_locked(&RowKey::Inbox((*key).clone()))
+    });
+    let old: Vec<MessageKey> = old.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
+    old.iter().for_each(|key| drop(state.tables.inbox.remove(key)));
+    old.len()
+}
+
+/// Done instances of the endpoint's sagas that no held message waits for.
+fn delete_old_instances(state: &mut State, endpoint: &str, oldest: i64) -> usize {
+    let ours: BTreeSet<&String> =
+        state.definitions.keys().filter(|(_, _, of)| of == endpoint).map(|(saga, _, _)| saga).collect();
+    let old = state.tables.instances.iter().filter(|(key, record)| {
+        let done = record.completed_at_us.is_some_and(|at| at < oldest) && ours.contains(&key.saga);
+        let wanted = || state.tables.held.values().any(|row| row.waits_for(&key.saga, &key.id));
+        done && !wanted() && !state.is_locked(&RowKey::Instance((*key).clone()))
+    });
+    let old: Vec<InstanceKey> = old.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
+    old.iter().for_each(|key| drop(state.tables.instances.remove(key)));
+    old.len()
+}
+
+/// Offers what waits for a version that this process has.
+pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
+    state.end_idle();
+    let mut woken: BTreeSet<InstanceKey> = state.tables.outbox.values().filter_map(wakes).collect();
+    let mut rows: Vec<(&MessageKey, &HeldRecord)> = state.tables.held.iter().collect();
+    rows.retain(|(key, row)| {
+        let waits = row.endpoint == process.endpoint && row.reason == HeldReason::Version;
+        waits && knows(state, process, row) && !is_locked(state, key)
+    });
+    rows.sort_by_key(|(_, row)| row.arrival);
+    let (mut back, mut wake) = (Vec::new(), Vec::new());
+    for (key, row) in rows {
+        match &row.saga_id {
+            Some(id) => {
+                let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
+                if woken.insert(instance.clone()) {
+                    wake.push(instance);
+                }
+            }
+            None => back.push(key.clone()),
+        }
+    }
+    back.truncate(STEP_ROWS_MAX);
+    wake.truncate(STEP_ROWS_MAX);
+    let released = back.len() + wake.len();
+    for key in back {
+        let Some(row) = state.tables.held.remove(&key) else { continue };
+        // nobody has run it: it is claimed anew by whoever receives it
+        state.tables.inbox.remove(&key);
+        offer(state, &process.endpoint, row.envelope, now);
+    }
+    for instance in wake {
+        offer(state, &process.endpoint, Arc::new(Envelope::wake(&instance)), now);
+    }
+    released as u64
+}
+
+fn knows(state: &State, process: &Process, row: &HeldRecord) -> bool {
+    let version = row.saga_id.as_ref().and_then(|id| {
+        let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
+        state.tables.instances.get(&instance).map(|record| i64::from(record.row.version))
+    });
+    let has = |version| {
+        let ours = process.charts.iter().filter(|chart| chart.saga == row.receiver);
+        ours.into_iter().any(|chart| i64::from(chart.version) >= version)
+    };
+    process.types.contains(&row.envelope.type_name) && version.is_none_or(has)
+}
+
+/// The instance that an outbox row wakes.
+fn wakes(row: &OutboxRecord) -> Option<InstanceKey> {
+    let saga = row.envelope.saga.as_ref().filter(|_| row.envelope.type_name == Envelope::WAKE)?;
+    Some(InstanceKey { saga: saga.saga.clone(), id: saga.id.clone() })
+}
+
+/// Puts a message for the endpoint itself into its outbox, for a relay.
+fn offer(state: &mut State, endpoint: &str, envelope: Arc<Envelope>, now: i64) {
+    let row = OutboxRecord {
+        id: Uuid::now_v7(),
+        endpoint: endpoint.into(),
+        kind: OutboxKind::Retry,
+        destination: Destination::Endpoint(endpoint.into()),
+        envelope,
+        created_at_us: now,
+        due_at_us: now,
+        lease_until_us: None,
+        lease_owner: None,
+        first_attempt_at_us: None,
+        attempts: 0,
+        expired: 0,
+        waits_for: None,
+        last_error: None,
+    };
+    state.tables.outbox.insert(row.id, row);
+}
+
+fn is_locked(state: &State, key: &MessageKey) -> bool {
+    state.is_locked(&RowKey::Held(key.clone())) || state.is_locked(&RowKey::Inbox(key.clone()))
+}

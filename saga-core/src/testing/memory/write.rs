@@ -1,0 +1,187 @@
+//! What a unit writes.
+
+use super::{
+    records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord},
+    state::{RowKey, State, us},
+    tables::{Changes, MessageKey, Tables, all, get, held_key, inbox_key},
+};
+use crate::{
+    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, TimersOut, Write,
+};
+use std::collections::BTreeSet;
+
+/// The rows that a write is about to change, as far as it names them.
+pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
+    let endpoint = &*write.endpoint;
+    let claims = write.claims.iter().map(|row| RowKey::Inbox(inbox_key(endpoint, row)));
+    let completes = write.completes.iter().map(|(row, _)| RowKey::Inbox(inbox_key(endpoint, row)));
+    let instances = write.instances.iter().map(|instance| RowKey::Instance(instance.row.key.clone()));
+    let held_in = write.held_in.iter().map(|row| RowKey::Held(held_key(endpoint, &key_of(row))));
+    let held_out = write.held_out.iter().map(|key| RowKey::Held(held_key(endpoint, key)));
+    claims.chain(completes).chain(instances).chain(held_in).chain(held_out).collect()
+}
+
+/// Changes the unit's view; after an error the unit is aborted, so that what was changed before it goes too.
+pub(super) fn apply(
+    tables: &Tables,
+    own: &mut Changes,
+    arrivals: &mut i64,
+    write: &Write,
+    now: i64,
+) -> Result<(), StoreError> {
+    let (endpoint, owner) = (&*write.endpoint, &*write.owner);
+    for row in &write.claims {
+        let key = inbox_key(endpoint, row);
+        if get(&tables.inbox, &own.inbox, &key).is_some() {
+            return Err(StoreError::conflict());
+        }
+        own.inbox.insert(key, Some(claim(endpoint, owner, row, now)));
+    }
+    for (row, attempts) in &write.completes {
+        let key = inbox_key(endpoint, row);
+        let known = get(&tables.inbox, &own.inbox, &key);
+        let known = known.filter(|known| !known.result.is_final() && known.attempts == *attempts);
+        let known = known.ok_or_else(StoreError::conflict)?;
+        let (claimed_at_us, crashes) = (known.claimed_at_us, known.crashes);
+        let completed = InboxRecord { claimed_at_us, crashes, ..claim(endpoint, owner, row, now) };
+        own.inbox.insert(key, Some(completed));
+    }
+    for write in &write.instances {
+        put_instance(tables, own, write, now)?;
+    }
+    // before the new rows: a timer set by this write belongs to a state that is entered, not left
+    for out in &write.timers_out {
+        take_timers(tables, own, out);
+    }
+    for row in &write.outbox {
+        if get(&tables.outbox, &own.outbox, &row.id).is_some() {
+            return Err(StoreError::conflict());
+        }
+        own.outbox.insert(row.id, Some(outbox(write, row, now)));
+    }
+    for row in &write.held_in {
+        hold(tables, own, arrivals, endpoint, row, now);
+    }
+    for key in &write.held_out {
+        own.held.insert(held_key(endpoint, key), None);
+    }
+    Ok(())
+}
+
+fn key_of(row: &HeldIn) -> HeldKey {
+    HeldKey { receiver: row.receiver.clone(), message_id: row.envelope.message_id.clone() }
+}
+
+fn claim(endpoint: &str, owner: &str, row: &InboxRow, now: i64) -> InboxRecord {
+    InboxRecord {
+        endpoint: endpoint.into(),
+        receiver: row.receiver.clone(),
+        message_id: row.envelope.message_id.clone(),
+        type_name: row.envelope.type_name.clone(),
+        body_hash: row.envelope.body_hash(),
+        result: row.result,
+        saga_id: row.saga_id.clone(),
+        seq: row.seq,
+        from_state: row.from_state.clone(),
+        to_state: row.to_state.clone(),
+        effects: row.effects.clone(),
+        attempts: row.attempts,
+        round: row.round,
+        crashes: 0,
+        note: row.note.clone(),
+        claimed_at_us: now,
+        handled_at_us: now,
+        handled_by: owner.into(),
+    }
+}
+
+/// Who started an instance never changes.
+fn put_instance(tables: &Tables, own: &mut Changes, write: &InstanceWrite, now: i64) -> Result<(), StoreError> {
+    let key = &write.row.key;
+    let known = get(&tables.instances, &own.instances, key);
+    if known.map_or(0, |known| known.row.seq) != write.base_seq || known.is_some() != (write.base_seq != 0) {
+        return Err(StoreError::conflict());
+    }
+    let mut row = write.row.clone();
+    row.originator = known.map_or(row.originator, |known| known.row.originator.clone());
+    let completed = || known.and_then(|known| known.completed_at_us).unwrap_or(now);
+    let record = InstanceRecord {
+        created_at_us: known.map_or(now, |known| known.created_at_us),
+        updated_at_us: now,
+        completed_at_us: row.done.then(completed),
+        row,
+    };
+    own.instances.insert(key.clone(), Some(record));
+    Ok(())
+}
+
+fn take_timers(tables: &Tables, own: &mut Changes, out: &TimersOut) {
+    let goes = |row: &OutboxRecord| {
+        let Some(saga) = row.envelope.saga.as_ref().filter(|_| row.kind == OutboxKind::Timer) else { return false };
+        let left = out.keep_entered.is_none_or(|keep| saga.entered.is_some_and(|entered| entered != keep));
+        saga.saga == out.key.saga && saga.id == out.key.id && left
+    };
+    let gone: Vec<_> = all(&tables.outbox, &own.outbox).filter(|(_, row)| goes(row)).map(|(id, _)| *id).collect();
+    own.outbox.extend(gone.into_iter().map(|id| (id, None)));
+}
+
+fn outbox(write: &Write, row: &OutboxRow, now: i64) -> OutboxRecord {
+    let lease = row.leased.then(|| now.saturating_add(us(write.lease)));
+    OutboxRecord {
+        id: row.id,
+        endpoint: write.endpoint.clone(),
+        kind: row.kind,
+        destination: row.destination.clone(),
+        envelope: row.envelope.clone(),
+        created_at_us: now,
+        due_at_us: now.saturating_add(us(row.delay.unwrap_or_default())),
+        lease_until_us: lease,
+        lease_owner: lease.map(|_| write.owner.clone()),
+        first_attempt_at_us: lease.map(|_| now),
+        attempts: 0,
+        expired: 0,
+        waits_for: None,
+        last_error: row.last_error.clone(),
+    }
+}
+
+fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, row: &HeldIn, now: i64) {
+    let key = held_key(endpoint, &key_of(row));
+    let known = get(&tables.held, &own.held, &key).cloned();
+    let record = known.unwrap_or_else(|| {
+        *arrivals += 1;
+        HeldRecord {
+            endpoint: endpoint.into(),
+            receiver: row.receiver.clone(),
+            envelope: row.envelope.clone(),
+            arrival: *arrivals,
+            reason: row.reason,
+            saga_id: row.saga_id.clone(),
+            error: None,
+            attempts: 0,
+            held_at_us: now,
+            expires_at_us: None,
+            stranded: None,
+        }
+    });
+    let record = HeldRecord {
+        reason: row.reason,
+        error: row.error.clone(),
+        attempts: row.attempts,
+        expires_at_us: row.expires.map(|expires| now.saturating_add(us(expires))),
+        ..record
+    };
+    own.held.insert(key, Some(record));
+}
+
+/// Counts a run after a crash: of a message that is new, was counted before, or waits for its retry.
+pub(super) fn count_crash(state: &mut State, key: MessageKey, owner: &str, row: &InboxRow, now: i64) -> Option<i64> {
+    let endpoint = key.2.clone();
+    let suspect = InboxRow { result: InboxResult::Suspect, attempts: 0, ..row.clone() };
+    let record = state.tables.inbox.entry(key).or_insert_with(|| claim(&endpoint, owner, &suspect, now));
+    let counts = matches!(record.result, InboxResult::Suspect | InboxResult::Retrying);
+    counts.then(|| {
+        record.crashes += 1;
+        record.crashes
+    })
+}

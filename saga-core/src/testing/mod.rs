@@ -1,0 +1,9 @@
+//! What tests of services and of the endpoint itself are built on: a store in memory that follows virtual time and fails
+//! when it is told to.
+
+mod memory;
+
+pub use memory::{
+    HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
+    ProcessRecord,
+};

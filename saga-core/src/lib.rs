@@ -13,6 +13,7 @@ pub mod port;
 mod project;
 mod retries;
 mod saga;
+pub mod testing;
 
 pub use crash::CrashPoint;
 pub use crash::Crashes;

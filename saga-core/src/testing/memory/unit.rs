@@ -125,19 +125,20 @@ impl MemoryTx {
     /// Adds a row to a table, which need not exist.
     ///
     /// # Errors
-    /// When the row is no JSON, a test ordered [`Operation::Insert`] to fail, the transaction is aborted, or it was idle
+    /// When the row cannot be written as JSON, a test ordered [`Operation::Insert`] to fail, the transaction is aborted, or it was idle
     /// for longer than its limit.
     pub fn insert(&mut self, table: &str, row: impl Serialize) -> Result<(), MemoryError> {
         self.check()?;
         let fault = self.store.state().faults.take(Operation::Insert);
-        let inserted = match (fault, serde_json::to_value(row)) {
+        let row = match (fault, serde_json::to_value(row)) {
             (Some(fault), _) => Err(MemoryError::new(fault.kind(), "the test ordered the insert to fail")),
-            (None, Err(error)) => {
-                Err(MemoryError::new(StoreErrorKind::Rejected, format!("the row is no JSON: {error}")))
-            }
-            (None, Ok(row)) => Ok(self.rows.push((table.into(), row))),
+            (None, row) => row.map_err(|error| {
+                MemoryError::new(StoreErrorKind::Rejected, format!("the row cannot be written as JSON: {error}"))
+            }),
         };
-        self.after(inserted)
+        let row = self.after(row)?;
+        self.rows.push((table.into(), row));
+        Ok(())
     }
 
     /// A table's rows: what is committed, then what this transaction inserted.

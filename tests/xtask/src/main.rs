@@ -1,20 +1,39 @@
-//! `cargo xtask test`: finds or installs RabbitMQ and PostgreSQL, starts them on free ports, and runs all tests.
-//! `cargo xtask up` only starts them and prints what the tests need in the environment.
+//! `cargo xtask`: what contributors and CI run.
+//!
+//! - `test`: finds or installs RabbitMQ and PostgreSQL, starts them on free ports, runs all tests and adds up the results
+//! - `up`: only starts them and prints what the tests need in the environment
+//! - `lint`: what no compiler checks about the sources
+//! - `new-user`: follows the README in an empty folder, as a new user would
 
+mod lint;
+mod new_user;
 mod services;
+mod summary;
+mod test;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use services::Services;
-use std::process::{Command, ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 const HELP: &str = "cargo xtask test [ARGUMENTS OF cargo test]   run all tests; sets up RabbitMQ and PostgreSQL first
-cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C";
+cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C
+cargo xtask lint                             check the length of lines and of source files
+cargo xtask new-user                         follow the README's `Add it` in an empty folder: build, run, test";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first() {
-        Some((command, rest)) if command == "test" => test(rest),
-        Some((command, _)) if command == "up" => up(),
+        Some((command, rest)) if command == "test" => test::run(rest),
+        Some((command, [])) if command == "up" => up(),
+        Some((command, [])) if command == "lint" => root().and_then(|root| lint::run(&root)),
+        Some((command, [])) if command == "new-user" => root().and_then(|root| new_user::run(&root)),
+        Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);
@@ -29,27 +48,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn cargo(arguments: &[&str], services: &Services) -> Result<()> {
-    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-    let status = cargo.args(arguments).envs(services.environment()).status()?;
-    if !status.success() {
-        bail!("`cargo {}` failed", arguments.join(" "));
-    }
-    Ok(())
-}
-
-fn test(arguments: &[String]) -> Result<()> {
-    let services = Services::start()?;
-    // the whole-system tests run these programs
-    cargo(&["build", "--workspace", "--all-targets"], &services)?;
-    let mut all = vec!["test"];
-    if !arguments.iter().any(|argument| matches!(argument.as_str(), "-p" | "--package" | "--workspace")) {
-        all.push("--workspace");
-    }
-    all.extend(arguments.iter().map(String::as_str));
-    cargo(&all, &services)
-}
-
 fn up() -> Result<()> {
     let services = Services::start()?;
     for (name, value) in services.environment() {
@@ -58,4 +56,15 @@ fn up() -> Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// The repository.
+fn root() -> Result<PathBuf> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().nth(2).context("xtask lies two folders below the repository's root")?;
+    Ok(root.canonicalize()?)
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
 }

@@ -1,5 +1,5 @@
-//! RabbitMQ and PostgreSQL for the tests: those the environment names, else installed ones on free ports, else containers, else
-//! Debian's packages.
+//! RabbitMQ and PostgreSQL for the tests: those that the environment names, else installed ones on free ports, else
+//! containers, else Debian's packages.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -17,9 +17,11 @@ const MANAGEMENT: &str = "SAGABUS_TEST_MANAGEMENT_URL";
 const DATABASE: &str = "SAGABUS_TEST_DATABASE_URL";
 /// How long a service may take to start.
 const START: Duration = Duration::from_secs(90);
+/// PostgreSQL's settings beside its port.
+const SETTINGS: &str = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300";
 const PACKAGES: [&str; 2] = ["postgresql", "rabbitmq-server"];
 
-/// Where the tests find their services. They end by themselves soon after this process does.
+/// Where the tests find their services. Services that we started end soon after this process does.
 pub(crate) struct Services {
     amqp: String,
     management: String,
@@ -46,7 +48,8 @@ impl Services {
             return programs.start();
         }
         bail!(
-            "install RabbitMQ and PostgreSQL (`apt-get install {}`), or Docker, or set {AMQP}, {MANAGEMENT} and {DATABASE}",
+            "install RabbitMQ and PostgreSQL (`apt-get install {}`), or Docker, or set {AMQP}, {MANAGEMENT} and \
+             {DATABASE}",
             PACKAGES.join(" ")
         )
     }
@@ -160,14 +163,14 @@ impl Programs {
     fn start_postgres(&self, folder: &Path, port: u16) -> Result<()> {
         fs::create_dir_all(folder)?;
         if is_root() {
-            run(&format!("chown postgres '{}'", folder.display()))?; // it refuses to run as root
+            run(&format!("chown postgres '{}'", folder.display()))?; // PostgreSQL refuses to run as root
         }
         let data = folder.join("data");
         let program = |name: &str| as_postgres(&self.postgres.join(name));
         let log = folder.join("out.log");
         run(&format!("{} -D '{}' -U postgres -A trust -E UTF8 --locale=C", program("initdb"), data.display()))?;
         run(&format!(
-            "{} start -w -D '{}' -l '{}' -o \"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300\"",
+            "{} start -w -D '{}' -l '{}' -o \"-p {port} {SETTINGS}\"",
             program("pg_ctl"),
             data.display(),
             log.display()
@@ -237,14 +240,14 @@ fn when_we_are_gone(command: &str) -> Result<()> {
 }
 
 fn install() -> Result<()> {
-    println!("RabbitMQ and PostgreSQL are not installed; `apt-get install {}` will install them", PACKAGES.join(" "));
+    println!("RabbitMQ or PostgreSQL is missing; `apt-get install {}` installs what is missing", PACKAGES.join(" "));
     if std::io::stdin().is_terminal() {
-        print!("go on? [y/N] ");
+        print!("continue? [y/N] ");
         std::io::stdout().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if !answer.trim().eq_ignore_ascii_case("y") {
-            bail!("not installed, as you wish");
+            bail!("cancelled: nothing was installed");
         }
     }
     let install = format!(

@@ -1,0 +1,68 @@
+//! What no compiler checks about the sources: long lines (rustfmt leaves comments and texts alone) and long files.
+
+use anyhow::{Result, bail};
+use std::{fs, path::Path};
+
+/// The longest line, in characters.
+const COLUMNS_MAX: usize = 120;
+/// The longest source file, in lines.
+const LINES_MAX: usize = 450;
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let mut wrong = Vec::new();
+    let files = look(root, root, &mut wrong)?;
+    for offender in &wrong {
+        println!("{offender}");
+    }
+    match (files, wrong.len()) {
+        (0, _) => bail!("no source file found below {}", root.display()),
+        (_, 0) => Ok(()),
+        (_, offenders) => bail!("{offenders} in {files} source files: see above"),
+    }
+}
+
+/// Looks at every `.rs` file below a folder; build output and hidden folders are left out. Returns how many there are.
+fn look(root: &Path, folder: &Path, wrong: &mut Vec<String>) -> Result<usize> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut files = 0;
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let kind = entry.file_type()?;
+        if kind.is_dir() && name != "target" && !name.starts_with('.') {
+            files += look(root, &path, wrong)?;
+        } else if kind.is_file() && name.ends_with(".rs") {
+            let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            wrong.extend(offences(&shown, &fs::read_to_string(&path)?));
+            files += 1;
+        }
+    }
+    Ok(files)
+}
+
+fn offences(file: &str, text: &str) -> Vec<String> {
+    let columns = text.lines().map(|line| line.chars().count());
+    let long = columns.zip(1..).filter(|(columns, _)| *columns > COLUMNS_MAX);
+    let mut wrong: Vec<String> =
+        long.map(|(columns, line)| format!("{file}:{line}: {columns} columns; {COLUMNS_MAX} are allowed")).collect();
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        wrong.push(format!("{file}: {lines} lines; {LINES_MAX} are allowed"));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_long_line_and_every_long_file_is_named() {
+        assert_eq!(offences("a.rs", &format!("{}\n", "é".repeat(120))), [""; 0], "columns are characters, not bytes");
+        let long = format!("fine\n{}\nfine\n{}\n", "x".repeat(121), "y".repeat(130));
+        let expected = ["a.rs:2: 121 columns; 120 are allowed", "a.rs:4: 130 columns; 120 are allowed"];
+        assert_eq!(offences("a.rs", &long), expected);
+        assert_eq!(offences("a.rs", &"x\n".repeat(450)), [""; 0]);
+        assert_eq!(offences("a.rs", &"x\n".repeat(451)), ["a.rs: 451 lines; 450 are allowed"]);
+    }
+}

@@ -14,7 +14,7 @@ fn unique() -> String {
     format!("t{}", Uuid::new_v4().simple())
 }
 
-/// Notes that the running test cannot do its work, for the summary of `cargo xtask test`: libtest would count it as passed.
+/// Notes that the running test cannot do its work, for the summary of `cargo xtask test`: libtest counts it as passed.
 fn skipped(why: &str) {
     println!("skipped: {why}");
     let Some(notes) = std::env::var_os("SAGABUS_TEST_SKIPS") else { return };
@@ -223,8 +223,8 @@ impl PgBouncer {
             server.rsplit('@').next().and_then(|address| address.split_once(':')).expect("the server has an address");
         // few sessions of the server for many clients, so that a transaction does get another one
         let settings = format!(
-            "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
+            "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
              ignore_startup_parameters = extra_float_digits\n"
         );
         let file = folder.folder.join("pgbouncer.ini");

@@ -1,5 +1,5 @@
-//! What tests of services and of the endpoint itself are built on: a store in memory that follows virtual time and fails
-//! when it is told to.
+//! For tests of services and of the endpoint itself: a store in memory that follows virtual time and fails when it is
+//! told to.
 
 mod memory;
 

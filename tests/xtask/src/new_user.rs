@@ -1,13 +1,13 @@
-//! `cargo xtask new-user`: does what the README's section `## Add it` says, to the letter, in an empty folder outside the
-//! repository. What stands in the section, in this order:
+//! `cargo xtask new-user`: does what the README's section `## Add it` says, to the letter, in an empty folder outside
+//! the repository. The section holds fenced blocks:
 //!
-//! - `cargo new …` in an `sh` block is run as it stands (without one: `cargo new hello`).
-//! - ```` ```toml ```` is added to the new `Cargo.toml`, whose last line is `[dependencies]`; a first line `[dependencies]`
-//!   is that one. Where a dependency names a `path` or `git`, the folder of the same name in this checkout is used.
-//! - ```` ```rust ```` replaces the file that its first line names (`// src/main.rs`); without such a line it is added to the
-//!   block before it, or is the crate's root.
-//! - ```` ```text ```` is what the program prints: each line is expected in this order, other lines may stand between, and
-//!   `…` stands for anything.
+//! - `sh`: the line `cargo new …` is run as it stands (without one: `cargo new hello`); other lines are for people.
+//! - `toml`: is added to the new `Cargo.toml`, whose last line is `[dependencies]`; a first line `[dependencies]` is that
+//!   one. A dependency that names a `path` or `git` comes from the folder of the same name in this checkout.
+//! - `rust`: is the file that its first line names (`// src/main.rs`); without such a line it is added to the block
+//!   before it, or is the crate's root.
+//! - `text`: is what the program prints. Its lines are expected in this order; other lines may stand between, and `…`
+//!   stands for anything.
 //!
 //! The program must end by itself, and at least one of its tests must run.
 

@@ -224,8 +224,8 @@ impl PgBouncer {
         // few sessions of the server for many clients, so that a transaction does get another one
         let settings = format!(
             "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n\
-             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
-             ignore_startup_parameters = extra_float_digits\n"
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\nignore_startup_parameters = extra_float_digits\n"
         );
         let file = folder.folder.join("pgbouncer.ini");
         std::fs::write(&file, settings).expect("the folder can be written");

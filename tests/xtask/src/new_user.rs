@@ -2,8 +2,8 @@
 //! the repository. The section holds fenced blocks:
 //!
 //! - `sh`: the line `cargo new …` is run as it stands (without one: `cargo new hello`); other lines are for people.
-//! - `toml`: is added to the new `Cargo.toml`, whose last line is `[dependencies]`; a first line `[dependencies]` is that
-//!   one. A dependency that names a `path` or `git` comes from the folder of the same name in this checkout.
+//! - `toml`: is added to the new `Cargo.toml`, whose last line is `[dependencies]`; a first line `[dependencies]` is
+//!   that one. A dependency that names a `path` or `git` comes from the folder of the same name in this checkout.
 //! - `rust`: is the file that its first line names (`// src/main.rs`); without such a line it is added to the block
 //!   before it, or is the crate's root.
 //! - `text`: is what the program prints. Its lines are expected in this order; other lines may stand between, and `…`

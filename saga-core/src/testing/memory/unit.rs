@@ -125,8 +125,8 @@ impl MemoryTx {
     /// Adds a row to a table, which need not exist.
     ///
     /// # Errors
-    /// When the row cannot be written as JSON, a test ordered [`Operation::Insert`] to fail, the transaction is aborted,
-    /// or it was idle for its limit.
+    /// When the row cannot be written as JSON, a test ordered [`Operation::Insert`] to fail, the transaction is
+    /// aborted, or it was idle for its limit.
     pub fn insert(&mut self, table: &str, row: impl Serialize) -> Result<(), MemoryError> {
         self.check()?;
         let fault = self.store.state().faults.take(Operation::Insert);

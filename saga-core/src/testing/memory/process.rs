@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 /// A process that has not said for this long that it is alive is taken for dead.
 const ALIVE_US: i64 = 90_000_000;
 
+/// Processes that ended without a word go after this time.
+const KEPT_US: i64 = 86_400_000_000;
+
 /// A process that has registered.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -31,13 +34,12 @@ pub(super) fn register(state: &mut State, process: &Process, now: i64) -> Regist
         state.definitions.insert((chart.saga.clone(), chart.version, endpoint.clone()), chart.clone());
     }
     seen(state, process, now);
-    let alive = state
-        .processes
-        .values()
-        .filter(|record| record.process.endpoint == *endpoint && record.seen_at_us >= now.saturating_sub(ALIVE_US));
+    let oldest = now.saturating_sub(ALIVE_US);
+    let alive = state.processes.values().filter(|at| at.process.endpoint == *endpoint && at.seen_at_us > oldest);
     let wanted: BTreeSet<&String> = alive.flat_map(|record| &record.process.subscribes).collect();
-    let known = state.subscriptions.iter().filter(|(of, _)| of == endpoint).map(|(_, event)| event);
-    Registered { dropped: known.filter(|event| !wanted.contains(event)).cloned().collect(), taken: Vec::new() }
+    let is_dropped = |(of, event): &(String, String)| of == endpoint && !wanted.contains(event);
+    let dropped = state.subscriptions.extract_if(.., is_dropped).map(|(_, event)| event).collect();
+    Registered { dropped, taken: Vec::new() }
 }
 
 pub(super) fn seen(state: &mut State, process: &Process, now: i64) {
@@ -46,4 +48,11 @@ pub(super) fn seen(state: &mut State, process: &Process, now: i64) {
     let started_at_us = state.processes.get(&process.owner).map_or(now, |record| record.started_at_us);
     let record = ProcessRecord { process: process.clone(), started_at_us, seen_at_us: now };
     state.processes.insert(process.owner.clone(), record);
+}
+
+/// Deletes processes of an endpoint that ended without a word a day ago. Returns how many.
+pub(super) fn forget_old(state: &mut State, endpoint: &str, now: i64) -> usize {
+    let oldest = now.saturating_sub(KEPT_US);
+    let is_old = |_: &String, at: &mut ProcessRecord| at.process.endpoint == endpoint && at.seen_at_us < oldest;
+    state.processes.extract_if(.., is_old).count()
 }

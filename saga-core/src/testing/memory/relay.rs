@@ -65,13 +65,14 @@ pub(super) fn reopen(state: &mut State, endpoint: &str, destination: &str, now: 
     let waits = |row: &&OutboxRecord| {
         row.endpoint == endpoint
             && row.waits_for.as_deref() == Some(destination)
+            && !row.is_leased(now)
             && !state.is_locked(&RowKey::Outbox(row.id))
     };
     let ids: Vec<Uuid> = state.tables.outbox.values().filter(waits).map(|row| row.id).take(STEP_ROWS_MAX).collect();
     for id in &ids {
         if let Some(row) = state.tables.outbox.get_mut(id) {
             row.waits_for = None;
-            row.due_at_us = row.due_at_us.min(now);
+            row.due_at_us = now;
         }
     }
     ids.len() as u64

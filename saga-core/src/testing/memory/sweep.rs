@@ -1,6 +1,7 @@
 //! Housekeeping: what expires, strands, is old, or can go on.
 
 use super::{
+    process,
     records::{HeldRecord, OutboxRecord},
     relay::STEP_ROWS_MAX,
     state::{RowKey, State, us},
@@ -16,45 +17,49 @@ pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now:
     let rows = expire(state, endpoint, now)
         + strand(state, endpoint, oldest, now)
         + delete_old_inbox(state, endpoint, oldest)
-        + delete_old_instances(state, endpoint, oldest);
+        + delete_old_instances(state, endpoint, oldest)
+        + process::forget_old(state, endpoint, now);
     rows as u64
 }
 
-/// Early messages whose instance did not come in time, and messages for which no newer process came: from now on a
-/// person's matter. An event that answers nobody is given up instead.
+/// Early messages whose instance did not come in time, and messages for which no newer process came, are a person's
+/// matter from now on; an event that answers nobody is given up instead. If the instance exists, time does not matter
+/// any more.
 fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
     let expired = |key: &MessageKey, row: &HeldRecord| {
-        let waits = match (row.reason, &row.saga_id) {
-            (HeldReason::Early, Some(id)) => {
-                let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
-                !state.tables.instances.contains_key(&instance)
-            }
-            (reason, _) => matches!(reason, HeldReason::Early | HeldReason::Version),
-        };
-        row.endpoint == endpoint && waits && row.expires_at_us.is_some_and(|at| at < now) && !is_locked(state, key)
+        let expires = matches!(row.reason, HeldReason::Early | HeldReason::Version);
+        let passed = row.expires_at_us.is_some_and(|at| at < now);
+        row.endpoint == endpoint && expires && passed && !is_locked(state, key)
     };
     let keys = state.tables.held.iter().filter(|(key, row)| expired(key, row));
     let keys: Vec<_> = keys.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
     for key in &keys {
-        let given_up = state.tables.held.get(key).is_some_and(|row| is_unasked_event(state, row));
-        if given_up {
-            state.tables.held.remove(key);
+        let Some(mut row) = state.tables.held.remove(key) else { continue };
+        row.expires_at_us = None;
+        if row.reason == HeldReason::Version {
+            row.reason = HeldReason::Undecodable;
+            row.error = Some("no process that knows this type or version came in time".into());
+        } else if instance_of(&row).is_some_and(|instance| state.tables.instances.contains_key(&instance)) {
+            // it waits for a state that takes it
+        } else if is_unasked_event(state, &row) {
             if let Some(row) = state.tables.inbox.get_mut(key).filter(|row| row.result == InboxResult::Held) {
                 row.result = InboxResult::Discarded;
                 row.note = Some("no instance came in time".into());
                 row.handled_at_us = now;
             }
-        } else if let Some(row) = state.tables.held.get_mut(key) {
-            let (reason, error) = match row.reason {
-                HeldReason::Version => {
-                    (HeldReason::Undecodable, "no process that knows this type or version came in time")
-                }
-                _ => (HeldReason::Failed, "no instance came in time: start it and retry, or discard the message"),
-            };
-            (row.reason, row.error, row.expires_at_us) = (reason, Some(error.into()), None);
+            continue;
+        } else {
+            row.reason = HeldReason::Failed;
+            row.error = Some("no instance came in time: start it and retry, or discard the message".into());
         }
+        state.tables.held.insert(key.clone(), row);
     }
     keys.len()
+}
+
+/// The instance that a message is held for.
+fn instance_of(row: &HeldRecord) -> Option<InstanceKey> {
+    Some(InstanceKey { saga: row.receiver.clone(), id: row.saga_id.clone()? })
 }
 
 /// Whether an early message is an event, and no answer to the saga that it waits for.
@@ -64,13 +69,14 @@ fn is_unasked_event(state: &State, row: &HeldRecord) -> bool {
         .flat_map(|chart| &chart.messages)
         .any(|message| message.type_name == row.envelope.type_name && message.kind == MessageKind::Event);
     let asked = row.envelope.saga.as_ref().is_some_and(|saga| saga.saga == row.receiver);
-    row.reason == HeldReason::Early && is_event && !asked
+    is_event && !asked
 }
 
 /// Outbox rows whose first publish is older than the receivers' memory.
 fn strand(state: &mut State, endpoint: &str, oldest: i64, now: i64) -> usize {
     let stranded = |row: &&OutboxRecord| {
-        let free = !row.is_leased(now) && !state.is_locked(&RowKey::Outbox(row.id));
+        // what was tried and put off is looked at when it is due again
+        let free = row.due_at_us <= now && !row.is_leased(now) && !state.is_locked(&RowKey::Outbox(row.id));
         row.endpoint == endpoint && row.is_stranded(oldest) && free
     };
     let rows = state.tables.outbox.values().filter(stranded).take(STEP_ROWS_MAX);
@@ -126,36 +132,29 @@ fn delete_old_instances(state: &mut State, endpoint: &str, oldest: i64) -> usize
     old.len()
 }
 
-/// Offers what waits for a version that this process has.
+/// Offers what waits for a version that this process has: messages that nobody knew are routed again, instances are
+/// woken.
 pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     state.end_idle();
-    let mut woken: BTreeSet<InstanceKey> = state.tables.outbox.values().filter_map(wakes).collect();
     let mut rows: Vec<(&MessageKey, &HeldRecord)> = state.tables.held.iter().collect();
     rows.retain(|(key, row)| {
-        let waits = row.endpoint == process.endpoint && row.reason == HeldReason::Version;
-        waits && knows(state, process, row) && !is_locked(state, key)
+        row.endpoint == process.endpoint && row.reason == HeldReason::Version && !is_locked(state, key)
     });
     rows.sort_by_key(|(_, row)| row.arrival);
-    let (mut back, mut wake) = (Vec::new(), Vec::new());
-    for (key, row) in rows {
-        match &row.saga_id {
-            Some(id) => {
-                let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
-                if woken.insert(instance.clone()) {
-                    wake.push(instance);
-                }
-            }
-            None => back.push(key.clone()),
-        }
-    }
-    back.truncate(STEP_ROWS_MAX);
-    wake.truncate(STEP_ROWS_MAX);
+    let unknown =
+        rows.iter().filter(|(_, row)| row.receiver.is_empty() && process.types.contains(&row.envelope.type_name));
+    let back: Vec<MessageKey> = unknown.map(|(key, _)| (*key).clone()).take(STEP_ROWS_MAX).collect();
+    let ours = state.tables.outbox.values().filter(|row| row.endpoint == process.endpoint);
+    let woken: BTreeSet<InstanceKey> = ours.filter_map(wakes).collect();
+    let instances: BTreeSet<InstanceKey> = rows.iter().filter_map(|(_, row)| instance_of(row)).collect();
+    let wake = instances.difference(&woken).filter(|instance| understands(state, process, instance));
+    let wake: Vec<InstanceKey> = wake.take(STEP_ROWS_MAX).cloned().collect();
     let released = back.len() + wake.len();
     for key in back {
         let Some(row) = state.tables.held.remove(&key) else { continue };
-        // nobody has run it: it is claimed anew by whoever receives it
+        // its mark goes with it: to whoever knows it now it is new
         state.tables.inbox.remove(&key);
-        offer(state, &process.endpoint, row.envelope, now);
+        offer(state, &process.endpoint, Arc::new(Envelope { attempt: 0, ..(*row.envelope).clone() }), now);
     }
     for instance in wake {
         offer(state, &process.endpoint, Arc::new(Envelope::wake(&instance)), now);
@@ -163,16 +162,11 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     released as u64
 }
 
-fn knows(state: &State, process: &Process, row: &HeldRecord) -> bool {
-    let version = row.saga_id.as_ref().and_then(|id| {
-        let instance = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
-        state.tables.instances.get(&instance).map(|record| i64::from(record.row.version))
-    });
-    let has = |version| {
-        let ours = process.charts.iter().filter(|chart| chart.saga == row.receiver);
-        ours.into_iter().any(|chart| i64::from(chart.version) >= version)
-    };
-    process.types.contains(&row.envelope.type_name) && version.is_none_or(has)
+/// Whether the process has the saga in the instance's version or a later one.
+fn understands(state: &State, process: &Process, instance: &InstanceKey) -> bool {
+    let version = state.tables.instances.get(instance).map_or(i64::MIN, |record| record.row.version.into());
+    let mut charts = process.charts.iter().filter(|chart| chart.saga == instance.saga);
+    charts.any(|chart| i64::from(chart.version) >= version)
 }
 
 /// The instance that an outbox row wakes.

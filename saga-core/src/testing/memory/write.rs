@@ -6,7 +6,8 @@ use super::{
     tables::{Changes, MessageKey, Tables, all, get, held_key, inbox_key},
 };
 use crate::{
-    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, TimersOut, Write,
+    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, StoreErrorKind,
+    TimersOut, Write,
 };
 use std::collections::BTreeSet;
 
@@ -42,8 +43,12 @@ pub(super) fn apply(
         let known = get(&tables.inbox, &own.inbox, &key);
         let known = known.filter(|known| !known.result.is_final() && known.attempts == *attempts);
         let known = known.ok_or_else(StoreError::conflict)?;
-        let (claimed_at_us, crashes) = (known.claimed_at_us, known.crashes);
-        let completed = InboxRecord { claimed_at_us, crashes, ..claim(endpoint, owner, row, now) };
+        let completed = InboxRecord {
+            claimed_at_us: known.claimed_at_us,
+            crashes: known.crashes,
+            saga_id: row.saga_id.clone().or_else(|| known.saga_id.clone()),
+            ..claim(endpoint, owner, row, now)
+        };
         own.inbox.insert(key, Some(completed));
     }
     for write in &write.instances {
@@ -55,7 +60,7 @@ pub(super) fn apply(
     }
     for row in &write.outbox {
         if get(&tables.outbox, &own.outbox, &row.id).is_some() {
-            return Err(StoreError::conflict());
+            return Err(StoreError::new(StoreErrorKind::Rejected, format!("the outbox has a row {} already", row.id)));
         }
         own.outbox.insert(row.id, Some(outbox(write, row, now)));
     }
@@ -166,6 +171,7 @@ fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, 
     });
     let record = HeldRecord {
         reason: row.reason,
+        saga_id: row.saga_id.clone().or(record.saga_id),
         error: row.error.clone(),
         attempts: row.attempts,
         expires_at_us: row.expires.map(|expires| now.saturating_add(us(expires))),
@@ -182,6 +188,7 @@ pub(super) fn count_crash(state: &mut State, key: MessageKey, owner: &str, row: 
     let counts = matches!(record.result, InboxResult::Suspect | InboxResult::Retrying);
     counts.then(|| {
         record.crashes += 1;
+        record.saga_id = row.saga_id.clone().or(record.saga_id.take());
         record.crashes
     })
 }

@@ -129,3 +129,20 @@ async fn delays_and_leases_run_from_the_time_of_writing() {
     assert_eq!((row.created_at_us, row.due_at_us), (written, written + 30_000_000));
     assert_eq!((row.lease_until_us, row.lease_owner.as_deref()), (Some(written + 30_000_000), Some("me")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_tried_again_is_not_reopened_under_the_hands_of_its_owner() {
+    let store = MemoryStore::new();
+    let row = outbox("m");
+    let id = row.id;
+    write(&store, Write { outbox: vec![row], ..writes() }).await.unwrap();
+    lease(&store, "me").await;
+    let failed = failed(id, LEASE, true, true);
+    let update = LeaseUpdate { owner: "me", lease: LEASE, renew: &[], failed: &failed };
+    store.renew_and_fail(&update).await.unwrap();
+    tokio::time::advance(LEASE).await;
+    assert_eq!(ids(&lease(&store, "me").await), [id], "the probe");
+    assert_eq!(store.reopen("e", "there").await.unwrap(), 0);
+    tokio::time::advance(LEASE * 2).await;
+    assert_eq!(store.reopen("e", "there").await.unwrap(), 1, "its owner has died");
+}

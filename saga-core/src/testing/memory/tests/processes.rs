@@ -19,6 +19,7 @@ async fn an_event_is_dropped_when_no_living_process_subscribes_to_it() {
     assert!(store.register(&new).await.unwrap().dropped.is_empty(), "it was heard of a minute ago");
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(store.register(&new).await.unwrap().dropped, ["b"]);
+    assert!(store.register(&new).await.unwrap().dropped.is_empty(), "it is said once");
 }
 
 #[tokio::test]

@@ -78,8 +78,12 @@ async fn early_messages_expire_only_while_their_instance_does_not_exist() {
     write(&store, rows).await.unwrap();
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
     tokio::time::advance(HOUR * 2).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "once");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 2);
+    assert_eq!(
+        store.sweep("e", WEEK).await.unwrap(),
+        0,
+        "once: for the one whose instance exists time does not matter"
+    );
     let reasons: Vec<_> = store.held().into_iter().map(|row| (row.receiver, row.reason)).collect();
     assert_eq!(reasons, [("saga".to_owned(), HeldReason::Early), ("absent".to_owned(), HeldReason::Failed)]);
 }
@@ -141,16 +145,23 @@ async fn an_instance_is_woken_once_by_a_process_of_its_version() {
     newer.row.version = 2;
     let held_in = vec![held("m", HeldReason::Version), held("n", HeldReason::Version)];
     write(&store, Write { instances: vec![newer], held_in, ..writes() }).await.unwrap();
-    let process = |version| Process {
-        endpoint: "e".into(),
-        charts: vec![chart("saga", version)],
-        types: vec!["test.Message".into()],
-        ..Process::default()
-    };
+    let process =
+        |version| Process { endpoint: "e".into(), charts: vec![chart("saga", version)], ..Process::default() };
     assert_eq!(store.release(&process(1)).await.unwrap(), 0);
     assert_eq!(store.release(&process(2)).await.unwrap(), 1);
     assert_eq!(store.release(&process(2)).await.unwrap(), 0, "the wake-up is on its way");
     let row = lease(&store, "me").await.rows.pop().expect("a wake-up is due");
     assert_eq!((row.envelope.type_name.as_str(), row.envelope.receiver.as_deref()), (Envelope::WAKE, Some("saga")));
     assert_eq!(store.held().len(), 2, "the instance's own unit takes them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_ended_without_a_word_are_kept_for_a_day() {
+    let store = MemoryStore::new();
+    register(&store).await;
+    tokio::time::advance(HOUR * 24).await;
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+    tokio::time::advance(HOUR).await;
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);
+    assert!(store.processes().is_empty());
 }

@@ -63,14 +63,16 @@ impl fmt::Display for Summary {
             writeln!(f, "failed: {name}")?;
         }
         for (why, tests) in &self.skipped {
-            writeln!(f, "skipped: {tests} {}: {why}", if *tests == 1 { "test" } else { "tests" })?;
+            writeln!(f, "skipped: {tests} {}: {why}", plural(*tests, "test"))?;
         }
         let Self { programs, passed, failures, ignored, .. } = self;
-        write!(
-            f,
-            "{passed} passed, {failures} failed, {skipped} skipped, {ignored} ignored, in {programs} test programs"
-        )
+        let of = plural(*programs, "test program");
+        write!(f, "{passed} passed, {failures} failed, {skipped} skipped, {ignored} ignored, in {programs} {of}")
     }
+}
+
+fn plural(count: usize, one: &str) -> String {
+    if count == 1 { one.into() } else { format!("{one}s") }
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ test result: ok. 39 passed; 0 failed; 0 ignored; 0 measured; 8 filtered out; fin
     fn tests_that_lack_something_count_as_skipped_with_the_way_to_get_it() {
         let output = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
         let summary = summary(output, "pgbouncer::a: not installed\npgbouncer::b: not installed\n");
-        let expected = "skipped: 2 tests: not installed\n1 passed, 0 failed, 2 skipped, 0 ignored, in 1 test programs";
+        let expected = "skipped: 2 tests: not installed\n1 passed, 0 failed, 2 skipped, 0 ignored, in 1 test program";
         assert_eq!(summary.to_string(), expected);
     }
 

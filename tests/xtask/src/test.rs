@@ -29,7 +29,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     println!("\n{summary}");
-    if summary.failures() > 0 {
+    if summary.failures() > 0 && !has(&["--no-fail-fast"]) {
+        bail!("tests failed, and no test program was run after the first with a failure: --no-fail-fast runs all");
+    } else if summary.failures() > 0 {
         bail!("tests failed");
     } else if !status.success() {
         bail!("`cargo {}` failed", all.join(" "));

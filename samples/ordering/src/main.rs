@@ -2,19 +2,27 @@
 
 mod api;
 mod demo;
+mod figures;
 mod ledger;
 mod messages;
 mod place;
 mod saga;
 mod serve;
+mod servers;
 mod services;
 mod verify;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use ledger::Service;
+use ledger::{Ledger, Service};
 use outbox::{Postgres, Sqlite};
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use servers::{DATABASE, Server, Usage, variable};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Orders that are paid for and shipped, or cancelled and refunded: three services, one process, no two-phase commit.
@@ -39,33 +47,6 @@ enum Command {
     Verify(Verify),
 }
 
-/// Where PostgreSQL is, and by which names.
-#[derive(Debug, Clone, Args)]
-struct Server {
-    /// A PostgreSQL server, `postgres://user@host:5432`: each service has its own database on it
-    #[arg(long, value_name = "URL", env = "ORDERING_DATABASE_URL")]
-    database: Option<String>,
-    /// Put before the names of databases and queues, so that several systems run side by side
-    #[arg(long, value_name = "P")]
-    prefix: Option<String>,
-}
-
-impl Server {
-    /// What is put before the names.
-    fn prefix(&self) -> String {
-        self.prefix.as_ref().map(|prefix| format!("{prefix}_")).unwrap_or_default()
-    }
-
-    /// The URL of a service's database.
-    fn database_of(&self, server: &str, service: Service) -> String {
-        let (base, query) =
-            server.split_once('?').map_or((server, String::new()), |(base, query)| (base, format!("?{query}")));
-        let authority = base.find("://").map_or(0, |at| at + 3);
-        let base = base[authority..].find('/').map_or(base, |at| &base[..authority + at]);
-        format!("{base}/{}{}{query}", self.prefix(), service.name())
-    }
-}
-
 #[derive(Debug, Args)]
 struct Verify {
     #[command(flatten)]
@@ -87,18 +68,19 @@ struct Verify {
 impl Verify {
     async fn run(self) -> Result<bool> {
         let wait = Duration::from_secs(self.wait);
-        let audit = match (&self.server.database, &self.data) {
-            (Some(server), _) => {
-                let open = |service| Postgres::with_connections(&self.server.database_of(server, service), 2);
-                let books = verify::Books {
-                    ordering: open(Service::Ordering)?,
-                    payment: open(Service::Payment)?,
-                    warehouse: open(Service::Warehouse)?,
-                };
-                books.audit_within(self.orders, wait).await?
-            }
-            (None, Some(data)) => demo::sqlite_books(data).await?.audit_within(self.orders, wait).await?,
-            (None, None) => bail!("say which books: --database URL, or --data DIR"),
+        let audit = if let Some(data) = &self.data {
+            demo::sqlite_books(data).await?.audit_within(self.orders, wait).await?
+        } else {
+            let server = self.server.database.clone().or_else(|| variable(DATABASE));
+            let server = server.ok_or_else(|| Usage("say which books: --database URL, or --data DIR".into()))?;
+            let open =
+                |service| anyhow::Ok(Postgres::with_connections(&self.server.database_of(&server, service)?, 2)?);
+            let books = verify::Books {
+                ordering: open(Service::Ordering)?,
+                payment: open(Service::Payment)?,
+                warehouse: open(Service::Warehouse)?,
+            };
+            books.audit_within(self.orders, wait).await?
         };
         if self.json {
             println!("{}", serde_json::to_string(&audit)?);
@@ -117,10 +99,13 @@ enum LogFormat {
     Json,
 }
 
-/// Logs to stderr, as RUST_LOG says.
-fn log(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+/// Logs to stderr, as RUST_LOG says; else what `level` lets through, without what the libraries below Sagabus add: lapin logs
+/// as errors what is tried again or told better, and prints bodies.
+fn log(format: LogFormat, level: &str) {
+    let default = || EnvFilter::new(format!("{level},lapin=off,sqlx=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());
+    let colours = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -153,12 +138,20 @@ async fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ordering: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
 /// Opens the SQLite file of a service in `folder`.
-async fn sqlite_of(folder: &std::path::Path, service: Service) -> Result<Sqlite> {
+async fn sqlite_of(folder: &Path, service: Service) -> Result<Sqlite> {
     Ok(Sqlite::open(folder.join(format!("{}.db", service.name()))).await?)
+}
+
+/// Creates a service's tables.
+async fn create_tables<Db: Ledger>(store: &Db, service: Service) -> Result<()> {
+    store.create_tables(service).await.with_context(|| {
+        let name = service.name();
+        format!("cannot create the tables of {name} (if an older version of this sample made some, start anew)")
+    })
 }

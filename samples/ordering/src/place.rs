@@ -1,17 +1,26 @@
 //! `ordering place`: a client.
 
-use anyhow::{Result, bail};
+use crate::{figures::counted, servers::Usage};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use url::Url;
 use uuid::Uuid;
 
 /// One request may take so long before it is asked again with the same id.
 const REQUEST: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A person who waits is told why, this often at most.
+const WORD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Place {
@@ -36,17 +45,38 @@ struct Counter {
     client: Client,
     api: Vec<String>,
     until: Instant,
+    /// When somebody was last told why nothing comes.
+    told: Mutex<Option<Instant>>,
+}
+
+/// What became of a request.
+enum Answer<T> {
+    Done(T),
+    /// Ask again.
+    NotYet,
+    /// Ask again: it could not be answered.
+    Trouble,
+    /// Do not ask again.
+    Refused,
 }
 
 impl Place {
     pub(crate) async fn run(self) -> Result<bool> {
+        for api in &self.api {
+            let wrong = |why: &dyn std::fmt::Display| Usage(format!("--api {api}: {why}"));
+            let url = Url::parse(api).map_err(|error| wrong(&error))?;
+            if url.scheme() != "http" {
+                return Err(wrong(&"it looks like http://127.0.0.1:8080").into());
+            }
+        }
         let counter = Counter {
             client: Client::builder().timeout(REQUEST).build()?,
             api: self.api.iter().map(|api| api.trim_end_matches('/').to_owned()).collect(),
             until: Instant::now() + Duration::from_secs(self.within),
+            told: Mutex::default(),
         };
         let began = Instant::now();
-        let results: Vec<Result<String>> = stream::iter(0..self.orders)
+        let results: Vec<Result<String, (Uuid, anyhow::Error)>> = stream::iter(0..self.orders)
             .map(|n| counter.order(n))
             .buffer_unordered(self.in_flight.max(1))
             .collect()
@@ -54,83 +84,135 @@ impl Place {
         let count =
             |status: &str| results.iter().filter(|result| matches!(result, Ok(known) if known == status)).count();
         let (shipped, cancelled) = (count("shipped"), count("cancelled"));
-        let failed: Vec<String> =
-            results.iter().filter_map(|result| result.as_ref().err().map(ToString::to_string)).collect();
+        let failed: Vec<(Uuid, String)> =
+            results.iter().filter_map(|r| r.as_ref().err().map(|(id, error)| (*id, error.to_string()))).collect();
         if self.json {
+            let failed: Vec<String> = failed.iter().map(|(id, error)| format!("order {id}: {error}")).collect();
             let elapsed_ms = began.elapsed().as_millis() as u64;
             let orders = self.orders;
-            println!(
-                "{}",
-                json!({ "orders": orders, "shipped": shipped, "cancelled": cancelled, "failed": failed, "elapsed_ms": elapsed_ms })
-            );
+            let summary = json!({
+                "orders": orders, "shipped": shipped, "cancelled": cancelled, "failed": failed, "elapsed_ms": elapsed_ms
+            });
+            println!("{summary}");
         } else {
             println!(
-                "{} orders in {:.1} s: {shipped} shipped, {cancelled} cancelled",
-                self.orders,
+                "{} in {:.1} s: {shipped} shipped, {cancelled} cancelled",
+                counted(self.orders as i64, "order"),
                 began.elapsed().as_secs_f64()
             );
-            failed.iter().for_each(|error| println!("FAILED: {error}"));
+            causes(&failed).iter().for_each(|cause| println!("FAILED: {cause}"));
         }
         Ok(failed.is_empty())
     }
 }
 
+/// One line for each cause, with the orders that failed for it.
+fn causes(failed: &[(Uuid, String)]) -> Vec<String> {
+    let mut causes: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
+    for (id, cause) in failed {
+        causes.entry(cause).or_default().push(*id);
+    }
+    let line = |(cause, ids): (&str, Vec<Uuid>)| match ids.as_slice() {
+        [id] => format!("order {id}: {cause}"),
+        ids => format!("{}, such as {}: {cause}", counted(ids.len() as i64, "order"), ids[0]),
+    };
+    causes.into_iter().map(line).collect()
+}
+
+/// An error without the layers that say nothing: what is at the bottom of it.
+fn root(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {REQUEST:?}");
+    }
+    let mut error: &dyn Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 impl Counter {
     /// Places one order and waits for its end.
-    async fn order(&self, n: usize) -> Result<String> {
+    async fn order(&self, n: usize) -> Result<String, (Uuid, anyhow::Error)> {
         let order_id = Uuid::now_v7();
         let order = json!({
-            "order_id": order_id, "customer": format!("customer {n}"), "address": format!("{n} Main Street"), "amount_cents": 1000 + n,
+            "order_id": order_id, "customer": format!("customer {n}"), "address": format!("{n} Main Street"),
+            "amount_cents": 1000 + n,
         });
-        self.insist(
+        let placed = self.insist(
             n,
-            order_id,
             |api| self.client.post(format!("{api}/orders")).json(&order),
-            |status, body| match status {
-                StatusCode::ACCEPTED => Ok(Some(())),
-                StatusCode::BAD_REQUEST => bail!("order {order_id} was refused: {body}"),
-                _ => Ok(None),
+            |status, _| match status {
+                StatusCode::ACCEPTED => Answer::Done(()),
+                status if again(status) => Answer::Trouble,
+                _ => Answer::Refused,
             },
-        )
-        .await?;
-        self.insist(
+        );
+        placed.await.map_err(|error| (order_id, error))?;
+        let ended = self.insist(
             n,
-            order_id,
             |api| self.client.get(format!("{api}/orders/{order_id}")),
-            |status, body| {
-                let ended = |status: &&str| matches!(*status, "shipped" | "cancelled");
-                match status {
-                    StatusCode::OK => Ok(body["status"].as_str().filter(ended).map(str::to_owned)),
-                    StatusCode::NOT_FOUND => bail!("order {order_id} was accepted, but is unknown"),
-                    _ => Ok(None),
-                }
+            |status, body| match (status, body["status"].as_str()) {
+                (StatusCode::OK, Some(end @ ("shipped" | "cancelled"))) => Answer::Done(end.to_owned()),
+                (StatusCode::OK, Some(_)) => Answer::NotYet,
+                (status, _) if again(status) => Answer::Trouble,
+                _ => Answer::Refused,
             },
-        )
-        .await
+        );
+        ended.await.map_err(|error| (order_id, error))
     }
 
     /// Asks until there is an answer, each time another address, with growing pauses.
     async fn insist<T>(
         &self,
         n: usize,
-        order_id: Uuid,
         request: impl Fn(&str) -> reqwest::RequestBuilder,
-        judge: impl Fn(StatusCode, &Value) -> Result<Option<T>>,
+        judge: impl Fn(StatusCode, &Value) -> Answer<T>,
     ) -> Result<T> {
         let mut pause = Duration::from_millis(20);
+        let mut last = String::new();
         for tries in 0.. {
-            if Instant::now() >= self.until {
-                break;
-            }
-            if let Ok(response) = request(&self.api[(n + tries) % self.api.len()]).send().await {
-                let status = response.status();
-                if let Some(answer) = judge(status, &response.json().await.unwrap_or(Value::Null))? {
-                    return Ok(answer);
+            let api = &self.api[(n + tries) % self.api.len()];
+            last = match request(api).send().await {
+                Ok(response) => {
+                    let status = response.status();
+                    let body = response.json().await.unwrap_or(Value::Null);
+                    match judge(status, &body) {
+                        Answer::Done(answer) => return Ok(answer),
+                        Answer::NotYet => format!("{api} says that it is {}", body["status"]),
+                        Answer::Trouble => self.tell(said(api, status, &body)),
+                        Answer::Refused => bail!("{}", said(api, status, &body)),
+                    }
                 }
+                Err(error) => self.tell(format!("{api} cannot be asked: {}", root(&error))),
+            };
+            if Instant::now() + pause >= self.until {
+                break;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        bail!("order {order_id} did not come to its end in time")
+        Err(anyhow!("no end in time: {last}"))
     }
+
+    /// Tells a person who waits, now and then, and hands the cause on.
+    fn tell(&self, cause: String) -> String {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= WORD) {
+            *told = Some(Instant::now());
+            tracing::warn!("{cause}; trying again");
+        }
+        cause
+    }
+}
+
+/// An answer that is none, in words.
+fn said(api: &str, status: StatusCode, body: &Value) -> String {
+    let field = body["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
+    format!("{api} answers {status}: {field}{}", body["reason"].as_str().unwrap_or("no reason is given"))
+}
+
+/// Whether another try may end better.
+fn again(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }

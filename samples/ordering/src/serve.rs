@@ -1,9 +1,10 @@
 //! `ordering serve`: one service as a process.
 
 use crate::{
-    LogFormat, Server, api,
+    LogFormat, api, create_tables,
     demo::seconds,
     ledger::{Ledger, Service},
+    servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
 };
 use anyhow::{Context, Result};
@@ -24,9 +25,9 @@ const HTTP_END: Duration = Duration::from_secs(1);
 pub(crate) struct Serve {
     /// Which service
     service: Service,
-    /// A RabbitMQ broker, `amqp://user:password@host:5672/vhost`
-    #[arg(long, value_name = "URL", env = "ORDERING_BROKER_URL")]
-    broker: String,
+    /// A RabbitMQ broker, `amqp://user:password@host:5672/vhost` [env: ORDERING_BROKER_URL]
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
     #[command(flatten)]
     server: Server,
     /// Where ordering listens for HTTP
@@ -55,35 +56,52 @@ fn crash(text: &str) -> Result<(Step, u64), String> {
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<bool> {
-        let server = self.server.database.as_deref().context("--database URL is missing: the PostgreSQL server")?;
-        let url = self.server.database_of(server, self.service);
-        let broker = RabbitMq::new(&self.broker)?.with_prefix(self.server.prefix());
+        let missing = |what: &str, variable| Usage(format!("{what} URL is missing, and so is {variable}"));
+        let server = self.server.database.clone().or_else(|| variable(DATABASE));
+        let url = self.server.database_of(&server.ok_or_else(|| missing("--database", DATABASE))?, self.service)?;
+        let broker_url = self.broker.clone().or_else(|| variable(BROKER)).ok_or_else(|| missing("--broker", BROKER))?;
+        let broker = RabbitMq::new(&broker_url).map_err(|error| Usage(format!("--broker: {error}")))?;
+        let broker = broker.with_prefix(self.server.prefix());
+        let listener = self.listener().await?;
         let timeout = Duration::from_secs_f64(self.payment_timeout);
         wait_for_database(&url).await?;
         let store = Postgres::new(&url)?;
-        store.create_tables(self.service).await?;
+        create_tables(&store, self.service).await?;
         let builder = match self.service {
             Service::Ordering => services::ordering(broker, store, None),
             Service::Payment => services::payment(broker, store, self.world, timeout),
             Service::Warehouse => services::warehouse(broker, store, self.world),
         };
         let endpoint = self.with_options(builder).start().await?;
+        tracing::info!(
+            endpoint = endpoint.name(),
+            broker = place_of(&broker_url),
+            database = place_of(&url),
+            version = env!("CARGO_PKG_VERSION"),
+            "service started"
+        );
         let stop = stop_signal()?;
-        match self.service {
-            Service::Ordering => {
+        match listener {
+            Some(listener) => {
                 let endpoint = Arc::new(endpoint);
-                let listener = TcpListener::bind(self.listen)
-                    .await
-                    .with_context(|| format!("cannot listen on {}", self.listen))?;
                 tracing::info!(address = %listener.local_addr()?, "listening");
                 api::serve(listener, endpoint.clone(), timeout, stop, HTTP_END).await?;
                 finish(Arc::into_inner(endpoint).context("a request is still under way")?).await
             }
-            Service::Payment | Service::Warehouse => {
+            None => {
                 stop.await;
                 finish(endpoint).await
             }
         }
+    }
+
+    /// Ordering's address. It is taken before anything else starts: if it cannot be, nothing has.
+    async fn listener(&self) -> Result<Option<TcpListener>> {
+        if self.service != Service::Ordering {
+            return Ok(None);
+        }
+        let listener = TcpListener::bind(self.listen).await;
+        listener.map(Some).with_context(|| format!("cannot listen on {}", self.listen))
     }
 
     fn with_options<Db: Ledger>(&self, builder: EndpointBuilder<Db>) -> EndpointBuilder<Db> {
@@ -110,9 +128,10 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
 
 async fn finish<Db: Ledger>(endpoint: Endpoint<Db>) -> Result<bool> {
     if let Err(error) = endpoint.stop().await {
-        tracing::warn!(%error, "stopped");
+        tracing::warn!(%error, "stopped in haste");
+    } else {
+        tracing::info!("stopped");
     }
-    tracing::info!("stopped");
     Ok(true)
 }
 

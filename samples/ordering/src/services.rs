@@ -1,6 +1,10 @@
 //! The three services: what each handles, on any database that keeps the ledger.
 
-use crate::{ledger::Ledger, messages::*, saga::OrderFulfilment};
+use crate::{
+    ledger::{Charge, Ledger},
+    messages::*,
+    saga::OrderFulfilment,
+};
 use async_trait::async_trait;
 use clap::Args;
 use saga_core::{
@@ -9,6 +13,10 @@ use saga_core::{
 use std::time::Duration;
 use tokio::sync::mpsc;
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The most that an order may cost: far from what a sum of many orders can overflow.
+pub(crate) const CENTS_MAX: i64 = 100_000_000_000;
 
 /// How the world behaves: the same order always fares the same, whoever handles it.
 #[derive(Debug, Clone, Copy, Args)]
@@ -24,11 +32,35 @@ pub(crate) struct World {
     pub(crate) silent: u8,
 }
 
+/// Something that may happen to an order.
+#[derive(Debug, Clone, Copy)]
+enum Mishap {
+    Silent = 1,
+    Declined,
+    NoStock,
+}
+
+impl Mishap {
+    /// Throws a die for the order, the same one whoever throws it.
+    fn strikes(self, order_id: Uuid, percent: u8) -> bool {
+        xxh3_64_with_seed(order_id.as_bytes(), self as u64) % 100 < u64::from(percent)
+    }
+}
+
 impl World {
-    /// Whether the order is among `percent` of a hundred, by a part of its id that nothing else looks at.
-    fn strikes(order_id: Uuid, what: usize, percent: u8) -> bool {
-        let dice = saga_core::hash_of([order_id.as_bytes().as_slice(), &[what as u8]]);
-        dice.unsigned_abs() % 100 < u64::from(percent)
+    /// Whether the bank does not answer for the order in time.
+    pub(crate) fn is_silent(self, order_id: Uuid) -> bool {
+        Mishap::Silent.strikes(order_id, self.silent)
+    }
+
+    /// Whether the bank declines the order's payment.
+    pub(crate) fn declines(self, order_id: Uuid) -> bool {
+        Mishap::Declined.strikes(order_id, self.decline)
+    }
+
+    /// Whether the warehouse cannot fulfil the order.
+    pub(crate) fn lacks_stock(self, order_id: Uuid) -> bool {
+        Mishap::NoStock.strikes(order_id, self.no_stock)
     }
 }
 
@@ -61,14 +93,27 @@ pub(crate) fn warehouse<Db: Ledger>(transport: impl Transport, store: Db, world:
     Endpoint::named("warehouse").transport(transport).store(store).handle::<CreateShippingLabel>(Warehouse { world })
 }
 
-/// Stores an order and publishes it, in one transaction. The same id again is the same order: `false`.
-pub(crate) async fn place<Db: Ledger>(mut session: Session<Db>, order: OrderPlaced) -> Result<bool, HandlerError> {
-    let new = Db::place(session.tx(), &order).await?;
-    if new {
+/// What became of an order that was to be placed.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Placing {
+    New,
+    /// The same order was there already.
+    Again,
+    /// Another order is there under its id: this field differs.
+    Taken(&'static str),
+}
+
+/// Stores an order and publishes it, in one transaction. The same order again changes nothing.
+pub(crate) async fn place<Db: Ledger>(mut session: Session<Db>, order: OrderPlaced) -> Result<Placing, HandlerError> {
+    let placing = if Db::place(session.tx(), &order).await? {
         session.publish(order);
-    }
+        Placing::New
+    } else {
+        let known = Db::placed(session.tx(), order.order_id).await?;
+        known.and_then(|known| known.differs_from(&order)).map_or(Placing::Again, Placing::Taken)
+    };
     session.commit().await?;
-    Ok(new)
+    Ok(placing)
 }
 
 struct OrderList {
@@ -118,14 +163,20 @@ struct Payments {
 impl<Db: Ledger> Handle<MakePayment, Db> for Payments {
     async fn handle(&self, command: MakePayment, cx: &mut Context<'_, Db>) -> Result<PaymentOutcome, HandlerError> {
         let MakePayment { order_id, amount_cents } = command;
-        if cx.runs_before() == 0 && World::strikes(order_id, 0, self.world.silent) {
+        // whoever can publish can send this: what ordering's API refuses is refused here too
+        if !(1..=CENTS_MAX).contains(&amount_cents) {
+            let reason = format!("an amount of 1 to {CENTS_MAX} cents can be paid, not {amount_cents}");
+            return Ok(PaymentDeclined { order_id, reason }.into());
+        }
+        if cx.runs_before() == 0 && self.world.is_silent(order_id) {
             return Err(HandlerError::retry_after("the bank does not answer", self.silence));
         }
-        if World::strikes(order_id, 1, self.world.decline) {
+        if self.world.declines(order_id) {
             return Ok(PaymentDeclined { order_id, reason: "the bank declined the payment".into() }.into());
         }
-        let payment_id = Uuid::now_v7();
-        Db::charge(cx.tx().await?, order_id, payment_id, amount_cents).await?;
+        let by = cx.message_id().to_owned();
+        let charge = Charge { payment_id: Uuid::now_v7(), amount_cents };
+        let Charge { payment_id, amount_cents } = Db::charge(cx.tx().await?, &by, order_id, &charge).await?;
         Ok(PaymentCompleted { order_id, payment_id, amount_cents }.into())
     }
 }
@@ -134,7 +185,8 @@ impl<Db: Ledger> Handle<MakePayment, Db> for Payments {
 impl<Db: Ledger> Handle<RefundPayment, Db> for Payments {
     async fn handle(&self, command: RefundPayment, cx: &mut Context<'_, Db>) -> Result<RefundOutcome, HandlerError> {
         let RefundPayment { order_id, payment_id, amount_cents } = command;
-        Db::refund(cx.tx().await?, order_id, payment_id, amount_cents).await?;
+        let by = cx.message_id().to_owned();
+        Db::refund(cx.tx().await?, &by, order_id, &Charge { payment_id, amount_cents }).await?;
         Ok(PaymentRefunded { order_id, payment_id }.into())
     }
 }
@@ -151,11 +203,11 @@ impl<Db: Ledger> Handle<CreateShippingLabel, Db> for Warehouse {
         cx: &mut Context<'_, Db>,
     ) -> Result<ShippingOutcome, HandlerError> {
         let CreateShippingLabel { order_id, address } = command;
-        if World::strikes(order_id, 2, self.world.no_stock) {
+        if self.world.lacks_stock(order_id) {
             return Ok(ShipmentRejected { order_id, reason: "out of stock".into() }.into());
         }
-        let label_id = Uuid::now_v7();
-        Db::label(cx.tx().await?, order_id, label_id, &address).await?;
+        let by = cx.message_id().to_owned();
+        let label_id = Db::label(cx.tx().await?, &by, order_id, Uuid::now_v7(), &address).await?;
         Ok(ShippingLabelCreated { order_id, label_id }.into())
     }
 }

@@ -1,6 +1,9 @@
 //! The ledger, audited: money and goods must add up, and nothing may be left over.
 
-use crate::ledger::{Effects, Ledger};
+use crate::{
+    figures::counted,
+    ledger::{Effects, Ledger},
+};
 use anyhow::Result;
 use saga_core::InstanceFilter;
 use serde::Serialize;
@@ -55,13 +58,18 @@ impl<Db: Ledger> Books<Db> {
         if let Some(expected) = expected
             && expected != orders.len()
         {
-            wrong.push(format!("{} orders are there, {expected} were expected", orders.len()));
+            let are = if orders.len() == 1 { "is" } else { "are" };
+            wrong.push(format!("{} {are} there, {expected} expected", counted(orders.len() as i64, "order")));
         }
         for (id, status) in &orders {
             let of = |table: &HashMap<Uuid, (i64, i64)>| table.get(id).copied().unwrap_or_default();
             let ((charges, charged), (refunds, refunded), (labels, _)) = (of(&charges), of(&refunds), of(&labels));
-            let counts =
-                format!("{charges} charges of {charged} cents, {refunds} refunds of {refunded} cents, {labels} labels");
+            let counts = format!(
+                "{} of {charged} cents, {} of {refunded} cents, {}",
+                counted(charges, "charge"),
+                counted(refunds, "refund"),
+                counted(labels, "label")
+            );
             match status.as_str() {
                 "shipped" if (charges, refunds, labels) == (1, 0, 1) => {}
                 "cancelled" if charges == refunds && charged == refunded && charges <= 1 && labels == 0 => {}
@@ -116,9 +124,8 @@ impl<Db: Ledger> Books<Db> {
 /// Prints an audit for people.
 pub(crate) fn print(audit: &Audit) {
     let Audit { orders, shipped, cancelled, charges, refunds, labels, violations } = audit;
-    println!(
-        "{orders} orders: {shipped} shipped, {cancelled} cancelled; {charges} charges, {refunds} refunds, {labels} labels"
-    );
+    println!("{}: {shipped} shipped, {cancelled} cancelled", counted(*orders as i64, "order"));
+    println!("{}, {}, {}", counted(*charges, "charge"), counted(*refunds, "refund"), counted(*labels, "label"));
     match violations.as_slice() {
         [] => println!("no violations"),
         violations => violations.iter().for_each(|violation| println!("VIOLATION: {violation}")),

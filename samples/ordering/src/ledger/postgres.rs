@@ -1,33 +1,58 @@
 //! The ledger on PostgreSQL.
+//!
+//! It works through a pooler that may give each transaction another session (PgBouncer in transaction mode): no statement is
+//! prepared by name, and each is in a transaction. That costs a round trip a statement. Without such a pooler, or from PgBouncer
+//! 1.21 on with `max_prepared_statements`, leave `persistent` as it is.
 
-use super::{Effects, Ledger, Service};
+use super::{CHARGE, Charge, Effects, LABEL, Ledger, ORDER, Order, PLACE, REFUND, Service};
 use crate::messages::OrderPlaced;
 use async_trait::async_trait;
 use outbox::Postgres;
-use sqlx::{Error, Executor, PgConnection, Row};
+use sqlx::{
+    Error, Executor, PgConnection, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 use std::collections::HashMap;
 use uuid::Uuid;
+
+/// A statement that leaves nothing behind in the session.
+fn query(sql: &str) -> Query<'_, sqlx::Postgres, PgArguments> {
+    sqlx::query(sql).persistent(false)
+}
+
+fn order(row: &PgRow) -> Order {
+    Order { customer: row.get(0), address: row.get(1), amount_cents: row.get(2), status: row.get(3) }
+}
 
 #[async_trait]
 impl Ledger for Postgres {
     async fn create_tables(&self, service: Service) -> Result<(), Error> {
         let mut tx = self.pool().begin().await?;
-        // `IF NOT EXISTS` alone does not save two processes that start at once from each other
-        tx.execute("SELECT pg_advisory_xact_lock(20261121)").await?;
+        // `IF NOT EXISTS` alone does not save two processes that start at once from each other; that a table is there
+        // is worth no notice in the log
+        tx.execute("SET LOCAL client_min_messages = warning; SELECT pg_advisory_xact_lock(20261121)").await?;
+        // the last statement fails where an older version of this sample has left its tables
         tx.execute(match service {
             Service::Ordering => {
-                "CREATE TABLE IF NOT EXISTS orders (order_id uuid PRIMARY KEY, customer text NOT NULL, address text NOT NULL,
-                    amount_cents bigint NOT NULL, status text NOT NULL, placed_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                "CREATE TABLE IF NOT EXISTS orders (order_id uuid PRIMARY KEY, customer text NOT NULL,
+                    address text NOT NULL, amount_cents bigint NOT NULL, status text NOT NULL,
+                    placed_at timestamptz NOT NULL DEFAULT clock_timestamp())"
             }
             Service::Payment => {
-                "CREATE TABLE IF NOT EXISTS charge (order_id uuid NOT NULL, payment_id uuid NOT NULL, amount_cents bigint NOT NULL,
+                "CREATE TABLE IF NOT EXISTS charge (order_id uuid PRIMARY KEY, payment_id uuid NOT NULL,
+                    amount_cents bigint NOT NULL, command_id text NOT NULL, runs bigint NOT NULL DEFAULT 1,
                     at timestamptz NOT NULL DEFAULT clock_timestamp());
-                 CREATE TABLE IF NOT EXISTS refund (order_id uuid NOT NULL, payment_id uuid NOT NULL, amount_cents bigint NOT NULL,
-                    at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                 CREATE TABLE IF NOT EXISTS refund (payment_id uuid PRIMARY KEY, order_id uuid NOT NULL,
+                    amount_cents bigint NOT NULL, command_id text NOT NULL, runs bigint NOT NULL DEFAULT 1,
+                    at timestamptz NOT NULL DEFAULT clock_timestamp());
+                 SELECT c.runs, r.runs FROM charge c, refund r LIMIT 0"
             }
             Service::Warehouse => {
-                "CREATE TABLE IF NOT EXISTS label (order_id uuid NOT NULL, label_id uuid NOT NULL, address text NOT NULL,
-                    at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                "CREATE TABLE IF NOT EXISTS label (order_id uuid PRIMARY KEY, label_id uuid NOT NULL,
+                    address text NOT NULL, command_id text NOT NULL, runs bigint NOT NULL DEFAULT 1,
+                    at timestamptz NOT NULL DEFAULT clock_timestamp());
+                 SELECT runs FROM label LIMIT 0"
             }
         })
         .await?;
@@ -35,22 +60,18 @@ impl Ledger for Postgres {
     }
 
     async fn place(tx: &mut PgConnection, order: &OrderPlaced) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "INSERT INTO orders (order_id, customer, address, amount_cents, status) VALUES ($1, $2, $3, $4, 'placed') ON CONFLICT DO NOTHING",
-        )
-        .bind(order.order_id)
-        .bind(&order.customer)
-        .bind(&order.address)
-        .bind(order.amount_cents)
-        .execute(tx)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        let place = query(PLACE).bind(order.order_id).bind(&order.customer).bind(&order.address);
+        Ok(place.bind(order.amount_cents).execute(tx).await?.rows_affected() == 1)
+    }
+
+    async fn placed(tx: &mut PgConnection, order_id: Uuid) -> Result<Option<Order>, Error> {
+        Ok(query(ORDER).bind(order_id).fetch_optional(tx).await?.as_ref().map(order))
     }
 
     async fn set_statuses(tx: &mut PgConnection, statuses: &[(&str, &str)]) -> Result<(), Error> {
         let (ids, statuses): (Vec<Uuid>, Vec<&str>) =
             statuses.iter().filter_map(|(id, status)| Some((id.parse::<Uuid>().ok()?, *status))).unzip();
-        sqlx::query(
+        query(
             "UPDATE orders o SET status = r.status FROM unnest($1::uuid[], $2::text[]) AS r(order_id, status)
              WHERE o.order_id = r.order_id AND o.order_id = ANY($1)",
         )
@@ -61,35 +82,44 @@ impl Ledger for Postgres {
         .map(drop)
     }
 
-    async fn charge(tx: &mut PgConnection, order_id: Uuid, payment_id: Uuid, amount_cents: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO charge (order_id, payment_id, amount_cents) VALUES ($1, $2, $3)";
-        sqlx::query(sql).bind(order_id).bind(payment_id).bind(amount_cents).execute(tx).await.map(drop)
+    async fn charge(tx: &mut PgConnection, by: &str, order_id: Uuid, charge: &Charge) -> Result<Charge, Error> {
+        let charged = query(CHARGE).bind(order_id).bind(charge.payment_id).bind(charge.amount_cents).bind(by);
+        let row = charged.fetch_one(tx).await?;
+        Ok(Charge { payment_id: row.get(0), amount_cents: row.get(1) })
     }
 
-    async fn refund(tx: &mut PgConnection, order_id: Uuid, payment_id: Uuid, amount_cents: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO refund (order_id, payment_id, amount_cents) VALUES ($1, $2, $3)";
-        sqlx::query(sql).bind(order_id).bind(payment_id).bind(amount_cents).execute(tx).await.map(drop)
+    async fn refund(tx: &mut PgConnection, by: &str, order_id: Uuid, charge: &Charge) -> Result<(), Error> {
+        let refund = query(REFUND).bind(order_id).bind(charge.payment_id).bind(charge.amount_cents).bind(by);
+        refund.execute(tx).await.map(drop)
     }
 
-    async fn label(tx: &mut PgConnection, order_id: Uuid, label_id: Uuid, address: &str) -> Result<(), Error> {
-        let sql = "INSERT INTO label (order_id, label_id, address) VALUES ($1, $2, $3)";
-        sqlx::query(sql).bind(order_id).bind(label_id).bind(address).execute(tx).await.map(drop)
+    async fn label(
+        tx: &mut PgConnection,
+        by: &str,
+        order_id: Uuid,
+        label_id: Uuid,
+        address: &str,
+    ) -> Result<Uuid, Error> {
+        Ok(query(LABEL).bind(order_id).bind(label_id).bind(address).bind(by).fetch_one(tx).await?.get(0))
     }
 
-    async fn status_of(&self, order_id: Uuid) -> Result<Option<String>, Error> {
-        sqlx::query_scalar("SELECT status FROM orders WHERE order_id = $1")
-            .bind(order_id)
-            .fetch_optional(self.pool())
-            .await
+    async fn order(&self, order_id: Uuid) -> Result<Option<Order>, Error> {
+        Self::placed(&mut *self.pool().begin().await?, order_id).await
+    }
+
+    async fn ended(&self, order_ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let sql = "SELECT order_id FROM orders WHERE order_id = ANY($1) AND status IN ('shipped', 'cancelled')";
+        let rows = query(sql).bind(order_ids).fetch_all(&mut *self.pool().begin().await?).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     async fn orders(&self) -> Result<HashMap<Uuid, String>, Error> {
-        let rows = sqlx::query("SELECT order_id, status FROM orders").fetch_all(self.pool()).await?;
+        let rows = query("SELECT order_id, status FROM orders").fetch_all(&mut *self.pool().begin().await?).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     async fn effects(&self, table: Effects) -> Result<HashMap<Uuid, (i64, i64)>, Error> {
-        let rows = sqlx::query(table.sql()).fetch_all(self.pool()).await?;
+        let rows = query(table.sql()).fetch_all(&mut *self.pool().begin().await?).await?;
         Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
     }
 }

@@ -54,8 +54,7 @@ impl System {
                 &self.database.name,
             ])
             .args(more)
-            .env("RUST_LOG", "info,lapin=off")
-            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG") // the default is part of what is tested
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(out)

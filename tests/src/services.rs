@@ -107,6 +107,16 @@ impl Vhost {
         assert!(status.is_success(), "tracing was expected, {status} came");
     }
 
+    /// Deletes the virtual host with all that is in it: to its clients the broker is away.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn delete(&self) {
+        let answer = reqwest::Client::new().delete(self.api("vhosts", "")).send().await;
+        let status = answer.expect("the management interface answers").status();
+        assert!(status.is_success(), "the end of the virtual host was expected, {status} came");
+    }
+
     /// Closes all connections of the virtual host from the broker's side, once there are any. Returns how many.
     pub async fn close_connections(&self) -> usize {
         let client = reqwest::Client::new();
@@ -238,6 +248,11 @@ impl PgBouncer {
         })
         .await;
         Some(Self { process, port, database: database.name.clone(), _folder: folder })
+    }
+
+    /// The server behind it, as those name it who may use no named statements.
+    pub fn server(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}?statement-cache-capacity=0", self.port)
     }
 
     /// The store through it.

@@ -8,6 +8,9 @@ fn run(name: &str, arguments: &[&str]) -> Output {
     Command::new(program(name))
         .args(arguments)
         .env_remove("SAGABUS_DATABASE_URL")
+        .env_remove("ORDERING_DATABASE_URL")
+        .env_remove("ORDERING_BROKER_URL")
+        .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .output()
         .expect("the program runs")
@@ -63,7 +66,7 @@ fn the_demo_ends_with_clean_books_and_a_second_run_adds_to_them() {
     assert_eq!(json(&verify)["orders"], 300);
     let wrong = run("ordering", &["verify", "--data", folder, "--orders", "7"]);
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(text(&wrong).contains("VIOLATION: 300 orders are there, 7 were expected"), "{}", text(&wrong));
+    assert!(text(&wrong).contains("VIOLATION: 300 orders are there, 7 expected"), "{}", text(&wrong));
     look_around(&format!("sqlite:{folder}/ordering.db"), 300);
 }
 
@@ -127,11 +130,23 @@ fn wrong_usage_is_told_from_trouble() {
         ("ordering", vec!["--orders", "many"], 2, "invalid value"),
         ("ordering", vec!["--decline", "101"], 2, "101"),
         ("ordering", vec!["--broker", "amqp://x"], 2, "--database"),
-        ("ordering", vec!["verify"], 1, "--data DIR"),
+        ("ordering", vec!["--database", "postgres://x"], 2, "--broker"),
+        ("ordering", vec!["verify"], 2, "--data DIR"),
+        ("ordering", vec!["verify", "--data", "x", "--database", "postgres://x"], 2, "cannot be used with"),
+        ("ordering", vec!["verify", "--database", "mysql://u:s3cret@x"], 2, "`mysql` is not PostgreSQL"),
+        ("ordering", vec!["serve", "payment", "--database", "postgres://x"], 2, "ORDERING_BROKER_URL"),
+        ("ordering", vec!["serve", "payment", "--broker", "amqp://x"], 2, "ORDERING_DATABASE_URL"),
+        (
+            "ordering",
+            vec!["serve", "payment", "--broker", "amqp://x", "--database", "mysql://u:s3cret@x"],
+            2,
+            "`mysql` is not PostgreSQL",
+        ),
+        ("ordering", vec!["place", "--api", "nonsense"], 2, "http://127.0.0.1:8080"),
         (
             "ordering",
             vec!["serve", "payment", "--broker", "http://x", "--database", "postgres://x"],
-            1,
+            2,
             "amqp://user:password@host",
         ),
     ] {

@@ -159,13 +159,17 @@ struct Payments {
     silence: Duration,
 }
 
+/// Why an amount is declined. Whoever can publish can send a payment: what ordering's API refuses is refused here too.
+fn cannot_be_paid(amount_cents: i64) -> Option<String> {
+    let reason = || format!("an amount of 1 to {CENTS_MAX} cents can be paid, not {amount_cents}");
+    (!(1..=CENTS_MAX).contains(&amount_cents)).then(reason)
+}
+
 #[async_trait]
 impl<Db: Ledger> Handle<MakePayment, Db> for Payments {
     async fn handle(&self, command: MakePayment, cx: &mut Context<'_, Db>) -> Result<PaymentOutcome, HandlerError> {
         let MakePayment { order_id, amount_cents } = command;
-        // whoever can publish can send this: what ordering's API refuses is refused here too
-        if !(1..=CENTS_MAX).contains(&amount_cents) {
-            let reason = format!("an amount of 1 to {CENTS_MAX} cents can be paid, not {amount_cents}");
+        if let Some(reason) = cannot_be_paid(amount_cents) {
             return Ok(PaymentDeclined { order_id, reason }.into());
         }
         if cx.runs_before() == 0 && self.world.is_silent(order_id) {
@@ -209,5 +213,31 @@ impl<Db: Ledger> Handle<CreateShippingLabel, Db> for Warehouse {
         let by = cx.message_id().to_owned();
         let label_id = Db::label(cx.tx().await?, &by, order_id, Uuid::now_v7(), &address).await?;
         Ok(ShippingLabelCreated { order_id, label_id }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_that_are_none_are_declined_with_the_reason() {
+        for amount in [i64::MIN, -5, 0, CENTS_MAX + 1] {
+            assert!(cannot_be_paid(amount).is_some_and(|reason| reason.contains(&amount.to_string())), "{amount}");
+        }
+        assert_eq!([1, CENTS_MAX].map(cannot_be_paid), [None, None]);
+    }
+
+    #[test]
+    fn shares_are_as_ordered_and_each_mishap_has_its_own_die() {
+        let world = World { decline: 10, no_stock: 10, silent: 100 };
+        let ids: Vec<Uuid> = (0..10_000).map(Uuid::from_u128).collect();
+        let declined = ids.iter().filter(|id| world.declines(**id)).count();
+        assert!((800..1200).contains(&declined), "about 1000 were expected, {declined} found");
+        let both = ids.iter().filter(|id| world.declines(**id) && world.lacks_stock(**id)).count();
+        assert!((50..150).contains(&both), "about 100 were expected, {both} found");
+        assert!(ids.iter().all(|id| world.is_silent(*id)));
+        let never = World { silent: 0, ..world };
+        assert!(!ids.iter().any(|id| never.is_silent(*id)));
     }
 }

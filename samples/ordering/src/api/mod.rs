@@ -186,3 +186,6 @@ async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Response {
     let ready = status == StatusCode::OK;
     (status, Json(json!({ "ready": ready, "database": database, "broker": broker }))).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,7 @@ impl Demo {
                     Postgres::create_database(&url).await?;
                     stores.push(Postgres::new(&url)?);
                 }
-                let stage = format!("on RabbitMQ ({}) and PostgreSQL ({})", place_of(&broker), place_of(&database));
+                let stage = format!("on RabbitMQ, {},\nand PostgreSQL, {}", place_of(&broker), place_of(&database));
                 self.with(&stage, bus.clone(), bus.clone(), bus, stores).await
             }
             Stage::Folder(folder) => {
@@ -103,7 +103,7 @@ impl Demo {
                     stores.push(sqlite_of(&folder, service).await?);
                 }
                 let bus = InProcess::of(&Service::ALL.map(Service::name));
-                let stage = format!("in this process, with SQLite files in {}", folder.display());
+                let stage = format!("in this process, with SQLite files in\n{}", folder.display());
                 self.with(&stage, bus.clone(), bus.clone(), bus, stores).await
             }
         }

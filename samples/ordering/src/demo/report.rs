@@ -121,7 +121,7 @@ fn told(id: &str, journal: &[JournalView]) -> String {
         let Some(state) = &line.to_state else { continue };
         let after = Duration::from_micros(line.handled_at_us.saturating_sub(began_us).max(0) as u64).as_millis();
         let sent: Vec<&str> = line.effects.as_array().into_iter().flatten().filter_map(sent).collect();
-        let sends = if sent.is_empty() { String::new() } else { format!("  sends {}", sent.join(" and ")) };
+        let sends = if sent.is_empty() { String::new() } else { format!(" sends {}", sent.join(" and ")) };
         let told = format!("{after:>5} ms  {:<20} -> {state:<16}{sends}", name(&line.type_name));
         story.push_str(told.trim_end());
         story.push('\n');

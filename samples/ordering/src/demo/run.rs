@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use saga_core::Endpoint;
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt,
     io::IsTerminal,
@@ -72,35 +73,44 @@ impl Demo {
         let progress = self.progress();
         let waiting = Waiting::default();
         let began = Instant::now();
-        let mut ended = Vec::with_capacity(self.orders);
-        let one = |_| one(ordering, &waiting, self.world, timeout, began);
-        let mut orders = stream::iter(0..self.orders).map(one).buffer_unordered(self.in_flight as usize);
-        let mut look = tokio::time::interval_at((began + LOOK).into(), LOOK);
-        let mut last_end = Instant::now();
-        loop {
-            tokio::select! {
-                order = orders.next() => {
-                    let Some(order) = order else { break };
-                    ended.push(order?);
-                    last_end = Instant::now();
-                    progress.inc(1);
-                }
-                Some(order_id) = end.recv() => waiting.end(order_id),
-                _ = look.tick() => {
-                    let under_way: Vec<Uuid> = waiting.orders().keys().copied().collect();
-                    if under_way.iter().all(|id| self.world.is_silent(*id)) && ended.len() + under_way.len() == self.orders
-                    {
-                        progress.set_message(", waiting for the silent bank");
-                    }
-                    if last_end.elapsed() > STALLED {
-                        bail!("no order reached its end for {STALLED:?}: {} are under way", under_way.len());
-                    }
-                    // not worth an end of the demo: it is asked again
-                    ordering.store().ended(&under_way).await.unwrap_or_default().into_iter().for_each(|id| waiting.end(id));
-                }
+        let last_end = Cell::new(began);
+        // side by side: what is being placed holds connections, and goes on while the database is asked for ends
+        let place = async {
+            let one = |_| one(ordering, &waiting, self.world, timeout, began);
+            let mut orders = stream::iter(0..self.orders).map(one).buffer_unordered(self.in_flight as usize);
+            let mut ended = Vec::with_capacity(self.orders);
+            while let Some(order) = orders.next().await {
+                ended.push(order?);
+                last_end.set(Instant::now());
+                progress.inc(1);
             }
-        }
-        drop(orders);
+            anyhow::Ok(ended)
+        };
+        let hear = async {
+            while let Some(order_id) = end.recv().await {
+                waiting.end(order_id);
+            }
+        };
+        let look = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let under_way: Vec<Uuid> = waiting.orders().keys().copied().collect();
+                if last_end.get().elapsed() > STALLED {
+                    bail!("no order reached its end for {STALLED:?}: {} are under way", under_way.len());
+                }
+                if under_way.iter().all(|id| self.world.is_silent(*id)) {
+                    progress.set_message(", waiting for the silent bank");
+                }
+                // not worth an end of the demo: it is asked again
+                let ended = ordering.store().ended(&under_way).await.unwrap_or_default();
+                ended.into_iter().for_each(|order_id| waiting.end(order_id));
+            }
+        };
+        let ended = tokio::select! {
+            ended = place => ended?,
+            stalled = look => stalled?,
+            () = async { hear.await; std::future::pending().await } => Vec::new(),
+        };
         progress.finish_and_clear();
         Ok(Run { elapsed: began.elapsed(), ended })
     }

@@ -1,0 +1,132 @@
+//! The API on a socket, in front of an endpoint in this process.
+
+use super::*;
+use crate::ledger::Service;
+use outbox::Sqlite;
+use reqwest::{Client, Method};
+use std::path::PathBuf;
+use transports::InProcess;
+
+/// Ordering alone: its orders are placed and wait for a payment that never comes.
+struct Ordering {
+    url: String,
+    client: Client,
+    store: Sqlite,
+    folder: PathBuf,
+}
+
+impl Ordering {
+    async fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("ordering-{}", Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        let store = Sqlite::open(folder.join("ordering.db")).await.expect("a new file opens");
+        store.create_tables(Service::Ordering).await.expect("the tables are created");
+        let bus = InProcess::of(&Service::ALL.map(Service::name));
+        let endpoint = services::ordering(bus, store.clone(), None).start().await.expect("ordering starts");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let timeout = Duration::from_secs(60);
+        tokio::spawn(serve(listener, Arc::new(endpoint), timeout, std::future::pending(), timeout));
+        Self { url, client: Client::new(), store, folder }
+    }
+
+    /// The status and the JSON of an answer.
+    async fn ask(&self, method: Method, path: &str, content_type: &str, body: impl Into<String>) -> (u16, Value) {
+        let mut request = self.client.request(method, format!("{}{path}", self.url)).body(body.into());
+        if !content_type.is_empty() {
+            request = request.header("content-type", content_type);
+        }
+        let answer = request.send().await.expect("the API answers");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        let json = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status}, no JSON: `{text}`"));
+        (status, json)
+    }
+
+    async fn place(&self, order: &Value) -> (u16, Value) {
+        self.ask(Method::POST, "/orders", "application/json", order.to_string()).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask(Method::GET, path, "", "").await
+    }
+}
+
+impl Drop for Ordering {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn order(order_id: &str) -> Value {
+    json!({ "order_id": order_id, "customer": "Ada", "address": "1 Main Street", "amount_cents": 4200 })
+}
+
+const ID: &str = "01a1fc8f-b622-77bb-9166-a7df7985a06d";
+
+#[tokio::test]
+async fn the_same_order_again_is_accepted_and_another_one_under_its_id_is_a_conflict() {
+    let ordering = Ordering::start().await;
+    for _ in 0..2 {
+        assert_eq!(ordering.place(&order(ID)).await, (202, json!({ "order_id": ID })));
+    }
+    for (field, value) in
+        [("customer", json!("Somebody else")), ("address", json!("elsewhere")), ("amount_cents", json!(1))]
+    {
+        let mut other = order(ID);
+        other[field] = value;
+        let (status, refusal) = ordering.place(&other).await;
+        assert_eq!((status, &refusal["field"], &refusal["order_id"]), (409, &json!(field), &json!(ID)), "{refusal}");
+    }
+    let (status, shown) = ordering.get(&format!("/orders/{ID}")).await;
+    assert_eq!(status, 200);
+    for (field, value) in order(ID).as_object().expect("an object") {
+        assert_eq!(&shown[field], value, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_json_with_a_reason() {
+    let ordering = Ordering::start().await;
+    let good = order(ID).to_string();
+    let large = format!("{{\"customer\": \"{}\"}}", "x".repeat(BODY_BYTES_MAX));
+    for (method, path, content_type, body, status, field) in [
+        (Method::POST, "/orders", "application/xml", &good, 415, json!("content-type")),
+        (Method::POST, "/orders", "", &"[".to_owned(), 400, json!("body")),
+        (Method::POST, "/orders", "application/json", &large, 413, json!("body")),
+        (Method::DELETE, "/orders", "", &good, 405, Value::Null),
+        (Method::POST, "/health/ready", "", &good, 405, Value::Null),
+        (Method::GET, "/nowhere", "", &good, 404, Value::Null),
+        (Method::GET, "/orders/nonsense", "", &good, 404, Value::Null),
+        (Method::GET, "/orders/%ff", "", &good, 404, Value::Null),
+        (Method::GET, "/orders/01a1fc8f-b622-77bb-9166-000000000000/events", "", &good, 404, Value::Null),
+    ] {
+        let (found, refusal) = ordering.ask(method.clone(), path, content_type, body.as_str()).await;
+        assert_eq!((found, &refusal["field"]), (status, &field), "{method} {path}: {refusal}");
+        assert!(refusal["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{method} {path}: {refusal}");
+    }
+    // what README's `curl -d` sends
+    let (status, _) = ordering.ask(Method::POST, "/orders", "application/x-www-form-urlencoded", good).await;
+    assert_eq!(status, 202);
+    let allowed = ordering.client.delete(format!("{}/orders", ordering.url)).send().await.expect("the API answers");
+    assert_eq!(allowed.headers()["allow"], "POST");
+}
+
+#[tokio::test]
+async fn without_its_database_ordering_names_the_order_to_try_again_and_is_not_ready() {
+    let ordering = Ordering::start().await;
+    let up = json!({ "ready": true, "database": "up", "broker": "up" });
+    assert_eq!(ordering.get("/health/ready").await, (200, up));
+    ordering.store.close().await;
+    let mut anonymous = order(ID);
+    anonymous["order_id"] = Value::Null;
+    let (status, refusal) = ordering.place(&anonymous).await;
+    assert_eq!(status, 503);
+    let chosen = refusal["order_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+    assert!(chosen.is_some(), "the id that was chosen is missing: {refusal}");
+    let (status, refusal) = ordering.get(&format!("/orders/{ID}")).await;
+    assert_eq!((status, &refusal["order_id"]), (503, &json!(ID)), "{refusal}");
+    let (status, health) = ordering.get("/health/ready").await;
+    assert_eq!((status, &health["ready"]), (503, &json!(false)), "{health}");
+    assert_eq!(ordering.get("/health/live").await, (200, json!({ "live": true })));
+}

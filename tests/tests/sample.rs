@@ -119,6 +119,20 @@ async fn every_command_works_in_a_shell_that_names_the_servers() {
     assert_done(&ordering(&both, &[&["verify", "--orders", "30"], prefix.as_slice()].concat()));
 }
 
+/// Another process of ordering handles its share of the messages, so that the demo does not hear of each end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shares_the_servers_with_services_that_run_there() {
+    let system = System::create().await;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let _services = ["ordering", "payment", "warehouse"].map(|service| system.serve(service, &["--listen", &listen]));
+    eventually("ordering to be ready", || async { reqwest::get(format!("http://{listen}/health/ready")).await.ok() })
+        .await;
+    let (broker, server) = (system.vhost.url(), Database::server());
+    let servers = ["--broker", &broker, "--database", &server, "--prefix", &system.database.name];
+    assert_done(&ordering(&[], &[&["--orders", "100", "--silent", "0"], servers.as_slice()].concat()));
+    system.verify(100).await;
+}
+
 /// README says: a package to copy. A manifest that takes something from a workspace cannot be read elsewhere.
 #[test]
 fn a_copy_of_the_sample_outside_the_workspace_has_a_manifest_that_is_whole() {

@@ -63,10 +63,10 @@ enum Answer<T> {
 impl Place {
     pub(crate) async fn run(self) -> Result<bool> {
         for api in &self.api {
-            let wrong = |why: &dyn std::fmt::Display| Usage(format!("--api {api}: {why}"));
-            let url = Url::parse(api).map_err(|error| wrong(&error))?;
+            let wrong = |why: String| Usage(format!("--api {api}: {why}; it looks like http://127.0.0.1:8080"));
+            let url = Url::parse(api).map_err(|error| wrong(error.to_string()))?;
             if url.scheme() != "http" {
-                return Err(wrong(&"it looks like http://127.0.0.1:8080").into());
+                return Err(wrong(format!("`{}` is not http", url.scheme())).into());
             }
         }
         let counter = Counter {

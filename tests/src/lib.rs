@@ -10,7 +10,8 @@ pub use services::{Database, File, PgBouncer, Vhost};
 use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
-/// How long a test waits for something that must happen: long, because a busy machine is slow, and never used up when all is well.
+/// How long a test waits for something that must happen. Long, because a busy machine is slow; a passing test needs
+/// less.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `check` gives a value; says what was expected when it does not.

@@ -156,7 +156,7 @@ fn a_copy_of_the_sample_outside_the_workspace_has_a_manifest_that_is_whole() {
 fn a_port_that_is_taken_is_noticed_before_anything_starts() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     let address = taken.local_addr().expect("it has an address").to_string();
-    // neither of the servers is there: whoever looks for them would wait
+    // no broker and no database listen there: a service that looks for them waits
     let servers = ["--broker", "amqp://127.0.0.1:1", "--database", "postgres://127.0.0.1:1"];
     let serve = ordering(&[], &[&["serve", "ordering", "--listen", &address], servers.as_slice()].concat());
     assert_eq!(serve.status.code(), Some(1));
@@ -181,7 +181,7 @@ fn a_client_tells_why_its_orders_have_no_end() {
 async fn logs_are_json_without_colours_and_say_what_started_where() {
     let system = System::create().await;
     let listen = format!("127.0.0.1:{}", free_port());
-    // the second time the tables are there, which is worth no word
+    // the second start finds its tables, and logs nothing about them
     for _ in 0..2 {
         let mut service = system.serve("ordering", &["--listen", &listen, "--log-format", "json"]);
         eventually("ordering to be ready", || {

@@ -54,7 +54,7 @@ struct Verify {
     /// The folder of the demo's SQLite files
     #[arg(long, value_name = "DIR", conflicts_with = "database")]
     data: Option<PathBuf>,
-    /// Exactly so many orders must be there
+    /// The number of orders that must be there
     #[arg(long, value_name = "N")]
     orders: Option<usize>,
     /// Try again until all agrees or the time is up
@@ -99,8 +99,8 @@ enum LogFormat {
     Json,
 }
 
-/// Logs to stderr, as RUST_LOG says; else what `level` lets through, without what the libraries below Sagabus add: lapin logs
-/// as errors what is tried again or told better, and prints bodies.
+/// Logs to stderr, as RUST_LOG says. By default at `level`, and without lapin: it logs as errors what Sagabus tries
+/// again or tells better, and prints the bodies of messages.
 fn log(format: LogFormat, level: &str) {
     let default = || EnvFilter::new(format!("{level},lapin=off,sqlx=warn"));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());

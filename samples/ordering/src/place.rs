@@ -19,7 +19,7 @@ use uuid::Uuid;
 const REQUEST: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A person who waits is told why, this often at most.
+/// The shortest time between two words about trouble.
 const WORD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ struct Counter {
     client: Client,
     api: Vec<String>,
     until: Instant,
-    /// When somebody was last told why nothing comes.
+    /// When the log last told of trouble.
     told: Mutex<Option<Instant>>,
 }
 
@@ -119,7 +119,7 @@ fn causes(failed: &[(Uuid, String)]) -> Vec<String> {
     causes.into_iter().map(line).collect()
 }
 
-/// An error without the layers that say nothing: what is at the bottom of it.
+/// The cause at the bottom of an error; the layers above it only repeat the URL.
 fn root(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {REQUEST:?}");
@@ -195,7 +195,7 @@ impl Counter {
         Err(anyhow!("no end in time: {last}"))
     }
 
-    /// Tells a person who waits, now and then, and hands the cause on.
+    /// Logs trouble, but not for each order, and hands the cause on.
     fn tell(&self, cause: String) -> String {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|at| at.elapsed() >= WORD) {
@@ -206,7 +206,7 @@ impl Counter {
     }
 }
 
-/// An answer that is none, in words.
+/// An answer that helps nobody, in words.
 fn said(api: &str, status: StatusCode, body: &Value) -> String {
     let field = body["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
     format!("{api} answers {status}: {field}{}", body["reason"].as_str().unwrap_or("no reason is given"))

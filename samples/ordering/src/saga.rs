@@ -1,4 +1,5 @@
-//! The process of an order: payment, then shipping; money goes back when shipping is not possible, or when it comes too late.
+//! The process of an order: payment, then shipping. Money goes back when shipping is not possible, or when it comes
+//! too late.
 
 use crate::messages::*;
 use saga_core::{After, Either, Moment, On, Saga, Sends, Starts, after, send};

@@ -22,8 +22,8 @@ impl fmt::Display for Usage {
 
 impl Error for Usage {}
 
-/// A variable of the environment; an empty one is none. Not clap's `env`: an option that was typed must win over a variable
-/// that belongs to another option, and help and errors must not show what is in it.
+/// A variable of the environment; an empty one counts as unset. Not clap's `env`: an option that was typed must win
+/// over a variable that belongs to another option, and help must not show a password.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// The most that an order may cost: far from what a sum of many orders can overflow.
 pub(crate) const CENTS_MAX: i64 = 100_000_000_000;
 
-/// How the world behaves: the same order always fares the same, whoever handles it.
+/// How the world behaves. What happens to an order depends on its id alone, so that every process decides alike.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct World {
     /// Payments that are declined, in percent.
@@ -41,7 +41,7 @@ enum Mishap {
 }
 
 impl Mishap {
-    /// Throws a die for the order, the same one whoever throws it.
+    /// Throws a die for the order: a hash of its id, so that it falls the same way each time.
     fn strikes(self, order_id: Uuid, percent: u8) -> bool {
         xxh3_64_with_seed(order_id.as_bytes(), self as u64) % 100 < u64::from(percent)
     }
@@ -159,7 +159,7 @@ struct Payments {
     silence: Duration,
 }
 
-/// Why an amount is declined. Whoever can publish can send a payment: what ordering's API refuses is refused here too.
+/// Why an amount is declined. Ordering's API refuses such amounts, but other programs can send a payment too.
 fn cannot_be_paid(amount_cents: i64) -> Option<String> {
     let reason = || format!("an amount of 1 to {CENTS_MAX} cents can be paid, not {amount_cents}");
     (!(1..=CENTS_MAX).contains(&amount_cents)).then(reason)

@@ -173,7 +173,8 @@ fn changes<Db: Ledger>(api: Api<Db>, order_id: Uuid) -> impl Stream<Item = Resul
     })
 }
 
-/// Ready as long as orders can be accepted, which takes the database alone: their messages wait in its outbox for the broker.
+/// Ready means: orders can be accepted. That takes the database alone; while the broker is away, messages wait in the
+/// outbox.
 async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Response {
     let broker = match api.endpoint.link() {
         LinkState::Up => "up".to_owned(),

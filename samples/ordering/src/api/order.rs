@@ -11,7 +11,7 @@ use uuid::Uuid;
 const CUSTOMER_BYTES_MAX: usize = 200;
 const ADDRESS_BYTES_MAX: usize = 500;
 
-/// Refuses a body that says it is something else than JSON. `curl -d` says that it is a form, and is believed to mean JSON.
+/// Refuses a body of another type than JSON. `curl -d` calls every body a form; it is read as JSON all the same.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let full = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();

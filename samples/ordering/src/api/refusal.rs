@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use uuid::Uuid;
 
-/// An answer that is no answer to the question.
+/// A request that was not fulfilled, and why.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,

@@ -1,4 +1,4 @@
-//! What the demo tells: what it is about to do, how it went, and the story of one order. No line is wider than a terminal.
+//! What the demo prints: what it simulates, the story of one order, and the figures. Lines fit into 80 columns.
 
 use super::run::{Ended, Run};
 use crate::{
@@ -102,7 +102,8 @@ impl Report {
     }
 }
 
-/// The story of one order, as the journal has it: of one that was paid and paid back if there is any, else of the first.
+/// The story of one order, from the journal: an order that was paid and paid back if there is one, else the first to
+/// end.
 pub(super) async fn story<Db: Ledger>(ordering: &Db, world: World, run: &Run) -> Result<Option<String>> {
     let turns = |order: &&Ended| {
         let id = order.order_id;

@@ -21,10 +21,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-/// Without any order reaching its end for so long, the demo gives up.
+/// The demo gives up when no order has reached its end for this long.
 const STALLED: Duration = Duration::from_secs(120);
-/// How often the database is asked for ends of which this process does not hear: on a broker that other processes of ordering
-/// use too, they handle their share of the messages.
+/// How often the database is asked for orders that have ended. This process does not hear of each end: other
+/// processes of ordering on the same broker handle their share of the messages.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What happened.
@@ -63,7 +63,7 @@ impl Waiting {
 }
 
 impl Demo {
-    /// Places the orders, so many under way at a time, and waits until each has reached its end.
+    /// Places the orders, up to `in_flight` under way at a time, and waits until each has reached its end.
     pub(super) async fn place<Db: Ledger>(
         &self,
         ordering: &Endpoint<Db>,
@@ -74,7 +74,7 @@ impl Demo {
         let waiting = Waiting::default();
         let began = Instant::now();
         let last_end = Cell::new(began);
-        // side by side: what is being placed holds connections, and goes on while the database is asked for ends
+        // these run side by side: an order that is being placed holds a connection, which `look` may be waiting for
         let place = async {
             let one = |_| one(ordering, &waiting, self.world, timeout, began);
             let mut orders = stream::iter(0..self.orders).map(one).buffer_unordered(self.in_flight as usize);
@@ -101,7 +101,7 @@ impl Demo {
                 if under_way.iter().all(|id| self.world.is_silent(*id)) {
                     progress.set_message(", waiting for the silent bank");
                 }
-                // not worth an end of the demo: it is asked again
+                // an error is no reason to give up: the database is asked again
                 let ended = ordering.store().ended(&under_way).await.unwrap_or_default();
                 ended.into_iter().for_each(|order_id| waiting.end(order_id));
             }

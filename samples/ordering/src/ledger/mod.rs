@@ -60,9 +60,9 @@ pub(crate) struct Charge {
 
 /// A database that keeps the ledger.
 ///
-/// Each effect has a key, so that a command which somebody sends twice, under two message ids, has one effect and two equal
-/// answers. That must not hide a fault of Sagabus from the audit: a row counts how often the command that made it had its
-/// effect, and more than once is a violation. `by` is the id of that command's message.
+/// Each effect has a key: a command that is sent twice, under two message ids, has one effect and two equal answers.
+/// The keys must not hide a message that was handled twice. So a row counts how often the command that made it was
+/// handled, and the audit reports more than once. `by` is the id of that command's message.
 #[async_trait]
 pub(crate) trait Ledger: Store + Inspect {
     /// Creates the service's tables if they are not there.

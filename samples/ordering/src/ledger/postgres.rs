@@ -1,8 +1,9 @@
 //! The ledger on PostgreSQL.
 //!
-//! It works through a pooler that may give each transaction another session (PgBouncer in transaction mode): no statement is
-//! prepared by name, and each is in a transaction. That costs a round trip a statement. Without such a pooler, or from PgBouncer
-//! 1.21 on with `max_prepared_statements`, leave `persistent` as it is.
+//! It works through a pooler that may give each transaction another session, such as PgBouncer in transaction mode:
+//! no statement is prepared by name, and each runs in a transaction. That costs a round trip per statement. You can
+//! leave out `persistent(false)` without such a pooler, or with PgBouncer 1.21 or newer and
+//! `max_prepared_statements`.
 
 use super::{CHARGE, Charge, Effects, LABEL, Ledger, ORDER, Order, PLACE, REFUND, Service};
 use crate::messages::OrderPlaced;

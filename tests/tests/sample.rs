@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::{
+    io::{Read, Write},
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
@@ -175,6 +176,20 @@ fn a_client_tells_why_its_orders_have_no_end() {
     assert!(said.contains(&format!("{api} cannot be asked: Connection refused")), "{said}");
     assert!(logged.contains("Connection refused") && logged.contains("trying again"), "{logged}");
     assert_eq!(logged.lines().count(), 1, "one word for all orders was expected: {logged}");
+
+    // another program listens there: it is not asked twice
+    let stranger = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let api = format!("http://{}", stranger.local_addr().expect("it has an address"));
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = stranger.accept().expect("a client comes");
+        let _ = client.read(&mut [0; 4096]); // whatever it asks
+        client.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").expect("the client listens");
+    });
+    let refused = ordering(&[], &["place", "--api", &api, "--orders", "1"]);
+    answering.join().expect("the stranger has answered");
+    assert_eq!(refused.status.code(), Some(1));
+    let why = format!("{api} answers 404 Not Found: no reason is given");
+    assert!(stdout(&refused).contains(&why), "{}", stdout(&refused));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,36 +1,142 @@
 //! What reads the same on both databases.
 
-use std::time::Duration;
+use crate::error::unknown_word;
+use bytes::Bytes;
+use saga_core::{
+    Envelope, HeldReason, InboxResult, InboxRow, LeasedRow, OutboxKind, SagaRef, StoreError, StoreErrorKind,
+};
+use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
 
-/// A duration in microseconds, as the tables count time.
+/// No time that is added to a clock is longer: no database's calendar ends before.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
+/// Rows that one step of housekeeping touches at most.
+pub(crate) const STEP_ROWS_MAX: i64 = 1000;
+/// A process that was not seen for so long counts as dead: it should say that it is alive every 30 seconds.
+pub(crate) const ALIVE: Duration = Duration::from_secs(90);
+/// Rows of processes that ended without a word go after this time.
+pub(crate) const PROCESS_KEPT: Duration = Duration::from_secs(86_400);
+/// A row that cannot be read is looked at again after this time: by a newer binary, perhaps.
+pub(crate) const UNREADABLE_DELAY: Duration = Duration::from_secs(300);
+
+/// What stands in the journal and in `held.error` when an early message waited in vain.
+pub(crate) const NO_INSTANCE_NOTE: &str = "no instance came in time";
+pub(crate) const NO_INSTANCE: &str = "no instance came in time; start it and retry, or leave it";
+/// What stands in `held.error` when a message waited in vain for a process that knows it.
+pub(crate) const NO_VERSION: &str =
+    "no process came in time that knows this type, or the version of its instance; deploy one, then retry";
+
+/// A duration in microseconds, as the tables count time: a hundred years at most.
 pub(crate) fn us(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+    duration.min(LONGEST).as_micros() as i64
 }
 
-/// A row of `outbox` as a relay claims it. The columns have the same names on both databases; the types of two differ.
-macro_rules! claimed_row {
-    ($row:expr, $endpoint:expr, id: $id:expr, attempts: $attempts:ty) => {{
-        let row = $row;
-        let stored = saga_core::StoredEnvelope {
-            message_id: row.get("message_id"),
-            type_name: row.get("type"),
-            conversation_id: row.get("conversation_id"),
-            causation_id: row.get("causation_id"),
-            saga: row.get("saga"),
-            saga_id: row.get("saga_id"),
-            entered: row.get("entered"),
-            receiver: row.get("receiver"),
-            sent_at_us: row.get("sent_at"),
-            headers: row.get("headers"),
-            body: row.get("body"),
-        };
-        let kind = saga_core::OutboxKind::parse(row.get("kind"))?;
-        Some(saga_core::OutboxClaimed {
-            id: $id,
-            destination: kind.destination(row.get("destination")),
-            envelope: std::sync::Arc::new(stored.restore($endpoint)),
-            attempts: row.get::<$attempts, _>("attempts") as u32,
-        })
-    }};
+/// An envelope as its column holds it: everything but the body.
+pub(crate) fn to_json(envelope: &Envelope) -> Result<String, StoreError> {
+    serde_json::to_string(envelope).map_err(|error| {
+        let text = format!("message {} cannot be written: {error}", envelope.message_id);
+        StoreError::new(StoreErrorKind::Rejected, text).with_source(error)
+    })
 }
-pub(crate) use claimed_row;
+
+/// An envelope from its column and its body.
+pub(crate) fn from_json(json: &str, body: impl Into<Bytes>) -> Result<Envelope, String> {
+    let mut envelope: Envelope =
+        serde_json::from_str(json).map_err(|error| format!("the column `envelope` cannot be read: {error}"))?;
+    envelope.body = body.into();
+    Ok(envelope)
+}
+
+pub(crate) fn result_of(word: &str) -> Result<InboxResult, StoreError> {
+    InboxResult::parse(word).ok_or_else(|| unknown_word("inbox.result", word))
+}
+
+pub(crate) fn reason_of(word: &str) -> Result<HeldReason, StoreError> {
+    HeldReason::parse(word).ok_or_else(|| unknown_word("held.reason", word))
+}
+
+/// An outbox row as a relay leases it, before it is read.
+pub(crate) struct Stored<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) destination: String,
+    pub(crate) envelope: &'a str,
+    pub(crate) body: Vec<u8>,
+    pub(crate) attempts: i64,
+    pub(crate) expired: i64,
+}
+
+impl Stored<'_> {
+    /// Reads it, or says why it cannot be read.
+    pub(crate) fn read(self, id: Uuid) -> Result<LeasedRow, String> {
+        let kind = OutboxKind::parse(self.kind).ok_or_else(|| unknown_word("outbox.kind", self.kind).to_string())?;
+        Ok(LeasedRow {
+            id,
+            destination: kind.destination(self.destination),
+            envelope: Arc::new(from_json(self.envelope, self.body)?),
+            attempts: self.attempts.clamp(0, i64::from(u32::MAX)) as u32,
+            expired: self.expired.clamp(0, i64::from(u32::MAX)) as u32,
+        })
+    }
+}
+
+/// The instance that a message comes from.
+pub(crate) fn sender(envelope: &Envelope) -> Option<&SagaRef> {
+    envelope.saga.as_ref()
+}
+
+/// What an inbox row's message caused, as the journal names it.
+pub(crate) fn effects(row: &InboxRow) -> Option<String> {
+    row.effects.as_ref().and_then(|effects| serde_json::to_string(effects).ok())
+}
+
+/// Inbox rows in the order of (message id, receiver), so that two processes cannot wait for each other.
+pub(crate) fn in_order<T>(rows: &[T], inbox: impl Fn(&T) -> &InboxRow) -> Vec<&T> {
+    let mut rows: Vec<&T> = rows.iter().collect();
+    rows.sort_unstable_by(|a, b| {
+        let (a, b) = (inbox(a), inbox(b));
+        (&a.envelope.message_id, &a.receiver).cmp(&(&b.envelope.message_id, &b.receiver))
+    });
+    rows
+}
+
+/// The key of an instance's wake-up in the outbox: the same each time, so that at most one waits.
+pub(crate) fn wake_id(endpoint: &str, saga: &str, id: &str) -> Uuid {
+    let parts = [endpoint, saga, id].map(str::as_bytes);
+    let high = saga_core::hash_of(parts) as u64;
+    Uuid::from_u64_pair(high, saga_core::hash_of([Envelope::WAKE.as_bytes(), &high.to_be_bytes()]) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m8_for_ever_is_a_hundred_years() {
+        assert_eq!(us(Duration::MAX), us(LONGEST));
+        assert_eq!(us(Duration::from_millis(1)), 1000);
+    }
+
+    #[test]
+    fn b08_an_envelope_that_cannot_be_read_says_so() {
+        let error = from_json("[1, 2]", Vec::new()).unwrap_err();
+        assert!(error.contains("`envelope` cannot be read"), "{error}");
+        let row = |kind| Stored {
+            kind,
+            destination: "e".into(),
+            envelope: r#"{"message_id":"m","type":"t","conversation_id":"m"}"#,
+            body: Vec::new(),
+            attempts: -1,
+            expired: 2,
+        };
+        let read = row("event").read(Uuid::nil()).unwrap();
+        assert_eq!((read.attempts, read.expired), (0, 2));
+        let error = row("broadcast").read(Uuid::nil()).unwrap_err();
+        assert!(error.contains("`broadcast`") && error.contains("deploy one that does"), "{error}");
+    }
+
+    #[test]
+    fn an_instance_has_one_wake_up() {
+        assert_eq!(wake_id("e", "s", "7"), wake_id("e", "s", "7"));
+        assert_ne!(wake_id("e", "s", "7"), wake_id("e", "s", "8"));
+    }
+}

@@ -3,42 +3,77 @@
 //! Not sqlx's pool: that one pings a connection each time it is given back, which is one round trip more for every unit.
 
 use crate::error::store_error;
-use saga_core::StoreError;
-use sqlx::{ConnectOptions, Connection, Error, PgConnection, postgres::PgConnectOptions};
+use saga_core::{StoreError, StoreErrorKind};
+use sqlx::{
+    ConnectOptions, Connection, Error, Executor, PgConnection,
+    postgres::{PgConnectOptions, PgTransactionManager},
+};
+use sqlx_core::transaction::TransactionManager;
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
 /// A connection that does not come within this time counts as "the database is away".
-const ACQUIRE: Duration = Duration::from_secs(5);
+pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 /// A connection that was idle for so long is asked whether it is still there.
-const IDLE: Duration = Duration::from_secs(5);
+const ASK: Duration = Duration::from_secs(5);
+/// A connection that was idle for so long is closed, except the last: sessions of a server are few, and others want them.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// No connection gets older: what a session has piled up goes with it, and so do plans for tables that have changed.
+pub(super) const AGE: Duration = Duration::from_secs(30 * 60);
+/// How often idle connections are looked at.
+const LOOK: Duration = Duration::from_secs(15);
+/// How long the rollback of a dropped unit may take: its statement may still run. Then the connection is closed.
+const ROLLBACK: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
-    /// The last one given back is the first to go out: its statements are warm, and the others may rest.
-    idle: Mutex<Vec<(PgConnection, Instant)>>,
+    /// The last one given back is the first to go out: its statements are warm, and the others may be closed.
+    idle: Mutex<Vec<Made>>,
     room: Arc<Semaphore>,
+    /// Connections of an earlier generation are closed instead of given back.
+    generation: AtomicU64,
+    /// A task closes idle connections.
+    watched: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Made {
+    connection: PgConnection,
+    born: Instant,
+    generation: u64,
+    idle_since: Instant,
 }
 
 impl Connections {
     pub(super) fn new(options: PgConnectOptions, max: u32) -> Arc<Self> {
-        Arc::new(Self { options, idle: Mutex::default(), room: Arc::new(Semaphore::new(max as usize)) })
+        Arc::new(Self {
+            options,
+            idle: Mutex::default(),
+            room: Arc::new(Semaphore::new(max as usize)),
+            generation: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+        })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Made>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an idle connection, or makes one.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Leased, StoreError> {
+        self.watch();
         let acquired = timeout(ACQUIRE, self.clone().find()).await.unwrap_or(Err(Error::PoolTimedOut));
         acquired.map_err(|error| self.lost(error))
     }
@@ -47,41 +82,145 @@ impl Connections {
         let permit = self.room.clone().acquire_owned().await.map_err(|_| Error::PoolClosed)?;
         loop {
             let idle = self.idle().pop();
-            let connection = match idle {
-                None => self.options.connect().await?,
-                Some((connection, since)) if since.elapsed() < IDLE => connection,
-                Some((mut connection, _)) => match connection.ping().await {
-                    Ok(()) => connection,
+            let made = match idle {
+                None => self.make().await?,
+                Some(made) if self.is_old(&made) => {
+                    close(made).await;
+                    continue;
+                }
+                Some(made) if made.idle_since.elapsed() < ASK => made,
+                Some(mut made) => match made.connection.ping().await {
+                    Ok(()) => made,
                     Err(_) => continue,
                 },
             };
-            return Ok(Leased { connection: Some(connection), home: self.clone(), _permit: permit });
+            return Ok(Leased { made: Some(made), home: self.clone(), permit: Some(permit), begun: false });
         }
     }
 
-    /// An error on a connection: if the server is away, the idle ones are gone too.
+    async fn make(&self) -> Result<Made, Error> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let connection = self.options.connect().await?;
+        Ok(Made { connection, born: Instant::now(), generation, idle_since: Instant::now() })
+    }
+
+    fn is_old(&self, made: &Made) -> bool {
+        made.born.elapsed() > AGE || made.generation != self.generation.load(Ordering::Acquire)
+    }
+
+    async fn take_back(&self, mut made: Made) {
+        if self.is_old(&made) {
+            return close(made).await;
+        }
+        made.idle_since = Instant::now();
+        self.idle().push(made);
+    }
+
+    /// An error on a connection. If the server is away, the idle ones are gone too; a plan that does not fit the tables
+    /// any more is in the others as well.
     pub(super) fn lost(&self, error: Error) -> StoreError {
         let error = store_error(error);
-        if matches!(error, StoreError::Unavailable(_)) {
-            self.idle().clear();
+        match error.kind() {
+            StoreErrorKind::Unavailable => self.idle().clear(),
+            StoreErrorKind::StalePlan => self.retire(),
+            _ => {}
         }
         error
     }
+
+    /// Closes every connection that there is now, as soon as nobody uses it.
+    pub(super) fn retire(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.idle().clear();
+    }
+
+    /// Starts the task that closes idle connections; it ends with these, or with its runtime.
+    fn watch(self: &Arc<Self>) {
+        /// Says that nobody watches any more, even if the task was ended.
+        struct Watching(Weak<Connections>);
+        impl Drop for Watching {
+            fn drop(&mut self) {
+                if let Some(connections) = self.0.upgrade() {
+                    connections.watched.store(false, Ordering::Release);
+                }
+            }
+        }
+        if self.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let watching = Watching(Arc::downgrade(self));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(connections) = watching.0.upgrade() else { return };
+                let old = connections.long_idle();
+                drop(connections);
+                for made in old {
+                    close(made).await;
+                }
+            }
+        });
+    }
+
+    /// Takes out what was idle for long, except the one that was used last.
+    fn long_idle(&self) -> Vec<Made> {
+        let mut idle = self.idle();
+        let rested = idle.iter().take(idle.len().saturating_sub(1));
+        let n = rested.take_while(|made| made.idle_since.elapsed() > IDLE).count();
+        let mut old: Vec<Made> = idle.drain(..n).collect();
+        old.extend(idle.pop_if(|made| self.is_old(made)));
+        old
+    }
 }
 
-/// A connection that is being used. Dropped without [`Leased::give_back`], it is closed, and the server rolls back.
+/// Says goodbye to the server.
+async fn close(made: Made) {
+    let _ = timeout(ROLLBACK, made.connection.close()).await; // it is closed either way
+}
+
+/// A connection that is being used.
+///
+/// Dropped without [`Leased::give_back`], it is rolled back and given back by a task; where there is no runtime, or
+/// where that takes long, it is closed, and the server rolls back.
 #[derive(Debug)]
 pub(super) struct Leased {
-    connection: Option<PgConnection>,
+    made: Option<Made>,
     home: Arc<Connections>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    begun: bool,
 }
 
 impl Leased {
+    /// Begins a transaction by the given statements: one round trip.
+    pub(super) async fn begin(&mut self, sql: String) -> Result<(), Error> {
+        // first: should this future be dropped, sqlx does not know that a transaction may be open
+        self.begun = true;
+        PgTransactionManager::begin(self, Some(sql.into())).await
+    }
+
+    /// Commits what [`Leased::begin`] began.
+    pub(super) async fn commit(&mut self) -> Result<(), Error> {
+        PgTransactionManager::commit(self).await?;
+        self.begun = false;
+        Ok(())
+    }
+
+    /// Rolls back what [`Leased::begin`] began.
+    pub(super) async fn rollback(&mut self) -> Result<(), Error> {
+        let begun = self.begun;
+        self.connection().rolled_back(begun).await?;
+        self.begun = false;
+        Ok(())
+    }
+
+    fn connection(&mut self) -> &mut Made {
+        self.made.as_mut().expect("it is taken only by giving back, which consumes the lease")
+    }
+
     /// Nothing is under way on it: somebody else may use it.
-    pub(super) fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.home.idle().push((connection, Instant::now()));
+    pub(super) async fn give_back(mut self) {
+        if let Some(made) = self.made.take() {
+            self.home.take_back(made).await;
         }
     }
 
@@ -91,15 +230,45 @@ impl Leased {
     }
 }
 
+impl Made {
+    async fn rolled_back(&mut self, begun: bool) -> Result<(), Error> {
+        let connection = &mut self.connection;
+        if begun && PgTransactionManager::get_transaction_depth(connection) == 0 {
+            return connection.execute("ROLLBACK").await.map(drop);
+        }
+        while PgTransactionManager::get_transaction_depth(connection) > 0 {
+            PgTransactionManager::rollback(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let (Some(mut made), Ok(runtime)) = (self.made.take(), Handle::try_current()) else { return };
+        let (home, permit, begun) = (self.home.clone(), self.permit.take(), self.begun);
+        runtime.spawn(async move {
+            let cleared = async {
+                made.rolled_back(begun).await?;
+                made.connection.ping().await // whatever was cut off is over then
+            };
+            if let Ok(Ok(())) = timeout(ROLLBACK, cleared).await {
+                home.take_back(made).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
 impl Deref for Leased {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        self.connection.as_ref().expect("it is taken only by giving back, which consumes the lease")
+        &self.made.as_ref().expect("it is taken only by giving back, which consumes the lease").connection
     }
 }
 
 impl DerefMut for Leased {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("it is taken only by giving back, which consumes the lease")
+        &mut self.connection().connection
     }
 }

@@ -1,35 +1,36 @@
 //! PostgreSQL: READ COMMITTED, advisory locks of the transaction, one statement for the write of a batch.
 
 mod connections;
+mod migrate;
+mod process;
 mod read;
 mod relay;
+mod release;
+mod statement;
+mod sweep;
+mod unit;
 mod write;
 
-use crate::error::{meaning, recognise, store_error, wrong_version};
+pub use unit::PostgresUnit;
+
+use crate::error::recognise;
 use async_trait::async_trait;
-use connections::{Connections, Leased};
-use saga_core::{Chart, Claim, Claimed, Found, InboxRow, Keys, Leases, Store, StoreError, Unit, Write};
-use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions, PgTransactionManager},
+use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
+use saga_core::{
+    Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered, Store, StoreError, StoreErrorKind,
 };
-use sqlx_core::transaction::TransactionManager;
-use std::{error::Error, fmt::Write as _, sync::Arc, time::Duration};
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{error::Error, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("schema.sql");
-const VERSION: i32 = 1;
-/// The migrator's lock: of its transaction, not of the session, so that it works through PgBouncer.
-const MIGRATION_LOCK: i64 = 0x5a6a_b005;
-/// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is kept while the
-/// table grows: dead rows of the outbox are enough. A projection that needs a scan still gets it, at a price that must not be taken for
-/// work worth compiling.
-const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
-/// A connection that does not come within this time counts as "the database is away".
-const ACQUIRE: Duration = Duration::from_secs(5);
-
-/// How long an answer may take: a server that vanished without a word must not hold us for ever. Waiting for a lock counts too.
+/// How long an answer may take: a server that vanished without a word must not hold us for ever. Waiting for a lock
+/// counts too.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Connections for relay, leases and housekeeping.
+const OWN: u32 = 2;
 
 /// Waits for an answer.
 async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -38,6 +39,14 @@ async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result
 }
 
 /// A PostgreSQL database. Cheap to clone; no connection is made before it is needed.
+///
+/// All endpoints of a process that use one database should share one store, and so its connections.
+///
+/// # Locks
+/// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and each lane
+/// of an endpoint runs one unit at a time. The server has room for `max_locks_per_transaction * max_connections` locks
+/// of all its clients, 6400 by default: four processes with eight lanes each can fill it under load, and then other
+/// clients get "out of shared memory" too. Set `max_locks_per_transaction` to 256 for a server with many processes.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     /// For units of work and sessions.
@@ -51,10 +60,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A database by its URL, `postgres://user:password@host:5432/database`, with up to 16 connections for units of work and 2 for the relay.
+    /// A database by its URL, `postgres://user:password@host:5432/database`, with 16 connections for units of work.
     ///
-    /// Behind PgBouncer in transaction mode add `?statement-cache-capacity=0`, and `.persistent(false)` to your own statements;
-    /// neither is needed from PgBouncer 1.21 on with `max_prepared_statements` set.
+    /// See [`Postgres::with_connections`] for how many sessions of the server that makes.
+    ///
+    /// Behind PgBouncer in transaction mode add `?statement-cache-capacity=0`, and `.persistent(false)` to statements
+    /// on [`Postgres::pool`]; neither is needed from PgBouncer 1.21 on with `max_prepared_statements` set.
     ///
     /// # Errors
     /// When the URL cannot be read.
@@ -64,31 +75,37 @@ impl Postgres {
 
     /// As [`Postgres::new`], with another number of connections for units of work and sessions.
     ///
+    /// That many connections are opened at most, 2 more for the relay and for housekeeping, and as many again by
+    /// [`Postgres::pool`] if it is used. They are opened when they are needed; what was idle for a minute is closed,
+    /// except one of each kind, and no connection gets older than 30 minutes.
+    ///
     /// # Errors
     /// When the URL cannot be read.
     pub fn with_connections(url: &str, connections: u32) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-            StoreError::Invalid(format!(
-                "the database URL cannot be read: {error}; it looks like postgres://user@host:5432/database"
-            ))
+            let text =
+                format!("the database URL cannot be read: {error}; it looks like postgres://user@host:5432/database");
+            StoreError::new(StoreErrorKind::Invalid, text).with_source(error)
         })?;
         let options = options.disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE)
+            .idle_timeout(IDLE)
+            .max_lifetime(AGE)
             .test_before_acquire(false) // a broken connection shows at its first statement
             .connect_lazy_with(options.clone());
         let pooled = url.contains("statement-cache-capacity=0");
-        let own = Connections::new(options.clone(), 2);
+        let own = Connections::new(options.clone(), OWN);
         Ok(Self { units: Connections::new(options, connections), pool, own, pooled })
     }
 
     /// The tables as SQL, for whoever creates them by hand.
     pub fn schema() -> &'static str {
-        SCHEMA
+        migrate::SCHEMA
     }
 
-    /// A pool for one's own reads.
+    /// A pool for your own reads: as many connections as there are for units of work, opened when they are needed.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
@@ -97,7 +114,8 @@ impl Postgres {
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
         let mut connection = connections.acquire().await?;
         if self.pooled {
-            PgTransactionManager::begin(&mut connection, None).await.map_err(|error| connection.lost(error))?;
+            let begun = answer(connection.begin(unit::pooled("BEGIN"))).await;
+            begun.map_err(|error| connection.lost(error))?;
         }
         Ok(connection)
     }
@@ -106,37 +124,32 @@ impl Postgres {
     async fn done<T>(&self, mut connection: Leased, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         let value = result.map_err(|error| connection.lost(error))?;
         if self.pooled {
-            PgTransactionManager::commit(&mut connection).await.map_err(|error| connection.lost(error))?;
+            answer(connection.commit()).await.map_err(|error| connection.lost(error))?;
         }
-        connection.give_back();
+        connection.give_back().await;
         Ok(value)
     }
 
-    async fn version(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
-        // the catalogue is read with a snapshot; `to_regclass` would answer from a cache that does not see another process's
-        // tables, even after the wait for its lock
-        let known: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'sagabus' AND c.relname = 'schema_version')",
-        )
-        .persistent(false)
-        .fetch_one(&mut *connection)
-        .await?;
-        if !known {
-            return Ok(None);
+    /// A transaction for housekeeping, under a lock of its own if one is named. Read committed, whatever the role's
+    /// default: what the lock waited for must be seen.
+    async fn transaction(&self, lock: Option<i64>) -> Result<Leased, StoreError> {
+        let mut sql = unit::begin(ANSWER);
+        if let Some(lock) = lock {
+            sql.push_str(&format!("; SELECT pg_advisory_xact_lock({lock})"));
         }
-        sqlx::query_scalar("SELECT max(version) FROM sagabus.schema_version")
-            .persistent(false)
-            .fetch_one(connection)
-            .await
+        let mut connection = self.own.acquire().await?;
+        let begun = answer(connection.begin(if self.pooled { unit::pooled(&sql) } else { sql })).await;
+        begun.map_err(|error| connection.lost(error))?;
+        Ok(connection)
     }
-}
 
-/// One transaction on PostgreSQL.
-#[derive(Debug)]
-pub struct PostgresUnit {
-    connection: Leased,
-    /// Statements are prepared once; not behind a pooler, where the next transaction may have another session.
-    persistent: bool,
+    /// The end of [`Postgres::transaction`].
+    async fn finish<T>(&self, mut connection: Leased, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        let value = result.map_err(|error| connection.lost(error))?;
+        answer(connection.commit()).await.map_err(|error| connection.lost(error))?;
+        connection.give_back().await;
+        Ok(value)
+    }
 }
 
 #[async_trait]
@@ -145,174 +158,86 @@ impl Store for Postgres {
     type Unit = PostgresUnit;
 
     fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreError> {
-        recognise(error)
+        let known = recognise(error)?;
+        if known.kind() == StoreErrorKind::StalePlan {
+            self.units.retire(); // the unit's connection is one of them, and the others have the same plans
+        }
+        Some(known)
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        let migrate = async {
-            let mut tx = self.pool.begin().await?;
-            if Self::version(&mut tx).await?.is_none() {
-                sqlx::query("SELECT pg_advisory_xact_lock($1)")
-                    .bind(MIGRATION_LOCK)
-                    .persistent(false)
-                    .execute(&mut *tx)
-                    .await?;
-                if Self::version(&mut tx).await?.is_none() {
-                    tx.execute(SCHEMA).await?;
-                }
-            }
-            let version = Self::version(&mut tx).await?;
-            tx.commit().await?;
-            Ok(version.unwrap_or(0))
-        };
-        match migrate.await.map_err(store_error)? {
-            VERSION => Ok(()),
-            other => Err(wrong_version(other, VERSION)),
-        }
+        migrate::migrate(self).await
     }
 
-    async fn register(&self, endpoint: &str, charts: &[Chart]) -> Result<(), StoreError> {
-        for chart in charts {
-            let mut connection = self.alone(&self.own).await?;
-            let registered = sqlx::query(
-                "INSERT INTO sagabus.definition (saga, version, chart, endpoint, registered_at)
-                 VALUES ($1, $2, $3::jsonb, $4, clock_timestamp())
-                 ON CONFLICT (saga, version, endpoint) DO UPDATE SET chart = excluded.chart, registered_at = excluded.registered_at",
-            )
-            .bind(&chart.saga)
-            .bind(chart.version as i32)
-            .bind(serde_json::to_string(chart).unwrap_or_default())
-            .bind(endpoint)
-            .persistent(!self.pooled)
-            .execute(&mut *connection)
-            .await;
-            self.done(connection, registered).await?;
-        }
-        Ok(())
+    async fn register(&self, process: &Process) -> Result<Registered, StoreError> {
+        let mut connection = self.transaction(Some(process::LOCK)).await?;
+        let registered = answer(process::register(&mut connection, process)).await;
+        self.finish(connection, registered).await
     }
 
-    async fn begin(&self, locks: &[i64]) -> Result<PostgresUnit, StoreError> {
-        // one round trip. The locks are taken in this statement and everything is read in later ones: a statement that waits for a
-        // lock goes on with the snapshot it began with, and an instance that does not exist yet has no row to lock
-        let mut sql = String::from("BEGIN");
-        if !locks.is_empty() {
-            let _ = write!(sql, "; {BY_INDEX}; SELECT pg_advisory_xact_lock(k) FROM unnest('{{");
-            for (n, lock) in locks.iter().enumerate() {
-                let _ = write!(sql, "{}{lock}", if n > 0 { "," } else { "" });
-            }
-            sql.push_str("}'::bigint[]) k");
-        }
-        let mut connection = self.units.acquire().await?;
-        let begun = answer(PgTransactionManager::begin(&mut connection, Some(sql.into()))).await;
-        begun.map_err(|error| connection.lost(error))?;
-        Ok(PostgresUnit { connection, persistent: !self.pooled })
+    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let result = answer(process::heartbeat(&mut connection, process)).await;
+        self.done(connection, result).await
+    }
+
+    async fn sign_off(&self, owner: &str) -> Result<(), StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let result = answer(process::sign_off(&mut connection, owner)).await;
+        self.done(connection, result).await
+    }
+
+    async fn begin(&self, locks: &[i64], limit: Duration) -> Result<PostgresUnit, StoreError> {
+        PostgresUnit::begin(self, locks, limit).await
     }
 
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         let mut connection = self.alone(&self.units).await?;
-        let found = answer(read::read(&mut connection, !self.pooled, keys)).await;
-        self.done(connection, found).await
+        let rows = answer(read::rows(&mut connection, !self.pooled, keys)).await;
+        read::found(&self.done(connection, rows).await?)
     }
 
-    async fn suspect(&self, claim: &InboxRow) -> Result<Option<i64>, StoreError> {
+    async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let result = answer(relay::suspect(&mut connection, !self.pooled, claim)).await;
+        let result = answer(relay::count_crash(&mut connection, !self.pooled, endpoint, owner, row)).await;
         self.done(connection, result).await
     }
 
-    async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+    async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
         let mut connection = self.own.acquire().await?;
-        let forgotten = answer(relay::forget(&mut connection, sent)).await;
-        forgotten.map_err(|error| connection.lost(error))?;
-        connection.give_back();
+        let deleted = answer(relay::delete_confirmed(&mut connection, rows)).await;
+        deleted.map_err(|error| connection.lost(error))?;
+        connection.give_back().await;
         Ok(())
     }
 
-    async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<saga_core::Leased, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let result = answer(relay::claim(&mut connection, !self.pooled, claim)).await;
+        let result = answer(relay::lease(&mut connection, !self.pooled, request)).await;
         self.done(connection, result).await
     }
 
-    async fn hold_leases(&self, leases: &Leases<'_>) -> Result<Vec<Uuid>, StoreError> {
+    async fn renew_and_fail(&self, update: &LeaseUpdate<'_>) -> Result<Vec<Uuid>, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let result = answer(relay::hold_leases(&mut connection, !self.pooled, leases)).await;
+        let result = answer(relay::renew_and_fail(&mut connection, update)).await;
         self.done(connection, result).await
+    }
+
+    async fn reopen(&self, endpoint: &str, destination: &str) -> Result<u64, StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let result = answer(relay::reopen(&mut connection, endpoint, destination)).await;
+        self.done(connection, result).await
+    }
+
+    async fn release(&self, process: &Process) -> Result<u64, StoreError> {
+        let mut connection = self.transaction(None).await?;
+        let released = answer(release::release(&mut connection, process)).await;
+        self.finish(connection, released).await
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let result = answer(relay::sweep(&mut connection, !self.pooled, endpoint, retention)).await;
+        let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
         self.done(connection, result).await
-    }
-}
-
-#[async_trait]
-impl Unit for PostgresUnit {
-    type Tx = PgConnection;
-
-    fn tx(&mut self) -> &mut PgConnection {
-        &mut self.connection
-    }
-
-    async fn savepoint(&mut self) -> Result<(), StoreError> {
-        // a savepoint of the same name covers the one before; sqlx's own are named otherwise
-        self.connection.execute("SAVEPOINT sagabus").await.map(drop).map_err(store_error)
-    }
-
-    async fn rollback_to_savepoint(&mut self) -> Result<(), StoreError> {
-        self.connection.execute("ROLLBACK TO SAVEPOINT sagabus").await.map(drop).map_err(store_error)
-    }
-
-    async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError> {
-        answer(read::read(&mut self.connection, self.persistent, keys)).await.map_err(store_error)
-    }
-
-    async fn write(&mut self, write: &Write) -> Result<(), StoreError> {
-        let late = || StoreError::Unavailable("no answer from the database".into());
-        let written = tokio::time::timeout(ANSWER, write::write(&mut self.connection, self.persistent, write)).await;
-        written.unwrap_or_else(|_| Err(late()))
-    }
-
-    async fn commit(mut self) -> Result<(), StoreError> {
-        answer(PgTransactionManager::commit(&mut self.connection)).await.map_err(|error| meaning(&error))?;
-        self.connection.give_back();
-        Ok(())
-    }
-
-    async fn rollback(mut self) -> Result<(), StoreError> {
-        answer(PgTransactionManager::rollback(&mut self.connection))
-            .await
-            .map_err(|error| self.connection.lost(error))?;
-        self.connection.give_back();
-        Ok(())
-    }
-}
-
-/// For samples and tests.
-impl Postgres {
-    /// Creates the database that `url` names if it is not there, through the server's `postgres` database.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or refuses.
-    pub async fn create_database(url: &str) -> Result<(), StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(store_error)?;
-        let name = options.get_database().unwrap_or_default().to_owned();
-        let mut server = PgConnection::connect_with(&options.database("postgres")).await.map_err(store_error)?;
-        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(&name)
-            .persistent(false)
-            .fetch_one(&mut server)
-            .await
-            .map_err(store_error)?;
-        if exists {
-            return Ok(());
-        }
-        let created = server.execute(&*format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""))).await;
-        match created {
-            // another process was faster
-            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P04" | "23505")) => Ok(()),
-            other => other.map(drop).map_err(store_error),
-        }
     }
 }

@@ -1,102 +1,168 @@
-//! What a batch must know, in one round trip.
+//! What a batch must know, in one round trip; and held messages that fit.
 
-use saga_core::{Found, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, Keys, StoredEnvelope};
+use crate::rows::{from_json, reason_of, result_of};
+use saga_core::{
+    Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, Waiting,
+};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::sync::{Arc, LazyLock};
 
-/// Inbox rows, and the database's clock. Each key is looked up by itself (`LATERAL`, fenced by `OFFSET 0`): with `= ANY`, a plan that was
-/// prepared while the table was young reads all of it, and a join with `unnest` hashes all of it. The arrays' lengths are hidden from
-/// the planner as in `write`. `KEY` becomes the id in a unit, where no scan is considered, and `sagabus.key(id)` elsewhere.
+/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by
+/// `OFFSET 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest`
+/// hashes all of it. The arrays' lengths are hidden from the planner as in `statement`. `KEY` becomes the id in a unit,
+/// where no scan is considered, and `sagabus.key(id)` elsewhere.
 const READ: &str = "
-SELECT 0 AS part, NULL::text AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4, NULL::text AS t5, NULL::text AS t6,
-       NULL::text AS t7, NULL::text AS t8, NULL::text AS t9, NULL::text AS t10,
-       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bytea AS body
+SELECT 0 AS part, current_setting('sagabus.unit', true) AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4,
+    NULL::text AS t5, NULL::text AS t6, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1,
+    NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4
 UNION ALL
-SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, NULL, NULL, NULL, NULL, i.body_hash, i.attempts, NULL, NULL, NULL
-FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id), LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = {KEY} AND endpoint = $2 OFFSET 0) i";
+SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, i.body_hash, i.attempts, i.round,
+    (extract(epoch FROM i.claimed_at) * 1000000)::bigint
+FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id),
+    LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = {KEY} AND endpoint = $2 OFFSET 0) i";
 
-/// Instances and what is held for them: in the same answer, whose `part` says which table it is, `t` are texts and `n` numbers.
+/// Instances and what is held for them, counted: in the same answer, whose `part` says which table it is, `t` are texts
+/// and `n` numbers. Where nothing is held, the count is one look into an index for each instance.
 const READ_INSTANCES: &str = "
 UNION ALL
-SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, NULL, NULL, NULL, NULL, s.seq, s.entered, s.version,
-       (s.completed_at IS NOT NULL)::int::bigint, NULL
-FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga), LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
+SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, s.seq, s.entered, s.version,
+    (s.completed_at IS NOT NULL)::int::bigint
+FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga),
+    LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
 UNION ALL
-(SELECT 3, h.receiver, h.message_id, h.type, h.reason, h.saga_id, h.conversation_id, h.causation_id, h.from_saga, h.from_saga_id, h.headers::text,
-        h.arrival, h.attempts, h.from_entered, (extract(epoch FROM h.sent_at) * 1000000)::bigint, h.body
- FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga), LATERAL (SELECT * FROM sagabus.held WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 OFFSET 0) h
- ORDER BY h.arrival LIMIT $5)";
+SELECT 3, k.saga, k.id, h.type, h.reason, NULL, NULL, h.n, NULL, NULL, NULL
+FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga),
+    LATERAL (SELECT type, reason, count(*) AS n FROM sagabus.held
+        WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 GROUP BY reason, type OFFSET 0) h";
 
 /// Handlers ask outside a unit, and about no instances.
 static ALONE: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "sagabus.key(k.id)"));
 static IN_UNIT: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "k.id") + READ_INSTANCES);
 
-pub(super) async fn read(connection: &mut PgConnection, persistent: bool, keys: &Keys) -> Result<Found, sqlx::Error> {
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    persistent: bool,
+    keys: &Keys,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     let query = sqlx::query(if keys.instances.is_empty() { &ALONE } else { &IN_UNIT });
     let mut query = query.bind(&keys.message_ids).bind(&keys.endpoint).persistent(persistent);
     if !keys.instances.is_empty() {
         let ids: Vec<&str> = keys.instances.iter().map(|key| key.id.as_str()).collect();
         let sagas: Vec<&str> = keys.instances.iter().map(|key| key.saga.as_str()).collect();
-        query = query.bind(ids).bind(sagas).bind(keys.held_rows_max);
+        query = query.bind(ids).bind(sagas);
     }
-    let rows = query.fetch_all(connection).await?;
+    query.fetch_all(connection).await
+}
+
+pub(super) fn found(rows: &[PgRow]) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    for row in &rows {
-        match row.get::<i32, _>(0) {
-            0 => found.now_us = row.get("n1"),
+    for row in rows {
+        match row.get::<i32, _>("part") {
+            0 => {
+                found.now_us = row.get("n1");
+                found.locked_elsewhere = locked(row.get::<Option<&str>, _>("t1").unwrap_or_default());
+            }
             1 => found.inbox.push(InboxFound {
                 receiver: row.get("t1"),
                 message_id: row.get("t2"),
                 type_name: row.get("t3"),
+                result: result_of(row.get("t4"))?,
                 body_hash: row.get("n1"),
-                result: InboxResult::parse(row.get("t4")).unwrap_or(InboxResult::Handled),
                 attempts: row.get("n2"),
+                round: u32::try_from(row.get::<i64, _>("n3")).unwrap_or_default(),
+                since_us: row.get("n4"),
             }),
-            2 => found.instances.push(instance(row)),
-            _ => found.held.push(held(row, &keys.endpoint)),
+            2 => found.instances.push(InstanceRow {
+                key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
+                state: row.get("t3"),
+                data: row.get("t4"),
+                originator: row.get("t5"),
+                paused_by: row.get("t6"),
+                seq: row.get("n1"),
+                entered: row.get("n2"),
+                version: row.get::<i64, _>("n3") as i32,
+                done: row.get::<i64, _>("n4") == 1,
+            }),
+            _ => found.waiting.push(Waiting {
+                key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
+                type_name: row.get("t3"),
+                reason: reason_of(row.get("t4"))?,
+                count: row.get("n1"),
+            }),
         }
     }
     Ok(found)
 }
 
-fn instance(row: &PgRow) -> InstanceRow {
-    InstanceRow {
-        key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
-        state: row.get("t3"),
-        data: row.get("t4"),
-        originator: row.get("t5"),
-        paused_by: row.get("t6"),
-        seq: row.get("n1"),
-        entered: row.get("n2"),
-        version: row.get::<i64, _>("n3") as i32,
-        done: row.get::<i64, _>("n4") == 1,
-    }
+/// The locks that the unit's mark names.
+fn locked(mark: &str) -> Vec<i64> {
+    let locks = mark.strip_prefix('+').unwrap_or_default().split(',');
+    locks.filter_map(|lock| lock.parse().ok()).collect()
 }
 
-fn held(row: &PgRow, endpoint: &str) -> HeldRow {
-    let receiver: String = row.get("t1");
-    let stored = StoredEnvelope {
-        message_id: row.get("t2"),
-        type_name: row.get("t3"),
-        conversation_id: row.get("t6"),
-        causation_id: row.get("t7"),
-        saga: row.get("t8"),
-        saga_id: row.get("t9"),
-        entered: row.get("n3"),
-        receiver: None,
-        sent_at_us: row.get("n4"),
-        headers: row.get("t10"),
-        body: row.get("body"),
-    };
-    HeldRow {
-        endpoint: endpoint.into(),
-        receiver,
-        envelope: Arc::new(stored.restore(endpoint)),
-        arrival: row.get("n1"),
-        reason: HeldReason::parse(row.get("t4")).unwrap_or(HeldReason::Failed),
-        saga_id: row.get("t5"),
-        error: None,
-        attempts: row.get("n2"),
-        expires: None,
+/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance before the rows
+/// themselves are read.
+const HELD: &str = "
+SELECT h.receiver, h.message_id, h.arrival, h.reason, h.saga_id, h.attempts, h.envelope::text AS envelope, h.body
+FROM (
+    SELECT p.place, row_number() OVER (PARTITION BY w.id, w.saga ORDER BY p.arrival) AS nth
+    FROM (SELECT $1::text[] AS ids, $2::text[] AS sagas, $3::text[] AS types, $4::text[] AS reasons OFFSET 0) a,
+        unnest(a.ids, a.sagas, a.types, a.reasons) AS w(id, saga, type, reason),
+        LATERAL (SELECT ctid AS place, arrival FROM sagabus.held
+            WHERE saga_id = w.id AND saga = w.saga AND endpoint = $5 AND reason = w.reason AND type = w.type
+            ORDER BY arrival LIMIT $6) p) c
+    JOIN sagabus.held h ON h.ctid = c.place
+WHERE c.nth <= $6 ORDER BY h.arrival";
+
+const UNREADABLE: &str = "
+UPDATE sagabus.held SET reason = 'undecodable', expires_at = NULL, error = $4
+WHERE message_id = $1 AND receiver = $2 AND endpoint = $3";
+
+/// A row that cannot be read is left out, and waits for a person from now on.
+pub(super) async fn held(
+    connection: &mut PgConnection,
+    persistent: bool,
+    endpoint: &str,
+    wanted: &[HeldWanted],
+    rows_max: i64,
+) -> Result<Vec<HeldRow>, sqlx::Error> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
     }
+    let column = |get: fn(&HeldWanted) -> &str| wanted.iter().map(get).collect::<Vec<&str>>();
+    let rows = sqlx::query(HELD)
+        .bind(column(|wanted| &wanted.key.id))
+        .bind(column(|wanted| &wanted.key.saga))
+        .bind(column(|wanted| &wanted.type_name))
+        .bind(column(|wanted| wanted.reason.as_str()))
+        .bind(endpoint)
+        .bind(rows_max)
+        .persistent(persistent)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut held = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match held_row(row) {
+            Ok(row) => held.push(row),
+            Err(error) => {
+                let (message_id, receiver): (&str, &str) = (row.get("message_id"), row.get("receiver"));
+                tracing::warn!(endpoint, message_id, receiver, error, "a held message cannot be read");
+                let unreadable = sqlx::query(UNREADABLE).bind(message_id).bind(receiver).bind(endpoint).bind(error);
+                unreadable.persistent(false).execute(&mut *connection).await?;
+            }
+        }
+    }
+    Ok(held)
+}
+
+fn held_row(row: &PgRow) -> Result<HeldRow, String> {
+    Ok(HeldRow {
+        receiver: row.get("receiver"),
+        envelope: Arc::new(from_json(row.get("envelope"), row.get::<Vec<u8>, _>("body"))?),
+        arrival: row.get("arrival"),
+        // the rows were asked for by reasons that are known here
+        reason: HeldReason::parse(row.get("reason")).ok_or("its reason is not known")?,
+        saga_id: row.get("saga_id"),
+        attempts: row.get("attempts"),
+    })
 }

@@ -1,12 +1,21 @@
--- Sagabus on PostgreSQL, version 1. Times are the database's. What is looked up by is compared as bytes (COLLATE "C"): faster, and an
--- upgrade of the operating system's collations cannot break these indexes.
+-- Sagabus on PostgreSQL, version 1. Times are the database's. What is looked up by is compared as bytes (COLLATE "C"):
+-- faster, and an upgrade of the operating system's collations cannot break these indexes.
 CREATE SCHEMA IF NOT EXISTS sagabus;
 
-CREATE TABLE sagabus.schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE TABLE sagabus.schema_version (
+    version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
--- A key to look up: says that comparing is dear, so that no plan compares it with every row. For lookups outside a transaction, where
--- nothing can be set for a statement.
-CREATE FUNCTION sagabus.key(text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 AS 'BEGIN RETURN $1; END';
+-- A key to look up: says that a comparison is expensive, so that no plan compares it with every row. For statements
+-- that run where nothing can be set for them.
+CREATE FUNCTION sagabus.key(text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 AS 'BEGIN RETURN $1; END';
+
+-- Fails unless the transaction is the one that a unit of work began: that one bears a mark which ends with it.
+CREATE FUNCTION sagabus.in_unit() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF left(current_setting('sagabus.unit', true), 1) = '+' THEN RETURN 0; END IF;
+    RAISE EXCEPTION 'no unit of work is open' USING ERRCODE = 'no_active_sql_transaction';
+END $$;
 
 -- A saga instance. The id comes first in the key: with the saga first, a plan that was prepared while the table was
 -- small reads all rows of the saga for ever.
@@ -16,7 +25,7 @@ CREATE TABLE sagabus.saga (
     state        text NOT NULL,
     data         json NOT NULL,               -- as it was written; cast to jsonb to search in it
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
-    entered      bigint NOT NULL,             -- state entries so far; `Keep` does not count
+    entered      bigint NOT NULL,             -- state entries so far
     version      integer NOT NULL,            -- of the definition that wrote the state
     originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
@@ -30,11 +39,12 @@ CREATE INDEX saga_completed ON sagabus.saga (completed_at) WHERE completed_at IS
 -- A message handled by one receiver: the mark against duplicates, and the journal.
 CREATE TABLE sagabus.inbox (
     endpoint        text COLLATE "C" NOT NULL,
-    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty when nobody knew the message
     message_id      text COLLATE "C" NOT NULL, -- text, not uuid: strangers choose their own
     body_hash       bigint NOT NULL,
     type            text NOT NULL,
-    result          text NOT NULL,            -- handled, ignored, stale, discarded; held, retrying, suspect until settled
+    result          text NOT NULL CHECK (result IN
+        ('handled', 'ignored', 'stale', 'discarded', 'held', 'retrying', 'suspect')), -- the last three: not settled yet
     conversation_id text NOT NULL,
     causation_id    text,
     saga            text COLLATE "C",
@@ -44,9 +54,11 @@ CREATE TABLE sagabus.inbox (
     to_state        text,
     effects         json,                     -- [{"id","type","to"}]
     sent_at         timestamptz,
-    handled_at      timestamptz NOT NULL,
+    claimed_at      timestamptz NOT NULL,     -- when the row was first written
+    handled_at      timestamptz NOT NULL,     -- when it was last written
     handled_by      text NOT NULL,            -- the process
-    attempts        bigint NOT NULL,
+    attempts        bigint NOT NULL,          -- runs so far
+    round           integer NOT NULL DEFAULT 0, -- delayed retries so far
     crashes         integer NOT NULL DEFAULT 0,
     note            text,
     PRIMARY KEY (message_id, receiver, endpoint)
@@ -59,59 +71,54 @@ CREATE TABLE sagabus.outbox (
     id               uuid PRIMARY KEY,
     endpoint         text COLLATE "C" NOT NULL,
     message_id       text NOT NULL,
-    kind             text NOT NULL,           -- command, event, reply, timer, retry
+    kind             text NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
     type             text NOT NULL,
-    destination      text NOT NULL,
-    receiver         text,
-    saga             text COLLATE "C",
+    destination      text COLLATE "C" NOT NULL,
+    saga             text COLLATE "C",        -- the sender, if it is an instance
     saga_id          text COLLATE "C",
-    entered          bigint,
-    conversation_id  text NOT NULL,
-    causation_id     text,
-    headers          jsonb NOT NULL,
+    entered          bigint,                  -- of the sender: its state entries; none on a deadline
+    envelope         json NOT NULL,           -- everything about the message but its body
     body             bytea NOT NULL,
-    sent_at          timestamptz,
     created_at       timestamptz NOT NULL,
     due_at           timestamptz NOT NULL,
     lease_until      timestamptz,
     lease_owner      text,
     first_attempt_at timestamptz,             -- too long ago: receivers may have forgotten it, so a person decides
-    attempts         integer NOT NULL DEFAULT 0,
+    attempts         integer NOT NULL DEFAULT 0, -- tries without success
+    expired          integer NOT NULL DEFAULT 0, -- leases that ran out: the process that published it died
+    waits_for        text COLLATE "C",        -- the destination, while no queue takes what goes there
     last_error       text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 CREATE INDEX outbox_due ON sagabus.outbox (endpoint, due_at);
 CREATE INDEX outbox_timers ON sagabus.outbox (saga_id, saga) WHERE kind = 'timer';
+CREATE INDEX outbox_waits ON sagabus.outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;
 
 -- A message that waits: for a state, an instance, a newer binary, or a person.
 CREATE TABLE sagabus.held (
     endpoint        text COLLATE "C" NOT NULL,
-    receiver        text COLLATE "C" NOT NULL,
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty when nobody knew it; 'outbox ID' if stranded
     message_id      text COLLATE "C" NOT NULL,
     arrival         bigint GENERATED ALWAYS AS IDENTITY,
-    reason          text NOT NULL,            -- early, deferred, paused, version, failed, rejected, crashes, undecodable, stranded
-    saga            text COLLATE "C",
-    saga_id         text COLLATE "C",         -- the instance that it waits for
+    reason          text COLLATE "C" NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed',
+        'rejected', 'crashes', 'undecodable', 'stranded')), -- the first four go on by themselves
+    saga            text COLLATE "C",         -- the instance that it waits for
+    saga_id         text COLLATE "C",
     error           text,
     attempts        bigint NOT NULL,
     held_at         timestamptz NOT NULL,
-    expires_at      timestamptz,
-    type            text NOT NULL,
-    conversation_id text NOT NULL,
-    causation_id    text,
-    from_saga       text,                     -- the instance that it comes from
-    from_saga_id    text,
-    from_entered    bigint,
-    headers         jsonb NOT NULL,
+    expires_at      timestamptz,              -- then it stops waiting for its instance, or for a newer binary
+    type            text COLLATE "C" NOT NULL,
+    envelope        json NOT NULL,            -- everything about the message but its body
     body            bytea NOT NULL,
-    sent_at         timestamptz,
     kind            text,                     -- of a stranded message, as it was in the outbox
     destination     text,
-    only_for        text,
     PRIMARY KEY (message_id, receiver, endpoint)
 );
-CREATE INDEX held_instance ON sagabus.held (saga_id, saga, arrival) WHERE saga_id IS NOT NULL;
+CREATE INDEX held_instance ON sagabus.held (saga_id, saga, endpoint, reason, type, arrival) WHERE saga_id IS NOT NULL;
+CREATE INDEX held_reason ON sagabus.held (endpoint, reason, expires_at);
 
--- A saga's chart as registered by a running endpoint.
+-- A saga's chart as registered by a running endpoint. A saga's name belongs to one endpoint of a database: delete its
+-- rows to give the name away.
 CREATE TABLE sagabus.definition (
     saga          text COLLATE "C" NOT NULL,
     version       integer NOT NULL,
@@ -119,6 +126,34 @@ CREATE TABLE sagabus.definition (
     endpoint      text COLLATE "C" NOT NULL,
     registered_at timestamptz NOT NULL,
     PRIMARY KEY (saga, version, endpoint)
+);
+
+-- Every event that an endpoint subscribed to, ever, and did not drop.
+CREATE TABLE sagabus.subscription (
+    endpoint text COLLATE "C" NOT NULL,
+    event    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (endpoint, event)
+);
+
+-- A process of an endpoint.
+CREATE TABLE sagabus.process (
+    owner      text COLLATE "C" PRIMARY KEY,  -- `lease_owner` and `handled_by` of what it does
+    endpoint   text COLLATE "C" NOT NULL,
+    started_at timestamptz NOT NULL,
+    seen_at    timestamptz NOT NULL,          -- it should say twice a minute that it is alive
+    subscribes json NOT NULL,                 -- events
+    types      json NOT NULL,                 -- every message type that it can handle
+    report     json NOT NULL                  -- what it says of itself: link, breakers
+);
+
+-- What operators did.
+CREATE TABLE sagabus.operation (
+    id     uuid PRIMARY KEY,
+    at     timestamptz NOT NULL,
+    who    text NOT NULL,
+    action text NOT NULL,
+    reason text NOT NULL,
+    items  json NOT NULL                      -- each item's result
 );
 
 INSERT INTO sagabus.schema_version (version) VALUES (1);

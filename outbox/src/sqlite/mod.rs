@@ -1,27 +1,36 @@
 //! SQLite: WAL, `synchronous=FULL`, one writer per file.
 
+mod process;
 mod read;
 mod relay;
+mod release;
+mod sweep;
 mod write;
+mod writer;
+
+pub use writer::SqliteUnit;
 
 use crate::{
-    error::{meaning, recognise, store_error, wrong_version},
+    error::{recognise, store_error, wrong_version},
     rows::us,
 };
 use async_trait::async_trait;
-use saga_core::{Chart, Claim, Claimed, Found, InboxRow, Keys, Leases, Store, StoreError, Unit, Write};
+use saga_core::{
+    Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered, Store, StoreError, StoreErrorKind,
+};
 use sqlx::{
-    ConnectOptions, Executor, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions, Executor, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{
     collections::HashMap,
     error::Error,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
+use writer::Writing;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i32 = 1;
@@ -33,10 +42,15 @@ const ACQUIRE: Duration = Duration::from_secs(30);
 const READERS: u32 = 4;
 
 /// A SQLite file. Cheap to clone; all endpoints of a process that open the same file share its one writer.
+///
+/// SQLite has no server that could end the transaction of a process that hangs: a process that is frozen while it writes
+/// keeps the file locked, and the others wait.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Counts the writer's transactions that ended, whoever or whatever ended them.
+    ended: Arc<AtomicU64>,
 }
 
 /// The files that this process has open.
@@ -49,8 +63,10 @@ impl Sqlite {
     /// When the file cannot be opened.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let no_file = |error| StoreError::Invalid(format!("cannot open {}: {error}", path.display()));
-        let full = std::path::absolute(path).map_err(|error| no_file(error.to_string()))?;
+        let no_file = |error: String| {
+            StoreError::new(StoreErrorKind::Invalid, format!("cannot open {}: {error}", path.display()))
+        };
+        let full = std::path::absolute(path).map_err(|error| no_file(error.to_string()).with_source(error))?;
         let known = |open: &HashMap<PathBuf, Self>| open.get(&full).filter(|store| !store.writer.is_closed()).cloned();
         if let Some(store) = OPEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(known) {
             return Ok(store);
@@ -65,9 +81,18 @@ impl Sqlite {
         let pool = |connections| {
             SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).test_before_acquire(false)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(|error| no_file(error.to_string()))?;
+        let ended = Arc::new(AtomicU64::new(0));
+        let counted = ended.clone();
+        let writer = pool(1)
+            .after_connect(move |connection, _| {
+                let ended = counted.clone();
+                Box::pin(async move { writer::count_ends(connection, ended).await })
+            })
+            .connect_with(options.clone())
+            .await
+            .map_err(|error| no_file(error.to_string()).with_source(error))?;
         let readers = pool(READERS).connect_lazy_with(options);
-        let store = Self { writer, readers };
+        let store = Self { writer, readers, ended };
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.get_or_insert_default();
         Ok(known(open).unwrap_or_else(|| {
@@ -81,12 +106,12 @@ impl Sqlite {
         SCHEMA
     }
 
-    /// A pool for one's own reads.
+    /// A pool for your own reads.
     pub fn pool(&self) -> &SqlitePool {
         &self.readers
     }
 
-    /// The pool of the one writer, for one's own writes outside an endpoint.
+    /// The pool of the one writer, for your own writes outside an endpoint.
     pub fn writer(&self) -> &SqlitePool {
         &self.writer
     }
@@ -97,9 +122,8 @@ impl Sqlite {
         self.readers.close().await;
     }
 
-    async fn begin_write(&self) -> Result<Transaction<'static, sqlx::Sqlite>, sqlx::Error> {
-        // a deferred transaction that reads first fails at once on the lock's upgrade, whatever the busy timeout
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+    async fn begin_write(&self) -> Result<Writing, StoreError> {
+        Writing::begin(&self.writer, &self.ended).await
     }
 }
 
@@ -108,14 +132,25 @@ fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
-/// The time after `delay`, never wrapped into the past.
+/// The time after `delay`.
 fn after(delay: Duration) -> i64 {
     now_us().saturating_add(us(delay))
 }
 
-/// One transaction on SQLite.
-#[derive(Debug)]
-pub struct SqliteUnit(Transaction<'static, sqlx::Sqlite>);
+/// Rows as one JSON array: what SQLite has in place of arrays.
+fn array(rows: impl IntoIterator<Item = serde_json::Value>) -> String {
+    serde_json::Value::Array(rows.into_iter().collect()).to_string()
+}
+
+/// Runs a step in a transaction of its own.
+macro_rules! in_transaction {
+    ($self:ident, $tx:ident => $step:expr) => {{
+        let mut $tx = $self.begin_write().await?;
+        let value = $step.await.map_err(store_error)?;
+        $tx.commit().await?;
+        Ok(value)
+    }};
+}
 
 #[async_trait]
 impl Store for Sqlite {
@@ -127,128 +162,84 @@ impl Store for Sqlite {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        let migrate = async {
-            let mut tx = self.begin_write().await?;
-            let known: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_version')",
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            if !known {
-                tx.execute(SCHEMA).await?;
-                sqlx::query("INSERT INTO schema_version VALUES ($1, $2)")
-                    .bind(VERSION)
-                    .bind(now_us())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            let version: i32 =
-                sqlx::query_scalar("SELECT max(version) FROM schema_version").fetch_one(&mut *tx).await?;
-            tx.commit().await?;
-            Ok(version)
-        };
-        match migrate.await.map_err(store_error)? {
+        let migrated: Result<i32, StoreError> = in_transaction!(self, tx => migrate(&mut tx));
+        match migrated? {
             VERSION => Ok(()),
             other => Err(wrong_version(other, VERSION)),
         }
     }
 
-    async fn register(&self, endpoint: &str, charts: &[Chart]) -> Result<(), StoreError> {
-        for chart in charts {
-            sqlx::query(
-                "INSERT INTO definition (saga, version, chart, endpoint, registered_at) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (saga, version, endpoint) DO UPDATE SET chart = excluded.chart, registered_at = excluded.registered_at",
-            )
-            .bind(&chart.saga)
-            .bind(chart.version)
-            .bind(serde_json::to_string(chart).unwrap_or_default())
-            .bind(endpoint)
-            .bind(now_us())
-            .execute(&self.writer)
-            .await
-            .map_err(store_error)?;
-        }
-        Ok(())
+    async fn register(&self, process: &Process) -> Result<Registered, StoreError> {
+        in_transaction!(self, tx => process::register(&mut tx, process))
     }
 
-    /// The locks are not needed: there is one writer, and it holds the whole file.
-    async fn begin(&self, _: &[i64]) -> Result<SqliteUnit, StoreError> {
-        self.begin_write().await.map(SqliteUnit).map_err(store_error)
+    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+        in_transaction!(self, tx => process::heartbeat(&mut tx, process))
+    }
+
+    async fn sign_off(&self, owner: &str) -> Result<(), StoreError> {
+        let gone = sqlx::query("DELETE FROM sagabus_process WHERE owner = $1").bind(owner).execute(&self.writer);
+        gone.await.map(drop).map_err(store_error)
+    }
+
+    /// The locks are not needed: there is one writer, and it holds the whole file. Nor can there be a limit.
+    async fn begin(&self, _: &[i64], _: Duration) -> Result<SqliteUnit, StoreError> {
+        self.begin_write().await.map(SqliteUnit)
     }
 
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(store_error)?;
-        read::read(&mut connection, keys).await.map_err(store_error)
+        read::read(&mut connection, keys).await
     }
 
-    async fn suspect(&self, claim: &InboxRow) -> Result<Option<i64>, StoreError> {
-        relay::suspect(&self.writer, claim).await.map_err(store_error)
+    async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {
+        relay::count_crash(&self.writer, endpoint, owner, row).await.map_err(store_error)
     }
 
-    async fn forget(&self, sent: &[Uuid]) -> Result<(), StoreError> {
-        let ids = serde_json::to_string(sent).unwrap_or_default();
-        let forgotten = sqlx::query("DELETE FROM outbox WHERE id IN (SELECT value FROM json_each($1))").bind(ids);
-        forgotten.execute(&self.writer).await.map(drop).map_err(store_error)
+    async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
+        let ids = array(rows.iter().map(|id| id.to_string().into()));
+        let deleted = sqlx::query("DELETE FROM sagabus_outbox WHERE id IN (SELECT value FROM json_each($1))").bind(ids);
+        deleted.execute(&self.writer).await.map(drop).map_err(store_error)
     }
 
-    async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
-        if !relay::anything_due(&self.readers, claim).await.map_err(store_error)? {
-            let next_due = relay::next_due(&self.readers, claim).await.map_err(store_error)?;
-            return Ok(Claimed { rows: Vec::new(), next_due });
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased, StoreError> {
+        if !relay::anything_due(&self.readers, request).await.map_err(store_error)? {
+            let next_due = relay::next_due(&self.readers, request.endpoint).await.map_err(store_error)?;
+            return Ok(Leased { rows: Vec::new(), next_due });
         }
-        let claimed = async {
-            let mut tx = self.begin_write().await?;
-            let claimed = relay::claim(&mut tx, claim).await?;
-            tx.commit().await?;
-            Ok(claimed)
-        };
-        claimed.await.map_err(store_error)
+        in_transaction!(self, tx => relay::lease(&mut tx, request))
     }
 
-    async fn hold_leases(&self, leases: &Leases<'_>) -> Result<Vec<Uuid>, StoreError> {
-        let held = async {
-            let mut tx = self.begin_write().await?;
-            let lost = relay::hold_leases(&mut tx, leases).await?;
-            tx.commit().await?;
-            Ok(lost)
-        };
-        held.await.map_err(store_error)
+    async fn renew_and_fail(&self, update: &LeaseUpdate<'_>) -> Result<Vec<Uuid>, StoreError> {
+        in_transaction!(self, tx => relay::renew_and_fail(&mut tx, update))
+    }
+
+    async fn reopen(&self, endpoint: &str, destination: &str) -> Result<u64, StoreError> {
+        relay::reopen(&self.writer, endpoint, destination).await.map_err(store_error)
+    }
+
+    async fn release(&self, process: &Process) -> Result<u64, StoreError> {
+        if !release::anything_held(&self.readers, &process.endpoint).await.map_err(store_error)? {
+            return Ok(0);
+        }
+        in_transaction!(self, tx => release::release(&mut tx, process))
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
-        relay::sweep(&self.writer, endpoint, retention).await.map_err(store_error)
+        in_transaction!(self, tx => sweep::sweep(&mut tx, endpoint, retention))
     }
 }
 
-#[async_trait]
-impl Unit for SqliteUnit {
-    type Tx = SqliteConnection;
-
-    fn tx(&mut self) -> &mut SqliteConnection {
-        &mut self.0
+async fn migrate(connection: &mut SqliteConnection) -> Result<i32, sqlx::Error> {
+    let known: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sagabus_schema_version')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if !known {
+        connection.execute(SCHEMA).await?;
+        let version = sqlx::query("INSERT INTO sagabus_schema_version VALUES ($1, $2)").bind(VERSION).bind(now_us());
+        version.execute(&mut *connection).await?;
     }
-
-    async fn savepoint(&mut self) -> Result<(), StoreError> {
-        self.0.execute("SAVEPOINT sagabus").await.map(drop).map_err(store_error)
-    }
-
-    async fn rollback_to_savepoint(&mut self) -> Result<(), StoreError> {
-        self.0.execute("ROLLBACK TO SAVEPOINT sagabus").await.map(drop).map_err(store_error)
-    }
-
-    async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError> {
-        read::read(&mut self.0, keys).await.map_err(store_error)
-    }
-
-    async fn write(&mut self, write: &Write) -> Result<(), StoreError> {
-        write::write(&mut self.0, write).await
-    }
-
-    async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.map_err(|error| meaning(&error))
-    }
-
-    async fn rollback(self) -> Result<(), StoreError> {
-        self.0.rollback().await.map_err(store_error)
-    }
+    sqlx::query_scalar("SELECT max(version) FROM sagabus_schema_version").fetch_one(connection).await
 }

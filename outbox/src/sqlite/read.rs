@@ -1,90 +1,145 @@
-//! What a batch must know.
+//! What a batch must know, and held messages that fit.
 
-use super::now_us;
-use saga_core::{Found, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, Keys, StoredEnvelope};
+use super::{array, now_us};
+use crate::{
+    error::store_error,
+    rows::{from_json, reason_of, result_of},
+};
+use saga_core::{
+    Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, Waiting,
+};
+use serde_json::json;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-pub(super) async fn read(connection: &mut SqliteConnection, keys: &Keys) -> Result<Found, sqlx::Error> {
+const INBOX: &str = "
+SELECT receiver, message_id, type, result, body_hash, attempts, round, claimed_at FROM sagabus_inbox
+WHERE message_id IN (SELECT value FROM json_each($1)) AND endpoint = $2";
+
+const INSTANCES: &str = "
+SELECT saga, id, state, data, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
+FROM sagabus_saga WHERE (id, saga) IN (SELECT r.value ->> 1, r.value ->> 0 FROM json_each($1) r)";
+
+const WAITING: &str = "
+SELECT saga, saga_id, type, reason, count(*) AS n FROM sagabus_held
+WHERE saga_id IS NOT NULL AND (saga_id, saga) IN (SELECT r.value ->> 1, r.value ->> 0 FROM json_each($1) r)
+    AND endpoint = $2 GROUP BY saga_id, saga, reason, type";
+
+pub(super) async fn read(connection: &mut SqliteConnection, keys: &Keys) -> Result<Found, StoreError> {
     let mut found = Found { now_us: now_us(), ..Found::default() };
-    let rows = sqlx::query(
-        "SELECT receiver, message_id, type, result, body_hash, attempts FROM inbox
-         WHERE message_id IN (SELECT value FROM json_each($1)) AND endpoint = $2",
-    )
-    .bind(serde_json::to_string(&keys.message_ids).unwrap_or_default())
-    .bind(&keys.endpoint)
-    .fetch_all(&mut *connection)
-    .await?;
-    found.inbox.extend(rows.iter().map(|row| InboxFound {
-        receiver: row.get("receiver"),
-        message_id: row.get("message_id"),
-        type_name: row.get("type"),
-        body_hash: row.get("body_hash"),
-        result: InboxResult::parse(row.get("result")).unwrap_or(InboxResult::Handled),
-        attempts: row.get("attempts"),
-    }));
+    let ids = serde_json::to_string(&keys.message_ids).unwrap_or_default();
+    let rows = sqlx::query(INBOX).bind(ids).bind(&keys.endpoint).fetch_all(&mut *connection).await;
+    for row in &rows.map_err(store_error)? {
+        found.inbox.push(inbox(row)?);
+    }
     if keys.instances.is_empty() {
         return Ok(found);
     }
-    let ids: Vec<&str> = keys.instances.iter().map(|key| key.id.as_str()).collect();
-    let ids = serde_json::to_string(&ids).unwrap_or_default();
-    let rows = sqlx::query(
-        "SELECT saga, id, state, data, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
-         FROM saga WHERE id IN (SELECT value FROM json_each($1))",
-    )
-    .bind(&ids)
-    .fetch_all(&mut *connection)
-    .await?;
-    found.instances.extend(rows.iter().map(instance));
-    let rows = sqlx::query(
-        "SELECT * FROM held WHERE saga_id IN (SELECT value FROM json_each($1)) AND endpoint = $2 ORDER BY arrival LIMIT $3",
-    )
-    .bind(&ids)
-    .bind(&keys.endpoint)
-    .bind(keys.held_rows_max)
-    .fetch_all(&mut *connection)
-    .await?;
-    found.held.extend(rows.iter().map(|row| held(row, &keys.endpoint)));
+    let instances = array(keys.instances.iter().map(|key| json!([key.saga, key.id])));
+    let rows = sqlx::query(INSTANCES).bind(&instances).fetch_all(&mut *connection).await.map_err(store_error)?;
+    let rows = rows.iter().map(instance);
+    found.instances = rows.collect::<Result<_, _>>().map_err(store_error)?;
+    let rows = sqlx::query(WAITING).bind(&instances).bind(&keys.endpoint).fetch_all(&mut *connection).await;
+    for row in &rows.map_err(store_error)? {
+        found.waiting.push(waiting(row)?);
+    }
     Ok(found)
 }
 
-fn instance(row: &SqliteRow) -> InstanceRow {
-    InstanceRow {
-        key: InstanceKey { saga: row.get("saga"), id: row.get("id") },
-        state: row.get("state"),
-        data: row.get("data"),
-        originator: row.get("originator"),
-        paused_by: row.get("paused_by"),
-        seq: row.get("seq"),
-        entered: row.get("entered"),
-        version: row.get("version"),
-        done: row.get("done"),
-    }
+fn inbox(row: &SqliteRow) -> Result<InboxFound, StoreError> {
+    let result = result_of(row.try_get("result").map_err(store_error)?)?;
+    let read = || {
+        Ok(InboxFound {
+            receiver: row.try_get("receiver")?,
+            message_id: row.try_get("message_id")?,
+            type_name: row.try_get("type")?,
+            body_hash: row.try_get("body_hash")?,
+            result,
+            attempts: row.try_get("attempts")?,
+            round: u32::try_from(row.try_get::<i64, _>("round")?).unwrap_or_default(),
+            since_us: row.try_get("claimed_at")?,
+        })
+    };
+    read().map_err(store_error)
 }
 
-fn held(row: &SqliteRow, endpoint: &str) -> HeldRow {
-    let stored = StoredEnvelope {
-        message_id: row.get("message_id"),
-        type_name: row.get("type"),
-        conversation_id: row.get("conversation_id"),
-        causation_id: row.get("causation_id"),
-        saga: row.get("from_saga"),
-        saga_id: row.get("from_saga_id"),
-        entered: row.get("from_entered"),
-        receiver: None,
-        sent_at_us: row.get("sent_at"),
-        headers: row.get("headers"),
-        body: row.get("body"),
+fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
+    Ok(InstanceRow {
+        key: InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? },
+        state: row.try_get("state")?,
+        data: row.try_get("data")?,
+        originator: row.try_get("originator")?,
+        paused_by: row.try_get("paused_by")?,
+        seq: row.try_get("seq")?,
+        entered: row.try_get("entered")?,
+        version: row.try_get("version")?,
+        done: row.try_get("done")?,
+    })
+}
+
+fn waiting(row: &SqliteRow) -> Result<Waiting, StoreError> {
+    let reason = reason_of(row.try_get("reason").map_err(store_error)?)?;
+    let read = || {
+        Ok(Waiting {
+            key: InstanceKey { saga: row.try_get("saga")?, id: row.try_get("saga_id")? },
+            type_name: row.try_get("type")?,
+            reason,
+            count: row.try_get("n")?,
+        })
     };
-    HeldRow {
-        endpoint: endpoint.into(),
-        receiver: row.get("receiver"),
-        envelope: Arc::new(stored.restore(endpoint)),
-        arrival: row.get("arrival"),
-        reason: HeldReason::parse(row.get("reason")).unwrap_or(HeldReason::Failed),
-        saga_id: row.get("saga_id"),
-        error: None,
-        attempts: row.get("attempts"),
-        expires: None,
+    read().map_err(store_error)
+}
+
+const HELD: &str = "
+SELECT receiver, message_id, arrival, reason, saga_id, attempts, envelope, body FROM sagabus_held
+WHERE saga_id = $1 AND saga = $2 AND endpoint = $3
+    AND (reason, type) IN (SELECT r.value ->> 0, r.value ->> 1 FROM json_each($4) r)
+ORDER BY arrival LIMIT $5";
+
+const UNREADABLE: &str = "
+UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $2 WHERE arrival = $1";
+
+/// A row that cannot be read is left out, and waits for a person from now on.
+pub(super) async fn held(
+    connection: &mut SqliteConnection,
+    endpoint: &str,
+    wanted: &[HeldWanted],
+    rows_max: i64,
+) -> Result<Vec<HeldRow>, sqlx::Error> {
+    let mut instances = BTreeMap::<&InstanceKey, Vec<serde_json::Value>>::new();
+    for wanted in wanted {
+        instances.entry(&wanted.key).or_default().push(json!([wanted.reason.as_str(), wanted.type_name]));
     }
+    let mut held = Vec::new();
+    for (key, wanted) in instances {
+        let rows = sqlx::query(HELD).bind(&key.id).bind(&key.saga).bind(endpoint).bind(array(wanted)).bind(rows_max);
+        for row in &rows.fetch_all(&mut *connection).await? {
+            let arrival: i64 = row.try_get("arrival")?;
+            match held_row(row, arrival) {
+                Ok(row) => held.push(row),
+                Err(error) => {
+                    tracing::warn!(endpoint, saga = key.saga, saga_id = key.id, error, "a held message cannot be read");
+                    sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
+                }
+            }
+        }
+    }
+    held.sort_unstable_by_key(|row| row.arrival);
+    Ok(held)
+}
+
+fn held_row(row: &SqliteRow, arrival: i64) -> Result<HeldRow, String> {
+    let column = |error: sqlx::Error| error.to_string();
+    Ok(HeldRow {
+        receiver: row.try_get("receiver").map_err(column)?,
+        envelope: Arc::new(from_json(
+            row.try_get("envelope").map_err(column)?,
+            row.try_get::<Vec<u8>, _>("body").map_err(column)?,
+        )?),
+        arrival,
+        // the rows were asked for by reasons that are known here
+        reason: HeldReason::parse(row.try_get("reason").map_err(column)?).ok_or("its reason is not known")?,
+        saga_id: row.try_get("saga_id").map_err(column)?,
+        attempts: row.try_get("attempts").map_err(column)?,
+    })
 }

@@ -1,43 +1,69 @@
 -- Sagabus on SQLite, version 1. Times are microseconds since 1970. The columns mean what they mean on PostgreSQL.
-CREATE TABLE schema_version (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL);
+CREATE TABLE sagabus_schema_version (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL);
 
-CREATE TABLE saga (
+CREATE TABLE sagabus_saga (
     saga TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL, seq INTEGER NOT NULL,
     entered INTEGER NOT NULL, version INTEGER NOT NULL, originator TEXT, paused_by TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, completed_at INTEGER,
     PRIMARY KEY (id, saga)
 ) WITHOUT ROWID;
-CREATE INDEX saga_completed ON saga (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX sagabus_saga_completed ON sagabus_saga (completed_at) WHERE completed_at IS NOT NULL;
 
-CREATE TABLE inbox (
-    endpoint TEXT NOT NULL, receiver TEXT NOT NULL, message_id TEXT NOT NULL, body_hash INTEGER NOT NULL, type TEXT NOT NULL,
-    result TEXT NOT NULL, conversation_id TEXT NOT NULL, causation_id TEXT, saga TEXT, saga_id TEXT, seq INTEGER,
-    from_state TEXT, to_state TEXT, effects TEXT, sent_at INTEGER, handled_at INTEGER NOT NULL, handled_by TEXT NOT NULL,
-    attempts INTEGER NOT NULL, crashes INTEGER NOT NULL DEFAULT 0, note TEXT,
+CREATE TABLE sagabus_inbox (
+    endpoint TEXT NOT NULL, receiver TEXT NOT NULL, message_id TEXT NOT NULL, body_hash INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    result TEXT NOT NULL CHECK (result IN ('handled', 'ignored', 'stale', 'discarded', 'held', 'retrying', 'suspect')),
+    conversation_id TEXT NOT NULL, causation_id TEXT, saga TEXT, saga_id TEXT, seq INTEGER, from_state TEXT,
+    to_state TEXT, effects TEXT, sent_at INTEGER, claimed_at INTEGER NOT NULL, handled_at INTEGER NOT NULL,
+    handled_by TEXT NOT NULL, attempts INTEGER NOT NULL, round INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0, note TEXT,
     PRIMARY KEY (message_id, receiver, endpoint)
 ) WITHOUT ROWID;
-CREATE INDEX inbox_journal ON inbox (saga_id, saga) WHERE saga_id IS NOT NULL;
-CREATE INDEX inbox_handled ON inbox (handled_at);
+CREATE INDEX sagabus_inbox_journal ON sagabus_inbox (saga_id, saga) WHERE saga_id IS NOT NULL;
+CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (handled_at);
 
-CREATE TABLE outbox (
-    id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, message_id TEXT NOT NULL, kind TEXT NOT NULL, type TEXT NOT NULL,
-    destination TEXT NOT NULL, receiver TEXT, saga TEXT, saga_id TEXT, entered INTEGER, conversation_id TEXT NOT NULL, causation_id TEXT,
-    headers TEXT NOT NULL, body BLOB NOT NULL, sent_at INTEGER, created_at INTEGER NOT NULL, due_at INTEGER NOT NULL,
-    lease_until INTEGER, lease_owner TEXT, first_attempt_at INTEGER, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT
+-- The id is a uuid as text, in lower case and with hyphens.
+CREATE TABLE sagabus_outbox (
+    id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, message_id TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
+    type TEXT NOT NULL, destination TEXT NOT NULL, saga TEXT, saga_id TEXT, entered INTEGER, envelope TEXT NOT NULL,
+    body BLOB NOT NULL, created_at INTEGER NOT NULL, due_at INTEGER NOT NULL, lease_until INTEGER, lease_owner TEXT,
+    first_attempt_at INTEGER, attempts INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0, waits_for TEXT,
+    last_error TEXT
 ) WITHOUT ROWID;
-CREATE INDEX outbox_due ON outbox (endpoint, due_at);
-CREATE INDEX outbox_timers ON outbox (saga_id, saga) WHERE kind = 'timer';
+CREATE INDEX sagabus_outbox_due ON sagabus_outbox (endpoint, due_at);
+CREATE INDEX sagabus_outbox_timers ON sagabus_outbox (saga_id, saga) WHERE kind = 'timer';
+CREATE INDEX sagabus_outbox_waits ON sagabus_outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;
 
-CREATE TABLE held (
-    arrival INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, receiver TEXT NOT NULL, message_id TEXT NOT NULL,
-    reason TEXT NOT NULL, saga TEXT, saga_id TEXT, error TEXT, attempts INTEGER NOT NULL, held_at INTEGER NOT NULL, expires_at INTEGER,
-    type TEXT NOT NULL, conversation_id TEXT NOT NULL, causation_id TEXT, from_saga TEXT, from_saga_id TEXT, from_entered INTEGER,
-    headers TEXT NOT NULL, body BLOB NOT NULL, sent_at INTEGER, kind TEXT, destination TEXT, only_for TEXT,
+CREATE TABLE sagabus_held (
+    arrival INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, receiver TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed', 'rejected', 'crashes',
+        'undecodable', 'stranded')),
+    saga TEXT, saga_id TEXT, error TEXT, attempts INTEGER NOT NULL, held_at INTEGER NOT NULL, expires_at INTEGER,
+    type TEXT NOT NULL, envelope TEXT NOT NULL, body BLOB NOT NULL, kind TEXT, destination TEXT,
     UNIQUE (message_id, receiver, endpoint)
 );
-CREATE INDEX held_instance ON held (saga_id, saga, arrival) WHERE saga_id IS NOT NULL;
+CREATE INDEX sagabus_held_instance ON sagabus_held (saga_id, saga, endpoint, reason, type, arrival)
+    WHERE saga_id IS NOT NULL;
+CREATE INDEX sagabus_held_reason ON sagabus_held (endpoint, reason, expires_at);
 
-CREATE TABLE definition (
-    saga TEXT NOT NULL, version INTEGER NOT NULL, chart TEXT NOT NULL, endpoint TEXT NOT NULL, registered_at INTEGER NOT NULL,
+CREATE TABLE sagabus_definition (
+    saga TEXT NOT NULL, version INTEGER NOT NULL, chart TEXT NOT NULL, endpoint TEXT NOT NULL,
+    registered_at INTEGER NOT NULL,
     PRIMARY KEY (saga, version, endpoint)
+) WITHOUT ROWID;
+
+CREATE TABLE sagabus_subscription (
+    endpoint TEXT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (endpoint, event)
+) WITHOUT ROWID;
+
+CREATE TABLE sagabus_process (
+    owner TEXT PRIMARY KEY, endpoint TEXT NOT NULL, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
+    subscribes TEXT NOT NULL, types TEXT NOT NULL, report TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE sagabus_operation (
+    id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
+    items TEXT NOT NULL
 ) WITHOUT ROWID;

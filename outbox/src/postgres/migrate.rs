@@ -1,0 +1,57 @@
+//! The tables.
+
+use super::{Postgres, answer};
+use crate::error::{store_error, wrong_version};
+use saga_core::{StoreError, StoreErrorKind};
+use sqlx::{Executor, PgConnection};
+
+pub(super) const SCHEMA: &str = include_str!("schema.sql");
+const VERSION: i32 = 1;
+/// The migrator's lock: of its transaction, not of the session, so that it works through PgBouncer.
+const LOCK: i64 = 0x5a6a_b005;
+
+/// Rule 13: the lock is taken only if there is something to do, and the catalogue is read again after it.
+pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
+    let mut connection = store.transaction(None).await?;
+    let encoding: String =
+        answer(sqlx::query_scalar("SHOW server_encoding").persistent(false).fetch_one(&mut *connection))
+            .await
+            .map_err(store_error)?;
+    if encoding != "UTF8" {
+        let text = format!(
+            "the database's encoding is {encoding}, which cannot hold every message: \
+             create a database with `ENCODING 'UTF8' TEMPLATE template0`"
+        );
+        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+    }
+    let migrated = answer(async {
+        if version(&mut connection).await?.is_none() {
+            connection.execute(format!("SELECT pg_advisory_xact_lock({LOCK})").as_str()).await?;
+            if version(&mut connection).await?.is_none() {
+                connection.execute(SCHEMA).await?;
+            }
+        }
+        version(&mut connection).await
+    })
+    .await;
+    match store.finish(connection, migrated).await?.unwrap_or(0) {
+        VERSION => Ok(()),
+        other => Err(wrong_version(other, VERSION)),
+    }
+}
+
+async fn version(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
+    // the catalogue is read with a snapshot; `to_regclass` would answer from a cache that does not see another process's
+    // tables, even after the wait for its lock
+    let known: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'sagabus' AND c.relname = 'schema_version')",
+    )
+    .persistent(false)
+    .fetch_one(&mut *connection)
+    .await?;
+    if !known {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT max(version) FROM sagabus.schema_version").persistent(false).fetch_one(connection).await
+}

@@ -1,0 +1,111 @@
+//! What housekeeping deletes, and what it hands to a person.
+
+use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
+use sqlx::PgConnection;
+use std::time::Duration;
+
+/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event that
+/// answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on it.
+const EXPIRED: &str = "
+WITH due AS MATERIALIZED (
+    SELECT h.message_id, h.receiver, h.arrival,
+        EXISTS (SELECT FROM sagabus.saga s WHERE s.id = h.saga_id AND s.saga = h.saga) AS started,
+        h.envelope #>> '{saga,saga}' IS DISTINCT FROM h.saga AND EXISTS (
+            SELECT FROM sagabus.definition d, jsonb_array_elements(d.chart -> 'messages') m
+            WHERE d.saga = h.saga AND m ->> 'type_name' = h.type AND m ->> 'kind' = 'event') AS event
+    FROM sagabus.held h
+    WHERE h.endpoint = $1 AND h.reason = 'early' AND h.expires_at < statement_timestamp()
+    ORDER BY h.expires_at, h.arrival LIMIT $2 FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM sagabus.held h USING due d
+    WHERE h.message_id = d.message_id AND h.receiver = d.receiver AND h.endpoint = $1 AND d.event AND NOT d.started
+    RETURNING h.message_id, h.receiver),
+journaled AS (
+    UPDATE sagabus.inbox i SET result = 'discarded', note = $3, handled_at = clock_timestamp() FROM gone g
+    WHERE i.message_id = g.message_id AND i.receiver = g.receiver AND i.endpoint = $1 AND i.result = 'held'
+    RETURNING 1),
+kept AS (
+    UPDATE sagabus.held h SET expires_at = NULL, reason = CASE WHEN d.started THEN h.reason ELSE 'failed' END,
+        error = CASE WHEN d.started THEN h.error ELSE $4 END
+    FROM due d
+    WHERE h.message_id = d.message_id AND h.receiver = d.receiver AND h.endpoint = $1 AND (d.started OR NOT d.event)
+    RETURNING 1)
+SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)";
+
+/// Messages for which no process came that knows their type or version.
+const OUTDATED: &str = "
+WITH due AS MATERIALIZED (
+    SELECT message_id, receiver FROM sagabus.held
+    WHERE endpoint = $1 AND reason = 'version' AND expires_at < statement_timestamp()
+    ORDER BY expires_at, arrival LIMIT $2 FOR UPDATE SKIP LOCKED),
+kept AS (
+    UPDATE sagabus.held h SET reason = 'undecodable', expires_at = NULL, error = $3 FROM due d
+    WHERE h.message_id = d.message_id AND h.receiver = d.receiver AND h.endpoint = $1 RETURNING 1)
+SELECT count(*) FROM kept";
+
+/// Rule 7: a message whose first publish is older than the receivers' memory may have arrived and been forgotten, so
+/// sending it again could repeat its effect. A person decides.
+///
+/// Only due rows are looked at, the oldest first: what was tried becomes due again, and is then left alone by leases. So
+/// timers that lie ahead are not read, however many there are, nor is an index needed that each message would pay for.
+const STRANDED: &str = "
+WITH old AS (
+    DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(
+        SELECT id FROM sagabus.outbox WHERE id = ANY(ARRAY(
+            SELECT o.id FROM (
+                SELECT id, first_attempt_at FROM sagabus.outbox
+                WHERE endpoint = $1 AND due_at <= statement_timestamp() ORDER BY due_at LIMIT 20 * $2) o
+            WHERE o.first_attempt_at < statement_timestamp() - $3 * interval '1 microsecond'))
+            AND (lease_until IS NULL OR lease_until < statement_timestamp())
+        LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING *),
+held AS (
+    INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope, body, kind,
+        destination)
+    SELECT endpoint, 'outbox ' || id, message_id, 'stranded',
+        'first sent ' || first_attempt_at || ' to ' || destination
+            || ', never confirmed: the receiver may have handled and forgotten it; look there before a retry',
+        attempts, clock_timestamp(), type, envelope, body, kind, destination FROM old RETURNING 1)
+SELECT count(*) FROM held";
+
+const OLD_INBOX: &str = "
+WITH gone AS (DELETE FROM sagabus.inbox WHERE ctid = ANY(ARRAY(
+    SELECT i.ctid FROM sagabus.inbox i
+    WHERE i.handled_at < statement_timestamp() - $3 * interval '1 microsecond' AND i.endpoint = $1
+        AND i.result IN ('handled', 'ignored', 'stale', 'discarded')
+        AND NOT EXISTS (SELECT FROM sagabus.held h WHERE h.message_id = i.message_id)
+    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+SELECT count(*) FROM gone";
+
+const OLD_INSTANCES: &str = "
+WITH gone AS (DELETE FROM sagabus.saga WHERE ctid = ANY(ARRAY(
+    SELECT s.ctid FROM sagabus.saga s
+    WHERE s.completed_at < statement_timestamp() - $3 * interval '1 microsecond'
+        AND s.saga IN (SELECT d.saga FROM sagabus.definition d WHERE d.endpoint = $1)
+        AND NOT EXISTS (SELECT FROM sagabus.held h WHERE h.saga_id = s.id AND h.saga = s.saga)
+    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+SELECT count(*) FROM gone";
+
+/// Processes that ended without a word. They stay for a while, for operators to see.
+const OLD_PROCESSES: &str = "
+WITH gone AS (DELETE FROM sagabus.process WHERE endpoint = $1
+    AND seen_at < statement_timestamp() - $2 * interval '1 microsecond' RETURNING 1)
+SELECT count(*) FROM gone";
+
+pub(super) async fn sweep(
+    connection: &mut PgConnection,
+    endpoint: &str,
+    retention: Duration,
+) -> Result<u64, sqlx::Error> {
+    // planned anew each time: it is once a minute, and tables grow
+    let step = |sql| sqlx::query_scalar::<_, i64>(sql).persistent(false).bind(endpoint);
+    let mut rows = 0;
+    let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);
+    rows += expired.fetch_one(&mut *connection).await?;
+    rows += step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
+    for sql in [STRANDED, OLD_INBOX, OLD_INSTANCES] {
+        rows += step(sql).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    }
+    rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
+    Ok(u64::try_from(rows).unwrap_or_default())
+}

@@ -1,0 +1,108 @@
+//! One transaction.
+
+use super::{ANSWER, Postgres, answer, connections::Leased, read, write};
+use crate::{error::store_error, rows::us};
+use async_trait::async_trait;
+use saga_core::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Unit, Write};
+use sqlx::PgConnection;
+use std::{fmt::Write as _, time::Duration};
+
+/// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is
+/// kept while the table grows: dead rows of the outbox are enough. A projection's scan that cannot be avoided would look
+/// expensive enough to be compiled first, so there is no JIT either. And nobody waits long for a row that another
+/// program has locked.
+const SAGAS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '5s'";
+
+/// One transaction on PostgreSQL.
+#[derive(Debug)]
+pub struct PostgresUnit {
+    connection: Leased,
+    /// Statements are prepared once; not behind a pooler, where the next transaction may have another session.
+    persistent: bool,
+}
+
+/// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
+/// default: what a lock waited for, or what its last holder wrote, must be seen.
+pub(super) fn begin(limit: Duration) -> String {
+    // 0 would mean no limit
+    let limit_ms = (us(limit) / 1000).clamp(1, i64::from(i32::MAX));
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
+}
+
+/// Behind a pooler the session may have statements that another client prepared under a name that sqlx gives here too.
+pub(super) fn pooled(begin: &str) -> String {
+    format!("{begin}; DEALLOCATE ALL")
+}
+
+impl PostgresUnit {
+    /// One round trip. The locks are tried in this statement and everything is read in later ones: a statement sees what
+    /// was there when it began, and an instance that does not exist yet has no row to lock.
+    ///
+    /// The transaction bears a mark, `sagabus.unit`, that ends with it: `+`, and the locks that somebody else holds. The
+    /// first read fetches it, and a write without it fails. sqlx drops the rows of these statements, so this is the way
+    /// for them.
+    pub(super) async fn begin(store: &Postgres, locks: &[i64], limit: Duration) -> Result<Self, StoreError> {
+        let mut sql = begin(limit);
+        if store.pooled {
+            sql = pooled(&sql);
+        }
+        if locks.is_empty() {
+            sql.push_str("; SET LOCAL sagabus.unit = '+'");
+        } else {
+            sql.push_str(SAGAS);
+            sql.push_str("; SELECT set_config('sagabus.unit', '+' || coalesce(string_agg(k::text, ','), ''), true)");
+            sql.push_str(" FROM unnest('{");
+            for (n, lock) in locks.iter().enumerate() {
+                let _ = write!(sql, "{}{lock}", if n > 0 { "," } else { "" });
+            }
+            sql.push_str("}'::bigint[]) k WHERE NOT pg_try_advisory_xact_lock(k)");
+        }
+        let mut connection = store.units.acquire().await?;
+        answer(connection.begin(sql)).await.map_err(|error| connection.lost(error))?;
+        Ok(Self { connection, persistent: !store.pooled })
+    }
+}
+
+#[async_trait]
+impl Unit for PostgresUnit {
+    type Tx = PgConnection;
+
+    fn tx(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError> {
+        let rows = answer(read::rows(&mut self.connection, self.persistent, keys)).await;
+        read::found(&rows.map_err(|error| self.connection.lost(error))?)
+    }
+
+    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
+        let rows = answer(read::held(&mut self.connection, self.persistent, endpoint, wanted, rows_max)).await;
+        rows.map_err(|error| self.connection.lost(error))
+    }
+
+    async fn write(&mut self, write: &Write) -> Result<(), StoreError> {
+        let late = || StoreError::new(StoreErrorKind::Unavailable, "no answer from the database");
+        let written = write::write(&mut self.connection, self.persistent, write);
+        match tokio::time::timeout(ANSWER, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(write::Failed::Conflict)) => Err(StoreError::conflict()),
+            Ok(Err(write::Failed::Store(error))) => Err(error),
+            Ok(Err(write::Failed::Sqlx(error))) => Err(self.connection.lost(error)),
+            Err(_) => Err(late()),
+        }
+    }
+
+    async fn commit(mut self) -> Result<(), StoreError> {
+        // the other connections are not asked: an error here may be the data's
+        answer(self.connection.commit()).await.map_err(store_error)?;
+        self.connection.give_back().await;
+        Ok(())
+    }
+
+    async fn rollback(mut self) -> Result<(), StoreError> {
+        answer(self.connection.rollback()).await.map_err(|error| self.connection.lost(error))?;
+        self.connection.give_back().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Messages that waited for a newer binary are offered again.
+
+use super::{array, now_us};
+use crate::rows::{STEP_ROWS_MAX, from_json, sender, to_json, wake_id};
+use saga_core::{Envelope, InstanceKey, Process};
+use serde_json::json;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+use uuid::Uuid;
+
+/// A look that takes no lock.
+pub(super) async fn anything_held(readers: &SqlitePool, endpoint: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sagabus_held WHERE endpoint = $1 AND reason = 'version')")
+        .bind(endpoint)
+        .fetch_one(readers)
+        .await
+}
+
+pub(super) async fn release(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
+    Ok(unknown(connection, process).await? + instances(connection, process).await?)
+}
+
+const UNKNOWN: &str = "
+SELECT message_id, envelope FROM sagabus_held
+WHERE endpoint = $1 AND reason = 'version' AND receiver = '' AND type IN (SELECT value FROM json_each($2))
+ORDER BY arrival LIMIT $3";
+
+const UNREADABLE: &str = "
+UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $3
+WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
+
+const MOVE: &str = "
+INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope, body,
+    created_at, due_at)
+SELECT $3, endpoint, message_id, 'retry', type, endpoint, $4, $5, $6, $7, body, $8, $8
+FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
+
+/// The mark of a message that nobody knew goes with it: to whoever knows it now it is new.
+const GONE: [&str; 2] = [
+    "DELETE FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
+    "DELETE FROM sagabus_inbox WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
+];
+
+/// Messages without a receiver go back to the outbox, to be routed again.
+async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
+    let rows = sqlx::query(UNKNOWN).bind(&process.endpoint).bind(json!(process.types).to_string()).bind(STEP_ROWS_MAX);
+    let mut moved = 0;
+    for row in &rows.fetch_all(&mut *connection).await? {
+        let message_id: &str = row.try_get("message_id")?;
+        let read = from_json(row.try_get("envelope")?, Vec::new()).and_then(|mut envelope| {
+            envelope.attempt = 0;
+            Ok((to_json(&envelope).map_err(|error| error.to_string())?, envelope))
+        });
+        let (json, envelope) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(endpoint = process.endpoint, message_id, error, "a held message cannot be read");
+                let unreadable = sqlx::query(UNREADABLE).bind(message_id).bind(&process.endpoint).bind(error);
+                unreadable.execute(&mut *connection).await?;
+                continue;
+            }
+        };
+        let saga = sender(&envelope);
+        let retry = sqlx::query(MOVE)
+            .bind(message_id)
+            .bind(&process.endpoint)
+            .bind(Uuid::now_v7().to_string())
+            .bind(saga.map(|saga| saga.saga.as_str()))
+            .bind(saga.map(|saga| saga.id.as_str()))
+            .bind(saga.and_then(|saga| saga.entered))
+            .bind(json)
+            .bind(now_us());
+        moved += retry.execute(&mut *connection).await?.rows_affected();
+        for sql in GONE {
+            sqlx::query(sql).bind(message_id).bind(&process.endpoint).execute(&mut *connection).await?;
+        }
+    }
+    Ok(moved)
+}
+
+const INSTANCES: &str = "
+SELECT DISTINCT h.saga, h.saga_id FROM sagabus_held h
+    JOIN json_each($2) c ON c.value ->> 0 = h.saga
+    LEFT JOIN sagabus_saga s ON s.id = h.saga_id AND s.saga = h.saga
+WHERE h.endpoint = $1 AND h.reason = 'version' AND h.saga_id IS NOT NULL
+    AND coalesce(s.version <= c.value ->> 1, true)
+LIMIT $3";
+
+const WAKE: &str = "
+INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body, created_at,
+    due_at)
+VALUES ($1, $2, $3, 'retry', $4, $2, $5, $6, $7, $8, $9, $9) ON CONFLICT (id) DO NOTHING";
+
+/// An instance that this process understands again is woken; what is held for it stays until it looks.
+async fn instances(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
+    let charts = array(process.charts.iter().map(|chart| json!([chart.saga, chart.version])));
+    let rows = sqlx::query(INSTANCES).bind(&process.endpoint).bind(charts).bind(STEP_ROWS_MAX);
+    let mut woken = 0;
+    for row in &rows.fetch_all(&mut *connection).await? {
+        let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("saga_id")? };
+        let envelope = Envelope::wake(&key);
+        let wake = sqlx::query(WAKE)
+            .bind(wake_id(&process.endpoint, &key.saga, &key.id).to_string())
+            .bind(&process.endpoint)
+            .bind(&envelope.message_id)
+            .bind(Envelope::WAKE)
+            .bind(&key.saga)
+            .bind(&key.id)
+            .bind(to_json(&envelope).map_err(|error| sqlx::Error::Encode(error.into()))?)
+            .bind(&envelope.body[..])
+            .bind(now_us());
+        woken += wake.execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(woken)
+}

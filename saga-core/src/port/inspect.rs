@@ -1,219 +1,282 @@
-//! What operators read, and the few things they do, through the store.
+//! What operators read and do, through the store.
+//!
+//! A store answers a [`Listing`] with one JSON text for each row, and does an [`HeldOrder`] in one transaction. All else is
+//! here: [`Inspect`] turns rows into views, and takes an action over many rows apart into orders.
 
-use super::StoreError;
+mod filter;
+mod status;
+mod view;
+
+pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use status::{
+    BreakerReport, EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable,
+};
+pub use view::{HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView, OutboxView};
+
+use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Held messages that one order takes: it locks their instances until it commits, and running endpoints wait for that.
+pub const ORDER_ROWS_MAX: usize = 100;
+
+/// What is to be listed. The store answers with one JSON text a row: an object with the fields of the view that is named
+/// here, or a number where a count is asked for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Listing<'a> {
+    /// The parts of a [`Status`], each an object with one field (see the stores' SQL).
+    Status,
+    /// [`OutboxView`], next due first.
+    Outbox(&'a OutboxFilter, Wanted),
+    /// The body of an outbox row, by the row's id: hexadecimal digits in quotes.
+    OutboxBody(&'a str),
+    /// [`InstanceView`], last changed first; with `unchanged_for`, longest unchanged first.
+    Instances(&'a InstanceFilter, Wanted),
+    /// [`JournalView`] of one instance, last handled first.
+    Journal(&'a InstanceKey, Wanted),
+    /// [`HeldView`], in order of arrival.
+    Held(&'a HeldFilter, Wanted),
+    /// The body of a held message: hexadecimal digits in quotes.
+    HeldBody(&'a HeldRef),
+    /// [`OperationView`], last first.
+    Operations(&'a OperationFilter, Wanted),
+}
+
+/// What is wanted of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Rows, at most this many.
+    Rows(i64),
+    /// One row: how many there are.
+    Count,
+}
+
+/// What an operator orders: done in one transaction, and entered in `operation` by it.
+#[derive(Debug, Clone)]
+pub struct HeldOrder<'a> {
+    /// What to do.
+    pub action: HeldAction,
+    /// With which messages: at most [`ORDER_ROWS_MAX`]. Those that are not held any more, or were held anew since they
+    /// were listed, are left alone.
+    pub rows: &'a [HeldRef],
+    /// Who orders it.
+    pub who: &'a str,
+    /// Why.
+    pub why: &'a str,
+}
+
+/// What to do with held messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HeldAction {
+    /// Have them handled again, by the receiver that holds them; what never left (stranded) goes where it was to go.
+    Retry,
+    /// Give them up. What waits behind one is offered again, in order.
+    Discard,
+}
+
+impl HeldAction {
+    /// Its name in `operation.action`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "held retry",
+            Self::Discard => "held discard",
+        }
+    }
+}
+
+/// What became of an action.
+#[derive(Debug, Default)]
+pub struct ActionDone {
+    /// The messages that were dealt with, with what became of each. They stay dealt with if a later one fails.
+    pub items: Vec<OperationItem>,
+    /// Why it ended before its end.
+    pub stopped: Option<StoreError>,
+}
+
+impl ActionDone {
+    /// How many messages ended with this result.
+    pub fn count(&self, result: &str) -> usize {
+        self.items.iter().filter(|item| item.result == result).count()
+    }
+}
 
 /// The operator's side of a store: reads for listings, and actions. Object-safe, so that one tool serves every database.
+///
+/// A store implements [`Inspect::rows`] and [`Inspect::order`].
 #[async_trait]
 pub trait Inspect: Send + Sync {
-    /// Counts per endpoint and saga.
-    async fn status(&self) -> Result<Status, StoreError>;
-    /// Rows of the outbox, oldest due first.
-    async fn outbox(&self, limit: i64) -> Result<Vec<OutboxView>, StoreError>;
-    /// One row, with its body.
-    async fn outbox_row(&self, id: &str) -> Result<Option<OutboxView>, StoreError>;
-    /// Instances, last changed first.
-    async fn instances(&self, filter: &InstanceFilter, limit: i64) -> Result<Vec<InstanceView>, StoreError>;
-    /// One instance.
-    async fn instance(&self, saga: &str, id: &str) -> Result<Option<InstanceView>, StoreError>;
-    /// The timers of one instance, next due first.
-    async fn timers(&self, saga: &str, id: &str) -> Result<Vec<OutboxView>, StoreError>;
-    /// What one instance handled, in order.
-    async fn journal(&self, saga: &str, id: &str) -> Result<Vec<JournalView>, StoreError>;
+    /// Reads a listing: one JSON text a row.
+    async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError>;
+
+    /// Does what an operator orders, all or nothing, under the locks of the instances that it touches.
+    async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError>;
+
+    /// Counts and ages per endpoint, instances per saga and state.
+    async fn status(&self) -> Result<Status, StoreError> {
+        Ok(Status::of(read(self.rows(&Listing::Status).await?)?))
+    }
+
+    /// Rows of the outbox, next due first.
+    async fn outbox(&self, filter: &OutboxFilter, rows_max: i64) -> Result<Vec<OutboxView>, StoreError> {
+        read(self.rows(&Listing::Outbox(filter, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// How many rows of the outbox there are.
+    async fn outbox_count(&self, filter: &OutboxFilter) -> Result<u64, StoreError> {
+        count(self.rows(&Listing::Outbox(filter, Wanted::Count)).await?)
+    }
+
+    /// The body of an outbox row; `None` when the row is gone.
+    async fn outbox_body(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        body(self.rows(&Listing::OutboxBody(id)).await?)
+    }
+
+    /// Instances, last changed first; with `unchanged_for`, longest unchanged first.
+    async fn instances(&self, filter: &InstanceFilter, rows_max: i64) -> Result<Vec<InstanceView>, StoreError> {
+        read(self.rows(&Listing::Instances(filter, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// How many instances there are.
+    async fn instances_count(&self, filter: &InstanceFilter) -> Result<u64, StoreError> {
+        count(self.rows(&Listing::Instances(filter, Wanted::Count)).await?)
+    }
+
+    /// What one instance handled, in order: the newest `rows_max` lines.
+    async fn journal(&self, key: &InstanceKey, rows_max: i64) -> Result<Vec<JournalView>, StoreError> {
+        Ok(view::in_order(read(self.rows(&Listing::Journal(key, Wanted::Rows(rows_max))).await?)?))
+    }
+
+    /// How many lines an instance's journal has.
+    async fn journal_count(&self, key: &InstanceKey) -> Result<u64, StoreError> {
+        count(self.rows(&Listing::Journal(key, Wanted::Count)).await?)
+    }
+
     /// Held messages, in order of arrival.
-    async fn held(&self, limit: i64) -> Result<Vec<HeldView>, StoreError>;
-    /// Held messages under one message id (one for each receiver).
-    async fn held_messages(&self, message_id: &str) -> Result<Vec<HeldView>, StoreError>;
-    /// Orders that the held messages under one id be handled again. Returns how many there were.
-    async fn held_retry(&self, message_id: &str, who: &str, why: &str) -> Result<u64, StoreError>;
+    async fn held(&self, filter: &HeldFilter, rows_max: i64) -> Result<Vec<HeldView>, StoreError> {
+        read(self.rows(&Listing::Held(filter, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// How many messages are held.
+    async fn held_count(&self, filter: &HeldFilter) -> Result<u64, StoreError> {
+        count(self.rows(&Listing::Held(filter, Wanted::Count)).await?)
+    }
+
+    /// The body of a held message; `None` when it is not held any more.
+    async fn held_body(&self, row: &HeldRef) -> Result<Option<Vec<u8>>, StoreError> {
+        body(self.rows(&Listing::HeldBody(row)).await?)
+    }
+
+    /// What operators did, last first. Of each operation, the items that match the filter.
+    async fn operations(&self, filter: &OperationFilter, rows_max: i64) -> Result<Vec<OperationView>, StoreError> {
+        let mut found: Vec<OperationView> =
+            read(self.rows(&Listing::Operations(filter, Wanted::Rows(rows_max))).await?)?;
+        found.iter_mut().for_each(|operation| operation.items.retain(|item| filter.matches(item)));
+        Ok(found)
+    }
+
+    /// Has exactly these held messages handled again; see [`HeldAction::Retry`].
+    async fn held_retry(&self, rows: &[HeldRef], who: &str, why: &str) -> ActionDone {
+        in_orders(self, HeldAction::Retry, rows, who, why).await
+    }
+
+    /// Gives exactly these held messages up; see [`HeldAction::Discard`].
+    async fn held_discard(&self, rows: &[HeldRef], who: &str, why: &str) -> ActionDone {
+        in_orders(self, HeldAction::Discard, rows, who, why).await
+    }
 }
 
-/// Which instances to list.
-#[derive(Debug, Default)]
-pub struct InstanceFilter {
-    /// Of this saga.
-    pub saga: Option<String>,
-    /// In this state.
-    pub state: Option<String>,
-    /// Only paused ones.
-    pub paused: bool,
-    /// Only those that are not done.
-    pub open: bool,
+async fn in_orders<I: Inspect + ?Sized>(
+    store: &I,
+    action: HeldAction,
+    rows: &[HeldRef],
+    who: &str,
+    why: &str,
+) -> ActionDone {
+    let mut done = ActionDone::default();
+    for rows in rows.chunks(ORDER_ROWS_MAX) {
+        match store.order(&HeldOrder { action, rows, who, why }).await {
+            Ok(items) => done.items.extend(items),
+            Err(error) => {
+                done.stopped = Some(error);
+                break;
+            }
+        }
+    }
+    done
 }
 
-/// Counts.
-#[derive(Debug, Default, Serialize)]
-pub struct Status {
-    /// Per endpoint.
-    pub endpoints: Vec<EndpointStatus>,
-    /// Per saga and state.
-    pub instances: Vec<StateCount>,
+fn unreadable(row: &str, error: &serde_json::Error) -> StoreError {
+    let row: String = row.chars().take(200).collect();
+    StoreError::new(StoreErrorKind::Schema, format!("the tables hold what this binary cannot read: {error} in {row}"))
 }
 
-/// One endpoint's counts.
-#[derive(Debug, Default, Clone, Serialize)]
-pub struct EndpointStatus {
-    /// Its name.
-    pub endpoint: String,
-    /// Rows due now or being published.
-    pub outbox: i64,
-    /// The age of the oldest due row.
-    pub oldest_ms: Option<i64>,
-    /// Timers and delayed messages that are not due yet.
-    pub scheduled: i64,
-    /// Held messages by reason.
-    pub held: Vec<ReasonCount>,
-    /// Messages settled within the last minute.
-    pub handled_last_minute: i64,
+fn read<T: DeserializeOwned>(rows: Vec<String>) -> Result<Vec<T>, StoreError> {
+    rows.iter().map(|row| serde_json::from_str(row).map_err(|error| unreadable(row, &error))).collect()
 }
 
-/// Held messages for one reason.
-#[derive(Debug, Clone, Serialize)]
-pub struct ReasonCount {
-    /// Why they wait.
-    pub reason: String,
-    /// How many.
-    pub count: i64,
+fn count(rows: Vec<String>) -> Result<u64, StoreError> {
+    Ok(read(rows)?.first().copied().unwrap_or_default())
 }
 
-/// Instances in one state.
-#[derive(Debug, Clone, Serialize)]
-pub struct StateCount {
-    /// The saga.
-    pub saga: String,
-    /// The state.
-    pub state: String,
-    /// How many.
-    pub count: i64,
-    /// How many of them are paused.
-    pub paused: i64,
-    /// Whether the process is over in this state.
-    pub done: bool,
+fn body(rows: Vec<String>) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(digits) = read::<String>(rows)?.pop() else { return Ok(None) };
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes = digits.as_bytes().chunks(2).map(pair).collect::<Option<_>>();
+    bytes.map(Some).ok_or_else(|| StoreError::new(StoreErrorKind::Schema, "a body did not come as hexadecimal digits"))
 }
 
-/// An outbox row. Times are microseconds since 1970.
-#[derive(Debug, Clone, Serialize)]
-pub struct OutboxView {
-    /// Its key.
-    pub id: String,
-    /// The endpoint it belongs to.
-    pub endpoint: String,
-    /// The message.
-    pub message_id: String,
-    /// command, event, reply, timer or retry.
-    pub kind: String,
-    /// The logical name.
-    #[serde(rename = "type")]
-    pub type_name: String,
-    /// Where it goes.
-    pub destination: String,
-    /// The saga of the instance that sent it.
-    pub saga: Option<String>,
-    /// The instance that sent it.
-    pub saga_id: Option<String>,
-    /// When it was written.
-    pub created_at_us: i64,
-    /// When it is to be sent.
-    pub due_at_us: i64,
-    /// When the lease on it ends.
-    pub lease_until_us: Option<i64>,
-    /// The process that holds the lease.
-    pub lease_owner: Option<String>,
-    /// How often it was tried.
-    pub attempts: i64,
-    /// Why the last try failed.
-    pub last_error: Option<String>,
-    /// Headers.
-    pub headers: Value,
-    /// The body: JSON, or a text that says what it is.
-    pub body: Value,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A saga instance. Times are microseconds since 1970.
-#[derive(Debug, Clone, Serialize)]
-pub struct InstanceView {
-    /// The saga.
-    pub saga: String,
-    /// The instance.
-    pub id: String,
-    /// Its state.
-    pub state: String,
-    /// The state's data.
-    pub data: Value,
-    /// Transitions so far.
-    pub seq: i64,
-    /// The version that wrote it.
-    pub version: i32,
-    /// The failed message that later ones wait behind.
-    pub paused_by: Option<String>,
-    /// When it started.
-    pub created_at_us: i64,
-    /// When it last changed.
-    pub updated_at_us: i64,
-    /// When it was done.
-    pub completed_at_us: Option<i64>,
-}
+    /// Holds nothing; fails at the third order.
+    struct Counting(std::sync::Mutex<Vec<usize>>);
 
-/// A line of the journal. Times are microseconds since 1970.
-#[derive(Debug, Clone, Serialize)]
-pub struct JournalView {
-    /// The message.
-    pub message_id: String,
-    /// The logical name.
-    #[serde(rename = "type")]
-    pub type_name: String,
-    /// What became of it.
-    pub result: String,
-    /// Transitions, this one included.
-    pub seq: Option<i64>,
-    /// The state before.
-    pub from_state: Option<String>,
-    /// The state after.
-    pub to_state: Option<String>,
-    /// What was sent.
-    pub effects: Value,
-    /// The message that caused it.
-    pub causation_id: Option<String>,
-    /// When it was handled.
-    pub handled_at_us: i64,
-    /// The process that handled it.
-    pub handled_by: String,
-    /// Runs.
-    pub attempts: i64,
-    /// A remark.
-    pub note: Option<String>,
-}
+    #[async_trait]
+    impl Inspect for Counting {
+        async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+            Ok(match listing {
+                Listing::Held(_, Wanted::Count) => vec!["186".into()],
+                Listing::HeldBody(_) => vec![r#""7b7D""#.into()],
+                _ => vec!["{}".into()],
+            })
+        }
 
-/// A held message. Times are microseconds since 1970.
-#[derive(Debug, Clone, Serialize)]
-pub struct HeldView {
-    /// The endpoint.
-    pub endpoint: String,
-    /// The saga or handler.
-    pub receiver: String,
-    /// The message.
-    pub message_id: String,
-    /// The logical name.
-    #[serde(rename = "type")]
-    pub type_name: String,
-    /// Order of arrival.
-    pub arrival: i64,
-    /// Why it waits.
-    pub reason: String,
-    /// The instance.
-    pub saga_id: Option<String>,
-    /// What went wrong.
-    pub error: Option<String>,
-    /// Runs so far.
-    pub attempts: i64,
-    /// Since when.
-    pub held_at_us: i64,
-    /// When it stops waiting for its instance.
-    pub expires_at_us: Option<i64>,
-    /// Headers.
-    pub headers: Value,
-    /// The body: JSON, or a text that says what it is.
-    pub body: Value,
+        async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
+            let mut orders = self.0.lock().unwrap();
+            if orders.len() == 2 {
+                return Err(StoreError::conflict());
+            }
+            orders.push(order.rows.len());
+            Ok(order.rows.iter().map(|row| row.done("retried", None, None)).collect())
+        }
+    }
+
+    fn counting() -> Counting {
+        Counting(std::sync::Mutex::default())
+    }
+
+    #[tokio::test]
+    async fn an_action_over_many_rows_is_done_in_bounded_orders_and_says_where_it_stopped() {
+        let store = counting();
+        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
+        let done = store.held_retry(&vec![row; 250], "me", "because").await;
+        assert_eq!(*store.0.lock().unwrap(), [100, 100]);
+        assert_eq!((done.items.len(), done.count("retried")), (200, 200));
+        assert!(done.stopped.is_some(), "what stopped it is told");
+    }
+
+    #[tokio::test]
+    async fn counts_and_bodies_are_read_and_what_is_no_view_is_an_error() {
+        let store = counting();
+        assert_eq!(store.held_count(&HeldFilter::default()).await.unwrap(), 186);
+        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
+        assert_eq!(store.held_body(&row).await.unwrap().unwrap(), b"{}");
+        let error = store.held(&HeldFilter::default(), 5).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Schema);
+        assert!(error.to_string().contains("missing field"), "{error}");
+    }
 }

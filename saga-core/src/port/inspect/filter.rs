@@ -1,0 +1,93 @@
+//! Which rows: the same filters for a listing and for an action.
+
+use super::{HeldView, OperationItem};
+use crate::HeldReason;
+use std::time::Duration;
+
+/// Which held messages. What is not given does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldFilter {
+    /// Its message id begins with this.
+    pub message_id: Option<String>,
+    /// At this endpoint.
+    pub endpoint: Option<String>,
+    /// For this reason.
+    pub reason: Option<HeldReason>,
+    /// For this saga or handler.
+    pub receiver: Option<String>,
+    /// For an instance of this saga.
+    pub saga: Option<String>,
+    /// For the instance of this id.
+    pub saga_id: Option<String>,
+    /// Of this type, by logical name.
+    pub type_name: Option<String>,
+    /// Its error contains this text.
+    pub error: Option<String>,
+    /// It waits for a person, not for its turn.
+    pub needs_person: bool,
+}
+
+impl HeldFilter {
+    /// Whether it takes every held message.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether a held message goes on without a person.
+pub(super) fn waits_by_itself(held: &HeldView) -> bool {
+    HeldReason::parse(&held.reason).is_some_and(HeldReason::releases_itself)
+}
+
+/// Which rows of the outbox. What is not given does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutboxFilter {
+    /// Its id, or its message's, begins with this.
+    pub id: Option<String>,
+    /// Of this endpoint.
+    pub endpoint: Option<String>,
+    /// Of or to this instance: what it sent, and what is put off for it. Together with `saga_id`.
+    pub saga: Option<String>,
+    /// The instance's id.
+    pub saga_id: Option<String>,
+    /// Its last try failed, or nobody takes it.
+    pub failing: bool,
+}
+
+/// Which instances. What is not given does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstanceFilter {
+    /// Of this saga.
+    pub saga: Option<String>,
+    /// Its id begins with this.
+    pub id: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// Only paused ones.
+    pub paused: bool,
+    /// Only those that are not done.
+    pub open: bool,
+    /// Only those that have not changed for so long.
+    pub unchanged_for: Option<Duration>,
+}
+
+/// Which operations. What is not given does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperationFilter {
+    /// On this message.
+    pub message_id: Option<String>,
+    /// On a message for an instance of this saga.
+    pub saga: Option<String>,
+    /// On a message for the instance of this id.
+    pub saga_id: Option<String>,
+}
+
+impl OperationFilter {
+    /// Whether an item of an operation is one of those.
+    pub fn matches(&self, item: &OperationItem) -> bool {
+        let is = |wanted: &Option<String>, has: Option<&String>| wanted.is_none() || wanted.as_ref() == has;
+        is(&self.message_id, Some(&item.message_id))
+            && is(&self.saga, item.saga.as_ref())
+            && is(&self.saga_id, item.saga_id.as_ref())
+    }
+}

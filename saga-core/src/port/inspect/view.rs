@@ -1,0 +1,280 @@
+//! What an operator sees of a row. The names of the fields are those of the tool's JSON, and stay.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// An outbox row. Times are microseconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OutboxView {
+    /// Its key.
+    pub id: String,
+    /// The endpoint it belongs to.
+    pub endpoint: String,
+    /// The message.
+    pub message_id: String,
+    /// command, event, reply, timer or retry.
+    pub kind: String,
+    /// The logical name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Where it goes.
+    pub destination: String,
+    /// The saga of the instance that sent it.
+    pub saga: Option<String>,
+    /// The instance that sent it.
+    pub saga_id: Option<String>,
+    /// When it was written.
+    pub created_at_us: i64,
+    /// When it is to be sent.
+    pub due_at_us: i64,
+    /// When it was first published.
+    pub first_attempt_at_us: Option<i64>,
+    /// When the lease on it ends.
+    pub lease_until_us: Option<i64>,
+    /// The process that holds the lease.
+    pub lease_owner: Option<String>,
+    /// How often it was tried without success.
+    pub attempts: i64,
+    /// How often its lease ran out.
+    pub expired: i64,
+    /// The destination, while no queue takes what goes there.
+    pub waits_for: Option<String>,
+    /// Why the last try failed; of a retry, why the message was put off.
+    pub last_error: Option<String>,
+    /// Everything about the message but its body. A retry bears the runs so far as `attempt`.
+    pub envelope: Value,
+}
+
+/// A saga instance. Times are microseconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct InstanceView {
+    /// The saga.
+    pub saga: String,
+    /// The instance.
+    pub id: String,
+    /// Its state.
+    pub state: String,
+    /// The state's data.
+    pub data: Value,
+    /// Transitions so far.
+    pub seq: i64,
+    /// The version that wrote it.
+    pub version: i32,
+    /// The failed message that later ones wait behind.
+    pub paused_by: Option<String>,
+    /// When it started.
+    pub created_at_us: i64,
+    /// When it last changed.
+    pub updated_at_us: i64,
+    /// When it was done.
+    pub completed_at_us: Option<i64>,
+}
+
+/// A line of the journal. Times are microseconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JournalView {
+    /// The message.
+    pub message_id: String,
+    /// The logical name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// What became of it.
+    pub result: String,
+    /// Transitions, this one included.
+    pub seq: Option<i64>,
+    /// The state before.
+    pub from_state: Option<String>,
+    /// The state after.
+    pub to_state: Option<String>,
+    /// What was sent.
+    pub effects: Value,
+    /// The message that caused it.
+    pub causation_id: Option<String>,
+    /// When it was handled.
+    pub handled_at_us: i64,
+    /// The process that handled it.
+    pub handled_by: String,
+    /// Runs.
+    pub attempts: i64,
+    /// A remark.
+    pub note: Option<String>,
+}
+
+/// Lines that came last first, in order: transitions by their number, between them what led to none, by time. Times alone
+/// would not do: two transitions of one batch may bear the same.
+pub(super) fn in_order(mut lines: Vec<JournalView>) -> Vec<JournalView> {
+    lines.reverse();
+    let (mut moved, mut others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.seq.is_some());
+    moved.sort_by_key(|line| line.seq);
+    others.sort_by_key(|line| line.handled_at_us);
+    let (mut moved, mut others) = (moved.into_iter().peekable(), others.into_iter().peekable());
+    let mut ordered = Vec::new();
+    loop {
+        let other_is_next = match (moved.peek(), others.peek()) {
+            (Some(line), Some(other)) => other.handled_at_us < line.handled_at_us,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let Some(line) = (if other_is_next { others.next() } else { moved.next() }) else { return ordered };
+        ordered.push(line);
+    }
+}
+
+/// A held message. Times are microseconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HeldView {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The saga or handler; empty when nobody here could be found.
+    pub receiver: String,
+    /// The message.
+    pub message_id: String,
+    /// The logical name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Order of arrival.
+    pub arrival: i64,
+    /// Why it waits: a [`HeldReason`](crate::HeldReason), or one of a newer binary.
+    pub reason: String,
+    /// The saga, when it is for an instance.
+    pub saga: Option<String>,
+    /// The instance.
+    pub saga_id: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// Runs so far.
+    pub attempts: i64,
+    /// Since when.
+    pub held_at_us: i64,
+    /// When it begins to wait for a person.
+    pub expires_at_us: Option<i64>,
+    /// Of a message that never left, why it was in the outbox.
+    pub kind: Option<String>,
+    /// Of a message that never left, where it was to go.
+    pub destination: Option<String>,
+    /// Everything about the message but its body.
+    pub envelope: Value,
+}
+
+impl HeldView {
+    /// The name of exactly this row.
+    pub fn row(&self) -> HeldRef {
+        HeldRef {
+            endpoint: self.endpoint.clone(),
+            receiver: self.receiver.clone(),
+            message_id: self.message_id.clone(),
+            arrival: self.arrival,
+        }
+    }
+
+    /// Whether it goes on without a person.
+    pub fn waits_by_itself(&self) -> bool {
+        super::filter::waits_by_itself(self)
+    }
+}
+
+/// Names a held row. A message that was dealt with and held again since has another arrival, so an action never takes more
+/// than what was listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRef {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The saga or handler.
+    pub receiver: String,
+    /// The message.
+    pub message_id: String,
+    /// Order of arrival.
+    pub arrival: i64,
+}
+
+impl HeldRef {
+    /// The line of the audit that says what became of it.
+    pub fn done(&self, result: &str, saga: Option<String>, saga_id: Option<String>) -> OperationItem {
+        OperationItem {
+            endpoint: self.endpoint.clone(),
+            receiver: self.receiver.clone(),
+            message_id: self.message_id.clone(),
+            saga,
+            saga_id,
+            result: result.into(),
+        }
+    }
+}
+
+/// What an operator did, in one transaction. Times are microseconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OperationView {
+    /// Its key.
+    pub id: String,
+    /// When.
+    pub at_us: i64,
+    /// Who.
+    pub who: String,
+    /// What: `held retry`, `held discard`.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// With what.
+    pub items: Vec<OperationItem>,
+}
+
+/// A message in an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OperationItem {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The saga or handler.
+    pub receiver: String,
+    /// The message.
+    pub message_id: String,
+    /// The saga, when it was for an instance.
+    #[serde(default)]
+    pub saga: Option<String>,
+    /// The instance.
+    #[serde(default)]
+    pub saga_id: Option<String>,
+    /// What became of it: `retried`, `discarded`; `gone`, when it was not held any more, or held anew; `waits`, when a
+    /// retry would only have cost it its place behind another message.
+    pub result: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message_id: &str, seq: Option<i64>, handled_at_us: i64) -> JournalView {
+        JournalView {
+            message_id: message_id.into(),
+            type_name: "t".into(),
+            result: "handled".into(),
+            seq,
+            from_state: None,
+            to_state: None,
+            effects: Value::Null,
+            causation_id: None,
+            handled_at_us,
+            handled_by: "p".into(),
+            attempts: 1,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn a_timeline_goes_by_transitions_whatever_their_times_say() {
+        let lines = vec![
+            line("ignored", None, 25),
+            line("two", Some(2), 20),
+            line("three", Some(3), 30),
+            line("one", Some(1), 21),
+        ];
+        let ordered = in_order(lines);
+        let ids: Vec<&str> = ordered.iter().map(|line| line.message_id.as_str()).collect();
+        assert_eq!(ids, ["one", "two", "ignored", "three"]);
+    }
+}

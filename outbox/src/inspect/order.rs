@@ -1,0 +1,154 @@
+//! What an operator orders, step by step: lock, read, decide, write, enter it in the audit.
+
+use super::{Params, Session, Tables};
+use saga_core::{
+    Envelope, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem, StoreError,
+    StoreErrorKind, hash_of,
+};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// The statements of an order. Times are the database's.
+pub(crate) struct Statements {
+    /// A held message becomes an outbox row: id (1), saga, saga id and entered of its sender (2 to 4), envelope (5);
+    /// endpoint, receiver, message id (6 to 8).
+    pub(super) send: &'static str,
+    /// A wake-up becomes an outbox row: id (1), endpoint (2), message id (3), type (4), saga (5), saga id (6),
+    /// envelope (7), body (8).
+    pub(super) wake: &'static str,
+    /// A held inbox row becomes one that waits for its retry: endpoint, receiver, message id (1 to 3), note (4).
+    pub(super) put_off: &'static str,
+    /// A held inbox row becomes discarded; the same parameters.
+    pub(super) discard: &'static str,
+    /// A held inbox row goes: endpoint, receiver, message id.
+    pub(super) forget: &'static str,
+    /// A held row goes: endpoint, receiver, message id.
+    pub(super) release: &'static str,
+    /// An instance (1, 2) no longer waits behind a message (3). Returns a row if it did.
+    pub(super) unpause: &'static str,
+    /// The audit: id, who, action, why, items (1 to 5).
+    pub(super) enter: &'static str,
+}
+
+/// Does an order.
+pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
+    if order.rows.len() > ORDER_ROWS_MAX {
+        let text = format!("an order takes at most {ORDER_ROWS_MAX} messages, not {}", order.rows.len());
+        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+    }
+    let names = serde_json::to_string(order.rows).map_err(unreadable)?;
+    let mut session = tables.write().await?;
+    // which locks are needed stands in the rows. What is decided by is read after the locks were taken
+    let seen = held(session.rows(&T::held_by_name(false), &[Some(names.clone())]).await?)?;
+    let locks: BTreeSet<i64> = seen.iter().map(lock).collect();
+    T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
+    let found = held(session.rows(&T::held_by_name(true), &[Some(names)]).await?)?;
+    let mut items = Vec::new();
+    for row in &found {
+        let result = match order.action {
+            HeldAction::Retry => retry::<T>(&mut session, row, order).await?,
+            HeldAction::Discard => discard::<T>(&mut session, row, order).await?,
+            other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
+        };
+        items.push(row.row().done(result, row.saga.clone(), row.saga_id.clone()));
+    }
+    let gone = order.rows.iter().filter(|name| !found.iter().any(|row| row.row() == **name));
+    items.extend(gone.map(|name| name.done("gone", None, None)));
+    let entry = [Uuid::now_v7().to_string(), order.who.into(), order.action.as_str().into(), order.why.into()];
+    let entry = entry.into_iter().chain([serde_json::to_string(&items).map_err(unreadable)?]);
+    session.rows(T::ORDER.enter, &entry.map(Some).collect::<Vec<_>>()).await?;
+    session.commit().await?;
+    Ok(items)
+}
+
+async fn retry<T: Tables>(
+    session: &mut T::Session,
+    row: &HeldView,
+    order: &HeldOrder<'_>,
+) -> Result<&'static str, StoreError> {
+    if row.reason == HeldReason::Paused.as_str() {
+        return Ok("waits"); // it would come back behind those that came after it
+    }
+    let Ok(mut envelope) = serde_json::from_value::<Envelope>(row.envelope.clone()) else { return Ok("unreadable") };
+    let never_left = row.kind.is_some();
+    if !never_left && row.receiver.is_empty() {
+        // nobody was known: whoever listens now judges it anew
+        envelope.receiver = None;
+        envelope.attempt = 0;
+        session.rows(T::ORDER.forget, &key(row)).await?;
+    } else if !never_left {
+        envelope.receiver = Some(row.receiver.clone());
+        envelope.attempt = row.attempts;
+        session.rows(T::ORDER.put_off, &with(key(row), note("retried", order))).await?;
+    }
+    let from = envelope.saga.as_ref();
+    let mut params = vec![
+        Some(Uuid::now_v7().to_string()),
+        from.map(|saga| saga.saga.clone()),
+        from.map(|saga| saga.id.clone()),
+        from.and_then(|saga| saga.entered).map(|entered| entered.to_string()),
+        Some(serde_json::to_string(&envelope).map_err(unreadable)?),
+    ];
+    params.extend(key(row));
+    session.rows(T::ORDER.send, &params).await?;
+    session.rows(T::ORDER.release, &key(row)).await?;
+    Ok("retried")
+}
+
+async fn discard<T: Tables>(
+    session: &mut T::Session,
+    row: &HeldView,
+    order: &HeldOrder<'_>,
+) -> Result<&'static str, StoreError> {
+    session.rows(T::ORDER.discard, &with(key(row), note("discarded", order))).await?;
+    session.rows(T::ORDER.release, &key(row)).await?;
+    let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) else { return Ok("discarded") };
+    let paused = [Some(saga.clone()), Some(id.clone()), Some(row.message_id.clone())];
+    if session.rows(T::ORDER.unpause, &paused).await?.is_empty() {
+        return Ok("discarded");
+    }
+    // what waits behind it is offered by a running endpoint, in order, when the wake-up comes
+    let wake = Envelope::wake(&InstanceKey { saga: saga.clone(), id: id.clone() });
+    let params = [
+        Uuid::now_v7().to_string(),
+        row.endpoint.clone(),
+        wake.message_id.clone(),
+        wake.type_name.clone(),
+        saga.clone(),
+        id.clone(),
+        serde_json::to_string(&wake).map_err(unreadable)?,
+        String::from_utf8_lossy(&wake.body).into_owned(),
+    ];
+    session.rows(T::ORDER.wake, &params.map(Some)).await?;
+    Ok("discarded")
+}
+
+/// The lock that a unit of work takes for the same message.
+fn lock(row: &HeldView) -> i64 {
+    match (&row.saga, &row.saga_id) {
+        (Some(saga), Some(id)) => hash_of([saga.as_bytes(), id.as_bytes()]),
+        _ => hash_of([row.endpoint.as_bytes(), row.message_id.as_bytes()]),
+    }
+}
+
+fn key(row: &HeldView) -> Params {
+    [&row.endpoint, &row.receiver, &row.message_id].map(|text| Some(text.clone())).into()
+}
+
+fn with(mut params: Params, last: String) -> Params {
+    params.push(Some(last));
+    params
+}
+
+fn note(what: &str, order: &HeldOrder<'_>) -> String {
+    format!("{what} by {}: {}", order.who, order.why)
+}
+
+fn held(rows: Vec<String>) -> Result<Vec<HeldView>, StoreError> {
+    rows.iter().map(|row| serde_json::from_str(row).map_err(unreadable)).collect()
+}
+
+fn unreadable(error: serde_json::Error) -> StoreError {
+    StoreError::new(StoreErrorKind::Schema, format!("a held row cannot be read by this binary: {error}"))
+        .with_source(error)
+}

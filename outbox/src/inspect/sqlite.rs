@@ -1,0 +1,241 @@
+//! The operator's SQL on SQLite. Times are microseconds since 1970.
+
+use super::{
+    ANSWER, CONNECT, Session, Tables, answer,
+    order::{self, Statements},
+};
+use crate::Sqlite;
+use async_trait::async_trait;
+use saga_core::{HeldOrder, Inspect, Listing, OperationItem, StoreError, StoreErrorKind, Wanted};
+use sqlx::{Connection, Executor, SqliteConnection};
+
+const OUTBOX: &str = "json_object(
+    'id', id, 'endpoint', endpoint, 'message_id', message_id, 'kind', kind, 'type', type, 'destination', destination,
+    'saga', saga, 'saga_id', saga_id,
+    'created_at_us', created_at,
+    'due_at_us', due_at,
+    'first_attempt_at_us', first_attempt_at,
+    'lease_until_us', lease_until, 'lease_owner', lease_owner,
+    'attempts', attempts, 'expired', expired, 'waits_for', waits_for, 'last_error', last_error,
+    'envelope', json(envelope))";
+
+const OUTBOX_WHERE: &str = "
+    (?1 IS NULL OR substr(id, 1, length(?1)) = ?1 OR substr(message_id, 1, length(?1)) = ?1)
+    AND (?2 IS NULL OR endpoint = ?2)
+    AND (?4 IS NULL OR (saga_id = ?4 AND saga = ?3) OR (kind = 'retry' AND message_id IN (
+        SELECT i.message_id FROM sagabus_inbox i WHERE i.saga_id = ?4 AND i.saga = ?3 AND i.result = 'retrying')))
+    AND (?5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)";
+
+const INSTANCE: &str = "json_object(
+    'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
+    'created_at_us', created_at,
+    'updated_at_us', updated_at,
+    'completed_at_us', completed_at)";
+
+const INSTANCE_WHERE: &str = "
+    (?1 IS NULL OR saga = ?1) AND (?2 IS NULL OR substr(id, 1, length(?2)) = ?2) AND (?3 IS NULL OR state = ?3)
+    AND (?4 IS NULL OR paused_by IS NOT NULL) AND (?5 IS NULL OR completed_at IS NULL)
+    AND (?6 IS NULL OR updated_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?6)";
+
+const JOURNAL: &str = "json_object(
+    'message_id', message_id, 'type', type, 'result', result, 'seq', seq, 'from_state', from_state,
+    'to_state', to_state, 'effects', json(effects), 'causation_id', causation_id,
+    'handled_at_us', handled_at, 'handled_by', handled_by,
+    'attempts', attempts, 'note', note)";
+
+const HELD: &str = "json_object(
+    'endpoint', h.endpoint, 'receiver', h.receiver, 'message_id', h.message_id, 'type', h.type, 'arrival', h.arrival,
+    'reason', h.reason, 'saga', h.saga, 'saga_id', h.saga_id, 'error', h.error, 'attempts', h.attempts,
+    'held_at_us', h.held_at,
+    'expires_at_us', h.expires_at,
+    'kind', h.kind, 'destination', h.destination, 'envelope', json(h.envelope))";
+
+const HELD_WHERE: &str = "
+    (?1 IS NULL OR substr(message_id, 1, length(?1)) = ?1) AND (?2 IS NULL OR endpoint = ?2)
+    AND (?3 IS NULL OR reason = ?3)
+    AND (?4 IS NULL OR receiver = ?4) AND (?5 IS NULL OR saga = ?5) AND (?6 IS NULL OR saga_id = ?6)
+    AND (?7 IS NULL OR type = ?7) AND (?8 IS NULL OR instr(lower(error), lower(?8)) > 0)
+    AND (?9 IS NULL OR reason NOT IN ('early', 'deferred', 'paused', 'version'))";
+
+const OPERATION: &str = "json_object(
+    'id', id, 'at_us', at, 'who', who, 'action', action, 'reason', reason,
+    'items', json(items))";
+
+const OPERATION_WHERE: &str = "
+    (coalesce(?1, ?2, ?3) IS NULL OR EXISTS (SELECT 1 FROM json_each(items) i
+        WHERE (?1 IS NULL OR i.value ->> 'message_id' = ?1) AND (?2 IS NULL OR i.value ->> 'saga' = ?2)
+            AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3)))";
+
+// a timer's time lies ahead as a rule, so a row is told by its kind first; a retry that is due goes like any other row
+const STATUS: &str = "
+    WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)), sent AS (
+        SELECT endpoint, due_at, last_error, CASE
+            WHEN kind = 'timer' AND due_at > (SELECT now FROM clock) THEN 'timers'
+            WHEN kind <> 'timer' AND (attempts > 0 OR (kind <> 'retry' AND last_error IS NOT NULL)) THEN 'failing'
+            WHEN due_at <= (SELECT now FROM clock) THEN 'due'
+            WHEN kind = 'retry' THEN 'retrying' ELSE 'delayed' END AS which
+        FROM sagabus_outbox WHERE waits_for IS NULL)
+    SELECT json_object('now', (SELECT now FROM clock))
+    UNION ALL
+    SELECT json_object('endpoint', endpoint) FROM (
+        SELECT endpoint FROM sagabus_definition UNION SELECT endpoint FROM sagabus_process
+        UNION SELECT endpoint FROM sagabus_subscription) known
+    UNION ALL
+    SELECT json_object('outbox', json_object('endpoint', endpoint, 'which', which, 'count', count(*),
+        'oldest_ms', ((SELECT now FROM clock) - min(due_at)) / 1000,
+        'error', max(last_error))) FROM sent GROUP BY endpoint, which
+    UNION ALL
+    SELECT json_object('unroutable', json_object('endpoint', endpoint, 'destination', waits_for,
+        'count', count(*), 'oldest_ms',
+        ((SELECT now FROM clock) - min(coalesce(first_attempt_at, created_at))) / 1000))
+    FROM sagabus_outbox WHERE waits_for IS NOT NULL GROUP BY endpoint, waits_for
+    UNION ALL
+    SELECT json_object('unconfirmed', json_object('endpoint', endpoint, 'oldest_ms',
+        ((SELECT now FROM clock) - min(coalesce(first_attempt_at, due_at))) / 1000))
+    FROM sagabus_outbox WHERE first_attempt_at IS NOT NULL OR due_at <= (SELECT now FROM clock)
+    GROUP BY endpoint
+    UNION ALL
+    SELECT json_object('held', json_object('endpoint', endpoint, 'reason', reason, 'count', count(*),
+        'oldest_ms', ((SELECT now FROM clock) - min(held_at)) / 1000))
+    FROM sagabus_held GROUP BY endpoint, reason
+    UNION ALL
+    SELECT json_object('handled', json_object('endpoint', endpoint, 'count', count(*)))
+    FROM sagabus_inbox WHERE handled_at > (SELECT now FROM clock) - 60000000
+        AND result IN ('handled', 'ignored', 'stale', 'discarded') GROUP BY endpoint
+    UNION ALL
+    SELECT json_object('process', json_object('endpoint', endpoint, 'owner', owner,
+        'started_at_us', started_at, 'seen_at_us', seen_at, 'report', json(report)))
+    FROM sagabus_process
+    UNION ALL
+    SELECT json_object('state', json_object('saga', saga, 'state', state, 'count', count(*),
+        'paused', count(paused_by), 'done', count(completed_at),
+        'oldest_ms', ((SELECT now FROM clock) - min(updated_at)) / 1000))
+    FROM sagabus_saga GROUP BY saga, state";
+
+/// A connection of an operator's own.
+pub(crate) struct SqliteSession {
+    connection: SqliteConnection,
+}
+
+#[async_trait]
+impl Session for SqliteSession {
+    async fn rows(&mut self, sql: &str, params: &[Option<String>]) -> Result<Vec<String>, StoreError> {
+        let query = params.iter().fold(sqlx::query_scalar(sql), |query, param| query.bind(param.as_deref()));
+        answer(query.persistent(false).fetch_all(&mut self.connection), ANSWER).await
+    }
+
+    async fn commit(mut self) -> Result<(), StoreError> {
+        answer(self.connection.execute("COMMIT"), ANSWER).await?;
+        let _ = answer(self.connection.close(), ANSWER).await; // it is committed: nothing hangs on a farewell
+        Ok(())
+    }
+}
+
+impl Sqlite {
+    async fn session(&self, begin: &str) -> Result<SqliteSession, StoreError> {
+        let options = self.pool().connect_options();
+        let mut connection = answer(SqliteConnection::connect_with(&options), CONNECT).await?;
+        answer(connection.execute(begin), ANSWER).await?;
+        Ok(SqliteSession { connection })
+    }
+}
+
+#[async_trait]
+impl Tables for Sqlite {
+    type Session = SqliteSession;
+
+    const ORDER: Statements = Statements {
+        send: "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+                envelope, body, created_at, due_at)
+            SELECT ?1, endpoint, message_id, coalesce(kind, 'retry'), type, coalesce(destination, endpoint),
+                ?2, ?3, ?4, ?5, body, CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+                CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            FROM sagabus_held WHERE endpoint = ?6 AND receiver = ?7 AND message_id = ?8",
+        wake: "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id,
+                envelope, body, created_at, due_at)
+            VALUES (?1, ?2, ?3, 'retry', ?4, ?2, ?5, ?6, ?7, CAST(?8 AS BLOB),
+                CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
+        put_off: "UPDATE sagabus_inbox SET result = 'retrying', round = 0, note = ?4
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+        discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,
+                handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+        forget: "DELETE FROM sagabus_inbox
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+        release: "DELETE FROM sagabus_held WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
+        unpause: "UPDATE sagabus_saga SET paused_by = NULL WHERE saga = ?1 AND id = ?2 AND paused_by = ?3 RETURNING id",
+        enter: "INSERT INTO sagabus_operation (id, at, who, action, reason, items)
+            VALUES (?1, CAST(unixepoch('subsec') * 1000000 AS INTEGER), ?2, ?3, ?4, ?5)",
+    };
+
+    fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
+        use Wanted::{Count, Rows};
+        let text = match listing {
+            Listing::Status => STATUS.into(),
+            Listing::Outbox(_, Rows(_)) => {
+                format!("SELECT {OUTBOX} FROM sagabus_outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT ?6")
+            }
+            Listing::Outbox(_, Count) => format!("SELECT '' || count(*) FROM sagabus_outbox WHERE {OUTBOX_WHERE}"),
+            Listing::OutboxBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_outbox WHERE id = ?1".into(),
+            Listing::Instances(_, Rows(_)) => format!(
+                "SELECT {INSTANCE} FROM sagabus_saga WHERE {INSTANCE_WHERE}
+                 ORDER BY CASE WHEN ?6 IS NULL THEN updated_at END DESC, updated_at, id LIMIT ?7"
+            ),
+            Listing::Instances(_, Count) => format!("SELECT '' || count(*) FROM sagabus_saga WHERE {INSTANCE_WHERE}"),
+            Listing::Journal(_, Rows(_)) => format!(
+                "SELECT {JOURNAL} FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1
+                 ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT ?3"
+            ),
+            Listing::Journal(_, Count) => {
+                "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into()
+            }
+            Listing::Held(_, Rows(_)) => {
+                format!("SELECT {HELD} FROM sagabus_held h WHERE {HELD_WHERE} ORDER BY arrival LIMIT ?10")
+            }
+            Listing::Held(_, Count) => format!("SELECT '' || count(*) FROM sagabus_held WHERE {HELD_WHERE}"),
+            Listing::HeldBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_held
+                WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND arrival = ?4"
+                .into(),
+            Listing::Operations(_, Rows(_)) => format!(
+                "SELECT {OPERATION} FROM sagabus_operation WHERE {OPERATION_WHERE} ORDER BY at DESC, id DESC LIMIT ?4"
+            ),
+            Listing::Operations(_, Count) => {
+                format!("SELECT '' || count(*) FROM sagabus_operation WHERE {OPERATION_WHERE}")
+            }
+            other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
+        };
+        Ok(text)
+    }
+
+    fn held_by_name(_locked: bool) -> String {
+        format!(
+            "SELECT {HELD} FROM json_each(?1) r CROSS JOIN sagabus_held h
+             ON h.message_id = r.value ->> 'message_id' AND h.receiver = r.value ->> 'receiver'
+                AND h.endpoint = r.value ->> 'endpoint' AND h.arrival = r.value ->> 'arrival'
+             ORDER BY h.arrival"
+        )
+    }
+
+    async fn read(&self) -> Result<SqliteSession, StoreError> {
+        self.session("BEGIN").await
+    }
+
+    async fn write(&self) -> Result<SqliteSession, StoreError> {
+        self.session("BEGIN IMMEDIATE").await // the file's one writer: nobody else is in a unit of work
+    }
+
+    async fn lock(_session: &mut SqliteSession, _locks: &[i64]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Inspect for Sqlite {
+    async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+        self.list(listing).await
+    }
+
+    async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
+        order::perform(self, order).await
+    }
+}

@@ -1,26 +1,47 @@
-//! `sagabus`: looks into the outbox, the sagas and the held messages of running services.
+//! `sagabus`: looks into the outbox, the sagas and the held messages of running services, and acts on them.
+//!
+//! A command (`commands/`) reads views from each database (`databases.rs`) and says what it found on a screen
+//! (`screen.rs`, `table.rs`, `text.rs`), which is written at the end. `trouble.rs` judges a status.
 
 mod commands;
-mod show;
+mod databases;
+mod find;
+mod screen;
+mod table;
+mod text;
+mod trouble;
 
-use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use outbox::open;
-use saga_core::Inspect;
+use commands::{held, outbox, sagas, status};
+use databases::Session;
+use screen::{Screen, View};
 use std::process::ExitCode;
 
-/// Looks into the tables of Sagabus endpoints, on PostgreSQL and SQLite.
+/// Looks into the tables of Sagabus endpoints, on PostgreSQL and SQLite, and acts on held messages.
+///
+/// Exit codes: 0 done, 1 something failed or needs a person, 2 wrong usage.
 #[derive(Parser)]
-#[command(version, name = "sagabus")]
+#[command(version, name = "sagabus", max_term_width = 100)]
 struct Cli {
-    /// A database, `postgres://user@host/database` or `sqlite:PATH`; several times for several services
-    #[arg(long, value_name = "URL", env = "SAGABUS_DATABASE_URL", value_delimiter = ' ', global = true)]
+    /// A database, `postgres://user@host/database` or `sqlite:PATH`; again for each further one
+    ///
+    /// Without it, SAGABUS_DATABASE_URL is read: one address, or several between blanks.
+    #[arg(long, value_name = "URL", global = true)]
     database: Vec<String>,
     /// JSON on stdout and nothing else
     #[arg(long, global = true)]
     json: bool,
-    /// List at most so many rows of each database
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000), global = true)]
+    /// Times in UTC, not in the local zone
+    #[arg(long, global = true)]
+    utc: bool,
+    /// Rows of each database to list, at most
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(i64).range(1..=100_000),
+        global = true
+    )]
     limit: i64,
     #[command(subcommand)]
     command: Command,
@@ -28,139 +49,75 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Outbox, timers and held messages per endpoint, instances per saga and state
-    Status,
+    /// What is going on at each endpoint, and what needs a person
+    Status(status::Arguments),
     /// Messages that are not confirmed, or not due
     Outbox {
         #[command(subcommand)]
-        what: Option<Outbox>,
+        what: Option<outbox::Command>,
     },
     /// Saga instances
     Sagas {
         #[command(subcommand)]
-        what: Option<Sagas>,
+        what: Option<sagas::Command>,
     },
-    /// Messages that wait: for a state, an instance, or a person
+    /// Messages that wait: for a state, an instance, a newer binary, or a person
     Held {
         #[command(subcommand)]
-        what: Option<Held>,
+        what: Option<held::Command>,
     },
-}
-
-#[derive(Subcommand)]
-enum Outbox {
-    /// Rows by due time (the default)
-    List,
-    /// One row with its body
-    Show {
-        /// The row's id
-        id: String,
-    },
-}
-
-#[derive(Subcommand)]
-enum Sagas {
-    /// Instances, last changed first (the default)
-    List {
-        /// Only of this saga
-        #[arg(long)]
-        saga: Option<String>,
-        /// Only in this state
-        #[arg(long)]
-        state: Option<String>,
-        /// Only paused ones
-        #[arg(long)]
-        paused: bool,
-        /// Only those that are not done
-        #[arg(long)]
-        open: bool,
-    },
-    /// State, data, timers, held messages and the timeline of one instance
-    Show {
-        /// The saga's name
-        saga: String,
-        /// The instance's id
-        id: String,
-    },
-}
-
-#[derive(Subcommand)]
-enum Held {
-    /// Held messages in order of arrival (the default)
-    List,
-    /// One held message with its body and error
-    Show {
-        /// The message's id
-        id: String,
-    },
-    /// Have a held message handled again
-    Retry {
-        /// The message's id
-        id: String,
-        /// Why, for the record
-        #[arg(long, value_name = "TEXT", default_value = "no reason given")]
-        reason: String,
-        /// Only say what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// One of the databases given.
-struct Database {
-    url: String,
-    store: Box<dyn Inspect>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let urls = databases::addresses(&cli.database, std::env::var(databases::VARIABLE).ok());
+    let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
+    if urls.is_empty() {
+        screen.note(
+            "sagabus: say which database: --database postgres://user@host/database or --database sqlite:PATH, \
+             or set SAGABUS_DATABASE_URL",
+        );
+        let _ = screen.write(); // there is nothing on stdout
+        return ExitCode::from(2);
+    }
+    let mut session = Session::open(&urls, cli.limit, screen).await;
+    let all_is_well = match cli.command {
+        Command::Status(arguments) => status::run(&mut session, &arguments).await,
+        Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,
+        Command::Sagas { what } => sagas::run(&mut session, what.unwrap_or_default()).await,
+        Command::Held { what } => held::run(&mut session, what.unwrap_or_default()).await,
+    };
+    match session.finish() {
+        Ok(clean) if clean && all_is_well => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("sagabus: {error:#}");
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("sagabus: {error}\n").as_bytes());
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(cli: Cli) -> Result<bool> {
-    if cli.database.is_empty() {
-        eprintln!("sagabus: say which database: --database postgres://user@host/database or --database sqlite:PATH");
-        std::process::exit(2);
-    }
-    let mut databases = Vec::new();
-    for url in &cli.database {
-        databases.push(Database { url: without_password(url), store: open(url).await? });
-    }
-    let (json, limit) = (cli.json, cli.limit);
-    match cli.command {
-        Command::Status => commands::status(&databases, json).await,
-        Command::Outbox { what: None | Some(Outbox::List) } => commands::outbox_list(&databases, limit, json).await,
-        Command::Outbox { what: Some(Outbox::Show { id }) } => commands::outbox_show(&databases, &id, json).await,
-        Command::Sagas { what: None } => commands::sagas_list(&databases, &Default::default(), limit, json).await,
-        Command::Sagas { what: Some(Sagas::List { saga, state, paused, open }) } => {
-            let filter = saga_core::InstanceFilter { saga, state, paused, open };
-            commands::sagas_list(&databases, &filter, limit, json).await
-        }
-        Command::Sagas { what: Some(Sagas::Show { saga, id }) } => {
-            commands::sagas_show(&databases, &saga, &id, json).await
-        }
-        Command::Held { what: None | Some(Held::List) } => commands::held_list(&databases, limit, json).await,
-        Command::Held { what: Some(Held::Show { id }) } => commands::held_show(&databases, &id, json).await,
-        Command::Held { what: Some(Held::Retry { id, reason, dry_run }) } => {
-            if id.is_empty() {
-                bail!("an empty id");
-            }
-            commands::held_retry(&databases, &id, &reason, dry_run, json).await
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
 
-/// The address as it may be shown.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
-    let Some((user, host)) = rest.rsplit_once('@') else { return url.into() };
-    format!("{scheme}://{}@{host}", user.split(':').next().unwrap_or_default())
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_id_may_be_negative() {
+        let cli = Cli::try_parse_from(["sagabus", "sagas", "show", "alarm", "-5"]).unwrap();
+        let Command::Sagas { what: Some(sagas::Command::Show(show)) } = cli.command else { panic!("sagas show") };
+        assert_eq!(show.id, "-5");
+    }
+
+    #[test]
+    fn a_path_with_blanks_is_one_database() {
+        let cli = Cli::try_parse_from(["sagabus", "--database", "sqlite:/100% data?/ä b.db", "status"]).unwrap();
+        assert_eq!(cli.database, ["sqlite:/100% data?/ä b.db"]);
+    }
 }

@@ -1,0 +1,37 @@
+//! `sagabus held`.
+
+use super::{held_act, held_list, held_show};
+use crate::databases::Session;
+use clap::Subcommand;
+use saga_core::HeldAction;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Held messages in order of arrival (the default)
+    List(held_list::Arguments),
+    /// One held message with its body, its error, and what operators did with it
+    Show(held_show::Arguments),
+    /// Have held messages handled again: those named, or those of a filter
+    ///
+    /// A filter takes what waits for a person; what waits for its turn goes on by itself.
+    Retry(held_act::Arguments),
+    /// Give held messages up: those named, or those of a filter
+    ///
+    /// What waits behind one is handled, in order. It cannot be undone. A filter takes what waits for a person.
+    Discard(held_act::Arguments),
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::List(held_list::Arguments::default())
+    }
+}
+
+pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
+    match command {
+        Command::List(arguments) => held_list::run(session, arguments).await,
+        Command::Show(arguments) => held_show::run(session, &arguments).await,
+        Command::Retry(arguments) => held_act::run(session, HeldAction::Retry, arguments).await,
+        Command::Discard(arguments) => held_act::run(session, HeldAction::Discard, arguments).await,
+    }
+}

@@ -1,0 +1,144 @@
+//! `sagabus held retry` and `sagabus held discard`: first exactly which messages, then those and no others.
+
+use super::{held_filter, held_list, held_show};
+use crate::{databases::Session, find::Found, text::count};
+use clap::Args;
+use saga_core::{HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use serde_json::json;
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("filter").multiple(true).args(
+    ["endpoint", "reason_is", "receiver", "saga", "id", "type_name", "error", "needs_person", "all"]
+))]
+pub(crate) struct Arguments {
+    /// The messages' ids, or how they begin
+    #[arg(value_name = "MESSAGE", required_unless_present = "filter", conflicts_with = "filter")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    which: held_filter::Which,
+    /// All that wait for a person
+    #[arg(long)]
+    all: bool,
+    /// Why: kept with who and when, and shown with the message and its instance
+    #[arg(long, value_name = "TEXT", default_value = "no reason given", allow_hyphen_values = true)]
+    reason: String,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) async fn run(session: &mut Session, action: HeldAction, arguments: Arguments) -> bool {
+    let rows = if arguments.ids.is_empty() {
+        of_filter(session, &arguments.which.filter()).await
+    } else {
+        of_ids(session, &arguments.ids).await
+    };
+    let Some(rows) = rows else { return false };
+    if arguments.dry_run {
+        if session.screen.json {
+            let json: Vec<_> = rows.iter().map(|(n, row)| session.labelled(*n, row)).collect();
+            session.screen.value(&json!({ "found": rows.len(), "dry_run": true, "rows": json }));
+        } else {
+            let table = held_list::table(session, &rows);
+            session.screen.table(&table, "");
+            let messages = count(rows.len() as i64, "message");
+            session.screen.line(format!("{messages} would be {}", word(action)));
+        }
+        return true;
+    }
+    act(session, action, rows, &arguments.reason).await
+}
+
+/// The messages that the ids name; `None` when one of them names none, or several.
+async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, HeldView)>> {
+    let mut rows: Vec<(usize, HeldView)> = Vec::new();
+    for id in ids {
+        match held_show::find(session, id).await {
+            Found::One(found) => {
+                for (n, row) in found {
+                    if !rows.iter().any(|(known_n, known)| *known_n == n && known.row() == row.row()) {
+                        rows.push((n, row));
+                    }
+                }
+            }
+            Found::None => session.failed(format!("no message {id} is held: it may have been dealt with already")),
+            Found::Several(text) => session.failed(text),
+        }
+    }
+    session.is_clean().then_some(rows)
+}
+
+/// The messages that a filter finds: of those that wait for their turn only what is asked for by its reason.
+async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(usize, HeldView)>> {
+    let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter.clone() };
+    let all = session
+        .each(async |store: &dyn Inspect| {
+            Ok((store.held_count(&filter).await?, store.held(&filter, held_list::ALL).await?))
+        })
+        .await;
+    let there: u64 = all.iter().map(|(_, (count, _))| count).sum();
+    let rows: Vec<(usize, HeldView)> =
+        all.into_iter().flat_map(|(n, (_, rows))| rows.into_iter().map(move |row| (n, row))).collect();
+    if rows.is_empty() {
+        session.failed("no held message is like that; `sagabus held list` shows what there is".into());
+        return None;
+    }
+    session.screen.shown(rows.len(), there);
+    Some(rows)
+}
+
+async fn act(session: &mut Session, action: HeldAction, rows: Vec<(usize, HeldView)>, why: &str) -> bool {
+    let variable = |name: &str| std::env::var(name).ok().filter(|who| !who.is_empty());
+    let who = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(variable);
+    let who = who.unwrap_or_else(|| "an operator".into());
+    let mut items = Vec::new();
+    let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
+    databases.dedup();
+    for n in databases {
+        let of_this: Vec<HeldRef> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.row()).collect();
+        let store = &session.database(n).store;
+        let done = match action {
+            HeldAction::Discard => store.held_discard(&of_this, &who, why).await,
+            _ => store.held_retry(&of_this, &who, why).await,
+        };
+        if let Some(error) = done.stopped {
+            let text = format!(
+                "{} stopped after {} of {}: {error}; what was done stays done, run it again for the rest",
+                session.database(n).name,
+                done.items.len(),
+                of_this.len()
+            );
+            session.failed(text);
+        }
+        items.extend(done.items);
+    }
+    let done = items.iter().filter(|item| item.result == word(action)).count();
+    if session.screen.json {
+        session.screen.value(&json!({ "found": rows.len(), word(action): done, "dry_run": false, "items": items }));
+        return done == rows.len();
+    }
+    let messages = count(rows.len() as i64, "message");
+    session.screen.line(match action {
+        HeldAction::Discard => format!("{done} of {messages} discarded"),
+        _ => format!("{done} of {messages} will be handled again by the next running process of their endpoint"),
+    });
+    for (result, text) in [
+        ("gone", "dealt with meanwhile, or held anew since they were listed: left alone"),
+        ("waits", "wait behind another message of their instance, which must go first: left alone"),
+        ("unreadable", "have an envelope that this binary cannot read: left alone, a newer one may"),
+    ] {
+        let n = items.iter().filter(|item| item.result == result).count();
+        if n > 0 {
+            session.screen.line(format!("{n} {text}"));
+        }
+    }
+    done == rows.len()
+}
+
+/// What an item's result is when all went well.
+fn word(action: HeldAction) -> &'static str {
+    match action {
+        HeldAction::Discard => "discarded",
+        _ => "retried",
+    }
+}

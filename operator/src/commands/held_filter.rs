@@ -1,0 +1,72 @@
+//! Which held messages: the same for a list and an action.
+
+use clap::Args;
+use saga_core::{HeldFilter, HeldReason};
+
+/// The words for why a message waits, as the tables have them.
+const REASONS: [&str; 9] =
+    ["failed", "rejected", "crashes", "undecodable", "stranded", "early", "deferred", "paused", "version"];
+
+#[derive(Args, Default, Clone)]
+pub(crate) struct Which {
+    /// Only at this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Only for this reason, whatever its case: failed, rejected, crashes, undecodable or stranded (for a person);
+    /// early, deferred, paused or version (for their turn)
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    reason_is: Option<HeldReason>,
+    /// Only for this saga or handler
+    #[arg(long, value_name = "NAME")]
+    receiver: Option<String>,
+    /// Only for instances of this saga
+    #[arg(long, value_name = "NAME")]
+    saga: Option<String>,
+    /// Only for the instance of this id
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// Only of this type, by logical name
+    #[arg(long = "type", value_name = "NAME")]
+    type_name: Option<String>,
+    /// Only those whose error contains this text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    error: Option<String>,
+    /// Only what waits for a person
+    #[arg(long)]
+    needs_person: bool,
+}
+
+impl Which {
+    pub(super) fn filter(&self) -> HeldFilter {
+        HeldFilter {
+            message_id: None,
+            endpoint: self.endpoint.clone(),
+            reason: self.reason_is,
+            receiver: self.receiver.clone(),
+            saga: self.saga.clone(),
+            saga_id: self.id.clone(),
+            type_name: self.type_name.clone(),
+            error: self.error.clone(),
+            needs_person: self.needs_person,
+        }
+    }
+}
+
+fn reason(text: &str) -> Result<HeldReason, String> {
+    let known = || format!("there are: {}", REASONS.join(", "));
+    HeldReason::parse(&text.to_lowercase()).ok_or_else(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_read_whatever_its_case_and_a_wrong_one_tells_the_others() {
+        assert_eq!(reason("Failed").unwrap(), HeldReason::Failed);
+        assert!(reason("lost").unwrap_err().contains("undecodable"));
+        for word in REASONS {
+            assert_eq!(reason(word).unwrap().as_str(), word);
+        }
+    }
+}

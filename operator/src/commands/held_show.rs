@@ -1,0 +1,108 @@
+//! `sagabus held show`.
+
+use super::operations;
+use crate::{
+    databases::Session,
+    find::{self, Found},
+    text::{self, count, distance, plain, time},
+};
+use clap::Args;
+use saga_core::{HeldFilter, HeldView, Inspect, OperationFilter, OperationView, StoreError};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The message's id, or how it begins
+    #[arg(allow_hyphen_values = true)]
+    id: String,
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
+    let id = &arguments.id;
+    match find(session, id).await {
+        Found::One(rows) => {
+            for (n, row) in rows {
+                show(session, n, &row).await;
+            }
+            session.is_clean()
+        }
+        Found::None => gone(session, id).await,
+        Found::Several(text) => {
+            session.failed(text);
+            false
+        }
+    }
+}
+
+/// The held rows under an id, or under the only one that begins so.
+pub(super) async fn find(session: &mut Session, id: &str) -> Found<(usize, HeldView)> {
+    let filter = HeldFilter { message_id: Some(id.to_owned()), ..HeldFilter::default() };
+    let all = session.each(async |store: &dyn Inspect| store.held(&filter, find::ROWS_MAX).await).await;
+    find::one(id, find::flat(all), |(_, row)| row.message_id.clone())
+}
+
+/// A message that is not held: what operators did with it is all there is to show.
+async fn gone(session: &mut Session, id: &str) -> bool {
+    let filter = OperationFilter { message_id: Some(id.to_owned()), ..OperationFilter::default() };
+    let all = session.each(async |store: &dyn Inspect| store.operations(&filter, operations::ROWS_MAX).await).await;
+    let all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
+    if all.is_empty() {
+        session.failed(format!("no message {id} is held: it may have been dealt with already"));
+        return false;
+    }
+    if session.screen.json {
+        session.screen.value(&serde_json::json!({ "held": [], "operations": all }));
+    } else {
+        session.screen.line(format!("message {} is not held now", plain(id)));
+        session.screen.section("what operators did", &operations::table(&all));
+    }
+    true
+}
+
+async fn more(store: &dyn Inspect, row: &HeldView) -> Result<(Option<Vec<u8>>, Vec<OperationView>), StoreError> {
+    let filter = OperationFilter { message_id: Some(row.message_id.clone()), ..OperationFilter::default() };
+    Ok((store.held_body(&row.row()).await?, store.operations(&filter, operations::ROWS_MAX).await?))
+}
+
+async fn show(session: &mut Session, n: usize, row: &HeldView) {
+    let (body, done) = match more(&*session.database(n).store, row).await {
+        Ok(more) => more,
+        Err(error) => {
+            let name = session.database(n).name.clone();
+            return session.failed(format!("cannot read {name}: {error}"));
+        }
+    };
+    let body = body.map(|body| text::body(&body));
+    if session.screen.json {
+        let mut value = session.labelled(n, row);
+        value["body"] = body.into();
+        value["operations"] = serde_json::json!(done);
+        session.screen.value(&value);
+        return;
+    }
+    let label = session.label(n).map_or_else(String::new, |label| format!(" of {label}"));
+    let screen = &mut session.screen;
+    let (now, zone) = (screen.view.now_us, screen.view.zone.clone());
+    let at = |us: i64| format!("{} ({})", time(us, &zone), distance(us, now));
+    let receiver =
+        if row.receiver.is_empty() { "nobody there knows it".into() } else { format!("for {}", row.receiver) };
+    screen.line(plain(&format!("{} {}", row.type_name, row.message_id)));
+    screen.line(plain(&format!("at       {}{label}, {receiver}", row.endpoint)));
+    if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {
+        screen.line(format!("instance {} {}", plain(saga), plain(id)));
+    }
+    if let (Some(kind), Some(to)) = (&row.kind, &row.destination) {
+        screen.line(format!("it is    a {} that never left for {}", plain(kind), plain(to)));
+    }
+    screen.line(format!("held     {}", at(row.held_at_us)));
+    screen.line(format!("because  {}, after {}", plain(&row.reason), count(row.attempts, "run")));
+    if let Some(expires) = row.expires_at_us {
+        screen.line(format!("until    {}, then it waits for a person", at(expires)));
+    }
+    if let Some(error) = &row.error {
+        screen.line("error");
+        screen.long(error);
+    }
+    screen.line(format!("envelope {}", text::json(&row.envelope)));
+    screen.line(body.map_or_else(|| "it was dealt with meanwhile".into(), |body| find::pretty(&body)));
+    screen.section("what operators did", &operations::table(&done));
+}

@@ -1,0 +1,74 @@
+//! `sagabus outbox list`.
+
+use crate::{
+    databases::Session,
+    table::{Cell, Table},
+};
+use clap::Args;
+use saga_core::{Inspect, OutboxFilter, OutboxView};
+
+/// The columns of [`cells`].
+pub(super) const HEADER: [&str; 6] = ["id", "kind", "type", "to", "due", "tries"];
+
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    /// Only of this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Only those whose last try failed, and those that no queue takes
+    #[arg(long)]
+    failing: bool,
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
+    let filter = OutboxFilter { endpoint: arguments.endpoint, failing: arguments.failing, ..OutboxFilter::default() };
+    let rows_max = session.rows_max;
+    let read =
+        async |store: &dyn Inspect| Ok((store.outbox_count(&filter).await?, store.outbox(&filter, rows_max).await?));
+    let all = session.each(read).await;
+    let mut table = Table::new(&session.header(&HEADER));
+    let (mut shown, mut there, mut json) = (0, 0, Vec::new());
+    for (n, (count, rows)) in &all {
+        there += count;
+        shown += rows.len();
+        for row in rows {
+            json.push(session.labelled(*n, row));
+            let label = session.label(*n).map(Cell::from);
+            table.row(label.into_iter().chain(cells(row)).collect(), note(row));
+        }
+    }
+    if session.screen.json {
+        session.screen.value(&json);
+    } else {
+        let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no such rows in the outbox" };
+        session.screen.table(&table, none);
+    }
+    session.screen.shown(shown, there.max(shown as u64));
+    true
+}
+
+pub(super) fn cells(row: &OutboxView) -> Vec<Cell> {
+    vec![
+        row.id.as_str().into(),
+        row.kind.as_str().into(),
+        row.type_name.as_str().into(),
+        row.destination.as_str().into(),
+        Cell::At(row.due_at_us),
+        Cell::number(tries(row)),
+    ]
+}
+
+/// Of a retry, the runs of its message that failed; of another row, the tries to publish it.
+pub(super) fn tries(row: &OutboxView) -> i64 {
+    if row.kind == "retry" { row.envelope["attempt"].as_i64().unwrap_or_default() } else { row.attempts }
+}
+
+/// Why it is still there.
+pub(super) fn note(row: &OutboxView) -> Option<String> {
+    let waits = row.waits_for.as_ref().map(|to| format!("no queue takes what goes to {to}"));
+    let parts: Vec<String> = waits.into_iter().chain(row.last_error.clone()).collect();
+    if !parts.is_empty() {
+        return Some(parts.join(": "));
+    }
+    row.lease_owner.as_ref().map(|owner| format!("being sent by {owner}"))
+}

@@ -1,0 +1,108 @@
+//! `sagabus sagas list`.
+
+use super::sagas::spelt;
+use crate::{
+    databases::Session,
+    table::{Cell, Table},
+};
+use clap::Args;
+use saga_core::{Inspect, InstanceFilter, InstanceView};
+use std::time::Duration;
+
+const HEADER: [&str; 6] = ["saga", "id", "state", "seq", "changed", "paused by"];
+
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    /// Only of this saga
+    #[arg(long, value_name = "NAME")]
+    saga: Option<String>,
+    /// Only in this state, whatever its case
+    #[arg(long, value_name = "NAME")]
+    state: Option<String>,
+    /// Only those whose id begins so
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// Only paused ones
+    #[arg(long)]
+    paused: bool,
+    /// Only those that are not done
+    #[arg(long)]
+    open: bool,
+    /// Only those that have not changed for so long (`90s`, `15m`, `3h`, `2d`); longest unchanged first
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    older_than: Option<Duration>,
+}
+
+/// A length of time as people type it.
+fn length(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number with s, m, h or d was expected: 15m, 3h".into()),
+    };
+    let n: u64 = number.trim().parse().map_err(|_| "a whole number before s, m, h or d was expected".to_owned())?;
+    n.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is longer than anything has waited".into())
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
+    let Some((saga, state)) = spelt(session, arguments.saga, arguments.state).await else { return false };
+    let filter = InstanceFilter {
+        saga,
+        state,
+        id: arguments.id,
+        paused: arguments.paused,
+        open: arguments.open,
+        unchanged_for: arguments.older_than,
+    };
+    let rows_max = session.rows_max;
+    let read = async |store: &dyn Inspect| {
+        Ok((store.instances_count(&filter).await?, store.instances(&filter, rows_max).await?))
+    };
+    let all = session.each(read).await;
+    let mut table = Table::new(&session.header(&HEADER));
+    let (mut shown, mut there, mut json) = (0, 0, Vec::new());
+    for (n, (count, rows)) in &all {
+        there += count;
+        shown += rows.len();
+        for row in rows {
+            json.push(session.labelled(*n, row));
+            table.row(session.label(*n).map(Cell::from).into_iter().chain(cells(row)).collect(), None);
+        }
+    }
+    if session.screen.json {
+        session.screen.value(&json);
+    } else {
+        session.screen.table(&table, "no such instances");
+    }
+    session.screen.shown(shown, there.max(shown as u64));
+    true
+}
+
+fn cells(instance: &InstanceView) -> Vec<Cell> {
+    vec![
+        instance.saga.as_str().into(),
+        instance.id.as_str().into(),
+        instance.state.as_str().into(),
+        Cell::number(instance.seq),
+        Cell::At(instance.updated_at_us),
+        instance.paused_by.as_deref().unwrap_or("-").into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_typed_as_people_say_them() {
+        assert_eq!(length("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(length("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(length("2d"), Ok(Duration::from_secs(172_800)));
+        for wrong in ["", "3", "h", "-1h", "3 fortnights", "99999999999999999999d", "ä"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `sagabus sagas show`: all about one instance.
+
+use super::{held_list, operations, outbox_list, sagas::spelt};
+use crate::{
+    databases::Session,
+    find::{self, Found},
+    screen::Screen,
+    table::{Cell, Table},
+    text::{count, distance, plain, time},
+};
+use clap::Args;
+use saga_core::{
+    HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
+    OperationView, OutboxFilter, OutboxView, StoreError,
+};
+use serde_json::json;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The saga's name, whatever its case
+    saga: String,
+    /// The instance's id, or how it begins
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: String,
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
+    let id = arguments.id;
+    let Some((saga, _)) = spelt(session, Some(arguments.saga), None).await else { return false };
+    let filter = InstanceFilter { saga: saga.clone(), id: Some(id.clone()), ..InstanceFilter::default() };
+    let all = session.each(async |store: &dyn Inspect| store.instances(&filter, find::ROWS_MAX).await).await;
+    let text = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
+        Found::One(rows) => {
+            for (n, instance) in rows {
+                show(session, n, instance).await;
+            }
+            return session.is_clean();
+        }
+        Found::None => format!("there is no instance {id} of saga {}", saga.unwrap_or_default()),
+        Found::Several(text) => text,
+    };
+    session.failed(text);
+    false
+}
+
+/// All that is known of an instance.
+struct Page {
+    instance: InstanceView,
+    outbox: Vec<OutboxView>,
+    held: Vec<HeldView>,
+    held_count: u64,
+    operations: Vec<OperationView>,
+    journal: Vec<JournalView>,
+    journal_count: u64,
+}
+
+async fn read(store: &dyn Inspect, instance: InstanceView, rows_max: i64) -> Result<Page, StoreError> {
+    let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
+    let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
+    let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
+    let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
+    let done = OperationFilter { saga, saga_id, message_id: None };
+    Ok(Page {
+        outbox: store.outbox(&sent, rows_max).await?,
+        held: store.held(&waiting, rows_max).await?,
+        held_count: store.held_count(&waiting).await?,
+        operations: store.operations(&done, operations::ROWS_MAX).await?,
+        journal: store.journal(&key, rows_max).await?,
+        journal_count: store.journal_count(&key).await?,
+        instance,
+    })
+}
+
+async fn show(session: &mut Session, n: usize, instance: InstanceView) {
+    let page = match read(&*session.database(n).store, instance, session.rows_max).await {
+        Ok(page) => page,
+        Err(error) => {
+            let name = session.database(n).name.clone();
+            return session.failed(format!("cannot read {name}: {error}"));
+        }
+    };
+    if session.screen.json {
+        let (timers, outbox): (Vec<_>, Vec<_>) = page.outbox.iter().partition(|row| row.kind == "timer");
+        let value = json!({
+            "instance": session.labelled(n, &page.instance), "timers": timers, "outbox": outbox, "held": page.held,
+            "held_count": page.held_count, "operations": page.operations, "journal": page.journal,
+            "journal_count": page.journal_count,
+        });
+        session.screen.value(&value);
+    } else {
+        print(&mut session.screen, &page);
+    }
+}
+
+fn print(screen: &mut Screen, page: &Page) {
+    let instance = &page.instance;
+    let (now, zone) = (screen.view.now_us, screen.view.zone.clone());
+    let at = |us: i64| format!("{} ({})", time(us, &zone), distance(us, now));
+    let InstanceView { saga, id, state, seq, version, .. } = instance;
+    screen.line(plain(&format!("{saga} {id}: {state} (seq {seq}, version {version})")));
+    screen.line(format!("started {}", at(instance.created_at_us)));
+    screen.line(format!("changed {}", at(instance.updated_at_us)));
+    if let Some(done) = instance.completed_at_us {
+        screen.line(format!("done    {}", at(done)));
+    }
+    if let Some(message) = &instance.paused_by {
+        let message = plain(message);
+        screen.line(format!("PAUSED by message {message}"));
+        screen.line(format!("    look at it:     sagabus held show {message}"));
+        screen.line(format!("    run it again:   sagabus held retry {message}"));
+        screen.line(format!("    or give it up:  sagabus held discard {message}"));
+    }
+    screen.line(find::pretty(&instance.data));
+    outbox(screen, page);
+    let mut held = Table::new(&held_list::HEADER);
+    page.held.iter().for_each(|row| held.row(held_list::cells(row), row.error.clone()));
+    let all = left_out(page.held.len(), page.held_count, "oldest");
+    screen.section(&format!("held messages{all}"), &held);
+    screen.section("what operators did", &operations::table(&page.operations));
+    let mut timeline = Table::new(&["at", "message", "transition", "sent"]);
+    page.journal.iter().for_each(|line| timeline.row(journal_cells(line, |us| time(us, &zone)), note(line)));
+    screen.line("");
+    if timeline.is_empty() {
+        screen.line("no timeline: its retention is over");
+    } else {
+        screen.line(format!("timeline{}", left_out(page.journal.len(), page.journal_count, "newest")));
+        screen.table(&timeline, "");
+    }
+}
+
+fn outbox(screen: &mut Screen, page: &Page) {
+    let table = |of: &dyn Fn(&&OutboxView) -> bool| {
+        let mut table = Table::new(&outbox_list::HEADER);
+        page.outbox.iter().filter(of).for_each(|row| table.row(outbox_list::cells(row), outbox_list::note(row)));
+        table
+    };
+    let timers = table(&|row| row.kind == "timer");
+    if timers.is_empty() {
+        screen.line("no timers");
+    }
+    screen.section("timers", &timers);
+    screen.section("sent and not confirmed", &table(&|row| row.kind != "timer" && row.kind != "retry"));
+    screen.section("to be handled again", &table(&|row| row.kind == "retry"));
+}
+
+fn left_out(shown: usize, all: u64, which: &str) -> String {
+    if shown as u64 >= all { String::new() } else { format!(" (the {which} {shown} of {all}; --limit N shows more)") }
+}
+
+fn journal_cells(line: &JournalView, time: impl Fn(i64) -> String) -> Vec<Cell> {
+    let states = match (&line.from_state, &line.to_state) {
+        (None, Some(to)) => format!("→ {to}"),
+        (Some(from), Some(to)) => format!("{from} → {to}"),
+        (from, None) => format!("({}) {}", line.result, from.as_deref().unwrap_or_default()).trim_end().to_owned(),
+    };
+    let sent = line
+        .effects
+        .as_array()
+        .map(|effects| effects.iter().filter_map(|effect| effect["type"].as_str()).collect::<Vec<_>>().join(", "));
+    vec![
+        time(line.handled_at_us).into(),
+        line.type_name.as_str().into(),
+        states.into(),
+        sent.unwrap_or_default().into(),
+    ]
+}
+
+/// What is remarkable about a line of the timeline.
+fn note(line: &JournalView) -> Option<String> {
+    let runs = (line.attempts > 1).then(|| format!("after {}", count(line.attempts, "run")));
+    let parts: Vec<String> = runs.into_iter().chain(line.note.clone()).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::screen::View;
+    use serde_json::Value;
+
+    const M: &str = "df6196a1-6b3d-4c3c-8d43-5f0d6cb2a001";
+    const US: i64 = 1_790_000_000_000_000;
+
+    fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn outbox_row(kind: &str, type_name: &str, due_at_us: i64) -> Value {
+        json!({ "id": "01997a10-0000-7000-8000-000000000001", "endpoint": "ordering", "message_id": "m", "kind": kind,
+            "type": type_name, "destination": "payment", "saga": "order", "saga_id": "7", "created_at_us": US,
+            "due_at_us": due_at_us, "first_attempt_at_us": null, "lease_until_us": null, "lease_owner": null,
+            "attempts": 0, "expired": 0, "waits_for": null, "last_error": null, "envelope": {} })
+    }
+
+    fn page() -> Page {
+        let mut unroutable = outbox_row("command", "payment.MakePayment", US);
+        unroutable["waits_for"] = "payment".into();
+        unroutable["attempts"] = 3.into();
+        unroutable["last_error"] = "no queue is bound".into();
+        let line = |seq: Option<i64>, from: Option<&str>, to: Option<&str>, note: Option<&str>| {
+            of(
+                json!({ "message_id": "m", "type": "orders.OrderPlaced", "result": if seq.is_some() { "handled" } else { "ignored" },
+                "seq": seq, "from_state": from, "to_state": to, "effects": [{ "type": "payment.MakePayment" }],
+                "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note }),
+            )
+        };
+        Page {
+            instance: of(
+                json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 }, "seq": 2,
+                "version": 1, "paused_by": M, "created_at_us": US, "updated_at_us": US + 1_000_000,
+                "completed_at_us": null }),
+            ),
+            outbox: vec![of(outbox_row("timer", "orders.PaymentOverdue", US + 3_600_000_000)), of(unroutable)],
+            held: vec![of(
+                json!({ "endpoint": "ordering", "receiver": "order", "message_id": M, "type": "payment.Paid\x1b[2J",
+                "arrival": 1, "reason": "undecodable", "saga": "order", "saga_id": "7",
+                "error": "missing field `payment_id` at line 1 column 2\x1b[2J", "attempts": 1, "held_at_us": US,
+                "expires_at_us": null, "kind": null, "destination": null, "envelope": {} }),
+            )],
+            held_count: 1,
+            operations: vec![of(json!({ "id": "o", "at_us": US, "who": "ann", "action": "held retry",
+                "reason": "the table is back", "items": [{ "endpoint": "ordering", "receiver": "order",
+                "message_id": M, "result": "retried" }] }))],
+            journal: vec![
+                line(Some(1), None, Some("AwaitingPayment"), None),
+                line(None, Some("AwaitingPayment"), None, Some("came twice")),
+            ],
+            journal_count: 2561,
+        }
+    }
+
+    fn shown(width: Option<usize>) -> String {
+        let view = View { width, now_us: US + 11_520_000_000, zone: jiff::tz::TimeZone::UTC };
+        let mut screen = Screen::new(view, false);
+        print(&mut screen, &page());
+        screen.out().to_owned()
+    }
+
+    #[test]
+    fn an_instance_is_shown_as_wide_as_the_terminal() {
+        for width in [80, 100, 200] {
+            crate::commands::golden(&format!("sagas-show-{width}.txt"), &shown(Some(width)));
+        }
+        crate::commands::golden("sagas-show-no-terminal.txt", &shown(None));
+    }
+
+    #[test]
+    fn no_text_of_a_stranger_reaches_the_terminal_raw() {
+        let page = shown(Some(100));
+        assert!(!page.contains('\x1b'), "{page}");
+        assert!(page.contains("held discard") && page.contains("held retry"), "both ways out are named: {page}");
+    }
+}

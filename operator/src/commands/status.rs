@@ -1,0 +1,148 @@
+//! `sagabus status`: one line for each thing that is going on, and what needs a person.
+
+use crate::{
+    databases::Session,
+    screen::Screen,
+    table::{Cell, Table},
+    text::{age, plain},
+    trouble::troubles,
+};
+use clap::Args;
+use saga_core::{EndpointStatus, Inspect, ProcessReport, RowCount, StateCount, Status};
+use serde_json::json;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Exit 1 when something needs a person
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
+    let all = session.each(async |store: &dyn Inspect| store.status().await).await;
+    let mut trouble = Vec::new();
+    for (n, status) in &all {
+        let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
+        trouble.extend(troubles(status).into_iter().map(|text| format!("{label}{text}")));
+    }
+    if session.screen.json {
+        let rows = |pick: fn(&Status) -> Vec<serde_json::Value>| -> Vec<serde_json::Value> {
+            let rows =
+                all.iter().flat_map(|(n, status)| pick(status).into_iter().map(|row| session.labelled(*n, &row)));
+            rows.collect()
+        };
+        let endpoints = rows(|status| status.endpoints.iter().map(|row| json!(row)).collect());
+        let instances = rows(|status| status.instances.iter().map(|row| json!(row)).collect());
+        session.screen.value(&json!({ "endpoints": endpoints, "instances": instances, "trouble": trouble }));
+    } else {
+        let mut endpoints = Table::new(&session.header(&["endpoint", "what", "count", "age"]));
+        let mut instances = Table::new(&session.header(&["saga", "state", "instances", "paused", "oldest change"]));
+        for (n, status) in &all {
+            let label = session.label(*n);
+            status.endpoints.iter().for_each(|endpoint| lines(&mut endpoints, label, endpoint, status.now_us));
+            status.instances.iter().for_each(|state| instances.row(labelled(label, state_cells(state)), None));
+        }
+        let clean = session.is_clean();
+        show(&mut session.screen, &endpoints, &instances, &trouble, clean);
+    }
+    !arguments.check || trouble.is_empty()
+}
+
+fn show(screen: &mut Screen, endpoints: &Table, instances: &Table, trouble: &[String], clean: bool) {
+    screen.table(endpoints, "no endpoint has started on these databases");
+    screen.line("");
+    screen.table(instances, "no saga instances");
+    screen.line("");
+    if trouble.is_empty() {
+        screen.line(if clean { "nothing needs a person" } else { "nothing that could be read needs a person" });
+    } else {
+        screen.line(format!("needs a person ({}):", trouble.len()));
+        trouble.iter().for_each(|text| screen.long(text));
+    }
+}
+
+fn labelled(label: Option<&str>, cells: Vec<Cell>) -> Vec<Cell> {
+    label.map(Cell::from).into_iter().chain(cells).collect()
+}
+
+/// The lines of an endpoint: what there is none of has no line.
+fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_us: i64) {
+    let mut line = |what: String, n: String, age: String, note: Option<String>| {
+        table.row(labelled(label, vec![endpoint.endpoint.as_str().into(), what.into(), n.into(), age.into()]), note);
+    };
+    line("handled in the last minute".into(), endpoint.handled_last_minute.to_string(), String::new(), None);
+    let counts: [(&str, &RowCount); 5] = [
+        ("due", &endpoint.due),
+        ("publishing failed", &endpoint.failing),
+        ("retrying", &endpoint.retrying),
+        ("timers", &endpoint.timers),
+        ("delayed", &endpoint.delayed),
+    ];
+    for (what, rows) in counts.into_iter().filter(|(_, rows)| rows.count > 0) {
+        let due = rows.oldest_ms.map_or_else(String::new, |ms| {
+            if ms < 0 { format!("next in {}", age(ms)) } else { format!("oldest {}", age(ms)) }
+        });
+        line(what.into(), rows.count.to_string(), due, rows.error.clone());
+    }
+    for rows in &endpoint.unroutable {
+        line(
+            format!("no queue: {}", rows.destination),
+            rows.count.to_string(),
+            format!("oldest {}", age(rows.oldest_ms)),
+            None,
+        );
+    }
+    if let Some(ms) = endpoint.unconfirmed_ms {
+        line("not confirmed".into(), String::new(), format!("oldest {}", age(ms)), None);
+    }
+    for held in &endpoint.held {
+        line(format!("held: {}", held.reason), held.count.to_string(), format!("oldest {}", age(held.oldest_ms)), None);
+    }
+    for process in &endpoint.processes {
+        let up = age(now_us.saturating_sub(process.started_at_us) / 1000);
+        let seen = age(now_us.saturating_sub(process.seen_at_us) / 1000);
+        let report = ProcessReport::read(&process.report);
+        let down = report.down.map(|why| format!("the link is down: {why}"));
+        let breakers = report.breakers.iter().map(|breaker| format!("breaker of {} is open", breaker.handler));
+        let note: Vec<String> = down.into_iter().chain(breakers).collect();
+        let note = (!note.is_empty()).then(|| note.join("; "));
+        line(format!("process {}", process.owner), String::new(), format!("up {up}, seen {seen} ago"), note);
+    }
+}
+
+fn state_cells(state: &StateCount) -> Vec<Cell> {
+    let done = if state.done == state.count { " (done)" } else { "" };
+    vec![
+        state.saga.as_str().into(),
+        format!("{}{done}", plain(&state.state)).into(),
+        Cell::number(state.count),
+        Cell::number(state.paused),
+        age(state.oldest_ms).into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{screen::View, trouble};
+
+    fn page(width: Option<usize>) -> String {
+        let status = trouble::tests::bad();
+        let view = View { width, now_us: status.now_us, zone: jiff::tz::TimeZone::UTC };
+        let mut screen = Screen::new(view, false);
+        let mut endpoints = Table::new(&["endpoint", "what", "count", "age"]);
+        let mut instances = Table::new(&["saga", "state", "instances", "paused", "oldest change"]);
+        status.endpoints.iter().for_each(|endpoint| lines(&mut endpoints, None, endpoint, status.now_us));
+        status.instances.iter().for_each(|state| instances.row(state_cells(state), None));
+        show(&mut screen, &endpoints, &instances, &troubles(&status), true);
+        screen.out().to_owned()
+    }
+
+    #[test]
+    fn a_status_is_as_wide_as_the_terminal() {
+        crate::commands::golden("status-80.txt", &page(Some(80)));
+        crate::commands::golden("status-100.txt", &page(Some(100)));
+        crate::commands::golden("status-200.txt", &page(Some(200)));
+        crate::commands::golden("status-no-terminal.txt", &page(None));
+    }
+}

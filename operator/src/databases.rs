@@ -1,0 +1,183 @@
+//! The databases: each by itself, so that one that is away does not hide the others.
+
+use crate::screen::Screen;
+use anyhow::Result;
+use outbox::open;
+use saga_core::{Inspect, StoreError};
+
+/// Where addresses come from when none is given.
+pub(crate) const VARIABLE: &str = "SAGABUS_DATABASE_URL";
+
+/// One of the databases.
+pub(crate) struct Database {
+    /// Its address without a password.
+    pub(crate) name: String,
+    /// What tells it from the others in a table.
+    pub(crate) short: String,
+    pub(crate) store: Box<dyn Inspect>,
+}
+
+/// All of them, and what a command says.
+pub(crate) struct Session {
+    databases: Vec<Database>,
+    pub(crate) screen: Screen,
+    errors: Vec<String>,
+    several: bool,
+    /// Rows to list, at most.
+    pub(crate) rows_max: i64,
+}
+
+impl Session {
+    /// Opens the databases. One that cannot be opened is told at the end.
+    pub(crate) async fn open(urls: &[String], rows_max: i64, screen: Screen) -> Self {
+        let names: Vec<String> = urls.iter().map(|url| without_password(url)).collect();
+        let mut session = Self { databases: Vec::new(), screen, errors: Vec::new(), several: urls.len() > 1, rows_max };
+        for (url, (name, short)) in urls.iter().zip(names.iter().zip(short(&names))) {
+            match open(url).await {
+                Ok(store) => session.databases.push(Database { name: name.clone(), short, store }),
+                Err(error) => session.errors.push(format!("cannot open {name}: {error}")),
+            }
+        }
+        session
+    }
+
+    /// Does something with each database. Returns what came of it; what failed is told at the end.
+    pub(crate) async fn each<T>(
+        &mut self,
+        work: impl AsyncFn(&dyn Inspect) -> Result<T, StoreError>,
+    ) -> Vec<(usize, T)> {
+        let mut all = Vec::new();
+        for (n, database) in self.databases.iter().enumerate() {
+            match work(&*database.store).await {
+                Ok(value) => all.push((n, value)),
+                Err(error) => self.errors.push(format!("cannot read {}: {error}", database.name)),
+            }
+        }
+        all
+    }
+
+    /// One of the databases, by the number that [`Session::each`] gave.
+    pub(crate) fn database(&self, n: usize) -> &Database {
+        &self.databases[n]
+    }
+
+    /// What tells a database from the others; `None` when there is but one.
+    pub(crate) fn label(&self, n: usize) -> Option<&str> {
+        self.several.then(|| self.databases[n].short.as_str())
+    }
+
+    /// The header of a table with a column for the database, if there are several.
+    pub(crate) fn header(&self, header: &[&'static str]) -> Vec<&'static str> {
+        self.several.then_some("database").into_iter().chain(header.iter().copied()).collect()
+    }
+
+    /// A view as JSON, with its database if there are several.
+    pub(crate) fn labelled(&self, n: usize, view: &impl serde::Serialize) -> serde_json::Value {
+        let mut value = serde_json::to_value(view).unwrap_or_default();
+        if let (Some(label), Some(fields)) = (self.label(n), value.as_object_mut()) {
+            fields.insert("database".into(), label.into());
+        }
+        value
+    }
+
+    /// Something failed: it is told at the end.
+    pub(crate) fn failed(&mut self, error: String) {
+        self.errors.push(error);
+    }
+
+    /// Whether nothing failed so far.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// Writes what was said, and what failed. Returns whether nothing did.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub(crate) fn finish(mut self) -> Result<bool> {
+        let clean = self.is_clean();
+        for error in &self.errors {
+            self.screen.note(format!("sagabus: {}", crate::text::plain(error)));
+        }
+        self.screen.write()?;
+        Ok(clean)
+    }
+}
+
+/// The addresses: those given, each as it stands (a path may contain blanks); else those in the environment, between
+/// blanks.
+pub(crate) fn addresses(given: &[String], variable: Option<String>) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    variable.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// An address as it may be shown: without what follows a `?`, and without a password, wherever in it an `@` may be.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    if scheme == "sqlite" {
+        return url.into();
+    }
+    let (user, host) = match rest.rsplit_once('@') {
+        Some((user, host)) => (user.split([':', '/', '?', '#', '@']).next(), host),
+        None => (None, rest),
+    };
+    let host = host.split(['?', '#']).next().unwrap_or_default();
+    match user.filter(|user| !user.is_empty()) {
+        Some(user) => format!("{scheme}://{user}@{host}"),
+        None => format!("{scheme}://{host}"),
+    }
+}
+
+/// The last parts of the names if they differ, else the names.
+fn short(names: &[String]) -> Vec<String> {
+    let last = |name: &String| name.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    let short: Vec<String> = names.iter().map(last).collect();
+    let mut distinct = short.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if distinct.len() == names.len() && !distinct.contains(&String::new()) { short } else { names.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_shown_in_no_form() {
+        for url in [
+            "postgres://u:s3cret@h:5432/d",
+            "postgres://u:s3cret@h/d?sslmode=disable",
+            "postgres://h/d?user=u&password=s3cret",
+            "postgres://u@h/d?PASSWORD=s3cret",
+            "postgres://u@h/d?p%61ssword=s3cret",
+            "postgres://u:a@s3cret/b@h/d",
+            "postgres://u:a/s3cret?b#c@h/d",
+            "postgresql://:s3cret@h/d",
+            "mysql://u:s3cret@h/d",
+        ] {
+            let shown = without_password(url);
+            assert!(!shown.contains("s3cret"), "{url} is shown as {shown}");
+            assert!(shown.ends_with("h/d") || shown.contains("@h"), "{url} is shown as {shown}");
+        }
+        assert_eq!(without_password("postgres://u:p@h:5432/d"), "postgres://u@h:5432/d");
+        assert_eq!(without_password("sqlite:/a b/100% d?/x#y.db"), "sqlite:/a b/100% d?/x#y.db");
+    }
+
+    #[test]
+    fn only_the_variable_is_split_at_blanks() {
+        let given = ["sqlite:/a b/c.db".to_owned()];
+        assert_eq!(addresses(&given, Some("x y".into())), given);
+        assert_eq!(addresses(&[], Some(" postgres://a  sqlite:b\n".into())), ["postgres://a", "sqlite:b"]);
+        assert!(addresses(&[], None).is_empty());
+    }
+
+    #[test]
+    fn databases_are_told_apart_by_as_little_as_does() {
+        let names = ["postgres://u@h/ordering".to_owned(), "sqlite:/data/payment.db".to_owned()];
+        assert_eq!(short(&names), ["ordering", "payment.db"]);
+        let names = ["postgres://u@a/app".to_owned(), "postgres://u@b/app".to_owned()];
+        assert_eq!(short(&names), names);
+    }
+}

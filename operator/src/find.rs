@@ -1,0 +1,102 @@
+//! Finding one thing by its id, or by how the id begins.
+
+use crate::text::{json, plain};
+use serde_json::Value;
+
+/// Rows that are looked at to find the one.
+pub(crate) const ROWS_MAX: i64 = 10_000;
+/// Ids that are told when several begin alike.
+const IDS_TOLD: usize = 10;
+
+/// What an id, or its beginning, leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<T> {
+    /// What bears one id.
+    One(Vec<T>),
+    /// Nothing.
+    None,
+    /// Several ids begin with it; the text tells them.
+    Several(String),
+}
+
+/// Whatever bears the id; else whatever bears the only id that begins with it.
+pub(crate) fn one<T>(id: &str, mut rows: Vec<T>, id_of: impl Fn(&T) -> String) -> Found<T> {
+    if id.is_empty() {
+        return Found::Several("an empty id names nothing".into());
+    }
+    if rows.iter().any(|row| id_of(row) == id) {
+        rows.retain(|row| id_of(row) == id);
+        return Found::One(rows);
+    }
+    rows.retain(|row| id_of(row).starts_with(id));
+    let mut ids: Vec<String> = rows.iter().map(&id_of).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    match ids.len() {
+        0 => Found::None,
+        1 => Found::One(rows),
+        n => {
+            let more = if n > IDS_TOLD { format!(" and {} more", n - IDS_TOLD) } else { String::new() };
+            ids.truncate(IDS_TOLD);
+            Found::Several(format!("{n} ids begin with {id}: {}{more}", ids.join(", ")))
+        }
+    }
+}
+
+/// Rows of all databases, each with its database's number.
+pub(crate) fn flat<T>(all: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
+    all.into_iter().flat_map(|(n, rows)| rows.into_iter().map(move |row| (n, row))).collect()
+}
+
+/// The name as it is spelt, whatever its case; else what there is.
+pub(crate) fn name(wanted: &str, known: &[String], what: &str) -> Result<String, String> {
+    let exact = known.iter().find(|name| *name == wanted);
+    let alike = || known.iter().find(|name| name.to_lowercase() == wanted.to_lowercase());
+    if let Some(name) = exact.or_else(alike) {
+        return Ok(name.clone());
+    }
+    let mut known = known.to_vec();
+    known.sort_unstable();
+    known.dedup();
+    let there = if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
+    Err(format!("no {what} is called {wanted}; {there}"))
+}
+
+/// A body or a state, indented.
+pub(crate) fn pretty(value: &Value) -> String {
+    match value {
+        Value::String(text) => plain(text),
+        value => json(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(id: &str, ids: &[&str]) -> Found<String> {
+        one(id, ids.iter().map(|id| (*id).to_owned()).collect(), |id| id.clone())
+    }
+
+    #[test]
+    fn a_whole_id_wins_and_a_beginning_must_be_the_only_one() {
+        let ids = ["7", "71", "72", "8a", "8a"];
+        assert_eq!(find("7", &ids), Found::One(vec!["7".into()]));
+        assert_eq!(find("8", &ids), Found::One(vec!["8a".into(), "8a".into()]), "two receivers hold the one message");
+        assert_eq!(find("9", &ids), Found::None);
+        let Found::Several(text) = find("7", &ids[1..]) else { panic!("two begin with 7") };
+        assert_eq!(text, "2 ids begin with 7: 71, 72");
+        assert!(matches!(find("", &ids), Found::Several(_)), "nothing names everything");
+    }
+
+    #[test]
+    fn a_name_matches_whatever_its_case_and_a_wrong_one_tells_what_there_is() {
+        let known = ["Cancelled".to_owned(), "Shipped".to_owned(), "SHIPPED".to_owned()];
+        assert_eq!(name("cancelled", &known, "state").unwrap(), "Cancelled");
+        assert_eq!(name("SHIPPED", &known, "state").unwrap(), "SHIPPED");
+        assert_eq!(
+            name("Lost", &known, "state").unwrap_err(),
+            "no state is called Lost; there are: Cancelled, SHIPPED, Shipped"
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! Connections: made with patience, told apart by why they fail.
 
+use super::stream;
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
 use saga_core::{LinkState, Topology, TransportError};
 use std::{
@@ -43,10 +44,7 @@ impl Broker {
     async fn connect(&self, name: &str) -> Result<Connection, Error> {
         let uri = self.uris[self.next.fetch_add(1, Ordering::Relaxed) % self.uris.len()].clone();
         let options = ConnectionProperties::default().with_connection_name(format!("sagabus {name}").into());
-        match tokio::time::timeout(CONNECT, Connection::connect_uri(uri, options)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the broker does not answer").into()),
-        }
+        stream::connect(uri, options, CONNECT).await
     }
 
     /// Tries until the limit; gives up at once when the broker does not let us in.

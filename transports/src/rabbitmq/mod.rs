@@ -4,8 +4,11 @@
 mod acks;
 mod connection;
 mod consumer;
+mod frames;
 mod publisher;
+mod readable;
 mod returns;
+mod stream;
 mod topology;
 mod wire;
 

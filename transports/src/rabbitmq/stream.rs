@@ -1,0 +1,72 @@
+//! How lapin gets its stream: the socket, TLS around it if the URL says so, and [`Frames`] around both.
+
+use super::frames::Frames;
+use async_rs::{
+    Runtime, Tokio,
+    traits::{Reactor, RuntimeKit},
+    util::RuntimeParts,
+};
+use futures_core::Stream;
+use futures_io::{AsyncRead, AsyncWrite};
+use lapin::{
+    AsyncTcpStream, Connection, ConnectionProperties, Error,
+    tcp::{AMQPUriTcpExt, TLSConfig},
+    uri::AMQPUri,
+};
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Connects, within this time.
+pub(super) async fn connect(uri: AMQPUri, options: ConnectionProperties, limit: Duration) -> Result<Connection, Error> {
+    let tokio = Tokio::current();
+    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Checked(tokio.clone())));
+    let tokio = Runtime::new(tokio);
+    let open = async move |uri: AMQPUri, _| {
+        let connecting = uri.connect_with_config_async(TLSConfig::default(), &tokio);
+        let stream = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(silent()))?;
+        Ok(AsyncTcpStream::Plain(Frames::new(stream)))
+    };
+    match tokio::time::timeout(limit, Connection::connector(uri, runtime, open, options)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(silent().into()),
+    }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the broker does not answer")
+}
+
+/// tokio's reactor, whose connections are [`Frames`].
+#[derive(Clone, Debug)]
+struct Checked(Tokio);
+
+impl Reactor for Checked {
+    type TcpStream = Frames<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + Send + 'static>(
+        &self,
+        _socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        Err::<Self::TcpStream, _>(io::Error::from(io::ErrorKind::Unsupported)) // lapin connects by itself
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Frames::new(AsyncTcpStream::Plain(connecting.await?))) }
+    }
+}

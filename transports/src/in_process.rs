@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use saga_core::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
-    TransportError,
+    TransportError, TransportErrorKind,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -15,6 +15,10 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
+
+/// Messages whose receivers are remembered while one of them is away. Beyond it they get the message again, and their inbox
+/// knows it.
+const PARTLY_MAX: usize = 100_000;
 
 /// A broker within the process. Clone it into every endpoint that is to hear the others.
 #[derive(Debug, Clone, Default)]
@@ -51,14 +55,14 @@ impl InProcess {
 
 impl Bus {
     /// Who gets the message; and why it must come again, if somebody cannot get it now.
-    fn receivers(&self, destination: &Destination) -> (Vec<mpsc::UnboundedSender<Delivery>>, Option<String>) {
+    fn receivers(&self, destination: &Destination) -> (Vec<Receiver>, Option<String>) {
         let mut away = Vec::new();
         let mut running = Vec::new();
         let mut reach = |name: &str, attached: &Attached| {
             if attached.deliveries.is_closed() {
                 away.push(name.to_owned());
             } else {
-                running.push(attached.deliveries.clone());
+                running.push(Receiver { name: name.to_owned(), deliveries: attached.deliveries.clone() });
             }
         };
         match destination {
@@ -81,6 +85,12 @@ impl Bus {
     }
 }
 
+/// A running endpoint.
+struct Receiver {
+    name: String,
+    deliveries: mpsc::UnboundedSender<Delivery>,
+}
+
 #[async_trait]
 impl Transport for InProcess {
     async fn attach(&self, topology: Topology, _limits: LinkLimits) -> Result<Link, TransportError> {
@@ -93,7 +103,8 @@ impl Transport for InProcess {
             let taken = bus.endpoints.get(&topology.endpoint).is_some_and(|known| !known.deliveries.is_closed());
             if taken {
                 let name = topology.endpoint;
-                return Err(TransportError::Mismatch(format!("endpoint `{name}` runs in this process already")));
+                let text = format!("endpoint `{name}` runs in this process already");
+                return Err(TransportError::new(TransportErrorKind::Invalid, text));
             }
             let attached = Attached { subscribes: topology.subscribes.into_iter().collect(), deliveries };
             bus.endpoints.insert(topology.endpoint, attached);
@@ -103,6 +114,9 @@ impl Transport for InProcess {
     }
 }
 
+/// Endpoints that have committed a message while others are away: when it is sent again, it goes to the others only.
+type Partly = Arc<Mutex<HashMap<Uuid, HashSet<String>>>>;
+
 /// Runs until the endpoint drops its end.
 async fn forward(
     bus: Arc<Mutex<Bus>>,
@@ -110,26 +124,33 @@ async fn forward(
     reports: mpsc::UnboundedSender<Report>,
     _up: watch::Sender<LinkState>,
 ) {
+    let partly = Partly::default();
     while let Some(outgoing) = rows.recv().await {
-        let (receivers, away) = bus.lock().unwrap_or_else(PoisonError::into_inner).receivers(&outgoing.destination);
+        let (mut receivers, away) = bus.lock().unwrap_or_else(PoisonError::into_inner).receivers(&outgoing.destination);
+        if let Some(have_it) = partly.lock().unwrap_or_else(PoisonError::into_inner).get(&outgoing.row) {
+            receivers.retain(|receiver| !have_it.contains(&receiver.name));
+        }
         let pending = Arc::new(Pending {
             row: outgoing.row,
             left: AtomicUsize::new(receivers.len() + 1),
             given_back: AtomicBool::new(false),
+            committed: Mutex::default(),
             away,
+            partly: partly.clone(),
             reports: reports.clone(),
         });
-        for receiver in receivers {
+        for Receiver { name, deliveries } in receivers {
             let waiting = pending.clone();
             let delivery = Delivery {
                 envelope: outgoing.envelope.clone(),
                 fault: None,
-                delivery_count: outgoing.attempts,
-                ack: Ack::new(move |acked| waiting.settle(acked)),
+                // a process that died while it held the message may have died of it; being away says nothing
+                delivery_count: outgoing.expired,
+                ack: Ack::new(move |is_handled| waiting.settle(is_handled.then_some(name))),
             };
-            let _ = receiver.send(delivery); // refused: dropping the delivery gives it back
+            let _ = deliveries.send(delivery); // refused: dropping the delivery gives it back
         }
-        pending.settle(true);
+        pending.sent();
     }
 }
 
@@ -138,15 +159,24 @@ struct Pending {
     row: Uuid,
     left: AtomicUsize,
     given_back: AtomicBool,
+    committed: Mutex<HashSet<String>>,
     away: Option<String>,
+    partly: Partly,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Pending {
-    fn settle(&self, acked: bool) {
-        if !acked {
-            self.given_back.store(true, Ordering::Release);
+    /// A receiver has committed, or given it back.
+    fn settle(&self, committed: Option<String>) {
+        match committed {
+            Some(name) => drop(self.committed.lock().unwrap_or_else(PoisonError::into_inner).insert(name)),
+            None => self.given_back.store(true, Ordering::Release),
         }
+        self.sent();
+    }
+
+    /// One less to wait for; the last one reports.
+    fn sent(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -155,6 +185,14 @@ impl Pending {
             None if self.given_back.load(Ordering::Acquire) => Fate::Unknown("a receiver gave it back".into()),
             None => Fate::Confirmed,
         };
+        let mut partly = self.partly.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = std::mem::take(&mut *self.committed.lock().unwrap_or_else(PoisonError::into_inner));
+        if fate == Fate::Confirmed {
+            partly.remove(&self.row);
+        } else if !committed.is_empty() && (partly.len() < PARTLY_MAX || partly.contains_key(&self.row)) {
+            partly.entry(self.row).or_default().extend(committed);
+        }
+        drop(partly);
         let _ = self.reports.send(Report { row: self.row, fate }); // the sender is gone: its lease runs out
     }
 }

@@ -1,21 +1,21 @@
 //! Connections: made with patience, told apart by why they fail.
 
-use super::stream;
+use super::{stream, trouble::Trouble};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
-use saga_core::{LinkState, Topology, TransportError};
+use saga_core::{Backoff, Topology, TransportError, TransportErrorKind};
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 /// One try to connect takes at most so long: a broker that accepts but does not answer must not hold us.
 const CONNECT: Duration = Duration::from_secs(8);
-/// The longest pause between two tries.
+/// Pauses between two tries, at least and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Channels that one connection needs: one works, one declares.
+const CHANNELS: u16 = 2;
 
 /// The hosts of one broker.
 #[derive(Debug, Default)]
@@ -33,109 +33,72 @@ impl Broker {
     }
 
     pub(super) fn prefixed(&self, topology: Topology) -> Topology {
+        let all = |names: Vec<String>| names.iter().map(|name| self.named(name)).collect();
         Topology {
             endpoint: self.named(&topology.endpoint),
-            subscribes: topology.subscribes.iter().map(|event| self.named(event)).collect(),
-            passive: topology.passive,
+            subscribes: all(topology.subscribes),
+            dropped: all(topology.dropped),
+            ..topology
         }
     }
 
     /// One try, at the next host.
-    async fn connect(&self, name: &str) -> Result<Connection, Error> {
+    pub(super) async fn connect(&self, name: &str) -> Result<Connection, Error> {
         let uri = self.uris[self.next.fetch_add(1, Ordering::Relaxed) % self.uris.len()].clone();
         let options = ConnectionProperties::default().with_connection_name(format!("sagabus {name}").into());
         stream::connect(uri, options, CONNECT).await
     }
 
-    /// Tries until the limit; gives up at once when the broker does not let us in.
-    pub(super) async fn connect_within(&self, name: &str, limit: Duration) -> Result<Connection, TransportError> {
-        let until = Instant::now() + limit;
-        let mut tries = 0;
+    /// Tries until then; gives up at once when the broker does not let us in.
+    pub(super) async fn connect_until(&self, name: &str, until: Instant) -> Result<Connection, TransportError> {
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        let mut trouble = Trouble::default();
+        let mut last = None;
         loop {
-            match self.connect(name).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) if denied(&error) => return Err(TransportError::Denied(error.to_string())),
-                Err(error) if Instant::now() >= until => return Err(TransportError::Unreachable(error.to_string())),
-                Err(error) => {
-                    tracing::warn!(endpoint = name, %error, "waiting for the broker");
-                    tokio::time::sleep(pause(&mut tries).min(until.saturating_duration_since(Instant::now()))).await;
+            let error = match tokio::time::timeout_at(until, self.connect(name)).await {
+                Ok(Ok(connection)) => return enough_channels(connection),
+                Ok(Err(error)) if is_denied(&error) => {
+                    return Err(TransportError::new(TransportErrorKind::Denied, error.to_string()).with_source(error));
                 }
+                Ok(Err(error)) => Some(error),
+                Err(_) => last.take(), // time is up: the failure before says more than that
+            };
+            let pause = backoff.next();
+            if Instant::now() + pause >= until {
+                let text = error.as_ref().map_or("it does not answer in time".into(), Error::to_string);
+                let unreachable = TransportError::new(TransportErrorKind::Unreachable, text);
+                return Err(match error {
+                    Some(error) => unreachable.with_source(error),
+                    None => unreachable,
+                });
             }
-        }
-    }
-
-    /// Tries for ever, or until `gone`: the endpoint works on without the broker meanwhile.
-    pub(super) async fn reconnect(&self, name: &str, gone: impl Fn() -> bool) -> Option<Connection> {
-        let mut tries = 0;
-        while !gone() {
-            tokio::time::sleep(pause(&mut tries)).await;
-            match self.connect(name).await {
-                Ok(connection) => return Some(connection),
-                Err(error) => tracing::warn!(endpoint = name, tries, %error, "waiting for the broker"),
+            if let Some(error) = error {
+                if trouble.is_news() {
+                    tracing::warn!(endpoint = name, %error, "waiting for the broker");
+                }
+                last = Some(error);
             }
+            tokio::time::sleep(pause).await;
         }
-        None
     }
 }
 
-/// Doubles from 50 ms, spread by a part that differs between processes.
-pub(super) fn pause(tries: &mut u32) -> Duration {
-    let base = Duration::from_millis(50).saturating_mul(1 << (*tries).min(8)).min(PAUSE_MAX);
-    *tries += 1;
-    base - base / 4 * (std::process::id() % 16) / 16
+fn enough_channels(connection: Connection) -> Result<Connection, TransportError> {
+    match connection.configuration().channel_max() {
+        // 0 is no limit
+        channels @ 1..CHANNELS => Err(TransportError::new(
+            TransportErrorKind::Invalid,
+            format!("the broker allows {channels} channel a connection (`channel_max`), Sagabus needs {CHANNELS}"),
+        )),
+        _ => Ok(connection),
+    }
 }
 
-/// Refused credentials or a virtual host that is not there: waiting does not help.
-fn denied(error: &Error) -> bool {
+/// Refused credentials or a virtual host that is not there: waiting does not help. It does when a limit of connections is
+/// reached (in a rolling restart the old process still has its own), or while the virtual host starts.
+fn is_denied(error: &Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
-    matches!(error.get_id(), 403 | 530)
-}
-
-/// Whether the broker can be reached, from both sides of a link.
-pub(super) struct Health {
-    sides: Arc<Mutex<[Option<String>; 2]>>,
-    state: Arc<watch::Sender<LinkState>>,
-}
-
-impl Health {
-    pub(super) fn new() -> (Self, watch::Receiver<LinkState>) {
-        let (state, receiver) = watch::channel(LinkState::Up);
-        (Self { sides: Arc::default(), state: Arc::new(state) }, receiver)
-    }
-
-    pub(super) fn consuming(&self) -> Side {
-        Side { sides: self.sides.clone(), state: self.state.clone(), side: 0 }
-    }
-
-    pub(super) fn publishing(&self) -> Side {
-        Side { sides: self.sides.clone(), state: self.state.clone(), side: 1 }
-    }
-}
-
-/// One side of a link.
-pub(super) struct Side {
-    sides: Arc<Mutex<[Option<String>; 2]>>,
-    state: Arc<watch::Sender<LinkState>>,
-    side: usize,
-}
-
-impl Side {
-    pub(super) fn up(&self) {
-        self.set(None);
-    }
-
-    pub(super) fn down(&self, why: impl Into<String>) {
-        self.set(Some(why.into()));
-    }
-
-    fn set(&self, why: Option<String>) {
-        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
-        sides[self.side] = why;
-        let state = sides.iter().flatten().next().map_or(LinkState::Up, |why| LinkState::Down(why.clone()));
-        self.state.send_if_modified(|known| {
-            let changed = *known != state;
-            *known = state;
-            changed
-        });
-    }
+    let text = error.get_message().as_str();
+    let passes = text.contains("limit") || text.contains("is down");
+    matches!(error.get_id(), 403 | 530) && !passes
 }

@@ -2,22 +2,40 @@
 //! channels for good.
 
 mod acks;
+mod addresses;
+mod amqp;
 mod connection;
 mod consumer;
+mod flight;
 mod frames;
+mod group;
+mod health;
+mod keep;
+mod prefetch;
 mod publisher;
 mod readable;
 mod returns;
 mod stream;
+mod subscription;
 mod topology;
+mod trouble;
+mod unsent;
 mod wire;
 
 use async_trait::async_trait;
-use connection::{Broker, Health};
+use connection::Broker;
+use consumer::Consumer;
+use health::Health;
+use keep::keep_connected;
 use lapin::uri::AMQPUri;
-use saga_core::{Link, LinkLimits, Topology, Transport, TransportError};
+use publisher::Publisher;
+use saga_core::{Link, LinkLimits, Topology, Transport, TransportError, TransportErrorKind};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use topology::Admin;
 
 /// A RabbitMQ broker. Cheap to clone; each endpoint makes two connections of its own when it starts, one to consume and one
 /// to publish, because RabbitMQ blocks publishers by connection.
@@ -36,9 +54,12 @@ impl RabbitMq {
         let mut uris = Vec::new();
         for url in each_host(url) {
             let mut uri: AMQPUri = url.parse().map_err(|error| {
-                TransportError::Invalid(format!(
-                    "the broker's URL cannot be read: {error}; it looks like amqp://user:password@host:5672/vhost"
-                ))
+                TransportError::new(
+                    TransportErrorKind::Invalid,
+                    format!(
+                        "the broker's URL cannot be read: {error}; it looks like amqp://user:password@host:5672/vhost"
+                    ),
+                )
             })?;
             uri.query.heartbeat = uri.query.heartbeat.or(Some(10));
             uri.query.connection_timeout = uri.query.connection_timeout.or(Some(5000));
@@ -71,34 +92,27 @@ fn each_host(url: &str) -> Vec<String> {
 #[async_trait]
 impl Transport for RabbitMq {
     async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
-        let topology = self.broker.prefixed(topology);
+        let topology = Arc::new(self.broker.prefixed(topology));
         let name = topology.endpoint.clone();
-        let connection = self.broker.connect_within(&name, limits.connect).await?;
-        topology::prepare(&connection, &topology).await?;
-        let publishing = self.broker.connect_within(&name, limits.connect).await?;
+        let until = Instant::now() + limits.connect;
+        let connection = self.broker.connect_until(&name, until).await?;
+        let declared = tokio::time::timeout_at(until, Admin::new(&connection).declare(&topology)).await;
+        declared.map_err(|_| {
+            let text = format!("it does not declare the endpoint's queue within {:?}", limits.connect);
+            TransportError::new(TransportErrorKind::Unreachable, text)
+        })??;
+        let publishing = self.broker.connect_until(&name, until).await?;
 
         let (deliveries, incoming) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let (outgoing, rows) = mpsc::unbounded_channel();
         let (health, state) = Health::new();
-        let topology = Arc::new(topology);
-        tokio::spawn(consumer::run(
-            self.broker.clone(),
-            connection,
-            topology.clone(),
-            limits.prefetch,
-            deliveries,
-            health.consuming(),
-        ));
-        tokio::spawn(publisher::run(
-            self.broker.clone(),
-            publishing,
-            topology,
-            limits,
-            rows,
-            reports,
-            health.publishing(),
-        ));
+        let look = Arc::new(Notify::new());
+        let broker = &self.broker;
+        let consumer = Consumer::new(topology.clone(), limits, deliveries, look.clone());
+        let publisher = Publisher::new(broker.clone(), topology, limits, rows, reports, look);
+        tokio::spawn(keep_connected(consumer, broker.clone(), connection, name.clone(), health.consuming()));
+        tokio::spawn(keep_connected(publisher, broker.clone(), publishing, name, health.publishing()));
         Ok(Link { deliveries: incoming, outgoing, reports: reported, state })
     }
 }

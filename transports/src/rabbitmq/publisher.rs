@@ -1,255 +1,208 @@
 //! The publishing side. One task owns the channel: publishes of several tasks on one channel could swap their tags, and acks
-//! would go to the wrong message. Its window keeps many frames in flight: a confirm awaited one by one costs ten times as much.
+//! would go to the wrong message. A window keeps many messages in flight (`flight.rs`): a confirm awaited one by one costs
+//! ten times as much. What is in flight when a channel breaks goes first on the next one (`unsent.rs`).
 
 use super::{
-    connection::{Broker, Side},
-    returns::{Settled, Window},
-    topology, wire,
+    addresses::{Addresses, NoAddress},
+    connection::Broker,
+    flight::{Flight, Ready, broken},
+    keep::{Life, Line, WORKS_AFTER},
+    topology::Admin,
+    trouble::Trouble,
+    unsent::{Broken, Unsent},
+    wire,
 };
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, Event,
-    message::BasicReturnMessage,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
+use futures_util::StreamExt;
+use lapin::{Connection, Event};
+use saga_core::{Fate, LinkLimits, Outgoing, Report, Topology};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
 };
-use saga_core::{Destination, Fate, LinkLimits, Outgoing, Report, Topology};
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{sync::mpsc, time::Instant};
-use uuid::Uuid;
 
-/// lapin looks through all pending tags at each multiple ack: more in flight costs more than it brings.
+/// Messages in flight, at most: lapin looks through all pending tags at each multiple ack, so more cost more than they bring.
 const WINDOW_MAX: usize = 1000;
+/// Bytes of bodies in flight, at most: lapin copies them. A larger body goes alone.
+const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// Messages that are made ready together, at most.
 const TOGETHER_MAX: usize = 256;
 /// How often confirms are looked at: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
-/// How long an answer of the broker may take, confirms aside.
-const ANSWER: Duration = Duration::from_secs(10);
 
-type Answer = (u64, Uuid, String, Result<Confirmation, lapin::Error>);
-type Publishing = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-/// Runs until the endpoint drops its end.
-pub(super) async fn run(
+/// The publishing side of a link.
+pub(super) struct Publisher {
     broker: Arc<Broker>,
-    first: Connection,
     topology: Arc<Topology>,
     limits: LinkLimits,
-    mut rows: mpsc::UnboundedReceiver<Outgoing>,
+    rows: mpsc::UnboundedReceiver<Outgoing>,
     reports: mpsc::UnboundedSender<Report>,
-    health: Side,
-) {
-    let name = &topology.endpoint;
-    let mut connection = first;
-    // what was in flight when a channel broke is published first on the next one: later messages must not overtake it
-    let mut again: Vec<Outgoing> = Vec::new();
-    loop {
-        let why = match Publisher::open(&broker, &connection, &topology, limits, &reports, &health).await {
-            Ok(mut publisher) => {
-                health.up();
-                let why = publisher.live(&connection, &mut rows, &mut again).await;
-                publisher.keep_lost(&mut again);
-                if why.is_none() {
-                    let _ = tokio::time::timeout(ANSWER, connection.close(200, "bye".into())).await;
-                    return;
-                }
-                why
-            }
-            Err(error) => Some(error),
-        };
-        let Some(why) = why else { return };
-        tracing::warn!(endpoint = name, error = why, "publishing was interrupted");
-        health.down(format!("publishing was interrupted: {why}"));
-        let gone = || rows.is_closed();
-        match broker.reconnect(name, gone).await {
-            Some(next) => connection = next,
-            None => return,
-        }
-    }
+    addresses: Addresses,
+    unsent: Unsent,
+    blocked: Trouble,
+    refused: Trouble,
 }
 
-/// Where a message goes, as AMQP says it.
-#[derive(Debug, Clone)]
-struct Address {
-    exchange: ShortString,
-    routing_key: ShortString,
-    mandatory: bool,
-}
-
-/// A message as AMQP says it.
-struct Ready {
-    outgoing: Outgoing,
-    address: Address,
-    properties: BasicProperties,
-}
-
-/// One publishing channel.
-struct Publisher<'a> {
-    broker: &'a Broker,
-    topology: &'a Topology,
-    limits: LinkLimits,
-    reports: &'a mpsc::UnboundedSender<Report>,
-    health: &'a Side,
-    /// Shared, because a `Channel` is dear to clone.
-    channel: Arc<Channel>,
-    /// Declares: an error closes a channel, and must not close the one that publishes.
-    admin: Channel,
-    addresses: HashMap<Destination, Address>,
-    publishing: FuturesUnordered<Publishing>,
-    window: Window,
-    /// What is not reported, by number, with its time limit.
-    open: BTreeMap<u64, (Outgoing, Instant)>,
-    settled: Vec<Settled>,
-}
-
-impl<'a> Publisher<'a> {
-    async fn open(
-        broker: &'a Broker,
-        connection: &Connection,
-        topology: &'a Topology,
+impl Publisher {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        topology: Arc<Topology>,
         limits: LinkLimits,
-        reports: &'a mpsc::UnboundedSender<Report>,
-        health: &'a Side,
-    ) -> Result<Self, String> {
-        let open = async {
-            let channel = connection.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok::<_, lapin::Error>((channel, connection.create_channel().await?))
+        rows: mpsc::UnboundedReceiver<Outgoing>,
+        reports: mpsc::UnboundedSender<Report>,
+        look: Arc<Notify>,
+    ) -> Self {
+        let addresses = Addresses::new(broker.clone(), &topology, look);
+        let (unsent, blocked, refused) = Default::default();
+        Self { broker, topology, limits, rows, reports, addresses, unsent, blocked, refused }
+    }
+}
+
+impl Life for Publisher {
+    const WHAT: &'static str = "publishing";
+
+    async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<String> {
+        let mut flight = match Flight::open(connection).await {
+            Ok(flight) => flight,
+            Err(why) => return Some(why),
         };
-        let opened = tokio::time::timeout(ANSWER, open).await;
-        let (channel, admin) =
-            opened.map_err(|_| "the broker does not answer".to_owned())?.map_err(|error| error.to_string())?;
-        Ok(Self {
-            broker,
-            topology,
-            limits,
-            reports,
-            health,
-            channel: Arc::new(channel),
-            admin,
-            addresses: HashMap::new(),
-            publishing: FuturesUnordered::new(),
-            window: Window::default(),
-            open: BTreeMap::new(),
-            settled: Vec::new(),
-        })
+        self.addresses.forget();
+        line.health.up();
+        let broken = self.publish(&mut flight, connection, line).await.err()?;
+        Some(self.part(flight, broken, line).await)
     }
 
-    /// Publishes until the channel breaks (then says why) or the endpoint is done (`None`).
-    async fn live(
-        &mut self,
-        connection: &Connection,
-        rows: &mut mpsc::UnboundedReceiver<Outgoing>,
-        again: &mut Vec<Outgoing>,
-    ) -> Option<String> {
-        let window = self.limits.window.min(WINDOW_MAX);
+    fn is_done(&self) -> bool {
+        self.rows.is_closed()
+    }
+}
+
+impl Publisher {
+    /// Publishes until the endpoint is done, or the channel breaks.
+    async fn publish(&mut self, flight: &mut Flight, connection: &Connection, line: &mut Line) -> Result<(), Broken> {
+        let mut admin = Admin::new(connection);
         let mut events = Box::pin(connection.events_listener());
-        let mut blocked = false;
-        let mut done = false;
         let mut look = tokio::time::interval(Duration::from_secs(1));
+        let began = Instant::now();
+        let (mut is_blocked, mut is_done) = (false, false);
         let mut gathered: Option<Instant> = None;
-        let mut batch: VecDeque<Outgoing> = again.drain(..).collect();
         let mut came = Vec::new();
         loop {
-            let mut ready = Vec::new();
-            let mut broken = None;
-            while self.window.open() + ready.len() < window
-                && let Some(outgoing) = batch.pop_front()
-            {
-                match self.make_ready(outgoing, connection).await {
-                    Ok(made) => ready.extend(made),
-                    Err((outgoing, why)) => {
-                        batch.push_front(outgoing);
-                        broken = Some(why);
-                        break;
-                    }
-                }
+            if !is_blocked {
+                self.fill(flight, &mut admin).await?;
+                self.account(flight, line)?;
             }
-            let mut ready = ready.into_iter();
-            while broken.is_none()
-                && let Some(next) = ready.next()
-            {
-                broken = self.publish(next);
+            if is_done && self.unsent.is_empty() && flight.is_empty() {
+                return Ok(());
             }
-            if broken.is_some() {
-                again.extend(ready.map(|ready| ready.outgoing));
-                again.extend(batch);
-                return broken;
+            let is_careful = self.unsent.is_careful();
+            if gathered.is_none() && flight.awaits_answers() {
+                gathered = Some(Instant::now() + if is_careful { Duration::ZERO } else { GATHER });
             }
-            let room = window.saturating_sub(self.window.open());
-            if gathered.is_none() && !self.publishing.is_empty() {
-                gathered = Some(Instant::now() + GATHER);
-            }
+            let room = self.room(flight).min(TOGETHER_MAX);
+            let takes_more = room > 0 && !is_done && !is_blocked && self.unsent.is_empty();
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {
                     gathered = None;
-                    let mut broken = None;
-                    while let Some(Some(answer)) = self.publishing.next().now_or_never() {
-                        broken = broken.or(self.answer(answer));
+                    if is_careful {
+                        flight.next_answer(self.limits.confirm).await;
                     }
-                    self.report();
-                    if broken.is_some() {
-                        again.extend(batch);
-                        return broken;
-                    }
+                    flight.take_answers();
+                    self.account(flight, line)?;
                 }
-                n = rows.recv_many(&mut came, room.min(TOGETHER_MAX)), if room > 0 && !done && !blocked && batch.is_empty() => {
-                    done = n == 0;
-                    batch.extend(came.drain(..));
+                n = self.rows.recv_many(&mut came, room), if takes_more => {
+                    is_done = n == 0;
+                    self.unsent.extend(came.drain(..));
                 }
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
-                        blocked = true;
-                        self.health.down(format!("the broker blocks publishers: {reason}"));
+                        is_blocked = true;
+                        self.is_blocked(reason.as_str(), line);
                     }
                     Some(Event::ConnectionUnblocked) => {
-                        blocked = false;
-                        self.forgive();
-                        self.health.up();
+                        is_blocked = false;
+                        flight.forgive(self.limits.confirm);
+                        self.is_unblocked();
+                        line.health.up();
                     }
-                    Some(Event::Error(error)) => {
-                        again.extend(batch);
-                        return Some(error.to_string());
-                    }
+                    Some(Event::Error(error)) => return Err(broken(&error)),
                     _ => {}
                 },
                 _ = look.tick() => {
-                    if !blocked && self.overdue() {
-                        again.extend(batch);
-                        return Some(format!("no confirm within {:?}", self.limits.confirm));
+                    if !is_blocked && flight.is_overdue() {
+                        return Err(Broken::Otherwise(format!("no confirm within {:?}", self.limits.confirm)));
                     }
                     if !connection.status().connected() {
-                        again.extend(batch);
-                        return Some("the connection is closed".into());
+                        return Err(Broken::Otherwise("the connection is closed".into()));
+                    }
+                    if began.elapsed() >= WORKS_AFTER {
+                        line.works();
                     }
                 }
-            }
-            if done && batch.is_empty() && self.open.is_empty() {
-                return None;
             }
         }
     }
 
-    /// All that publishing needs, for many messages before the first is published: lapin's thread sends what is there, so a message that
-    /// is late makes a packet of its own. `None` when it was refused; an error when the connection is gone.
+    /// How many messages may be published now.
+    fn room(&self, flight: &Flight) -> usize {
+        match self.unsent.is_careful() {
+            true => usize::from(flight.is_empty()),
+            false => self.limits.window.min(WINDOW_MAX).saturating_sub(flight.unanswered()),
+        }
+    }
+
+    /// Publishes what fits. All are made ready before the first one leaves, so that lapin's thread sends them in few packets.
+    async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
+        let (mut room, mut bytes) = (self.room(flight), flight.bytes());
+        let mut ready: Vec<Ready> = Vec::new();
+        let mut made = Ok(());
+        while room > 0
+            && let Some(next) = self.unsent.front()
+            && (bytes == 0 || bytes + next.envelope.body.len() <= WINDOW_BYTES_MAX)
+            && let Some(outgoing) = self.unsent.take()
+        {
+            let body_bytes = outgoing.envelope.body.len();
+            match self.make_ready(outgoing, flight.frame_max, admin).await {
+                Ok(Some(message)) => ready.push(message),
+                Ok(None) => continue,
+                Err((outgoing, why)) => {
+                    self.unsent.put_back(outgoing);
+                    made = Err(Broken::Otherwise(why));
+                    break;
+                }
+            }
+            room -= 1;
+            bytes += body_bytes;
+        }
+        let mut ready = ready.into_iter();
+        while made.is_ok()
+            && let Some(message) = ready.next()
+        {
+            made = flight.publish(message, self.limits.confirm);
+        }
+        for message in ready.rev() {
+            self.unsent.put_back(message.outgoing);
+        }
+        made
+    }
+
+    /// All that publishing one message needs. `None` when it was refused; an error when the broker does not answer.
     async fn make_ready(
         &mut self,
         outgoing: Outgoing,
-        connection: &Connection,
+        frame_max: usize,
+        admin: &mut Admin<'_>,
     ) -> Result<Option<Ready>, (Outgoing, String)> {
-        let address = match self.address(&outgoing.destination, connection).await {
+        let found = match self.addresses.get(&outgoing.destination) {
+            Some(address) => Ok(address.clone()),
+            None => self.addresses.find(&outgoing.destination, admin).await,
+        };
+        let address = match found {
             Ok(address) => address,
-            Err(_) if !connection.status().connected() => return Err((outgoing, "the connection is closed".into())),
-            Err(refused) => {
-                self.send(outgoing.row, Fate::Refused(refused));
+            Err(NoAddress::Broken(why)) => return Err((outgoing, why)),
+            Err(NoAddress::Refused(words)) => {
+                self.report(&outgoing, Fate::Refused(words));
                 return Ok(None);
             }
         };
@@ -257,138 +210,71 @@ impl<'a> Publisher<'a> {
         // our own address is written as the broker knows it; another's came from there
         let own = envelope.reply_to.as_ref().filter(|reply_to| self.broker.named(reply_to) == self.topology.endpoint);
         let reply_to = own.map_or(envelope.reply_to.as_deref(), |_| Some(&self.topology.endpoint));
-        match wire::properties(envelope, reply_to) {
+        match wire::properties(envelope, reply_to, frame_max) {
             Ok(properties) => Ok(Some(Ready { outgoing, address, properties })),
             Err(why) => {
-                self.send(outgoing.row, Fate::Refused(why));
+                self.report(&outgoing, Fate::Refused(why));
                 Ok(None)
             }
         }
     }
 
-    /// Publishes; says why if that shows that the channel is gone.
-    fn publish(&mut self, Ready { outgoing, address, properties }: Ready) -> Option<String> {
-        let Address { exchange, routing_key, mandatory } = address;
-        let (row, envelope) = (outgoing.row, outgoing.envelope.clone());
-        let number = self.window.publish();
-        self.open.insert(number, (outgoing, Instant::now() + self.limits.confirm));
-        let channel = self.channel.clone();
-        let message_id = envelope.message_id.clone();
-        let mut publishing: Publishing = Box::pin(async move {
-            let options = BasicPublishOptions { mandatory, immediate: false };
-            let published = channel.basic_publish(exchange, routing_key, options, &envelope.body, properties).await;
-            let answer = match published {
-                Ok(confirm) => confirm.await,
-                Err(error) => Err(error),
-            };
-            (number, row, message_id, answer)
-        });
-        // polled once here, in order: that is when lapin gives the message its tag and queues its frame
-        match publishing.as_mut().now_or_never() {
-            Some(answer) => {
-                let broken = self.answer(answer);
-                self.report();
-                broken
+    /// Reports what is known, and says whether the channel is broken.
+    fn account(&mut self, flight: &mut Flight, line: &mut Line) -> Result<(), Broken> {
+        for (outgoing, fate) in flight.settled() {
+            line.works();
+            self.report(&outgoing, fate);
+        }
+        flight.broken()
+    }
+
+    /// The channel is broken: reports what is known of what was in flight, keeps the rest for the next channel.
+    async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> String {
+        let broken = flight.last_words(broken).await;
+        let _ = self.account(&mut flight, line); // it is broken
+        if let Some((culprit, fate)) = self.unsent.broke(flight.into_unreported(), &broken) {
+            if let Broken::Refused(code, words) = &broken {
+                self.addresses.refused(&culprit.destination, *code, words);
             }
-            None => {
-                self.publishing.push(publishing);
-                None
+            if self.refused.is_news() {
+                tracing::warn!(
+                    endpoint = self.topology.endpoint,
+                    message_id = culprit.envelope.message_id,
+                    message_type = culprit.envelope.type_name,
+                    destination = culprit.destination.name(),
+                    ?fate,
+                    "the broker does not take a message; it stays in the outbox, and others are published"
+                );
             }
+            let _ = self.refused.is_over(); // each message by itself, but not more than one line a minute
+            line.works();
+            self.send(&culprit, fate);
+        }
+        match broken {
+            Broken::Refused(_, words) => words,
+            Broken::Otherwise(why) => why,
         }
     }
 
-    /// Where a message goes. Its exchange is declared once: a publish to one that is not there would close the channel.
-    async fn address(&mut self, destination: &Destination, connection: &Connection) -> Result<Address, String> {
-        if let Some(address) = self.addresses.get(destination) {
-            return Ok(address.clone());
-        }
-        let short =
-            |name: &str| ShortString::try_new(name).map_err(|_| format!("`{name}` is longer than AMQP's 255 bytes"));
-        let address = match destination {
-            Destination::ReplyTo(name) => {
-                // strangers' queues come and go: remembering them would never end
-                return Ok(Address { exchange: "".into(), routing_key: short(name)?, mandatory: true });
-            }
-            Destination::Endpoint(name) => {
-                Address { exchange: "".into(), routing_key: short(&self.broker.named(name))?, mandatory: true }
-            }
-            Destination::Event(name) => {
-                Address { exchange: short(&self.broker.named(name))?, routing_key: "".into(), mandatory: false }
-            }
-        };
-        if !self.topology.passive && !address.mandatory {
-            let declare = topology::exchange(&self.admin, address.exchange.as_str());
-            match tokio::time::timeout(ANSWER, declare).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    if let Ok(Ok(admin)) = tokio::time::timeout(ANSWER, connection.create_channel()).await {
-                        self.admin = admin;
-                    }
-                    return Err(error.to_string());
-                }
-                Err(_) => return Err("the broker does not answer".into()),
-            }
-        }
-        self.addresses.insert(destination.clone(), address.clone());
-        Ok(address)
-    }
-
-    /// Takes an answer in; says why if it means that the channel is gone.
-    fn answer(&mut self, (number, row, message_id, answer): Answer) -> Option<String> {
-        let mut remember = |returned: Option<Box<BasicReturnMessage>>| {
-            if let Some(returned) = returned {
-                let id = returned.delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
-                let text = format!("{} ({})", returned.reply_text, returned.reply_code);
-                self.window.returned(id.unwrap_or_default(), text);
-            }
-        };
-        match answer {
-            Ok(Confirmation::Ack(returned)) => {
-                remember(returned.map(Box::new));
-                self.window.confirmed(number, row, message_id);
-                None
-            }
-            Ok(Confirmation::Nack(returned)) => {
-                remember(returned.map(Box::new));
-                self.window.failed(number);
-                self.open.remove(&number);
-                self.send(row, Fate::Refused("the broker refused it (nack): its queue may be full".into()));
-                None
-            }
-            Ok(Confirmation::NotRequested) => Some("the channel gives no confirms".into()),
-            Err(error) => Some(error.to_string()),
+    fn is_blocked(&mut self, reason: &str, line: &Line) {
+        line.health.down(format!("the broker blocks publishers: {reason}"));
+        if self.blocked.is_news() {
+            tracing::warn!(endpoint = self.topology.endpoint, reason, "the broker blocks publishers");
         }
     }
 
-    /// Reports what is settled.
-    fn report(&mut self) {
-        let mut settled = std::mem::take(&mut self.settled);
-        self.window.settled(&mut settled);
-        for (number, row, returned) in settled.drain(..) {
-            self.open.remove(&number);
-            let fate = returned.map_or(Fate::Confirmed, |text| Fate::Unroutable(format!("no queue took it: {text}")));
-            self.send(row, fate);
+    fn is_unblocked(&mut self) {
+        if let Some(lasted) = self.blocked.is_over() {
+            tracing::info!(endpoint = self.topology.endpoint, ?lasted, "the broker takes messages again");
         }
-        self.settled = settled;
     }
 
-    fn overdue(&self) -> bool {
-        self.open.first_key_value().is_some_and(|(_, (_, limit))| *limit < Instant::now())
+    fn report(&mut self, outgoing: &Outgoing, fate: Fate) {
+        self.unsent.reported();
+        self.send(outgoing, fate);
     }
 
-    /// What waited for a broker that blocked gets its time again.
-    fn forgive(&mut self) {
-        let limit = Instant::now() + self.limits.confirm;
-        self.open.values_mut().for_each(|(_, known)| *known = limit);
-    }
-
-    /// The channel is gone: nobody knows what became of the rest, so it is published again.
-    fn keep_lost(&mut self, again: &mut Vec<Outgoing>) {
-        let open = std::mem::take(&mut self.open);
-        again.splice(0..0, open.into_values().map(|(outgoing, _)| outgoing));
-    }
-
-    fn send(&self, row: Uuid, fate: Fate) {
-        let _ = self.reports.send(Report { row, fate }); // the endpoint is gone: its leases run out
+    fn send(&self, outgoing: &Outgoing, fate: Fate) {
+        let _ = self.reports.send(Report { row: outgoing.row, fate }); // the endpoint is gone: its leases run out
     }
 }

@@ -50,8 +50,8 @@ impl Window {
         self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, row, message_id });
     }
 
-    /// The broker refused a message, or nobody knows.
-    pub(super) fn failed(&mut self, number: u64) {
+    /// A message was answered, and no return of it matters.
+    pub(super) fn answered(&mut self, number: u64) {
         self.open.remove(&number);
     }
 

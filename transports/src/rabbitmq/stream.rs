@@ -1,11 +1,7 @@
 //! How lapin gets its stream: the socket, TLS around it if the URL says so, and [`Frames`] around both.
 
 use super::frames::Frames;
-use async_rs::{
-    Runtime, Tokio,
-    traits::{Reactor, RuntimeKit},
-    util::RuntimeParts,
-};
+use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::{

@@ -1,62 +1,257 @@
 //! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event.
+//!
+//! What exists can be deleted while endpoints run. Each endpoint looks every 10 seconds whether its queue and exchanges are
+//! there (cheap: the broker looks them up in memory), and at once when something went wrong; what is missing is declared
+//! again, and said. Bindings cannot be looked up, so everything is declared anew every minute.
+//!
+//! What can be lost: an event that is published after its exchange was deleted *and* declared again by a publisher that had
+//! not known it, until the subscriber looks; at most 10 seconds. A publisher that had known the exchange publishes nothing
+//! to it for so long (`addresses.rs`). After a binding alone was removed by hand, events are lost for at most a minute.
 
+use super::trouble::Trouble;
 use lapin::{
     Channel, Connection, Error, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use saga_core::{Topology, TransportError};
+use saga_core::{Topology, TransportError, TransportErrorKind};
+use std::time::Duration;
+use tokio::{sync::Notify, time::Instant};
 
 /// The endpoint counts attempts; the broker must not drop a message that processes died over.
 const DELIVERY_LIMIT: i64 = 100_000;
+/// How often an endpoint looks whether its queue and exchanges are there.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often it declares all of them, bindings included.
+const DECLARE_EVERY: Duration = Duration::from_secs(60);
+/// How long an answer of the broker may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
-/// A name as AMQP takes it: at most 255 bytes.
-pub(super) fn short(text: &str) -> Result<ShortString, TransportError> {
-    ShortString::try_new(text).map_err(|_| TransportError::Invalid(format!("`{text}` is longer than AMQP's 255 bytes")))
+/// A channel to declare on. An error closes it, and must not close one that works.
+pub(super) struct Admin<'a> {
+    connection: &'a Connection,
+    channel: Option<Channel>,
 }
 
-/// Declares what the endpoint needs; when passive, only checks that its queue is there.
-pub(super) async fn prepare(connection: &Connection, topology: &Topology) -> Result<(), TransportError> {
-    let channel = connection.create_channel().await.map_err(failed)?;
-    let name = short(&topology.endpoint)?;
-    if topology.passive {
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        channel.queue_declare(name, options, FieldTable::default()).await.map_err(failed)?;
-    } else {
+impl<'a> Admin<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection, channel: None }
+    }
+
+    async fn channel(&mut self) -> Result<&Channel, TransportError> {
+        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => answer(self.connection.create_channel()).await?,
+        };
+        Ok(self.channel.insert(channel))
+    }
+
+    /// Declares everything; when passive, only checks that the queue is there.
+    pub(super) async fn declare(&mut self, topology: &Topology) -> Result<(), TransportError> {
+        let name = short(&topology.endpoint)?;
+        let channel = self.channel().await?;
+        if topology.passive {
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            return answer(channel.queue_declare(name, options, FieldTable::default())).await.map(drop);
+        }
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-        channel.queue_declare(name.clone(), durable, arguments).await.map_err(failed)?;
-        exchange(&channel, &topology.endpoint).await?;
-        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-        channel.queue_bind(name.clone(), name.clone(), "".into(), options, none).await.map_err(failed)?;
-        for event in &topology.subscribes {
-            exchange(&channel, event).await?;
+        answer(channel.queue_declare(name.clone(), durable, arguments)).await?;
+        // the endpoint's own exchange is for strangers
+        for exchange in std::iter::once(&topology.endpoint).chain(&topology.subscribes) {
+            self.declare_exchange(exchange).await?;
+            let channel = self.channel().await?;
             let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-            channel.queue_bind(name.clone(), short(event)?, "".into(), options, none).await.map_err(failed)?;
+            answer(channel.queue_bind(name.clone(), short(exchange)?, "".into(), options, none)).await?;
+        }
+        for event in topology.dropped.iter().filter(|event| !topology.subscribes.contains(event)) {
+            self.unbind(&name, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares the exchange of an endpoint or an event.
+    pub(super) async fn declare_exchange(&mut self, name: &str) -> Result<(), TransportError> {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let channel = self.channel().await?;
+        answer(channel.exchange_declare(short(name)?, ExchangeKind::Fanout, durable, FieldTable::default())).await
+    }
+
+    async fn unbind(&mut self, queue: &ShortString, exchange: &str) -> Result<(), TransportError> {
+        let unbinding =
+            self.channel().await?.queue_unbind(queue.clone(), short(exchange)?, "".into(), FieldTable::default());
+        match tokio::time::timeout(ANSWER, unbinding).await {
+            Ok(Err(error)) if code(&error) == Some(404) => Ok(()), // nothing to unbind from
+            Ok(unbound) => unbound.map_err(failed),
+            Err(_) => Err(silent()),
         }
     }
-    channel.close(200, "declared".into()).await.map_err(failed)
+
+    /// Whether an exchange is there.
+    pub(super) async fn has_exchange(&mut self, name: &str) -> Result<bool, TransportError> {
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let (name, channel) = (short(name)?, self.channel().await?);
+        found(channel.exchange_declare(name, ExchangeKind::Fanout, options, FieldTable::default())).await
+    }
+
+    async fn has_queue(&mut self, name: &str) -> Result<bool, TransportError> {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let (name, channel) = (short(name)?, self.channel().await?);
+        found(channel.queue_declare(name, options, FieldTable::default())).await
+    }
+
+    /// Which of the endpoint's queue and exchanges are not there.
+    async fn missing(&mut self, topology: &Topology) -> Result<Vec<String>, TransportError> {
+        let mut missing = Vec::new();
+        if !self.has_queue(&topology.endpoint).await? {
+            missing.push(format!("queue `{}`", topology.endpoint));
+        }
+        let own = std::iter::once(&topology.endpoint).filter(|_| !topology.passive);
+        for exchange in own.chain(&topology.subscribes) {
+            if !self.has_exchange(exchange).await? {
+                missing.push(format!("exchange `{exchange}`"));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Declares again what is missing, and says so.
+    pub(super) async fn restore(&mut self, topology: &Topology, trouble: &mut Trouble) -> Result<(), TransportError> {
+        let endpoint = &topology.endpoint;
+        let missing = self.missing(topology).await?.join(", ");
+        if missing.is_empty() {
+            if topology.passive && trouble.is_over().is_some() {
+                tracing::info!(endpoint, "what was missing at the broker is there again");
+            }
+            return Ok(());
+        }
+        if trouble.is_news() {
+            tracing::warn!(endpoint, missing, "something at the broker was deleted while this endpoint ran");
+        }
+        if !topology.passive {
+            self.declare(topology).await?;
+            trouble.is_over();
+            tracing::info!(endpoint, declared = missing, "declared and bound again");
+        }
+        Ok(())
+    }
+
+    /// Keeps everything there for as long as the connection lives. `look` asks to look at once.
+    pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify) {
+        let (mut missing, mut refused) = (Trouble::default(), Trouble::default());
+        let mut declared = Instant::now();
+        loop {
+            let _ = tokio::time::timeout(LOOK_EVERY, look.notified()).await; // either is a reason to look
+            let mut kept = self.restore(topology, &mut missing).await;
+            if kept.is_ok() && !topology.passive && declared.elapsed() >= DECLARE_EVERY {
+                kept = self.declare(topology).await;
+                declared = Instant::now();
+            }
+            match kept {
+                Ok(()) => {
+                    if let Some(lasted) = refused.is_over() {
+                        tracing::info!(endpoint = topology.endpoint, ?lasted, "the topology is complete again");
+                    }
+                }
+                // a broken connection is the consumer's to notice
+                Err(_) if !self.connection.status().connected() => {}
+                Err(error) if refused.is_news() => {
+                    tracing::error!(endpoint = topology.endpoint, %error, "the topology cannot be completed");
+                }
+                Err(_) => {}
+            }
+            // each message that finds something missing asks to look
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
-/// Declares the exchange of an endpoint or an event.
-pub(super) async fn exchange(channel: &Channel, name: &str) -> Result<(), TransportError> {
-    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    channel.exchange_declare(short(name)?, ExchangeKind::Fanout, durable, FieldTable::default()).await.map_err(failed)
+async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, TransportError> {
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(silent()),
+    }
+}
+
+async fn found<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<bool, TransportError> {
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if code(&error) == Some(404) => Ok(false),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(silent()),
+    }
+}
+
+fn silent() -> TransportError {
+    TransportError::new(TransportErrorKind::Unreachable, "it does not answer")
+}
+
+/// A name as AMQP takes it: at most 255 bytes.
+pub(super) fn short(text: &str) -> Result<ShortString, TransportError> {
+    let too_long = || format!("`{text}` is longer than AMQP's 255 bytes");
+    ShortString::try_new(text).map_err(|_| TransportError::new(TransportErrorKind::Invalid, too_long()))
+}
+
+/// The number of the broker's refusal, if it is one.
+pub(super) fn code(error: &Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(refused) => Some(refused.get_id()),
+        _ => None,
+    }
 }
 
 /// Tells a difference that a person must mend from a broker that is away.
-pub(super) fn failed(error: Error) -> TransportError {
-    let ErrorKind::ProtocolError(refused) = error.kind() else { return TransportError::Unreachable(error.to_string()) };
-    let text = refused.get_message().to_string();
-    match refused.get_id() {
-        406 => TransportError::Mismatch(format!(
-            "{text}; what is there was declared otherwise: delete it when it is empty, or give the endpoint another name"
-        )),
-        404 => TransportError::Mismatch(format!("{text}; declare it, or let the endpoint do so")),
-        403 => TransportError::Denied(text),
-        405 => TransportError::Mismatch(format!("{text}; another connection uses it alone")),
-        _ => TransportError::Unreachable(text),
+fn failed(error: Error) -> TransportError {
+    let (kind, text) = match error.kind() {
+        ErrorKind::ProtocolError(refused) => explained(refused.get_id(), refused.get_message().as_str()),
+        _ => (TransportErrorKind::Unreachable, error.to_string()),
+    };
+    TransportError::new(kind, text).with_source(error)
+}
+
+fn explained(code: u16, text: &str) -> (TransportErrorKind, String) {
+    match code {
+        406 if text.contains("inequivalent arg") => (
+            TransportErrorKind::Mismatch,
+            format!(
+                "{text}; what is there was declared otherwise: delete it when it is empty, or give the endpoint another \
+                 name"
+            ),
+        ),
+        404 => (TransportErrorKind::Mismatch, format!("{text}; declare it, or let the endpoint do so")),
+        405 => (TransportErrorKind::Mismatch, format!("{text}; another connection uses it alone")),
+        403 => (
+            TransportErrorKind::Invalid,
+            format!(
+                "the broker refuses: {text}; grant the user configure, write and read on the endpoint's queue and \
+                 exchanges, or provision them and set `passive`"
+            ),
+        ),
+        406 if text.contains("limit") => (
+            TransportErrorKind::Invalid,
+            format!("the broker refuses: {text}; raise the limit, or delete queues that nobody needs"),
+        ),
+        // the connection is forced to close, or the broker has an error of its own
+        320 | 506 | 541 => (TransportErrorKind::Unreachable, text.to_owned()),
+        _ => (TransportErrorKind::Invalid, format!("the broker refuses: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_not_taken_for_a_difference() {
+        let limit = "PRECONDITION_FAILED - cannot declare queue 'e': queue limit in vhost 'v' (1) is reached";
+        let (kind, text) = explained(406, limit);
+        assert_eq!(kind, TransportErrorKind::Invalid);
+        assert!(text.contains("raise the limit") && !text.contains("declared otherwise"), "{text}");
+        let differs = "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'e' in vhost 'v'";
+        let (kind, text) = explained(406, differs);
+        assert_eq!(kind, TransportErrorKind::Mismatch);
+        assert!(text.contains("declared otherwise"), "{text}");
     }
 }

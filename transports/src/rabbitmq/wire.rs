@@ -1,6 +1,11 @@
 //! The native format: the body is the message's JSON, everything else is in AMQP's properties and headers.
 
+use super::{
+    amqp::{from_amqp, header_frame_bytes, header_name, to_amqp},
+    readable::UNREADABLE,
+};
 use bytes::Bytes;
+use jiff::Timestamp;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
@@ -11,16 +16,29 @@ use std::collections::BTreeMap;
 
 /// The last second that is taken for a time: some producers write milliseconds where AMQP means seconds.
 const YEAR_9999: u64 = 253_402_300_799;
+/// More runs of one message than any retry policy makes: a number above it is no count.
+const ATTEMPT_MAX: i64 = 1_000_000;
+/// Headers whose values RabbitMQ takes for routing keys. It closes the channel over another type.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
-/// Properties and headers of an outgoing message.
-pub(super) fn properties(envelope: &Envelope, reply_to: Option<&str>) -> Result<BasicProperties, String> {
+/// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or even
+/// the connection. `frame_max` is the largest frame that it takes, 0 for any.
+pub(super) fn properties(
+    envelope: &Envelope,
+    reply_to: Option<&str>,
+    frame_max: usize,
+) -> Result<BasicProperties, String> {
     let short = |text: &str| {
         ShortString::try_new(text)
             .map_err(|_| format!("`{text}` is longer than the 255 bytes that an AMQP property holds"))
     };
     let mut headers = FieldTable::default();
     for (name, value) in &envelope.headers {
-        headers.insert(short(name)?, to_amqp(value));
+        let is_list = || value.as_array().is_some_and(|values| values.iter().all(Value::is_string));
+        if ROUTING_HEADERS.contains(&name.as_str()) && !is_list() {
+            return Err(format!("RabbitMQ takes the header `{name}` for routing keys: it must be an array of strings"));
+        }
+        headers.insert(header_name(name)?, to_amqp(value, 0).map_err(|why| format!("header `{name}`: {why}"))?);
     }
     let mut put = |name: &'static str, value: AMQPValue| {
         headers.insert(name.into(), value);
@@ -42,18 +60,15 @@ pub(super) fn properties(envelope: &Envelope, reply_to: Option<&str>) -> Result<
     if envelope.attempt > 0 {
         put("attempt", AMQPValue::LongLongInt(envelope.attempt));
     }
-    if envelope.round > 0 {
-        put("round", AMQPValue::LongLongInt(envelope.round.into()));
-    }
     let mut properties = BasicProperties::default()
         .with_message_id(short(&envelope.message_id)?)
         .with_type(short(&envelope.type_name)?)
         .with_correlation_id(short(&envelope.conversation_id)?)
         .with_content_type(short(envelope.content_type.as_deref().unwrap_or("application/json"))?)
         .with_delivery_mode(2);
-    if let Some(us) = envelope.sent_at_us {
-        put("sent-at", text(&rfc3339(us)));
-        properties = properties.with_timestamp((us / 1_000_000).max(0) as u64);
+    if let Some(sent_at) = envelope.sent_at_us.and_then(|us| Timestamp::from_microsecond(us).ok()) {
+        put("sent-at", text(&format!("{sent_at:.6}")));
+        properties = properties.with_timestamp(sent_at.as_second().max(0) as u64);
     }
     if let Some(sender) = &envelope.sender {
         properties = properties.with_app_id(short(sender)?);
@@ -61,17 +76,22 @@ pub(super) fn properties(envelope: &Envelope, reply_to: Option<&str>) -> Result<
     if let Some(reply_to) = reply_to {
         properties = properties.with_reply_to(short(reply_to)?);
     }
-    Ok(properties.with_headers(headers))
+    let properties = properties.with_headers(headers);
+    let bytes = header_frame_bytes(&properties);
+    if frame_max > 0 && bytes > frame_max {
+        return Err(format!("headers and properties take {bytes} bytes; this broker allows {frame_max} (`frame_max`)"));
+    }
+    Ok(properties)
 }
 
-/// The envelope of an incoming message; and what is wrong with it, if it cannot even be told from others.
+/// The envelope of an incoming message; and what is wrong with it, if that is known before its body is read.
 pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope, Option<String>) {
     let own = |property: &Option<ShortString>| {
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
     let mut headers: BTreeMap<String, Value> = BTreeMap::new();
     let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None);
-    let (mut entered, mut sent_at, mut attempt, mut round) = (None, None, None, None);
+    let (mut entered, mut sent_at, mut attempt, mut unreadable) = (None, None, None, None);
     for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
         let text = || match from_amqp(value) {
             Value::String(text) => text,
@@ -83,16 +103,18 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
             "saga-id" => saga_id = Some(text()),
             "receiver" => receiver = Some(text()),
             "entered" => entered = text().parse().ok(),
-            "sent-at" => sent_at = parse_rfc3339(&text()),
-            "attempt" => attempt = text().parse().ok(),
-            "round" => round = text().parse().ok(),
+            "sent-at" => sent_at = text().parse::<Timestamp>().ok().map(|at| at.as_microsecond()),
+            "attempt" => attempt = text().parse().ok().filter(|attempt| (0..=ATTEMPT_MAX).contains(attempt)),
             "x-delivery-count" => {} // the broker's own
+            UNREADABLE => unreadable = Some(text()),
             other => drop(headers.insert(other.to_owned(), from_amqp(value))),
         }
     }
     let message_id = own(properties.message_id());
     let type_name = own(properties.kind());
+    let content_type = own(properties.content_type());
     let fault = match (&message_id, &type_name) {
+        _ if unreadable.is_some() => unreadable,
         (None, _) => Some(
             "no message_id: without one a redelivery cannot be told from a new message; have the producer set it"
                 .into(),
@@ -100,118 +122,54 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
         (_, None) => {
             Some("no type: have the producer set the AMQP property `type` to the message's logical name".into())
         }
-        _ => None,
+        _ => foreign(own(properties.content_encoding()).as_deref(), content_type.as_deref()),
     };
-    // held under an id of its own, so that nothing is lost
+    // one without an id is held under one that is made up, so that nothing is lost
     let message_id = message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let envelope = Envelope {
-        conversation_id: own(properties.correlation_id()).unwrap_or_else(|| message_id.clone()),
-        message_id,
-        type_name: type_name.unwrap_or_default(),
-        causation_id,
-        saga: saga.zip(saga_id).map(|(saga, id)| SagaRef { saga, id, entered }),
-        receiver,
-        attempt: attempt.unwrap_or(0),
-        round: round.unwrap_or(0),
-        reply_to: own(properties.reply_to()),
-        sender: own(properties.app_id()),
-        sent_at_us: sent_at
-            .or_else(|| properties.timestamp().filter(|s| *s <= YEAR_9999).map(|s| s as i64 * 1_000_000)),
-        content_type: own(properties.content_type()).filter(|kind| kind != "application/json"),
-        headers,
-        body: Bytes::from(body),
-    };
+    let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), Bytes::from(body));
+    if let Some(conversation_id) = own(properties.correlation_id()) {
+        envelope.conversation_id = conversation_id;
+    }
+    envelope.causation_id = causation_id;
+    envelope.saga = saga.zip(saga_id).map(|(saga, id)| SagaRef { saga, id, entered });
+    envelope.receiver = receiver;
+    envelope.attempt = attempt.unwrap_or(0);
+    envelope.reply_to = own(properties.reply_to());
+    envelope.sender = own(properties.app_id());
+    let seconds = properties.timestamp().filter(|seconds| *seconds <= YEAR_9999);
+    envelope.sent_at_us = sent_at.or_else(|| seconds.map(|seconds| seconds as i64 * 1_000_000));
+    envelope.content_type = content_type.filter(|kind| kind != "application/json");
+    envelope.headers = headers;
     (envelope, fault)
 }
 
-/// How often a quorum queue delivered the message before.
-pub(super) fn delivery_count(properties: &BasicProperties) -> u32 {
-    let table = properties.headers().as_ref();
+/// Why a body is no text in UTF-8, by what its producer says of it.
+fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option<String> {
+    let is_utf8 =
+        |charset: &str| ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    // some clients say by it which characters there are
+    if let Some(encoding) = content_encoding
+        && !encoding.eq_ignore_ascii_case("identity")
+        && !is_utf8(encoding)
+    {
+        return Some(format!(
+            "the body is encoded (content_encoding `{encoding}`): have the producer send plain UTF-8"
+        ));
+    }
+    let mut parameters = content_type?.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let (_, charset) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
+    let charset = charset.trim().trim_matches('"');
+    (!is_utf8(charset)).then(|| {
+        format!("the body is not in UTF-8 (charset `{charset}` in content_type): have the producer send UTF-8")
+    })
+}
+
+/// How often a quorum queue delivered the message before. It counts in a header, which only a redelivered message has from
+/// it: on another the header is a copy that its producer made.
+pub(super) fn delivery_count(properties: &BasicProperties, is_redelivered: bool) -> u32 {
+    let table = properties.headers().as_ref().filter(|_| is_redelivered);
     let count = table.and_then(|table| table.inner().get("x-delivery-count"));
-    count.and_then(|value| from_amqp(value).as_u64()).unwrap_or(0) as u32
-}
-
-fn to_amqp(value: &Value) -> AMQPValue {
-    match value {
-        Value::Null => AMQPValue::Void,
-        Value::Bool(flag) => AMQPValue::Boolean(*flag),
-        Value::Number(number) => match number.as_i64() {
-            Some(n) => AMQPValue::LongLongInt(n),
-            None => AMQPValue::Double(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Value::String(text) => AMQPValue::LongString(text.as_str().into()),
-        Value::Array(values) => AMQPValue::FieldArray(values.iter().map(to_amqp).collect::<Vec<_>>().into()),
-        Value::Object(fields) => {
-            let mut table = FieldTable::default();
-            for (name, value) in fields {
-                if let Ok(name) = ShortString::try_new(name.as_str()) {
-                    table.insert(name, to_amqp(value));
-                }
-            }
-            AMQPValue::FieldTable(table)
-        }
-    }
-}
-
-fn from_amqp(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Void => Value::Null,
-        AMQPValue::Boolean(flag) => (*flag).into(),
-        AMQPValue::ShortShortInt(n) => (*n).into(),
-        AMQPValue::ShortShortUInt(n) => (*n).into(),
-        AMQPValue::ShortInt(n) => (*n).into(),
-        AMQPValue::ShortUInt(n) => (*n).into(),
-        AMQPValue::LongInt(n) => (*n).into(),
-        AMQPValue::LongUInt(n) => (*n).into(),
-        AMQPValue::LongLongInt(n) => (*n).into(),
-        AMQPValue::Float(n) => f64::from(*n).into(),
-        AMQPValue::Double(n) => (*n).into(),
-        AMQPValue::DecimalValue(n) => (f64::from(n.value) / 10f64.powi(n.scale.into())).into(),
-        AMQPValue::Timestamp(seconds) => (*seconds).into(),
-        AMQPValue::ShortString(text) => text.as_str().into(),
-        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
-        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(from_amqp).collect(),
-        AMQPValue::FieldTable(table) => Value::Object(
-            table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), from_amqp(value))).collect(),
-        ),
-    }
-}
-
-/// Microseconds since 1970 as `2026-11-21T04:05:06.000007Z`.
-fn rfc3339(us: i64) -> String {
-    let (seconds, micros) = (us.div_euclid(1_000_000), us.rem_euclid(1_000_000));
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // the civil calendar from a day number: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
-}
-
-/// Reads what [`rfc3339`] writes; another form counts as absent.
-fn parse_rfc3339(text: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    if !text.ends_with('Z') || text.len() < 20 {
-        return None;
-    }
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let fraction = text.get(20..text.len() - 1).unwrap_or("");
-    let micros: i64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<6}").get(..6)?.parse().ok()? };
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    Some((days * 86_400 + hour * 3600 + minute * 60 + second) * 1_000_000 + micros)
+    count.and_then(|value| from_amqp(value).as_u64()).map_or(0, |count| count.try_into().unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -219,30 +177,43 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn sent() -> Envelope {
+        let mut sent = Envelope::new("m", "ordering.OrderPlaced", "{}");
+        sent.conversation_id = "c".into();
+        sent.causation_id = Some("before".into());
+        sent.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) });
+        sent.receiver = Some("s".into());
+        sent.attempt = 4;
+        sent.reply_to = Some("ordering".into());
+        sent.sender = Some("ordering".into());
+        sent.sent_at_us = Some(1_795_000_000_123_456);
+        sent.headers = BTreeMap::from([
+            ("tenant".into(), json!("é")),
+            ("n".into(), json!(7)),
+            ("list".into(), json!([true, null])),
+        ]);
+        sent
+    }
+
     #[test]
     fn an_envelope_survives_the_wire() {
-        let sent = Envelope {
-            message_id: "m".into(),
-            type_name: "ordering.OrderPlaced".into(),
-            conversation_id: "c".into(),
-            causation_id: Some("before".into()),
-            saga: Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) }),
-            receiver: Some("s".into()),
-            attempt: 4,
-            round: 1,
-            reply_to: Some("ordering".into()),
-            sender: Some("ordering".into()),
-            sent_at_us: Some(1_795_000_000_123_456),
-            content_type: None,
-            headers: BTreeMap::from([
-                ("tenant".into(), json!("é")),
-                ("n".into(), json!(7)),
-                ("list".into(), json!([true, null])),
-            ]),
-            body: Bytes::from_static(b"{}"),
-        };
-        let (came, fault) = envelope(&properties(&sent, sent.reply_to.as_deref()).unwrap(), sent.body.to_vec());
-        assert_eq!((came, fault), (sent, None));
+        let mut sent = sent();
+        for us in [0, 7, 951_782_400_000_000, 1_795_000_000_123_456, 4_102_444_799_999_999] {
+            sent.sent_at_us = Some(us);
+            let made = properties(&sent, sent.reply_to.as_deref(), 0).unwrap();
+            assert_eq!(envelope(&made, sent.body.to_vec()), (sent.clone(), None));
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_documented() {
+        let mut sent = sent();
+        sent.sent_at_us = Some(951_782_400_000_007);
+        let made = properties(&sent, None, 0).unwrap();
+        let written = from_amqp(&made.headers().as_ref().unwrap().inner()["sent-at"]);
+        assert_eq!((written, *made.timestamp()), (json!("2000-02-29T00:00:00.000007Z"), Some(951_782_400)));
+        sent.sent_at_us = Some(i64::MAX);
+        assert_eq!(*properties(&sent, None, 0).unwrap().timestamp(), None, "no calendar has it");
     }
 
     #[test]
@@ -255,11 +226,65 @@ mod tests {
     }
 
     #[test]
-    fn times_are_exact() {
-        for us in [0, 951_782_400_000_000, 1_795_000_000_123_456, 4_102_444_799_999_999] {
-            assert_eq!(parse_rfc3339(&rfc3339(us)), Some(us));
+    fn what_the_broker_would_refuse_is_refused_before() {
+        let refused = |name: &str, value: Value| {
+            let mut sent = sent();
+            sent.headers.insert(name.into(), value);
+            properties(&sent, None, 131_072).err()
+        };
+        for name in ["CC", "BCC"] {
+            for value in [json!("bob@example.com"), json!(7), json!(null), json!({}), json!(["a", 1])] {
+                assert!(refused(name, value).unwrap().contains("array of strings"));
+            }
+            assert_eq!(refused(name, json!(["a", "b"])), None);
         }
-        assert_eq!(rfc3339(951_782_400_000_000), "2000-02-29T00:00:00.000000Z");
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        assert!(refused("note", json!("h".repeat(200_000))).unwrap().contains("frame_max"));
+        assert_eq!(refused("note", json!("h".repeat(130_000))), None);
+        assert!(refused(&"n".repeat(256), json!(1)).unwrap().contains("255 bytes"));
+        let deep = (0..40).fold(json!(1), |inner, _| json!([inner]));
+        assert!(refused("deep", deep).unwrap().contains("nested deeper"));
+        let mut sent = sent();
+        sent.message_id = "m".repeat(256);
+        assert!(properties(&sent, None, 0).unwrap_err().contains("255 bytes"));
+    }
+
+    #[test]
+    fn forged_headers_mean_nothing() {
+        let mut headers = FieldTable::default();
+        for attempt in [i64::MAX, i64::MIN, -1] {
+            headers.insert("attempt".into(), AMQPValue::LongLongInt(attempt));
+            headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(7));
+            let properties = BasicProperties::default()
+                .with_message_id("m".into())
+                .with_type("t".into())
+                .with_headers(headers.clone());
+            assert_eq!(envelope(&properties, vec![]).0.attempt, 0);
+            assert_eq!((delivery_count(&properties, false), delivery_count(&properties, true)), (0, 7));
+        }
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(i64::MAX));
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!(delivery_count(&properties, true), u32::MAX);
+    }
+
+    #[test]
+    fn a_body_that_is_not_utf8_is_told_by_what_its_producer_says() {
+        let fault = |encoding: Option<&'static str>, kind: &'static str| {
+            let mut properties = BasicProperties::default()
+                .with_message_id("m".into())
+                .with_type("t".into())
+                .with_content_type(kind.into());
+            if let Some(encoding) = encoding {
+                properties = properties.with_content_encoding(encoding.into());
+            }
+            envelope(&properties, b"{}".to_vec()).1
+        };
+        assert!(fault(Some("gzip"), "application/json").unwrap().contains("content_encoding `gzip`"));
+        assert!(fault(None, "application/json; charset=ISO-8859-1").unwrap().contains("charset `ISO-8859-1`"));
+        assert!(fault(None, "application/json;Charset=\"utf-16\"").unwrap().contains("charset `utf-16`"));
+        for encoding in [None, Some("utf-8"), Some("UTF-8"), Some("identity")] {
+            for kind in ["application/json", "application/json; charset=utf-8", "text/plain;charset=us-ascii;x=y"] {
+                assert_eq!(fault(encoding, kind), None);
+            }
+        }
     }
 }

@@ -1,0 +1,178 @@
+//! Where messages go. The exchange of an event is declared before its first message: a publish to one that is not there closes
+//! the channel.
+
+use super::{
+    connection::Broker,
+    topology::{Admin, LOOK_EVERY, short},
+};
+use lapin::types::ShortString;
+use saga_core::{Destination, Topology, TransportError, TransportErrorKind};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// How long a destination that the broker refused is not asked about again.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// After its exchange was deleted and declared again, an event waits until its subscribers have looked.
+const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));
+/// RabbitMQ's direct reply-to: a message to such an address is delivered *and* counts as unroutable.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+
+/// Where a message goes, as AMQP says it.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    /// Whether it comes back when no queue takes it.
+    pub(super) mandatory: bool,
+}
+
+/// Why there is no address.
+#[derive(Debug)]
+pub(super) enum NoAddress {
+    /// The message cannot be published (now).
+    Refused(String),
+    /// The broker does not answer.
+    Broken(String),
+}
+
+/// The destinations of one endpoint's messages, through all its connections.
+pub(super) struct Addresses {
+    broker: Arc<Broker>,
+    endpoint: String,
+    passive: bool,
+    /// Asks the endpoint to look for what is missing at the broker.
+    look: Arc<Notify>,
+    /// Those that are there, as far as this channel knows.
+    ready: HashMap<Destination, Address>,
+    /// Exchanges that were there once.
+    known: HashSet<ShortString>,
+    /// Those that the broker refused, with its words, until then.
+    refused: HashMap<Destination, (Instant, String)>,
+}
+
+impl Addresses {
+    pub(super) fn new(broker: Arc<Broker>, topology: &Topology, look: Arc<Notify>) -> Self {
+        let (ready, known, refused) = Default::default();
+        Self { broker, endpoint: topology.endpoint.clone(), passive: topology.passive, look, ready, known, refused }
+    }
+
+    /// On a new channel everything is asked for again.
+    pub(super) fn forget(&mut self) {
+        self.ready.clear();
+    }
+
+    /// The broker refused a message to this destination.
+    pub(super) fn refused(&mut self, destination: &Destination, code: u16, words: &str) {
+        // other codes are about the message
+        if matches!(code, 403 | 404) && !matches!(destination, Destination::ReplyTo(_)) {
+            self.ready.remove(destination);
+            self.refused.insert(destination.clone(), (Instant::now() + REFUSED_FOR, words.to_owned()));
+        }
+    }
+
+    /// The address of a destination, if it is known.
+    pub(super) fn get(&self, destination: &Destination) -> Option<&Address> {
+        self.ready.get(destination)
+    }
+
+    /// The address of a destination, after what it needs was declared.
+    pub(super) async fn find(
+        &mut self,
+        destination: &Destination,
+        admin: &mut Admin<'_>,
+    ) -> Result<Address, NoAddress> {
+        if let Some(address) = self.ready.get(destination) {
+            return Ok(address.clone());
+        }
+        if let Some((until, words)) = self.refused.get(destination) {
+            if Instant::now() < *until {
+                return Err(NoAddress::Refused(words.clone()));
+            }
+            self.refused.remove(destination);
+        }
+        let name = |name: &str| short(name).map_err(|error| NoAddress::Refused(error.to_string()));
+        let address = match destination {
+            Destination::ReplyTo(queue) => {
+                // strangers' queues come and go: remembering them would never end
+                let mandatory = !queue.starts_with(DIRECT_REPLY_TO);
+                return Ok(Address { exchange: "".into(), routing_key: name(queue)?, mandatory });
+            }
+            Destination::Endpoint(endpoint) => {
+                let routing_key = name(&self.broker.named(endpoint))?;
+                Address { exchange: "".into(), routing_key, mandatory: true }
+            }
+            Destination::Event(event) => {
+                let exchange = name(&self.broker.named(event))?;
+                if let Err(missing) = self.provide(&exchange, admin).await {
+                    if let Missing::Refused(words, lasts) = &missing {
+                        self.refused.insert(destination.clone(), (Instant::now() + *lasts, words.clone()));
+                    }
+                    return Err(missing.into());
+                }
+                Address { exchange, routing_key: "".into(), mandatory: false }
+            }
+        };
+        self.ready.insert(destination.clone(), address.clone());
+        Ok(address)
+    }
+
+    /// Sees to it that an event's exchange is there.
+    async fn provide(&mut self, exchange: &ShortString, admin: &mut Admin<'_>) -> Result<(), Missing> {
+        let was_known = self.known.contains(exchange);
+        if self.passive || was_known {
+            if admin.has_exchange(exchange.as_str()).await? {
+                self.known.insert(exchange.clone());
+                return Ok(());
+            }
+            self.look.notify_one();
+        }
+        if self.passive {
+            let words =
+                format!("NOT_FOUND - no exchange `{exchange}`; this endpoint is passive, so declare it by hand");
+            return Err(Missing::Refused(words, REFUSED_FOR));
+        }
+        admin.declare_exchange(exchange.as_str()).await?;
+        self.known.insert(exchange.clone());
+        if was_known {
+            tracing::warn!(
+                endpoint = self.endpoint,
+                %exchange,
+                "the exchange was deleted while this endpoint ran; it is declared again, and messages to it wait for {} s, \
+                 in which subscribers bind their queues again",
+                BOUND_AFTER.as_secs()
+            );
+            let words =
+                format!("exchange `{exchange}` was deleted and declared again: its subscribers are yet to bind");
+            return Err(Missing::Refused(words, BOUND_AFTER));
+        }
+        Ok(())
+    }
+}
+
+enum Missing {
+    /// With the broker's words, and how long they hold.
+    Refused(String, Duration),
+    Broken(String),
+}
+
+impl From<TransportError> for Missing {
+    fn from(error: TransportError) -> Self {
+        match error.kind() {
+            TransportErrorKind::Unreachable => Self::Broken(error.to_string()),
+            _ => Self::Refused(error.to_string(), REFUSED_FOR),
+        }
+    }
+}
+
+impl From<Missing> for NoAddress {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Refused(words, _) => Self::Refused(words),
+            Missing::Broken(why) => Self::Broken(why),
+        }
+    }
+}

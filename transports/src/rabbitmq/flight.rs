@@ -1,0 +1,239 @@
+//! What is in flight on one publishing channel.
+
+use super::{addresses::Address, returns::Window, unsent::Broken};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, Error, ErrorKind,
+    message::BasicReturnMessage,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use saga_core::{Fate, Outgoing};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// How long an answer of the broker may take, confirms aside.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long lapin may take to say what became of messages whose channel broke.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// RabbitMQ closes a connection with this code when it stops, and when an operator asks it to: no message's fault.
+const CONNECTION_FORCED: u16 = 320;
+/// A frame that cannot be.
+const FRAME_ERROR: u16 = 501;
+
+type Answer = (u64, Result<Confirmation, Error>);
+type Publishing = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A message as AMQP says it.
+pub(super) struct Ready {
+    pub(super) outgoing: Outgoing,
+    pub(super) address: Address,
+    pub(super) properties: BasicProperties,
+}
+
+/// One publishing channel.
+pub(super) struct Flight {
+    /// Shared, because a `Channel` is expensive to clone.
+    channel: Arc<Channel>,
+    /// The largest frame that the broker takes, 0 for any.
+    pub(super) frame_max: usize,
+    publishing: FuturesUnordered<Publishing>,
+    window: Window,
+    /// What is not reported, by number.
+    open: BTreeMap<u64, Open>,
+    bytes: usize,
+    settled: Vec<(Outgoing, Fate)>,
+    broken: Option<Broken>,
+}
+
+struct Open {
+    outgoing: Outgoing,
+    /// When its confirm is overdue.
+    limit: Instant,
+    mandatory: bool,
+}
+
+impl Flight {
+    pub(super) async fn open(connection: &Connection) -> Result<Self, String> {
+        let open = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok::<_, Error>(channel)
+        };
+        let opened = tokio::time::timeout(ANSWER, open).await;
+        let channel =
+            opened.map_err(|_| "the broker does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        Ok(Self {
+            channel: Arc::new(channel),
+            frame_max: connection.configuration().frame_max() as usize,
+            publishing: FuturesUnordered::new(),
+            window: Window::default(),
+            open: BTreeMap::new(),
+            bytes: 0,
+            settled: Vec::new(),
+            broken: None,
+        })
+    }
+
+    /// Whether everything is reported.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Messages that await their confirm.
+    pub(super) fn unanswered(&self) -> usize {
+        self.window.open()
+    }
+
+    /// Bytes of the bodies that are not reported.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Publishes.
+    pub(super) fn publish(&mut self, message: Ready, confirm: Duration) -> Result<(), Broken> {
+        let Ready { outgoing, address: Address { exchange, routing_key, mandatory }, properties } = message;
+        let envelope = outgoing.envelope.clone();
+        let number = self.window.publish();
+        self.bytes += envelope.body.len();
+        self.open.insert(number, Open { outgoing, limit: Instant::now() + confirm, mandatory });
+        let channel = self.channel.clone();
+        let mut publishing: Publishing = Box::pin(async move {
+            let options = BasicPublishOptions { mandatory, immediate: false };
+            let published = channel.basic_publish(exchange, routing_key, options, &envelope.body, properties).await;
+            let answer = match published {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            (number, answer)
+        });
+        // polled once here, in order: that is when lapin gives the message its tag and queues its frame
+        match publishing.as_mut().now_or_never() {
+            Some(answer) => {
+                self.answer(answer);
+                self.broken()
+            }
+            None => {
+                self.publishing.push(publishing);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether an answer may come.
+    pub(super) fn awaits_answers(&self) -> bool {
+        !self.publishing.is_empty()
+    }
+
+    /// Waits for one answer.
+    pub(super) async fn next_answer(&mut self, limit: Duration) {
+        if let Ok(Some(answer)) = tokio::time::timeout(limit, self.publishing.next()).await {
+            self.answer(answer);
+        }
+    }
+
+    /// Takes the answers that are there.
+    pub(super) fn take_answers(&mut self) {
+        while let Some(Some(answer)) = self.publishing.next().now_or_never() {
+            self.answer(answer);
+        }
+    }
+
+    fn answer(&mut self, (number, answer): Answer) {
+        match answer {
+            Ok(Confirmation::Ack(returned)) => {
+                self.remember(returned.map(Box::new));
+                match self.open.get(&number) {
+                    // it may have been returned, and its return shows itself on another's confirm
+                    Some(open) if open.mandatory => {
+                        let (row, message_id) = (open.outgoing.row, open.outgoing.envelope.message_id.clone());
+                        self.window.confirmed(number, row, message_id);
+                    }
+                    _ => {
+                        self.window.answered(number);
+                        self.settle(number, Fate::Confirmed);
+                    }
+                }
+            }
+            Ok(Confirmation::Nack(returned)) => {
+                self.remember(returned.map(Box::new));
+                self.window.answered(number);
+                self.settle(number, Fate::Refused("the broker refused it (nack): its queue may be full".into()));
+            }
+            Ok(Confirmation::NotRequested) => {
+                self.broken = Some(Broken::Otherwise("the channel gives no confirms".into()));
+            }
+            // the first one that is the broker's says why
+            Err(error) if !matches!(self.broken, Some(Broken::Refused(..))) => self.broken = Some(broken(&error)),
+            Err(_) => {}
+        }
+    }
+
+    fn remember(&mut self, returned: Option<Box<BasicReturnMessage>>) {
+        if let Some(returned) = returned {
+            let id = returned.delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+            let text = format!("{} ({})", returned.reply_text, returned.reply_code);
+            self.window.returned(id.unwrap_or_default(), text);
+        }
+    }
+
+    fn settle(&mut self, number: u64, fate: Fate) {
+        if let Some(Open { outgoing, .. }) = self.open.remove(&number) {
+            self.bytes -= outgoing.envelope.body.len();
+            self.settled.push((outgoing, fate));
+        }
+    }
+
+    /// Messages whose fate is known, each once.
+    pub(super) fn settled(&mut self) -> Vec<(Outgoing, Fate)> {
+        let mut settled = Vec::new();
+        self.window.settled(&mut settled);
+        for (number, _, returned) in settled {
+            let fate = returned.map_or(Fate::Confirmed, |text| Fate::Unroutable(format!("no queue took it: {text}")));
+            self.settle(number, fate);
+        }
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Whether an answer said that the channel is broken.
+    pub(super) fn broken(&self) -> Result<(), Broken> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn is_overdue(&self) -> bool {
+        self.open.first_key_value().is_some_and(|(_, open)| open.limit < Instant::now())
+    }
+
+    /// What waited for a broker that blocked gets its time again.
+    pub(super) fn forgive(&mut self, confirm: Duration) {
+        let limit = Instant::now() + confirm;
+        self.open.values_mut().for_each(|open| open.limit = limit);
+    }
+
+    /// The channel is broken: takes the answers that still come. What the broker said counts more than what was seen of it.
+    pub(super) async fn last_words(&mut self, why: Broken) -> Broken {
+        let until = Instant::now() + LAST_WORDS;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, self.publishing.next()).await {
+            self.answer(answer);
+        }
+        match (&why, self.broken.take()) {
+            (Broken::Otherwise(_), Some(refused @ Broken::Refused(..))) => refused,
+            _ => why,
+        }
+    }
+
+    /// What is not reported, in order.
+    pub(super) fn into_unreported(self) -> Vec<Outgoing> {
+        self.open.into_values().map(|open| open.outgoing).collect()
+    }
+}
+
+/// Why the channel broke, by an error of lapin.
+pub(super) fn broken(error: &Error) -> Broken {
+    match error.kind() {
+        ErrorKind::ProtocolError(refused) if refused.get_id() != CONNECTION_FORCED => {
+            Broken::Refused(refused.get_id(), refused.get_message().to_string())
+        }
+        ErrorKind::SerialisationError(_) => Broken::Refused(FRAME_ERROR, error.to_string()),
+        _ => Broken::Otherwise(error.to_string()),
+    }
+}

@@ -1,0 +1,148 @@
+//! Deliveries that are handed on together. One by one, each would wake the tasks behind it and cost a unit of work.
+
+use saga_core::Delivery;
+use std::time::Duration;
+use tokio::{sync::mpsc, time::Instant};
+
+/// After a group of this size the first delivery of the next one waits for others: more are on their way. A message that
+/// comes alone waits for nobody.
+const BUSY: usize = 4;
+/// How long a busy group says something about the next.
+const BUSY_FOR: Duration = Duration::from_millis(100);
+/// The longest wait. A group waits half as long as groups lately took to be settled: that adds little to a message's time on
+/// a slow machine and under load as on a quick one. Slow handlers do not make it longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(10);
+
+#[derive(Default)]
+pub(super) struct Group {
+    came: Vec<Delivery>,
+    /// When they are handed on, if not at once.
+    until: Option<Instant>,
+    /// When the group before was handed on, if it was a busy one.
+    busy: Option<Instant>,
+    /// The tag that came last.
+    last: u64,
+    /// The last tag of a group that is being timed, and when it was handed on.
+    timed: Option<(u64, Instant)>,
+    /// How long groups take lately, from here until they are settled.
+    took: Duration,
+}
+
+impl Group {
+    /// A delivery came.
+    pub(super) fn take(&mut self, tag: u64, delivery: Delivery) {
+        self.last = tag;
+        self.came.push(delivery);
+    }
+
+    /// The tag that came last.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// When the group is to be handed on. Asked after the first delivery of a group, which begins its wait.
+    pub(super) fn gathers_until(&mut self) -> Option<Instant> {
+        if self.until.is_none() && !self.came.is_empty() {
+            self.until = self.wait().map(|wait| Instant::now() + wait);
+        }
+        self.until
+    }
+
+    /// The wait of the next group, if it waits.
+    fn wait(&self) -> Option<Duration> {
+        let is_busy = self.busy.is_some_and(|busy| busy.elapsed() < BUSY_FOR);
+        is_busy.then(|| (self.took / 2).min(GATHER_MAX))
+    }
+
+    /// A delivery is settled. One that came after the timed ones counts for them too: a single slow lane does not hide how
+    /// the others do.
+    pub(super) fn settled(&mut self, tag: u64) {
+        if let Some((last, since)) = self.timed
+            && tag >= last
+        {
+            self.took = (3 * self.took + since.elapsed()) / 4;
+            self.timed = None;
+        }
+    }
+
+    /// Hands the group on.
+    pub(super) fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) {
+        self.until = None;
+        self.busy = (self.came.len() >= BUSY).then(Instant::now);
+        self.timed.get_or_insert_with(|| (self.last, Instant::now()));
+        for delivery in self.came.drain(..) {
+            let _ = deliveries.send(delivery); // the endpoint is gone: it goes back to the broker
+        }
+    }
+
+    /// Gives back what was not handed on.
+    pub(super) fn give_back(&mut self) {
+        self.came.clear();
+        self.until = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::{Ack, Envelope};
+    use std::sync::Arc;
+
+    /// A consumer's groups, and where they are handed on.
+    struct Line {
+        group: Group,
+        deliveries: mpsc::UnboundedSender<Delivery>,
+        came: mpsc::UnboundedReceiver<Delivery>,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            let (deliveries, came) = mpsc::unbounded_channel();
+            Self { group: Group::default(), deliveries, came }
+        }
+
+        /// Hands on a group, which is settled after this time.
+        async fn pass(&mut self, messages: u64, took: Duration) {
+            for _ in 0..messages {
+                let envelope = Arc::new(Envelope::new("m", "t", "{}"));
+                let delivery = Delivery { envelope, fault: None, delivery_count: 0, ack: Ack::new(|_| {}) };
+                self.group.take(self.group.last + 1, delivery);
+            }
+            self.group.hand_on(&self.deliveries);
+            let handed_on = std::iter::from_fn(|| self.came.try_recv().ok()).count();
+            assert_eq!(handed_on as u64, messages, "all are handed on");
+            tokio::time::advance(took).await;
+            self.group.settled(self.group.last);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_after_a_big_group_does_the_next_one_gather() {
+        let mut line = Line::new();
+        let unit = Duration::from_millis(1);
+        assert_eq!(line.group.wait(), None, "the first message of all waits for nobody");
+        line.pass(BUSY as u64 - 1, unit).await;
+        assert_eq!(line.group.wait(), None, "a few messages say nothing about the next");
+        line.pass(BUSY as u64, unit).await;
+        assert!(line.group.wait().is_some(), "more are on their way");
+        tokio::time::advance(BUSY_FOR).await;
+        assert_eq!(line.group.wait(), None, "it was quiet: a message comes alone again");
+        line.pass(BUSY as u64, unit).await;
+        line.pass(1, unit).await;
+        assert_eq!(line.group.wait(), None, "a message came alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_gathers_for_half_of_what_groups_take() {
+        let mut line = Line::new();
+        for _ in 0..40 {
+            line.pass(BUSY as u64, Duration::from_millis(6)).await;
+        }
+        let wait = line.group.wait().expect("it gathers");
+        assert!((2.9..3.1).contains(&(wait.as_secs_f64() * 1e3)), "half of 6 ms was expected, not {wait:?}");
+        for _ in 0..40 {
+            line.pass(BUSY as u64, Duration::from_millis(90)).await;
+        }
+        assert_eq!(line.group.wait(), Some(GATHER_MAX), "slow handlers do not make it longer");
+    }
+}

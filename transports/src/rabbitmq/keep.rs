@@ -1,0 +1,94 @@
+//! How the two sides of a link, consuming and publishing, stay connected. lapin's own recovery gives up, and knows nothing of
+//! order or of what is in flight.
+
+use super::{connection::Broker, health::Side, trouble::Trouble};
+use lapin::Connection;
+use saga_core::Backoff;
+use std::{future::Future, sync::Arc, time::Duration};
+
+/// Pauses between two tries, at least and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the broker may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// A side that has lived this long works, though there was nothing to do.
+pub(super) const WORKS_AFTER: Duration = Duration::from_secs(5);
+
+/// One side of a link.
+pub(super) trait Life: Send {
+    /// What it does.
+    const WHAT: &'static str;
+
+    /// Lives on this connection until it breaks (says why) or the endpoint is done with it (`None`).
+    fn live(&mut self, connection: &Connection, line: &mut Line) -> impl Future<Output = Option<String>> + Send;
+
+    /// Whether the endpoint is done with it, so that it need not live again.
+    fn is_done(&self) -> bool;
+}
+
+/// What a side knows of its connection through all its lives.
+pub(super) struct Line {
+    name: String,
+    what: &'static str,
+    pub(super) health: Side,
+    backoff: Backoff,
+    trouble: Trouble,
+}
+
+impl Line {
+    /// Something succeeded: the next pause is short again, and trouble is over.
+    pub(super) fn works(&mut self) {
+        if self.backoff.tries() > 0 {
+            self.backoff.reset();
+        }
+        if self.trouble.lasts()
+            && let Some(lasted) = self.trouble.is_over()
+        {
+            tracing::info!(endpoint = self.name, ?lasted, "{} again", self.what);
+        }
+    }
+
+    fn broken(&mut self, why: &str) {
+        if self.trouble.is_news() {
+            tracing::warn!(endpoint = self.name, error = why, "{} was interrupted", self.what);
+        }
+        self.health.down(format!("{} was interrupted: {why}", self.what));
+    }
+}
+
+/// Lives again and again, on new connections, until the endpoint is done.
+pub(super) async fn keep_connected<L: Life>(
+    mut life: L,
+    broker: Arc<Broker>,
+    first: Connection,
+    name: String,
+    health: Side,
+) {
+    let backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    let mut line = Line { name, what: L::WHAT, health, backoff, trouble: Trouble::default() };
+    let mut connection = first;
+    loop {
+        let Some(why) = life.live(&connection, &mut line).await else {
+            let _ = tokio::time::timeout(GOODBYE, connection.close(200, "bye".into())).await; // it may be gone already
+            return;
+        };
+        line.broken(&why);
+        loop {
+            line.backoff.pause().await;
+            if life.is_done() {
+                return;
+            }
+            // an error of a channel leaves the connection as it is
+            if connection.status().connected() {
+                break;
+            }
+            match broker.connect(&line.name).await {
+                Ok(next) => {
+                    connection = next;
+                    break;
+                }
+                Err(error) => line.broken(&error.to_string()),
+            }
+        }
+    }
+}

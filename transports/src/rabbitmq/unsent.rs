@@ -1,0 +1,198 @@
+//! What goes before all else on the next channel: messages that were in flight when the last one broke. Later messages must
+//! not overtake them.
+//!
+//! A broker that refuses a message closes the channel (or the connection), and nobody is told which message it was. So those
+//! that were in flight go one at a time, each confirmed before the next: the one that breaks the channel alone is the culprit
+//! and is reported, all others are published, each once more at most.
+
+use saga_core::{Fate, Outgoing};
+use std::collections::VecDeque;
+
+/// How often a connection may break without a word over the same message, before that message is given back. The endpoint
+/// sends it again, later and alone, and others go on.
+const BREAKS_MAX: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    messages: VecDeque<Outgoing>,
+    /// So many of them, from the front, are under suspicion.
+    suspects: usize,
+    /// How often a connection broke without a word since something was confirmed.
+    breaks: u32,
+}
+
+/// Why a channel broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The broker refused something: its code and words.
+    Refused(u16, String),
+    /// Something else.
+    Otherwise(String),
+}
+
+impl Unsent {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Whether messages go one at a time.
+    pub(super) fn is_careful(&self) -> bool {
+        self.suspects > 0
+    }
+
+    /// The next to publish.
+    pub(super) fn front(&self) -> Option<&Outgoing> {
+        self.messages.front()
+    }
+
+    /// Takes it out.
+    pub(super) fn take(&mut self) -> Option<Outgoing> {
+        self.messages.pop_front()
+    }
+
+    /// Not published after all.
+    pub(super) fn put_back(&mut self, message: Outgoing) {
+        self.messages.push_front(message);
+    }
+
+    /// New messages.
+    pub(super) fn extend(&mut self, messages: impl IntoIterator<Item = Outgoing>) {
+        self.messages.extend(messages);
+    }
+
+    /// A message is reported, whatever its fate.
+    pub(super) fn reported(&mut self) {
+        self.suspects = self.suspects.saturating_sub(1);
+        self.breaks = 0;
+    }
+
+    /// The channel broke while these were in flight (in order). Gives the message that is at fault, if that is known.
+    pub(super) fn broke(&mut self, in_flight: Vec<Outgoing>, why: &Broken) -> Option<(Outgoing, Fate)> {
+        let count = in_flight.len();
+        let was_careful = self.is_careful();
+        for message in in_flight.into_iter().rev() {
+            self.messages.push_front(message);
+        }
+        match why {
+            _ if count == 0 => None,
+            // an exchange that was known may be gone: it is asked for once more
+            Broken::Refused(404, _) if !was_careful => {
+                self.suspects = count;
+                None
+            }
+            Broken::Refused(_, text) if count == 1 => {
+                self.suspects = self.suspects.saturating_sub(1);
+                Some((self.messages.pop_front()?, Fate::Refused(text.clone())))
+            }
+            Broken::Refused(..) => {
+                self.suspects = self.suspects.max(count);
+                None
+            }
+            Broken::Otherwise(text) => {
+                self.breaks += 1;
+                if self.breaks < BREAKS_MAX {
+                    return None;
+                }
+                if count > 1 {
+                    self.suspects = self.suspects.max(count);
+                    return None;
+                }
+                self.suspects = self.suspects.saturating_sub(1);
+                self.breaks = 0;
+                let text = format!("the connection broke {BREAKS_MAX} times over this message: {text}");
+                Some((self.messages.pop_front()?, Fate::Unknown(text)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::{Destination, Envelope};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn messages(numbers: impl IntoIterator<Item = u128>) -> Vec<Outgoing> {
+        let message = |n| Outgoing {
+            row: Uuid::from_u128(n),
+            destination: Destination::Event("e".into()),
+            envelope: Arc::new(Envelope::new("m", "t", "{}")),
+            attempts: 0,
+            expired: 0,
+        };
+        numbers.into_iter().map(message).collect()
+    }
+
+    /// Publishes all messages at a broker that refuses some. Returns how often each was published, which were confirmed, in
+    /// order, which refused, and how many channels that took.
+    fn publish(count: u128, bad: &[u128], window: usize, code: u16) -> (Vec<u32>, Vec<u128>, Vec<u128>, usize) {
+        let mut unsent = Unsent::default();
+        unsent.extend(messages(0..count));
+        let (mut published, mut confirmed, mut refused) = (vec![0; count as usize], Vec::new(), Vec::new());
+        let mut channels = 1;
+        while !unsent.is_empty() {
+            let size = if unsent.is_careful() { 1 } else { window };
+            let flight: Vec<Outgoing> = std::iter::from_fn(|| unsent.take()).take(size).collect();
+            let numbers: Vec<u128> = flight.iter().map(|message| message.row.as_u128()).collect();
+            numbers.iter().for_each(|n| published[*n as usize] += 1);
+            // the broker took those before the bad one, but its confirms are lost
+            if numbers.iter().any(|n| bad.contains(n)) {
+                channels += 1;
+                if let Some((culprit, fate)) = unsent.broke(flight, &Broken::Refused(code, "no".into())) {
+                    assert_eq!(fate, Fate::Refused("no".into()));
+                    refused.push(culprit.row.as_u128());
+                }
+            } else {
+                numbers.iter().for_each(|_| unsent.reported());
+                confirmed.extend(numbers);
+            }
+        }
+        (published, confirmed, refused, channels)
+    }
+
+    #[test]
+    fn the_culprit_is_found_and_everything_else_is_published_once_more_at_most() {
+        for code in [403, 404, 406, 501] {
+            for window in [1, 7, 100] {
+                let bad = [3, 40, 41, 60, 99];
+                let (published, confirmed, refused, channels) = publish(100, &bad, window, code);
+                assert_eq!(refused, bad, "window of {window}");
+                assert!(confirmed.iter().copied().eq((0..100).filter(|n| !bad.contains(n))), "in order: {confirmed:?}");
+                assert!(published.iter().all(|times| *times <= 2), "{published:?}");
+                assert!(channels <= 1 + 2 * bad.len(), "{channels} channels");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broker_that_restarts_accuses_nobody() {
+        let mut unsent = Unsent::default();
+        let restart = Broken::Otherwise("CONNECTION_FORCED".into());
+        assert!(unsent.broke(messages(0..10), &restart).is_none());
+        assert!(!unsent.is_careful(), "they go together again");
+        assert!(unsent.messages.iter().map(|message| message.row.as_u128()).eq(0..10));
+    }
+
+    #[test]
+    fn a_message_that_breaks_connections_without_a_word_is_given_back() {
+        let mut unsent = Unsent::default();
+        let cut = Broken::Otherwise("connection reset".into());
+        let mut flights = Vec::new();
+        unsent.extend(messages(0..3));
+        for _ in 0..20 {
+            let size = if unsent.is_careful() { 1 } else { 3 };
+            let flight: Vec<Outgoing> = std::iter::from_fn(|| unsent.take()).take(size).collect();
+            flights.push(flight.len());
+            if flight[0].row.as_u128() == 0 {
+                if let Some((message, Fate::Unknown(why))) = unsent.broke(flight, &cut) {
+                    assert_eq!(message.row.as_u128(), 0);
+                    assert!(why.contains("connection reset"), "{why}");
+                    assert_eq!(flights, [3, 3, 3, 1], "together, then alone");
+                    return;
+                }
+            }
+        }
+        panic!("it was never given back: {flights:?}");
+    }
+}

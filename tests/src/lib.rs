@@ -1,8 +1,10 @@
 //! What the whole-system tests share: a virtual host and a database of each test's own, messages, a saga, and patience.
 
+pub mod link;
 pub mod model;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 mod services;
 
 pub use services::{Database, File, PgBouncer, Vhost};

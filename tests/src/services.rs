@@ -84,6 +84,36 @@ impl Vhost {
         RabbitMq::new(&self.url()).expect("the address of the test's broker is an AMQP URL")
     }
 
+    /// The address with a new user, who may write to those queues and exchanges only whose names match.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn url_with_writes(&self, write: &str) -> String {
+        let name = self.name.as_str(); // the user is named like the virtual host, and goes with it
+        let permissions = serde_json::json!({ "configure": ".*", "write": write, "read": ".*" });
+        let user = serde_json::json!({ "password": name, "tags": "" });
+        self.put(format!("{}/api/users/{name}", self.management), &user).await;
+        self.put(self.api("permissions", &format!("/{name}")), &permissions).await;
+        let (scheme, rest) = self.url().split_once("://").map(|(s, r)| (s.to_owned(), r.to_owned())).expect("a URL");
+        let (_, place) = rest.split_once('@').expect("the address names a user");
+        format!("{scheme}://{name}:{name}@{place}")
+    }
+
+    /// Sets a limit: `max-connections`, `max-queues`.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn limit(&self, what: &str, limit: u32) {
+        let value = serde_json::json!({ "value": limit });
+        self.put(self.api("vhost-limits", &format!("/{what}")), &value).await;
+    }
+
+    async fn put(&self, url: String, body: &serde_json::Value) {
+        let answer = reqwest::Client::new().put(url).json(body).send().await;
+        let status = answer.expect("the management interface answers").status();
+        assert!(status.is_success(), "{status} came");
+    }
+
     /// A list from the management interface: `queues`, `exchanges`, `bindings`.
     ///
     /// # Panics
@@ -139,9 +169,11 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        let url = self.api("vhosts", "");
+        let (vhost, user) = (self.api("vhosts", ""), format!("{}/api/users/{}", self.management, self.name));
         finally(async move {
-            let _ = reqwest::Client::new().delete(url).send().await;
+            let client = reqwest::Client::new();
+            let _ = client.delete(vhost).send().await;
+            let _ = client.delete(user).send().await; // most have none
         });
     }
 }

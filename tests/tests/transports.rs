@@ -1,70 +1,13 @@
-//! The conformance suite of the port `Transport`: both transports pass the same tests; then what is RabbitMQ's own.
+//! The conformance suite of the port `Transport`: both transports pass the same tests; then what is the in-process one's own.
 
-use bytes::Bytes;
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, QueueDeclareOptions},
-    types::FieldTable,
+use saga_core::{Fate, Transport, TransportErrorKind};
+use std::collections::HashMap;
+use tests::{
+    PATIENCE, Vhost,
+    link::{attach, delivery, event, limits, number, outgoing, report, to, topology},
 };
-use saga_core::{
-    Delivery, Destination, Envelope, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
-    TransportError,
-};
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tests::{PATIENCE, Vhost, eventually};
 use tokio::time::timeout;
-use transports::{InProcess, RabbitMq};
-use uuid::Uuid;
-
-fn limits() -> LinkLimits {
-    LinkLimits { prefetch: 100, window: 2000, confirm: Duration::from_secs(10), connect: Duration::from_secs(10) }
-}
-
-async fn attach(transport: &impl Transport, endpoint: &str, subscribes: &[&str]) -> Link {
-    let subscribes = subscribes.iter().map(|event| (*event).to_owned()).collect();
-    let topology = Topology { endpoint: endpoint.into(), subscribes, passive: false };
-    transport.attach(topology, limits()).await.expect("the endpoint attaches")
-}
-
-fn outgoing(n: u128, destination: Destination) -> Outgoing {
-    let envelope = Envelope {
-        message_id: format!("m-{n}"),
-        type_name: "test.Happened".into(),
-        conversation_id: "conversation".into(),
-        causation_id: None,
-        saga: None,
-        receiver: None,
-        attempt: 0,
-        round: 0,
-        reply_to: Some("sender".into()),
-        sender: Some("sender".into()),
-        sent_at_us: Some(1_795_000_000_000_000),
-        content_type: None,
-        headers: Default::default(),
-        body: Bytes::from(format!("{n}")),
-    };
-    Outgoing { row: Uuid::from_u128(n), destination, envelope: Arc::new(envelope), attempts: 0 }
-}
-
-fn to(endpoint: &str) -> Destination {
-    Destination::Endpoint(endpoint.into())
-}
-
-fn event() -> Destination {
-    Destination::Event("test.Happened".into())
-}
-
-async fn delivery(link: &mut Link) -> Delivery {
-    timeout(PATIENCE, link.deliveries.recv()).await.expect("a delivery was expected").expect("the link is open")
-}
-
-async fn report(link: &mut Link) -> Report {
-    timeout(PATIENCE, link.reports.recv()).await.expect("a report was expected").expect("the link is open")
-}
+use transports::InProcess;
 
 /// T-008: each message is confirmed exactly once, and each arrives.
 async fn t_008_each_message_is_confirmed_once(transport: impl Transport + Clone) {
@@ -81,7 +24,7 @@ async fn t_008_each_message_is_confirmed_once(transport: impl Transport + Clone)
         let mut bodies = Vec::new();
         while bodies.len() < messages as usize {
             let delivery = delivery(&mut receiver).await;
-            bodies.push(String::from_utf8_lossy(&delivery.envelope.body).parse::<u128>().expect("a number"));
+            bodies.push(number(&delivery));
             delivery.ack.ack();
         }
         bodies
@@ -124,11 +67,11 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
 /// O-037, T-039: an event reaches every subscriber; without any it is confirmed.
 async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clone) {
     let mut sender = attach(&transport, "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed, "no subscriber is fine");
     let (mut one, mut two) =
         (attach(&transport, "one", &["test.Happened"]).await, attach(&transport, "two", &["test.Happened"]).await);
-    sender.outgoing.send(outgoing(2, event())).expect("the link is open");
+    sender.outgoing.send(outgoing(2, event("test.Happened"))).expect("the link is open");
     for link in [&mut one, &mut two] {
         let delivery = delivery(link).await;
         assert_eq!(&delivery.envelope.body[..], b"2");
@@ -197,10 +140,10 @@ suite! {
 async fn in_process_an_event_waits_for_the_endpoints_that_were_named() {
     let bus = InProcess::of(&["sender", "late"]);
     let mut sender = attach(&bus, "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
     assert!(matches!(report(&mut sender).await.fate, Fate::Unroutable(why) if why.contains("late")));
     let _late = attach(&bus, "late", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
 }
 
@@ -210,7 +153,7 @@ async fn in_process_a_message_is_confirmed_only_after_its_last_receiver_committe
     let mut sender = attach(&bus, "sender", &[]).await;
     let (mut one, mut two) =
         (attach(&bus, "one", &["test.Happened"]).await, attach(&bus, "two", &["test.Happened"]).await);
-    sender.outgoing.send(outgoing(1, event())).expect("the link is open");
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
     delivery(&mut one).await.ack.ack();
     let last = delivery(&mut two).await;
     assert!(sender.reports.try_recv().is_err(), "one receiver has not committed");
@@ -218,238 +161,52 @@ async fn in_process_a_message_is_confirmed_only_after_its_last_receiver_committe
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
 }
 
-/// T-001: what is declared, and nothing else.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_001_the_topology_is_as_documented() {
-    let vhost = Vhost::create().await;
-    let _link = attach(&vhost.transport(), "ordering", &["test.Happened"]).await;
-    let queues = vhost.list("queues").await;
-    assert_eq!(queues.len(), 1, "{queues:?}");
-    assert_eq!(
-        (&queues[0]["name"], &queues[0]["durable"], &queues[0]["arguments"]["x-queue-type"]),
-        (&"ordering".into(), &true.into(), &"quorum".into())
-    );
-    let exchanges = vhost.list("exchanges").await;
-    let mut own: Vec<&str> = exchanges
-        .iter()
-        .filter(|exchange| exchange["type"] == "fanout" && exchange["durable"] == true)
-        .filter_map(|exchange| exchange["name"].as_str())
-        .filter(|name| !name.starts_with("amq."))
-        .collect();
-    own.sort_unstable();
-    assert_eq!(own, ["ordering", "test.Happened"]);
-    let bindings = vhost.list("bindings").await;
-    let bound = |source: &str| {
-        let mut to_queue =
-            bindings.iter().filter(|b| b["destination"] == "ordering" && b["destination_type"] == "queue");
-        to_queue.any(|b| b["source"] == source)
-    };
-    assert!(bound("ordering") && bound("test.Happened"), "{bindings:?}");
-}
-
-/// T-003: a queue that was declared otherwise is a clear error.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_003_a_queue_that_differs_is_a_clear_error() {
-    let vhost = Vhost::create().await;
-    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare("ordering".into(), durable, FieldTable::default()).await.unwrap();
-    let topology = Topology { endpoint: "ordering".into(), ..Topology::default() };
-    let error = vhost.transport().attach(topology, limits()).await.unwrap_err();
-    let text = error.to_string();
-    assert!(
-        matches!(error, TransportError::Mismatch(_))
-            && text.contains("x-queue-type")
-            && text.contains("received the value 'quorum'"),
-        "{text}"
-    );
-}
-
-/// T-004: provisioned by hand.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_004_a_passive_endpoint_declares_nothing() {
-    let vhost = Vhost::create().await;
-    let passive = || Topology { endpoint: "ordering".into(), passive: true, ..Topology::default() };
-    let missing = vhost.transport().attach(passive(), limits()).await.unwrap_err().to_string();
-    assert!(missing.contains("ordering"), "{missing}");
-    drop(attach(&vhost.transport(), "ordering", &[]).await);
-    vhost.transport().attach(passive(), limits()).await.expect("the queue is there now");
-}
-
-/// refused credentials end at once, without the password in the message.
-#[tokio::test(flavor = "multi_thread")]
-async fn r_040_wrong_credentials_are_refused_at_once() {
-    let vhost = Vhost::create().await;
-    let url = vhost.url().replace("guest:guest", "guest:wr0ng-secret");
-    let topology = Topology { endpoint: "ordering".into(), ..Topology::default() };
-    let long = LinkLimits { connect: Duration::from_secs(300), ..limits() };
-    let refused = timeout(PATIENCE, RabbitMq::new(&url).unwrap().attach(topology, long))
-        .await
-        .expect("no waiting for what cannot change");
-    let error = refused.unwrap_err();
-    assert!(matches!(error, TransportError::Denied(_)), "{error:?}");
-    assert!(!error.to_string().contains("wr0ng-secret"), "{error}");
-}
-
-/// T-012: any AMQP client can read us.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_012_a_plain_client_finds_everything_where_it_is_documented() {
-    let vhost = Vhost::create().await;
-    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
-    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.queue_declare("plain".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
-    sender.outgoing.send(outgoing(7, Destination::ReplyTo("plain".into()))).unwrap();
+#[tokio::test]
+async fn in_process_an_endpoint_that_is_away_does_not_make_the_others_run_again() {
+    let bus = InProcess::of(&["sender", "one", "two"]);
+    let mut sender = attach(&bus, "sender", &[]).await;
+    let mut one = attach(&bus, "one", &["test.Happened"]).await;
+    for _ in 0..3 {
+        sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
+        // the first time it is handed out, and then not again
+        tokio::select! {
+            biased;
+            report = report(&mut sender) => assert!(matches!(report.fate, Fate::Unroutable(_)), "{report:?}"),
+            delivery = delivery(&mut one) => {
+                assert_eq!(number(&delivery), 1);
+                delivery.ack.ack();
+                assert!(matches!(report(&mut sender).await.fate, Fate::Unroutable(why) if why.contains("two")));
+            }
+        }
+    }
+    let mut two = attach(&bus, "two", &["test.Happened"]).await;
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
+    delivery(&mut two).await.ack.ack();
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
-    let message =
-        eventually("the message", || async { channel.basic_get("plain".into(), Default::default()).await.unwrap() })
-            .await;
-    let properties = &message.properties;
-    let text = |property: &Option<lapin::types::ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
-    assert_eq!(text(properties.message_id()).as_deref(), Some("m-7"));
-    assert_eq!(text(properties.kind()).as_deref(), Some("test.Happened"));
-    assert_eq!(text(properties.content_type()).as_deref(), Some("application/json"));
-    assert_eq!(text(properties.app_id()).as_deref(), Some("sender"));
-    assert_eq!(text(properties.reply_to()).as_deref(), Some("sender"));
-    assert_eq!(text(properties.correlation_id()).as_deref(), Some("conversation"));
-    assert_eq!((*properties.delivery_mode(), *properties.timestamp()), (Some(2), Some(1_795_000_000)));
-    assert_eq!(message.data, b"7");
-}
-
-/// T-026: a stranger sets only id, type and body.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_026_a_stranger_needs_little() {
-    let vhost = Vhost::create().await;
-    let mut link = attach(&vhost.transport(), "ordering", &[]).await;
-    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let properties = BasicProperties::default().with_message_id("s-1".into()).with_type("x.Y".into());
-    let options = BasicPublishOptions::default();
-    channel.basic_publish("ordering".into(), "".into(), options, b"{}", properties).await.unwrap();
-    channel.basic_publish("ordering".into(), "".into(), options, b"{}", BasicProperties::default()).await.unwrap();
-    let good = delivery(&mut link).await;
-    assert_eq!((good.envelope.message_id.as_str(), good.fault.as_deref()), ("s-1", None));
-    let bad = delivery(&mut link).await;
-    assert!(bad.fault.as_ref().is_some_and(|fault| fault.contains("message_id")), "{:?}", bad.fault);
-}
-
-/// T-019: connections that break are made anew, and nothing that was under way is lost.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_019_a_broken_connection_is_made_anew() {
-    let vhost = Vhost::create().await;
-    let (mut sender, mut receiver) =
-        (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
-    let unsettled = {
-        sender.outgoing.send(outgoing(1, to("receiver"))).unwrap();
-        delivery(&mut receiver).await
-    };
+    assert!(one.deliveries.try_recv().is_err(), "it had the message already");
+    // a row of the same number is another message now
+    sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
+    delivery(&mut one).await.ack.ack();
+    delivery(&mut two).await.ack.ack();
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
-    assert!(vhost.close_connections().await >= 4);
-    timeout(PATIENCE, sender.state.wait_for(|state| matches!(state, LinkState::Down(_))))
-        .await
-        .expect("the break was expected to show")
-        .unwrap();
-    let again = delivery(&mut receiver).await;
-    assert_eq!(again.envelope.message_id, "m-1", "what was not acknowledged comes again");
-    unsettled.ack.ack(); // of the old channel: must not touch the new one
-    again.ack.ack();
-    timeout(PATIENCE, sender.state.wait_for(|state| *state == LinkState::Up))
-        .await
-        .expect("a new connection was expected")
-        .unwrap();
-    for n in 2..50 {
-        sender.outgoing.send(outgoing(n, to("receiver"))).unwrap();
-        delivery(&mut receiver).await.ack.ack();
-        assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
+}
+
+#[tokio::test]
+async fn in_process_only_dead_processes_make_a_suspect() {
+    let bus = InProcess::new();
+    let (sender, mut receiver) = (attach(&bus, "sender", &[]).await, attach(&bus, "receiver", &[]).await);
+    for (attempts, expired) in [(7, 0), (7, 2)] {
+        let message = saga_core::Outgoing { attempts, expired, ..outgoing(1, to("receiver")) };
+        sender.outgoing.send(message).expect("the link is open");
+        assert_eq!(delivery(&mut receiver).await.delivery_count, expired);
     }
 }
 
-/// What was in flight when a connection broke is published again, and nothing overtakes it; each message is reported once.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
-    let vhost = Vhost::create().await;
-    let (mut sender, mut receiver) =
-        (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
-    let messages = 3000;
-    let send = sender.outgoing.clone();
-    tokio::spawn(async move {
-        for n in 1..=messages {
-            send.send(outgoing(n, to("receiver"))).expect("the link is open");
-        }
-    });
-    let receiving = async {
-        let mut last = 0;
-        let mut seen = std::collections::HashSet::new();
-        while seen.len() < messages as usize {
-            let delivery = delivery(&mut receiver).await;
-            let n = String::from_utf8_lossy(&delivery.envelope.body).parse::<u128>().expect("a number");
-            if seen.insert(n) {
-                assert_eq!(n, last + 1, "a message was overtaken");
-                last = n;
-            }
-            delivery.ack.ack();
-            if seen.len() == 500 {
-                vhost.close_connections().await;
-            }
-        }
-    };
-    let reporting = async {
-        let mut reported = HashMap::new();
-        while reported.len() < messages as usize {
-            let report = report(&mut sender).await;
-            assert_eq!(report.fate, Fate::Confirmed);
-            assert!(reported.insert(report.row, ()).is_none(), "{} was reported twice", report.row);
-        }
-    };
-    tokio::join!(receiving, reporting);
-}
-
-/// T-022: a queue that is deleted while running is declared again.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_022_a_deleted_queue_is_declared_again() {
-    let vhost = Vhost::create().await;
-    let (mut sender, mut receiver) =
-        (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
-    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.queue_delete("receiver".into(), Default::default()).await.unwrap();
-    // a queue that is not there takes nothing, and one that goes while a message is on its way into it nacks: the sender is told, and
-    // sends again
-    let until = Instant::now() + PATIENCE;
-    let mut sent = 1;
-    loop {
-        sender.outgoing.send(outgoing(sent, to("receiver"))).unwrap();
-        match report(&mut sender).await.fate {
-            Fate::Confirmed => break,
-            fate => {
-                let told = matches!(fate, Fate::Unroutable(_) | Fate::Refused(_));
-                assert!(told && Instant::now() < until, "{fate:?}");
-            }
-        }
-        sent += 1;
-    }
-    let arrived = delivery(&mut receiver).await;
-    assert_eq!(arrived.envelope.message_id, format!("m-{sent}"), "the confirmed message was expected");
-    arrived.ack.ack();
-}
-
-/// T-014: an event's exchange that is deleted while running is declared again.
-#[tokio::test(flavor = "multi_thread")]
-async fn t_014_a_deleted_exchange_is_declared_again() {
-    let vhost = Vhost::create().await;
-    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
-    sender.outgoing.send(outgoing(1, event())).unwrap();
-    assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
-    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.exchange_delete("test.Happened".into(), Default::default()).await.unwrap();
-    for n in 2.. {
-        assert!(n < 20, "the exchange was not declared again");
-        sender.outgoing.send(outgoing(n, event())).unwrap();
-        match report(&mut sender).await.fate {
-            Fate::Confirmed => break,
-            fate => assert!(matches!(fate, Fate::Unknown(_)), "{fate:?}"),
-        }
-    }
+#[tokio::test]
+async fn in_process_a_name_is_taken_once() {
+    let bus = InProcess::new();
+    let _link = attach(&bus, "ordering", &[]).await;
+    let error = bus.attach(topology("ordering", &[]), limits()).await.unwrap_err();
+    assert_eq!(error.kind(), TransportErrorKind::Invalid);
+    assert_eq!(error.to_string(), "endpoint `ordering` runs in this process already");
 }

@@ -2,24 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The delivery tags of one channel. Tags count from 1; those below `next` are settled.
+/// The delivery tags of one channel. They count from 1, through all consumers that follow each other on it.
 #[derive(Debug)]
 pub(super) struct Acks {
+    /// All tags below it are settled.
     next: u64,
     /// What is settled above an open delivery, as first and last tag of each run. There is at most one run more than
     /// there are open deliveries, however many messages pass one that takes long.
     runs: BTreeMap<u64, u64>,
     /// Settled tags that the broker was not told of.
     untold: BTreeSet<u64>,
+    /// The last tag of the consumers before the one that runs.
+    boundary: u64,
+    /// Tags of them, and of the one that runs, that the broker was not told of.
+    older: usize,
+    current: usize,
 }
 
 impl Default for Acks {
     fn default() -> Self {
-        Self { next: 1, runs: BTreeMap::new(), untold: BTreeSet::new() }
+        let (runs, untold) = Default::default();
+        Self { next: 1, runs, untold, boundary: 0, older: 0, current: 0 }
     }
 }
 
 impl Acks {
+    /// A delivery came.
+    pub(super) fn came(&mut self) {
+        self.current += 1;
+    }
+
+    /// Another consumer runs. Tags up to this one are of those before it.
+    pub(super) fn consumer_changed(&mut self, boundary: u64) {
+        self.boundary = boundary;
+        self.older += std::mem::take(&mut self.current);
+    }
+
+    /// Deliveries of the consumer that runs that are not acknowledged.
+    pub(super) fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Deliveries of the consumers before it that are not acknowledged.
+    pub(super) fn older(&self) -> usize {
+        self.older
+    }
+
     /// A delivery was handled.
     pub(super) fn handled(&mut self, tag: u64) {
         self.untold.insert(tag);
@@ -28,7 +56,13 @@ impl Acks {
 
     /// A delivery was given back: the broker has been told.
     pub(super) fn given_back(&mut self, tag: u64) {
+        self.told(tag);
         self.settled(tag);
+    }
+
+    fn told(&mut self, tag: u64) {
+        let of_consumer = if tag <= self.boundary { &mut self.older } else { &mut self.current };
+        *of_consumer = of_consumer.saturating_sub(1);
     }
 
     fn settled(&mut self, tag: u64) {
@@ -45,22 +79,28 @@ impl Acks {
         self.runs.insert(first, last);
     }
 
-    /// The tag whose frame settles everything up to it, if one is due. It must be one that the broker was not told of:
-    /// a frame that names a tag which the broker knows no more closes the channel.
-    pub(super) fn up_to(&mut self) -> Option<u64> {
-        self.next = self.runs.remove(&self.next)? + 1;
-        let behind = self.untold.split_off(&self.next);
-        std::mem::replace(&mut self.untold, behind).pop_last()
-    }
-
     /// How many settled tags the broker was not told of.
     pub(super) fn waiting(&self) -> usize {
         self.untold.len()
     }
 
-    /// The settled tags behind an open one, to be told one by one.
-    pub(super) fn take_waiting(&mut self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.untold)
+    /// The frames that tell it of so many, lowest first: tags, and whether all up to the tag are meant. Such a frame must name
+    /// a tag that it was not told of: one that the broker knows no more closes the channel.
+    pub(super) fn frames(&mut self, most: usize) -> Vec<(u64, bool)> {
+        if let Some(last) = self.runs.remove(&self.next) {
+            self.next = last + 1;
+        }
+        let (mut frames, mut together) = (Vec::new(), None);
+        for _ in 0..most {
+            let Some(tag) = self.untold.pop_first() else { break };
+            self.told(tag);
+            if tag < self.next {
+                together = Some((tag, true));
+            } else {
+                frames.push((tag, false));
+            }
+        }
+        together.into_iter().chain(frames).collect()
     }
 }
 
@@ -68,34 +108,71 @@ impl Acks {
 mod tests {
     use super::*;
 
+    fn all(acks: &mut Acks) -> Vec<(u64, bool)> {
+        acks.frames(usize::MAX)
+    }
+
     #[test]
     fn t_017_no_frame_covers_an_open_delivery() {
         let mut acks = Acks::default();
         acks.handled(2);
         acks.handled(3);
-        assert_eq!(acks.up_to(), None, "1 is open");
         assert_eq!(acks.waiting(), 2);
-        assert!(acks.take_waiting().into_iter().eq([2, 3]));
+        assert_eq!(all(&mut acks), [(2, false), (3, false)], "1 is open");
         assert_eq!(acks.waiting(), 0);
         acks.handled(1);
-        assert_eq!(acks.up_to(), Some(1), "2 and 3 are no longer known to the broker");
+        assert_eq!(all(&mut acks), [(1, true)], "2 and 3 are no longer known to the broker");
         acks.handled(4);
         acks.handled(5);
-        assert_eq!(acks.up_to(), Some(5), "one frame for two");
+        assert_eq!(all(&mut acks), [(5, true)], "one frame for two");
     }
 
     #[test]
     fn what_was_given_back_needs_no_frame() {
         let mut acks = Acks::default();
         acks.given_back(1);
-        assert_eq!(acks.up_to(), None);
+        assert_eq!(all(&mut acks), []);
         acks.handled(2);
-        assert_eq!(acks.up_to(), Some(2));
+        assert_eq!(all(&mut acks), [(2, true)]);
         acks.handled(4);
         acks.given_back(3);
         acks.given_back(5);
-        assert_eq!(acks.up_to(), Some(4), "5 is no longer known to the broker");
-        assert_eq!(acks.up_to(), None);
+        assert_eq!(all(&mut acks), [(4, true)], "5 is no longer known to the broker");
+        assert_eq!(all(&mut acks), []);
+    }
+
+    #[test]
+    fn some_can_wait() {
+        let mut acks = Acks::default();
+        for tag in [1, 2, 3, 5, 6] {
+            acks.came();
+            acks.handled(tag);
+        }
+        assert_eq!(acks.frames(2), [(2, true)]);
+        assert_eq!(acks.frames(2), [(3, true), (5, false)]);
+        assert_eq!(acks.frames(0), []);
+        assert_eq!((acks.waiting(), acks.current()), (1, 1));
+        acks.handled(4);
+        assert_eq!(acks.frames(1), [(4, true)]);
+        assert_eq!(acks.frames(1), [(6, true)]);
+    }
+
+    #[test]
+    fn unacknowledged_deliveries_are_counted_by_consumer() {
+        let mut acks = Acks::default();
+        for _ in 1..=4 {
+            acks.came();
+        }
+        acks.handled(1);
+        assert_eq!((acks.older(), acks.current()), (0, 4), "the broker is not told yet");
+        acks.consumer_changed(4);
+        acks.came();
+        acks.came();
+        assert_eq!((acks.older(), acks.current()), (4, 2));
+        acks.handled(6);
+        acks.given_back(2);
+        assert_eq!(all(&mut acks), [(1, true), (6, false)]);
+        assert_eq!((acks.older(), acks.current()), (2, 1));
     }
 
     #[test]
@@ -105,16 +182,15 @@ mod tests {
         let mut told = 0;
         for tag in 2..=MESSAGES {
             acks.handled(tag);
-            assert_eq!(acks.up_to(), None, "1 is open");
             if acks.waiting() == 250 {
-                told += acks.take_waiting().len() as u64;
+                told += all(&mut acks).len() as u64;
             }
             assert!(acks.runs.len() <= 1 && acks.waiting() < 250, "told tags take no room");
         }
-        told += acks.take_waiting().len() as u64;
+        told += all(&mut acks).len() as u64;
         assert_eq!(told, MESSAGES - 1, "each is told once");
         acks.handled(1);
-        assert_eq!((acks.up_to(), acks.next, acks.runs.len()), (Some(1), MESSAGES + 1, 0));
+        assert_eq!((all(&mut acks), acks.next, acks.runs.len()), (vec![(1, true)], MESSAGES + 1, 0));
     }
 
     #[test]
@@ -122,25 +198,23 @@ mod tests {
         // every seventh tag stays open to the end, the others are settled in a scattered order
         const TAGS: u64 = 7 * 143;
         let scattered = (1..=TAGS).map(|n| n * 385 % (TAGS + 1)).filter(|tag| *tag > 0);
-        let order: Vec<u64> = scattered.clone().filter(|tag| tag % 7 != 0).chain((7..=TAGS).step_by(7)).collect();
-        let mut acks = Acks::default();
-        let mut told = BTreeSet::new();
+        let order: Vec<u64> = scattered.filter(|tag| tag % 7 != 0).chain((7..=TAGS).step_by(7)).collect();
+        assert_eq!(order.len() as u64, TAGS);
+        let (mut acks, mut settled, mut told) = (Acks::default(), BTreeSet::new(), BTreeSet::new());
         for (n, tag) in order.into_iter().enumerate() {
             acks.handled(tag);
-            if n % 10 == 0 {
-                let before: Vec<u64> = acks.untold.iter().copied().collect();
-                if let Some(tag) = acks.up_to() {
-                    assert!(acks.next > tag && told.insert(tag));
-                    told.extend(before.into_iter().filter(|before| *before < tag));
-                }
-                for tag in acks.take_waiting() {
-                    assert!(told.insert(tag), "{tag} was told twice");
+            settled.insert(tag);
+            for (tag, multiple) in acks.frames(if n % 10 == 0 { n % 30 } else { 0 }) {
+                assert!(told.insert(tag), "{tag} was told twice");
+                if multiple {
+                    assert_eq!(settled.range(..=tag).count() as u64, tag, "an open delivery is covered by {tag}");
+                    told.extend(1..=tag);
                 }
             }
         }
-        if let Some(tag) = acks.up_to() {
-            told.extend(1..=tag);
-        }
+        let last = all(&mut acks);
+        told.extend(last.iter().filter(|(_, multiple)| *multiple).flat_map(|(tag, _)| 1..=*tag));
+        told.extend(last.into_iter().map(|(tag, _)| tag));
         assert_eq!((told.len() as u64, acks.waiting()), (TAGS, 0));
         assert!(acks.runs.is_empty());
     }

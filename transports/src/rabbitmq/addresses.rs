@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 
 /// How long a destination that the broker refused is not asked about again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// After its exchange was deleted and declared again, an event waits until its subscribers have looked.
+/// When an exchange was deleted, its events wait until the subscribers have looked, declared it again and bound their queues.
 const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));
 /// RabbitMQ's direct reply-to: a message to such an address is delivered *and* counts as unroutable.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
@@ -50,14 +50,25 @@ pub(super) struct Addresses {
     ready: HashMap<Destination, Address>,
     /// Exchanges that were there once.
     known: HashSet<ShortString>,
-    /// Those that the broker refused, with its words, until then.
+    /// Of them those that were deleted, and since when.
+    deleted: HashMap<ShortString, Instant>,
+    /// Destinations that the broker refused, with its words, until then.
     refused: HashMap<Destination, (Instant, String)>,
 }
 
 impl Addresses {
     pub(super) fn new(broker: Arc<Broker>, topology: &Topology, look: Arc<Notify>) -> Self {
-        let (ready, known, refused) = Default::default();
-        Self { broker, endpoint: topology.endpoint.clone(), passive: topology.passive, look, ready, known, refused }
+        let (ready, known, deleted, refused) = Default::default();
+        Self {
+            broker,
+            endpoint: topology.endpoint.clone(),
+            passive: topology.passive,
+            look,
+            ready,
+            known,
+            deleted,
+            refused,
+        }
     }
 
     /// On a new channel everything is asked for again.
@@ -126,6 +137,7 @@ impl Addresses {
         if self.passive || was_known {
             if admin.has_exchange(exchange.as_str()).await? {
                 self.known.insert(exchange.clone());
+                self.is_back(exchange);
                 return Ok(());
             }
             self.look.notify_one();
@@ -135,21 +147,35 @@ impl Addresses {
                 format!("NOT_FOUND - no exchange `{exchange}`; this endpoint is passive, so declare it by hand");
             return Err(Missing::Refused(words, REFUSED_FOR));
         }
+        if was_known {
+            // subscribers must find it missing: they cannot see that a binding is
+            let since = *self.deleted.entry(exchange.clone()).or_insert_with(|| {
+                tracing::warn!(
+                    endpoint = self.endpoint,
+                    %exchange,
+                    "the exchange was deleted while this endpoint ran; messages to it wait for {} s, in which subscribers \
+                     declare it again and bind their queues",
+                    BOUND_AFTER.as_secs()
+                );
+                Instant::now()
+            });
+            let left = BOUND_AFTER.saturating_sub(since.elapsed());
+            if !left.is_zero() {
+                let words = format!("exchange `{exchange}` was deleted, and its subscribers are yet to bind again");
+                return Err(Missing::Refused(words, left));
+            }
+        }
         admin.declare_exchange(exchange.as_str()).await?;
         self.known.insert(exchange.clone());
-        if was_known {
-            tracing::warn!(
-                endpoint = self.endpoint,
-                %exchange,
-                "the exchange was deleted while this endpoint ran; it is declared again, and messages to it wait for {} s, \
-                 in which subscribers bind their queues again",
-                BOUND_AFTER.as_secs()
-            );
-            let words =
-                format!("exchange `{exchange}` was deleted and declared again: its subscribers are yet to bind");
-            return Err(Missing::Refused(words, BOUND_AFTER));
-        }
+        self.is_back(exchange);
         Ok(())
+    }
+
+    fn is_back(&mut self, exchange: &ShortString) {
+        if let Some(since) = self.deleted.remove(exchange) {
+            let lasted = since.elapsed();
+            tracing::info!(endpoint = self.endpoint, %exchange, ?lasted, "the exchange is there again");
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! How many deliveries may be unsettled: the endpoint's limit in messages, and one in bytes. A quorum queue knows neither a
-//! limit in bytes nor one that changes while a consumer lives, so the limit in bytes becomes one in messages, by what bodies
-//! weigh lately, and a consumer that has the wrong one is replaced (on the same channel: what is unsettled stays valid).
+//! How many deliveries may be unsettled: the endpoint's limit in messages, and one in bytes. A quorum queue knows no limit in
+//! bytes. So the consumer begins with as many messages as fit if all were as large as they may be, and is replaced by one
+//! with more when bodies prove to be small. When they prove to be large, acknowledgements wait: each lets another message
+//! come.
 //!
-//! The broker sends what a consumer may have at once. When bodies suddenly become larger, one prefetch of them is on its way:
-//! that is how far the limit can be exceeded.
+//! The broker sends at once what a consumer may have. When bodies suddenly become larger, one prefetch of them is on its way:
+//! that is how far the limit in bytes can be exceeded.
 
 use saga_core::LinkLimits;
 
@@ -11,8 +12,10 @@ use saga_core::LinkLimits;
 const ENVELOPE_BYTES: usize = 512;
 /// A prefetch grows by this factor at most: a few messages say little about the next thousand.
 const GROWTH_MAX: usize = 8;
-/// Weight of the newest message in the average: one of so many.
+/// The newest message has this part in the average: one of so many.
 const AVERAGE_OF: usize = 32;
+/// Messages that may be unsettled whatever they weigh: one of them may never be settled, and must not stop the others.
+const FEW: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Prefetch {
@@ -20,12 +23,8 @@ pub(super) struct Prefetch {
     bytes_max: usize,
     /// The prefetch of the consumer that runs.
     current: usize,
-    /// Deliveries since it began.
+    /// Deliveries since it began, or since it was last to be replaced.
     came: usize,
-    /// Tags up to here are of consumers before it.
-    boundary: u64,
-    /// Their unsettled deliveries.
-    older: usize,
     unsettled: usize,
     unsettled_bytes: usize,
     average: usize,
@@ -35,28 +34,17 @@ impl Prefetch {
     pub(super) fn new(limits: &LinkLimits) -> Self {
         let messages_max = usize::from(limits.prefetch.max(1));
         let bytes_max = limits.prefetch_bytes.max(1);
-        // nothing is known yet, so the first bodies may be as large as they are allowed to be
         let largest = limits.body_bytes_max.saturating_add(ENVELOPE_BYTES);
         let current = (bytes_max / largest).clamp(1, messages_max);
-        Self {
-            messages_max,
-            bytes_max,
-            current,
-            came: 0,
-            boundary: 0,
-            older: 0,
-            unsettled: 0,
-            unsettled_bytes: 0,
-            average: 0,
-        }
+        Self { messages_max, bytes_max, current, came: 0, unsettled: 0, unsettled_bytes: 0, average: 0 }
     }
 
     /// The prefetch of the consumer that runs.
-    pub(super) fn current(&self) -> u16 {
-        self.current.try_into().unwrap_or(u16::MAX)
+    pub(super) fn current(&self) -> usize {
+        self.current
     }
 
-    /// A delivery with a body of so many bytes came.
+    /// A delivery with a body of this size came.
     pub(super) fn came(&mut self, body_bytes: usize) {
         let bytes = body_bytes + ENVELOPE_BYTES;
         self.came += 1;
@@ -69,40 +57,42 @@ impl Prefetch {
     }
 
     /// It was settled.
-    pub(super) fn settled(&mut self, tag: u64, body_bytes: usize) {
+    pub(super) fn settled(&mut self, body_bytes: usize) {
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unsettled_bytes = self.unsettled_bytes.saturating_sub(body_bytes + ENVELOPE_BYTES);
-        if tag <= self.boundary {
-            self.older = self.older.saturating_sub(1);
-        }
     }
 
-    /// The prefetch of the consumer that is to replace the one that runs, if that has the wrong one. `last` is the tag
-    /// that came last.
-    pub(super) fn next(&mut self, last: u64) -> Option<u16> {
-        let average = self.average.max(self.unsettled_bytes / self.unsettled.max(1)).max(1);
-        let wanted = (self.bytes_max / average).clamp(1, self.messages_max);
-        // what is unsettled now is so beside what the next consumer brings
-        let room = wanted.saturating_sub(self.unsettled).max(1);
-        let next = if self.unsettled_bytes > self.bytes_max || wanted.saturating_add(self.older) <= self.current / 2 {
-            room.min(self.current)
-        } else if self.came >= self.current {
-            // one that is a little better is not worth the change. If the endpoint never catches up, what is unsettled leaves
-            // no room for more than 2/5 of what is wanted, which is enough to keep it busy
-            let next = room.min(self.current.saturating_mul(GROWTH_MAX));
-            let is_better = next >= self.current + self.current.div_ceil(2);
-            if is_better || next == self.messages_max { next.max(self.current) } else { self.current }
-        } else {
-            self.current
-        };
-        if next == self.current {
+    fn average(&self) -> usize {
+        self.average.max(self.unsettled_bytes / self.unsettled.max(1)).max(1)
+    }
+
+    /// The prefetch of a consumer that follows the one that runs, if it is worth the change. `older` deliveries are
+    /// unacknowledged from consumers before it.
+    pub(super) fn next(&self, older: usize) -> Option<usize> {
+        if self.came < self.current || self.current >= self.messages_max {
             return None;
         }
-        self.current = next;
+        let wanted = (self.bytes_max / self.average()).clamp(1, self.messages_max);
+        // the change is made when all that the running one may have is unacknowledged
+        let next = wanted.saturating_sub(self.current + older).min(self.current.saturating_mul(GROWTH_MAX));
+        (next >= self.current + self.current.div_ceil(2)).then_some(next)
+    }
+
+    /// A consumer with this prefetch runs now.
+    pub(super) fn runs(&mut self, current: usize) {
+        self.current = current;
         self.came = 0;
-        self.boundary = last;
-        self.older = self.unsettled;
-        Some(self.current())
+    }
+
+    /// The consumer is not to be replaced now: messages come so slowly that its prefetch is enough.
+    pub(super) fn suffices(&mut self) {
+        self.came = 0;
+    }
+
+    /// How many settled deliveries may be acknowledged. `free` messages may come anyhow.
+    pub(super) fn acknowledgeable(&self, free: usize) -> usize {
+        let room = self.bytes_max.saturating_sub(self.unsettled_bytes) / self.average();
+        room.max(FEW.saturating_sub(self.unsettled)).saturating_sub(free)
     }
 }
 
@@ -114,10 +104,12 @@ mod tests {
     /// A broker that sends what it may, and an endpoint that settles in order.
     struct Line {
         prefetch: Prefetch,
-        last: u64,
+        /// What the broker may still send to the consumer that runs.
         credit: usize,
-        /// Unsettled: tag, bytes, and whether the consumer that runs brought it.
-        unsettled: VecDeque<(u64, usize, bool)>,
+        /// Unsettled: bytes, and whether the consumer that runs brought it.
+        unsettled: VecDeque<(usize, bool)>,
+        /// Settled and not acknowledged: whether the consumer that runs brought it.
+        untold: VecDeque<bool>,
         most_bytes: usize,
         most: usize,
         changes: usize,
@@ -134,38 +126,48 @@ mod tests {
                 connect: Duration::ZERO,
             };
             let prefetch = Prefetch::new(&limits);
-            let credit = prefetch.current.max(1);
-            Self { prefetch, last: 0, credit, unsettled: VecDeque::new(), most_bytes: 0, most: 0, changes: 0 }
+            let (credit, unsettled, untold) = (prefetch.current(), VecDeque::new(), VecDeque::new());
+            Self { prefetch, credit, unsettled, untold, most_bytes: 0, most: 0, changes: 0 }
         }
 
-        /// Sends messages with bodies of so many bytes, of which the endpoint settles one as soon as nothing more comes.
+        /// Sends messages with bodies of this size. The endpoint settles one as soon as nothing more comes.
         fn send(&mut self, messages: usize, bytes: usize) {
             for _ in 0..messages {
                 while self.credit == 0 {
                     self.settle();
                 }
                 self.credit -= 1;
-                self.last += 1;
                 self.prefetch.came(bytes);
-                self.unsettled.push_back((self.last, bytes, true));
-                self.most = self.most.max(self.unsettled.len());
-                self.most_bytes = self.most_bytes.max(self.unsettled.iter().map(|(_, bytes, _)| bytes).sum());
-                self.look();
+                self.unsettled.push_back((bytes, true));
+                self.most = self.most.max(self.unsettled.len() + self.untold.len());
+                self.most_bytes = self.most_bytes.max(self.unsettled.iter().map(|(bytes, _)| bytes).sum());
+                self.change();
             }
         }
 
         fn settle(&mut self) {
-            let (tag, bytes, is_current) = self.unsettled.pop_front().expect("something is unsettled");
-            self.prefetch.settled(tag, bytes);
-            self.credit += usize::from(is_current);
-            self.look();
+            let (bytes, is_current) =
+                self.unsettled.pop_front().expect("nothing more comes, so something is unsettled");
+            self.prefetch.settled(bytes);
+            self.untold.push_back(is_current);
+            self.change();
+            for _ in 0..self.prefetch.acknowledgeable(self.credit) {
+                let Some(is_current) = self.untold.pop_front() else { break };
+                self.credit += usize::from(is_current);
+            }
         }
 
-        fn look(&mut self) {
-            if let Some(next) = self.prefetch.next(self.last) {
+        fn change(&mut self) {
+            let unacknowledged = self.unsettled.len() + self.untold.len();
+            let older = unacknowledged - (self.prefetch.current() - self.credit);
+            if self.credit == 0
+                && let Some(next) = self.prefetch.next(older)
+            {
                 self.changes += 1;
-                self.credit = next.into();
-                self.unsettled.iter_mut().for_each(|(_, _, is_current)| *is_current = false);
+                self.prefetch.runs(next);
+                self.credit = next;
+                self.unsettled.iter_mut().for_each(|(_, is_current)| *is_current = false);
+                self.untold.iter_mut().for_each(|is_current| *is_current = false);
             }
         }
     }
@@ -174,14 +176,9 @@ mod tests {
     fn small_messages_soon_have_nearly_all_of_the_prefetch() {
         let mut line = Line::new(1000, 64 << 20);
         line.send(300, 300);
-        assert!(line.prefetch.current >= 800, "{:?}", line.prefetch);
+        assert!(line.prefetch.current() >= 800, "{:?}", line.prefetch);
         line.send(20_000, 300);
-        assert!(line.most <= 1000 && line.changes <= 5, "{} unsettled, {} changes", line.most, line.changes);
-        while !line.unsettled.is_empty() {
-            line.settle();
-        }
-        line.send(10, 300);
-        assert_eq!(line.prefetch.current, 1000, "all of it, once nothing else is unsettled");
+        assert!(line.most <= 1000 && line.changes == 2, "{} unacknowledged, {} changes", line.most, line.changes);
     }
 
     #[test]
@@ -193,40 +190,39 @@ mod tests {
 
     #[test]
     fn large_bodies_stay_within_the_bytes() {
-        let mut line = Line::new(1000, 16 << 20);
-        line.send(500, 1_000_000);
-        assert!(line.most_bytes <= 17 << 20, "{} bytes", line.most_bytes);
-        assert!(line.most >= 12 && line.changes < 10, "{} unsettled, {} changes", line.most, line.changes);
+        for size in [100_000, 1_000_000, 3 << 20] {
+            let mut line = Line::new(1000, 16 << 20);
+            line.send(500, size);
+            assert!(line.most_bytes <= 16 << 20, "{} bytes", line.most_bytes);
+            assert!(line.most >= (10 << 20) / size && line.changes < 5, "{} of {size} bytes", line.most);
+        }
     }
 
     #[test]
-    fn bodies_that_become_larger_or_smaller_change_the_prefetch() {
+    fn bodies_that_become_larger_make_acknowledgements_wait() {
         let mut line = Line::new(1000, 16 << 20);
         line.send(2000, 300);
-        line.most_bytes = 0;
         line.send(1200, 1_000_000);
-        assert!(line.prefetch.current <= 20, "{:?}", line.prefetch);
         line.most_bytes = 0;
         line.send(200, 1_000_000);
-        assert!(line.most_bytes <= 17 << 20, "{} bytes", line.most_bytes);
+        assert!(line.most_bytes <= 16 << 20, "{} bytes", line.most_bytes);
         line.send(3000, 300);
-        assert!(line.prefetch.current >= 400, "{:?}", line.prefetch);
-        assert!(line.changes < 60, "{} changes", line.changes);
+        assert!(line.prefetch.current() >= 700 && line.unsettled.len() >= 700, "{:?}", line.prefetch);
     }
 
     #[test]
-    fn a_body_above_all_limits_comes_alone() {
+    fn bodies_above_all_limits_come_a_few_at_a_time() {
         let mut line = Line::new(1000, 1 << 20);
         line.send(20, 8 << 20);
-        assert!(line.most <= 2, "{} at a time", line.most);
+        assert!(line.most <= FEW, "{} at a time", line.most);
     }
 
     #[test]
-    fn a_delivery_that_is_never_settled_stops_nothing() {
+    fn deliveries_that_are_never_settled_stop_nothing() {
         let mut line = Line::new(1000, 16 << 20);
-        line.send(1, 100 << 20);
-        let _never = line.unsettled.pop_front();
-        line.send(100, 300);
-        assert_eq!(line.last, 101);
+        line.send(2, 100 << 20);
+        let never: Vec<_> = line.unsettled.drain(..2).collect();
+        line.send(1000, 300);
+        assert_eq!(never.len(), 2);
     }
 }

@@ -21,6 +21,8 @@ use tokio::{sync::mpsc, time::Instant};
 /// How long a settled delivery waits for others: nobody waits for an acknowledgement, and each frame is a write to the
 /// quorum queue's log. If the connection breaks meanwhile, they come again and are found to be duplicates.
 const GATHER: Duration = Duration::from_millis(10);
+/// How long acknowledgements wait for the consumer to have all that it may, so that it can be replaced.
+const REPLACE: Duration = Duration::from_millis(50);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -50,6 +52,8 @@ pub(super) struct Subscription {
     settled: mpsc::UnboundedReceiver<Settled>,
     /// Why no more deliveries come.
     end: Option<String>,
+    /// Until when the consumer is to be replaced.
+    replace_until: Option<Instant>,
 }
 
 impl Subscription {
@@ -69,6 +73,7 @@ impl Subscription {
             settle: Some(settle),
             settled,
             end: None,
+            replace_until: None,
         })
     }
 
@@ -108,21 +113,20 @@ impl Subscription {
                 }
                 n = self.settled.recv_many(&mut batch, 1024) => {
                     if n == 0 {
-                        return self.tell().await;
+                        return self.acknowledge(usize::MAX).await;
                     }
                     self.settle(&mut batch).await?;
                     // well before the prefetch is used up, which would stop the deliveries
-                    if self.acks.waiting() >= usize::from(self.prefetch.current() / 4).max(1) {
-                        self.tell().await?;
+                    if self.acks.waiting() >= (self.prefetch.current() / 4).max(1) {
+                        self.tell(deliveries).await?;
                         tell_at = None;
                     } else if tell_at.is_none() {
                         tell_at = Some(Instant::now() + GATHER);
                     }
-                    self.adapt().await?;
                 }
                 () = tokio::time::sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
-                    tell_at = None;
-                    self.tell().await?;
+                    self.tell(deliveries).await?;
+                    tell_at = self.replace_until;
                 }
                 () = &mut works_at, if !works => {
                     works = true;
@@ -137,6 +141,7 @@ impl Subscription {
         match delivery {
             Some(Ok(came)) => {
                 self.prefetch.came(came.data.len());
+                self.acks.came();
                 self.group.take(came.delivery_tag, incoming(came, self.settle.clone()));
             }
             Some(Err(error)) => self.end = Some(error.to_string()),
@@ -154,14 +159,14 @@ impl Subscription {
         self.group.hand_on(deliveries);
         match self.end.take() {
             Some(end) => Err(end),
-            None => self.adapt().await,
+            None => self.grow(deliveries).await.map(drop),
         }
     }
 
     async fn settle(&mut self, batch: &mut Vec<Settled>) -> Result<(), String> {
         for Settled { tag, body_bytes, is_handled } in batch.drain(..) {
             self.group.settled(tag);
-            self.prefetch.settled(tag, body_bytes);
+            self.prefetch.settled(body_bytes);
             if is_handled {
                 self.acks.handled(tag);
             } else {
@@ -173,37 +178,61 @@ impl Subscription {
         Ok(())
     }
 
-    /// Acknowledges what is settled: one frame for all up to the first open delivery, one for each behind it.
-    async fn tell(&mut self) -> Result<(), String> {
-        let up_to = self.acks.up_to().map(|tag| (tag, true)).into_iter();
-        for (tag, multiple) in up_to.chain(self.acks.take_waiting().into_iter().map(|tag| (tag, false))) {
+    /// Acknowledges what is settled, unless that has to wait.
+    async fn tell(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), String> {
+        if self.grow(deliveries).await? {
+            return Ok(());
+        }
+        let free = self.prefetch.current().saturating_sub(self.acks.current());
+        self.acknowledge(self.prefetch.acknowledgeable(free)).await
+    }
+
+    /// Acknowledges so many: one frame for all up to the first open delivery, one for each behind it.
+    async fn acknowledge(&mut self, most: usize) -> Result<(), String> {
+        for (tag, multiple) in self.acks.frames(most) {
             let told = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await;
             told.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// Replaces the consumer when it has the wrong prefetch.
-    async fn adapt(&mut self) -> Result<(), String> {
-        if self.settle.is_none() {
-            return Ok(());
+    /// Replaces the consumer by one with a larger prefetch, when that is wanted. Only when the one that runs has all that it
+    /// may, so that nothing is on its way to it: the broker would give that back and send it later, behind others. Says
+    /// whether acknowledgements have to wait for that moment.
+    async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
+        let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
+        let Some(prefetch) = wanted else {
+            self.replace_until = None;
+            return Ok(false);
+        };
+        if self.acks.current() < self.prefetch.current() {
+            let until = *self.replace_until.get_or_insert_with(|| Instant::now() + REPLACE);
+            let waits = Instant::now() < until;
+            if !waits {
+                self.replace_until = None;
+                self.prefetch.suffices();
+            }
+            return Ok(waits);
         }
-        let Some(prefetch) = self.prefetch.next(self.group.last()) else { return Ok(()) };
+        self.replace_until = None;
         answer(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
-        // what was on its way to it; its stream ends with the cancellation
         while let Some(delivery) = answer_in_time(self.consumer.next()).await? {
             self.take(Some(delivery));
         }
+        self.group.hand_on(deliveries);
         if let Some(end) = self.end.take() {
             return Err(end);
         }
         self.consumers += 1;
         self.consumer = consume(&self.channel, &self.queue, self.consumers, prefetch).await?;
-        Ok(())
+        self.prefetch.runs(prefetch);
+        self.acks.consumer_changed(self.group.last());
+        Ok(false)
     }
 }
 
-async fn consume(channel: &Channel, queue: &str, number: u32, prefetch: u16) -> Result<Consumer, String> {
+async fn consume(channel: &Channel, queue: &str, number: u32, prefetch: usize) -> Result<Consumer, String> {
+    let prefetch = prefetch.try_into().unwrap_or(u16::MAX);
     answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let tag = format!("sagabus-{number}");
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());

@@ -4,9 +4,9 @@
 //! there (cheap: the broker looks them up in memory), and at once when something went wrong; what is missing is declared
 //! again, and said. Bindings cannot be looked up, so everything is declared anew every minute.
 //!
-//! What can be lost: an event that is published after its exchange was deleted *and* declared again by a publisher that had
-//! not known it, until the subscriber looks; at most 10 seconds. A publisher that had known the exchange publishes nothing
-//! to it for so long (`addresses.rs`). After a binding alone was removed by hand, events are lost for at most a minute.
+//! What can be lost: a publisher that had known an exchange publishes nothing to it while it is missing (`addresses.rs`). But
+//! one that starts just then declares the exchange and finds no binding: what it publishes until the subscriber declares
+//! everything anew is lost, a minute's events at most. The same after a binding was removed by hand.
 
 use super::trouble::Trouble;
 use lapin::{

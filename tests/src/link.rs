@@ -1,0 +1,98 @@
+//! A link of a transport, as the tests of transports use it.
+
+use crate::PATIENCE;
+use saga_core::{Delivery, Destination, Envelope, Fate, Link, LinkLimits, Outgoing, Report, Topology, Transport};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Limits that no test but one about limits comes near.
+pub fn limits() -> LinkLimits {
+    LinkLimits {
+        prefetch: 100,
+        prefetch_bytes: 64 << 20,
+        body_bytes_max: 4 << 20,
+        window: 2000,
+        confirm: Duration::from_secs(10),
+        connect: Duration::from_secs(10),
+    }
+}
+
+/// What an endpoint declares that subscribes to these events.
+pub fn topology(endpoint: &str, subscribes: &[&str]) -> Topology {
+    let subscribes = subscribes.iter().map(|event| (*event).to_owned()).collect();
+    Topology { endpoint: endpoint.into(), subscribes, ..Topology::default() }
+}
+
+/// Attaches an endpoint.
+///
+/// # Panics
+/// When the transport does not let us.
+pub async fn attach(transport: &impl Transport, endpoint: &str, subscribes: &[&str]) -> Link {
+    transport.attach(topology(endpoint, subscribes), limits()).await.expect("the endpoint attaches")
+}
+
+/// A message with the number in its row, its id and its body.
+pub fn outgoing(n: u128, destination: Destination) -> Outgoing {
+    let mut envelope = Envelope::new(format!("m-{n}"), "test.Happened", format!("{n}"));
+    envelope.conversation_id = "conversation".into();
+    envelope.reply_to = Some("sender".into());
+    envelope.sender = Some("sender".into());
+    envelope.sent_at_us = Some(1_795_000_000_000_000);
+    Outgoing { row: Uuid::from_u128(n), destination, envelope: Arc::new(envelope), attempts: 0, expired: 0 }
+}
+
+/// The same with a header.
+pub fn with_header(outgoing: Outgoing, name: &str, value: serde_json::Value) -> Outgoing {
+    let mut envelope = (*outgoing.envelope).clone();
+    envelope.headers.insert(name.into(), value);
+    Outgoing { envelope: Arc::new(envelope), ..outgoing }
+}
+
+/// The queue of an endpoint.
+pub fn to(endpoint: &str) -> Destination {
+    Destination::Endpoint(endpoint.into())
+}
+
+/// An event by its name.
+pub fn event(name: &str) -> Destination {
+    Destination::Event(name.into())
+}
+
+/// The next delivery.
+///
+/// # Panics
+/// When none comes.
+pub async fn delivery(link: &mut Link) -> Delivery {
+    timeout(PATIENCE, link.deliveries.recv()).await.expect("a delivery was expected").expect("the link is open")
+}
+
+/// The number of a delivery.
+///
+/// # Panics
+/// When its body is none.
+pub fn number(delivery: &Delivery) -> u128 {
+    String::from_utf8_lossy(&delivery.envelope.body).parse().expect("the body is a number")
+}
+
+/// The next report.
+///
+/// # Panics
+/// When none comes.
+pub async fn report(link: &mut Link) -> Report {
+    timeout(PATIENCE, link.reports.recv()).await.expect("a report was expected").expect("the link is open")
+}
+
+/// The fates of so many messages, by their number.
+///
+/// # Panics
+/// When a message is reported twice, or too few are.
+pub async fn fates(link: &mut Link, messages: usize) -> HashMap<u128, Fate> {
+    let mut fates = HashMap::new();
+    while fates.len() < messages {
+        let report = report(link).await;
+        let before = fates.insert(report.row.as_u128(), report.fate);
+        assert!(before.is_none(), "{} was reported twice", report.row);
+    }
+    fates
+}

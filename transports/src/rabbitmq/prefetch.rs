@@ -110,6 +110,8 @@ mod tests {
         unsettled: VecDeque<(usize, bool)>,
         /// Settled and not acknowledged: whether the consumer that runs brought it.
         untold: VecDeque<bool>,
+        /// Deliveries that are never settled.
+        stuck: usize,
         most_bytes: usize,
         most: usize,
         changes: usize,
@@ -127,7 +129,7 @@ mod tests {
             };
             let prefetch = Prefetch::new(&limits);
             let (credit, unsettled, untold) = (prefetch.current(), VecDeque::new(), VecDeque::new());
-            Self { prefetch, credit, unsettled, untold, most_bytes: 0, most: 0, changes: 0 }
+            Self { prefetch, credit, unsettled, untold, stuck: 0, most_bytes: 0, most: 0, changes: 0 }
         }
 
         /// Sends messages with bodies of this size. The endpoint settles one as soon as nothing more comes.
@@ -158,7 +160,7 @@ mod tests {
         }
 
         fn change(&mut self) {
-            let unacknowledged = self.unsettled.len() + self.untold.len();
+            let unacknowledged = self.stuck + self.unsettled.len() + self.untold.len();
             let older = unacknowledged - (self.prefetch.current() - self.credit);
             if self.credit == 0
                 && let Some(next) = self.prefetch.next(older)
@@ -221,8 +223,9 @@ mod tests {
     fn deliveries_that_are_never_settled_stop_nothing() {
         let mut line = Line::new(1000, 16 << 20);
         line.send(2, 100 << 20);
-        let never: Vec<_> = line.unsettled.drain(..2).collect();
+        line.unsettled.clear();
+        line.stuck = 2;
         line.send(1000, 300);
-        assert_eq!(never.len(), 2);
+        assert!(line.unsettled.len() <= 1, "one comes after the other");
     }
 }

@@ -1,6 +1,6 @@
 // What the cases have in common.
 #[allow(unused_imports)]
-use saga_core::{Command, Event, Message, Moment, On, Outcome, Saga, Sends, Starts, send};
+use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ struct Pay { id: u64 }
 enum Paid { Yes(Yes), No(No) }
 #[derive(Event, Serialize, Deserialize)]
 struct Yes { id: u64 }
-#[derive(Event, Serialize, Deserialize)]
+#[derive(Reply, Serialize, Deserialize)]
 struct No { id: u64 }
 #[derive(Message, Serialize, Deserialize)]
 struct Overdue {}

@@ -12,8 +12,8 @@ enum Process {
     Done(Done),
 }
 impl Starts<Placed> for Process {
-    type Then = (Waiting, saga_core::Deadline<Overdue>);
-    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, saga_core::deadline(saga_core::seconds(1), Overdue {})) }
+    type Then = (Waiting, Deadline<Overdue>);
+    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, deadline(seconds(1), Overdue {})) }
 }
 impl On<Overdue> for Waiting {
     type Then = Done;

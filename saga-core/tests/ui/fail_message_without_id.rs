@@ -3,6 +3,7 @@ include!("common.rs");
 
 #[derive(Event, Serialize, Deserialize)]
 struct Anonymous { name: String }
+
 #[derive(Saga)]
 #[saga(name = "order", id = id: u64)]
 #[starts(Placed)]
@@ -27,4 +28,5 @@ impl On<Anonymous> for Waiting {
     type Then = Done;
     fn on(self, _: Anonymous, _: &Moment) -> Done { Done }
 }
+
 fn main() {}

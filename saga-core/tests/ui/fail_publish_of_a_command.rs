@@ -1,7 +1,8 @@
 // A command that is published.
 include!("common.rs");
 
-async fn wrong<Db: saga_core::Store>(session: &mut saga_core::Session<Db>) {
-    session.publish(Pay { id: 1 });
+fn wrong() -> Publishes<Pay> {
+    publish(Pay { id: 1 })
 }
+
 fn main() {}

@@ -11,8 +11,8 @@ enum Process {
     Done(Done),
 }
 impl Starts<Placed> for Process {
-    type Then = (Waiting, saga_core::After<Overdue>);
-    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, saga_core::after(saga_core::seconds(1), Overdue {})) }
+    type Then = (Waiting, After<Overdue>);
+    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, after(seconds(1), Overdue {})) }
 }
 
 impl On<Yes> for Waiting {

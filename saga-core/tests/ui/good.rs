@@ -1,7 +1,4 @@
-use saga_core::{
-    After, Command, Deadline, Either, Event, Keep, Message, Moment, On, Outcome, Publishes, Replies, Saga, Sends, Starts, Stay, Then,
-    after, days, deadline, publish, reply, seconds, send,
-};
+use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]

@@ -1,0 +1,24 @@
+// A word after a message that means nothing.
+include!("common.rs");
+
+#[derive(Saga)]
+#[saga(name = "order", id = id: u64)]
+#[starts(Placed)]
+enum Process {
+    #[on(Yes from everyone)]
+    Waiting(Waiting),
+    #[done]
+    Done(Done),
+}
+
+impl Starts<Placed> for Process {
+    type Then = Waiting;
+    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+}
+
+impl On<Yes> for Waiting {
+    type Then = Done;
+    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+}
+
+fn main() {}

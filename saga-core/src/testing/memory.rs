@@ -134,6 +134,36 @@ impl MemoryStore {
         state.definitions.iter().map(|((_, _, endpoint), chart)| (endpoint.clone(), chart.clone())).collect()
     }
 
+    /// Events that endpoints subscribed to and did not drop: (endpoint, event).
+    pub fn subscriptions(&self) -> Vec<(String, String)> {
+        self.0.state().subscriptions.iter().cloned().collect()
+    }
+
+    /// Changes committed rows of the inbox behind everybody's back: a test lets a row age, or plays the operator.
+    pub fn change_inbox(&self, change: impl FnMut(&mut InboxRecord)) {
+        self.0.state().tables.inbox.values_mut().for_each(change);
+    }
+
+    /// Changes committed rows of the outbox.
+    pub fn change_outbox(&self, change: impl FnMut(&mut OutboxRecord)) {
+        self.0.state().tables.outbox.values_mut().for_each(change);
+    }
+
+    /// Changes committed held messages.
+    pub fn change_held(&self, change: impl FnMut(&mut HeldRecord)) {
+        self.0.state().tables.held.values_mut().for_each(change);
+    }
+
+    /// Changes committed saga instances.
+    pub fn change_instances(&self, change: impl FnMut(&mut InstanceRecord)) {
+        self.0.state().tables.instances.values_mut().for_each(change);
+    }
+
+    /// Changes what is known of processes.
+    pub fn change_processes(&self, change: impl FnMut(&mut ProcessRecord)) {
+        self.0.state().processes.values_mut().for_each(change);
+    }
+
     /// One operation outside a unit: a round trip, then all of it at once.
     async fn at_once<T>(&self, operation: Operation, act: impl FnOnce(&mut State, i64) -> T) -> Result<T, StoreError> {
         self.0.round_trip(operation).await?;

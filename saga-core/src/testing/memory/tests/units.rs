@@ -240,6 +240,26 @@ async fn held_messages_keep_their_arrival_and_are_read_by_instance_up_to_a_limit
 }
 
 #[tokio::test]
+async fn a_test_may_change_rows_behind_everybodys_back() {
+    let store = MemoryStore::new();
+    let rows = Write {
+        claims: vec![handled("m")],
+        outbox: vec![outbox("o")],
+        held_in: vec![held("h", HeldReason::Failed)],
+        instances: vec![instance(1, 0)],
+        ..writes()
+    };
+    write(&store, rows).await.unwrap();
+    store.change_inbox(|row| row.result = InboxResult::Retrying);
+    store.change_outbox(|row| row.due_at_us += 1);
+    store.change_held(|row| row.attempts = 7);
+    store.change_instances(|row| row.row.paused_by = Some("h".into()));
+    let found = begin(&store).await.read(&keys(&["m"])).await.unwrap();
+    assert_eq!((found.inbox[0].result, found.instances[0].paused_by.as_deref()), (InboxResult::Retrying, Some("h")));
+    assert_eq!((store.held()[0].attempts, store.outbox()[0].due_at_us > store.outbox()[0].created_at_us), (7, true));
+}
+
+#[tokio::test]
 async fn runs_after_crashes_are_counted_until_the_message_is_settled() {
     let store = MemoryStore::new();
     let row = inbox("m", InboxResult::Suspect, 0);

@@ -38,7 +38,9 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
         row.expires_at_us = None;
         if row.reason == HeldReason::Version {
             row.reason = HeldReason::Undecodable;
-            row.error = Some("no process came in time that knows this type or version: deploy one, or discard the message".into());
+            row.error = Some(
+                "no process came in time that knows this type or version: deploy one, or discard the message".into(),
+            );
         } else if instance_of(&row).is_some_and(|instance| state.tables.instances.contains_key(&instance)) {
             // it waits for a state that takes it
         } else if is_unasked_event(state, &row) {

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: a virtual host and a database of each test's own, messages, a saga, and patience.
 
 pub mod link;
+pub mod house;
 pub mod model;
 pub mod process;
 pub mod proxy;

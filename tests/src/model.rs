@@ -231,7 +231,7 @@ impl<Db: Effects> HandleBatch<Work, Db> for Worker {
         self.runs.fetch_add(1, Ordering::SeqCst);
         for (n, work) in batch.iter().enumerate() {
             Db::effect(cx.tx().await?, work.id).await?;
-            cx.of(n).publish(Arrived { id: work.id });
+            cx.message(n).publish(Arrived { id: work.id });
             if work.note == "fail" {
                 return Err(HandlerError::transient("failed by order"));
             }
@@ -270,6 +270,8 @@ impl<Db: Store> Handle<Arrived, Db> for Listener {
 impl Journey {
     /// The chart under another name.
     pub fn chart_named(name: &str) -> saga_core::Chart {
-        saga_core::Chart { saga: name.into(), ..Self::chart() }
+        let mut chart = Self::chart();
+        chart.saga = name.into();
+        chart
     }
 }

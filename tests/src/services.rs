@@ -192,7 +192,10 @@ impl Database {
     /// When the server does not let us.
     pub async fn create() -> Self {
         let database = Self::prefix();
-        Postgres::create_database(&database.url()).await.expect("the server creates a database");
+        let server = format!("{}/postgres", Self::server());
+        let mut server = PgConnection::connect(&server).await.expect("the test's server answers");
+        let create = format!("CREATE DATABASE \"{}\"", database.name);
+        server.execute(&*create).await.expect("the server creates a database");
         database
     }
 

@@ -10,7 +10,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
-use saga_core::Step;
+use saga_core::CrashPoint;
 use sqlx::{Connection as _, PgConnection};
 use std::{
     sync::{
@@ -217,11 +217,11 @@ fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
-    for (n, step) in Step::ALL.into_iter().enumerate() {
+    for (n, step) in CrashPoint::ALL.into_iter().enumerate() {
         let system = System::create().await;
         let port = free_port();
         // steps are reached once a batch, and few messages make few batches: the second time is as late as is certain
-        let times = if matches!(step, Step::BeforeConfirm | Step::BeforeDelete) { 1 } else { 1 + n % 2 };
+        let times = if matches!(step, CrashPoint::BeforeConfirm | CrashPoint::BeforeDelete) { 1 } else { 1 + n % 2 };
         let crash = format!("{step:?}:{times}");
         let mut services = serve_all(&system, port, &["--crash-at", &crash]).await;
         let ports = [port];

@@ -1,29 +1,134 @@
-//! Sagas for Rust services.
+#![cfg_attr(all(feature = "in-process", feature = "sqlite"), doc = include_str!("lib.md"))]
+
+pub mod prelude;
 
 pub use saga_core::Answer;
 pub use saga_core::Command;
+pub use saga_core::Endpoint;
 pub use saga_core::Event;
 pub use saga_core::Message;
 pub use saga_core::MessageKind;
 pub use saga_core::Outcome;
 pub use saga_core::Reply;
 pub use saga_core::Saga;
+pub use saga_core::Session;
+
+#[cfg(feature = "sqlite")]
+pub use outbox::Sqlite;
+#[cfg(feature = "in-process")]
+pub use transports::InProcess;
+
+#[cfg(feature = "postgres")]
+pub use outbox::Postgres;
+#[cfg(feature = "rabbitmq")]
+pub use transports::RabbitMq;
+
 pub use saga_core::async_trait;
+/// The database library, in the version that the stores use: `cx.tx()` hands out its connections.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sqlx;
 
 #[doc(hidden)]
 pub use saga_core::__private;
-pub use saga_core::port;
 
-/// What a saga is written with.
+/// Sagas: states, transitions, their effects, and the chart.
+///
+/// See [`derive(Saga)`](derive@crate::Saga) for the attributes and an example of all of them, and
+/// [`Then`](crate::saga::Then) for what a transition returns.
 pub mod saga {
-    pub use saga_core::{Accepts, AcceptsAll, Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Effect, State};
+    pub use saga_core::After;
+    pub use saga_core::Deadline;
+    pub use saga_core::Either;
+    pub use saga_core::Keep;
+    pub use saga_core::Moment;
+    pub use saga_core::On;
+    pub use saga_core::Publishes;
+    pub use saga_core::Replies;
+    pub use saga_core::Saga;
+    pub use saga_core::SagaId;
+    pub use saga_core::Sends;
+    pub use saga_core::Starts;
+    pub use saga_core::Stay;
+    pub use saga_core::Then;
+
+    pub use saga_core::after;
+    pub use saga_core::deadline;
+    pub use saga_core::publish;
+    pub use saga_core::reply;
+    pub use saga_core::send;
+
+    pub use saga_core::days;
+    pub use saga_core::hours;
+    pub use saga_core::minutes;
+    pub use saga_core::seconds;
+
+    pub use saga_core::Change;
+    pub use saga_core::Project;
+
+    pub use saga_core::Chart;
+    pub use saga_core::ChartEdge;
+    pub use saga_core::ChartEffect;
+    pub use saga_core::ChartMessage;
+    pub use saga_core::ChartState;
+
+    pub use saga_core::Accepts;
+    pub use saga_core::AcceptsAll;
+    pub use saga_core::Effect;
+    pub use saga_core::ReadError;
+    pub use saga_core::State;
 }
 
-/// Everything that a service's own code names.
-pub mod prelude {
-    pub use saga_core::{
-        After, Answer, Command, Deadline, Either, Event, Keep, Message, Moment, On, Outcome, Publishes, Replies, Reply,
-        Saga, SagaId, Sends, Starts, Stay, Then, after, async_trait, days, deadline, hours, minutes, publish, reply,
-        seconds, send,
-    };
+/// Handlers: code with a database transaction, for messages that are no saga's.
+pub mod handler {
+    pub use saga_core::BatchContext;
+    pub use saga_core::Cause;
+    pub use saga_core::Context;
+    pub use saga_core::Handle;
+    pub use saga_core::HandleBatch;
+    pub use saga_core::HandlerError;
+    pub use saga_core::OutgoingMessage;
+
+    pub use saga_core::Decision;
+    pub use saga_core::Failure;
+    pub use saga_core::Retries;
+}
+
+/// Endpoints: what a service starts, sends from and stops.
+pub mod endpoint {
+    pub use saga_core::Endpoint;
+    pub use saga_core::EndpointBuilder;
+    pub use saga_core::Envelope;
+    pub use saga_core::SagaRef;
+    pub use saga_core::Session;
+    pub use saga_core::Settings;
+    pub use saga_core::StartError;
+    pub use saga_core::StopError;
+}
+
+/// What brokers and databases implement, and what operators read.
+pub mod port {
+    pub use saga_core::port::*;
+}
+
+/// For tests of services: crashes at numbered steps.
+pub mod testing {
+    pub use saga_core::testing::*;
+}
+
+#[cfg(test)]
+mod tests {
+    /// The program of the README, without its first line, which names the file.
+    fn program_of_the_readme() -> String {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let (_, program) = readme.split_once("```rust\n// src/main.rs\n").expect("the README shows src/main.rs");
+        program.split_once("```").expect("the block ends").0.to_owned()
+    }
+
+    #[test]
+    fn the_front_page_runs_the_readmes_program() {
+        let (_, page) = include_str!("lib.md").split_once("```\nuse ").expect("the page shows a program");
+        let program = page.split_once("```").expect("the block ends").0;
+        let shown: String = program.split_inclusive('\n').filter(|line| !line.starts_with("#   ")).collect();
+        assert_eq!(format!("use {shown}"), program_of_the_readme());
+    }
 }

@@ -1,14 +1,17 @@
 //! What the whole-system tests share: a virtual host and a database of each test's own, messages, a saga, and patience.
 
-pub mod link;
+mod databases;
 pub mod house;
+pub mod link;
 pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod raw;
 mod services;
+pub mod store_suite;
 
-pub use services::{Database, File, PgBouncer, Vhost};
+pub use databases::{Database, File, PgBouncer};
+pub use services::Vhost;
 
 use std::{future::Future, time::Duration};
 use tokio::time::Instant;

@@ -1,0 +1,217 @@
+//! Messages that wait.
+
+use super::*;
+use crate::eventually;
+use saga_core::{HeldKey, HeldRow, HeldWanted};
+
+fn wanted(type_name: &str, reason: HeldReason) -> HeldWanted {
+    HeldWanted { key: key(), type_name: type_name.into(), reason }
+}
+
+async fn held<S: Store>(store: &S, wanted: &[HeldWanted], rows_max: i64) -> Vec<HeldRow> {
+    let mut unit = store.begin(&[4], LIMIT).await.expect("a unit begins");
+    let held = unit.held("e", wanted, rows_max).await.expect("held messages are read");
+    unit.rollback().await.expect("a unit is rolled back");
+    held
+}
+
+fn ids(held: &[HeldRow]) -> Vec<&str> {
+    held.iter().map(|row| row.envelope.message_id.as_str()).collect()
+}
+
+/// The reason for which a message is held, if it is.
+async fn reason(store: &impl Lab, message_id: &str) -> Option<String> {
+    store.column("held", "reason", message_id).await.pop().flatten()
+}
+
+fn typed(mut row: HeldIn, type_name: &str) -> HeldIn {
+    let mut envelope = (*row.envelope).clone();
+    envelope.type_name = type_name.into();
+    row.envelope = Arc::new(envelope);
+    row
+}
+
+/// Held messages keep their order of arrival, and their bytes.
+pub async fn held_messages_keep_order_and_bytes(store: &impl Lab) {
+    let mut envelope = envelope("raw");
+    envelope.body = Bytes::from_static(&[0xff, 0x00, b'{', 0x80]);
+    let raw = HeldIn { envelope: Arc::new(envelope.clone()), attempts: 3, ..held_in("raw", HeldReason::Paused) };
+    for row in [held_in("b", HeldReason::Early), held_in("a", HeldReason::Paused), raw] {
+        write(store, Write { held_in: vec![row], ..writes() }).await.unwrap();
+    }
+    write(store, Write { held_in: vec![held_in("b", HeldReason::Paused)], ..writes() }).await.unwrap();
+    let all = [wanted("test.Message", HeldReason::Paused)];
+    let found = held(store, &all, 100).await;
+    assert_eq!(ids(&found), ["b", "a", "raw"]);
+    assert_eq!((&*found[2].envelope, found[2].attempts), (&envelope, 3));
+    assert_eq!((found[2].receiver.as_str(), found[2].saga_id.as_deref()), ("saga", Some("7")));
+    assert!(found[0].arrival < found[1].arrival && found[1].arrival < found[2].arrival);
+    let gone = |id: &str| HeldKey { receiver: "saga".into(), message_id: id.into() };
+    write(store, Write { held_out: vec![gone("b"), gone("a"), gone("never")], ..writes() }).await.unwrap();
+    assert_eq!(ids(&held(store, &all, 100).await), ["raw"]);
+}
+
+/// X11: what waits is counted without being read, and only what fits is read.
+pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
+    let many = (0..1200).map(|n| typed(held_in(&format!("m{n}"), HeldReason::Early), "test.Other"));
+    write(store, Write { held_in: many.collect(), ..writes() }).await.unwrap();
+    let fits = ["y", "x", "z"].map(|id| typed(held_in(id, HeldReason::Early), "test.Fits"));
+    for row in fits {
+        write(store, Write { held_in: vec![row], ..writes() }).await.unwrap();
+    }
+    write(store, Write { held_in: vec![held_in("paused", HeldReason::Paused)], ..writes() }).await.unwrap();
+    let mut waiting = read(store, &[]).await.waiting;
+    waiting.sort_by_key(|waiting| waiting.count);
+    let waiting: Vec<_> = waiting.iter().map(|w| (w.type_name.as_str(), w.reason, w.count)).collect();
+    let expected = [
+        ("test.Message", HeldReason::Paused, 1),
+        ("test.Fits", HeldReason::Early, 3),
+        ("test.Other", HeldReason::Early, 1200),
+    ];
+    assert_eq!(waiting, expected);
+    let fitting = [wanted("test.Fits", HeldReason::Early), wanted("test.Message", HeldReason::Paused)];
+    assert_eq!(ids(&held(store, &fitting, 100).await), ["y", "x", "z", "paused"]);
+    assert_eq!(ids(&held(store, &fitting, 2).await), ["y", "x"], "at most so many, over all types");
+    assert_eq!(held(store, &[wanted("test.Fits", HeldReason::Paused)], 100).await.len(), 0);
+    assert_eq!(held(store, &[], 100).await.len(), 0);
+}
+
+/// M3: an instance of another saga with the same id, with more held than fits, hides nothing.
+pub async fn m3_another_saga_with_the_same_id_starves_nobody(store: &impl Lab) {
+    let other = |n| HeldIn { receiver: "other".into(), ..held_in(&format!("o{n}"), HeldReason::Early) };
+    write(store, Write { held_in: (0..20).map(other).collect(), ..writes() }).await.unwrap();
+    write(store, Write { held_in: vec![held_in("mine", HeldReason::Early)], ..writes() }).await.unwrap();
+    let waiting = read(store, &[]).await.waiting;
+    assert_eq!(waiting.iter().map(|w| (&w.key, w.count)).collect::<Vec<_>>(), [(&key(), 1)]);
+    let other = InstanceKey { saga: "other".into(), id: "7".into() };
+    let both = [
+        HeldWanted { key: other, ..wanted("test.Message", HeldReason::Early) },
+        wanted("test.Message", HeldReason::Early),
+    ];
+    let found = held(store, &both, 10).await;
+    assert_eq!(found.iter().filter(|row| row.receiver == "other").count(), 10, "the limit is each instance's own");
+    assert_eq!(found.last().map(|row| row.envelope.message_id.as_str()), Some("mine"));
+}
+
+/// O-053: old marks and done instances go, except those that a held message refers to.
+pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab) {
+    let mut done = instance(1, 0);
+    done.row.done = true;
+    let mut other = done.clone();
+    other.row.key.id = "8".into();
+    let waiting = InboxRow { result: InboxResult::Retrying, ..inbox_row("waiting") };
+    let rows = Write {
+        claims: vec![inbox_row("old"), inbox_row("kept"), waiting],
+        instances: vec![done, other],
+        held_in: vec![
+            HeldIn { receiver: "another".into(), ..held_in("kept", HeldReason::Failed) },
+            held_in("waits", HeldReason::Failed),
+        ],
+        ..writes()
+    };
+    let process = saga_core::Process { endpoint: "e".into(), charts: vec![chart(1)], ..Default::default() };
+    store.register(&process).await.unwrap();
+    write(store, rows).await.unwrap();
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
+    store.age("inbox", "handled_at", WEEK + LEASE).await;
+    store.age("saga", "completed_at", WEEK + LEASE).await;
+    assert_eq!(store.sweep("other", WEEK).await.unwrap(), 0, "these are another endpoint's");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 2);
+    let mut found = store.read(&keys(&["old", "kept", "waiting"])).await.unwrap().inbox;
+    found.sort_unstable_by(|a, b| a.message_id.cmp(&b.message_id));
+    assert_eq!(found.iter().map(|row| row.message_id.as_str()).collect::<Vec<_>>(), ["kept", "waiting"]);
+    assert_eq!(store.count("saga").await, 1);
+    assert_eq!(read(store, &[]).await.instances.len(), 1, "a held message waits for it");
+}
+
+/// An early message with its mark; `from` is the saga of its sender.
+fn early(message_id: &str, type_name: &str, from: &str) -> Write {
+    let mut row = typed(held_in(message_id, HeldReason::Early), type_name);
+    let mut envelope = (*row.envelope).clone();
+    envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None });
+    row.envelope = Arc::new(envelope);
+    row.expires = Some(Duration::ZERO);
+    let claim = InboxRow {
+        receiver: "saga".into(),
+        result: InboxResult::Held,
+        envelope: row.envelope.clone(),
+        saga_id: Some("7".into()),
+        ..inbox_row(message_id)
+    };
+    Write { claims: vec![claim], held_in: vec![row], ..writes() }
+}
+
+async fn registered(store: &impl Lab) {
+    let process = saga_core::Process { endpoint: "e".into(), charts: vec![chart(1)], ..Default::default() };
+    store.register(&process).await.expect("a process registers");
+}
+
+/// S-042: an early event whose instance did not come in time is journaled as discarded; an answer and a command stay for
+/// a person.
+pub async fn s_042_early_messages_do_not_wait_for_ever(store: &impl Lab) {
+    registered(store).await;
+    for (id, type_name, from) in
+        [("event", "test.Event", "another"), ("answer", "test.Event", "saga"), ("command", "test.Command", "another")]
+    {
+        write(store, early(id, type_name, from)).await.unwrap();
+    }
+    eventually("the time to be up", || async {
+        store.sweep("e", WEEK).await.unwrap();
+        let over =
+            reason(store, "event").await.is_none() && reason(store, "command").await.as_deref() == Some("failed");
+        over.then_some(())
+    })
+    .await;
+    assert_eq!(reason(store, "answer").await.as_deref(), Some("failed"));
+    let found = store.read(&keys(&["event", "answer", "command"])).await.unwrap();
+    let mut results: Vec<_> = found.inbox.iter().map(|row| (row.message_id.as_str(), row.result)).collect();
+    results.sort_unstable_by_key(|(id, _)| *id);
+    let (held, gone) = (InboxResult::Held, InboxResult::Discarded);
+    assert_eq!(results, [("answer", held), ("command", held), ("event", gone)]);
+    assert_eq!(store.column("inbox", "note", "event").await, [Some("no instance came in time".into())]);
+}
+
+/// M2: with more expired messages than one step takes, none is taken for what it is not, and a step is bounded.
+pub async fn m2_of_many_expired_events_none_waits_for_a_person(store: &impl Lab) {
+    registered(store).await;
+    let (mut claims, mut held_in) = (Vec::new(), Vec::new());
+    for n in 0..1500 {
+        let write = early(&format!("m{n}"), "test.Event", "another");
+        claims.extend(write.claims);
+        held_in.extend(write.held_in);
+    }
+    write(store, Write { claims, held_in, ..writes() }).await.unwrap();
+    eventually("the first step", || async { (store.sweep("e", WEEK).await.unwrap() == 1000).then_some(()) }).await;
+    assert_eq!(store.count("held").await, 500);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 500);
+    assert_eq!(store.count("held").await, 0, "an event was left to a person");
+}
+
+/// X10: the time to live is for instances that do not exist; once it does, a message waits for a state that takes it.
+pub async fn x10_time_does_not_matter_once_the_instance_exists(store: &impl Lab) {
+    registered(store).await;
+    write(store, Write { instances: vec![instance(1, 0)], ..early("event", "test.Event", "another") }).await.unwrap();
+    write(store, early("answer", "test.Event", "saga")).await.unwrap();
+    for _ in 0..2 {
+        store.age("held", "expires_at", Duration::from_secs(60)).await;
+        store.sweep("e", WEEK).await.unwrap();
+    }
+    for id in ["event", "answer"] {
+        assert_eq!(reason(store, id).await.as_deref(), Some("early"), "{id}");
+    }
+}
+
+/// B6, B7: a message that waits for a newer binary waits for a person in the end.
+pub async fn b6_a_message_for_a_newer_version_ends_with_a_person(store: &impl Lab) {
+    let row = |id: &str, expires| HeldIn { expires, ..held_in(id, HeldReason::Version) };
+    let (soon, later) = (Some(Duration::ZERO), Some(WEEK));
+    write(store, Write { held_in: vec![row("soon", soon), row("later", later)], ..writes() }).await.unwrap();
+    eventually("the time to be up", || async {
+        store.sweep("e", WEEK).await.unwrap();
+        (reason(store, "soon").await.as_deref() == Some("undecodable")).then_some(())
+    })
+    .await;
+    let error = store.column("held", "error", "soon").await.pop().flatten().unwrap_or_default();
+    assert!(error.contains("no process came in time"), "{error}");
+    assert_eq!(reason(store, "later").await.as_deref(), Some("version"));
+}

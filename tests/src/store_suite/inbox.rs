@@ -1,0 +1,150 @@
+//! Marks, instances, and the unit that writes them.
+
+use super::*;
+
+/// A message is claimed once; a second claim is a conflict that changes nothing.
+pub async fn o_001_a_message_is_claimed_once(store: &impl Lab) {
+    write(store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    let again =
+        Write { claims: vec![inbox_row("n"), inbox_row("m")], outbox: vec![outbox_row("o", None, false)], ..writes() };
+    assert_eq!(kind(write(store, again).await), CONFLICT);
+    let found = store.read(&keys(&["m", "n"])).await.unwrap();
+    assert_eq!(found.inbox.iter().map(|row| row.message_id.as_str()).collect::<Vec<_>>(), ["m"]);
+    assert_eq!(found.inbox[0].body_hash, envelope("m").body_hash());
+    assert_eq!(store.count("outbox").await, 0, "the conflict must take everything with it");
+}
+
+/// O-011: ids are compared byte for byte.
+pub async fn o_011_ids_are_compared_byte_for_byte(store: &impl Lab) {
+    let long = "x".repeat(255);
+    let ids = ["M", "m", "m ", "ünïcode 🦀", "a'b\"c%_", long.as_str()];
+    for id in ids {
+        let claim = || Write { claims: vec![inbox_row(id)], ..writes() };
+        write(store, claim()).await.unwrap();
+        assert_eq!(kind(write(store, claim()).await), CONFLICT, "{id}");
+    }
+    assert_eq!(store.read(&keys(&ids)).await.unwrap().inbox.len(), ids.len());
+}
+
+/// Rule 2: a row that waits is completed only by whoever knows how it waits.
+pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
+    let waiting = InboxRow { result: InboxResult::Retrying, attempts: 4, ..inbox_row("m") };
+    write(store, Write { claims: vec![waiting], ..writes() }).await.unwrap();
+    let done = |known| {
+        let row = InboxRow { attempts: 5, ..inbox_row("m") };
+        Write { completes: vec![(row, known)], ..writes() }
+    };
+    assert_eq!(kind(write(store, done(3)).await), CONFLICT);
+    write(store, done(4)).await.unwrap();
+    assert_eq!(kind(write(store, done(5)).await), CONFLICT, "it is settled");
+    let found = store.read(&keys(&["m"])).await.unwrap();
+    assert_eq!((found.inbox[0].result, found.inbox[0].attempts), (InboxResult::Handled, 5));
+}
+
+/// S-067: an instance that changed meanwhile is a conflict.
+pub async fn s_067_an_instance_that_changed_is_a_conflict(store: &impl Lab) {
+    let write_instance =
+        async |seq, base_seq| kind(write(store, Write { instances: vec![instance(seq, base_seq)], ..writes() }).await);
+    assert_eq!(write_instance(1, 0).await, None);
+    assert_eq!(write_instance(1, 0).await, CONFLICT, "it exists");
+    assert_eq!(write_instance(3, 1).await, None);
+    assert_eq!(write_instance(2, 1).await, CONFLICT);
+    let found = read(store, &[]).await;
+    assert_eq!(found.instances, [instance(3, 1).row]);
+}
+
+/// A rolled back or dropped unit leaves nothing, and its connection is usable.
+pub async fn a_unit_without_commit_leaves_nothing(store: &impl Lab) {
+    for drop_it in [true, false] {
+        let mut unit = store.begin(&[1], LIMIT).await.unwrap();
+        unit.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+        if drop_it { drop(unit) } else { unit.rollback().await.unwrap() }
+    }
+    assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
+    // the dropped one may still be on its way back
+    crate::eventually("the locks of the dropped unit to be free", || async {
+        let mut unit = store.begin(&[1], LIMIT).await.unwrap();
+        let free = unit.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty();
+        unit.rollback().await.unwrap();
+        free.then_some(())
+    })
+    .await;
+    write(store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+}
+
+/// A session that posts nothing still commits what its user wrote.
+pub async fn m10_a_unit_without_writes_commits(store: &impl Lab) {
+    for locks in [&[][..], &[1]] {
+        let mut unit = store.begin(locks, LIMIT).await.unwrap();
+        unit.write(&writes()).await.unwrap();
+        unit.commit().await.unwrap();
+    }
+}
+
+/// Rule 8: runs after crashes are counted before they begin, and end with the settlement.
+pub async fn a_suspect_is_counted(store: &impl Lab) {
+    let row = InboxRow { result: InboxResult::Suspect, attempts: 0, ..inbox_row("m") };
+    for n in 1..=3 {
+        assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), Some(n));
+    }
+    write(store, Write { completes: vec![(inbox_row("m"), 0)], ..writes() }).await.unwrap();
+    assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), None, "it is settled");
+}
+
+/// M1: a message that ran after a crash, and one that was held before its instance was known, stand in the journal of
+/// their instance like any other.
+pub async fn m1_the_journal_names_the_instance_of_every_message(store: &impl Lab) {
+    let row = |id: &str, saga_id: Option<&str>| InboxRow {
+        receiver: "saga".into(),
+        saga_id: saga_id.map(Into::into),
+        ..inbox_row(id)
+    };
+    store.count_crash("e", "me", &row("crashed", Some("7"))).await.unwrap();
+    let keyless = InboxRow { result: InboxResult::Held, ..row("keyless", None) };
+    let mut handler = InboxRow { result: InboxResult::Retrying, ..inbox_row("handler") };
+    write(store, Write { claims: vec![keyless, handler.clone()], ..writes() }).await.unwrap();
+    assert_eq!(store.column("inbox", "saga_id", "crashed").await, [Some("7".into())]);
+    assert_eq!(store.column("inbox", "saga_id", "keyless").await, [None]);
+    handler.result = InboxResult::Handled;
+    let completes = vec![(row("crashed", Some("7")), 0), (row("keyless", Some("7")), 1), (handler, 1)];
+    write(store, Write { completes, ..writes() }).await.unwrap();
+    for id in ["crashed", "keyless"] {
+        assert_eq!(store.column("inbox", "saga", id).await, [Some("saga".into())], "{id}");
+        assert_eq!(store.column("inbox", "saga_id", id).await, [Some("7".into())], "{id}");
+    }
+    assert_eq!(store.column("inbox", "saga", "handler").await, [None], "a handler has no instance");
+}
+
+/// The inbox knows how often a message was put off, and since when it is known.
+pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
+    let row = |result, attempts, round| InboxRow { result, attempts, round, ..inbox_row("m") };
+    write(store, Write { claims: vec![row(InboxResult::Retrying, 1, 1)], ..writes() }).await.unwrap();
+    store.age("inbox", "claimed_at", Duration::from_secs(60)).await;
+    let first = store.read(&keys(&["m"])).await.unwrap();
+    assert!(first.now_us - first.inbox[0].since_us >= 60_000_000, "{first:?}");
+    assert_eq!(first.inbox[0].round, 1);
+    write(store, Write { completes: vec![(row(InboxResult::Retrying, 2, 2), 1)], ..writes() }).await.unwrap();
+    let second = store.read(&keys(&["m"])).await.unwrap();
+    assert_eq!((second.inbox[0].round, second.inbox[0].attempts), (2, 2));
+    assert_eq!(second.inbox[0].since_us, first.inbox[0].since_us, "it is known since its claim");
+}
+
+/// M8, B25: the longest duration there is means "for ever", wherever a store takes one.
+pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
+    let ever = Duration::MAX;
+    let held = HeldIn { expires: Some(ever), ..held_in("held", HeldReason::Early) };
+    let outbox = vec![outbox_row("later", Some(ever), false), outbox_row("mine", None, true)];
+    write(store, Write { lease: ever, outbox, held_in: vec![held], ..writes() }).await.unwrap();
+    write(store, Write { outbox: vec![outbox_row("now", None, false)], ..writes() }).await.unwrap();
+    let request = LeaseRequest { lease: ever, retention: ever, ..request("me") };
+    let leased = store.lease(&request).await.unwrap();
+    assert_eq!(leased.rows.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["now"]);
+    assert!(leased.next_due.is_some_and(|due| due > Duration::from_secs(99 * 365 * 86_400)), "{:?}", leased.next_due);
+    let id = leased.rows[0].id;
+    let failed = saga_core::PublishFailed { id, error: "why".into(), delay: ever, unroutable: false, tried: true };
+    let update = saga_core::LeaseUpdate { owner: "me", lease: ever, renew: &[], failed: &[failed] };
+    store.renew_and_fail(&update).await.unwrap();
+    assert_eq!(store.sweep("e", ever).await.unwrap(), 0);
+    let unit = store.begin(&[1], ever).await.unwrap();
+    unit.commit().await.unwrap();
+}

@@ -1,0 +1,168 @@
+//! Rows of the outbox: leases, time, destinations.
+
+use super::*;
+use crate::eventually;
+use saga_core::{LeaseUpdate, PublishFailed, TimersOut};
+
+fn failed(id: Uuid, delay: Duration) -> PublishFailed {
+    PublishFailed { id, error: "no route".into(), delay, unroutable: false, tried: true }
+}
+
+/// Reports rows as `owner`.
+async fn report<S: Store>(store: &S, owner: &str, renew: &[Uuid], failed: &[PublishFailed]) -> Vec<Uuid> {
+    store.renew_and_fail(&LeaseUpdate { owner, lease: LEASE, renew, failed }).await.expect("leases are updated")
+}
+
+/// O-040: what the relay sends is what was written, to the byte.
+pub async fn o_040_a_leased_row_is_what_was_written(store: &impl Lab) {
+    let mut big = envelope("big");
+    big.body = format!("{{\"text\":\"{}\"}}", "é".repeat(500_000)).into();
+    let mut foreign = envelope("foreign");
+    (foreign.sender, foreign.reply_to) = (None, Some("amq.gen-x".into()));
+    foreign.content_type = Some("application/json; charset=utf-8".into());
+    (foreign.receiver, foreign.attempt) = (Some("r".into()), 4);
+    let mut raw = envelope("raw");
+    raw.body = Bytes::from_static(&[0xff, 0x00, b'{', 0x80]);
+    let rows = [envelope("plain"), big, foreign, raw]
+        .map(|envelope| OutboxRow { envelope: Arc::new(envelope), ..outbox_row("", None, false) });
+    write(store, Write { outbox: rows.to_vec(), ..writes() }).await.unwrap();
+    let leased = lease(store, "me").await;
+    let (written, read): (Vec<_>, Vec<_>) =
+        (rows.iter().map(|row| &row.envelope).collect(), leased.rows.iter().map(|row| &row.envelope).collect());
+    assert!(written == read, "the rows differ from what was written, or their order does");
+    assert_eq!(leased.rows[0].destination, Destination::Endpoint("there".into()));
+}
+
+/// Leases: what is leased is left alone, what is due goes once, what failed comes back later.
+pub async fn leases_keep_relays_apart(store: &impl Lab) {
+    let rows = vec![
+        outbox_row("mine", None, true),
+        outbox_row("free", None, false),
+        outbox_row("later", Some(Duration::from_secs(3600)), false),
+    ];
+    let (mine, free) = (rows[0].id, rows[1].id);
+    write(store, Write { outbox: rows, ..writes() }).await.unwrap();
+    let leased = lease(store, "other").await;
+    assert_eq!(leased.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [free]);
+    let next = leased.next_due.expect("a row is due later");
+    assert!(next > Duration::from_secs(3590) && next <= Duration::from_secs(3600), "{next:?}");
+    assert!(lease(store, "third").await.rows.is_empty(), "a leased row was leased again");
+
+    assert_eq!(report(store, "third", &[free], &[]).await, [free], "a lease of somebody else cannot be renewed");
+    assert!(report(store, "other", &[free], &[]).await.is_empty());
+    report(store, "third", &[], &[failed(free, Duration::ZERO)]).await;
+    assert!(lease(store, "third").await.rows.is_empty(), "somebody else's row cannot fail");
+    report(store, "other", &[], &[failed(free, Duration::from_millis(1))]).await;
+    let again = eventually("the failed row to be due", || async { lease(store, "other").await.rows.pop() }).await;
+    assert_eq!((again.id, again.attempts, again.expired), (free, 1, 0));
+    assert_eq!(store.column("outbox", "last_error", "free").await, [Some("no route".into())]);
+
+    let mut gone = [mine, free, Uuid::nil()];
+    gone.sort_unstable();
+    store.delete_confirmed(&gone).await.unwrap();
+    assert_eq!(store.count("outbox").await, 1, "sent rows go, the later one stays");
+}
+
+/// Rule 3: the rows of a process that died are taken over when their lease has run out; that is no try of the message.
+pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
+    let short = Write { lease: Duration::from_millis(1), outbox: vec![outbox_row("m", None, true)], ..writes() };
+    write(store, short).await.unwrap();
+    let row = eventually("the lease to run out", || async { lease(store, "heir").await.rows.pop() }).await;
+    assert_eq!((row.attempts, row.expired), (0, 1));
+}
+
+/// O-033: a row that commits late, with an id below those already sent, is found.
+pub async fn o_033_a_row_that_commits_late_is_found(store: &impl Lab) {
+    let late = outbox_row("late", None, false);
+    write(store, Write { outbox: vec![outbox_row("early", None, false)], ..writes() }).await.unwrap();
+    assert_eq!(lease(store, "me").await.rows.len(), 1);
+    write(store, Write { outbox: vec![late.clone()], ..writes() }).await.unwrap();
+    assert_eq!(lease(store, "me").await.rows[0].id, late.id);
+}
+
+/// S-049, S-008: the timers of a state go when it is left, deadlines when the saga is done.
+pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
+    let timer = |entered: Option<i64>| {
+        let mut row = outbox_row("t", Some(Duration::from_secs(3600)), false);
+        row.kind = OutboxKind::Timer;
+        let mut envelope = envelope(&row.id.to_string());
+        envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered });
+        row.envelope = Arc::new(envelope);
+        row
+    };
+    let outbox = vec![timer(Some(1)), timer(Some(2)), timer(None), outbox_row("c", None, false)];
+    write(store, Write { outbox, ..writes() }).await.unwrap();
+    let out = |keep_entered| Write { timers_out: vec![TimersOut { key: key(), keep_entered }], ..writes() };
+    write(store, out(Some(2))).await.unwrap();
+    assert_eq!(store.count("outbox").await, 3, "the deadline and the present state's timer stay");
+    write(store, out(None)).await.unwrap();
+    assert_eq!(store.count("outbox").await, 1, "the command stays");
+}
+
+/// B9: what no queue takes waits for its destination, and is due at once when that is there.
+pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) {
+    let hour = Duration::from_secs(3600);
+    let elsewhere =
+        OutboxRow { destination: Destination::Endpoint("elsewhere".into()), ..outbox_row("c", None, false) };
+    let rows = vec![outbox_row("a", None, false), outbox_row("b", None, false), elsewhere];
+    write(store, Write { outbox: rows.clone(), ..writes() }).await.unwrap();
+    assert_eq!(lease(store, "me").await.rows.len(), 3);
+    let lost: Vec<_> = rows.iter().map(|row| PublishFailed { unroutable: true, ..failed(row.id, hour) }).collect();
+    report(store, "me", &[], &lost).await;
+    assert_eq!(store.column("outbox", "waits_for", "a").await, [Some("there".into())]);
+    assert!(lease(store, "me").await.rows.is_empty());
+    assert_eq!(store.reopen("other", "there").await.unwrap(), 0, "another endpoint's rows are its own");
+    assert_eq!(store.reopen("e", "there").await.unwrap(), 2);
+    assert_eq!(store.reopen("e", "there").await.unwrap(), 0, "nothing waits any more");
+    let open = eventually("the rows to be due", || async {
+        let rows = lease(store, "me").await.rows;
+        (!rows.is_empty()).then_some(rows)
+    })
+    .await;
+    let order: Vec<_> = open.iter().map(|row| row.envelope.message_id.as_str()).collect();
+    assert_eq!(order, ["a", "b"], "in the order in which they were written");
+    assert_eq!(store.column("outbox", "waits_for", "a").await, [None]);
+    assert_eq!(store.column("outbox", "waits_for", "c").await, [Some("elsewhere".into())]);
+}
+
+/// A row that only waited behind another one is put off without being counted; and a retry tells why it was put off.
+pub async fn a_row_that_only_waited_is_no_try(store: &impl Lab) {
+    let retry = OutboxRow {
+        kind: OutboxKind::Retry,
+        last_error: Some("the bank was away".into()),
+        ..outbox_row("m", None, false)
+    };
+    write(store, Write { outbox: vec![retry.clone()], ..writes() }).await.unwrap();
+    assert_eq!(store.column("outbox", "last_error", "m").await, [Some("the bank was away".into())]);
+    lease(store, "me").await;
+    report(store, "me", &[], &[PublishFailed { tried: false, ..failed(retry.id, Duration::ZERO) }]).await;
+    let again = eventually("the row to be due", || async { lease(store, "me").await.rows.pop() }).await;
+    assert_eq!((again.attempts, again.expired), (0, 0));
+}
+
+/// Rule 7: a message whose first publish is older than the receivers' memory is held for a person.
+pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
+    let sent = outbox_row("sent", None, true);
+    let outbox = vec![sent.clone(), outbox_row("new", None, false)];
+    write(store, Write { lease: Duration::ZERO, outbox, ..writes() }).await.unwrap();
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
+    store.age("outbox", "first_attempt_at", WEEK + LEASE).await;
+    let leased = lease(store, "me").await;
+    assert_eq!(leased.rows.len(), 1, "the old row is left alone");
+    assert_eq!(leased.rows[0].envelope.message_id, "new");
+    eventually("the old row to be held", || async { (store.sweep("e", WEEK).await.unwrap() == 1).then_some(()) }).await;
+    assert_eq!(store.column("held", "reason", "sent").await, [Some("stranded".into())]);
+    assert_eq!(store.column("held", "receiver", "sent").await, [Some(format!("outbox {}", sent.id))]);
+    assert_eq!(store.column("held", "kind", "sent").await, [Some("command".into())]);
+    assert_eq!(store.column("held", "destination", "sent").await, [Some("there".into())]);
+    assert_eq!(store.count("outbox").await, 1);
+}
+
+/// B13: a row that is not due was not sent: it is nobody's to hold, however long its time lies ahead.
+pub async fn b13_a_parked_timer_is_never_stranded(store: &impl Lab) {
+    let parked = outbox_row("parked", Some(2 * WEEK), false);
+    write(store, Write { outbox: vec![parked], ..writes() }).await.unwrap();
+    store.age("outbox", "created_at", 2 * WEEK).await;
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+    assert_eq!(store.count("outbox").await, 1);
+}

@@ -1,0 +1,142 @@
+//! Processes: what they register, and what they release.
+
+use super::*;
+use saga_core::Process;
+
+/// A process of `e` that was not seen for so long is dead.
+const DEAD: Duration = Duration::from_secs(91);
+
+fn process(owner: &str, subscribes: &[&str]) -> Process {
+    Process {
+        endpoint: "e".into(),
+        owner: owner.into(),
+        subscribes: subscribes.iter().map(|event| (*event).to_owned()).collect(),
+        types: vec!["test.Message".into()],
+        report: json!({ "link": "up" }),
+        ..Process::default()
+    }
+}
+
+async fn dropped(store: &impl Lab, process: &Process) -> Vec<String> {
+    let registered = store.register(process).await.expect("a process registers");
+    assert!(registered.taken.is_empty(), "{registered:?}");
+    registered.dropped
+}
+
+/// B6: an event that no living process subscribes to any more is dropped, once.
+pub async fn b6_an_event_that_nobody_subscribes_to_any_more_is_dropped(store: &impl Lab) {
+    assert_eq!(dropped(store, &process("old", &["a", "b"])).await, [""; 0]);
+    let other = Process { endpoint: "other".into(), ..process("other", &["b"]) };
+    assert_eq!(dropped(store, &other).await, [""; 0]);
+    assert_eq!(dropped(store, &process("new", &["b", "c"])).await, [""; 0], "the old process lives and wants it");
+    store.age("process", "seen_at", DEAD).await;
+    store.heartbeat(&process("new", &["b", "c"])).await.unwrap();
+    assert_eq!(dropped(store, &process("newer", &["c"])).await, ["a"], "`b` is wanted by a process that lives");
+    assert_eq!(dropped(store, &process("newer", &["c"])).await, [""; 0], "it was dropped before");
+    store.sign_off("new").await.unwrap();
+    assert_eq!(dropped(store, &process("newest", &["c"])).await, ["b"]);
+    assert_eq!(store.count("subscription").await, 2, "`c`, and the other endpoint's");
+}
+
+/// A process that was frozen for long comes back as it was.
+pub async fn a_process_that_was_taken_for_dead_is_entered_again(store: &impl Lab) {
+    let frozen = process("frozen", &["a"]);
+    dropped(store, &frozen).await;
+    store.age("process", "seen_at", 2 * WEEK).await;
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1, "its row goes");
+    assert_eq!(dropped(store, &process("other", &[])).await, ["a"]);
+    store.heartbeat(&frozen).await.unwrap();
+    assert_eq!(store.count("process").await, 2);
+    assert_eq!(dropped(store, &process("other", &[])).await, [""; 0]);
+    for _ in 0..2 {
+        store.sign_off("frozen").await.unwrap();
+    }
+    assert_eq!(store.count("process").await, 1);
+}
+
+/// F5: the name of a saga belongs to one endpoint of a database.
+pub async fn f5_a_saga_belongs_to_one_endpoint(store: &impl Lab) {
+    let mine = Process { charts: vec![chart(1)], ..process("mine", &[]) };
+    for version in [1, 1, 2] {
+        dropped(store, &Process { charts: vec![chart(version)], ..mine.clone() }).await;
+    }
+    let theirs = Process { endpoint: "f".into(), owner: "theirs".into(), subscribes: vec!["x".into()], ..mine };
+    let registered = store.register(&theirs).await.unwrap();
+    assert_eq!(registered.taken, [("saga".into(), "e".into())]);
+    assert_eq!(store.count("process").await, 1, "nothing of it was entered");
+    assert_eq!(store.count("subscription").await, 0);
+    assert_eq!(store.count("definition").await, 2);
+}
+
+/// Messages that nobody knew, held as the router holds them.
+fn unknown(ids: &[&str]) -> Write {
+    let held = |id: &&str| {
+        let mut envelope = envelope(id);
+        envelope.attempt = 3;
+        HeldIn {
+            receiver: String::new(),
+            envelope: Arc::new(envelope),
+            saga_id: None,
+            ..held_in(id, HeldReason::Version)
+        }
+    };
+    let claim = |id: &&str| InboxRow { receiver: String::new(), result: InboxResult::Held, ..inbox_row(id) };
+    Write { claims: ids.iter().map(claim).collect(), held_in: ids.iter().map(held).collect(), ..writes() }
+}
+
+/// B22, F4: a message whose type nobody knew goes back to the outbox when a process that knows it runs.
+pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
+    write(store, unknown(&["b", "a"])).await.unwrap();
+    let for_one = HeldIn { receiver: String::new(), saga_id: None, ..held_in("one", HeldReason::Version) };
+    let mut one = envelope("one");
+    one.receiver = Some("r".into());
+    write(store, Write { held_in: vec![HeldIn { envelope: Arc::new(one.clone()), ..for_one }], ..writes() })
+        .await
+        .unwrap();
+    let stranger = Process { types: vec!["test.Other".into()], ..process("old", &[]) };
+    assert_eq!(store.release(&stranger).await.unwrap(), 0);
+    assert_eq!(store.release(&process("new", &[])).await.unwrap(), 3);
+    assert_eq!(store.count("held").await, 0);
+    assert_eq!(store.count("inbox").await, 0, "to whoever knows it now it is new");
+    let leased = lease(store, "me").await.rows;
+    let envelopes: Vec<_> = leased.iter().map(|row| (*row.envelope).clone()).collect();
+    assert_eq!(envelopes, [envelope("b"), envelope("a"), one], "as they came, in their order, without attempts");
+    assert!(leased.iter().all(|row| row.destination == Destination::Endpoint("e".into())));
+    assert_eq!(store.column("outbox", "kind", "a").await, [Some("retry".into())]);
+    assert_eq!(store.release(&process("new", &[])).await.unwrap(), 0);
+}
+
+/// B20: an instance that a newer version wrote is woken by a process of that version, by one message at a time.
+pub async fn b20_an_instance_of_a_newer_version_is_woken_once(store: &impl Lab) {
+    let mut newer = instance(1, 0);
+    newer.row.version = 2;
+    let held = ["x", "y"].map(|id| held_in(id, HeldReason::Version));
+    write(store, Write { instances: vec![newer], held_in: held.into(), ..writes() }).await.unwrap();
+    let of_version = |version| Process { charts: vec![chart(version)], ..process("p", &[]) };
+    assert_eq!(store.release(&of_version(1)).await.unwrap(), 0);
+    assert_eq!(store.release(&of_version(2)).await.unwrap(), 1);
+    assert_eq!(store.release(&of_version(3)).await.unwrap(), 0, "it has a wake-up already");
+    assert_eq!((store.count("held").await, store.count("outbox").await), (2, 1), "they stay until it runs");
+    let wake = lease(store, "me").await.rows.pop().expect("a wake-up is due");
+    assert_eq!(wake.destination, Destination::Endpoint("e".into()));
+    assert_eq!((wake.envelope.type_name.as_str(), wake.envelope.receiver.as_deref()), (Envelope::WAKE, Some("saga")));
+    assert_eq!(wake.envelope.saga.as_ref().map(|saga| saga.id.as_str()), Some("7"));
+    store.delete_confirmed(&[wake.id]).await.unwrap();
+    assert_eq!(store.release(&of_version(2)).await.unwrap(), 1, "what is still held is woken again");
+    let again = lease(store, "me").await.rows.pop().expect("a wake-up is due");
+    assert_ne!(again.envelope.message_id, wake.envelope.message_id, "the inbox would swallow it");
+}
+
+/// A process without the saga, or without the type, leaves what is held alone; and so does another endpoint's.
+pub async fn what_this_process_does_not_know_stays_held(store: &impl Lab) {
+    let paused = [held_in("paused", HeldReason::Paused), held_in("failed", HeldReason::Failed)];
+    write(store, Write { held_in: paused.into(), ..writes() }).await.unwrap();
+    write(store, Write { held_in: vec![held_in("x", HeldReason::Version)], ..unknown(&["y"]) }).await.unwrap();
+    let other = Process { endpoint: "other".into(), charts: vec![chart(9)], ..process("p", &[]) };
+    assert_eq!(store.release(&other).await.unwrap(), 0);
+    let nothing = Process { types: Vec::new(), ..process("p", &[]) };
+    assert_eq!(store.release(&nothing).await.unwrap(), 0);
+    let version_one = Process { types: Vec::new(), charts: vec![chart(1)], ..process("p", &[]) };
+    assert_eq!(store.release(&version_one).await.unwrap(), 1, "whose instance is gone is woken too");
+    assert_eq!(store.count("held").await, 3);
+}

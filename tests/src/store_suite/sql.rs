@@ -1,0 +1,53 @@
+//! The suite's view of the stores in `outbox`.
+
+use super::Lab;
+use async_trait::async_trait;
+use outbox::{Postgres, Sqlite};
+use std::time::Duration;
+
+// each statement in a transaction and without a name, so that it works behind a pooler too
+#[async_trait]
+impl Lab for Postgres {
+    async fn count(&self, table: &str) -> i64 {
+        let mut tx = self.pool().begin().await.expect("a transaction begins");
+        let sql = format!("SELECT count(*) FROM sagabus.{table}");
+        let count = sqlx::query_scalar(&sql).persistent(false).fetch_one(&mut *tx).await;
+        count.expect("rows are counted")
+    }
+
+    async fn column(&self, table: &str, column: &str, message_id: &str) -> Vec<Option<String>> {
+        let mut tx = self.pool().begin().await.expect("a transaction begins");
+        let sql = format!("SELECT {column}::text FROM sagabus.{table} WHERE message_id = $1");
+        let texts = sqlx::query_scalar(&sql).bind(message_id).persistent(false).fetch_all(&mut *tx).await;
+        texts.expect("a column is read")
+    }
+
+    async fn age(&self, table: &str, column: &str, by: Duration) {
+        let mut tx = self.pool().begin().await.expect("a transaction begins");
+        let sql = format!("UPDATE sagabus.{table} SET {column} = {column} - $1 * interval '1 second'");
+        let aged = sqlx::query(&sql).bind(by.as_secs_f64()).persistent(false).execute(&mut *tx).await;
+        aged.expect("rows are aged");
+        tx.commit().await.expect("a transaction commits");
+    }
+}
+
+#[async_trait]
+impl Lab for Sqlite {
+    async fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM sagabus_{table}");
+        let count = sqlx::query_scalar(&sql).fetch_one(self.writer()).await;
+        count.expect("rows are counted")
+    }
+
+    async fn column(&self, table: &str, column: &str, message_id: &str) -> Vec<Option<String>> {
+        let sql = format!("SELECT CAST({column} AS TEXT) FROM sagabus_{table} WHERE message_id = $1");
+        let texts = sqlx::query_scalar(&sql).bind(message_id).fetch_all(self.writer()).await;
+        texts.expect("a column is read")
+    }
+
+    async fn age(&self, table: &str, column: &str, by: Duration) {
+        let sql = format!("UPDATE sagabus_{table} SET {column} = {column} - $1");
+        let aged = sqlx::query(&sql).bind(by.as_micros() as i64).execute(self.writer()).await;
+        aged.expect("rows are aged");
+    }
+}

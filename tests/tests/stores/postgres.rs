@@ -1,0 +1,294 @@
+//! PostgreSQL: tables, connections, plans.
+
+use crate::{on_postgres, through_pgbouncer};
+use outbox::Postgres;
+use saga_core::{HeldReason, HeldWanted, Keys, Store, StoreErrorKind, Unit, Write};
+use sqlx::{Executor, PgPool, postgres::PgConnection};
+use std::{collections::HashSet, time::Duration};
+use tests::{
+    Database, eventually,
+    proxy::Proxy,
+    store_suite::{
+        LIMIT, WEEK, envelope, held_in, inbox_row, instance, key, keys, kind, lease, outbox_row, request, write, writes,
+    },
+};
+
+/// O-056, rule 13: many processes start at once on an empty database.
+#[tokio::test(flavor = "multi_thread")]
+async fn o_056_twenty_migrations_at_once() {
+    let database = Database::create().await;
+    let stores: Vec<Postgres> = (0..20).map(|_| database.store()).collect();
+    for migrated in futures_util::future::join_all(stores.iter().map(Store::migrate)).await {
+        migrated.unwrap();
+    }
+}
+
+/// B33: the role's default isolation takes its snapshot before the migrator's lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_migrations_at_once_whatever_the_default_isolation() {
+    for level in ["repeatable read", "serializable"] {
+        let database = Database::create().await;
+        let sql = format!("ALTER DATABASE {} SET default_transaction_isolation = '{level}'", database.name);
+        database.store().pool().execute(sql.as_str()).await.unwrap();
+        let stores: Vec<Postgres> = (0..10).map(|_| database.store()).collect();
+        for migrated in futures_util::future::join_all(stores.iter().map(Store::migrate)).await {
+            migrated.unwrap();
+        }
+        let mut unit = stores[0].begin(&[1], LIMIT).await.unwrap();
+        let shown: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(unit.tx()).await.unwrap();
+        assert_eq!(shown, "read committed", "X03: what another process wrote must be seen after its lock");
+    }
+}
+
+/// B21: a database that cannot hold every text is refused before anything is consumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn b21_an_encoding_without_all_letters_is_refused() {
+    let database = Database::create_as("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0").await;
+    let error = database.store().migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Invalid);
+    assert!(error.to_string().contains("encoding is LATIN1"), "{error}");
+}
+
+/// O-057: a schema of another version is refused before anything is consumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn o_057_a_newer_schema_is_refused() {
+    let (store, _database) = on_postgres().await;
+    store.pool().execute("INSERT INTO sagabus.schema_version (version) VALUES (99)").await.unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Schema);
+    assert!(error.to_string().contains("version 99") && error.to_string().contains("expects 1"), "{error}");
+}
+
+/// M21: without tables the text says what to do, and nobody's message is to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn m21_missing_tables_are_a_matter_of_the_deployment() {
+    let database = Database::create().await;
+    let error = database.store().lease(&request("me")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Schema);
+    assert!(error.to_string().contains("`Postgres::schema()`"), "{error}");
+}
+
+async fn sessions(pool: &PgPool, of: &str) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()";
+    sqlx::query_scalar(sql).bind(of).fetch_one(pool).await.unwrap()
+}
+
+/// B23: sessions that a burst has opened are closed when they are not needed, except one.
+#[tokio::test]
+async fn b23_idle_sessions_are_given_up() {
+    let (store, database) = on_postgres().await;
+    let watcher = database.store();
+    let units = futures_util::future::join_all((0..8).map(|_| store.begin(&[], LIMIT))).await;
+    for unit in units {
+        unit.unwrap().commit().await.unwrap();
+    }
+    let before = sessions(watcher.pool(), &database.name).await;
+    assert!(before >= 8, "{before} sessions");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    eventually("idle sessions to end", || async {
+        // the clock of the task that looks runs on in real time, so it is moved again
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(15)).await;
+        tokio::time::resume();
+        (sessions(watcher.pool(), &database.name).await <= 2).then_some(())
+    })
+    .await;
+    write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+}
+
+/// M23: a unit that is dropped gives its connection back.
+#[tokio::test(flavor = "multi_thread")]
+async fn m23_dropped_units_do_not_cost_a_session_each() {
+    let (store, _database) = on_postgres().await;
+    let mut sessions = HashSet::new();
+    for n in 0..200 {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(unit.tx()).await.unwrap();
+        sessions.insert(pid);
+        unit.write(&Write { claims: vec![inbox_row(&n.to_string())], ..writes() }).await.unwrap();
+    }
+    assert!(sessions.len() <= 8, "200 dropped units had {} sessions", sessions.len());
+    eventually("everything to be rolled back", || async {
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'",
+        )
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+        (open == 0).then_some(())
+    })
+    .await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+/// A begin that is cut off may have begun: its connection must not come back with an open transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_was_cut_off_leaves_nothing_open() {
+    let database = Database::create().await;
+    let store = Postgres::with_connections(&database.url(), 1).unwrap();
+    store.migrate().await.unwrap();
+    store.begin(&[], LIMIT).await.unwrap().commit().await.unwrap();
+    for micros in (0..2000).step_by(50) {
+        // whatever comes first: each cuts at another place
+        let _ = tokio::time::timeout(Duration::from_micros(micros), store.begin(&[9], LIMIT)).await;
+        write(&store, Write { claims: vec![inbox_row(&micros.to_string())], ..writes() }).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
+        assert_eq!(rows, micros as i64 / 50 + 1, "a commit was lost in another transaction");
+    }
+}
+
+/// A unit of sagas costs four round trips: begin with locks, read, write, commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_costs_four_round_trips() {
+    let (store, database) = on_postgres().await;
+    let address = Database::server().rsplit('@').next().expect("a server has an address").to_owned();
+    let proxy = Proxy::to(address.clone()).await;
+    let url = database.url().replace(&address, &format!("127.0.0.1:{}", proxy.port));
+    let proxied = Postgres::with_connections(&format!("{url}?sslmode=disable"), 1).unwrap();
+    write(&store, Write { held_in: vec![held_in("waits", HeldReason::Early)], ..writes() }).await.unwrap();
+    let unit = async |n: i64| {
+        let mut unit = proxied.begin(&[1, 2], LIMIT).await.unwrap();
+        let found = unit.read(&keys(&["a", "b"])).await.unwrap();
+        assert_eq!(found.waiting.len(), 1);
+        let claims = vec![inbox_row(&format!("a{n}")), inbox_row(&format!("b{n}"))];
+        let instances = vec![instance(n + 1, n)];
+        let outbox = vec![outbox_row("o", None, true)];
+        unit.write(&Write { claims, instances, outbox, ..writes() }).await.unwrap();
+        unit.commit().await.unwrap();
+    };
+    for n in 0..2 {
+        unit(n).await; // prepares its statements
+    }
+    let before = proxy.round_trips();
+    unit(2).await;
+    assert_eq!(proxy.round_trips() - before, 4);
+}
+
+/// B08, B10: a row that cannot be read says so, and the others leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn b08_an_unreadable_row_is_put_off_and_says_why() {
+    let (store, _database) = on_postgres().await;
+    write(&store, Write { outbox: vec![outbox_row("bad", None, false)], ..writes() }).await.unwrap();
+    store.pool().execute("UPDATE sagabus.outbox SET envelope = '[1, 2]'").await.unwrap();
+    write(&store, Write { outbox: vec![outbox_row("good", None, false)], ..writes() }).await.unwrap();
+    let leased = lease(&store, "me").await.rows;
+    assert_eq!(leased.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["good"]);
+    let (error, free): (String, bool) = sqlx::query_as(
+        "SELECT last_error, lease_owner IS NULL AND due_at > now() FROM sagabus.outbox WHERE message_id = 'bad'",
+    )
+    .fetch_one(store.pool())
+    .await
+    .unwrap();
+    assert!(error.contains("`envelope` cannot be read") && free, "{error}");
+    let kinds = store.pool().execute("UPDATE sagabus.outbox SET kind = 'Event'").await;
+    assert!(kinds.is_err(), "a kind that nobody knows was taken");
+}
+
+/// B08: a held message that cannot be read waits for a person, and hides no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn b08_an_unreadable_held_message_waits_for_a_person() {
+    let (store, _database) = on_postgres().await;
+    let held = ["bad", "good"].map(|id| held_in(id, HeldReason::Early));
+    write(&store, Write { held_in: held.into(), ..writes() }).await.unwrap();
+    store.pool().execute("UPDATE sagabus.held SET envelope = '7' WHERE message_id = 'bad'").await.unwrap();
+    let mut unit = store.begin(&[1], LIMIT).await.unwrap();
+    let waiting = unit.read(&keys(&[])).await.unwrap().waiting.pop().expect("two messages wait");
+    let wanted = saga_core::HeldWanted { key: waiting.key, type_name: waiting.type_name, reason: waiting.reason };
+    let held = unit.held("e", &[wanted], 10).await.unwrap();
+    unit.commit().await.unwrap();
+    assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
+    let reason: String = sqlx::query_scalar("SELECT reason FROM sagabus.held WHERE message_id = 'bad'")
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    assert_eq!(reason, "undecodable");
+}
+
+/// M24: statements that were prepared while the tables were empty look up by an index when they are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
+    let database = Database::create().await;
+    let store = Postgres::with_connections(&database.url(), 1).unwrap();
+    store.migrate().await.unwrap();
+    // statistics as they are after a burst on tables that were empty; nothing may freshen them meanwhile
+    store.pool().execute("VACUUM ANALYZE sagabus.inbox, sagabus.held, sagabus.saga, sagabus.outbox").await.unwrap();
+    for table in ["inbox", "held", "saga", "outbox"] {
+        let sql = format!("ALTER TABLE sagabus.{table} SET (autovacuum_enabled = false)");
+        store.pool().execute(sql.as_str()).await.unwrap();
+    }
+    let many = |from: usize| {
+        let ids: Vec<String> = (from..from + 5000).map(|n| format!("m{n}")).collect();
+        let claims = ids.iter().map(|id| inbox_row(id)).collect();
+        let held_in = ids.iter().map(|id| held_in(id, HeldReason::Failed)).collect();
+        Write { claims, held_in, ..writes() }
+    };
+    let turn = async |n: usize, locks: &[i64]| {
+        let id = format!("w{n}");
+        let retrying = saga_core::InboxRow { result: saga_core::InboxResult::Retrying, ..inbox_row(&id) };
+        let held_in = vec![held_in(&id, HeldReason::Failed)];
+        write(&store, Write { claims: vec![retrying], held_in, ..writes() }).await.unwrap();
+        store.read(&Keys { instances: Vec::new(), ..keys(&[&id]) }).await.unwrap();
+        let mut unit = store.begin(locks, LIMIT).await.unwrap();
+        if !locks.is_empty() {
+            unit.read(&keys(&[&id])).await.unwrap();
+            let wanted = HeldWanted { key: key(), type_name: "test.Message".into(), reason: HeldReason::Early };
+            unit.held("e", &[wanted], 10).await.unwrap();
+        }
+        let out = saga_core::HeldKey { receiver: "saga".into(), message_id: id.clone() };
+        let completes = vec![(inbox_row(&id), 1)];
+        unit.write(&Write { completes, held_out: vec![out], ..writes() }).await.unwrap();
+        unit.commit().await.unwrap();
+    };
+    for n in 0..10 {
+        // the sixth run of a prepared statement decides on its plan; a handler's unit has no lock
+        turn(2 * n, &[]).await;
+        turn(2 * n + 1, &[1]).await;
+    }
+    write(&store, many(0)).await.unwrap();
+    let scanned = async || -> i64 {
+        // what a session counted is seen when it has been idle for a while
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        unit.tx().execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        unit.commit().await.unwrap();
+        sqlx::query_scalar(
+            "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables
+             WHERE schemaname = 'sagabus' AND relname IN ('inbox', 'held')",
+        )
+        .fetch_one(store.pool())
+        .await
+        .unwrap()
+    };
+    let before = scanned().await;
+    for n in 100..120 {
+        turn(2 * n, &[]).await;
+        turn(2 * n + 1, &[1]).await;
+    }
+    let read = scanned().await - before;
+    assert!(read < 5000, "40 messages read {read} rows of the tables in sequence");
+}
+
+/// X15: a handler's statements need no setting of their own behind a pooler.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]
+async fn x15_handlers_may_prepare_statements_behind_a_pooler() {
+    let (store, _database) = through_pgbouncer().await;
+    let work = async |n: i32| {
+        let mut unit = store.begin(&[], LIMIT).await?;
+        let tx: &mut PgConnection = unit.tx();
+        for _ in 0..3 {
+            let got: i32 = sqlx::query_scalar("SELECT $1::int").bind(n).fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(got, n);
+        }
+        unit.write(&writes()).await?;
+        unit.commit().await
+    };
+    for round in 0..10 {
+        for done in futures_util::future::join_all((0..8).map(|n| work(round * 8 + n))).await {
+            assert_eq!(kind(done), None);
+        }
+    }
+    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+}

@@ -1,0 +1,200 @@
+//! PostgreSQL: a unit's locks, its limits, and what a handler can do to its transaction.
+
+use crate::on_postgres;
+use outbox::Postgres;
+use saga_core::{Store, StoreErrorKind, Unit, Write};
+use sqlx::Executor;
+use std::time::Duration;
+use tests::{
+    Database, eventually,
+    store_suite::{CONFLICT, LIMIT, inbox_row, instance, keys, kind, outbox_row, write, writes},
+};
+
+/// X01: a lock that another unit holds is not waited for; the unit learns which.
+#[tokio::test(flavor = "multi_thread")]
+async fn x01_a_lock_that_somebody_holds_is_named() {
+    let (store, _database) = on_postgres().await;
+    let mut first = store.begin(&[-3, 5], LIMIT).await.unwrap();
+    assert!(first.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty());
+    let mut second = store.begin(&[-3, 4, 5, 7], LIMIT).await.unwrap();
+    let mut locked = second.read(&keys(&[])).await.unwrap().locked_elsewhere;
+    locked.sort_unstable();
+    assert_eq!(locked, [-3, 5]);
+    first.commit().await.unwrap();
+    let mut third = store.begin(&[5, 7], LIMIT).await.unwrap();
+    assert_eq!(third.read(&keys(&[])).await.unwrap().locked_elsewhere, [7]);
+    assert!(store.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty(), "outside a unit nothing is locked");
+}
+
+/// Rule 1: what the last holder of a lock wrote is seen by the next, whatever the role's default isolation.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_1_what_the_last_holder_wrote_is_seen() {
+    let database = Database::create().await;
+    let sql = format!("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'", database.name);
+    database.store().pool().execute(sql.as_str()).await.unwrap();
+    let store = database.store();
+    store.migrate().await.unwrap();
+    for n in 0..5 {
+        let mut first = store.begin(&[7], LIMIT).await.unwrap();
+        let id = format!("m{n}");
+        first
+            .write(&Write { claims: vec![inbox_row(&id)], instances: vec![instance(n + 1, n)], ..writes() })
+            .await
+            .unwrap();
+        let (committed, begun) = tokio::join!(first.commit(), store.begin(&[7], LIMIT));
+        committed.unwrap();
+        let mut second = begun.unwrap();
+        let found = second.read(&keys(&[&id])).await.unwrap();
+        let seen = found.inbox.len() == 1 && found.instances[0].seq == n + 1;
+        assert!(seen || found.locked_elsewhere == [7], "it has the lock and saw {found:?}");
+    }
+}
+
+/// X01: the server ends a unit whose process is frozen, and gives its locks to the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn x01_a_unit_that_hangs_is_ended_by_the_server() {
+    let (store, _database) = on_postgres().await;
+    let mut frozen = store.begin(&[7], Duration::from_millis(300)).await.unwrap();
+    frozen.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    eventually("the lock to be free", || async {
+        let mut unit = store.begin(&[7], LIMIT).await.unwrap();
+        unit.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty().then_some(())
+    })
+    .await;
+    let late = frozen.write(&Write { outbox: vec![outbox_row("o", None, false)], ..writes() }).await;
+    assert_eq!(kind(late), Some(StoreErrorKind::Unavailable));
+    assert_eq!(kind(frozen.commit().await), Some(StoreErrorKind::Unavailable), "nobody may take it for committed");
+    let found = store.read(&keys(&["m"])).await.unwrap();
+    assert!(found.inbox.is_empty());
+}
+
+/// B16: a handler that ends the transaction fails, and nothing of the unit is written outside one.
+#[tokio::test(flavor = "multi_thread")]
+async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
+    let (store, _database) = on_postgres().await;
+    for ends in ["ROLLBACK", "COMMIT", "ROLLBACK; BEGIN", "COMMIT; BEGIN", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+        for (locks, empty) in [(&[][..], false), (&[1], false), (&[], true)] {
+            let mut unit = store.begin(locks, LIMIT).await.unwrap();
+            unit.tx().execute(ends).await.unwrap();
+            let write = if empty { writes() } else { Write { outbox: vec![outbox_row("o", None, false)], ..writes() } };
+            let error = unit.write(&write).await.expect_err(ends);
+            assert_eq!(error.kind(), StoreErrorKind::Rejected, "{ends}: {error}");
+            assert!(error.to_string().contains("the handler ended the transaction itself"), "{error}");
+            unit.rollback().await.unwrap();
+        }
+    }
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.outbox").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(rows, 0);
+    write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+}
+
+/// M10: a handler that swallowed an error is told so, even if it posts nothing; a nested transaction is the way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_an_aborted_transaction_is_noticed() {
+    let (store, _database) = on_postgres().await;
+    for write in [writes(), Write { claims: vec![inbox_row("m")], ..writes() }] {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        let _swallowed = unit.tx().execute("SELECT 1 / 0").await;
+        let error = unit.write(&write).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Rejected);
+        assert!(error.to_string().contains("nested transaction"), "{error}");
+        unit.rollback().await.unwrap();
+
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        let mut nested = sqlx::Connection::begin(unit.tx()).await.unwrap();
+        nested.execute("SELECT 1 / 0").await.unwrap_err();
+        nested.rollback().await.unwrap();
+        unit.write(&write).await.unwrap();
+        unit.commit().await.unwrap();
+    }
+}
+
+/// M16: what the database refuses at the commit is the data's fault, and names the constraint.
+#[tokio::test(flavor = "multi_thread")]
+async fn m16_a_deferred_constraint_is_named() {
+    let (store, _database) = on_postgres().await;
+    let sql = "CREATE TABLE seat (n int, CONSTRAINT one_seat UNIQUE (n) DEFERRABLE INITIALLY DEFERRED)";
+    store.pool().execute(sql).await.unwrap();
+    let mut unit = store.begin(&[], LIMIT).await.unwrap();
+    unit.tx().execute("INSERT INTO seat VALUES (1), (1)").await.unwrap();
+    unit.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    let error = unit.commit().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Rejected, "{error}");
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<sqlx::Error>());
+    let constraint = source.and_then(|source| source.as_database_error()?.constraint());
+    assert_eq!(constraint, Some("one_seat"), "{error}");
+    assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
+}
+
+/// Rule of `SAGAS`: a scan that a projection needs would look expensive enough to be compiled first.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_compiled_in_a_unit_of_sagas() {
+    let (store, _database) = on_postgres().await;
+    for (locks, jit) in [(&[1][..], "off"), (&[], "on")] {
+        let mut unit = store.begin(locks, LIMIT).await.unwrap();
+        let shown: String = sqlx::query_scalar("SHOW jit").fetch_one(unit.tx()).await.unwrap();
+        assert_eq!(shown, jit, "a handler's plans are its own");
+    }
+}
+
+/// M14: two processes with the same messages for several receivers do not wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn m14_two_processes_with_the_same_messages_do_not_deadlock() {
+    let (store, _database) = on_postgres().await;
+    let claim = async |store: &Postgres, n: usize, reverse: bool| {
+        let mut claims = Vec::new();
+        for id in 0..50 {
+            for receiver in ["a", "b", "c"] {
+                let row = inbox_row(&format!("{n}-{id}"));
+                claims.push(saga_core::InboxRow { receiver: receiver.into(), ..row });
+            }
+        }
+        if reverse {
+            claims.reverse();
+        }
+        write(store, Write { claims, ..writes() }).await
+    };
+    for n in 0..20 {
+        let (one, other) = tokio::join!(claim(&store, n, false), claim(&store, n, true));
+        let mut kinds = [kind(one), kind(other)];
+        kinds.sort_unstable_by_key(Option::is_some);
+        assert_eq!(kinds, [None, CONFLICT], "one of the two must win at once");
+    }
+    let deadlocks: i64 =
+        sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
+    assert_eq!(deadlocks, 0);
+}
+
+/// A held message that was handed to a person while a unit took it out: the unit runs again, and nothing stays behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_message_that_changed_meanwhile_is_a_conflict() {
+    let (store, _database) = on_postgres().await;
+    let held = tests::store_suite::held_in("m", saga_core::HeldReason::Early);
+    write(&store, Write { held_in: vec![held], ..writes() }).await.unwrap();
+    let mut changing = store.pool().begin().await.unwrap();
+    changing.execute("UPDATE sagabus.held SET reason = 'failed'").await.unwrap();
+    let out = saga_core::HeldKey { receiver: "saga".into(), message_id: "m".into() };
+    let taken = tokio::spawn({
+        let store = store.clone();
+        async move { write(&store, Write { held_out: vec![out], ..writes() }).await }
+    });
+    eventually("the unit to wait for the row", || async {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+        )
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    changing.commit().await.unwrap();
+    assert_eq!(kind(taken.await.unwrap()), CONFLICT);
+    let out = saga_core::HeldKey { receiver: "saga".into(), message_id: "m".into() };
+    write(&store, Write { held_out: vec![out], ..writes() }).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.held").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(rows, 0);
+}

@@ -86,6 +86,7 @@ pub mod handler {
     pub use saga_core::Handle;
     pub use saga_core::HandleBatch;
     pub use saga_core::HandlerError;
+    pub use saga_core::HandlerErrorKind;
     pub use saga_core::OutgoingMessage;
 
     pub use saga_core::Decision;
@@ -95,14 +96,16 @@ pub mod handler {
 
 /// Endpoints: what a service starts, sends from and stops.
 pub mod endpoint {
+    pub use saga_core::Ended;
     pub use saga_core::Endpoint;
     pub use saga_core::EndpointBuilder;
+    pub use saga_core::HandlerOptions;
+    pub use saga_core::LinkState;
     pub use saga_core::Envelope;
     pub use saga_core::SagaRef;
     pub use saga_core::Session;
     pub use saga_core::Settings;
     pub use saga_core::StartError;
-    pub use saga_core::StopError;
 }
 
 /// What brokers and databases implement, and what operators read.
@@ -110,8 +113,10 @@ pub mod port {
     pub use saga_core::port::*;
 }
 
-/// For tests of services: crashes at numbered steps.
+/// For tests of services: a store in memory, and crashes at numbered steps.
 pub mod testing {
+    pub use saga_core::CrashPoint;
+    pub use saga_core::Crashes;
     pub use saga_core::testing::*;
 }
 

@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod raw;
 mod services;
 pub mod store_suite;
+pub mod tables;
 
 pub use databases::{Database, File, PgBouncer};
 pub use services::Vhost;

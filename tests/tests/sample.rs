@@ -269,7 +269,7 @@ async fn ordering_is_ready_while_the_broker_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_behind_pgbouncer() {
     let (vhost, database) = (Vhost::create().await, Database::prefix());
-    let Some(bouncer) = PgBouncer::start(&database).await else { return };
+    let bouncer = PgBouncer::start(&database).await;
     let (broker, server) = (vhost.url(), bouncer.server());
     let servers = ["--broker", &broker, "--database", &server, "--prefix", &database.name];
     let demo = ["--orders", "200", "--in-flight", "50", "--payment-timeout", "1"];

@@ -1,0 +1,238 @@
+//! `sagabus` as an operator meets it: the program itself, its two outputs and its exit codes. The tables as wide as a
+//! terminal are golden files of the package `operator`.
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Output, Stdio},
+};
+use tests::{
+    process::program,
+    tables::{Held, Tables},
+};
+
+fn command(urls: &[&str], arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("sagabus"));
+    urls.iter().for_each(|url| drop(command.args(["--database", url])));
+    command.args(arguments).env_remove("SAGABUS_DATABASE_URL").env("USER", "ann").env_remove("SUDO_USER");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Exit code, stdout, stderr.
+fn run(urls: &[&str], arguments: &[&str]) -> (i32, String, String) {
+    said(&command(urls, arguments).output().expect("the program runs"))
+}
+
+fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("JSON and nothing else was expected ({error}): {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_does_not_hide_the_others() {
+    let (one, two) = (Tables::postgres().await, Tables::sqlite().await);
+    one.hold(&Held { message_id: "in-one", ..Held::default() }).await;
+    two.hold(&Held { message_id: "in-two", ..Held::default() }).await;
+    for dead in [
+        "postgres://u:s3cret@127.0.0.1:1/gone",
+        "postgres://127.0.0.1:1/gone?user=u&password=s3cret",
+        "sqlite:/nowhere.db",
+        "mysql://u:s3cret@127.0.0.1/gone",
+    ] {
+        let (code, out, err) = run(&[dead, &one.url, &two.url], &["held", "list"]);
+        assert_eq!(code, 1, "{err}");
+        assert!(out.contains("in-one") && out.contains("in-two"), "{out}{err}");
+        let cause = ["refused", "there is no file", "is no database"].iter().any(|cause| err.contains(cause));
+        assert!(cause && !err.contains("s3cret") && !err.contains("pool"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+    let (_, out, _) = run(&[&one.url, &two.url], &["--json", "held", "list"]);
+    let databases: Vec<String> = json(&out).as_array().unwrap().iter().map(|row| row["database"].to_string()).collect();
+    assert_eq!(databases.len(), 2);
+    assert_ne!(databases[0], databases[1], "each row says where it is");
+    // several in the environment stand between blanks: a path with blanks is given as an argument
+    let output =
+        command(&[], &["held", "list"]).env("SAGABUS_DATABASE_URL", format!("{} sqlite:/nowhere.db", one.url)).output();
+    let (code, out, err) = said(&output.expect("the program runs"));
+    assert!(code == 1 && out.contains("in-one") && err.contains("there is no file /nowhere.db"), "{code} {out} {err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_how_many_it_leaves_out_and_a_closed_pipe_ends_it_quietly() {
+    let tables = Tables::sqlite().await;
+    let error = "relation charge does not exist ".repeat(64);
+    for n in 0..60 {
+        tables.hold(&Held { message_id: &format!("m{n:02}"), error: &error, ..Held::default() }).await;
+    }
+    let (code, out, err) = run(&[&tables.url], &["held", "list"]);
+    assert_eq!((code, out.lines().count(), err.as_str()), (0, 50, "50 of 60 shown\n"));
+    assert!(out.lines().all(|line| line.split('\t').count() == 7), "each row has its columns and its error: {out}");
+    let (_, out, err) = run(&[&tables.url], &["held", "list", "--all"]);
+    assert_eq!((out.lines().count(), err.as_str()), (60, ""));
+    let (_, out, err) = run(&[&tables.url], &["--json", "--limit", "7", "held", "list"]);
+    assert_eq!((json(&out).as_array().unwrap().len(), err.as_str()), (7, "7 of 60 shown\n"));
+    for arguments in [vec!["held", "list", "--all"], vec!["--json", "held", "list", "--all"]] {
+        let mut child =
+            command(&[&tables.url], &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap(); // and it goes away
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""), "{arguments:?}: {first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "AwaitingShipment", Some("a8e8-1")).await;
+        tables.hold(&Held { message_id: "a8e8-1", reason: "undecodable", ..Held::default() }).await;
+        tables.hold(&Held { message_id: "a8e8-2", reason: "paused", ..Held::default() }).await;
+        for n in 0..5 {
+            tables
+                .hold(&Held { message_id: &format!("f{n}"), receiver: "charge", saga_id: None, ..Held::default() })
+                .await;
+        }
+        let (code, _, err) = run(url, &["held", "retry", "a8e8"]);
+        assert_eq!((code, err.as_str()), (1, "sagabus: 2 ids begin with a8e8: a8e8-1, a8e8-2\n"));
+        let (code, _, err) = run(url, &["held", "discard", "f1", "nope"]);
+        assert!(code == 1 && err.contains("no message nope is held"), "{err}");
+        let (code, _, _) = run(url, &["held", "retry"]);
+        assert_eq!(code, 2, "neither an id nor a filter");
+        let (code, _, _) = run(url, &["held", "retry", "f1", "--all"]);
+        assert_eq!(code, 2, "an id and a filter");
+        let (code, _, err) = run(url, &["held", "retry", "--reason-is", "lost"]);
+        assert!(code == 2 && err.contains("undecodable"), "{err}");
+
+        let (code, out, _) = run(url, &["held", "retry", "--all", "--dry-run"]);
+        assert!(code == 0 && out.ends_with("6 messages would be retried\n"), "what is paused is not counted: {out}");
+        let (_, out, _) = run(url, &["held", "list"]);
+        assert_eq!(out.lines().count(), 7, "nothing was done: {out}");
+
+        let page = run(url, &["sagas", "show", "ORDER", "7"]).1;
+        assert!(page.contains("sagabus held discard a8e8-1") && page.contains("sagabus held retry a8e8-1"), "{page}");
+        let (code, out, err) = run(url, &["held", "discard", "a8e8-1", "--reason", "not a label"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 message discarded\n", ""));
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(
+            !page.contains("PAUSED") && page.contains("\tann\theld discard\tdiscarded\ta8e8-1\tnot a label"),
+            "{page}"
+        );
+        let (code, page, _) = run(url, &["held", "show", "a8e8-1"]);
+        assert!(code == 0 && page.contains("is not held now") && page.contains("not a label"), "{page}");
+        assert!(run(url, &["outbox", "list"]).1.contains("sagabus.Wake"), "what waits behind it is told to go on");
+
+        let (code, out, _) = run(url, &["--json", "held", "retry", "--receiver", "charge", "--error", "NO TABLE"]);
+        let done = json(&out);
+        assert_eq!((code, &done["found"], &done["retried"]), (0, &5.into(), &5.into()), "{done}");
+        let (code, _, err) = run(url, &["held", "retry", "--receiver", "charge"]);
+        assert!(code == 1 && err.contains("no held message is like that"), "{err}");
+        let (code, out, _) = run(url, &["held", "retry", "a8e8-2"]);
+        assert!(code == 1 && out.starts_with("0 of 1 message") && out.contains("must go first"), "{out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
+    let tables = Tables::postgres().await;
+    let url = &[tables.url.as_str()];
+    tables.instance("-5", "AwaitingPayment", None).await;
+    tables.instance("71", "Cancelled", None).await;
+    tables.instance("72", "Cancelled", None).await;
+    assert_eq!(run(url, &["sagas", "list", "--state", "cancelled"]).1.lines().count(), 2);
+    assert_eq!(run(url, &["sagas", "list", "--older-than", "1h"]).1, "");
+    let (code, _, err) = run(url, &["sagas", "list", "--state", "lost"]);
+    assert_eq!(code, 1);
+    assert_eq!(err, "sagabus: no state with instances is called lost; there are: AwaitingPayment, Cancelled\n");
+    let (code, _, err) = run(url, &["sagas", "show", "odrer", "7"]);
+    assert!(code == 1 && err.contains("there are: order"), "{err}");
+    let (code, page, _) = run(url, &["sagas", "show", "Order", "-5"]);
+    assert!(code == 0 && page.starts_with("order -5: AwaitingPayment"), "{page}");
+    let (code, _, err) = run(url, &["sagas", "show", "order", "7"]);
+    assert!(code == 1 && err.contains("2 ids begin with 7: 71, 72"), "{err}");
+    let (code, _, err) = run(url, &["sagas", "show", "order", "9"]);
+    assert!(code == 1 && err.contains("there is no instance 9 of saga order"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_timeline_shows_its_newest_lines() {
+    let tables = Tables::sqlite().await;
+    tables.instance("7", "Waiting", None).await;
+    for n in 1..=9 {
+        tables.hold(&Held { message_id: &format!("m{n}"), type_name: &format!("tick.{n}"), ..Held::default() }).await;
+        let sql = format!(
+            "UPDATE {{s}}inbox SET seq = {n}, to_state = 'Waiting', result = 'handled' WHERE message_id = 'm{n}'"
+        );
+        tables.sql(&sql).await;
+    }
+    tables.sql("DELETE FROM {s}held").await;
+    let (_, page, _) = run(&[&tables.url], &["--limit", "5", "sagas", "show", "order", "7"]);
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains("tick.")).collect();
+    assert_eq!(lines.len(), 5, "{page}");
+    assert!(lines[0].contains("tick.5") && lines[4].contains("tick.9"), "{page}");
+    assert!(page.contains("the newest 5 of 9"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_fails_when_something_needs_a_person_and_only_then() {
+    let tables = Tables::postgres().await;
+    let url = &[tables.url.as_str()];
+    tables.hold(&Held { reason: "early", ..Held::default() }).await;
+    tables.send("timer", "ordering", 5, "", "").await;
+    let (code, page, err) = run(url, &["status", "--check"]);
+    assert_eq!(code, 0, "{page}{err}");
+    assert!(page.ends_with("nothing needs a person\n"), "{page}");
+    tables.hold(&Held { message_id: "n", ..Held::default() }).await;
+    let (code, page, _) = run(url, &["status", "--check"]);
+    assert_eq!(code, 1, "{page}");
+    assert!(page.contains("ordering: 1 message is held as failed, the oldest for 1 min"), "{page}");
+    assert_eq!(run(url, &["status"]).0, 0, "without --check it is no check");
+    let status = json(&run(url, &["--json", "status"]).1);
+    assert_eq!(status["endpoints"][0]["timers"]["count"], 1, "{status}");
+    assert_eq!(status["trouble"].as_array().unwrap().len(), 1, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_a_stranger_wrote_reaches_the_terminal_as_it_is() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        let wild = "bugs.\u{1b}[2J\u{9b}31m\u{7f}No\nforged\trow";
+        tables.instance("7", "Waiting", None).await;
+        tables.hold(&Held { type_name: "t", error: wild, ..Held::default() }).await;
+        tables.sql(&format!("UPDATE {{s}}held SET type = '{wild}'")).await;
+        tables.sql(&format!("UPDATE {{s}}inbox SET type = '{wild}', note = '{wild}'")).await;
+        tables.send("command", wild, 0, ", last_error", &format!(", '{wild}'")).await;
+        tables.sql("UPDATE {s}outbox SET waits_for = destination").await;
+        for arguments in [
+            vec!["held", "list"],
+            vec!["held", "show", "m"],
+            vec!["outbox", "list"],
+            vec!["outbox", "show", "m-"],
+            vec!["sagas", "show", "order", "7"],
+            vec!["status"],
+            vec!["--json", "held", "list"],
+            vec!["held", "show", "\u{1b}[2J"],
+        ] {
+            let (_, out, err) = run(url, &arguments);
+            let raw = |c: char| c.is_control() && c != '\n' && c != '\t';
+            assert!(!out.contains(raw) && !err.contains(raw), "{arguments:?}: {out:?} {err:?}");
+            assert!(!out.contains("forged\trow") && !out.lines().any(|line| line.starts_with("forged")), "{out}");
+        }
+    }
+}
+
+#[test]
+fn the_help_is_wrapped_at_the_width_of_the_terminal() {
+    for arguments in [vec!["--help"], vec!["held", "retry", "--help"], vec!["sagas", "list", "--help"]] {
+        let output = command(&[], &arguments).env("COLUMNS", "80").output().expect("the program runs");
+        let (code, out, _) = said(&output);
+        assert_eq!(code, 0);
+        assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    }
+}

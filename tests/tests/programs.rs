@@ -101,7 +101,7 @@ fn look_around(url: &str, orders: u64) {
     assert_eq!(instances, orders, "{status}");
     assert!(text(&sagabus(&["status"])).contains("order-fulfilment"));
     assert_eq!(json(&sagabus(&["--json", "outbox", "list"])), Value::Array(vec![]));
-    assert!(text(&sagabus(&["held", "list"])).contains("nothing is held"));
+    assert_eq!(text(&sagabus(&["held", "list"])), "", "rows and nothing else where there is no terminal");
     let shipped = json(&sagabus(&["--json", "--limit", "1", "sagas", "list", "--state", "Shipped"]));
     let id = shipped[0]["id"].as_str().expect("an instance was shipped");
     let shown = json(&sagabus(&["--json", "sagas", "show", "order-fulfilment", id]));
@@ -111,7 +111,6 @@ fn look_around(url: &str, orders: u64) {
     assert!(shown["instance"]["data"]["label_id"].is_string(), "{shown}");
     let page = text(&sagabus(&["sagas", "show", "order-fulfilment", id]));
     assert!(page.contains("→ AwaitingPayment") && page.contains("payment.MakePayment"), "{page}");
-    assert!(page.lines().all(|line| line.chars().count() <= 100), "100 columns were expected:\n{page}");
 }
 
 #[test]

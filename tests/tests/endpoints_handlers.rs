@@ -28,10 +28,7 @@ async fn r_004_failed_runs_leave_nothing<Db: Effects + Inspect, T: Transport + C
     .await;
     assert_eq!(house.work.runs.swap(0, Ordering::SeqCst), 1);
     house.ask(4, "panic").await;
-    eventually("the panic to be held", || async {
-        (held(house.worker.store()).await.len() == 3).then_some(())
-    })
-    .await;
+    eventually("the panic to be held", || async { (held(house.worker.store()).await.len() == 3).then_some(()) }).await;
     assert_eq!(house.work.runs(), 4, "a panic is a transient failure of its message");
     house.quiet().await;
     assert_eq!(house.worker.store().effects().await, [1]);
@@ -76,8 +73,7 @@ async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Tr
     session.commit().await.unwrap();
     let expected: Vec<i64> = (1..=60).filter(|id| ![30, 40].contains(id)).collect();
     eventually("58 effects", || async { (house.worker.store().effects().await == expected).then_some(()) }).await;
-    eventually("2 held messages", || async { (held(house.worker.store()).await.len() == 2).then_some(()) })
-        .await;
+    eventually("2 held messages", || async { (held(house.worker.store()).await.len() == 2).then_some(()) }).await;
     house.stop().await;
 }
 
@@ -171,9 +167,7 @@ async fn start_says_everything_that_is_wrong() {
         .start()
         .await;
     let Err(StartError::Definition(wrong)) = started else { panic!("a list of what is wrong was expected") };
-    for expected in
-        ["sent to `worker`", "two handlers", "without whitespace", "two receivers", "`prefetch` is 0"]
-    {
+    for expected in ["sent to `worker`", "two handlers", "without whitespace", "two receivers", "`prefetch` is 0"] {
         assert!(wrong.iter().any(|text| text.contains(expected)), "`{expected}` is missing in {wrong:#?}");
     }
 }

@@ -50,11 +50,7 @@ async fn o_036_a_command_waits_for_its_endpoint<Db: Effects + Inspect, T: Transp
     assert_eq!(row.destination, "worker");
     worker.create_effects().await;
     let work = Worker::default();
-    let late = Endpoint::builder("worker", transport, worker)
-        .handle::<Work>(work.clone())
-        .start()
-        .await
-        .unwrap();
+    let late = Endpoint::builder("worker", transport, worker).handle::<Work>(work.clone()).start().await.unwrap();
     eventually("the command to arrive", || async { (work.handled() == [1]).then_some(()) }).await;
     sender.stop().await.unwrap();
     late.stop().await.unwrap();

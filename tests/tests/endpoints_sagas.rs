@@ -90,7 +90,7 @@ async fn s_069_a_panic_pauses_its_instance_alone<Db: Effects + Inspect, T: Trans
     house.publish(Closed { id: 1, poison: true }).await;
     let failed = one_held(house.journeys.store()).await;
     assert_eq!((failed.reason.as_str(), failed.attempts), ("failed", 1));
-    let error = failed.error.unwrap_or_default();
+    let error = failed.error.clone().unwrap_or_default();
     assert!(
         error.contains("poisoned by order") && error.contains("model.rs"),
         "text and place of the panic were expected: {error}"
@@ -102,7 +102,11 @@ async fn s_069_a_panic_pauses_its_instance_alone<Db: Effects + Inspect, T: Trans
     house.publish(Closed { id: 2, poison: false }).await;
     house.reaches(2, "Over").await;
     eventually("the later message to wait behind the failed one", || async {
-        held(house.journeys.store()).await.iter().any(|held| held.reason == "paused" && held.attempts == 0).then_some(())
+        held(house.journeys.store())
+            .await
+            .iter()
+            .any(|held| held.reason == "paused" && held.attempts == 0)
+            .then_some(())
     })
     .await;
     // the cause is not repaired: held again, attempts added up

@@ -363,6 +363,7 @@ async fn an_action_waits_for_the_unit_of_work_that_has_the_instance() {
 
 /// Behind a pooler each transaction may have another session of the server.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]
 async fn listings_and_actions_work_behind_pgbouncer() {
     let database = Database::create().await;
     database.store().migrate().await.unwrap();

@@ -267,6 +267,7 @@ async fn ordering_is_ready_while_the_broker_is_away() {
 
 /// PgBouncer in transaction mode, which may give each transaction another session.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]
 async fn the_demo_runs_behind_pgbouncer() {
     let (vhost, database) = (Vhost::create().await, Database::prefix());
     let bouncer = PgBouncer::start(&database).await;

@@ -10,6 +10,7 @@
 
 pub mod held;
 pub mod inbox;
+mod memory;
 pub mod outbox;
 pub mod processes;
 mod sql;
@@ -17,9 +18,9 @@ mod sql;
 use async_trait::async_trait;
 use bytes::Bytes;
 use saga_core::{
-    Chart, ChartMessage, Destination, Envelope, Found, HeldIn, HeldReason, InboxResult, InboxRow, InstanceKey,
-    InstanceRow, InstanceWrite, Keys, LeaseRequest, Leased, MessageKind, OutboxKind, OutboxRow, SagaRef, Store,
-    StoreError, StoreErrorKind, Unit, Write,
+    Chart, Destination, Envelope, Found, HeldIn, HeldReason, InboxResult, InboxRow, InstanceKey, InstanceRow,
+    InstanceWrite, Keys, LeaseRequest, Leased, OutboxKind, OutboxRow, SagaRef, Store, StoreError, StoreErrorKind, Unit,
+    Write,
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -173,9 +174,10 @@ pub async fn lease<S: Store>(store: &S, owner: &str) -> Leased {
 
 /// A chart of the saga `saga` that takes the event `test.Event` and the command `test.Command`.
 pub fn chart(version: u32) -> Chart {
-    let message = |type_name: &str, kind| ChartMessage { type_name: type_name.into(), kind, starts: false };
-    let messages = vec![message("test.Event", MessageKind::Event), message("test.Command", MessageKind::Command)];
-    Chart { saga: "saga".into(), version, states: Vec::new(), messages, edges: Vec::new() }
+    let message = |type_name: &str, kind: &str| json!({ "type_name": type_name, "kind": kind, "starts": false });
+    let messages = [message("test.Event", "event"), message("test.Command", "command")];
+    let chart = json!({ "saga": "saga", "version": version, "states": [], "messages": messages, "edges": [] });
+    serde_json::from_value(chart).expect("that is a chart")
 }
 
 /// The kind of an error.

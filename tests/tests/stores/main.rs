@@ -6,7 +6,7 @@ mod postgres_units;
 mod sqlite;
 
 use outbox::{Postgres, Sqlite};
-use saga_core::Store;
+use saga_core::{Store, testing::MemoryStore};
 use tests::{Database, File, PgBouncer};
 
 async fn on_postgres() -> (Postgres, Database) {
@@ -39,3 +39,9 @@ tests::store_suite!(
     crate::through_pgbouncer
 );
 tests::store_suite!(mod suite_sqlite, [], crate::on_sqlite);
+
+async fn in_memory() -> (MemoryStore, ()) {
+    (MemoryStore::new(), ())
+}
+
+tests::store_suite!(mod suite_memory, [], crate::in_memory);

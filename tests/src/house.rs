@@ -8,6 +8,7 @@ use saga_core::{
     Endpoint, EndpointBuilder, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView,
     OutboxFilter, Transport,
 };
+use tracing_subscriber::EnvFilter;
 use transports::{InProcess, RabbitMq};
 
 /// One endpoint of each kind.
@@ -34,6 +35,9 @@ impl<Db: Effects + Inspect> House<Db> {
         stores: [Db; 3],
         change: impl Fn(EndpointBuilder<Db>) -> EndpointBuilder<Db>,
     ) -> Self {
+        // `RUST_LOG=info` shows what the endpoints of a failing test say
+        let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer();
+        let _ = logs.try_init();
         let [journeys, worker, listener] = stores;
         worker.create_effects().await;
         let (work, heard) = (Worker::default(), Listener::default());
@@ -110,7 +114,7 @@ impl<Db: Effects + Inspect> House<Db> {
 pub async fn journey(store: &impl Inspect, id: u64) -> Option<InstanceView> {
     let id = id.to_string();
     let filter = InstanceFilter { saga: Some("journey".into()), id: Some(id.clone()), ..Default::default() };
-    let found = store.instances(&filter, 100).await.ok()?;
+    let found = store.instances(&filter, 1000).await.ok()?; // ids that begin like it are among them
     found.into_iter().find(|instance| instance.id == id)
 }
 

@@ -65,6 +65,8 @@ mod settings;
 mod shared;
 mod start;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};

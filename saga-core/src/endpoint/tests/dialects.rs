@@ -1,0 +1,367 @@
+//! Messages, a saga and handlers for tests.
+
+use crate::*;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Begin {
+    pub(super) id: u64,
+}
+/// Counted in state `Here`; early before the start.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Step {
+    pub(super) id: u64,
+    pub(super) n: u32,
+}
+/// Deferred in `Here`, counted in `There`.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Wait {
+    pub(super) id: u64,
+    pub(super) n: u32,
+}
+/// From `Here` to `There`.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Go {
+    pub(super) id: u64,
+}
+/// Early in `Here`, counted in `There`.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Arrive {
+    pub(super) id: u64,
+    pub(super) n: u32,
+}
+/// The transition panics.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Boom {
+    pub(super) id: u64,
+}
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Finish {
+    pub(super) id: u64,
+}
+/// Has the instance ask the bank.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Buy {
+    pub(super) id: u64,
+}
+/// Published by every step.
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Stepped {
+    pub(super) id: u64,
+    pub(super) n: u32,
+}
+#[derive(Command, Serialize, Deserialize)]
+#[command(to = "bank", outcome = Payment)]
+pub(super) struct Pay {
+    pub(super) id: u64,
+}
+#[derive(Reply, Serialize, Deserialize)]
+#[reply(from = "bank")]
+pub(super) struct Paid {
+    pub(super) id: u64,
+}
+#[derive(Outcome)]
+pub(super) enum Payment {
+    Paid(Paid),
+}
+#[derive(Message, Serialize, Deserialize)]
+pub(super) struct Tired {}
+
+/// Here: takes steps. There: takes what waited. Each publishes what it takes.
+#[derive(Saga)]
+#[saga(name = "walk", id = id: u64)]
+#[starts(Begin)]
+#[on(Finish)]
+pub(super) enum Walk {
+    #[on(Step, Go, Boom, Buy, Paid)]
+    #[timer(Tired)]
+    #[defers(Wait)]
+    Here(Here),
+    #[on(Wait, Arrive)]
+    #[ignores(Step, Go, Boom)]
+    There(There),
+    #[done]
+    Over(Over),
+}
+#[derive(Serialize, Deserialize)]
+pub(super) struct Here {
+    steps: Vec<u32>,
+}
+#[derive(Serialize, Deserialize)]
+pub(super) struct There {
+    steps: Vec<u32>,
+}
+#[derive(Serialize, Deserialize)]
+pub(super) struct Over {
+    steps: Vec<u32>,
+}
+
+fn one_more(mut steps: Vec<u32>, n: u32) -> Vec<u32> {
+    steps.push(n);
+    steps
+}
+
+impl Starts<Begin> for Walk {
+    type Then = Here;
+    fn start(_: Begin, _: &Moment) -> Here {
+        Here { steps: Vec::new() }
+    }
+}
+impl On<Step> for Here {
+    type Then = (Here, Publishes<Stepped>);
+    fn on(self, Step { id, n }: Step, _: &Moment) -> Self::Then {
+        (Here { steps: one_more(self.steps, n) }, publish(Stepped { id, n }))
+    }
+}
+impl On<Go> for Here {
+    type Then = There;
+    fn on(self, _: Go, _: &Moment) -> There {
+        There { steps: self.steps }
+    }
+}
+impl On<Boom> for Here {
+    type Then = Here;
+    fn on(self, boom: Boom, _: &Moment) -> Here {
+        panic!("boom {}", boom.id)
+    }
+}
+impl On<Buy> for Here {
+    type Then = (Here, Sends<Pay>, After<Tired>);
+    fn on(self, buy: Buy, _: &Moment) -> Self::Then {
+        (self, send(Pay { id: buy.id }), after(hours(1), Tired {}))
+    }
+}
+impl On<Paid> for Here {
+    type Then = There;
+    fn on(self, _: Paid, _: &Moment) -> There {
+        There { steps: self.steps }
+    }
+}
+impl On<Tired> for Here {
+    type Then = Over;
+    fn on(self, _: Tired, _: &Moment) -> Over {
+        Over { steps: self.steps }
+    }
+}
+impl On<Wait> for There {
+    type Then = There;
+    fn on(self, wait: Wait, _: &Moment) -> There {
+        There { steps: one_more(self.steps, wait.n) }
+    }
+}
+impl On<Arrive> for There {
+    type Then = There;
+    fn on(self, arrive: Arrive, _: &Moment) -> There {
+        There { steps: one_more(self.steps, arrive.n) }
+    }
+}
+impl On<Finish> for Walk {
+    type Then = Over;
+    fn on(self, _: Finish, _: &Moment) -> Over {
+        let (Walk::Here(Here { steps }) | Walk::There(There { steps }) | Walk::Over(Over { steps })) = self;
+        Over { steps }
+    }
+}
+
+#[derive(Command, Serialize, Deserialize)]
+#[command(to = "shop", outcome = Deed)]
+pub(super) struct Do {
+    pub(super) n: u64,
+}
+#[derive(Reply, Serialize, Deserialize)]
+#[reply(from = "shop")]
+pub(super) struct Did {
+    pub(super) n: u64,
+}
+#[derive(Outcome)]
+pub(super) enum Deed {
+    Did(Did),
+}
+#[derive(Event, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) n: f64,
+}
+
+/// What a run of a scripted handler does, after it has written its row.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    Succeed,
+    Fail,
+    Refuse,
+    Panic,
+    Hang(Duration),
+    RetryAfter(Duration),
+    /// Its statement says that tables are missing.
+    Schema,
+    /// Its statement says that its plan is stale.
+    StalePlan,
+    /// Ends the transaction itself.
+    EndTransaction,
+    /// Publishes what JSON cannot say.
+    PublishNan,
+    /// Never asks for the transaction.
+    Idle,
+    /// Fails without having asked for the transaction.
+    FailIdle,
+}
+
+/// A handler that does what a test says: for each message the acts of its runs, in their order; then it succeeds.
+#[derive(Clone, Default)]
+pub(super) struct Script(Arc<Mutex<Plan>>);
+
+#[derive(Default)]
+struct Plan {
+    acts: HashMap<u64, Vec<Act>>,
+    always: Option<Act>,
+    /// Runs so far: the message, and the runs before that were counted.
+    runs: Vec<(u64, i64)>,
+    /// Sizes of the batches, when it handles batches.
+    batches: Vec<usize>,
+    outcomes_left_out: usize,
+}
+
+impl Script {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next runs of message `n`.
+    pub(super) fn plan(&self, n: u64, acts: impl IntoIterator<Item = Act>) -> &Self {
+        self.0.lock().unwrap().acts.insert(n, acts.into_iter().collect());
+        self
+    }
+
+    /// All runs that are not planned.
+    pub(super) fn always(&self, act: Act) -> &Self {
+        self.0.lock().unwrap().always = Some(act);
+        self
+    }
+
+    /// The batch handler forgets this many outcomes.
+    pub(super) fn forget_outcomes(&self, n: usize) {
+        self.0.lock().unwrap().outcomes_left_out = n;
+    }
+
+    pub(super) fn runs(&self) -> Vec<(u64, i64)> {
+        self.0.lock().unwrap().runs.clone()
+    }
+
+    pub(super) fn runs_of(&self, n: u64) -> usize {
+        self.runs().iter().filter(|(of, _)| *of == n).count()
+    }
+
+    pub(super) fn batches(&self) -> Vec<usize> {
+        self.0.lock().unwrap().batches.clone()
+    }
+
+    fn next(&self, n: u64, runs_before: i64) -> Act {
+        let mut plan = self.0.lock().unwrap();
+        plan.runs.push((n, runs_before));
+        let planned = plan.acts.get_mut(&n).filter(|acts| !acts.is_empty()).map(|acts| acts.remove(0));
+        planned.or_else(|| plan.always.clone()).unwrap_or(Act::Succeed)
+    }
+}
+
+fn failure(kind: StoreErrorKind) -> testing::MemoryError {
+    testing::MemoryError::new(kind, "a statement of the handler failed")
+}
+
+async fn act(act: Act, tx: &mut testing::MemoryTx) -> Result<(), HandlerError> {
+    match act {
+        Act::Succeed | Act::PublishNan | Act::Idle | Act::FailIdle => Ok(()),
+        Act::Fail => Err(HandlerError::transient("the handler fails")),
+        Act::Refuse => Err(HandlerError::permanent("the handler refuses")),
+        Act::Panic => panic!("the handler panics"),
+        Act::Hang(time) => {
+            tokio::time::sleep(time).await;
+            Ok(())
+        }
+        Act::RetryAfter(delay) => Err(HandlerError::retry_after("not yet", delay)),
+        Act::Schema => Err(failure(StoreErrorKind::Schema).into()),
+        Act::StalePlan => Err(failure(StoreErrorKind::StalePlan).into()),
+        Act::EndTransaction => {
+            tx.end();
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Handle<Do, testing::MemoryStore> for Script {
+    async fn handle(&self, Do { n }: Do, cx: &mut Context<'_, testing::MemoryStore>) -> Result<Deed, HandlerError> {
+        let next = self.next(n, cx.runs_before());
+        match next {
+            Act::Idle => return Ok(Did { n }.into()),
+            Act::FailIdle => return Err(HandlerError::transient("the handler fails")),
+            Act::PublishNan => drop(cx.publish(Seen { n: f64::NAN })),
+            _ => {}
+        }
+        let tx = cx.tx().await?;
+        tx.insert("done", n)?;
+        act(next, tx).await?;
+        Ok(Did { n }.into())
+    }
+}
+
+/// The same for batches.
+#[derive(Clone, Default)]
+pub(super) struct Batches(pub(super) Script);
+
+#[async_trait]
+impl HandleBatch<Do, testing::MemoryStore> for Batches {
+    async fn handle(
+        &self,
+        batch: Vec<Do>,
+        cx: &mut BatchContext<'_, testing::MemoryStore>,
+    ) -> Result<Vec<Deed>, HandlerError> {
+        self.0.0.lock().unwrap().batches.push(batch.len());
+        let mut outcomes = Vec::new();
+        for (place, Do { n }) in batch.into_iter().enumerate() {
+            let next = self.0.next(n, cx.message(place).runs_before());
+            let tx = cx.tx().await?;
+            tx.insert("done", n)?;
+            act(next, tx).await?;
+            outcomes.push(Did { n }.into());
+        }
+        let left_out = self.0.0.lock().unwrap().outcomes_left_out;
+        outcomes.truncate(outcomes.len().saturating_sub(left_out));
+        Ok(outcomes)
+    }
+}
+
+/// Handles `Step` as an event, under another name.
+#[async_trait]
+impl Handle<Step, testing::MemoryStore> for Script {
+    async fn handle(&self, step: Step, cx: &mut Context<'_, testing::MemoryStore>) -> Result<(), HandlerError> {
+        let n = step.n.into();
+        let next = self.next(n, cx.runs_before());
+        let tx = cx.tx().await?;
+        tx.insert("done", n)?;
+        act(next, tx).await
+    }
+
+    fn name(&self) -> &'static str {
+        "step watcher"
+    }
+}
+
+/// A projection of `walk` that follows a script: one row for each change.
+#[derive(Clone, Default)]
+pub(super) struct Projection(pub(super) Script);
+
+#[async_trait]
+impl Project<Walk, testing::MemoryStore> for Projection {
+    async fn project(&self, changes: &[Change<Walk>], tx: &mut testing::MemoryTx) -> Result<(), HandlerError> {
+        for change in changes {
+            let next = self.0.next(change.id.parse()?, 0);
+            tx.insert("walks", format!("{} {}", change.id, change.after.state_name()))?;
+            act(next, tx).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,8 +1,10 @@
 //! Whole endpoints on a store in memory and a broker in the test's hands. Time is tokio's and paused: hours pass at once.
 
 mod broker;
+mod database;
 mod dialects;
 mod identity;
+mod suspects;
 
 use crate::{
     Endpoint, EndpointBuilder, Envelope, HeldReason, InboxResult, Message, Retries, SagaRef, Settings, StartError,

@@ -1,0 +1,200 @@
+//! The database is away, busy or of another version: nothing is lost, nobody is blamed.
+
+use super::*;
+use crate::{Store, Unit};
+
+/// One saga instance for each `n`, one command for each `n`.
+fn both(messages: u64) -> Vec<Envelope> {
+    (1..=messages).flat_map(|n| [begin(n), step(n, 1), command(n)]).collect()
+}
+
+async fn rig(script: &Script) -> Rig {
+    Rig::start(|builder| builder.saga::<Walk>().retries(Retries::none()).handle::<Do>(script.clone())).await
+}
+
+/// Each message has had its effects once, in one counted run.
+fn assert_exactly_once(rig: &Rig, messages: u64) {
+    let mut done = rig.done();
+    done.sort_unstable();
+    assert_eq!(done, (1..=messages).collect::<Vec<_>>());
+    for n in 1..=messages {
+        assert_eq!(rig.steps(n), [1], "instance {n}");
+    }
+    assert_eq!(rig.held(), []);
+    let inbox = rig.store.inbox();
+    assert_eq!(inbox.len() as u64, 3 * messages);
+    for row in inbox {
+        assert_eq!((row.result, row.attempts, row.round), (InboxResult::Handled, 1, 0), "{}", row.message_id);
+    }
+    let mut published: Vec<_> = rig.broker.sent_of("Stepped").into_iter().map(|sent| sent.row).collect();
+    published.sort_unstable();
+    published.dedup();
+    assert_eq!(published.len() as u64, messages);
+    let answers = rig.broker.sent_of("shop.Did").len();
+    assert_eq!(answers, 0, "nobody asked for an answer");
+}
+
+async fn commit_unknown(committed: bool, messages: u64) {
+    let script = Script::new();
+    let rig = rig(&script).await;
+    for _ in 0..2 {
+        rig.store.lose_next_commit(committed);
+    }
+    rig.broker.deliver_all(both(messages));
+    rig.all_acked().await;
+    rig.until("the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
+    assert_exactly_once(&rig, messages);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_happened_unheard_has_its_effects_once() {
+    commit_unknown(true, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_did_not_happen_unheard_has_its_effects_once() {
+    commit_unknown(false, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batchs_commit_that_happened_unheard_has_its_effects_once() {
+    commit_unknown(true, 100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batchs_commit_that_did_not_happen_unheard_has_its_effects_once() {
+    commit_unknown(false, 100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_transactions_commit_that_happened_unheard_has_its_effects_once() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| builder.handle_batch::<Do>(Batches(script.clone()))).await;
+    rig.store.lose_next_commit(true);
+    rig.broker.deliver_all((1..=100).map(command));
+    rig.all_acked().await;
+    assert_eq!(rig.done(), (1..=100).collect::<Vec<_>>());
+    assert_eq!(script.batches(), [100], "the inbox knew");
+}
+
+async fn waits_for(operation: Operation, kind: StoreErrorKind) {
+    let script = Script::new();
+    let rig = rig(&script).await;
+    away(&rig.store, operation, kind);
+    rig.broker.deliver_all(both(10));
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(rig.broker.acked(), [] as [&str; 0], "{operation:?}");
+    assert_eq!(rig.broker.given_back(), 0);
+    rig.store.heal();
+    rig.all_acked().await;
+    rig.until("the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
+    assert_exactly_once(&rig, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_database_is_away_messages_wait_and_no_run_is_counted() {
+    for operation in [Operation::Begin, Operation::Read, Operation::Write, Operation::Commit] {
+        waits_for(operation, StoreErrorKind::Unavailable).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_that_are_not_there_are_waited_for() {
+    for operation in [Operation::Begin, Operation::Read, Operation::Write] {
+        waits_for(operation, StoreErrorKind::Schema).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_again_at_once_counts_no_run() {
+    for kind in [StoreErrorKind::StalePlan, StoreErrorKind::Conflict] {
+        for operation in [Operation::Begin, Operation::Read, Operation::Write, Operation::Commit] {
+            let script = Script::new();
+            let rig = rig(&script).await;
+            rig.store.fail_next(operation, kind);
+            rig.store.fail_next(operation, kind);
+            rig.broker.deliver_all(both(10));
+            rig.until_within(secs(1), "all are handled", |rig| rig.broker.is_done()).await;
+            rig.until("the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
+            assert_exactly_once(&rig, 10);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_before_a_lost_commit_blames_no_handler() {
+    let script = Script::new();
+    let rig = rig(&script).await;
+    away(&rig.store, Operation::Read, StoreErrorKind::Unavailable);
+    rig.broker.deliver(command(1));
+    tokio::time::sleep(secs(60)).await;
+    rig.store.heal();
+    rig.store.lose_next_commit(false); // it comes back, and goes once more
+    rig.all_acked().await;
+    let row = rig.inbox("do-1");
+    assert_eq!((row.result, row.attempts), (InboxResult::Handled, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_locked_elsewhere_waits_and_others_of_the_lane_go_on() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([begin(1), begin(2)]);
+    rig.all_acked().await;
+    let lock = crate::hash_of([b"walk".as_slice(), b"1"]);
+    let elsewhere = rig.store.begin(&[lock], secs(3600)).await.expect("the store is there");
+    rig.broker.deliver_all([step(1, 1), step(2, 1)]);
+    rig.until_within(secs(1), "instance 2 goes on", |rig| rig.steps(2) == [1]).await;
+    for n in 2..=20 {
+        rig.broker.deliver_all([step(1, n), step(2, n)]);
+        rig.until_within(secs(1), "instance 2 goes on", |rig| rig.steps(2).len() as u32 == n).await;
+    }
+    assert_eq!((rig.steps(1).len(), rig.broker.open()), (0, 20));
+    elsewhere.rollback().await.expect("the store is there");
+    rig.until_within(secs(3), "instance 1 goes on", |rig| rig.broker.is_done()).await;
+    assert_eq!(rig.steps(1), (1..=20).collect::<Vec<_>>(), "in the order in which they came");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_a_frozen_process_is_waited_for_no_longer_than_its_unit_may_be_idle() {
+    let rig = Rig::walk().await;
+    let lock = crate::hash_of([b"walk".as_slice(), b"1"]);
+    let _frozen = rig.store.begin(&[lock], secs(30)).await.expect("the store is there");
+    rig.broker.deliver_all([begin(1), step(1, 1)]);
+    tokio::time::sleep(secs(29)).await;
+    assert_eq!(rig.broker.open(), 2);
+    rig.until_within(secs(3), "its lock is free", |rig| rig.broker.is_done()).await;
+    assert_eq!(rig.steps(1), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_waits_for_a_lock_is_counted_once() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let lock = crate::hash_of([b"walk".as_slice(), b"1"]);
+    let elsewhere = rig.store.begin(&[lock], secs(3600)).await.expect("the store is there");
+    rig.broker.redeliver(step(1, 1), 2);
+    tokio::time::sleep(secs(600)).await;
+    elsewhere.rollback().await.expect("the store is there");
+    rig.all_acked().await;
+    assert_eq!((rig.steps(1), rig.held()), (vec![1], vec![]));
+    assert_eq!(rig.inbox("step-1-1").crashes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_another_process_changed_meanwhile_is_read_again() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let other = Rig::start_on(rig.store.clone(), broker::Broker::new(), |builder| builder.saga::<Walk>()).await;
+    let other = other.expect("a second process starts");
+    for n in 0..50 {
+        rig.broker.deliver(step(1, 2 * n));
+        other.broker.deliver(step(1, 2 * n + 1));
+    }
+    rig.all_acked().await;
+    other.all_acked().await;
+    let mut steps = rig.steps(1);
+    steps.sort_unstable();
+    assert_eq!(steps, (0..100).collect::<Vec<_>>());
+}

@@ -43,8 +43,10 @@ pub(crate) struct Item {
     pub(crate) content: Content,
     /// Nothing says that it came before.
     pub(crate) first: bool,
-    /// It came again and again: it may have killed the process.
+    /// It came again and again: it may have killed the process, so it runs alone.
     pub(crate) suspect: bool,
+    /// A suspect's delivery is counted once, however often the lane comes back to it.
+    pub(crate) counted: bool,
 }
 
 /// What is in a message.
@@ -99,7 +101,7 @@ impl Item {
         key: Option<InstanceKey>,
         content: Content,
     ) -> Self {
-        Self { guard, envelope, receiver, key, content, first: false, suspect: false }
+        Self { guard, envelope, receiver, key, content, first: false, suspect: false, counted: false }
     }
 
     /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit follow it.

@@ -48,11 +48,7 @@ pub(crate) async fn run_sagas<Db: Store>(
             received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
         }
         for mut batch in apart(parked.next_batch(&mut came)) {
-            if let [alone] = batch.as_mut_slice()
-                && alone.suspect
-            {
-                count_crash(&shared, alone).await;
-            }
+            count_crash(&shared, &mut batch).await;
             let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
                 batch.into_iter().partition(|item| item.work() == Work::Hold);
             run_saga_items(&shared, for_sagas, &mut parked).await;
@@ -82,11 +78,9 @@ pub(crate) async fn run_handler<Db: Store>(
             return;
         }
         for mut batch in apart(std::mem::take(&mut came)) {
-            if let [alone] = batch.as_mut_slice()
-                && alone.suspect
-            {
-                count_crash(&shared, alone).await;
-            }
+            count_crash(&shared, &mut batch).await;
+            let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+            hold(&shared, to_hold).await;
             while !batch.is_empty() {
                 if breaker.is_open() {
                     batch = handler_unit::put_off_backlog(&shared, handler, batch).await;
@@ -277,8 +271,12 @@ async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
-/// A message that was redelivered after crashes runs alone, and every such run is counted before it begins.
-async fn count_crash<Db: Store>(shared: &Shared<Db>, item: &mut Item) {
+/// A message that was redelivered after crashes runs alone, and that is counted before it begins.
+async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item]) {
+    let [item] = batch else { return };
+    if !item.suspect || item.counted {
+        return;
+    }
     let row = InboxRow {
         receiver: shared.receiver_name(item.receiver).into(),
         envelope: item.envelope.clone(),
@@ -296,11 +294,16 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, item: &mut Item) {
     let crashes = loop {
         match shared.store.count_crash(&shared.name, shared.owner(), &row).await {
             Ok(crashes) => break crashes,
+            // what cannot be counted must not run: it is held, or set aside if not even that can be done
+            Err(error) if error.kind() == StoreErrorKind::Rejected => {
+                item.content = Content::Faulty(HeldReason::Crashes, format!("its runs cannot be counted: {error}"));
+                break None;
+            }
             Err(error) => waiting.pause(&error).await,
         }
     };
     waiting.over();
-    item.first = false;
+    (item.first, item.counted) = (false, true);
     if crashes.is_some_and(|crashes| crashes > CRASHES_MAX) {
         let text = format!("the process died {CRASHES_MAX} times while it handled this message alone");
         item.content = Content::Faulty(HeldReason::Crashes, text);

@@ -32,24 +32,47 @@ const LOST_MAX: u32 = 5;
 /// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the prefetch
 /// is free for other handlers.
 const BACKLOG: usize = 20;
+/// The rest comes again after twice the breaker's pause and this.
+const BACKLOG_DELAY: Duration = Duration::from_secs(5);
 
 /// How far a lane's items are.
 pub(super) struct Progress {
     /// Items that are done, counted from the first.
     pub(super) done: usize,
     /// Why the next one is not: nothing of it has happened (or the inbox knows), and it can be run again.
-    pub(super) error: Option<StoreError>,
+    pub(super) error: Option<Halted>,
 }
 
-/// Runs the first of the items, in one unit of work or several. `tries` counts errors in a row.
-pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], tries: u32) -> Progress {
+/// An error that halts a lane.
+pub(super) struct Halted {
+    pub(super) error: StoreError,
+    /// The database had answered just before, so the handler may have lost the connection.
+    pub(super) ran: bool,
+}
+
+impl Progress {
+    /// Nothing was done.
+    pub(super) fn failed(error: StoreError) -> Self {
+        Self { done: 0, error: Some(Halted { error, ran: false }) }
+    }
+
+    fn lost(done: usize, error: StoreError) -> Self {
+        let ran = error.kind() == StoreErrorKind::Unavailable;
+        Self { done, error: Some(Halted { error, ran }) }
+    }
+}
+
+/// Runs the first of the items, in one unit of work or several. `lost` counts the units of the first one that were lost in
+/// a row though the database was there.
+pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: u32) -> Progress {
+    debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
     let asked = Instant::now();
     let verdicts = match ask(shared, entry, items).await {
         Ok(verdicts) => verdicts,
-        Err(error) => return Progress { done: 0, error: Some(error) },
+        Err(error) => return Progress::failed(error),
     };
-    let mut unit = HandlerUnit { shared, entry, tries };
+    let mut unit = HandlerUnit { shared, entry, lost };
     if let Some(progress) = unit.share(items, &verdicts).await {
         return progress;
     }
@@ -68,10 +91,10 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
             }
         };
         if let Err(error) = ran {
-            return Progress { done: place, error: Some(error) };
+            return Progress::lost(place, error);
         }
         item.done();
-        unit.tries = 0;
+        unit.lost = 0;
     }
     Progress { done: items.len(), error: None }
 }
@@ -101,13 +124,17 @@ pub(super) async fn put_off_backlog<Db: Store>(shared: &Shared<Db>, handler: usi
     }
     let entry = &shared.handlers[handler];
     let backlog = items.split_off(BACKLOG);
+    let delay = entry.breaker.pause() * 2 + BACKLOG_DELAY;
     let put_off = async {
         let mut ledger = Ledger::new(shared);
         for (item, verdict) in backlog.iter().zip(ask(shared, entry, &backlog).await?) {
-            if let Verdict::Run(before) = verdict {
-                let settling = settling(entry, item, before);
-                let delay = entry.breaker.pause() * 2 + Duration::from_secs(5);
-                ledger.put_off(settling, delay, "behind messages of the same handler that fail".into(), 0);
+            match verdict {
+                Verdict::Duplicate => {}
+                Verdict::Reused(text) => ledger.reused(entry.description.name, &item.envelope, text),
+                Verdict::Run(before) => {
+                    let why = "behind messages of the same handler that fail".into();
+                    ledger.put_off(settling(entry, item, before), delay, why, 0);
+                }
             }
         }
         commit_alone(shared, ledger).await
@@ -130,8 +157,8 @@ fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: 
 struct HandlerUnit<'a, Db: Store> {
     shared: &'a Shared<Db>,
     entry: &'a HandlerEntry<Db>,
-    /// Units of these items that were lost in a row.
-    tries: u32,
+    /// Units of the first item that were lost in a row.
+    lost: u32,
 }
 
 /// Why a run did not succeed.
@@ -159,7 +186,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Verdict::Reused(_) => return None,
             }
         }
-        if to_run.len() < 2 || !self.may_share() {
+        // one whose units are lost again and again is found out alone
+        if to_run.len() < 2 || self.lost >= LOST_MAX || !self.may_share() {
             return None;
         }
         match self.together(items, &to_run).await {
@@ -172,7 +200,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 self.entry.single_units.store(SINGLE_UNITS, Ordering::Relaxed);
                 None
             }
-            Err(error) => Some(Progress { done: 0, error: Some(error) }),
+            Err(error) => Some(Progress::lost(0, error)),
         }
     }
 
@@ -281,7 +309,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
-            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.tries >= LOST_MAX => {
+            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.lost >= LOST_MAX => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
             Err(Failed::Store(error)) => Err(error),
@@ -344,7 +372,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         // A connection that cannot even roll back is gone: its error was not the handler's. One that the server cut
         // because of the handler (an idle transaction) is found out by the number of tries.
         match transaction.rollback().await {
-            Err(error) if self.tries < LOST_MAX => Err(Failed::Store(error)),
+            Err(error) if self.lost < LOST_MAX => Err(Failed::Store(error)),
             _ => Err(Failed::User(failure)),
         }
     }

@@ -19,12 +19,15 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(ack: Ack, items: usize) -> Arc<Self> {
+        debug_assert!(items > 0, "a delivery without items would never be acknowledged");
         Arc::new(Self { open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
     }
 
     /// One item is done.
     fn item_done(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1
+        let open = self.open.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(open > 0, "an item was done twice");
+        if open == 1
             && let Some(ack) = self.ack.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
             ack.ack();

@@ -1,7 +1,7 @@
 //! Lanes: each takes what is there, runs it as units of work, and does not give up on it.
 
 use super::{
-    handler_unit::{self, Progress},
+    handler_unit::{self, Halted, Progress},
     hold_unit,
     item::{Content, Item, Work},
     parked::Parked,
@@ -48,11 +48,13 @@ pub(crate) async fn run_sagas<Db: Store>(
             received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
         }
         for mut batch in apart(parked.next_batch(&mut came)) {
-            count_crash(&shared, &mut batch).await;
+            if !count_crash(&shared, &mut batch, &stop).await {
+                return;
+            }
             let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
                 batch.into_iter().partition(|item| item.work() == Work::Hold);
-            run_saga_items(&shared, for_sagas, &mut parked).await;
-            hold(&shared, to_hold).await;
+            run_saga_items(&shared, for_sagas, &mut parked, &stop).await;
+            hold(&shared, to_hold, &stop).await;
         }
         parked.say_how_long(&shared.name);
     }
@@ -67,58 +69,68 @@ pub(crate) async fn run_handler<Db: Store>(
 ) {
     let batch_max = shared.settings.batch_messages_max;
     let breaker = &shared.handlers[handler].breaker;
-    let mut came: Vec<Item> = Vec::new();
-    loop {
-        let received = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            received = items.recv_many(&mut came, batch_max) => received,
-        };
-        if received == 0 {
-            return;
-        }
-        for mut batch in apart(std::mem::take(&mut came)) {
-            count_crash(&shared, &mut batch).await;
-            let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
-            hold(&shared, to_hold).await;
-            while !batch.is_empty() {
-                if breaker.is_open() {
-                    batch = handler_unit::put_off_backlog(&shared, handler, batch).await;
-                    if stop.is_cancelled() {
-                        return;
-                    }
-                    let _turn = breaker.turn().await;
-                    let rest = batch.split_off(1);
-                    run_handler_items(&shared, handler, batch).await;
-                    batch = rest;
-                } else {
-                    batch = run_handler_items(&shared, handler, batch).await;
-                }
+    let mut waiting: Vec<Item> = Vec::new();
+    while !stop.is_cancelled() {
+        if waiting.is_empty() {
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                received = items.recv_many(&mut waiting, batch_max) => received,
+            };
+            if received == 0 {
+                return;
             }
         }
+        let mut turn = None;
+        if breaker.is_open() {
+            // what is in the channel too: unacknowledged, it would keep the prefetch from other handlers
+            waiting.extend(std::iter::from_fn(|| items.try_recv().ok()));
+            waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                mine = breaker.turn() => turn = Some(mine),
+            }
+        }
+        let messages = if turn.is_some() { 1 } else { messages_apart(&waiting) };
+        let mut batch: Vec<Item> = waiting.drain(..messages).collect();
+        if !count_crash(&shared, &mut batch, &stop).await {
+            return;
+        }
+        let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+        hold(&shared, to_hold, &stop).await;
+        let rest = run_handler_items(&shared, handler, batch, &stop).await;
+        drop(turn);
+        waiting.splice(..0, rest);
     }
 }
 
-/// The batch in parts that keep its order: a suspect runs alone, and nothing overtakes it.
+/// How many of the first items run together: a suspect runs alone, and nothing overtakes it.
+fn messages_apart(items: &[Item]) -> usize {
+    items.iter().position(|item| item.suspect).map_or(items.len(), |place| place.max(1))
+}
+
+/// The batch in parts that keep its order.
 fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
     let mut parts: Vec<Vec<Item>> = Vec::new();
-    let mut last_alone = true;
-    for item in batch {
-        if item.suspect || last_alone {
-            last_alone = item.suspect;
-            parts.push(vec![item]);
-        } else if let Some(part) = parts.last_mut() {
-            part.push(item);
-        }
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let after = rest.split_off(messages_apart(&rest));
+        parts.push(std::mem::replace(&mut rest, after));
     }
     parts
 }
 
 /// Runs the items until they are settled, or parked because of their instance. Waits for the database as long as it takes,
 /// starts over when another process was faster, and falls back to one item at a time when one makes the whole batch fail.
-async fn run_saga_items<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, parked: &mut Parked) {
+async fn run_saga_items<Db: Store>(
+    shared: &Shared<Db>,
+    items: Vec<Item>,
+    parked: &mut Parked,
+    stop: &CancellationToken,
+) {
     let mut items = parked.keep_back(items);
-    let mut waiting = Waiting::new(shared);
+    let mut waiting = Waiting::new(shared, stop);
     let mut overrule = None;
     let mut runs = 0;
     while !items.is_empty() {
@@ -140,13 +152,15 @@ async fn run_saga_items<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, parked
             Err(panic) => Failed::Store(StoreError::new(StoreErrorKind::Rejected, panic)),
         };
         if let Some(error) = failed.waits() {
-            waiting.pause(error).await;
+            if waiting.pause(error).await {
+                return;
+            }
             continue;
         }
         if items.len() > 1 {
             tracing::debug!(endpoint = shared.name, messages = items.len(), "running the batch one by one");
             for item in items {
-                Box::pin(run_saga_items(shared, vec![item], parked)).await;
+                Box::pin(run_saga_items(shared, vec![item], parked, stop)).await;
             }
             return;
         }
@@ -196,30 +210,43 @@ fn refused<Db: Store>(
     }
 }
 
-/// Runs the items until they are settled, or until the breaker opens. Returns the rest.
-async fn run_handler_items<Db: Store>(shared: &Shared<Db>, handler: usize, mut items: Vec<Item>) -> Vec<Item> {
-    let mut waiting = Waiting::new(shared);
+/// Runs the items until they are settled, or until the breaker opens or the endpoint stops. Returns the rest.
+async fn run_handler_items<Db: Store>(
+    shared: &Shared<Db>,
+    handler: usize,
+    mut items: Vec<Item>,
+    stop: &CancellationToken,
+) -> Vec<Item> {
+    let mut waiting = Waiting::new(shared, stop);
+    let mut lost = 0;
     while !items.is_empty() {
-        let error = match guarded(handler_unit::run(shared, handler, &mut items, waiting.tries())).await {
-            Ok(Progress { done, error }) => {
-                items.drain(..done);
-                error
-            }
-            Err(panic) => Some(StoreError::new(StoreErrorKind::Rejected, panic)),
+        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost)).await {
+            Ok(progress) => progress,
+            Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),
         };
+        items.drain(..done);
+        if done > 0 {
+            waiting.over();
+            lost = 0;
+        }
         match error {
             None => {
-                waiting.over();
-                if shared.handlers[handler].breaker.is_open() {
+                debug_assert!(done > 0, "a unit that does nothing would be run for ever");
+                if shared.handlers[handler].breaker.is_open() || stop.is_cancelled() {
                     break;
                 }
             }
-            Some(error) if error.kind() != StoreErrorKind::Rejected => waiting.pause(&error).await,
-            Some(error) => {
+            Some(Halted { error, ran }) if error.kind() != StoreErrorKind::Rejected => {
+                lost = if ran { lost + 1 } else { 0 };
+                if waiting.pause(&error).await {
+                    break;
+                }
+            }
+            Some(Halted { error, .. }) => {
                 // even the note about its failure is refused: the reason is held instead
                 let mut first: Vec<Item> = items.drain(..1).collect();
                 first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
-                hold(shared, first).await;
+                hold(shared, first, stop).await;
             }
         }
     }
@@ -227,8 +254,8 @@ async fn run_handler_items<Db: Store>(shared: &Shared<Db>, handler: usize, mut i
 }
 
 /// Holds messages that nobody can handle.
-async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>) {
-    let mut waiting = Waiting::new(shared);
+async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
+    let mut waiting = Waiting::new(shared, stop);
     let mut tries = 0;
     while !items.is_empty() {
         let error = match hold_unit::run(shared, &items).await {
@@ -236,10 +263,12 @@ async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>) {
             Err(error) => error,
         };
         if error.kind() != StoreErrorKind::Rejected {
-            waiting.pause(&error).await;
+            if waiting.pause(&error).await {
+                return;
+            }
         } else if items.len() > 1 {
             for item in items {
-                Box::pin(hold(shared, vec![item])).await;
+                Box::pin(hold(shared, vec![item], stop)).await;
             }
             return;
         } else {
@@ -271,11 +300,12 @@ async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
-/// A message that was redelivered after crashes runs alone, and that is counted before it begins.
-async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item]) {
-    let [item] = batch else { return };
+/// A message that was redelivered after crashes runs alone, and that is counted before it begins. Returns whether it may
+/// begin: not when the endpoint stops.
+async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
+    let [item] = batch else { return true };
     if !item.suspect || item.counted {
-        return;
+        return true;
     }
     let row = InboxRow {
         receiver: shared.receiver_name(item.receiver).into(),
@@ -290,7 +320,7 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item]) {
         round: 0,
         note: None,
     };
-    let mut waiting = Waiting::new(shared);
+    let mut waiting = Waiting::new(shared, stop);
     let crashes = loop {
         match shared.store.count_crash(&shared.name, shared.owner(), &row).await {
             Ok(crashes) => break crashes,
@@ -299,7 +329,11 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item]) {
                 item.content = Content::Faulty(HeldReason::Crashes, format!("its runs cannot be counted: {error}"));
                 break None;
             }
-            Err(error) => waiting.pause(&error).await,
+            Err(error) => {
+                if waiting.pause(&error).await {
+                    return false;
+                }
+            }
         }
     };
     waiting.over();
@@ -308,45 +342,57 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item]) {
         let text = format!("the process died {CRASHES_MAX} times while it handled this message alone");
         item.content = Content::Faulty(HeldReason::Crashes, text);
     }
+    true
 }
 
 /// Waiting for the database, or for another process.
 struct Waiting<'a, Db: Store> {
     shared: &'a Shared<Db>,
+    stop: &'a CancellationToken,
     backoff: Backoff,
     tries: u32,
 }
 
 impl<'a, Db: Store> Waiting<'a, Db> {
-    fn new(shared: &'a Shared<Db>) -> Self {
-        Self { shared, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0 }
+    fn new(shared: &'a Shared<Db>, stop: &'a CancellationToken) -> Self {
+        Self { shared, stop, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0 }
     }
 
-    /// Tries that failed.
+    /// Tries that failed in a row.
     fn tries(&self) -> u32 {
         self.tries
     }
 
-    async fn pause(&mut self, error: &StoreError) {
+    /// Waits until the next try. Returns whether there is to be none, because the endpoint stops: what was not committed
+    /// goes back to the broker then, and if a commit's outcome is unknown, the inbox knows it.
+    #[must_use]
+    async fn pause(&mut self, error: &StoreError) -> bool {
         self.tries += 1;
         let endpoint = &self.shared.name;
         match error.kind() {
             StoreErrorKind::Conflict | StoreErrorKind::StalePlan => {
                 tracing::debug!(endpoint, tries = self.tries, %error, "running the unit again");
-                if self.tries > 2 {
-                    self.backoff.pause().await;
+                if self.tries <= 2 {
+                    return false;
                 }
             }
             _ => {
                 if let Some(said) = self.shared.database.begins() {
                     tracing::warn!(endpoint, %error, unsaid = said.unsaid, since = ?said.since, "waiting for the database");
                 }
-                self.backoff.pause().await;
             }
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => true,
+            () = self.backoff.pause() => false,
         }
     }
 
+    /// The database did what it was asked.
     fn over(&mut self) {
+        self.tries = 0;
+        self.backoff.reset();
         if let Some(lasted) = self.shared.database.ends() {
             tracing::info!(endpoint = self.shared.name, ?lasted, "the database is back");
         }

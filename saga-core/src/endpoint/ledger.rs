@@ -105,14 +105,16 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.inbox(settling, InboxResult::Held, runs, settling.round(), Journal::default());
     }
 
-    /// The message comes again later, for this receiver alone.
+    /// The message comes again later, for this receiver alone. Without a run that counts it is no round of the policy
+    /// either.
     pub(crate) fn put_off(&mut self, settling: Settling<'_>, delay: Duration, error: String, runs: i64) {
         let attempts = settling.attempts() + runs;
         let retry = emission::retry(&self.shared.name, settling.envelope, settling.receiver, attempts, delay);
         self.write.outbox.push(OutboxRow { last_error: Some(storable(error.clone())), ..retry });
         self.held_out(settling);
         let journal = Journal { note: Some(error), ..Journal::default() };
-        self.inbox(settling, InboxResult::Retrying, runs, settling.round() + 1, journal);
+        let round = settling.round().saturating_add(u32::from(runs > 0));
+        self.inbox(settling, InboxResult::Retrying, runs, round, journal);
     }
 
     /// A message under the id of another: held under an id of its own, because the inbox row and the held row belong to the

@@ -62,7 +62,9 @@ impl UserFailure {
         let elapsed = if before.completes.is_some() { before.elapsed } else { Duration::ZERO };
         if self.deployment {
             return if elapsed < Retries::LONGEST {
-                Next::PutOff(Backoff::after(Duration::from_secs(1), DEPLOYMENT_PAUSE_MAX, before.round))
+                // no round is counted, so the time that has passed says how patient to be
+                let pauses = (elapsed.as_secs() + 1).ilog2();
+                Next::PutOff(Backoff::after(Duration::from_secs(1), DEPLOYMENT_PAUSE_MAX, pauses))
             } else {
                 Next::Hold
             };

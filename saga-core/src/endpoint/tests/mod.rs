@@ -3,8 +3,10 @@
 mod broker;
 mod database;
 mod dialects;
+mod handlers;
 mod identity;
 mod suspects;
+mod together;
 
 use crate::{
     Endpoint, EndpointBuilder, Envelope, HeldReason, InboxResult, Message, Retries, SagaRef, Settings, StartError,

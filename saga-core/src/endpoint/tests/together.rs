@@ -1,0 +1,173 @@
+//! Handlers whose messages come together: own transactions, shared ones, batches, and a handler that fails for good.
+
+use super::*;
+
+const SETTLED: InboxResult = InboxResult::Handled;
+
+#[tokio::test(start_paused = true)]
+async fn each_message_of_a_plain_handler_has_a_transaction_of_its_own() {
+    let script = Script::new();
+    script.plan(2, [Act::Fail]);
+    let rig = Rig::scripted(&script).await;
+    rig.broker.deliver_all((1..=3).map(command));
+    rig.all_acked().await;
+    assert_eq!((rig.done(), script.runs()), (vec![1, 3], vec![(1, 0), (2, 0), (3, 0)]));
+    assert_eq!(rig.the_held().envelope.message_id, "do-2");
+}
+
+/// As many commits as there are units.
+fn count_commits(rig: &Rig) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+    let commits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = commits.clone();
+    rig.store.fail_while(move |operation| {
+        if operation == Operation::Commit {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        None
+    });
+    commits
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_share_a_transaction_run_one_by_one_after_a_failure() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.retries(Retries::none());
+        builder.handle_with::<Do>(script.clone(), crate::HandlerOptions::shares_transactions)
+    })
+    .await;
+    let commits = count_commits(&rig);
+    let commits = || commits.load(std::sync::atomic::Ordering::Relaxed);
+    rig.broker.deliver_all((1..=10).map(command));
+    rig.all_acked().await;
+    assert_eq!((rig.done().len(), commits()), (10, 1));
+    script.plan(13, [Act::Fail, Act::Fail]);
+    rig.broker.deliver_all((11..=15).map(command));
+    rig.all_acked().await;
+    assert_eq!(rig.done()[10..], [11, 12, 14, 15]);
+    assert_eq!(script.runs_of(11), 2, "once together, once alone");
+    assert_eq!(rig.inbox("do-11").attempts, 1, "the run together is not counted");
+    assert_eq!(rig.the_held().envelope.message_id, "do-13");
+    let before = commits();
+    for round in 0..25 {
+        rig.broker.deliver_all((100 + 10 * round..110 + 10 * round).map(command));
+        rig.all_acked().await;
+    }
+    let units = commits() - before;
+    assert_eq!(units, 20 * 10 + 5, "twenty units one by one, then together again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_one_call_and_one_by_one_after_a_failure() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| builder.retries(Retries::none()).handle_batch::<Do>(Batches(script.clone()))).await;
+    rig.broker.deliver_all((1..=10).map(command));
+    rig.all_acked().await;
+    assert_eq!((script.batches(), rig.done().len()), (vec![10], 10));
+    script.plan(13, [Act::Panic, Act::Panic]);
+    rig.broker.deliver_all((11..=15).map(command));
+    rig.all_acked().await;
+    assert_eq!(
+        (script.batches()[1..].to_vec(), rig.done()[10..].to_vec()),
+        (vec![5, 1, 1, 1, 1, 1], vec![11, 12, 14, 15])
+    );
+    assert!(rig.the_held().error.unwrap().contains("panics"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_duplicates_runs_each_message_once() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| builder.handle_batch::<Do>(Batches(script.clone()))).await;
+    rig.broker.deliver(command(1));
+    rig.all_acked().await;
+    rig.broker.deliver_all([command(1), command(2), command(2), command(1), command(3), command(1)]);
+    rig.all_acked().await;
+    assert_eq!((script.batches(), rig.done()), (vec![1, 2], vec![1, 2, 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_too_few_outcomes_fails_as_a_whole_and_says_so() {
+    let script = Script::new();
+    script.forget_outcomes(1);
+    let rig = Rig::start(|builder| builder.retries(Retries::none()).handle_batch::<Do>(Batches(script.clone()))).await;
+    rig.broker.deliver_all((1..=3).map(command));
+    rig.all_acked().await;
+    assert_eq!((rig.done(), rig.held().len()), (vec![], 3));
+    let errors = rig.store.held().into_iter().map(|row| row.error.unwrap());
+    for error in errors {
+        assert_eq!(error, "the handler returned 0 outcomes for 1 messages of shop.Do");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_messages_than_a_batch_may_have_are_several_batches() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.handle_batch::<Do>(Batches(script.clone()));
+        builder.settings(|settings| settings.batch_messages_max = 20)
+    })
+    .await;
+    rig.broker.deliver_all((1..=50).map(command));
+    rig.all_acked().await;
+    assert_eq!((script.batches(), rig.done()), (vec![20, 20, 10], (1..=50).collect()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_fails_for_good_delays_no_other() {
+    let (failing, healthy) = (Script::new(), Script::new());
+    failing.always(Act::Fail);
+    let rig = Rig::start(|builder| {
+        let builder = builder.saga::<Walk>().handle::<Do>(failing.clone()).subscribe::<Step>(healthy.clone());
+        let builder = builder.retries(Retries::none().delayed([secs(10); 1000]));
+        builder.settings(|settings| settings.prefetch = 100)
+    })
+    .await;
+    let step = |n| step(1, n);
+    rig.broker.deliver(begin(1));
+    rig.broker.deliver_all((1..=500).map(command)); // five times the prefetch
+    rig.broker.deliver_all((1..=50).map(step));
+    rig.until_within(secs(30), "the other handler is through", |rig| rig.done().len() == 50).await;
+    assert_eq!(rig.steps(1).len(), 50);
+    // ten minutes later as well
+    tokio::time::sleep(secs(600)).await;
+    rig.broker.deliver_all((51..=100).map(step));
+    rig.until_within(secs(30), "the other handler is through", |rig| rig.done().len() == 100).await;
+    assert!(failing.runs().len() < 300, "one at a time, with pauses: {} runs", failing.runs().len());
+    // and when the service is back, all is handled, without a word to anybody
+    failing.always(Act::Succeed);
+    let handled = |rig: &Rig| rig.store.inbox().iter().all(|row| row.result == SETTLED);
+    rig.until_within(secs(600), "everything is handled", handled).await;
+    assert_eq!((rig.done().len(), rig.held()), (600, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_waited_long_has_all_its_retries_left() {
+    let script = Script::new();
+    script.always(Act::Fail);
+    let rig = Rig::start(|builder| {
+        let builder = builder.handle::<Do>(script.clone());
+        builder.retries(Retries::none().delayed([secs(1), secs(1)]))
+    })
+    .await;
+    rig.broker.deliver_all((1..=200).map(command));
+    tokio::time::sleep(secs(120)).await;
+    // those that ran have used their retries up; those that only waited have not
+    let waited = rig.store.inbox().into_iter().filter(|row| row.attempts == 0);
+    let waited: Vec<_> = waited.map(|row| (row.message_id, row.round)).collect();
+    assert!(waited.len() > 100, "{} of 200 have not run", waited.len());
+    assert!(waited.iter().all(|(_, round)| *round == 0), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn o_010_a_backlog_keeps_what_bears_a_used_id() {
+    let script = Script::new();
+    let rig = Rig::scripted(&script).await;
+    rig.broker.deliver(command(1));
+    rig.all_acked().await;
+    script.always(Act::Fail);
+    rig.broker.deliver_all((2..=60).map(command));
+    rig.broker.deliver(Envelope { message_id: "do-1".into(), ..command(61) });
+    rig.until("the backlog is put off", |rig| rig.broker.open() == 0 || rig.held().len() > 10).await;
+    rig.until_within(secs(600), "all are held", |rig| rig.held().len() == 60).await;
+    assert!(rig.held().iter().any(|(_, reason)| *reason == HeldReason::Rejected));
+}

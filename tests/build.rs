@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 fn main() {
+    println!("cargo::rustc-env=PGBOUNCER="); // until it is found
     println!("cargo::rustc-check-cfg=cfg(pgbouncer)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=PATH");

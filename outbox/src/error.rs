@@ -19,12 +19,12 @@ const SQLITE_TABLES: &str = "start an endpoint on this file, or run the SQL that
 const CREDENTIALS: &str = "check user, password and database in the URL";
 const POOLER: &str = "a pooler gives each transaction another session of the server: add \
                       `?statement-cache-capacity=0` to the URL, and `.persistent(false)` to queries of your own pool";
-const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may fail \
-                       in a nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)";
+const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may \
+                       fail in a nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)";
 
 /// The transaction that a unit began is no longer open.
-const ENDED: &str = "the handler ended the transaction itself (COMMIT or ROLLBACK in a statement of its own): leave that \
-                     to Sagabus";
+const ENDED: &str = "the handler ended the transaction itself (COMMIT or ROLLBACK in a statement of its own): \
+                     leave that to Sagabus";
 
 /// An error of a statement of ours.
 pub(crate) fn store_error(error: Error) -> StoreError {
@@ -56,12 +56,8 @@ pub(crate) fn ended() -> StoreError {
 
 /// The tables are those of another version.
 pub(crate) fn wrong_version(found: i32, expected: i32) -> StoreError {
-    StoreError::new(
-        Kind::Schema,
-        format!(
-            "the tables have version {found}, this binary expects {expected}: deploy a binary that knows version {found}"
-        ),
-    )
+    let text = format!("the tables have version {found}, this binary expects {expected}");
+    StoreError::new(Kind::Schema, format!("{text}: deploy a binary that knows version {found}"))
 }
 
 /// A word in a table that a newer binary wrote.

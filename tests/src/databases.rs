@@ -91,7 +91,8 @@ impl PgBouncer {
     /// # Panics
     /// When it does not start.
     pub async fn start(database: &Database) -> Self {
-        let program = option_env!("PGBOUNCER").expect("pgbouncer is installed (apt-get install pgbouncer)");
+        let program = env!("PGBOUNCER");
+        assert!(!program.is_empty(), "pgbouncer is not installed (apt-get install pgbouncer)");
         let folder = File::create();
         let port = crate::process::free_port();
         let server = Database::server();
@@ -99,9 +100,9 @@ impl PgBouncer {
             server.rsplit('@').next().and_then(|address| address.split_once(':')).expect("the server has an address");
         // few sessions of the server for many clients, so that a transaction does get another one
         let settings = format!(
-            "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
-             ignore_startup_parameters = extra_float_digits\n"
+            "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\nignore_startup_parameters = extra_float_digits\n"
         );
         let file = folder.folder.join("pgbouncer.ini");
         std::fs::write(&file, settings).expect("the folder can be written");

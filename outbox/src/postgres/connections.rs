@@ -1,6 +1,7 @@
 //! Connections for units of work.
 //!
-//! Not sqlx's pool: that one pings a connection each time it is given back, which is one round trip more for every unit.
+//! Not sqlx's pool: that one pings a connection each time it is given back, which is one round trip more for every
+//! unit.
 
 use crate::error::store_error;
 use saga_core::{StoreError, StoreErrorKind};
@@ -27,7 +28,8 @@ use tokio::{
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 /// A connection that was idle for so long is asked whether it is still there.
 const ASK: Duration = Duration::from_secs(5);
-/// A connection that was idle for so long is closed, except the last: sessions of a server are few, and others want them.
+/// A connection that was idle for so long is closed, except the last: sessions of a server are few, and others want
+/// them.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// No connection gets older: what a session has piled up goes with it, and so do plans for tables that have changed.
 pub(super) const AGE: Duration = Duration::from_secs(30 * 60);

@@ -41,8 +41,8 @@ pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
 }
 
 async fn version(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
-    // the catalogue is read with a snapshot; `to_regclass` would answer from a cache that does not see another process's
-    // tables, even after the wait for its lock
+    // the catalogue is read with a snapshot; `to_regclass` would answer from a cache that does not see another
+    // process's tables, even after the wait for its lock
     let known: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = 'sagabus' AND c.relname = 'schema_version')",

@@ -11,7 +11,7 @@ mod sweep;
 mod unit;
 mod write;
 
-pub use unit::PostgresUnit;
+use unit::PostgresUnit;
 
 use crate::error::recognise;
 use async_trait::async_trait;

@@ -7,8 +7,8 @@ use saga_core::{
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::sync::{Arc, LazyLock};
 
-/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by
-/// `OFFSET 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest`
+/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by `OFFSET
+/// 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest`
 /// hashes all of it. The arrays' lengths are hidden from the planner as in `statement`. `KEY` becomes the id in a unit,
 /// where no scan is considered, and `sagabus.key(id)` elsewhere.
 const READ: &str = "

@@ -40,8 +40,8 @@ WHERE h.endpoint = $1 AND h.reason = 'version' AND h.saga_id IS NOT NULL AND coa
 LIMIT $4";
 
 const WAKE: &str = "
-INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body, created_at,
-    due_at)
+INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body,
+    created_at, due_at)
 SELECT r.id, $1, r.message_id, 'retry', $2, $1, r.saga, r.saga_id, r.envelope::json, $3, clock_timestamp(),
     clock_timestamp()
 FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[]) AS r(id, message_id, saga, saga_id, envelope)

@@ -96,7 +96,7 @@ CREATE INDEX outbox_waits ON sagabus.outbox (endpoint, waits_for) WHERE waits_fo
 -- A message that waits: for a state, an instance, a newer binary, or a person.
 CREATE TABLE sagabus.held (
     endpoint        text COLLATE "C" NOT NULL,
-    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty when nobody knew it; 'outbox ID' if stranded
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty: nobody knew it; 'outbox ID': stranded
     message_id      text COLLATE "C" NOT NULL,
     arrival         bigint GENERATED ALWAYS AS IDENTITY,
     reason          text COLLATE "C" NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed',

@@ -43,9 +43,9 @@ fn filled(template: &str, placeholders: &mut usize) -> String {
 }
 
 /// Arrays as a table. They come through `OFFSET 0`, which hides their length from the planner: it would take each batch
-/// that is shorter than its guess for worth a plan of its own, and planning costs several times what the execution does.
-/// And they are unnested side by side in the `SELECT`: as `unnest(a, b, ..)` in `FROM`, each would fill a table of its
-/// own first.
+/// that is shorter than its guess for worth a plan of its own, and planning costs several times what the execution
+/// does. And they are unnested side by side in the `SELECT`: as `unnest(a, b, ..)` in `FROM`, each would fill a table
+/// of its own first.
 fn rows(columns: &str, next: &mut impl FnMut() -> String) -> String {
     let (mut arrays, mut unnested) = (Vec::new(), Vec::new());
     for (n, column) in columns.split(',').enumerate() {

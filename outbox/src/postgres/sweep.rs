@@ -4,8 +4,9 @@ use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_
 use sqlx::PgConnection;
 use std::time::Duration;
 
-/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event that
-/// answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on it.
+/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event
+/// that answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on
+/// it.
 const EXPIRED: &str = "
 WITH due AS MATERIALIZED (
     SELECT h.message_id, h.receiver, h.arrival,
@@ -46,8 +47,9 @@ SELECT count(*) FROM kept";
 /// Rule 7: a message whose first publish is older than the receivers' memory may have arrived and been forgotten, so
 /// sending it again could repeat its effect. A person decides.
 ///
-/// Only due rows are looked at, the oldest first: what was tried becomes due again, and is then left alone by leases. So
-/// timers that lie ahead are not read, however many there are, nor is an index needed that each message would pay for.
+/// Only due rows are looked at, the oldest first: what was tried becomes due again, and is then left alone by leases.
+/// So timers that lie ahead are not read, however many there are, nor is an index needed that each message would pay
+/// for.
 const STRANDED: &str = "
 WITH old AS (
     DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(
@@ -60,8 +62,8 @@ WITH old AS (
         LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING *),
 held AS (
-    INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope, body, kind,
-        destination)
+    INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope, body,
+        kind, destination)
     SELECT endpoint, 'outbox ' || id, message_id, 'stranded',
         'first sent ' || first_attempt_at || ' to ' || destination
             || ', never confirmed: the receiver may have handled and forgotten it; look there before a retry',

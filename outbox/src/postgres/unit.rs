@@ -4,12 +4,12 @@ use super::{ANSWER, Postgres, answer, connections::Leased, read, write};
 use crate::{error::store_error, rows::us};
 use async_trait::async_trait;
 use saga_core::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Unit, Write};
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use std::{fmt::Write as _, time::Duration};
 
 /// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is
-/// kept while the table grows: dead rows of the outbox are enough. A projection's scan that cannot be avoided would look
-/// expensive enough to be compiled first, so there is no JIT either. And nobody waits long for a row that another
+/// kept while the table grows: dead rows of the outbox are enough. A projection's scan that cannot be avoided would
+/// look expensive enough to be compiled first, so there is no JIT either. And nobody waits long for a row that another
 /// program has locked.
 const SAGAS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '5s'";
 
@@ -19,6 +19,8 @@ pub struct PostgresUnit {
     connection: Leased,
     /// Statements are prepared once; not behind a pooler, where the next transaction may have another session.
     persistent: bool,
+    /// The settings of [`SAGAS`] are in force.
+    by_index: bool,
 }
 
 /// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
@@ -35,12 +37,12 @@ pub(super) fn pooled(begin: &str) -> String {
 }
 
 impl PostgresUnit {
-    /// One round trip. The locks are tried in this statement and everything is read in later ones: a statement sees what
-    /// was there when it began, and an instance that does not exist yet has no row to lock.
+    /// One round trip. The locks are tried in this statement and everything is read in later ones: a statement sees
+    /// what was there when it began, and an instance that does not exist yet has no row to lock.
     ///
-    /// The transaction bears a mark, `sagabus.unit`, that ends with it: `+`, and the locks that somebody else holds. The
-    /// first read fetches it, and a write without it fails. sqlx drops the rows of these statements, so this is the way
-    /// for them.
+    /// The transaction bears a mark, `sagabus.unit`, that ends with it: `+`, and the locks that somebody else holds.
+    /// The first read fetches it, and a write without it fails. sqlx drops the rows of these statements, so this is the
+    /// way for them.
     pub(super) async fn begin(store: &Postgres, locks: &[i64], limit: Duration) -> Result<Self, StoreError> {
         let mut sql = begin(limit);
         if store.pooled {
@@ -59,7 +61,7 @@ impl PostgresUnit {
         }
         let mut connection = store.units.acquire().await?;
         answer(connection.begin(sql)).await.map_err(|error| connection.lost(error))?;
-        Ok(Self { connection, persistent: !store.pooled })
+        Ok(Self { connection, persistent: !store.pooled, by_index: !locks.is_empty() })
     }
 }
 
@@ -83,6 +85,13 @@ impl Unit for PostgresUnit {
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {
         let late = || StoreError::new(StoreErrorKind::Unavailable, "no answer from the database");
+        let looks_up = !write.completes.is_empty() || !write.held_out.is_empty();
+        if looks_up && !self.by_index {
+            // a handler's plans are its own until here; this is only for messages that were put off or held
+            let set = answer(self.connection.execute("SET LOCAL enable_seqscan = off")).await;
+            set.map_err(|error| self.connection.lost(error))?;
+            self.by_index = true;
+        }
         let written = write::write(&mut self.connection, self.persistent, write);
         match tokio::time::timeout(ANSWER, written).await {
             Ok(Ok(())) => Ok(()),

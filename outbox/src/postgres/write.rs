@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 const CLAIM: &str = "
 INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash, type, result, conversation_id,
-    causation_id, saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, round, note, claimed_at, handled_at)
+    causation_id, saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, round, note,
+    claimed_at, handled_at)
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id,
     r.causation_id, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state,
     r.effects::json, 'epoch'::timestamptz + r.sent_at * interval '1 microsecond', r.attempts, r.round, r.note,
@@ -17,8 +18,8 @@ FROM {rows(receiver text, message_id text, body_hash bigint, type text, result t
     causation_id text, saga_id text, seq bigint, from_state text, to_state text, effects text, sent_at bigint,
     attempts bigint, round integer, note text)}";
 
-/// The rows are found by their keys one by one (the fence), and then by their places: no plan can read the whole table.
-/// One that changed meanwhile is not found by its place, which shows in the count.
+/// The rows are found by their keys one by one (the fence), and then by their places: with scans forbidden, no plan can
+/// read the whole table. One that changed meanwhile is not found by its place, which shows in the count.
 const COMPLETE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state,
     to_state = r.to_state, effects = r.effects::json, attempts = r.attempts, round = r.round, note = r.note,
@@ -27,7 +28,7 @@ UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from
 FROM {rows(receiver text, message_id text, body_hash bigint, result text, saga_id text, seq bigint, from_state text,
     to_state text, effects text, attempts bigint, round integer, note text, known bigint)},
     LATERAL (SELECT ctid AS place FROM sagabus.inbox
-        WHERE message_id = sagabus.key(r.message_id) AND receiver = r.receiver AND endpoint = {} OFFSET 0) p
+        WHERE message_id = r.message_id AND receiver = r.receiver AND endpoint = {} OFFSET 0) p
 WHERE i.ctid = p.place AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
 
 const STARTED: &str = "
@@ -75,7 +76,7 @@ ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET reason = excluded.rea
 const HELD_FOUND: &str = "
 SELECT p.place FROM {rows(receiver text, message_id text)},
     LATERAL (SELECT ctid AS place FROM sagabus.held
-        WHERE message_id = sagabus.key(r.message_id) AND receiver = r.receiver AND endpoint = {} OFFSET 0) p";
+        WHERE message_id = r.message_id AND receiver = r.receiver AND endpoint = {} OFFSET 0) p";
 
 /// What was found and changed meanwhile would stay: a conflict.
 const HELD_OUT: &str = "DELETE FROM sagabus.held h USING p6 p WHERE h.ctid = p.place RETURNING 1";

@@ -8,7 +8,7 @@ mod sweep;
 mod write;
 mod writer;
 
-pub use writer::SqliteUnit;
+use writer::SqliteUnit;
 
 use crate::{
     error::{recognise, store_error, wrong_version},
@@ -43,8 +43,8 @@ const READERS: u32 = 4;
 
 /// A SQLite file. Cheap to clone; all endpoints of a process that open the same file share its one writer.
 ///
-/// SQLite has no server that could end the transaction of a process that hangs: a process that is frozen while it writes
-/// keeps the file locked, and the others wait.
+/// SQLite has no server that could end the transaction of a process that hangs: a process that is frozen while it
+/// writes keeps the file locked, and the others wait.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     writer: SqlitePool,

@@ -127,7 +127,8 @@ pub(super) async fn renew_and_fail(
             .map(|failed| json!([failed.id, failed.error, after(failed.delay), failed.unroutable, failed.tried]));
         sqlx::query(
             "UPDATE sagabus_outbox SET lease_owner = NULL, lease_until = NULL, attempts = attempts + (r.value ->> 4),
-                last_error = r.value ->> 1, due_at = r.value ->> 2, waits_for = CASE WHEN r.value ->> 3 THEN destination END
+                last_error = r.value ->> 1, due_at = r.value ->> 2,
+                waits_for = CASE WHEN r.value ->> 3 THEN destination END
              FROM json_each($1) r WHERE sagabus_outbox.id = r.value ->> 0 AND sagabus_outbox.lease_owner = $2",
         )
         .bind(array(failed))

@@ -86,8 +86,8 @@ WHERE h.endpoint = $1 AND h.reason = 'version' AND h.saga_id IS NOT NULL
 LIMIT $3";
 
 const WAKE: &str = "
-INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body, created_at,
-    due_at)
+INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body,
+    created_at, due_at)
 VALUES ($1, $2, $3, 'retry', $4, $2, $5, $6, $7, $8, $9, $9) ON CONFLICT (id) DO NOTHING";
 
 /// An instance that this process understands again is woken; what is held for it stays until it looks.

@@ -48,8 +48,9 @@ WHERE endpoint = $2 AND result = 'held'
 
 const GONE: &str = "DELETE FROM sagabus_held WHERE arrival IN (SELECT value FROM json_each($1))";
 
-/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event that
-/// answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on it.
+/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event
+/// that answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on
+/// it.
 async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) -> Result<u64, sqlx::Error> {
     let due = sqlx::query(EXPIRED).bind(endpoint).bind(now).bind(STEP_ROWS_MAX).fetch_all(&mut *connection).await?;
     let (mut started, mut failed, mut gone, mut marks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -29,8 +29,8 @@ WHERE sagabus_inbox.message_id = r.value ->> 1 AND sagabus_inbox.receiver = r.va
     AND sagabus_inbox.attempts = r.value ->> 16";
 
 const STARTED: &str = "
-INSERT INTO sagabus_saga (created_at, updated_at, completed_at, saga, id, state, data, seq, entered, version, originator,
-    paused_by)
+INSERT INTO sagabus_saga (created_at, updated_at, completed_at, saga, id, state, data, seq, entered, version,
+    originator, paused_by)
 SELECT $2, $2, CASE WHEN r.value ->> 9 THEN $2 END, r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3,
     r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8
 FROM json_each($1) r WHERE true ON CONFLICT DO NOTHING";
@@ -44,10 +44,11 @@ FROM json_each($1) r
 WHERE sagabus_saga.id = r.value ->> 1 AND sagabus_saga.saga = r.value ->> 0 AND sagabus_saga.seq = r.value ->> 10";
 
 const OUTBOX: &str = "
-INSERT INTO sagabus_outbox (endpoint, lease_owner, lease_until, first_attempt_at, created_at, id, message_id, kind, type,
-    destination, saga, saga_id, entered, envelope, body, due_at, last_error)
-SELECT $2, CASE WHEN r.value ->> 0 THEN $3 END, CASE WHEN r.value ->> 0 THEN $4 END, CASE WHEN r.value ->> 0 THEN $5 END,
-    $5, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7,
+INSERT INTO sagabus_outbox (endpoint, lease_owner, lease_until, first_attempt_at, created_at, id, message_id, kind,
+    type, destination, saga, saga_id, entered, envelope, body, due_at, last_error)
+SELECT $2, CASE WHEN r.value ->> 0 THEN $3 END, CASE WHEN r.value ->> 0 THEN $4 END,
+    CASE WHEN r.value ->> 0 THEN $5 END, $5, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5,
+    r.value ->> 6, r.value ->> 7,
     r.value ->> 8, r.value ->> 9, coalesce(unhex(r.value ->> 11), CAST(r.value ->> 10 AS BLOB)), r.value ->> 12,
     r.value ->> 13
 FROM json_each($1) r";

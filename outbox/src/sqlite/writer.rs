@@ -30,8 +30,9 @@ pub(super) async fn count_ends(connection: &mut SqliteConnection, ended: Arc<Ato
 
 /// A transaction of the writer.
 ///
-/// SQLite ends one by itself when the disk is full, say, and a handler may end one by a statement; sqlx notices neither.
-/// So the ends are counted. A connection whose transaction ended unasked is closed, and the pool makes another one.
+/// SQLite ends one by itself when the disk is full, say, and a handler may end one by a statement; sqlx notices
+/// neither. So the ends are counted. A connection whose transaction ended unasked is closed, and the pool makes another
+/// one.
 #[derive(Debug)]
 pub(super) struct Writing {
     connection: PoolConnection<sqlx::Sqlite>,

@@ -146,8 +146,8 @@ async fn registered(store: &impl Lab) {
     store.register(&process).await.expect("a process registers");
 }
 
-/// S-042: an early event whose instance did not come in time is journaled as discarded; an answer and a command stay for
-/// a person.
+/// S-042: an early event whose instance did not come in time is journaled as discarded; an answer and a command stay
+/// for a person.
 pub async fn s_042_early_messages_do_not_wait_for_ever(store: &impl Lab) {
     registered(store).await;
     for (id, type_name, from) in

@@ -188,8 +188,8 @@ pub fn kind<T>(result: Result<T, StoreError>) -> Option<StoreErrorKind> {
 /// A conflict, as [`kind`] gives it.
 pub const CONFLICT: Option<StoreErrorKind> = Some(StoreErrorKind::Conflict);
 
-/// Runs the suite on the stores that a function makes: `store_suite!(mod NAME, [ATTRIBUTES], FUNCTION);`. The attributes
-/// are those of each test.
+/// Runs the suite on the stores that a function makes: `store_suite!(mod NAME, [ATTRIBUTES], FUNCTION);`. The
+/// attributes are those of each test.
 #[macro_export]
 macro_rules! store_suite {
     (mod $name:ident, $attributes:tt, $make:path) => {

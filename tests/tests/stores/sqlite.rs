@@ -188,8 +188,8 @@ async fn m19_an_id_of_any_spelling_is_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let (store, _file) = on_sqlite().await;
-    let spoilt = [("envelope", "'[1, 2]'"), ("envelope", "x'ff00'"), ("destination", "x'ff'"), ("attempts", "'many'")];
-    for (n, (column, value)) in spoilt.iter().enumerate() {
+    let broken = [("envelope", "'[1, 2]'"), ("envelope", "x'ff00'"), ("destination", "x'ff'"), ("attempts", "'many'")];
+    for (n, (column, value)) in broken.iter().enumerate() {
         let id = format!("bad{n}");
         write(&store, Write { outbox: vec![outbox_row(&id, None, false)], ..writes() }).await.unwrap();
         let sql = format!("UPDATE sagabus_outbox SET {column} = {value} WHERE message_id = '{id}'");
@@ -198,9 +198,9 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     write(&store, Write { outbox: vec![outbox_row("good", None, false)], ..writes() }).await.unwrap();
     let leased = lease(&store, "me").await.rows;
     assert_eq!(leased.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["good"]);
-    for n in 0..spoilt.len() {
+    for (n, value) in broken.iter().enumerate() {
         let error = store.column("outbox", "last_error", &format!("bad{n}")).await.pop().flatten();
-        assert!(error.is_some(), "{:?} was swallowed", spoilt[n]);
+        assert!(error.is_some(), "{value:?} was swallowed");
     }
     let kinds = store.writer().execute("UPDATE sagabus_outbox SET kind = 'Event'").await;
     assert!(kinds.is_err(), "a kind that nobody knows was taken");

@@ -2,6 +2,7 @@
 
 mod connections;
 mod migrate;
+mod pooler;
 mod process;
 mod read;
 mod relay;
@@ -166,6 +167,7 @@ impl Store for Postgres {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
+        pooler::check(self).await?;
         migrate::migrate(self).await
     }
 

@@ -95,7 +95,8 @@ impl Unit for PostgresUnit {
         let written = write::write(&mut self.connection, self.persistent, write);
         match tokio::time::timeout(ANSWER, written).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(write::Failed::Conflict)) => Err(StoreError::conflict()),
+            Ok(Err(write::Failed::Conflict(None))) => Err(StoreError::conflict()),
+            Ok(Err(write::Failed::Conflict(Some(error)))) => Err(StoreError::conflict().with_source(error)),
             Ok(Err(write::Failed::Store(error))) => Err(error),
             Ok(Err(write::Failed::Sqlx(error))) => Err(self.connection.lost(error)),
             Err(_) => Err(late()),

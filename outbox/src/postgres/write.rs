@@ -106,8 +106,8 @@ fn text_of(parts: usize) -> &'static str {
 
 /// Why nothing was written.
 pub(super) enum Failed {
-    /// Another process was faster.
-    Conflict,
+    /// Another process was faster; the database may have said so.
+    Conflict(Option<sqlx::Error>),
     /// What was to be written cannot be.
     Store(StoreError),
     /// The database says why.
@@ -144,14 +144,13 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     let query = sqlx::query_with(text_of(parts), arguments).persistent(persistent);
     let row = query.fetch_one(connection).await.map_err(failed)?;
     let conflict = expected.iter().enumerate().any(|(n, expected)| row.get::<i64, _>(n) != *expected);
-    if conflict { Err(Failed::Conflict) } else { Ok(()) }
+    if conflict { Err(Failed::Conflict(None)) } else { Ok(()) }
 }
 
 /// A message or an instance that is there already: another process was faster.
 fn failed(error: sqlx::Error) -> Failed {
-    let constraint = error.as_database_error().and_then(|error| error.constraint());
-    match constraint {
-        Some("inbox_pkey" | "saga_pkey") => Failed::Conflict,
+    match error.as_database_error().and_then(|error| error.constraint()) {
+        Some("inbox_pkey" | "saga_pkey") => Failed::Conflict(Some(error)),
         _ => Failed::Sqlx(error),
     }
 }

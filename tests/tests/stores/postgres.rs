@@ -6,7 +6,7 @@ use saga_core::{HeldReason, HeldWanted, Keys, Store, StoreErrorKind, Unit, Write
 use sqlx::{Executor, PgPool, postgres::PgConnection};
 use std::{collections::HashSet, time::Duration};
 use tests::{
-    Database, eventually,
+    Database, PgBouncer, eventually,
     proxy::Proxy,
     store_suite::{
         LIMIT, WEEK, envelope, held_in, inbox_row, instance, key, keys, kind, lease, outbox_row, request, write, writes,
@@ -291,4 +291,16 @@ async fn x15_handlers_may_prepare_statements_behind_a_pooler() {
         }
     }
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+}
+
+/// X15: a pooler that nobody told us about is noticed before anything is consumed.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]
+async fn x15_a_pooler_that_nobody_named_is_noticed() {
+    let database = Database::create().await;
+    let bouncer = PgBouncer::start(&database).await;
+    let url = bouncer.server().replace("?statement-cache-capacity=0", &format!("/{}", database.name));
+    let error = Postgres::with_connections(&url, 8).unwrap().migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("`?statement-cache-capacity=0`"), "{error}");
 }

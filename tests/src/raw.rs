@@ -1,4 +1,5 @@
-//! A publisher that writes AMQP's bytes itself: what it sends need not be well-formed, as no client library would have it.
+//! A publisher that writes AMQP's bytes itself: what it sends need not be well-formed, as no client library would have
+//! it.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,4 +1,5 @@
-//! Messages of strangers that a client library cannot read. Each becomes a delivery with a fault, and costs no neighbour.
+//! Messages of strangers that a client library cannot read. Each becomes a delivery with a fault, and costs no
+//! neighbour.
 
 use saga_core::{Delivery, Link, LinkState};
 use std::collections::HashMap;

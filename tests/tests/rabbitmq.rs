@@ -164,7 +164,8 @@ async fn t_019_a_broken_connection_is_made_anew() {
     }
 }
 
-/// What was in flight when a connection broke is published again, and nothing overtakes it; each message is reported once.
+/// What was in flight when a connection broke is published again, and nothing overtakes it; each message is reported
+/// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
     let vhost = Vhost::create().await;
@@ -213,8 +214,8 @@ async fn t_022_a_deleted_queue_is_declared_again() {
     let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("receiver".into(), Default::default()).await.unwrap();
-    // a queue that is not there takes nothing, and one that goes while a message is on its way into it nacks: the sender is told, and
-    // sends again
+    // a queue that is not there takes nothing, and one that goes while a message is on its way into it nacks: the
+    // sender is told, and sends again
     let until = Instant::now() + PATIENCE;
     let mut sent = 1;
     loop {

@@ -1,4 +1,5 @@
-//! The conformance suite of the port `Transport`: both transports pass the same tests; then what is the in-process one's own.
+//! The conformance suite of the port `Transport`: both transports pass the same tests; then what is the in-process
+//! one's own.
 
 use saga_core::{Fate, Transport, TransportErrorKind};
 use std::collections::HashMap;
@@ -86,9 +87,17 @@ async fn a_dropped_delivery_is_not_lost(transport: impl Transport + Clone) {
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
     sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
     drop(delivery(&mut receiver).await);
+    let failed = async {
+        loop {
+            let report = report(&mut sender).await;
+            if report.fate != Fate::Confirmed {
+                return report;
+            }
+        }
+    };
     let again = tokio::select! {
         again = delivery(&mut receiver) => again,
-        report = async { loop { let report = report(&mut sender).await; if report.fate != Fate::Confirmed { break report } } } => {
+        report = failed => {
             assert!(matches!(report.fate, Fate::Unknown(_)), "{report:?}");
             sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
             delivery(&mut receiver).await

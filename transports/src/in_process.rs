@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-/// Messages whose receivers are remembered while one of them is away. Beyond it they get the message again, and their inbox
-/// knows it.
+/// Messages whose receivers are remembered while one of them is away. Beyond it they get the message again, and their
+/// inbox knows it.
 const PARTLY_MAX: usize = 100_000;
 
 /// A broker within the process. Clone it into every endpoint that is to hear the others.

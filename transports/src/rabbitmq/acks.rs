@@ -84,8 +84,8 @@ impl Acks {
         self.untold.len()
     }
 
-    /// The frames that tell it of so many, lowest first: tags, and whether all up to the tag are meant. Such a frame must name
-    /// a tag that it was not told of: one that the broker knows no more closes the channel.
+    /// The frames that tell it of so many, lowest first: tags, and whether all up to the tag are meant. Such a frame
+    /// must name a tag that it was not told of: one that the broker knows no more closes the channel.
     pub(super) fn frames(&mut self, most: usize) -> Vec<(u64, bool)> {
         if let Some(last) = self.runs.remove(&self.next) {
             self.next = last + 1;

@@ -1,5 +1,5 @@
-//! Where messages go. The exchange of an event is declared before its first message: a publish to one that is not there closes
-//! the channel.
+//! Where messages go. The exchange of an event is declared before its first message: a publish to one that is not there
+//! closes the channel.
 
 use super::{
     connection::Broker,
@@ -16,7 +16,8 @@ use tokio::{sync::Notify, time::Instant};
 
 /// How long a destination that the broker refused is not asked about again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// When an exchange was deleted, its events wait until the subscribers have looked, declared it again and bound their queues.
+/// When an exchange was deleted, its events wait until the subscribers have looked, declared it again and bound their
+/// queues.
 const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));
 /// RabbitMQ's direct reply-to: a message to such an address is delivered *and* counts as unroutable.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
@@ -153,8 +154,8 @@ impl Addresses {
                 tracing::warn!(
                     endpoint = self.endpoint,
                     %exchange,
-                    "the exchange was deleted while this endpoint ran; messages to it wait for {} s, in which subscribers \
-                     declare it again and bind their queues",
+                    "the exchange was deleted while this endpoint ran; messages to it wait for {} s, in which \
+                     subscribers declare it again and bind their queues",
                     BOUND_AFTER.as_secs()
                 );
                 Instant::now()

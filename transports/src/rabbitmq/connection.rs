@@ -94,8 +94,8 @@ fn enough_channels(connection: Connection) -> Result<Connection, TransportError>
     }
 }
 
-/// Refused credentials or a virtual host that is not there: waiting does not help. It does when a limit of connections is
-/// reached (in a rolling restart the old process still has its own), or while the virtual host starts.
+/// Refused credentials or a virtual host that is not there: waiting does not help. It does when a limit of connections
+/// is reached (in a rolling restart the old process still has its own), or while the virtual host starts.
 fn is_denied(error: &Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     let text = error.get_message().as_str();

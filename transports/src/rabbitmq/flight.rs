@@ -209,7 +209,8 @@ impl Flight {
         self.open.values_mut().for_each(|open| open.limit = limit);
     }
 
-    /// The channel is broken: takes the answers that still come. What the broker said counts more than what was seen of it.
+    /// The channel is broken: takes the answers that still come. What the broker said counts more than what was seen of
+    /// it.
     pub(super) async fn last_words(&mut self, why: Broken) -> Broken {
         let until = Instant::now() + LAST_WORDS;
         while let Ok(Some(answer)) = tokio::time::timeout_at(until, self.publishing.next()).await {

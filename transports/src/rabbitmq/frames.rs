@@ -1,6 +1,7 @@
-//! What stands between the socket (or TLS) and lapin: follows the frames of what the broker sends, and lets nothing through
-//! that would end the connection or the process because of one message (see `readable.rs`). Bodies, most of the bytes, are
-//! passed on without a look or a copy; a frame that must be seen whole is copied only when a read ended within it.
+//! What stands between the socket (or TLS) and lapin: follows the frames of what the broker sends, and lets nothing
+//! through that would end the connection or the process because of one message (see `readable.rs`). Bodies, most of the
+//! bytes, are passed on without a look or a copy; a frame that must be seen whole is copied only when a read ended
+//! within it.
 
 use super::readable;
 use futures_io::{AsyncRead, AsyncWrite};

@@ -4,13 +4,13 @@ use saga_core::Delivery;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 
-/// After a group of this size the first delivery of the next one waits for others: more are on their way. A message that
-/// comes alone waits for nobody.
+/// After a group of this size the first delivery of the next one waits for others: more are on their way. A message
+/// that comes alone waits for nobody.
 const BUSY: usize = 4;
 /// How long a busy group says something about the next.
 const BUSY_FOR: Duration = Duration::from_millis(100);
-/// The longest wait. A group waits half as long as groups lately took to be settled: that adds little to a message's time on
-/// a slow machine and under load as on a quick one. Slow handlers do not make it longer than this.
+/// The longest wait. A group waits half as long as groups lately took to be settled: that adds little to a message's
+/// time on a slow machine and under load as on a quick one. Slow handlers do not make it longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
@@ -54,8 +54,8 @@ impl Group {
         is_busy.then(|| (self.took / 2).min(GATHER_MAX))
     }
 
-    /// A delivery is settled. One that came after the timed ones counts for them too: a single slow lane does not hide how
-    /// the others do.
+    /// A delivery is settled. One that came after the timed ones counts for them too: a single slow lane does not hide
+    /// how the others do.
     pub(super) fn settled(&mut self, tag: u64) {
         if let Some((last, since)) = self.timed
             && tag >= last

@@ -1,5 +1,5 @@
-//! How the two sides of a link, consuming and publishing, stay connected. lapin's own recovery gives up, and knows nothing of
-//! order or of what is in flight.
+//! How the two sides of a link, consuming and publishing, stay connected. lapin's own recovery gives up, and knows
+//! nothing of order or of what is in flight.
 
 use super::{connection::Broker, health::Side, trouble::Trouble};
 use lapin::Connection;

@@ -1,10 +1,10 @@
-//! How many deliveries may be unsettled: the endpoint's limit in messages, and one in bytes. A quorum queue knows no limit in
-//! bytes. So the consumer begins with as many messages as fit if all were as large as they may be, and is replaced by one
-//! with more when bodies prove to be small. When they prove to be large, acknowledgements wait: each lets another message
-//! come.
+//! How many deliveries may be unsettled: the endpoint's limit in messages, and one in bytes. A quorum queue knows no
+//! limit in bytes. So the consumer begins with as many messages as fit if all were as large as they may be, and is
+//! replaced by one with more when bodies prove to be small. When they prove to be large, acknowledgements wait: each
+//! lets another message come.
 //!
-//! The broker sends at once what a consumer may have. When bodies suddenly become larger, one prefetch of them is on its way:
-//! that is how far the limit in bytes can be exceeded.
+//! The broker sends at once what a consumer may have. When bodies suddenly become larger, one prefetch of them is on
+//! its way: that is how far the limit in bytes can be exceeded.
 
 use saga_core::LinkLimits;
 

@@ -1,6 +1,6 @@
-//! The publishing side. One task owns the channel: publishes of several tasks on one channel could swap their tags, and acks
-//! would go to the wrong message. A window keeps many messages in flight (`flight.rs`): a confirm awaited one by one costs
-//! ten times as much. What is in flight when a channel breaks goes first on the next one (`unsent.rs`).
+//! The publishing side. One task owns the channel: publishes of several tasks on one channel could swap their tags, and
+//! acks would go to the wrong message. A window keeps many messages in flight (`flight.rs`): a confirm awaited one by
+//! one costs ten times as much. What is in flight when a channel breaks goes first on the next one (`unsent.rs`).
 
 use super::{
     addresses::{Addresses, NoAddress},
@@ -21,7 +21,8 @@ use tokio::{
     time::Instant,
 };
 
-/// Messages in flight, at most: lapin looks through all pending tags at each multiple ack, so more cost more than they bring.
+/// Messages in flight, at most: lapin looks through all pending tags at each multiple ack, so more cost more than they
+/// bring.
 const WINDOW_MAX: usize = 1000;
 /// Bytes of bodies in flight, at most: lapin copies them. A larger body goes alone.
 const WINDOW_BYTES_MAX: usize = 64 << 20;
@@ -152,7 +153,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes what fits. All are made ready before the first one leaves, so that lapin's thread sends them in few packets.
+    /// Publishes what fits. All are made ready before the first one leaves, so that lapin's thread sends them in few
+    /// packets.
     async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
         let (mut room, mut bytes) = (self.room(flight), flight.bytes());
         let mut ready: Vec<Ready> = Vec::new();

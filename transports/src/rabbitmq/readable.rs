@@ -1,6 +1,6 @@
-//! Whether lapin can read a content header. It cannot read a property or a header's name that is not UTF-8 (the connection
-//! ends), nor headers that are nested thousands deep (its thread runs out of stack, and the process aborts). What it could
-//! not read is replaced by a header that says so, with the original bytes.
+//! Whether lapin can read a content header. It cannot read a property or a header's name that is not UTF-8 (the
+//! connection ends), nor headers that are nested thousands deep (its thread runs out of stack, and the process aborts).
+//! What it could not read is replaced by a header that says so, with the original bytes.
 
 /// Tables and arrays within the headers' table, one inside the other. Nothing that people write comes near it, and what
 /// handles headers recursively is safe.
@@ -54,7 +54,8 @@ pub(super) fn replacement(payload: &[u8]) -> Option<Vec<u8>> {
     Some(rewritten(payload, &fault))
 }
 
-/// Calls `each` with the number and the bytes of every property (without their length), as far as they can be told apart.
+/// Calls `each` with the number and the bytes of every property (without their length), as far as they can be told
+/// apart.
 fn walk<'a>(payload: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) -> Result<(), String> {
     let mut rest = Reader { bytes: payload };
     rest.take(BEFORE_PROPERTIES)?;
@@ -182,8 +183,8 @@ fn write(payload: &[u8], fault: &str, hex: &str, keep_headers: bool) -> Vec<u8> 
     made
 }
 
-/// Makes the short strings of a method that carries a stranger's text (a routing key, a cut error text) UTF-8: what is not
-/// becomes `?`. Lengths stay, so it is done in place.
+/// Makes the short strings of a method that carries a stranger's text (a routing key, a cut error text) UTF-8: what is
+/// not becomes `?`. Lengths stay, so it is done in place.
 pub(super) fn clean_method(payload: &mut [u8]) {
     let Some((class_and_method, arguments)) = payload.split_first_chunk_mut::<4>() else { return };
     // `None` is a short string, `Some(n)` are n bytes of something else

@@ -1,6 +1,6 @@
-//! Returned messages. lapin hands a return to whichever confirm completes next, and completes the tags of a multiple ack in no
-//! order: so a return is known by its message id, and a confirmed message counts as delivered only when every message that was
-//! published before its confirm was seen has been answered. Any return of it has shown itself by then.
+//! Returned messages. lapin hands a return to whichever confirm completes next, and completes the tags of a multiple
+//! ack in no order: so a return is known by its message id, and a confirmed message counts as delivered only when every
+//! message that was published before its confirm was seen has been answered. Any return of it has shown itself by then.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use uuid::Uuid;

@@ -46,8 +46,9 @@ pub(super) struct Subscription {
     prefetch: Prefetch,
     acks: Acks,
     group: Group,
-    /// Not bounded by itself: there are at most as many as unacknowledged deliveries. It belongs to this channel, because
-    /// what was delivered on an earlier one can never be acknowledged on this one. `None` when no more deliveries are wanted.
+    /// Not bounded by itself: there are at most as many as unacknowledged deliveries. It belongs to this channel,
+    /// because what was delivered on an earlier one can never be acknowledged on this one. `None` when no more
+    /// deliveries are wanted.
     settle: Option<Settling>,
     settled: mpsc::UnboundedReceiver<Settled>,
     /// Why no more deliveries come.
@@ -196,9 +197,9 @@ impl Subscription {
         Ok(())
     }
 
-    /// Replaces the consumer by one with a larger prefetch, when that is wanted. Only when the one that runs has all that it
-    /// may, so that nothing is on its way to it: the broker would give that back and send it later, behind others. Says
-    /// whether acknowledgements have to wait for that moment.
+    /// Replaces the consumer by one with a larger prefetch, when that is wanted. Only when the one that runs has all
+    /// that it may, so that nothing is on its way to it: the broker would give that back and send it later, behind
+    /// others. Says whether acknowledgements have to wait for that moment.
     async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
         let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
         let Some(prefetch) = wanted else {

@@ -1,12 +1,13 @@
 //! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event.
 //!
-//! What exists can be deleted while endpoints run. Each endpoint looks every 10 seconds whether its queue and exchanges are
-//! there (cheap: the broker looks them up in memory), and at once when something went wrong; what is missing is declared
-//! again, and said. Bindings cannot be looked up, so everything is declared anew every minute.
+//! What exists can be deleted while endpoints run. Each endpoint looks every 10 seconds whether its queue and exchanges
+//! are there (cheap: the broker looks them up in memory), and at once when something went wrong; what is missing is
+//! declared again, and said. Bindings cannot be looked up, so everything is declared anew every minute.
 //!
-//! What can be lost: a publisher that had known an exchange publishes nothing to it while it is missing (`addresses.rs`). But
-//! one that starts just then declares the exchange and finds no binding: what it publishes until the subscriber declares
-//! everything anew is lost, a minute's events at most. The same after a binding was removed by hand.
+//! What can be lost: a publisher that had known an exchange publishes nothing to it while it is missing
+//! (`addresses.rs`). But one that starts just then declares the exchange and finds no binding: what it publishes until
+//! the subscriber declares everything anew is lost, a minute's events at most. The same after a binding was removed by
+//! hand.
 
 use super::trouble::Trouble;
 use lapin::{
@@ -216,8 +217,8 @@ fn explained(code: u16, text: &str) -> (TransportErrorKind, String) {
         406 if text.contains("inequivalent arg") => (
             TransportErrorKind::Mismatch,
             format!(
-                "{text}; what is there was declared otherwise: delete it when it is empty, or give the endpoint another \
-                 name"
+                "{text}; what is there was declared otherwise: delete it when it is empty, or give the endpoint \
+                 another name"
             ),
         ),
         404 => (TransportErrorKind::Mismatch, format!("{text}; declare it, or let the endpoint do so")),

@@ -30,8 +30,8 @@ impl Trouble {
         self.since.is_some()
     }
 
-    /// It is over: how long it took, if it was said. What was said is remembered for a while, so that trouble which comes
-    /// and goes makes two lines a minute.
+    /// It is over: how long it took, if it was said. What was said is remembered for a while, so that trouble which
+    /// comes and goes makes two lines a minute.
     pub(super) fn is_over(&mut self) -> Option<Duration> {
         let lasted = self.since.take()?.elapsed();
         self.said.is_some_and(|said| said.elapsed() <= lasted).then_some(lasted)

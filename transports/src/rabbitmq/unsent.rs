@@ -1,15 +1,15 @@
-//! What goes before all else on the next channel: messages that were in flight when the last one broke. Later messages must
-//! not overtake them.
+//! What goes before all else on the next channel: messages that were in flight when the last one broke. Later messages
+//! must not overtake them.
 //!
-//! A broker that refuses a message closes the channel (or the connection), and nobody is told which message it was. So those
-//! that were in flight go one at a time, each confirmed before the next: the one that breaks the channel alone is the culprit
-//! and is reported, all others are published, each once more at most.
+//! A broker that refuses a message closes the channel (or the connection), and nobody is told which message it was. So
+//! those that were in flight go one at a time, each confirmed before the next: the one that breaks the channel alone is
+//! the culprit and is reported, all others are published, each once more at most.
 
 use saga_core::{Fate, Outgoing};
 use std::collections::VecDeque;
 
-/// How often a connection may break without a word over the same message, before that message is given back. The endpoint
-/// sends it again, later and alone, and others go on.
+/// How often a connection may break without a word over the same message, before that message is given back. The
+/// endpoint sends it again, later and alone, and others go on.
 const BREAKS_MAX: u32 = 3;
 
 #[derive(Debug, Default)]
@@ -124,8 +124,8 @@ mod tests {
         numbers.into_iter().map(message).collect()
     }
 
-    /// Publishes all messages at a broker that refuses some. Returns how often each was published, which were confirmed, in
-    /// order, which refused, and how many channels that took.
+    /// Publishes all messages at a broker that refuses some. Returns how often each was published, which were
+    /// confirmed, in order, which refused, and how many channels that took.
     fn publish(count: u128, bad: &[u128], window: usize, code: u16) -> (Vec<u32>, Vec<u128>, Vec<u128>, usize) {
         let mut unsent = Unsent::default();
         unsent.extend(messages(0..count));

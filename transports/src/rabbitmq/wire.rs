@@ -21,8 +21,8 @@ const ATTEMPT_MAX: i64 = 1_000_000;
 /// Headers whose values RabbitMQ takes for routing keys. It closes the channel over another type.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
-/// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or even
-/// the connection. `frame_max` is the largest frame that it takes, 0 for any.
+/// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or
+/// even the connection. `frame_max` is the largest frame that it takes, 0 for any.
 pub(super) fn properties(
     envelope: &Envelope,
     reply_to: Option<&str>,
@@ -164,8 +164,8 @@ fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option
     })
 }
 
-/// How often a quorum queue delivered the message before. It counts in a header, which only a redelivered message has from
-/// it: on another the header is a copy that its producer made.
+/// How often a quorum queue delivered the message before. It counts in a header, which only a redelivered message has
+/// from it: on another the header is a copy that its producer made.
 pub(super) fn delivery_count(properties: &BasicProperties, is_redelivered: bool) -> u32 {
     let table = properties.headers().as_ref().filter(|_| is_redelivered);
     let count = table.and_then(|table| table.inner().get("x-delivery-count"));

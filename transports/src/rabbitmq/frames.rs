@@ -6,10 +6,17 @@
 use super::readable;
 use futures_io::{AsyncRead, AsyncWrite};
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
+use tokio::time::Sleep;
 
 /// Type, channel and length stand before a frame's payload; one byte ends it.
 const HEAD: usize = 7;
@@ -25,11 +32,39 @@ const FRAME_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Frames<S> {
     stream: S,
     read: Reading,
+    patience: Option<Patience>,
+}
+
+/// How long the broker may take until it has let us in. After it the stream ends: lapin's thread would wait for ever on a
+/// connection that nobody wants any more.
+#[derive(Debug)]
+pub(super) struct Patience {
+    until: Pin<Box<Sleep>>,
+    is_in: Arc<AtomicBool>,
+}
+
+impl Patience {
+    /// Within this time `is_in` must be set.
+    pub(super) fn new(limit: Duration, is_in: Arc<AtomicBool>) -> Self {
+        Self { until: Box::pin(tokio::time::sleep(limit)), is_in }
+    }
 }
 
 impl<S> Frames<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, read: Reading::default() }
+    pub(super) fn new(stream: S, patience: Option<Patience>) -> Self {
+        Self { stream, read: Reading::default(), patience }
+    }
+
+    /// Whether the broker took too long to let us in.
+    fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.patience {
+            None => false,
+            Some(patience) if patience.is_in.load(Ordering::Acquire) => {
+                self.patience = None;
+                false
+            }
+            Some(patience) => patience.until.as_mut().poll(cx).is_ready(),
+        }
     }
 }
 
@@ -150,7 +185,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Self { stream, read } = &mut *self;
+        if self.is_given_up(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let Self { stream, read, .. } = &mut *self;
         loop {
             if read.taken < read.checked.len() {
                 return Poll::Ready(Ok(read.take(buf)));
@@ -243,7 +281,7 @@ mod tests {
     }
 
     async fn through(bytes: &[u8], piece: usize, buffer: usize) -> io::Result<Vec<u8>> {
-        let mut frames = Frames::new(Pieces { bytes: bytes.to_vec(), piece, wait: false });
+        let mut frames = Frames::new(Pieces { bytes: bytes.to_vec(), piece, wait: false }, None);
         let mut came = Vec::new();
         let mut buf = vec![0; buffer];
         loop {

@@ -1,6 +1,6 @@
 //! How lapin gets its stream: the socket, TLS around it if the URL says so, and [`Frames`] around both.
 
-use super::frames::Frames;
+use super::frames::{Frames, Patience};
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -12,6 +12,10 @@ use lapin::{
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,13 +24,19 @@ pub(super) async fn connect(uri: AMQPUri, options: ConnectionProperties, limit: 
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Checked(tokio.clone())));
     let tokio = Runtime::new(tokio);
+    let is_in = Arc::new(AtomicBool::new(false));
+    let lets_in = is_in.clone();
     let open = async move |uri: AMQPUri, _| {
+        let patience = Patience::new(limit, is_in.clone());
         let connecting = uri.connect_with_config_async(TLSConfig::default(), &tokio);
         let stream = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(silent()))?;
-        Ok(AsyncTcpStream::Plain(Frames::new(stream)))
+        Ok(AsyncTcpStream::Plain(Frames::new(stream, Some(patience))))
     };
     match tokio::time::timeout(limit, Connection::connector(uri, runtime, open, options)).await {
-        Ok(connected) => connected,
+        Ok(connected) => {
+            lets_in.store(connected.is_ok(), Ordering::Release);
+            connected
+        }
         Err(_) => Err(silent().into()),
     }
 }
@@ -63,6 +73,27 @@ impl Reactor for Checked {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Frames::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(Frames::new(AsyncTcpStream::Plain(connecting.await?), None)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_that_accepts_and_never_answers_is_given_up() {
+        let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: AMQPUri = format!("amqp://127.0.0.1:{}", broker.local_addr().unwrap().port()).parse().unwrap();
+        let limit = Duration::from_millis(200);
+        let connecting = tokio::spawn(connect(uri, ConnectionProperties::default(), limit));
+        let (mut connection, _) = broker.accept().await.unwrap();
+        let error = connecting.await.unwrap().unwrap_err();
+        assert!(error.is_io_error(), "{error}");
+        // and lapin's thread does not keep the connection
+        let mut came = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut came)).await;
+        assert!(closed.is_ok(), "the connection is still open");
     }
 }

@@ -120,7 +120,7 @@ impl Subscription {
                     // well before the prefetch is used up, which would stop the deliveries
                     if self.acks.waiting() >= (self.prefetch.current() / 4).max(1) {
                         self.tell(deliveries).await?;
-                        tell_at = None;
+                        tell_at = self.replace_until;
                     } else if tell_at.is_none() {
                         tell_at = Some(Instant::now() + GATHER);
                     }

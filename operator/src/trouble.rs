@@ -71,13 +71,11 @@ fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<String>) {
             continue; // what it said of itself is old
         }
         let report = ProcessReport::read(&process.report);
-        if let Some(why) = report.down {
+        if let Some(why) = report.down() {
             all.push(format!("{name}: process {owner} is cut off from its broker: {why}"));
         }
-        for breaker in report.breakers {
-            let since = age(now_us.saturating_sub(breaker.since_us) / 1000);
-            let error = breaker.error.map_or_else(String::new, |error| format!(": {error}"));
-            all.push(format!("{name}: handler {} fails again and again, for {since}{error}", breaker.handler));
+        for handler in report.breakers {
+            all.push(format!("{name}: handler {handler} fails again and again in process {owner}"));
         }
     }
 }
@@ -108,7 +106,7 @@ pub(crate) mod tests {
         payment.processes = vec![
             of::<ProcessView>(json!({ "owner": "payment-1", "started_at_us": now - 7_200_000_000_i64,
                 "seen_at_us": now - 5_000_000,
-                "report": { "breakers": [{ "handler": "charge", "since_us": now - 80_000_000, "error": "no table" }] } })),
+                "report": { "link": "up", "breakers": ["charge"] } })),
             of(
                 json!({ "owner": "payment-2", "started_at_us": now - 7_200_000_000_i64, "seen_at_us": now - 600_000_000,
                 "report": null }),
@@ -142,7 +140,7 @@ pub(crate) mod tests {
                 "ordering: 3 messages due and not confirmed, the oldest for 4 min: no process of it runs",
                 "payment: 1 message is held as failed, the oldest for 3 h 12 min: \
                  sagabus held list --endpoint payment --reason-is failed",
-                "payment: handler charge fails again and again, for 1 min 20 s: no table",
+                "payment: handler charge fails again and again in process payment-1",
                 "payment: process payment-2 has not been seen for 10 min: it died or is cut off",
                 "order: 180 instances in AwaitingPayment are paused: sagabus sagas list --saga order --paused",
             ]

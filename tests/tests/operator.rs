@@ -298,7 +298,7 @@ async fn a_status_tells_what_goes_on_by_itself_from_what_does_not(tables: Tables
         tables.sql(&sql).await;
         tables.sql(&format!("DELETE FROM {{s}}held WHERE message_id = '{message}'")).await;
     }
-    let report = r#"{"down":"refused","breakers":[{"handler":"charge","since_us":5}]}"#;
+    let report = r#"{"link":"refused","breakers":["charge"]}"#;
     tables
         .sql(&format!(
             "INSERT INTO {{s}}process (owner, endpoint, started_at, seen_at, subscribes, types, report)
@@ -322,7 +322,7 @@ async fn a_status_tells_what_goes_on_by_itself_from_what_does_not(tables: Tables
     assert!(ordering.held[0].oldest_ms > 50_000, "{ordering:?}");
     assert_eq!(ordering.handled_last_minute, 3, "runs that failed are not handled");
     assert_eq!(ordering.processes[0].owner, "p-1");
-    assert_eq!(ordering.processes[0].report["down"], "refused");
+    assert_eq!(ordering.processes[0].report["link"], "refused");
     assert!(ordering.unconfirmed_ms.is_some_and(|ms| ms > 170_000), "{ordering:?}");
     let state = &status.instances[0];
     assert_eq!((state.saga.as_str(), state.count, state.paused, state.done), ("order", 1, 1, 0));

@@ -102,8 +102,8 @@ fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_
         let up = age(now_us.saturating_sub(process.started_at_us) / 1000);
         let seen = age(now_us.saturating_sub(process.seen_at_us) / 1000);
         let report = ProcessReport::read(&process.report);
-        let down = report.down.map(|why| format!("the link is down: {why}"));
-        let breakers = report.breakers.iter().map(|breaker| format!("breaker of {} is open", breaker.handler));
+        let down = report.down().map(|why| format!("the link is down: {why}"));
+        let breakers = report.breakers.iter().map(|breaker| format!("breaker of {breaker} is open"));
         let note: Vec<String> = down.into_iter().chain(breakers).collect();
         let note = (!note.is_empty()).then(|| note.join("; "));
         line(format!("process {}", process.owner), String::new(), format!("up {up}, seen {seen} ago"), note);

@@ -8,9 +8,7 @@ mod status;
 mod view;
 
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
-pub use status::{
-    BreakerReport, EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable,
-};
+pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
 pub use view::{HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView, OutboxView};
 
 use super::{InstanceKey, StoreError, StoreErrorKind};

@@ -116,34 +116,22 @@ pub struct ProcessView {
 #[non_exhaustive]
 #[serde(default)]
 pub struct ProcessReport {
-    /// Why it is cut off from the broker, or failed; none while the link is up.
-    pub down: Option<String>,
+    /// `up`, or why the broker cannot be reached, or why the endpoint failed.
+    pub link: String,
     /// Handlers that failed many times in a row and run one message at a time.
-    pub breakers: Vec<BreakerReport>,
+    pub breakers: Vec<String>,
 }
 
 impl ProcessReport {
-    /// A report.
-    pub fn new(down: Option<String>, breakers: Vec<BreakerReport>) -> Self {
-        Self { down, breakers }
-    }
-
     /// Reads a report; what a newer binary wrote otherwise counts as nothing said.
     pub fn read(report: &Value) -> Self {
         Self::deserialize(report).unwrap_or_default()
     }
-}
 
-/// An open breaker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BreakerReport {
-    /// The handler.
-    pub handler: String,
-    /// Since when: microseconds since 1970.
-    pub since_us: i64,
-    /// How it failed last.
-    pub error: Option<String>,
+    /// Why the process is cut off from its broker, if it is.
+    pub fn down(&self) -> Option<&str> {
+        Some(self.link.as_str()).filter(|link| !matches!(*link, "" | "up"))
+    }
 }
 
 /// A row of [`Listing::Status`](super::Listing::Status).
@@ -266,8 +254,9 @@ mod tests {
 
     #[test]
     fn a_report_that_this_binary_does_not_know_counts_as_nothing_said() {
-        let report = serde_json::json!({ "down": "refused", "lanes": 7 });
-        assert_eq!(ProcessReport::read(&report).down.as_deref(), Some("refused"));
+        let report = serde_json::json!({ "link": "refused", "breakers": ["charge"], "lanes": 7 });
+        assert_eq!(ProcessReport::read(&report).down(), Some("refused"));
+        assert_eq!(ProcessReport::read(&serde_json::json!({ "link": "up" })).down(), None);
         assert_eq!(ProcessReport::read(&Value::Null), ProcessReport::default());
     }
 }

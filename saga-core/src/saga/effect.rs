@@ -111,9 +111,9 @@ pub struct Replies<M>(pub M);
 /// A timer of the state that is entered: it comes back to the instance after the delay, and is gone when the state is
 /// left.
 ///
-/// The state must list it in `#[timer(..)]`. A transition into the same state leaves the state too: it drops the state's
-/// timers and sets those that it returns, unless it returns [`Keep`]. The database's clock decides when the time has
-/// come.
+/// The state must list it in `#[timer(..)]`. A transition into the same state leaves the state too: it drops the
+/// state's timers and sets those that it returns, unless it returns [`Keep`]. The database's clock decides when the
+/// time has come.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));

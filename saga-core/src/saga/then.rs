@@ -5,8 +5,9 @@ use super::{ChartEdge, Effect, Emits, Saga, State};
 /// What a transition returns: the next state, with its effects.
 ///
 /// - a state alone;
-/// - a tuple `(State, Effect, …)` of a state and up to eight effects: [`Sends`], [`Publishes`], [`Replies`], [`After`],
-///   [`Deadline`], [`Keep`], and `Option` and `Vec` of them;
+/// - a tuple `(State, Effect, …)` of a state and up to eight effects: [`Sends`](super::Sends),
+///   [`Publishes`](super::Publishes), [`Replies`](super::Replies), [`After`](super::After),
+///   [`Deadline`](super::Deadline), [`Keep`](super::Keep), and `Option` and `Vec` of them;
 /// - an [`Either`] of two such;
 /// - an enum of such with `#[derive(Then)]`, which gives the branches names;
 /// - a [`Stay`].
@@ -46,8 +47,8 @@ pub trait Then {
     fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>);
 }
 
-/// The states that the branches of a transition enter with [`Keep`]: known to the compiler, so that a `Keep` which
-/// enters another state than the one left does not compile.
+/// The states that the branches of a transition enter with `Keep`: known to the compiler, so that a `Keep` which enters
+/// another state than the one left does not compile.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub enum Keeps {
@@ -159,7 +160,7 @@ impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
 /// A transition that changes no state: `Stay(self)`, of the enum. The state's timers stay too.
 ///
 /// It is for transitions of the whole enum, which do not know the state. To send something, return the state and
-/// [`Keep`].
+/// [`Keep`](super::Keep).
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));

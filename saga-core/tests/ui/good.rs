@@ -52,7 +52,9 @@ impl Starts<Placed> for Process {
 }
 impl On<Yes> for Waiting {
     type Then = Branches;
-    fn on(self, _: Yes, _: &Moment) -> Branches { Branches::End((Done, Some(publish(Cancel { id: 1 })), vec![reply(Yes {})])) }
+    fn on(self, _: Yes, _: &Moment) -> Branches {
+        Branches::End((Done, Some(publish(Cancel { id: 1 })), vec![reply(Yes {})]))
+    }
 }
 impl On<No> for Waiting {
     type Then = Either<Done, Branches>;

@@ -66,6 +66,7 @@ pub mod __private {
     pub use crate::message::{
         Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, answer, body,
     };
+    pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;
     pub use crate::saga::{Accepts, Chart, ChartEdge, Emits, Keeps, Moment, ReadError, Saga, State, Then, bare_edge};
 }

@@ -1,4 +1,8 @@
 #![cfg_attr(all(feature = "in-process", feature = "sqlite"), doc = include_str!("lib.md"))]
+#![cfg_attr(
+    not(all(feature = "in-process", feature = "sqlite")),
+    doc = "Sagas, outbox, inbox, timers and retries for Rust services. The front page needs the default features."
+)]
 
 pub mod prelude;
 

@@ -1,8 +1,9 @@
-//! A proxy in front of a server that counts round trips: how often the client speaks after the server did.
+//! A proxy in front of PostgreSQL that counts what units of work cost, holds traffic back, and swallows the answer to a
+//! commit.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +11,12 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
 };
+use tokio_util::sync::CancellationToken;
+
+/// What the transaction of a unit of work begins with, in one simple query: it sets this.
+const UNIT: &[u8] = b"sagabus.unit";
 
 /// A counting proxy.
 #[derive(Debug)]
@@ -18,13 +24,16 @@ pub struct Proxy {
     /// Where it listens.
     pub port: u16,
     counts: Arc<Counts>,
+    held: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    round_trips: AtomicU64,
-    /// Those that delete confirmed rows of the outbox: how many there are is a matter of time, not of units of work.
-    deletions: AtomicU64,
+    units: AtomicU64,
+    unit_trips: AtomicU64,
+    /// Answers to commits that are still to be swallowed.
+    to_swallow: AtomicU64,
+    swallowed: AtomicU64,
 }
 
 impl Proxy {
@@ -36,6 +45,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let counts = Arc::new(Counts::default());
+        let (held, is_held) = watch::channel(false);
         let count = counts.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -43,45 +53,109 @@ impl Proxy {
                 let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = upstream.into_split();
-                // 1: the server spoke last, so that the client's next word begins a round trip
-                let turn = Arc::new(AtomicU64::new(1));
-                tokio::spawn(pass(from_client, to_server, turn.clone(), Some(count.clone())));
-                tokio::spawn(pass(from_server, to_client, turn, None));
+                let line = Line { cut: CancellationToken::new(), server_spoke: Arc::new(AtomicBool::new(true)) };
+                tokio::spawn(to_the_server(from_client, to_server, count.clone(), is_held.clone(), line.clone()));
+                tokio::spawn(to_the_client(from_server, to_client, line));
             }
         });
-        Self { port, counts }
+        Self { port, counts, held }
     }
 
-    /// Round trips so far.
-    pub fn round_trips(&self) -> u64 {
-        self.counts.round_trips.load(Ordering::SeqCst)
+    /// Units of work so far.
+    pub fn units(&self) -> u64 {
+        self.counts.units.load(Ordering::SeqCst)
     }
 
-    /// Of them, those that delete confirmed rows of the outbox.
-    pub fn deletions(&self) -> u64 {
-        self.counts.deletions.load(Ordering::SeqCst)
+    /// Round trips of all units of work so far, from their `BEGIN` to their `COMMIT`.
+    pub fn unit_trips(&self) -> u64 {
+        self.counts.unit_trips.load(Ordering::SeqCst)
+    }
+
+    /// Holds everything back that clients say, until [`Proxy::release`].
+    pub fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Passes on what was held back.
+    pub fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Swallows the answer to the next commits of units: the server commits, and the client's connection is cut.
+    pub fn swallow_commits(&self, commits: u64) {
+        self.counts.to_swallow.store(commits, Ordering::SeqCst);
+    }
+
+    /// Answers that were swallowed so far.
+    pub fn swallowed(&self) -> u64 {
+        self.counts.swallowed.load(Ordering::SeqCst)
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, turn: Arc<AtomicU64>, count: Option<Arc<Counts>>) {
-    let mut bytes = vec![0; 64 * 1024];
-    while let Ok(n) = from.read(&mut bytes).await {
-        if n == 0 {
-            break;
+/// What both directions of a connection share.
+#[derive(Clone)]
+struct Line {
+    cut: CancellationToken,
+    /// The server spoke last, so that the client's next word begins a round trip.
+    server_spoke: Arc<AtomicBool>,
+}
+
+async fn to_the_server(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    counts: Arc<Counts>,
+    mut held: watch::Receiver<bool>,
+    Line { cut, server_spoke }: Line,
+) {
+    let mut bytes = vec![0; 256 * 1024];
+    let mut in_unit = false;
+    loop {
+        let n = tokio::select! {
+            read = from.read(&mut bytes) => read.unwrap_or(0),
+            () = cut.cancelled() => return,
+        };
+        if n == 0 || held.wait_for(|held| !held).await.is_err() {
+            return;
         }
-        match &count {
-            Some(count) => {
-                let begun = turn.swap(0, Ordering::SeqCst);
-                count.round_trips.fetch_add(begun, Ordering::SeqCst);
-                // a simple query: its kind, its length, its text
-                if bytes[..n].get(5..).is_some_and(|text| text.starts_with(b"DELETE FROM sagabus.outbox")) {
-                    count.deletions.fetch_add(begun, Ordering::SeqCst);
-                }
+        let said = &bytes[..n];
+        let begins = said.first() == Some(&b'Q') && said.windows(UNIT.len()).any(|part| part == UNIT);
+        let commits = said.first() == Some(&b'Q') && said.get(5..).is_some_and(|text| text.starts_with(b"COMMIT"));
+        if begins {
+            in_unit = true;
+            counts.units.fetch_add(1, Ordering::SeqCst);
+        }
+        let trip = server_spoke.swap(false, Ordering::SeqCst) && in_unit;
+        counts.unit_trips.fetch_add(u64::from(trip), Ordering::SeqCst);
+        let swallows = commits
+            && in_unit
+            && counts.to_swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if swallows {
+            // before the server can answer: the other direction passes nothing more on, and waits for it to commit
+            cut.cancel();
+        }
+        in_unit &= !commits;
+        if to.write_all(said).await.is_err() || swallows {
+            counts.swallowed.fetch_add(u64::from(swallows), Ordering::SeqCst);
+            return;
+        }
+    }
+}
+
+async fn to_the_client(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, Line { cut, server_spoke }: Line) {
+    let mut bytes = vec![0; 256 * 1024];
+    loop {
+        let n = tokio::select! {
+            biased;
+            () = cut.cancelled() => {
+                // the answer to the commit arrives here and nowhere else
+                let _ = from.read(&mut bytes).await;
+                return;
             }
-            None => turn.store(1, Ordering::SeqCst),
-        }
-        if to.write_all(&bytes[..n]).await.is_err() {
-            break;
+            read = from.read(&mut bytes) => read.unwrap_or(0),
+        };
+        server_spoke.store(true, Ordering::SeqCst);
+        if n == 0 || cut.is_cancelled() || to.write_all(&bytes[..n]).await.is_err() {
+            return;
         }
     }
 }

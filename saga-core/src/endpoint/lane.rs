@@ -44,7 +44,8 @@ pub(crate) async fn run_sagas<Db: Store>(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = parked.due() => {}
+            // an instance that goes on and on is always due: what has come goes with it
+            () = parked.due() => came.extend(std::iter::from_fn(|| items.try_recv().ok()).take(batch_max)),
             received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
         }
         for mut batch in apart(parked.next_batch(&mut came)) {
@@ -134,7 +135,8 @@ async fn run_saga_items<Db: Store>(
     let mut overrule = None;
     let mut runs = 0;
     while !items.is_empty() {
-        let unit = saga_unit::run(shared, &mut items, waiting.tries() > 0 || runs > 0, overrule.clone());
+        let again = waiting.tries() > 0 || runs > 0;
+        let unit = saga_unit::run(shared, &mut items, again, waiting.tries(), overrule.clone());
         let failed = match guarded(unit).await {
             Ok(Ok(ran)) => {
                 waiting.over();
@@ -167,8 +169,8 @@ async fn run_saga_items<Db: Store>(
         runs += 1;
         let item = &mut items[0];
         match failed {
-            Failed::Projection { saga, error, before } => {
-                overrule = refused(shared, saga, &error, item, before, runs);
+            Failed::Projection { saga, failure, before } => {
+                overrule = refused(shared, saga, &failure, item, before, runs);
                 if overrule.is_none() {
                     tokio::task::yield_now().await; // another immediate run
                 }
@@ -183,31 +185,29 @@ async fn run_saga_items<Db: Store>(
     }
 }
 
-/// What a projection's error means for the message; `None`: its transition runs again at once.
+/// What a projection's error means for the message, and how many runs it counts; `None`: its transition runs again at once.
 fn refused<Db: Store>(
     shared: &Shared<Db>,
     saga: usize,
-    error: &crate::HandlerError,
+    failure: &UserFailure,
     item: &Item,
     before: super::judge::Before,
     runs: u32,
-) -> Option<Overrule> {
+) -> Option<(Overrule, i64)> {
     let entry = &shared.sagas[saga];
-    let failure = UserFailure::returned(shared, error);
     let text = format!("the projection of saga `{}` failed: {}", entry.logic.name(), failure.text);
     let next = failure.next(&shared.retries, &item.envelope, before, runs);
     if next != Next::Again && failure.concerns_breaker() {
         entry.breaker.failed(&shared.name, entry.logic.name(), &text);
     }
-    match next {
-        Next::Again => None,
-        Next::PutOff(delay) => Some(Overrule::PutOff(delay, text)),
-        Next::Hold if failure.concerns_breaker() && entry.breaker.is_open() => {
-            Some(Overrule::PutOff(BREAKER_DELAY, text))
-        }
-        Next::Hold => Some(Overrule::Hold(text)),
-        Next::Discard => Some(Overrule::Discard(text)),
-    }
+    let overrule = match next {
+        Next::Again => return None,
+        Next::PutOff(delay) => Overrule::PutOff(delay, text),
+        Next::Hold if failure.concerns_breaker() && entry.breaker.is_open() => Overrule::PutOff(BREAKER_DELAY, text),
+        Next::Hold => Overrule::Hold(text),
+        Next::Discard => Overrule::Discard(text),
+    };
+    Some((overrule, failure.counts(runs)))
 }
 
 /// Runs the items until they are settled, or until the breaker opens or the endpoint stops. Returns the rest.

@@ -6,10 +6,11 @@ use super::{
     item::{Content, Item, instance_lock},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
+    policy::UserFailure,
     shared::{Receiver, Shared},
 };
 use crate::{
-    CrashPoint, Envelope, HandlerError, HeldReason, InboxResult, InstanceKey, Store, StoreError, StoreErrorKind,
+    CrashPoint, Envelope, HeldReason, InboxResult, InstanceKey, Store, StoreError, StoreErrorKind, panics,
     port::{Caused, Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit},
     project::ErasedChange,
     saga::{
@@ -17,11 +18,17 @@ use crate::{
         logic::{Decided, Move, Offer, Offers, Overrule, Settled},
     },
 };
-use std::collections::{HashMap, HashSet};
+use futures_util::FutureExt;
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+};
 
 /// Held messages of one instance that are read, with their bodies, in one unit of work. An instance with more of them goes
 /// on in further units, and those of other instances run between.
 const HELD_ROWS_MAX: i64 = 200;
+/// A unit whose projection ran and whose connection was then lost this often in a row counts as failed.
+const LOST_MAX: u32 = 5;
 
 /// What becomes of the items of a batch.
 #[derive(Debug, Default)]
@@ -38,7 +45,7 @@ pub(super) enum Failed {
     /// A projection refused the transitions; `before` is of the message in a batch of one.
     Projection {
         saga: usize,
-        error: HandlerError,
+        failure: UserFailure,
         before: Before,
     },
 }
@@ -55,13 +62,16 @@ impl std::convert::From<StoreError> for Failed {
 /// The inbox is asked about messages that may have come before. Of the others nearly all are new, and transitions are pure:
 /// whether one was a duplicate after all, the claim finds out, and the batch is run `again` with all of them asked about.
 ///
-/// `overrule` is what happens to the transition that a projection refused, in a batch of one.
+/// `tries` counts the units of the batch that failed in a row. `overrule` is what happens, in a batch of one, to the
+/// transition that a projection refused, with the runs that are counted for it.
 pub(super) async fn run<Db: Store>(
     shared: &Shared<Db>,
     items: &mut [Item],
     again: bool,
-    overrule: Option<Overrule>,
+    tries: u32,
+    overrule: Option<(Overrule, i64)>,
 ) -> Result<Ran, Failed> {
+    debug_assert!(overrule.is_none() || items.len() == 1, "a projection's refusal concerns one message");
     let mut unit = shared.store.begin(&locks(items), shared.settings.lease).await?;
     shared.crashes.reach(CrashPoint::Lock);
     let found = unit.read(&keys(shared, items, again)).await?;
@@ -76,13 +86,26 @@ pub(super) async fn run<Db: Store>(
     let before = groups.list.first().and_then(|group| group.sources.first().copied()).unwrap_or_default();
     let unfinished = batch.decide(groups, &held);
     let Batch { ledger, changes, .. } = batch;
+    let projected: Vec<usize> = changes.keys().copied().collect();
     for (saga, changes) in changes {
-        let Some(projection) = &shared.sagas[saga].projection else { continue };
-        projection.run(changes, unit.tx()).await.map_err(|error| Failed::Projection { saga, error, before })?;
+        match project(shared, saga, changes, &mut unit).await {
+            Ok(()) => {}
+            Err(Failed::Projection { saga, failure, .. }) => {
+                // a connection that cannot even roll back is gone, and its error was not the projection's, unless that
+                // happens again and again
+                return Err(match unit.rollback().await {
+                    Err(error) if tries < LOST_MAX => Failed::Store(error),
+                    _ => Failed::Projection { saga, failure, before },
+                });
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+    finish(shared, unit, ledger.write).await?;
+    for saga in projected {
         let entry = &shared.sagas[saga];
         entry.breaker.handled(&shared.name, entry.logic.name());
     }
-    finish(shared, unit, ledger.write).await?;
     let is_locked =
         |item: &Item| item.key.as_ref().is_some_and(|key| found.locked_elsewhere.contains(&instance_lock(key)));
     let mut ran = Ran::default();
@@ -96,6 +119,28 @@ pub(super) async fn run<Db: Store>(
         }
     }
     Ok(ran)
+}
+
+/// Lets a projection write, with the same limits and the same care as a handler.
+async fn project<Db: Store>(
+    shared: &Shared<Db>,
+    saga: usize,
+    changes: Vec<ErasedChange>,
+    unit: &mut Db::Unit,
+) -> Result<(), Failed> {
+    let Some(projection) = &shared.sagas[saga].projection else { return Ok(()) };
+    let limit = shared.settings.handler_time;
+    let run = AssertUnwindSafe(projection.run(changes, unit.tx())).catch_unwind();
+    let failure = match tokio::time::timeout(limit, run).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(error))) if shared.recognise(error.source()) == Some(StoreErrorKind::StalePlan) => {
+            return Err(StoreError::new(StoreErrorKind::StalePlan, error.to_string()).into());
+        }
+        Ok(Ok(Err(error))) => UserFailure::returned(shared, &error),
+        Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*panic))),
+        Err(_) => UserFailure::transient(format!("it ran longer than {limit:?}")),
+    };
+    Err(Failed::Projection { saga, failure, before: Before::default() })
 }
 
 /// One lock for each instance: sorted, so that the same batch asks in the same order everywhere.
@@ -186,7 +231,7 @@ struct Batch<'a, Db: Store> {
     found: &'a Found,
     ledger: Ledger<'a, Db>,
     changes: HashMap<usize, Vec<ErasedChange>>,
-    overrule: Option<Overrule>,
+    overrule: Option<(Overrule, i64)>,
 }
 
 impl<Db: Store> Batch<'_, Db> {
@@ -223,13 +268,17 @@ impl<Db: Store> Batch<'_, Db> {
 
     /// Lets every instance decide. Returns those that have more to do than fits this unit.
     fn decide(&mut self, groups: Groups<'_>, held: &[HeldRow]) -> HashSet<InstanceKey> {
+        let mut held_of: HashMap<usize, Vec<&HeldRow>> = HashMap::new();
+        for row in held {
+            let id = row.saga_id.clone().unwrap_or_default();
+            let key = InstanceKey { saga: row.receiver.clone(), id };
+            let Some(place) = groups.by_key.get(&key) else { continue };
+            held_of.entry(*place).or_default().push(row);
+        }
         let mut unfinished = HashSet::new();
-        for mut group in groups.list {
+        for (place, mut group) in groups.list.into_iter().enumerate() {
             let mut sources: Vec<Origin<'_>> = group.sources.iter().map(|before| Origin::Broker(*before)).collect();
-            let is_its = |row: &&HeldRow| {
-                row.receiver == group.key.saga && row.saga_id.as_deref() == Some(group.key.id.as_str())
-            };
-            for row in held.iter().filter(is_its) {
+            for row in held_of.remove(&place).unwrap_or_default() {
                 let (envelope, waiting) = (row.envelope.clone(), Some(row.reason));
                 group.offers.push(Offer { envelope, decoded: None, waiting, fault: None });
                 sources.push(Origin::Held(row));
@@ -241,7 +290,7 @@ impl<Db: Store> Batch<'_, Db> {
                 now_us: self.found.now_us,
                 unread: &group.unread,
                 partial: (read as i64) < group.fitting,
-                overrule: self.overrule.as_ref(),
+                overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
             };
             let decided = self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers);
             if decided.more {
@@ -277,9 +326,14 @@ impl<Db: Store> Batch<'_, Db> {
                     self.ledger.settle(settling, InboxResult::Stale, 1, journal);
                 }
                 Settled::Held { reason, error } => {
-                    self.ledger.hold(settling, reason, error, i64::from(!reason.releases_itself()));
+                    let overruled = || self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
+                    let runs = if reason.releases_itself() { 0 } else { overruled() };
+                    self.ledger.hold(settling, reason, error, runs);
                 }
-                Settled::PutOff { delay, error } => self.ledger.put_off(settling, delay, error, 1),
+                Settled::PutOff { delay, error } => {
+                    let runs = self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
+                    self.ledger.put_off(settling, delay, error, runs);
+                }
                 Settled::Discarded { note } => {
                     journal.note = Some(note);
                     self.ledger.settle(settling, InboxResult::Discarded, 1, journal);

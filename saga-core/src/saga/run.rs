@@ -39,6 +39,8 @@ pub(super) struct Run<'a, S> {
     waiting: Vec<(usize, HeldReason)>,
     settled: Vec<(usize, Settled)>,
     more: bool,
+    /// A message was overruled: the rest waits for the next unit, because what refused it may refuse that as well.
+    overruled: bool,
     overrule: Option<&'a Overrule>,
 }
 
@@ -60,6 +62,7 @@ impl<'a, S: Saga> Run<'a, S> {
             waiting: Vec::new(),
             settled: Vec::new(),
             more: false,
+            overruled: false,
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|_| !run.is_newer()) {
@@ -102,7 +105,7 @@ impl<'a, S: Saga> Run<'a, S> {
         loop {
             let fitting = |&(i, reason): &(usize, HeldReason)| self.fits(&messages[i].envelope.type_name, reason);
             let position = self.waiting.iter().position(fitting);
-            self.more = self.offers.unread.iter().any(|(type_name, reason)| self.fits(type_name, *reason));
+            self.more = self.overruled || self.offers.unread.iter().any(|(name, reason)| self.fits(name, *reason));
             match position {
                 Some(position) if !self.more => {
                     let (i, _) = self.waiting.remove(position);
@@ -249,7 +252,10 @@ impl<'a, S: Saga> Run<'a, S> {
     fn overruled(&mut self, envelope: &Envelope, overrule: Overrule) -> Settled {
         match overrule {
             Overrule::Hold(error) => self.pause(envelope, HeldReason::Failed, error),
-            Overrule::Discard(note) => Settled::Discarded { note },
+            Overrule::Discard(note) => {
+                self.overruled = true;
+                Settled::Discarded { note }
+            }
             Overrule::PutOff(delay, error) => {
                 self.pause(envelope, HeldReason::Failed, String::new());
                 Settled::PutOff { delay, error }

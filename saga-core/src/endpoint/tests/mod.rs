@@ -5,6 +5,7 @@ mod database;
 mod dialects;
 mod handlers;
 mod identity;
+mod projections;
 mod suspects;
 mod together;
 
@@ -66,9 +67,8 @@ impl Rig {
     }
 
     async fn until_within(&self, limit: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
-        let step = Duration::from_millis(10);
-        let steps = limit.as_millis() / step.as_millis();
-        for _ in 0..steps {
+        let step = (limit / 1000).max(Duration::from_millis(10));
+        for _ in 0..=limit.as_nanos() / step.as_nanos() {
             if condition(self) {
                 return;
             }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use saga_core::{
     Envelope, HeldReason, InboxResult, InboxRow, LeasedRow, OutboxKind, SagaRef, StoreError, StoreErrorKind,
 };
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// No time that is added to a clock is longer: no database's calendar ends before.
@@ -77,6 +77,11 @@ impl Stored<'_> {
             expired: self.expired.clamp(0, i64::from(u32::MAX)) as u32,
         })
     }
+}
+
+/// A text for people, without U+0000: PostgreSQL's texts hold none, and an error of user code may contain one.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 /// The instance that a message comes from.

@@ -1,6 +1,6 @@
 //! Leases on outbox rows, and the count of crashes.
 
-use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, us};
+use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, time::Duration};
@@ -57,7 +57,7 @@ pub(super) async fn lease(
             Ok(row) => leased.rows.push(row),
             Err(error) => {
                 tracing::warn!(endpoint = request.endpoint, %id, error, "an outbox row cannot be read");
-                let put_off = sqlx::query(PUT_OFF).bind(id).bind(error).bind(us(UNREADABLE_DELAY));
+                let put_off = sqlx::query(PUT_OFF).bind(id).bind(clean(&error)).bind(us(UNREADABLE_DELAY));
                 put_off.persistent(false).execute(&mut *connection).await?;
             }
         }
@@ -108,7 +108,7 @@ pub(super) async fn renew_and_fail(
         let failed = update.failed;
         sqlx::query(FAIL)
             .bind(failed.iter().map(|failed| failed.id).collect::<Vec<_>>())
-            .bind(failed.iter().map(|failed| failed.error.as_str()).collect::<Vec<_>>())
+            .bind(failed.iter().map(|failed| clean(&failed.error)).collect::<Vec<_>>())
             .bind(failed.iter().map(|failed| us(failed.delay)).collect::<Vec<_>>())
             .bind(failed.iter().map(|failed| failed.unroutable).collect::<Vec<_>>())
             .bind(failed.iter().map(|failed| failed.tried).collect::<Vec<_>>())

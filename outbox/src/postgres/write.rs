@@ -1,7 +1,7 @@
 //! Everything a batch writes, in one statement.
 
 use super::statement::{Part, Statement, text};
-use crate::rows::{effects, in_order, sender, to_json, us};
+use crate::rows::{clean, effects, in_order, sender, to_json, us};
 use saga_core::{HeldKey, InstanceWrite, StoreError, Write};
 use sqlx::{Arguments, PgConnection, Row, error::BoxDynError};
 use std::sync::OnceLock;
@@ -186,7 +186,7 @@ fn claims(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(column(rows, |row| row.envelope.sent_at_us))?;
         s.add(column(rows, |row| row.attempts))?;
         s.add(column(rows, |row| round(row.round)))?;
-        s.add(column(rows, |row| row.note.as_deref()))
+        s.add(column(rows, |row| row.note.as_deref().map(clean)))
     })
 }
 
@@ -208,7 +208,7 @@ fn completes(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError
         s.add(column(rows, |(row, _)| effects(row)))?;
         s.add(column(rows, |(row, _)| row.attempts))?;
         s.add(column(rows, |(row, _)| round(row.round)))?;
-        s.add(column(rows, |(row, _)| row.note.as_deref()))?;
+        s.add(column(rows, |(row, _)| row.note.as_deref().map(clean)))?;
         s.add(column(rows, |(_, known)| *known))?;
         s.add(write.endpoint.as_str())
     })
@@ -264,7 +264,7 @@ fn outbox(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(envelopes)?;
         s.add(column(rows, |row| &row.envelope.body[..]))?;
         s.add(column(rows, |row| us(row.delay.unwrap_or_default())))?;
-        s.add(column(rows, |row| row.last_error.as_deref()))
+        s.add(column(rows, |row| row.last_error.as_deref().map(clean)))
     })
 }
 
@@ -280,7 +280,7 @@ fn held(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |row| row.reason.as_str()))?;
         s.add(column(rows, |row| row.saga_id.as_deref()))?;
-        s.add(column(rows, |row| row.error.as_deref()))?;
+        s.add(column(rows, |row| row.error.as_deref().map(clean)))?;
         s.add(column(rows, |row| row.attempts))?;
         s.add(column(rows, |row| row.expires.map(us)))?;
         s.add(column(rows, |row| row.envelope.type_name.as_str()))?;

@@ -1,7 +1,7 @@
 //! Leases on outbox rows, and the count of crashes.
 
 use super::{after, array, now_us};
-use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, us};
+use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
@@ -121,10 +121,9 @@ pub(super) async fn renew_and_fail(
     update: &LeaseUpdate<'_>,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     if !update.failed.is_empty() {
-        let failed = update
-            .failed
-            .iter()
-            .map(|failed| json!([failed.id, failed.error, after(failed.delay), failed.unroutable, failed.tried]));
+        let failed = update.failed.iter().map(|failed| {
+            json!([failed.id, clean(&failed.error), after(failed.delay), failed.unroutable, failed.tried])
+        });
         sqlx::query(
             "UPDATE sagabus_outbox SET lease_owner = NULL, lease_until = NULL, attempts = attempts + (r.value ->> 4),
                 last_error = r.value ->> 1, due_at = r.value ->> 2,

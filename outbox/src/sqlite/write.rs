@@ -3,7 +3,7 @@
 use super::{after, array, now_us};
 use crate::{
     error::store_error,
-    rows::{effects, in_order, sender, to_json, us},
+    rows::{clean, effects, in_order, sender, to_json, us},
 };
 use saga_core::{Envelope, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, Write};
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ fn inbox(row: &InboxRow, known: Option<i64>) -> Value {
         envelope.sent_at_us,
         row.attempts,
         row.round,
-        row.note,
+        row.note.as_deref().map(clean),
         known
     ])
 }
@@ -179,7 +179,7 @@ fn outbox(row: &OutboxRow) -> Result<Value, StoreError> {
         text,
         hex,
         after(row.delay.unwrap_or_default()),
-        row.last_error
+        row.last_error.as_deref().map(clean)
     ]))
 }
 
@@ -191,7 +191,7 @@ fn held(row: &HeldIn) -> Result<Value, StoreError> {
         envelope.message_id,
         row.reason.as_str(),
         row.saga_id,
-        row.error,
+        row.error.as_deref().map(clean),
         row.attempts,
         row.expires.map(us),
         envelope.type_name,

@@ -148,3 +148,24 @@ pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     let unit = store.begin(&[1], ever).await.unwrap();
     unit.commit().await.unwrap();
 }
+
+/// M16: an error of user code becomes a note, whatever is in it.
+pub async fn m16_an_error_text_may_contain_anything(store: &impl Lab) {
+    let text = || Some("a\0b".to_owned());
+    let claims = vec![InboxRow { result: InboxResult::Retrying, note: text(), ..inbox_row("m") }];
+    let held = HeldIn { error: text(), ..held_in("m", HeldReason::Failed) };
+    let retry = OutboxRow { last_error: text(), ..outbox_row("m", None, false) };
+    let id = retry.id;
+    write(store, Write { claims, held_in: vec![held], outbox: vec![retry], ..writes() }).await.unwrap();
+    let completes = vec![(InboxRow { note: text(), ..inbox_row("m") }, 1)];
+    write(store, Write { completes, ..writes() }).await.unwrap();
+    for (table, column) in [("inbox", "note"), ("held", "error"), ("outbox", "last_error")] {
+        let stored = store.column(table, column, "m").await.pop().flatten().unwrap_or_default();
+        assert!(stored.starts_with('a') && stored.ends_with('b'), "{table}.{column}: {stored:?}");
+    }
+    lease(store, "me").await;
+    let delay = Duration::ZERO;
+    let failed = saga_core::PublishFailed { id, error: "c\0d".into(), delay, unroutable: true, tried: true };
+    let update = saga_core::LeaseUpdate { owner: "me", lease: LEASE, renew: &[], failed: &[failed] };
+    store.renew_and_fail(&update).await.unwrap();
+}

@@ -206,6 +206,7 @@ macro_rules! store_suite {
                     m1_the_journal_names_the_instance_of_every_message
                     a_row_tells_its_round_and_since_when
                     m8_for_ever_is_a_time_like_any_other
+                    m16_an_error_text_may_contain_anything
                 }
                 outbox::{
                     o_040_a_leased_row_is_what_was_written

@@ -1,7 +1,9 @@
 //! `ordering serve`: one service as a process.
 
 use crate::{
-    LogFormat, api, create_tables,
+    LogFormat, api,
+    create_database::{create_database, is_starting},
+    create_tables,
     demo::seconds,
     ledger::{Ledger, Service},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
@@ -139,8 +141,8 @@ async fn finish<Db: Ledger>(endpoint: Endpoint<Db>) -> Result<bool> {
 async fn wait_for_database(url: &str) -> Result<()> {
     let mut tries = 0;
     loop {
-        match Postgres::create_database(url).await {
-            Err(error) if error.is_transient() && tries < 60 => {
+        match create_database(url).await {
+            Err(error) if is_starting(&error) && tries < 60 => {
                 tries += 1;
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_millis(500)).await;

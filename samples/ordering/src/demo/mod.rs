@@ -4,6 +4,7 @@ mod report;
 mod run;
 
 use crate::{
+    create_database::create_database,
     create_tables,
     ledger::{Ledger, Service},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
@@ -90,7 +91,7 @@ impl Demo {
                 let mut stores = Vec::new();
                 for service in Service::ALL {
                     let url = self.server.database_of(&database, service)?;
-                    Postgres::create_database(&url).await?;
+                    create_database(&url).await?;
                     stores.push(Postgres::new(&url)?);
                 }
                 let stage = format!("on RabbitMQ, {},\nand PostgreSQL, {}", place_of(&broker), place_of(&database));

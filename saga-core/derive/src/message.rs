@@ -3,7 +3,7 @@
 use crate::{name_fault, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{DeriveInput, Ident, LitStr, Type};
+use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt};
 
 #[derive(Default)]
 struct Attributes {
@@ -50,8 +50,8 @@ impl Attributes {
         let said = self.name.as_ref().or(self.namespace.as_ref());
         let name = match (&self.name, &self.namespace) {
             (Some(name), _) => name.value(),
-            (None, Some(namespace)) => format!("{}.{ident}", namespace.value()),
-            (None, None) => ident.to_string(),
+            (None, Some(namespace)) => format!("{}.{}", namespace.value(), ident.unraw()),
+            (None, None) => ident.unraw().to_string(),
         };
         let empty = said.is_some_and(|said| said.value().is_empty());
         match said.zip(name_fault(if empty { "" } else { &name })) {

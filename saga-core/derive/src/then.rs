@@ -3,7 +3,7 @@
 use crate::{single_field, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::DeriveInput;
+use syn::{DeriveInput, ext::IdentExt};
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let branches = &input.ident;
@@ -12,7 +12,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let names: Vec<_> = variants.iter().map(|variant| &variant.ident).collect();
     let thens = variants.iter().map(single_field).collect::<syn::Result<Vec<_>>>()?;
     let first = thens[0];
-    let labels = names.iter().map(|name| name.to_string());
+    let labels = names.iter().map(|name| name.unraw().to_string());
     let keeps = thens.iter().fold(
         quote!(__sagabus::Keeps::NONE),
         |others, then| quote!(__sagabus::Keeps::Both { a: &#others, b: &<#then as __sagabus::Then>::KEEPS }),

@@ -85,7 +85,28 @@ impl On<Placed> for Full {
     fn on(self, _: Placed, _: &Moment) -> Counting { let Self::Counting(Counting(n)) = self; Counting(n + 1) }
 }
 
+// names that are keywords
+#[derive(Event, Serialize, Deserialize)]
+#[allow(non_camel_case_types)]
+struct r#match { r#type: u64 }
+#[derive(Serialize, Deserialize)]
+struct Playing;
+#[derive(Saga)]
+#[saga(name = "match", id = r#type: u64)]
+#[starts(r#match)]
+#[allow(non_camel_case_types)]
+enum Match {
+    #[done]
+    r#try(Playing),
+}
+impl Starts<r#match> for Match {
+    type Then = Playing;
+    fn start(_: r#match, _: &Moment) -> Playing { Playing }
+}
+
 fn main() {
+    let chart = Match::chart();
+    assert_eq!((chart.states[0].name.as_str(), chart.subscribes()), ("try", vec!["match"]));
     let at = Moment::at(std::time::SystemTime::UNIX_EPOCH);
     let Waiting = Process::start(Placed { id: 1 }, &at);
     let process = Process::from(Waiting);

@@ -130,7 +130,11 @@ impl Messages {
                 Some(By::Path(path)) => Key::Path(path),
                 Some(By::Echo) => Key::Envelope,
                 None if message.timer => Key::Envelope,
-                None => Key::IdField(Ident::new(&id.to_string(), span(&message.ty))),
+                None => {
+                    let mut field = id.clone();
+                    field.set_span(span(&message.ty));
+                    Key::IdField(field)
+                }
             };
         }
         self.all

@@ -6,7 +6,7 @@ use super::{
 };
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{Ident, Type, spanned::Spanned};
+use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
 
 pub(super) struct Emit<'a> {
     pub(super) definition: &'a Definition<'a>,
@@ -70,7 +70,7 @@ impl Emit<'_> {
     fn state(&self, state: &State<'_>) -> TokenStream {
         let saga = self.definition.ident;
         let State { ident, ty, done, .. } = state;
-        let label = ident.to_string();
+        let label = ident.unraw().to_string();
         quote! {
             #[automatically_derived]
             impl __sagabus::State for #ty {
@@ -127,7 +127,7 @@ impl Emit<'_> {
         let value = |from: TokenStream| quote_spanned!(ty.span()=> __sagabus::transition::<#from, #ty>());
         let (from, value, keeps) = match own {
             Some(State { ident, ty: state, .. }) => {
-                let (label, name) = (ident.to_string(), text(ty));
+                let (label, name) = (ident.unraw().to_string(), text(ty));
                 let fault = format!("`{label}` on `{name}`: `Keep` is for a transition into the same state");
                 let assertion = quote_spanned! {ty.span()=>
                     ::std::assert!(#constant.keeps.only_in(#label), #fault)
@@ -311,7 +311,7 @@ impl Emit<'_> {
 
     fn load(&self) -> TokenStream {
         let arms = self.definition.states.iter().map(|State { ident, ty, .. }| {
-            let label = ident.to_string();
+            let label = ident.unraw().to_string();
             quote!(#label => __sagabus::load::<#ty>(state, data).map(Self::#ident))
         });
         quote! {
@@ -323,7 +323,7 @@ impl Emit<'_> {
 
     fn state_names(&self) -> TokenStream {
         let arms = self.definition.states.iter().map(|State { ident, .. }| {
-            let label = ident.to_string();
+            let label = ident.unraw().to_string();
             quote!(Self::#ident(_) => #label)
         });
         quote!(fn state_name(&self) -> &'static str { match self { #(#arms,)* } })
@@ -348,13 +348,13 @@ impl Emit<'_> {
             let transitions = transitions.iter().filter(move |transition| transition.own.is_some() == own);
             states.iter().flat_map(move |state| {
                 let its = transitions.clone().filter(|t| t.states.iter().any(|other| other.ident == state.ident));
-                let label = state.ident.to_string();
+                let label = state.ident.unraw().to_string();
                 its.map(move |Transition { constant, .. }| quote!((#constant.edges)(#label, &mut edges);))
             })
         };
         let edges = edges_of(true).chain(edges_of(false));
         let chart_states = states.iter().map(|state| {
-            let (label, done) = (state.ident.to_string(), state.done);
+            let (label, done) = (state.ident.unraw().to_string(), state.done);
             let names = |list: &[Listed]| {
                 let types = list.iter().map(|listed| &listed.message);
                 quote!(::std::vec![#(<#types as __sagabus::Message>::TYPE),*])

@@ -7,12 +7,12 @@ use lapin::{
 };
 use saga_core::{Destination, Fate, LinkLimits, LinkState, Topology, Transport, TransportErrorKind};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 use tests::{
     PATIENCE, Vhost, eventually,
-    link::{attach, delivery, limits, number, outgoing, report, to},
+    link::{attach, delivery, limits, number, outgoing, report, to, topology},
 };
 use tokio::time::timeout;
 use transports::RabbitMq;
@@ -203,6 +203,36 @@ async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
         }
     };
     tokio::join!(receiving, reporting);
+}
+
+/// The prefetch begins small and grows. What comes meanwhile keeps its order, and comes once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_that_grows_keeps_the_order() {
+    let vhost = Vhost::create().await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    drop(attach(&vhost.transport(), "receiver", &[]).await);
+    let messages = 5000;
+    for n in 1..=messages {
+        sender.outgoing.send(outgoing(n, to("receiver"))).expect("the link is open");
+    }
+    for _ in 1..=messages {
+        assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
+    }
+    let many = LinkLimits { prefetch: 1000, ..limits() };
+    let mut receiver = vhost.transport().attach(topology("receiver", &[]), many).await.expect("it attaches");
+    let mut open = VecDeque::new();
+    let mut most = 0;
+    for n in 1..=messages {
+        let delivery = delivery(&mut receiver).await;
+        assert_eq!((number(&delivery), delivery.delivery_count), (n, 0));
+        open.push_back(delivery);
+        most = most.max(open.len());
+        // as many stay open as they would behind busy handlers, as soon as so many may
+        if open.len() > 14 && receiver.deliveries.is_empty() {
+            open.drain(..open.len() / 2).for_each(|delivery| delivery.ack.ack());
+        }
+    }
+    assert!(most > 400, "at most {most} were open at a time");
 }
 
 /// T-022: a queue that is deleted while running is declared again.

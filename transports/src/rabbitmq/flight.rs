@@ -125,8 +125,8 @@ impl Flight {
     }
 
     /// Waits for one answer.
-    pub(super) async fn next_answer(&mut self, limit: Duration) {
-        if let Ok(Some(answer)) = tokio::time::timeout(limit, self.publishing.next()).await {
+    pub(super) async fn next_answer(&mut self) {
+        if let Some(answer) = self.publishing.next().await {
             self.answer(answer);
         }
     }

@@ -28,6 +28,8 @@ const WINDOW_MAX: usize = 1000;
 const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// Messages that are made ready together, at most.
 const TOGETHER_MAX: usize = 256;
+/// How long a broker's limit on bodies is believed, after it refused one.
+const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
 /// How often confirms are looked at: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -40,6 +42,8 @@ pub(super) struct Publisher {
     reports: mpsc::UnboundedSender<Report>,
     addresses: Addresses,
     unsent: Unsent,
+    /// A body of this size the broker refused, with these words, and until when that is believed.
+    too_large: Option<(usize, String, Instant)>,
     blocked: Trouble,
     refused: Trouble,
 }
@@ -54,8 +58,8 @@ impl Publisher {
         look: Arc<Notify>,
     ) -> Self {
         let addresses = Addresses::new(broker.clone(), &topology, look);
-        let (unsent, blocked, refused) = Default::default();
-        Self { broker, topology, limits, rows, reports, addresses, unsent, blocked, refused }
+        let (unsent, too_large, blocked, refused) = Default::default();
+        Self { broker, topology, limits, rows, reports, addresses, unsent, too_large, blocked, refused }
     }
 }
 
@@ -97,8 +101,8 @@ impl Publisher {
                 return Ok(());
             }
             let is_careful = self.unsent.is_careful();
-            if gathered.is_none() && flight.awaits_answers() {
-                gathered = Some(Instant::now() + if is_careful { Duration::ZERO } else { GATHER });
+            if gathered.is_none() && flight.awaits_answers() && !is_careful {
+                gathered = Some(Instant::now() + GATHER);
             }
             let room = self.room(flight).min(TOGETHER_MAX);
             let takes_more = room > 0 && !is_done && !is_blocked && self.unsent.is_empty();
@@ -106,12 +110,11 @@ impl Publisher {
                 biased;
                 () = tokio::time::sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {
                     gathered = None;
-                    if is_careful {
-                        flight.next_answer(self.limits.confirm).await;
-                    }
                     flight.take_answers();
                     self.account(flight, line)?;
                 }
+                // each waits for the one before
+                () = flight.next_answer(), if is_careful && flight.awaits_answers() => self.account(flight, line)?,
                 n = self.rows.recv_many(&mut came, room), if takes_more => {
                     is_done = n == 0;
                     self.unsent.extend(came.drain(..));
@@ -196,6 +199,15 @@ impl Publisher {
         frame_max: usize,
         admin: &mut Admin<'_>,
     ) -> Result<Option<Ready>, (Outgoing, String)> {
+        let body_bytes = outgoing.envelope.body.len();
+        if let Some((bytes, words, until)) = &self.too_large
+            && body_bytes >= *bytes
+            && Instant::now() < *until
+        {
+            let fate = Fate::Refused(words.clone());
+            self.report(&outgoing, fate);
+            return Ok(None);
+        }
         let found = match self.addresses.get(&outgoing.destination) {
             Some(address) => Ok(address.clone()),
             None => self.addresses.find(&outgoing.destination, admin).await,
@@ -237,6 +249,11 @@ impl Publisher {
         if let Some((culprit, fate)) = self.unsent.broke(flight.into_unreported(), &broken) {
             if let Broken::Refused(code, words) = &broken {
                 self.addresses.refused(&culprit.destination, *code, words);
+                // PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576
+                if words.contains("message size") {
+                    let bytes = culprit.envelope.body.len();
+                    self.too_large = Some((bytes, words.clone(), Instant::now() + TOO_LARGE_FOR));
+                }
             }
             if self.refused.is_news() {
                 tracing::warn!(

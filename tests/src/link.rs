@@ -32,6 +32,16 @@ pub async fn attach(transport: &impl Transport, endpoint: &str, subscribes: &[&s
     transport.attach(topology(endpoint, subscribes), limits()).await.expect("the endpoint attaches")
 }
 
+/// Declares what an endpoint needs, and is gone from the broker when it returns.
+///
+/// # Panics
+/// When the transport does not let us, or the link does not close.
+pub async fn provision(transport: &impl Transport, endpoint: &str, subscribes: &[&str]) {
+    let Link { mut state, .. } = attach(transport, endpoint, subscribes).await; // its other ends are dropped
+    let closed = timeout(PATIENCE, async { while state.changed().await.is_ok() {} }).await;
+    closed.expect("the link was expected to close");
+}
+
 /// A message with the number in its row, its id and its body.
 pub fn outgoing(n: u128, destination: Destination) -> Outgoing {
     let mut envelope = Envelope::new(format!("m-{n}"), "test.Happened", format!("{n}"));

@@ -12,7 +12,7 @@ use std::{
 };
 use tests::{
     PATIENCE, Vhost, eventually,
-    link::{attach, delivery, limits, number, outgoing, report, to, topology},
+    link::{attach, delivery, limits, number, outgoing, provision, report, to, topology},
 };
 use tokio::time::timeout;
 use transports::RabbitMq;
@@ -210,7 +210,7 @@ async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
 async fn a_prefetch_that_grows_keeps_the_order() {
     let vhost = Vhost::create().await;
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
-    drop(attach(&vhost.transport(), "receiver", &[]).await);
+    provision(&vhost.transport(), "receiver", &[]).await;
     let messages = 5000;
     for n in 1..=messages {
         sender.outgoing.send(outgoing(n, to("receiver"))).expect("the link is open");

@@ -14,7 +14,7 @@ use std::{
 };
 use tests::{
     PATIENCE, Vhost, eventually,
-    link::{attach, delivery, event, fates, limits, number, outgoing, report, to, topology, with_header},
+    link::{attach, delivery, event, fates, limits, number, outgoing, provision, report, to, topology, with_header},
 };
 use tokio::time::timeout;
 use transports::RabbitMq;
@@ -95,7 +95,7 @@ async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
 async fn a_passive_publisher_is_told_which_exchange_is_missing() {
     let vhost = Vhost::create().await;
     let mut receiver = attach(&vhost.transport(), "receiver", &["test.Happened"]).await;
-    drop(attach(&vhost.transport(), "sender", &["test.Gone"]).await); // provisions its queue and the exchange
+    provision(&vhost.transport(), "sender", &["test.Gone"]).await;
     let passive = Topology { passive: true, ..topology("sender", &[]) };
     let mut sender = vhost.transport().attach(passive, limits()).await.expect("its queue is there");
     sender.outgoing.send(outgoing(1, event("test.Gone"))).unwrap();
@@ -201,7 +201,7 @@ async fn a_subscriber_declares_its_exchanges_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_longer_subscribed_to_is_unbound() {
     let vhost = Vhost::create().await;
-    drop(attach(&vhost.transport(), "receiver", &["test.Kept", "test.Left"]).await);
+    provision(&vhost.transport(), "receiver", &["test.Kept", "test.Left"]).await;
     let dropped = vec!["test.Left".into(), "test.NeverThere".into(), "test.Kept".into()];
     let later = Topology { dropped, ..topology("receiver", &["test.Kept"]) };
     let _link = vhost.transport().attach(later, limits()).await.expect("it attaches");
@@ -274,7 +274,7 @@ async fn unacknowledged_bodies_are_bounded_in_bytes() {
     const MB: usize = 1_000_000;
     let vhost = Vhost::create().await;
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
-    drop(attach(&vhost.transport(), "receiver", &[]).await);
+    provision(&vhost.transport(), "receiver", &[]).await;
     let messages = 150;
     for n in 0..messages {
         let mut message = outgoing(n, to("receiver"));

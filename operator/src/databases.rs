@@ -35,7 +35,7 @@ impl Session {
         for (url, (name, short)) in urls.iter().zip(names.iter().zip(short(&names))) {
             match open(url).await {
                 Ok(store) => session.databases.push(Database { name: name.clone(), short, store }),
-                Err(error) => session.errors.push(format!("cannot open {name}: {error}")),
+                Err(error) => session.errors.push(format!("{name}: {error}")),
             }
         }
         session
@@ -78,6 +78,11 @@ impl Session {
             fields.insert("database".into(), label.into());
         }
         value
+    }
+
+    /// What a list without rows says: nothing, if a database could not be read, for there may be rows in it.
+    pub(crate) fn none(&self, text: &'static str) -> &'static str {
+        if self.is_clean() { text } else { "" }
     }
 
     /// Something failed: it is told at the end.

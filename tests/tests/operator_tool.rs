@@ -51,6 +51,11 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
         assert!(cause && !err.contains("s3cret") && !err.contains("pool"), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
+    // what could not be read is not said to be empty, nor well
+    for arguments in [&["status"], &["held"], &["sagas"], &["outbox"]] {
+        let (code, out, err) = run(&["sqlite:/nowhere.db"], arguments);
+        assert!(code == 1 && out.is_empty() && err.lines().count() == 1, "{arguments:?}: {out}{err}");
+    }
     let (_, out, _) = run(&[&one.url, &two.url], &["--json", "held", "list"]);
     let databases: Vec<String> = json(&out).as_array().unwrap().iter().map(|row| row["database"].to_string()).collect();
     assert_eq!(databases.len(), 2);

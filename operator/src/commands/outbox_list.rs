@@ -41,6 +41,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         session.screen.value(&json);
     } else {
         let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no such rows in the outbox" };
+        let none = session.none(none);
         session.screen.table(&table, none);
     }
     session.screen.shown(shown, there.max(shown as u64));

@@ -75,7 +75,8 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     if session.screen.json {
         session.screen.value(&json);
     } else {
-        session.screen.table(&table, "no such instances");
+        let none = session.none("no such instances");
+        session.screen.table(&table, none);
     }
     session.screen.shown(shown, there.max(shown as u64));
     true

@@ -43,15 +43,18 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
             status.instances.iter().for_each(|state| instances.row(labelled(label, state_cells(state)), None));
         }
         let clean = session.is_clean();
+        if all.is_empty() && !clean {
+            return false; // there is nothing to show, and why is told at the end
+        }
         show(&mut session.screen, &endpoints, &instances, &trouble, clean);
     }
     !arguments.check || trouble.is_empty()
 }
 
 fn show(screen: &mut Screen, endpoints: &Table, instances: &Table, trouble: &[String], clean: bool) {
-    screen.table(endpoints, "no endpoint has started on these databases");
+    screen.table(endpoints, if clean { "no endpoint has started on these databases" } else { "" });
     screen.line("");
-    screen.table(instances, "no saga instances");
+    screen.table(instances, if clean { "no saga instances" } else { "" });
     screen.line("");
     if trouble.is_empty() {
         screen.line(if clean { "nothing needs a person" } else { "nothing that could be read needs a person" });

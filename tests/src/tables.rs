@@ -14,9 +14,10 @@ pub struct Tables {
     place: Place,
 }
 
+/// The database or the folder, which goes when this goes.
 enum Place {
-    Postgres(Database),
-    Sqlite(File),
+    Postgres { _database: Database },
+    Sqlite { _file: File },
 }
 
 /// A held message to put into the tables.
@@ -60,7 +61,7 @@ impl Tables {
         let database = Database::create().await;
         let store = Postgres::new(&database.url()).expect("the address is a PostgreSQL URL");
         store.migrate().await.expect("the tables are created");
-        Self { url: database.url(), store: Box::new(store), place: Place::Postgres(database) }
+        Self { url: database.url(), store: Box::new(store), place: Place::Postgres { _database: database } }
     }
 
     /// A new file of SQLite, by a name that is unusual and allowed.
@@ -73,7 +74,7 @@ impl Tables {
         let store: Sqlite = file.store(name).await;
         store.migrate().await.expect("the tables are created");
         let url = format!("sqlite:{}", file.folder.join(name).display());
-        Self { url, store: Box::new(store), place: Place::Sqlite(file) }
+        Self { url, store: Box::new(store), place: Place::Sqlite { _file: file } }
     }
 
     /// Runs a statement, in which `{s}` stands before a table's name, `{now}` is the clock in the columns' unit,
@@ -83,7 +84,7 @@ impl Tables {
     /// When the database refuses it.
     pub async fn sql(&self, sql: &str) -> Vec<Option<String>> {
         match &self.place {
-            Place::Postgres(_) => {
+            Place::Postgres { .. } => {
                 let sql = sql.replace("{s}", "sagabus.").replace("{now}", "clock_timestamp()");
                 let sql =
                     sql.replace("{minute}", "interval '1 minute'").replace("{body}", r"'\x7b2261223a317d'::bytea");
@@ -91,7 +92,7 @@ impl Tables {
                 let rows = connection.fetch_all(&*sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"));
                 rows.iter().map(|row| row.get(0)).collect()
             }
-            Place::Sqlite(_) => {
+            Place::Sqlite { .. } => {
                 let now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)";
                 let sql = sql.replace("{s}", "sagabus_").replace("{now}", now);
                 let sql = sql.replace("{minute}", "60000000").replace("{body}", "x'7b2261223a317d'");

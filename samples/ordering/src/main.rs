@@ -16,7 +16,7 @@ mod verify;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use ledger::{Ledger, Service};
-use outbox::{Postgres, Sqlite};
+use sagabus::{Postgres, Sqlite};
 use servers::{DATABASE, Server, Usage, variable};
 use std::{
     io::IsTerminal,

@@ -1,6 +1,6 @@
-//! What the three services say to each other.
+//! What the three services say to each other. Answers are replies: they go to whoever asked, and nobody else needs them.
 
-use saga_core::{Command, Event, Message, Outcome};
+use sagabus::{Command, Event, Message, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,16 +29,16 @@ pub(crate) enum PaymentOutcome {
     Declined(PaymentDeclined),
 }
 
-#[derive(Debug, Event, Serialize, Deserialize)]
-#[event(from = "payment")]
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "payment")]
 pub(crate) struct PaymentCompleted {
     pub(crate) order_id: Uuid,
     pub(crate) payment_id: Uuid,
     pub(crate) amount_cents: i64,
 }
 
-#[derive(Debug, Event, Serialize, Deserialize)]
-#[event(from = "payment")]
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "payment")]
 pub(crate) struct PaymentDeclined {
     pub(crate) order_id: Uuid,
     pub(crate) reason: String,
@@ -57,8 +57,8 @@ pub(crate) enum RefundOutcome {
     Refunded(PaymentRefunded),
 }
 
-#[derive(Debug, Event, Serialize, Deserialize)]
-#[event(from = "payment")]
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "payment")]
 pub(crate) struct PaymentRefunded {
     pub(crate) order_id: Uuid,
     pub(crate) payment_id: Uuid,
@@ -77,15 +77,15 @@ pub(crate) enum ShippingOutcome {
     Rejected(ShipmentRejected),
 }
 
-#[derive(Debug, Event, Serialize, Deserialize)]
-#[event(from = "warehouse")]
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "warehouse")]
 pub(crate) struct ShippingLabelCreated {
     pub(crate) order_id: Uuid,
     pub(crate) label_id: Uuid,
 }
 
-#[derive(Debug, Event, Serialize, Deserialize)]
-#[event(from = "warehouse")]
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "warehouse")]
 pub(crate) struct ShipmentRejected {
     pub(crate) order_id: Uuid,
     pub(crate) reason: String,

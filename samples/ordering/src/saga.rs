@@ -2,7 +2,7 @@
 //! too late.
 
 use crate::messages::*;
-use saga_core::{After, Either, Moment, On, Saga, Sends, Starts, after, send};
+use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;

@@ -1,24 +1,24 @@
 //! `ordering serve`: one service as a process.
 
 use crate::{
-    LogFormat, api,
-    create_database::{create_database, is_starting},
-    create_tables,
+    LogFormat, api, create_tables,
     demo::seconds,
-    ledger::{Ledger, Service},
+    ledger::{Ledger, Service, create_database, may_pass},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use outbox::Postgres;
-use saga_core::{Endpoint, EndpointBuilder, Faults, Step};
+use sagabus::{
+    Endpoint, Postgres, RabbitMq,
+    endpoint::{Ended, EndpointBuilder},
+    testing::{CrashPoint, Crashes},
+};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use transports::RabbitMq;
 
 /// How long requests that are under way may take after SIGTERM.
 const HTTP_END: Duration = Duration::from_secs(1);
@@ -48,10 +48,10 @@ pub(crate) struct Serve {
     lease: f64,
     /// Die at the N-th time a step is reached, as `kill -9` would: for tests
     #[arg(long, value_name = "STEP:N", hide = true, value_parser = crash)]
-    crash_at: Option<(Step, u64)>,
+    crash_at: Option<(CrashPoint, u64)>,
 }
 
-fn crash(text: &str) -> Result<(Step, u64), String> {
+fn crash(text: &str) -> Result<(CrashPoint, u64), String> {
     let (step, n) = text.split_once(':').ok_or("STEP:N, please")?;
     Ok((step.parse()?, n.parse().map_err(|_| format!("`{n}` is no number"))?))
 }
@@ -82,19 +82,16 @@ impl Serve {
             version = env!("CARGO_PKG_VERSION"),
             "service started"
         );
-        let stop = stop_signal()?;
+        let endpoint = Arc::new(endpoint);
+        let stop = end_of(endpoint.clone(), stop_signal()?);
         match listener {
             Some(listener) => {
-                let endpoint = Arc::new(endpoint);
                 tracing::info!(address = %listener.local_addr()?, "listening");
                 api::serve(listener, endpoint.clone(), timeout, stop, HTTP_END).await?;
-                finish(Arc::into_inner(endpoint).context("a request is still under way")?).await
             }
-            None => {
-                stop.await;
-                finish(endpoint).await
-            }
+            None => stop.await,
         }
+        finish(Arc::into_inner(endpoint).context("a request is still under way")?).await
     }
 
     /// Ordering's address. It is taken before anything else starts: if it cannot be, nothing has.
@@ -110,7 +107,7 @@ impl Serve {
         let lease = Duration::from_secs_f64(self.lease);
         let builder = builder.settings(|settings| settings.lease = lease);
         match self.crash_at {
-            Some((step, n)) => builder.faults(Faults::crash_at(step, n)),
+            Some((step, n)) => builder.crashes(Crashes::at(step, n)),
             None => builder,
         }
     }
@@ -128,11 +125,20 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
+/// Waits for `stop`, or until the endpoint has failed: it does not come back by itself.
+async fn end_of<Db: Ledger>(endpoint: Arc<Endpoint<Db>>, stop: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop => {}
+        _ = endpoint.ended() => {} // `finish` asks how
+    }
+}
+
+/// Stops the endpoint. One that has failed ends the process with an error, so that whoever watches it starts another.
 async fn finish<Db: Ledger>(endpoint: Endpoint<Db>) -> Result<bool> {
-    if let Err(error) = endpoint.stop().await {
-        tracing::warn!(%error, "stopped in haste");
-    } else {
-        tracing::info!("stopped");
+    match endpoint.stop().await {
+        Ok(()) => tracing::info!("stopped"),
+        Err(failed @ Ended::Failed(_)) => bail!(failed),
+        Err(in_haste) => tracing::warn!(%in_haste, "stopped in haste"),
     }
     Ok(true)
 }
@@ -142,12 +148,33 @@ async fn wait_for_database(url: &str) -> Result<()> {
     let mut tries = 0;
     loop {
         match create_database(url).await {
-            Err(error) if is_starting(&error) && tries < 60 => {
+            Err(error) if may_pass(&error) && tries < 60 => {
                 tries += 1;
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            other => return Ok(other?),
+            other => return other.context("cannot create the database"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::tests::Ending, sqlite_of};
+
+    #[tokio::test]
+    async fn a_service_whose_endpoint_fails_ends_with_the_reason() {
+        let folder = std::env::temp_dir().join(format!("ordering-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        let store = sqlite_of(&folder, Service::Ordering).await.expect("a new file opens");
+        create_tables(&store, Service::Ordering).await.expect("the tables are created");
+        let bus = Ending::default();
+        let endpoint = Arc::new(services::ordering(bus.clone(), store, None).start().await.expect("ordering starts"));
+        bus.end();
+        end_of(endpoint.clone(), std::future::pending()).await;
+        let error = finish(Arc::into_inner(endpoint).expect("nobody else has it")).await.expect_err("it failed");
+        assert!(error.to_string().contains("the transport has ended"), "{error:#}");
+        let _ = std::fs::remove_dir_all(folder);
     }
 }

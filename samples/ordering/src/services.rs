@@ -5,11 +5,8 @@ use crate::{
     messages::*,
     saga::OrderFulfilment,
 };
-use async_trait::async_trait;
 use clap::Args;
-use saga_core::{
-    Change, Context, Endpoint, EndpointBuilder, Handle, HandlerError, Project, Retries, Saga, Session, Transport,
-};
+use sagabus::{endpoint::EndpointBuilder, port::Transport, prelude::*};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -69,7 +66,7 @@ pub(crate) type Ended = mpsc::UnboundedSender<Uuid>;
 
 /// Ordering: runs the saga and keeps the list of orders.
 pub(crate) fn ordering<Db: Ledger>(transport: impl Transport, store: Db, ended: Option<Ended>) -> EndpointBuilder<Db> {
-    Endpoint::named("ordering").transport(transport).store(store).saga::<OrderFulfilment>().project(OrderList { ended })
+    Endpoint::builder("ordering", transport, store).saga::<OrderFulfilment>().project(OrderList { ended })
 }
 
 /// Payment: charges and refunds.
@@ -80,9 +77,7 @@ pub(crate) fn payment<Db: Ledger>(
     timeout: Duration,
 ) -> EndpointBuilder<Db> {
     let payments = Payments { world, silence: timeout + timeout / 2 };
-    Endpoint::named("payment")
-        .transport(transport)
-        .store(store)
+    Endpoint::builder("payment", transport, store)
         .handle::<MakePayment>(payments)
         .handle::<RefundPayment>(payments)
         .retries(Retries::default())
@@ -90,7 +85,7 @@ pub(crate) fn payment<Db: Ledger>(
 
 /// Warehouse: prints shipping labels.
 pub(crate) fn warehouse<Db: Ledger>(transport: impl Transport, store: Db, world: World) -> EndpointBuilder<Db> {
-    Endpoint::named("warehouse").transport(transport).store(store).handle::<CreateShippingLabel>(Warehouse { world })
+    Endpoint::builder("warehouse", transport, store).handle::<CreateShippingLabel>(Warehouse { world })
 }
 
 /// What became of an order that was to be placed.

@@ -5,7 +5,7 @@ use crate::{
     ledger::{Effects, Ledger},
 };
 use anyhow::Result;
-use saga_core::InstanceFilter;
+use sagabus::port::{HeldFilter, InstanceFilter, OutboxFilter};
 use serde::Serialize;
 use std::{
     collections::HashMap,
@@ -106,15 +106,17 @@ impl<Db: Ledger> Books<Db> {
 
     /// Every outbox empty, nothing held, no instance open.
     async fn leftovers(&self, name: &str, store: &Db, wrong: &mut Vec<String>) -> Result<()> {
-        for row in store.outbox(5).await? {
+        const LEFT: i64 = 5;
+        let open = InstanceFilter { open: true, ..Default::default() };
+        for row in store.outbox(&OutboxFilter::default(), LEFT).await? {
             let error = row.last_error.map(|error| format!(", last error: {error}")).unwrap_or_default();
             wrong.push(format!("outbox of {name}: {} {} ({}){error}", row.kind, row.type_name, row.message_id));
         }
-        for held in store.held(5).await? {
+        for held in store.held(&HeldFilter::default(), LEFT).await? {
             let error = held.error.unwrap_or_default();
             wrong.push(format!("held at {name}: {} ({}), {}: {error}", held.type_name, held.message_id, held.reason));
         }
-        for instance in store.instances(&InstanceFilter { open: true, ..Default::default() }, 5).await? {
+        for instance in store.instances(&open, LEFT).await? {
             wrong.push(format!("instance {}/{} is open: {}", instance.saga, instance.id, instance.state));
         }
         Ok(())

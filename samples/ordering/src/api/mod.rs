@@ -25,7 +25,7 @@ use axum::{
 };
 use futures_util::Stream;
 use refusal::Refusal;
-use saga_core::{Endpoint, LinkState, Saga};
+use sagabus::{Endpoint, Saga, endpoint::LinkState, port::InstanceKey};
 use serde_json::{Value, json};
 use std::{convert::Infallible, future::IntoFuture, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
@@ -33,6 +33,9 @@ use uuid::Uuid;
 
 /// The largest body: an order with all its fields, and room for fields that we do not know.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Lines of an order's history that are shown: more than any order has.
+const HISTORY_LINES_MAX: i64 = 100;
 
 /// How often an order that somebody watches is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -108,8 +111,9 @@ async fn place<Db: Ledger>(
 /// An order as the API shows it; `None` when there is none.
 async fn view<Db: Ledger>(api: &Api<Db>, order_id: Uuid) -> Result<Option<(String, Value)>> {
     let store = api.endpoint.store();
-    let Some(order) = store.order(order_id).await? else { return Ok(None) };
-    let journal = store.journal(OrderFulfilment::NAME, &order_id.to_string()).await?;
+    let Some(order) = store.order_by_id(order_id).await? else { return Ok(None) };
+    let key = InstanceKey { saga: OrderFulfilment::NAME.into(), id: order_id.to_string() };
+    let journal = store.journal(&key, HISTORY_LINES_MAX).await?;
     let handled = journal.iter().filter_map(|line| Some((line, line.to_state.as_deref()?)));
     let history: Vec<Value> = handled
         .map(|(line, state)| {
@@ -173,20 +177,22 @@ fn changes<Db: Ledger>(api: Api<Db>, order_id: Uuid) -> impl Stream<Item = Resul
     })
 }
 
-/// Ready means: orders can be accepted. That takes the database alone; while the broker is away, messages wait in the
-/// outbox.
+/// Ready means: orders can be accepted. That takes the database, and an endpoint that works; while the broker is away,
+/// messages wait in the outbox.
 async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Response {
-    let broker = match api.endpoint.link() {
-        LinkState::Up => "up".to_owned(),
-        LinkState::Down(reason) => format!("away: {reason}"),
+    let (works, broker) = match api.endpoint.link() {
+        LinkState::Up => (true, "up".to_owned()),
+        LinkState::Down(reason) => (true, format!("away: {reason}")),
+        LinkState::Failed(reason) => (false, format!("no longer used, because the endpoint has failed: {reason}")),
     };
-    let (status, database) = match api.endpoint.store().order(Uuid::nil()).await {
-        Ok(_) => (StatusCode::OK, "up".to_owned()),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("away: {error}")),
+    let (answers, database) = match api.endpoint.store().order_by_id(Uuid::nil()).await {
+        Ok(_) => (true, "up".to_owned()),
+        Err(error) => (false, format!("away: {error}")),
     };
-    let ready = status == StatusCode::OK;
+    let ready = works && answers;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "database": database, "broker": broker }))).into_response()
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

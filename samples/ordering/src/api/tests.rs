@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::ledger::Service;
-use outbox::Sqlite;
 use reqwest::{Client, Method};
-use std::path::PathBuf;
-use transports::InProcess;
+use sagabus::{
+    InProcess, Sqlite, async_trait,
+    port::{Link, LinkLimits, Topology, Transport, TransportError},
+};
+use std::{path::PathBuf, sync::Mutex};
+use tokio::sync::watch;
 
 /// Ordering alone: its orders are placed and wait for a payment that never comes.
 struct Ordering {
@@ -17,11 +20,14 @@ struct Ordering {
 
 impl Ordering {
     async fn start() -> Self {
+        Self::start_on(InProcess::of(&Service::ALL.map(Service::name))).await
+    }
+
+    async fn start_on(bus: impl Transport) -> Self {
         let folder = std::env::temp_dir().join(format!("ordering-{}", Uuid::now_v7()));
         std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
         let store = Sqlite::open(folder.join("ordering.db")).await.expect("a new file opens");
         store.create_tables(Service::Ordering).await.expect("the tables are created");
-        let bus = InProcess::of(&Service::ALL.map(Service::name));
         let endpoint = services::ordering(bus, store.clone(), None).start().await.expect("ordering starts");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
@@ -129,4 +135,45 @@ async fn without_its_database_ordering_names_the_order_to_try_again_and_is_not_r
     let (status, health) = ordering.get("/health/ready").await;
     assert_eq!((status, &health["ready"]), (503, &json!(false)), "{health}");
     assert_eq!(ordering.get("/health/live").await, (200, json!({ "live": true })));
+}
+
+/// A transport that ends when the test says so: what a fault of it would come to.
+#[derive(Clone, Default)]
+pub(crate) struct Ending(Arc<Mutex<Option<watch::Sender<LinkState>>>>);
+
+impl Ending {
+    pub(crate) fn end(&self) {
+        self.0.lock().expect("no test panicked with it").take().expect("an endpoint is attached");
+    }
+}
+
+#[async_trait]
+impl Transport for Ending {
+    async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
+        let mut link = InProcess::of(&Service::ALL.map(Service::name)).attach(topology, limits).await?;
+        let (state, told) = watch::channel(LinkState::Up);
+        *self.0.lock().expect("no test panicked with it") = Some(state);
+        link.state = told;
+        Ok(link)
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_failed_is_not_ready() {
+    let bus = Ending::default();
+    let ordering = Ordering::start_on(bus.clone()).await;
+    assert_eq!(ordering.get("/health/ready").await.0, 200);
+    bus.end();
+    let failed = async {
+        loop {
+            let (status, health) = ordering.get("/health/ready").await;
+            if status != 200 {
+                return (status, health);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (status, health) = tokio::time::timeout(Duration::from_secs(10), failed).await.expect("it is noticed");
+    assert_eq!((status, &health["ready"], &health["database"]), (503, &json!(false), &json!("up")), "{health}");
+    assert!(health["broker"].as_str().is_some_and(|broker| broker.contains("the endpoint has failed")), "{health}");
 }

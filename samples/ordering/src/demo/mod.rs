@@ -4,9 +4,8 @@ mod report;
 mod run;
 
 use crate::{
-    create_database::create_database,
     create_tables,
-    ledger::{Ledger, Service},
+    ledger::{Ledger, Service, create_database},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
     sqlite_of,
@@ -14,16 +13,14 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use outbox::{Postgres, Sqlite};
 use report::Report;
-use saga_core::Transport;
+use sagabus::{InProcess, Postgres, RabbitMq, Sqlite, port::Transport};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::mpsc;
-use transports::{InProcess, RabbitMq};
 
 /// How long after the last order's end the books may take to agree (late charges are refunded meanwhile).
 const SETTLE: Duration = Duration::from_secs(30);
@@ -91,7 +88,7 @@ impl Demo {
                 let mut stores = Vec::new();
                 for service in Service::ALL {
                     let url = self.server.database_of(&database, service)?;
-                    create_database(&url).await?;
+                    create_database(&url).await.with_context(|| format!("cannot create {}", place_of(&url)))?;
                     stores.push(Postgres::new(&url)?);
                 }
                 let stage = format!("on RabbitMQ, {},\nand PostgreSQL, {}", place_of(&broker), place_of(&database));
@@ -151,7 +148,12 @@ impl Demo {
 
         let before = books.audit_within(None, Duration::ZERO).await?;
         let ordering = Arc::new(ordering);
-        let run = self.place(&ordering, end, timeout).await?;
+        let run = tokio::select! {
+            run = self.place(&ordering, end, timeout) => run?,
+            ended = ordering.ended() => bail!("ordering: {ended}"),
+            ended = payment.ended() => bail!("payment: {ended}"),
+            ended = warehouse.ended() => bail!("warehouse: {ended}"),
+        };
         let after = books.audit_within(Some(before.orders + self.orders), SETTLE).await?;
         let story = report::story(&books.ordering, self.world, &run).await?;
 

@@ -9,7 +9,10 @@ use crate::{
     verify::{self, Audit},
 };
 use anyhow::Result;
-use saga_core::{JournalView, Saga};
+use sagabus::{
+    Saga,
+    port::{InstanceKey, JournalView},
+};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -102,6 +105,9 @@ impl Report {
     }
 }
 
+/// More than any order has.
+const STORY_LINES_MAX: i64 = 100;
+
 /// The story of one order, from the journal: an order that was paid and paid back if there is one, else the first to
 /// end.
 pub(super) async fn story<Db: Ledger>(ordering: &Db, world: World, run: &Run) -> Result<Option<String>> {
@@ -111,7 +117,8 @@ pub(super) async fn story<Db: Ledger>(ordering: &Db, world: World, run: &Run) ->
     };
     let Some(order) = run.ended.iter().find(turns).or(run.ended.first()) else { return Ok(None) };
     let id = order.order_id.to_string();
-    let journal = ordering.journal(OrderFulfilment::NAME, &id).await?;
+    let key = InstanceKey { saga: OrderFulfilment::NAME.into(), id: id.clone() };
+    let journal = ordering.journal(&key, STORY_LINES_MAX).await?;
     Ok(Some(told(&id, &journal)))
 }
 

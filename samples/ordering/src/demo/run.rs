@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use saga_core::Endpoint;
+use sagabus::Endpoint;
 use std::{
     cell::Cell,
     collections::HashMap,

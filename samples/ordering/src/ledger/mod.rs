@@ -3,9 +3,14 @@
 mod postgres;
 mod sqlite;
 
+pub(crate) use postgres::{create_database, may_pass};
+
 use crate::messages::OrderPlaced;
-use async_trait::async_trait;
-use saga_core::{Inspect, Store};
+use sagabus::{
+    async_trait,
+    port::{Inspect, Store},
+    sqlx,
+};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -88,7 +93,7 @@ pub(crate) trait Ledger: Store + Inspect {
     ) -> Result<Uuid, sqlx::Error>;
 
     /// The order under an id.
-    async fn order(&self, order_id: Uuid) -> Result<Option<Order>, sqlx::Error>;
+    async fn order_by_id(&self, order_id: Uuid) -> Result<Option<Order>, sqlx::Error>;
     /// Those of the orders that have reached an end state.
     async fn ended(&self, order_ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error>;
     /// All orders with their status.
@@ -144,8 +149,10 @@ impl Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outbox::Sqlite;
-    use saga_core::Unit;
+    use sagabus::{Sqlite, port::Unit};
+    use std::time::Duration;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     /// A database in a folder of its own, with the tables of a service.
     async fn store(service: Service) -> (std::path::PathBuf, Sqlite) {
@@ -161,7 +168,7 @@ mod tests {
         let (folder, store) = store(Service::Payment).await;
         let order_id = Uuid::now_v7();
         let charge = |amount_cents| Charge { payment_id: Uuid::now_v7(), amount_cents };
-        let mut unit = store.begin(&[]).await.unwrap();
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
         let first = charge(100);
         assert_eq!(Sqlite::charge(unit.tx(), "a", order_id, &first).await.unwrap(), first);
         assert_eq!(Sqlite::charge(unit.tx(), "b", order_id, &charge(999)).await.unwrap(), first);
@@ -178,7 +185,7 @@ mod tests {
     async fn one_command_that_has_its_effect_twice_shows_in_the_books() {
         let (folder, store) = store(Service::Warehouse).await;
         let order_id = Uuid::now_v7();
-        let mut unit = store.begin(&[]).await.unwrap();
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
         let first = Sqlite::label(unit.tx(), "a", order_id, Uuid::now_v7(), "here").await.unwrap();
         assert_eq!(Sqlite::label(unit.tx(), "b", order_id, Uuid::now_v7(), "here").await.unwrap(), first);
         assert_eq!(Sqlite::label(unit.tx(), "a", order_id, Uuid::now_v7(), "here").await.unwrap(), first);

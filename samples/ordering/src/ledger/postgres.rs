@@ -7,12 +7,13 @@
 
 use super::{CHARGE, Charge, Effects, LABEL, Ledger, ORDER, Order, PLACE, REFUND, Service};
 use crate::messages::OrderPlaced;
-use async_trait::async_trait;
-use outbox::Postgres;
-use sqlx::{
-    Error, Executor, PgConnection, Row,
-    postgres::{PgArguments, PgRow},
-    query::Query,
+use sagabus::{
+    Postgres, async_trait,
+    sqlx::{
+        self, ConnectOptions, Connection, Error, Executor, PgConnection, Row,
+        postgres::{PgArguments, PgConnectOptions, PgRow},
+        query::Query,
+    },
 };
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -20,6 +21,36 @@ use uuid::Uuid;
 /// A statement that leaves nothing behind in the session.
 fn query(sql: &str) -> Query<'_, sqlx::Postgres, PgArguments> {
     sqlx::query(sql).persistent(false)
+}
+
+/// Creates the database that the URL names, unless it is there.
+pub(crate) async fn create_database(url: &str) -> Result<(), Error> {
+    let database: PgConnectOptions = url.parse()?;
+    let name = database.get_database().unwrap_or_default().to_owned();
+    let mut server = database.database("postgres").connect().await?;
+    let known = query("SELECT FROM pg_database WHERE datname = $1").bind(&name).fetch_optional(&mut server).await?;
+    if known.is_none() {
+        let create = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        match server.execute(&*create).await {
+            Err(error) if !is(&error, &SOMEBODY_DID) => return Err(error),
+            _ => {}
+        }
+    }
+    server.close().await
+}
+
+/// Another process created it just now: duplicate database, or a unique violation when both did at once.
+const SOMEBODY_DID: [&str; 2] = ["42P04", "23505"];
+/// The server starts, stops, or has no room for one more connection.
+const BUSY: [&str; 4] = ["57P03", "57P01", "57P02", "53300"];
+
+fn is(error: &Error, codes: &[&str]) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| codes.contains(&&*code))
+}
+
+/// Whether the server may answer later: it cannot be reached, or is busy.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::Io(_)) || is(error, &BUSY)
 }
 
 fn order(row: &PgRow) -> Order {
@@ -104,7 +135,7 @@ impl Ledger for Postgres {
         Ok(query(LABEL).bind(order_id).bind(label_id).bind(address).bind(by).fetch_one(tx).await?.get(0))
     }
 
-    async fn order(&self, order_id: Uuid) -> Result<Option<Order>, Error> {
+    async fn order_by_id(&self, order_id: Uuid) -> Result<Option<Order>, Error> {
         Self::placed(&mut *self.pool().begin().await?, order_id).await
     }
 

@@ -2,9 +2,10 @@
 
 use super::{CHARGE, Charge, Effects, LABEL, Ledger, ORDER, Order, PLACE, REFUND, Service};
 use crate::messages::OrderPlaced;
-use async_trait::async_trait;
-use outbox::Sqlite;
-use sqlx::{Error, Executor, Row, SqliteConnection, query, sqlite::SqliteRow};
+use sagabus::{
+    Sqlite, async_trait,
+    sqlx::{Error, Executor, Row, SqliteConnection, query, sqlite::SqliteRow},
+};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -82,7 +83,7 @@ impl Ledger for Sqlite {
         id(&label.bind(address).bind(by).fetch_one(tx).await?)
     }
 
-    async fn order(&self, order_id: Uuid) -> Result<Option<Order>, Error> {
+    async fn order_by_id(&self, order_id: Uuid) -> Result<Option<Order>, Error> {
         Self::placed(&mut *self.pool().acquire().await?, order_id).await
     }
 

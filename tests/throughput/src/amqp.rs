@@ -3,6 +3,7 @@
 use crate::work::{Came, Outgoing, Service};
 use anyhow::{Context, Result};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use jiff::Timestamp;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     message::Delivery,
@@ -12,7 +13,6 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -43,8 +43,7 @@ pub(crate) async fn consuming(connection: &Connection, prefetch: u16) -> Result<
 pub(crate) async fn clean(connection: &Connection, prefix: &str) -> Result<()> {
     use saga_core::Message as _;
     let channel = connection.create_channel().await?;
-    let events =
-        [crate::work::OrderPlaced::TYPE, crate::work::PaymentCompleted::TYPE, crate::work::ShippingLabelCreated::TYPE];
+    let events = [crate::work::OrderPlaced::TYPE];
     for service in Service::ALL {
         let queue = format!("{prefix}{}", service.name());
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
@@ -82,20 +81,26 @@ pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) 
         .with_type(message.kind.into())
         .with_delivery_mode(2);
     let Some(from) = from.filter(|_| !bare) else { return properties };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp::now();
     let text = |text: &str| AMQPValue::LongString(text.into());
     let mut headers = FieldTable::default();
     headers.insert("causation-id".into(), text(&message.came.id.to_string()));
     headers.insert("saga".into(), text("order"));
     headers.insert("saga-id".into(), text(&message.order_id.to_string()));
     headers.insert("entered".into(), AMQPValue::LongLongInt(1));
-    headers.insert("sent-at".into(), text(&format!("{}.{:06}", now.as_secs(), now.subsec_micros())));
+    headers.insert("sent-at".into(), text(&format!("{now:.6}")));
+    // commands name who wants the answer, answers the saga that asked
+    let properties = if from == Service::Ordering {
+        properties.with_reply_to(from.name().into())
+    } else {
+        headers.insert("receiver".into(), text("order"));
+        properties
+    };
     properties
         .with_correlation_id(message.came.conversation.to_string().as_str().into())
         .with_content_type("application/json".into())
-        .with_timestamp(now.as_secs())
+        .with_timestamp(now.as_second().max(0) as u64)
         .with_app_id(from.name().into())
-        .with_reply_to(from.name().into())
         .with_headers(headers)
 }
 

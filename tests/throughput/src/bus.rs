@@ -214,7 +214,7 @@ pub(crate) async fn start_one(
         (&mut *connection).execute(table).await?;
     }
     let broker = RabbitMq::new(&servers.broker)?.with_prefix(&servers.prefix);
-    let endpoint = Endpoint::named(service.name()).transport(broker).store(store);
+    let endpoint = Endpoint::builder(service.name(), broker, store);
     let endpoint = match (service, handlers) {
         (Service::Ordering, _) => endpoint.saga::<Fulfilment>().project(Ends(ended)),
         (Service::Payment, Handlers::Single) => endpoint.handle::<MakePayment>(Desk),
@@ -238,7 +238,7 @@ pub(crate) async fn start_embedded(
         if let Some(table) = service.own_table() {
             store.writer().execute(table).await?;
         }
-        let endpoint = Endpoint::named(service.name()).transport(bus.clone()).store(store);
+        let endpoint = Endpoint::builder(service.name(), bus.clone(), store);
         let endpoint = match service {
             Service::Ordering => endpoint.saga::<Fulfilment>().project(Ends(ended.clone())),
             Service::Payment => endpoint.handle_batch::<MakePayment>(Desk),
@@ -247,7 +247,7 @@ pub(crate) async fn start_embedded(
         endpoints.push(endpoint.settings(|settings| settings.handler_lanes = 1).start().await?);
     }
     let store = Sqlite::open(folder.join("client.db")).await?;
-    let client = Endpoint::named("client").transport(bus).store(store).start().await?;
+    let client = Endpoint::builder("client", bus, store).start().await?;
     Ok((endpoints, client))
 }
 

@@ -103,10 +103,14 @@ async fn park(servers: &Servers, parked: usize) -> Result<()> {
             'address', '12 St James''s Square, London', 'amount_cents', 4200, 'note', repeat('n', 300))), 1, 1, 1, now(), now()
          FROM generate_series(1, {parked})"
     );
-    let timers = "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, receiver, saga, saga_id, entered, conversation_id,
-            headers, body, sent_at, created_at, due_at)
-         SELECT gen_random_uuid(), 'ordering', gen_random_uuid(), 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', 'order', id, 1,
-            gen_random_uuid(), '{}', '{}', now(), now(), now() + interval '30 days' FROM sagabus.saga";
+    let timers = "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope,
+            body, created_at, due_at)
+         SELECT gen_random_uuid(), 'ordering', m, 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', id, 1,
+            json_build_object('message_id', m, 'type', 'ordering.PaymentOverdue', 'conversation_id', gen_random_uuid(),
+                'causation_id', gen_random_uuid(), 'saga', json_build_object('saga', 'order', 'id', id, 'entered', 1),
+                'receiver', 'order', 'sender', 'ordering', 'sent_at_us', 1795000000123456),
+            '{}', now(), now() + interval '30 days'
+         FROM (SELECT id, gen_random_uuid() m FROM sagabus.saga) sagas";
     database.execute(sagas.as_str()).await?;
     database.execute(timers).await?;
     database.execute("VACUUM ANALYZE sagabus.saga").await?;

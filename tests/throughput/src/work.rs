@@ -1,6 +1,6 @@
 //! The work that all contestants do: an order of five messages, its tables when written by hand, and what the books must say.
 
-use saga_core::{Command, Event, Outcome};
+use saga_core::{Command, Event, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,8 +24,8 @@ pub(crate) struct MakePayment {
 }
 
 /// Message 3: payment to ordering.
-#[derive(Debug, Clone, Event, Serialize, Deserialize)]
-#[event(from = "payment")]
+#[derive(Debug, Clone, Reply, Serialize, Deserialize)]
+#[reply(from = "payment")]
 pub(crate) struct PaymentCompleted {
     pub(crate) order_id: Uuid,
     pub(crate) payment_id: Uuid,
@@ -41,8 +41,8 @@ pub(crate) struct CreateShippingLabel {
 }
 
 /// Message 5: warehouse to ordering.
-#[derive(Debug, Clone, Event, Serialize, Deserialize)]
-#[event(from = "warehouse")]
+#[derive(Debug, Clone, Reply, Serialize, Deserialize)]
+#[reply(from = "warehouse")]
 pub(crate) struct ShippingLabelCreated {
     pub(crate) order_id: Uuid,
     pub(crate) label_id: Uuid,

@@ -13,7 +13,9 @@ use tests::{
 
 fn command(urls: &[&str], arguments: &[&str]) -> Command {
     let mut command = Command::new(program("sagabus"));
-    urls.iter().for_each(|url| drop(command.args(["--database", url])));
+    for url in urls {
+        command.args(["--database", url]);
+    }
     command.args(arguments).env_remove("SAGABUS_DATABASE_URL").env("USER", "ann").env_remove("SUDO_USER");
     command.stdin(Stdio::null());
     command

@@ -142,7 +142,9 @@ impl<Db: Store> Handle<Paid, Db> for Ledger {
 
 async fn publish<Db: Effects + Inspect, E: Event>(endpoint: &Endpoint<Db>, events: impl IntoIterator<Item = E>) {
     let mut session = endpoint.session().await.unwrap();
-    events.into_iter().for_each(|event| drop(session.publish(event)));
+    for event in events {
+        session.publish(event);
+    }
     session.commit().await.unwrap();
 }
 

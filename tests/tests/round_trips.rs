@@ -56,13 +56,17 @@ impl Line {
 
     async fn begin(&self, ids: std::ops::Range<u64>) {
         let mut session = self.client.session().await.unwrap();
-        ids.for_each(|id| drop(session.publish(Began { id })));
+        for id in ids {
+            session.publish(Began { id });
+        }
         session.commit().await.unwrap();
     }
 
     async fn work(&self, ids: std::ops::Range<u64>, note: &str) {
         let mut session = self.client.session().await.unwrap();
-        ids.for_each(|id| drop(session.send(Work { id, note: note.into() })));
+        for id in ids {
+            session.send(Work { id, note: note.into() });
+        }
         session.commit().await.unwrap();
     }
 

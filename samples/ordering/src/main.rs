@@ -1,7 +1,6 @@
 //! The ordering sample: ordering, payment and warehouse on Sagabus. `ordering --help` tells what it does.
 
 mod api;
-mod create_database;
 mod demo;
 mod figures;
 mod ledger;

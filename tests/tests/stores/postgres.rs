@@ -162,9 +162,9 @@ async fn a_unit_costs_four_round_trips() {
     for n in 0..2 {
         unit(n).await; // prepares its statements
     }
-    let before = proxy.round_trips();
+    let before = proxy.unit_trips();
     unit(2).await;
-    assert_eq!(proxy.round_trips() - before, 4);
+    assert_eq!(proxy.unit_trips() - before, 4);
 }
 
 /// B08, B10: a row that cannot be read says so, and the others leave.

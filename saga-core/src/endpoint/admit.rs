@@ -89,7 +89,8 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
         Some(name) => {
             let only = |receiver: &Receiver| shared.receiver_name(*receiver) == name;
             let only: Vec<Receiver> = all.into_iter().filter(only).collect();
-            if only.is_empty() { vec![Receiver::Nobody] } else { only }
+            // a wake-up for a saga that only a newer process has is worth nothing here: that process sends another
+            if only.is_empty() && envelope.type_name != Envelope::WAKE { vec![Receiver::Nobody] } else { only }
         }
     }
 }
@@ -128,13 +129,15 @@ fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Re
     let logic = &shared.sagas[i].logic;
     let type_name = &envelope.type_name;
     let (id, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
-    // an answer belongs to the instance that asked, whatever id its body has
-    let echoed = named_instance(shared, i, envelope)?;
-    let id = match (echoed, id) {
-        (Some(key), _) if shared.sagas[i].answers.contains(type_name) => key.id,
-        (_, Some(id)) => id,
-        (Some(key), None) => key.id,
-        (None, None) => return Err(format!("{type_name}: no header names an instance of saga `{}`", logic.name())),
+    // an answer belongs to the instance that asked, whatever id its body has; of other messages with an id of their own,
+    // the header says who sent them, and no more
+    let own = id.filter(|_| !shared.sagas[i].answers.contains(type_name));
+    let id = match own {
+        Some(id) => id,
+        None => match named_instance(shared, i, envelope)? {
+            Some(key) => key.id,
+            None => return Err(format!("{type_name}: no header names an instance of saga `{}`", logic.name())),
+        },
     };
     if id.len() > ID_BYTES_MAX || id.contains('\0') {
         let saga = logic.name();

@@ -59,6 +59,8 @@ struct State {
     overflow: bool,
     /// Units that are about to commit rows for the relay.
     overflowing: usize,
+    /// One of them has ended since the relay looked.
+    left: bool,
     /// Counts such units, so that the relay notices one that came and went while it looked.
     overflows: u64,
     next_due: Option<Instant>,
@@ -81,9 +83,12 @@ pub(crate) struct Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.dispatcher.lock();
+        debug_assert!(state.reserved >= self.rows, "room was given back twice");
         state.reserved -= self.rows;
         if !self.leased {
+            debug_assert!(state.overflowing > 0, "a unit overflowed once and ended twice");
             state.overflowing -= 1;
+            state.left = true;
             self.dispatcher.relay.notify_one();
         }
     }
@@ -184,7 +189,8 @@ impl Dispatcher {
     /// When the relay should look: at once when rows were left to it, when the next row is due, else at `poll`.
     pub(crate) fn relay_at(&self, poll: Instant) -> Instant {
         let state = self.lock();
-        if state.overflow && state.overflowing == 0 {
+        // while units overlap, some of them is always about to commit: the rows of those that have are there
+        if state.overflow && (state.overflowing == 0 || state.left) {
             return Instant::now();
         }
         state.next_due.map_or(poll, |due| due.min(poll))
@@ -192,7 +198,8 @@ impl Dispatcher {
 
     /// The relay looks now: what is due is found by it.
     pub(crate) fn forget_due(&self) {
-        self.lock().next_due = None;
+        let mut state = self.lock();
+        (state.next_due, state.left) = (None, false);
     }
 
     /// How many rows a relay may lease now, and the count of overflows so far.
@@ -339,6 +346,20 @@ mod tests {
         assert_eq!(room, 2);
         dispatcher.caught_up(overflows);
         assert!(dispatcher.reserve(1).leased);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_relay_looks_for_what_a_unit_left_while_the_next_one_is_about_to_leave_more() {
+        let (dispatcher, _sent) = dispatcher();
+        let poll = Instant::now() + Duration::from_secs(2);
+        let (first, second) = (dispatcher.reserve(11), dispatcher.reserve(11));
+        assert_eq!(dispatcher.relay_at(poll), poll, "nothing is committed yet");
+        drop(first);
+        assert_eq!(dispatcher.relay_at(poll), Instant::now());
+        dispatcher.forget_due();
+        assert_eq!(dispatcher.relay_at(poll), poll, "it has looked");
+        drop(second);
+        assert_eq!(dispatcher.relay_at(poll), Instant::now());
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,8 +40,10 @@ pub(crate) async fn heartbeat<Db: Store>(
     stop: CancellationToken,
 ) {
     let step = || async {
-        let breakers = shared.handlers.iter().filter(|entry| entry.breaker.is_open());
-        let breakers: Vec<&str> = breakers.map(|entry| entry.description.name).collect();
+        let handlers = shared.handlers.iter().map(|entry| (&entry.breaker, entry.description.name));
+        let projections = shared.sagas.iter().map(|entry| (&entry.breaker, entry.logic.name()));
+        let open = handlers.chain(projections).filter(|(breaker, _)| breaker.is_open());
+        let breakers: Vec<&str> = open.map(|(_, name)| name).collect();
         let link = match &*link.borrow() {
             LinkState::Up => "up".to_owned(),
             LinkState::Down(why) | LinkState::Failed(why) => why.clone(),

@@ -2,10 +2,10 @@
 
 use super::{Endpoint, confirmed, shared::Shared};
 use crate::{LinkState, Store, panics};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,9 +40,9 @@ pub enum Ended {
 
 pub(super) struct Supervisor<Db: Store> {
     shared: Arc<Shared<Db>>,
-    tasks: JoinSet<Part>,
-    /// Tasks that run, by part.
-    running: Vec<Part>,
+    tasks: JoinSet<()>,
+    /// Tasks that run.
+    running: HashMap<Id, Part>,
     link: watch::Receiver<LinkState>,
     receiving: CancellationToken,
     relaying: CancellationToken,
@@ -51,7 +51,7 @@ pub(super) struct Supervisor<Db: Store> {
 impl<Db: Store> Supervisor<Db> {
     pub(super) fn new(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>) -> Self {
         let (receiving, relaying) = (CancellationToken::new(), CancellationToken::new());
-        Self { shared, tasks: JoinSet::new(), running: Vec::new(), link, receiving, relaying }
+        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, receiving, relaying }
     }
 
     /// Cancelled when nothing more is to be received.
@@ -65,11 +65,8 @@ impl<Db: Store> Supervisor<Db> {
     }
 
     pub(super) fn spawn(&mut self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
-        self.running.push(part);
-        self.tasks.spawn(async move {
-            task.await;
-            part
-        });
+        let id = self.tasks.spawn(task).id();
+        self.running.insert(id, part);
     }
 
     /// Begins to watch.
@@ -113,10 +110,11 @@ impl<Db: Store> Supervisor<Db> {
     async fn watch(&mut self, link: &watch::Sender<LinkState>) -> String {
         loop {
             tokio::select! {
-                ended = self.tasks.join_next() => match ended {
-                    Some(ended) => return why(ended),
-                    None => return "it has no tasks".into(),
-                },
+                ended = self.tasks.join_next_with_id() => {
+                    let Some(ended) = ended else { return "it has no tasks".into() };
+                    let part = self.running.remove(&id(&ended));
+                    return why(ended.map(|_| part));
+                }
                 changed = self.link.changed() => {
                     if changed.is_err() {
                         return "the transport has ended".into();
@@ -157,14 +155,9 @@ impl<Db: Store> Supervisor<Db> {
 
     /// Waits until no task of the parts runs.
     async fn ended(&mut self, parts: &[Part], until: Instant) -> bool {
-        while self.running.iter().any(|part| parts.contains(part)) {
-            match tokio::time::timeout_at(until, self.tasks.join_next()).await {
-                Ok(Some(ended)) => {
-                    let part = ended.unwrap_or(Part::Lane); // a lane that panicked has ended too
-                    if let Some(place) = self.running.iter().position(|running| *running == part) {
-                        self.running.swap_remove(place);
-                    }
-                }
+        while self.running.values().any(|part| parts.contains(part)) {
+            match tokio::time::timeout_at(until, self.tasks.join_next_with_id()).await {
+                Ok(Some(ended)) => drop(self.running.remove(&id(&ended))), // one that panicked has ended too
                 Ok(None) => return true,
                 Err(_) => return false,
             }
@@ -173,10 +166,17 @@ impl<Db: Store> Supervisor<Db> {
     }
 }
 
-fn why(ended: Result<Part, JoinError>) -> String {
+fn id(ended: &Result<(Id, ()), JoinError>) -> Id {
     match ended {
-        Ok(Part::Receiving) => "the transport delivers no more".into(),
-        Ok(Part::Publishing) => "the transport publishes no more".into(),
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
+    }
+}
+
+fn why(ended: Result<Option<Part>, JoinError>) -> String {
+    match ended {
+        Ok(Some(Part::Receiving)) => "the transport delivers no more".into(),
+        Ok(Some(Part::Publishing)) => "the transport publishes no more".into(),
         Ok(part) => format!("a task of {part:?} ended"),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => format!("a task panicked: {}", panics::text(&*panic)),

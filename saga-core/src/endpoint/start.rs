@@ -54,8 +54,13 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         confirm: settings.confirm,
         connect: until.saturating_duration_since(Instant::now()),
     };
-    let Link { deliveries, outgoing, reports, state: link } =
-        transport.attach(topology, limits).await.map_err(StartError::Transport)?;
+    let Link { deliveries, outgoing, reports, state: link } = match transport.attach(topology, limits).await {
+        Ok(link) => link,
+        Err(error) => {
+            keep_dropped(&store, &process, &registered.dropped).await;
+            return Err(StartError::Transport(error));
+        }
+    };
 
     let shared = Arc::new(Shared {
         dispatcher: Dispatcher::new(&name, settings.window, outgoing),
@@ -113,6 +118,18 @@ fn taken((saga, endpoint): &(String, String)) -> String {
         "saga `{saga}` belongs to endpoint `{endpoint}` in this database: give one of them another name; if that endpoint is \
          gone for good, delete its rows from the table `definition`"
     )
+}
+
+/// The process does not run after all. What it was to unbind is entered again, so that the next start hears of it.
+async fn keep_dropped<Db: Store>(store: &Db, process: &Process, dropped: &[String]) {
+    let subscribes = process.subscribes.iter().chain(dropped).cloned().collect();
+    let kept = match dropped {
+        [] => Ok(()),
+        _ => store.heartbeat(&Process { subscribes, ..process.clone() }).await,
+    };
+    if let Err(error) = kept.and(store.sign_off(&process.owner).await) {
+        tracing::warn!(endpoint = process.endpoint, %error, dropped = dropped.join(", "), "subscriptions stay bound");
+    }
 }
 
 /// Waits for the database within the limit, prepares its tables, and enters this process.

@@ -20,6 +20,8 @@ pub(super) struct Broker(Arc<Mutex<State>>);
 
 struct State {
     link: Option<Ends>,
+    /// Counts the endpoints that were attached.
+    attached: usize,
     topology: Topology,
     prefetch: usize,
     queue: VecDeque<Queued>,
@@ -48,6 +50,7 @@ impl Broker {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             link: None,
+            attached: 0,
             topology: Topology::default(),
             prefetch: 0,
             queue: VecDeque::new(),
@@ -220,7 +223,7 @@ impl Transport for Broker {
         let (outgoing, mut taken) = mpsc::unbounded_channel();
         let (reports, reports_of) = mpsc::unbounded_channel();
         let (state, state_of) = watch::channel(LinkState::Up);
-        {
+        let attached = {
             let mut broker = self.state();
             if let Some(error) = broker.refuses_to_attach.take() {
                 return Err(error);
@@ -228,14 +231,20 @@ impl Transport for Broker {
             broker.topology = topology;
             broker.prefetch = limits.prefetch.into();
             broker.link = Some(Ends { deliveries, reports, state });
-        }
+            broker.attached += 1;
+            broker.attached
+        };
         let broker = self.clone();
         tokio::spawn(async move {
             broker.pump();
             while let Some(message) = taken.recv().await {
                 broker.took(message);
             }
-            broker.end(); // the endpoint has dropped its end
+            // the endpoint has dropped its end; another may be attached by now
+            let mut broker = broker.state();
+            if broker.attached == attached {
+                broker.link = None;
+            }
         });
         Ok(Link { deliveries: deliveries_of, outgoing, reports: reports_of, state: state_of })
     }

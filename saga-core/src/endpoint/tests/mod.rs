@@ -1,13 +1,16 @@
 //! Whole endpoints on a store in memory and a broker in the test's hands. Time is tokio's and paused: hours pass at once.
 
+mod admission;
 mod broker;
 mod database;
 mod dialects;
 mod handlers;
 mod identity;
 mod projections;
+mod sending;
 mod suspects;
 mod together;
+mod waiting;
 
 use crate::{
     Endpoint, EndpointBuilder, Envelope, HeldReason, InboxResult, Message, Retries, SagaRef, Settings, StartError,

@@ -1,0 +1,147 @@
+//! Who gets a message, and what cannot be handled.
+
+use super::*;
+use crate::{Destination, InstanceKey};
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_somebody_elses_question_leaves_no_row() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let paid = |id| message(id, &Paid { id: 1 });
+    rig.broker.deliver_all([paid("p1"), from_instance("other", "1", paid("p2"))]);
+    rig.all_acked().await;
+    assert_eq!((rig.store.inbox().len(), rig.held(), rig.walk_at(1).0), (1, vec![], "Here".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_finds_the_instance_that_asked_though_its_body_names_another() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([begin(1), begin(2)]);
+    rig.all_acked().await;
+    rig.broker.deliver(message("buy-1", &Buy { id: 1 }));
+    rig.until("it asks", |rig| rig.broker.sent_of("bank.Pay").len() == 1).await;
+    let asked = rig.broker.sent_of("bank.Pay").remove(0);
+    assert_eq!(asked.destination, Destination::Endpoint("bank".into()));
+    let saga = asked.envelope.saga.clone().expect("a command names its sender");
+    assert_eq!((saga.saga.as_str(), saga.id.as_str()), ("walk", "1"));
+    // as a bank would that pads numbers, and answers under a number of its own
+    let mut answer = from_instance("walk", "001", message("paid", &Paid { id: 2 }));
+    answer.receiver = Some("walk".into());
+    rig.broker.deliver(answer);
+    rig.all_acked().await;
+    assert_eq!((rig.walk_at(1).0, rig.walk_at(2).0), ("There".into(), "Here".into()));
+    rig.until_within(secs(4000), "the timer of the state is gone", |rig| rig.store.outbox().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_with_an_id_of_its_own_goes_there_whatever_its_sender_is_called() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    // its sender is a saga `walk` of another service, whose ids are no numbers
+    rig.broker.deliver(from_instance("walk", "north-7", step(1, 1)));
+    rig.all_acked().await;
+    assert_eq!((rig.steps(1), rig.held()), (vec![1], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_to_a_receiver_that_is_not_here_waits_for_one_that_has_it() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(Envelope { receiver: Some("run".into()), ..step(1, 1) });
+    rig.all_acked().await;
+    let held = rig.the_held();
+    assert_eq!((held.receiver.as_str(), held.reason), ("", HeldReason::Version));
+    assert!(held.error.unwrap().contains("no receiver `run` here"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_019_an_undecodable_message_pauses_the_instance_that_its_headers_name() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let broken = from_instance("walk", "1", Envelope::new("broken", "Step", "{\"id\":"));
+    rig.broker.deliver_all([broken, step(1, 1)]);
+    rig.all_acked().await;
+    use HeldReason::{Paused, Undecodable};
+    assert_eq!(rig.held(), [("broken".into(), Undecodable), ("step-1-1".into(), Paused)]);
+    assert_eq!(rig.store.instances()[0].row.paused_by.as_deref(), Some("broken"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_message_that_names_no_instance_is_held_by_itself() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| builder.saga::<Walk>().handle::<Do>(script.clone())).await;
+    let broken = [Envelope::new("a", "Step", "{\"id\":"), Envelope::new("b", "shop.Do", "7")];
+    rig.broker.deliver_all(broken.into_iter().chain([begin(1), step(1, 1), command(1)]));
+    rig.all_acked().await;
+    assert_eq!((rig.steps(1), rig.done()), (vec![1], vec![1]));
+    use HeldReason::Undecodable;
+    let mut held = rig.store.held();
+    held.sort_by_key(|row| row.envelope.message_id.clone());
+    let held: Vec<_> = held.iter().map(|row| (row.receiver.as_str(), row.reason)).collect();
+    assert_eq!(held, [("walk", Undecodable), ("shop.Do", Undecodable)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_read_is_held_with_the_reason() {
+    let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.body_bytes_max = 100)).await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let mut nul = step(1, 1);
+    nul.headers.insert("note".into(), "a\0b".into());
+    let large = Envelope { body: vec![b' '; 101].into(), ..step(1, 2) };
+    let xml = Envelope { content_type: Some("application/xml; charset=utf-8".into()), ..step(1, 3) };
+    let long = Envelope { message_id: "x".repeat(2000), ..step(1, 4) };
+    rig.broker.deliver_all([nul, large, xml, long]);
+    rig.broker.deliver_faulty(step(1, 5), "no message id");
+    rig.all_acked().await;
+    assert_eq!(rig.steps(1).len(), 0);
+    let held = rig.store.held();
+    let expected = ["U+0000", "101 bytes", "is not JSON", "longer than 1000 bytes", "no message id"];
+    assert_eq!(held.len(), expected.len());
+    for (row, expected) in held.iter().zip(expected) {
+        let error = row.error.as_deref().unwrap_or_default();
+        assert!(error.contains(expected), "`{expected}` was expected in: {error}");
+        assert_eq!((row.reason, row.receiver.as_str()), (HeldReason::Undecodable, ""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_by_another_name_and_a_byte_order_mark_are_read() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    let json = |n, content_type: &str| Envelope { content_type: Some(content_type.into()), ..step(1, n) };
+    let mut marked = b"\xef\xbb\xbf".to_vec();
+    marked.extend_from_slice(&step(1, 3).body);
+    let marked = Envelope { body: marked.into(), ..step(1, 3) };
+    let types = [json(1, "application/vnd.shop+json"), json(2, "Application/JSON; charset=utf-8")];
+    rig.broker.deliver_all(types.into_iter().chain([marked]));
+    rig.all_acked().await;
+    assert_eq!((rig.steps(1), rig.held()), (vec![1, 2, 3], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_even_be_held_is_set_aside_and_others_go_on() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([begin(1), begin(2)]);
+    rig.all_acked().await;
+    for _ in 0..6 {
+        rig.store.fail_next(Operation::Write, StoreErrorKind::Rejected);
+    }
+    rig.broker.deliver(Envelope::new("m", "what.Nobody.Knows", "{}"));
+    rig.until("it is tried", |rig| rig.broker.open() == 1).await;
+    tokio::time::sleep(secs(30)).await;
+    rig.broker.deliver_all([step(1, 1), step(2, 1)]);
+    rig.until("the others go on", |rig| rig.broker.open() == 1).await;
+    assert_eq!((rig.steps(1), rig.steps(2), rig.held()), (vec![1], vec![1], vec![]));
+    assert_eq!(rig.broker.given_back(), 0, "it would come again at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_of_an_instance_for_which_nothing_is_held_does_nothing() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.broker.deliver(Envelope::wake(&InstanceKey { saga: "walk".into(), id: "1".into() }));
+    rig.all_acked().await;
+    assert_eq!((rig.walk_at(1).1, rig.store.inbox().len(), rig.held()), (1, 1, vec![]));
+}

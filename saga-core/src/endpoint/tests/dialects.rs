@@ -365,3 +365,13 @@ impl Project<Walk, testing::MemoryStore> for Projection {
         Ok(())
     }
 }
+
+/// Takes [`Seen`], and does nothing with it.
+pub(super) struct SeenBy;
+
+#[async_trait]
+impl Handle<Seen, testing::MemoryStore> for SeenBy {
+    async fn handle(&self, _: Seen, _: &mut Context<'_, testing::MemoryStore>) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}

@@ -33,8 +33,8 @@ impl Trouble {
     /// It is over: how long it took, if it was said. What was said is remembered for a while, so that trouble which
     /// comes and goes makes two lines a minute.
     pub(super) fn is_over(&mut self) -> Option<Duration> {
-        let lasted = self.since.take()?.elapsed();
-        self.said.is_some_and(|said| said.elapsed() <= lasted).then_some(lasted)
+        let since = self.since.take()?;
+        self.said.is_some_and(|said| said >= since).then(|| since.elapsed())
     }
 }
 

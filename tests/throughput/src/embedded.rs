@@ -132,11 +132,13 @@ impl Embedded {
         for service in Service::ALL {
             let mut database = open(&folder.join(format!("{}.db", service.name()))).await?;
             let (sql, expected) = match service {
-                Service::Ordering => ("SELECT count(*) FROM saga WHERE state = 'Shipped'", WARM_UP + self.sagas),
+                Service::Ordering => {
+                    ("SELECT count(*) FROM sagabus_saga WHERE state = 'Shipped'", WARM_UP + self.sagas)
+                }
                 Service::Payment => ("SELECT count(DISTINCT order_id) FROM charge", WARM_UP + self.sagas),
                 Service::Warehouse => ("SELECT count(DISTINCT order_id) FROM label", WARM_UP + self.sagas),
             };
-            for (sql, expected) in [(sql, expected), ("SELECT count(*) FROM outbox", 0)] {
+            for (sql, expected) in [(sql, expected), ("SELECT count(*) FROM sagabus_outbox", 0)] {
                 let found: i64 = sqlx::query_scalar(sql).fetch_one(&mut database).await?;
                 if found != expected as i64 {
                     bail!("{}: {sql}: {found}, expected {expected}", service.name());

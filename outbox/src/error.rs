@@ -1,26 +1,12 @@
 //! What the errors of sqlx mean to an endpoint.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use saga_core::{StoreError, StoreErrorKind as Kind};
-use sqlx::{Error, error::DatabaseError, postgres::PgDatabaseError};
-
-/// PostgreSQL: serialization failure, deadlock, lock not available.
-const CONFLICT: [&str; 3] = ["40001", "40P01", "55P03"];
-/// PostgreSQL: the server goes down or comes up, the database was dropped, is read-only, a page cannot be read.
-const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "57P04", "25006", "XX001", "XX002"];
-/// PostgreSQL: a time limit of the statement, of the idle transaction, of the transaction, of the idle session.
-const TIME_LIMITS: [&str; 4] = ["57014", "25P03", "25P04", "57P05"];
-/// PostgreSQL: a prepared statement that another session has, or that this one has not.
-const POOLED: [&str; 2] = ["26000", "42P05"];
-
-const TABLES: &str = "start an endpoint that may create tables, or run the SQL that `Postgres::schema()` gives";
-const GRANT: &str = "grant it to the role that the URL names";
-const OTHER_TABLES: &str = "the tables in schema `sagabus` are not those that this binary needs";
-const SQLITE_TABLES: &str = "start an endpoint on this file, or run the SQL that `Sqlite::schema()` gives";
-const CREDENTIALS: &str = "check user, password and database in the URL";
-const POOLER: &str = "a pooler gives each transaction another session of the server: add \
-                      `?statement-cache-capacity=0` to the URL, and `.persistent(false)` to queries of your own pool";
-const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may \
-                       fail in a nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)";
+use sqlx::{Error, error::DatabaseError};
 
 /// The transaction that a unit began is no longer open.
 const ENDED: &str = "the handler ended the transaction itself (COMMIT or ROLLBACK in a statement of its own): \
@@ -38,9 +24,11 @@ pub(crate) fn recognise(error: &(dyn std::error::Error + 'static)) -> Option<Sto
     let error = error.downcast_ref::<Error>()?;
     let (kind, text) = match error.as_database_error() {
         Some(database) => {
-            let code = database.code().unwrap_or_default();
             let (kind, advice) = judge(database);
-            let limit = TIME_LIMITS.contains(&&*code) || code == "55P03";
+            #[cfg(feature = "postgres")]
+            let limit = postgres::is_limit(&database.code().unwrap_or_default());
+            #[cfg(not(feature = "postgres"))]
+            let limit = false;
             let advice = if kind == Kind::Schema { "" } else { advice };
             (if limit { Kind::Rejected } else { kind }, text(database, advice))
         }
@@ -50,6 +38,7 @@ pub(crate) fn recognise(error: &(dyn std::error::Error + 'static)) -> Option<Sto
 }
 
 /// The handler ended the transaction that the unit began.
+#[cfg(feature = "sqlite")]
 pub(crate) fn ended() -> StoreError {
     StoreError::new(Kind::Rejected, ENDED)
 }
@@ -100,56 +89,14 @@ fn text(error: &dyn DatabaseError, advice: &str) -> String {
 }
 
 fn judge(error: &dyn DatabaseError) -> (Kind, &'static str) {
-    match error.try_downcast_ref::<PgDatabaseError>() {
-        Some(error) => of_postgres(error),
-        None => of_sqlite(error),
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref() {
+        return postgres::judge(error);
     }
-}
-
-fn of_postgres(error: &PgDatabaseError) -> (Kind, &'static str) {
-    let code = error.code();
-    let class = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
-    if CONFLICT.contains(&code) {
-        (Kind::Conflict, "")
-    } else if code == "0A000" && (error.routine() == Some("RevalidateCachedQuery") || error.message().contains("plan"))
-    {
-        (Kind::StalePlan, "the statement is prepared anew")
-    } else if POOLED.contains(&code) {
-        (Kind::Invalid, POOLER)
-    } else if UNAVAILABLE.contains(&code) || TIME_LIMITS.contains(&code) || class(&["08", "53", "58"]) {
-        (Kind::Unavailable, "")
-    } else if class(&["28"]) || code == "3D000" {
-        (Kind::Invalid, CREDENTIALS)
-    } else if code == "42501" {
-        (Kind::Schema, GRANT)
-    } else if ["42P01", "42703", "42883", "3F000"].contains(&code) {
-        (Kind::Schema, TABLES)
-    } else if class(&["42", "0A"]) {
-        (Kind::Schema, OTHER_TABLES)
-    } else if code == "25P02" {
-        (Kind::Rejected, ABORTED)
-    } else {
-        (Kind::Rejected, "")
-    }
-}
-
-/// SQLite's extended codes hold the plain one in their last byte.
-fn of_sqlite(error: &dyn DatabaseError) -> (Kind, &'static str) {
-    let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default() & 0xff;
-    match code {
-        // busy, locked
-        5 | 6 => (Kind::Conflict, ""),
-        // out of memory, read-only, interrupted, I/O error, full, cannot open, lock protocol
-        7 | 8 | 9 | 10 | 13 | 14 | 15 => (Kind::Unavailable, ""),
-        // the schema changed
-        17 => (Kind::StalePlan, ""),
-        // corrupt, no database
-        11 | 26 => (Kind::Schema, "restore the file"),
-        1 if ["no such table", "no such column", "has no column"].iter().any(|what| error.message().contains(what)) => {
-            (Kind::Schema, SQLITE_TABLES)
-        }
-        _ => (Kind::Rejected, ""),
-    }
+    #[cfg(feature = "sqlite")]
+    return sqlite::judge(error);
+    #[cfg(not(feature = "sqlite"))]
+    (Kind::Rejected, "")
 }
 
 #[cfg(test)]

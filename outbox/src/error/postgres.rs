@@ -1,0 +1,55 @@
+//! What PostgreSQL's SQLSTATEs mean.
+
+use saga_core::StoreErrorKind as Kind;
+use sqlx::postgres::PgDatabaseError;
+
+/// PostgreSQL: serialization failure, deadlock, lock not available.
+const CONFLICT: [&str; 3] = ["40001", "40P01", "55P03"];
+/// PostgreSQL: the server goes down or comes up, the database was dropped, is read-only, a page cannot be read.
+const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "57P04", "25006", "XX001", "XX002"];
+/// PostgreSQL: a time limit of the statement, of the idle transaction, of the transaction, of the idle session.
+const TIME_LIMITS: [&str; 4] = ["57014", "25P03", "25P04", "57P05"];
+/// PostgreSQL: a prepared statement that another session has, or that this one has not.
+const POOLED: [&str; 2] = ["26000", "42P05"];
+
+const TABLES: &str = "start an endpoint that may create tables, or run the SQL that `Postgres::schema()` gives";
+const GRANT: &str = "grant it to the role that the URL names";
+const OTHER_TABLES: &str = "the tables in schema `sagabus` are not those that this binary needs";
+const CREDENTIALS: &str = "check user, password and database in the URL";
+const POOLER: &str = "a pooler gives each transaction another session of the server: add \
+                      `?statement-cache-capacity=0` to the URL, and `.persistent(false)` to queries of your own pool";
+const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may \
+                       fail in a nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)";
+
+/// What follows from an error, and what to do about it.
+pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
+    let code = error.code();
+    let class = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
+    if CONFLICT.contains(&code) {
+        (Kind::Conflict, "")
+    } else if code == "0A000" && (error.routine() == Some("RevalidateCachedQuery") || error.message().contains("plan"))
+    {
+        (Kind::StalePlan, "the statement is prepared anew")
+    } else if POOLED.contains(&code) {
+        (Kind::Invalid, POOLER)
+    } else if UNAVAILABLE.contains(&code) || TIME_LIMITS.contains(&code) || class(&["08", "53", "58"]) {
+        (Kind::Unavailable, "")
+    } else if class(&["28"]) || code == "3D000" {
+        (Kind::Invalid, CREDENTIALS)
+    } else if code == "42501" {
+        (Kind::Schema, GRANT)
+    } else if ["42P01", "42703", "42883", "3F000"].contains(&code) {
+        (Kind::Schema, TABLES)
+    } else if class(&["42", "0A"]) {
+        (Kind::Schema, OTHER_TABLES)
+    } else if code == "25P02" {
+        (Kind::Rejected, ABORTED)
+    } else {
+        (Kind::Rejected, "")
+    }
+}
+
+/// Whether a statement ran into a time limit or waited for a lock for too long.
+pub(super) fn is_limit(code: &str) -> bool {
+    TIME_LIMITS.contains(&code) || code == "55P03"
+}

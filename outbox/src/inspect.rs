@@ -63,7 +63,8 @@ pub(crate) trait Tables: Sync {
     /// The statement of a listing.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;
 
-    /// Held rows as listed, by a JSON array of their names, in order of arrival; so that they stay as they are, if need be.
+    /// Held rows as listed, by a JSON array of their names, in order of arrival; so that they stay as they are, if need
+    /// be.
     fn held_by_name(locked: bool) -> String;
 
     /// Opens a transaction to read.

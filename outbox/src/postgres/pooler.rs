@@ -9,8 +9,8 @@ use std::time::Duration;
 const BEGIN: Duration = Duration::from_secs(1);
 
 /// A pooler in transaction mode gives a transaction another session when somebody else has the one before, and a
-/// statement that was prepared there is not known here. Handlers would meet that now and then, under load. So it is tried
-/// at the start: one connection prepares a statement, another one takes the session, and the first looks again.
+/// statement that was prepared there is not known here. Handlers would meet that now and then, under load. So it is
+/// tried at the start: one connection prepares a statement, another one takes the session, and the first looks again.
 pub(super) async fn check(store: &Postgres) -> Result<(), StoreError> {
     if store.pooled {
         return Ok(());

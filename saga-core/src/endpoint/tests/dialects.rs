@@ -298,7 +298,7 @@ impl Handle<Do, testing::MemoryStore> for Script {
         match next {
             Act::Idle => return Ok(Did { n }.into()),
             Act::FailIdle => return Err(HandlerError::transient("the handler fails")),
-            Act::PublishNan => drop(cx.publish(Seen { n: f64::NAN })),
+            Act::PublishNan => _ = cx.publish(Seen { n: f64::NAN }),
             _ => {}
         }
         let tx = cx.tx().await?;

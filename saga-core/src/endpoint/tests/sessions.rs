@@ -43,13 +43,13 @@ async fn what_may_not_leave_fails_the_commit_and_leaves_nothing() {
         assert_eq!(error.kind(), StoreErrorKind::Rejected);
         error.to_string()
     };
-    let text = commit(&|session| drop(session.publish(Seen { n: f64::NAN }))).await;
+    let text = commit(&|session| _ = session.publish(Seen { n: f64::NAN })).await;
     assert!(text.contains("NaN"), "{text}");
-    let text = commit(&|session| drop(session.publish(Begin { id: 1 }).header("saga", "x"))).await;
+    let text = commit(&|session| _ = session.publish(Begin { id: 1 }).header("saga", "x")).await;
     assert!(text.contains("`saga`") && text.contains("reserved"), "{text}");
-    let text = commit(&|session| drop(session.publish(Begin { id: 1 }).header("note", "a\0b"))).await;
+    let text = commit(&|session| _ = session.publish(Begin { id: 1 }).header("note", "a\0b")).await;
     assert!(text.contains("U+0000"), "{text}");
-    let text = commit(&|session| drop(session.publish(Begin { id: u64::MAX }))).await;
+    let text = commit(&|session| _ = session.publish(Begin { id: u64::MAX })).await;
     assert!(text.contains("body_bytes_max"), "{text}");
     assert_eq!((rig.done(), rig.store.outbox().len()), (vec![], 0));
 }

@@ -205,13 +205,15 @@ fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)
         return None;
     }
     headers.insert(MARK.into(), AMQPValue::Boolean(true));
-    let marked = BasicProperties::default()
+    let mut marked = BasicProperties::default()
         .with_message_id(property("message_id")?)
         .with_type(property("type")?)
         .with_correlation_id(property("correlation_id")?)
         .with_app_id(property("app_id")?)
-        .with_reply_to(property("reply_to")?)
         .with_headers(headers);
+    if let Some(reply_to) = property("reply_to") {
+        marked = marked.with_reply_to(reply_to); // a command's
+    }
     Some((queues.as_slice().iter().filter_map(text).collect(), marked))
 }
 

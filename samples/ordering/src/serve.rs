@@ -87,11 +87,11 @@ impl Serve {
         match listener {
             Some(listener) => {
                 tracing::info!(address = %listener.local_addr()?, "listening");
-                api::serve(listener, endpoint.clone(), timeout, stop, HTTP_END).await?;
+                api::serve(listener, &endpoint, timeout, stop, HTTP_END).await?;
             }
             None => stop.await,
         }
-        finish(Arc::into_inner(endpoint).context("a request is still under way")?).await
+        finish(endpoint).await
     }
 
     /// Ordering's address. It is taken before anything else starts: if it cannot be, nothing has.
@@ -134,13 +134,28 @@ async fn end_of<Db: Ledger>(endpoint: Arc<Endpoint<Db>>, stop: impl Future<Outpu
 }
 
 /// Stops the endpoint. One that has failed ends the process with an error, so that whoever watches it starts another.
-async fn finish<Db: Ledger>(endpoint: Endpoint<Db>) -> Result<bool> {
+async fn finish<Db: Ledger>(endpoint: Arc<Endpoint<Db>>) -> Result<bool> {
+    let Ok(endpoint) = tokio::time::timeout(HTTP_END, alone(endpoint)).await else {
+        tracing::warn!("stopped in haste: a request is still under way");
+        return Ok(true);
+    };
     match endpoint.stop().await {
         Ok(()) => tracing::info!("stopped"),
         Err(failed @ Ended::Failed(_)) => bail!(failed),
         Err(in_haste) => tracing::warn!(%in_haste, "stopped in haste"),
     }
     Ok(true)
+}
+
+/// The endpoint, when no request uses it any more.
+pub(crate) async fn alone<Db: Ledger>(mut endpoint: Arc<Endpoint<Db>>) -> Endpoint<Db> {
+    loop {
+        match Arc::try_unwrap(endpoint) {
+            Ok(alone) => return alone,
+            Err(shared) => endpoint = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Creates the service's database; the server may still be starting.
@@ -173,7 +188,7 @@ mod tests {
         let endpoint = Arc::new(services::ordering(bus.clone(), store, None).start().await.expect("ordering starts"));
         bus.end();
         end_of(endpoint.clone(), std::future::pending()).await;
-        let error = finish(Arc::into_inner(endpoint).expect("nobody else has it")).await.expect_err("it failed");
+        let error = finish(endpoint).await.expect_err("it failed");
         assert!(error.to_string().contains("the transport has ended"), "{error:#}");
         let _ = std::fs::remove_dir_all(folder);
     }

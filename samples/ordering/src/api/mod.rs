@@ -27,7 +27,12 @@ use futures_util::Stream;
 use refusal::Refusal;
 use sagabus::{Endpoint, Saga, endpoint::LinkState, port::InstanceKey};
 use serde_json::{Value, json};
-use std::{convert::Infallible, future::IntoFuture, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -41,8 +46,15 @@ const HISTORY_LINES_MAX: i64 = 100;
 const LOOK: Duration = Duration::from_millis(200);
 
 struct Api<Db: Ledger> {
-    endpoint: Arc<Endpoint<Db>>,
+    /// Not its owner: a client that watches an order must not keep the endpoint from being stopped.
+    endpoint: Weak<Endpoint<Db>>,
     payment_timeout: Duration,
+}
+
+impl<Db: Ledger> Api<Db> {
+    fn endpoint(&self) -> Result<Arc<Endpoint<Db>>, Refusal> {
+        self.endpoint.upgrade().ok_or_else(Refusal::stopping)
+    }
 }
 
 impl<Db: Ledger> Clone for Api<Db> {
@@ -54,12 +66,12 @@ impl<Db: Ledger> Clone for Api<Db> {
 /// Serves until `stop`, and then for at most `end`.
 pub(crate) async fn serve<Db: Ledger>(
     listener: TcpListener,
-    endpoint: Arc<Endpoint<Db>>,
+    endpoint: &Arc<Endpoint<Db>>,
     payment_timeout: Duration,
     stop: impl Future<Output = ()> + Send + 'static,
     end: Duration,
 ) -> Result<()> {
-    let api = Api { endpoint, payment_timeout };
+    let api = Api { endpoint: Arc::downgrade(endpoint), payment_timeout };
     let router = Router::new()
         .route("/orders", post(place::<Db>))
         .route("/orders/{id}", get(show::<Db>))
@@ -94,7 +106,8 @@ async fn place<Db: Ledger>(
     order::check_content_type(&headers)?;
     let order = order::read(&body?, api.payment_timeout)?;
     let order_id = order.order_id;
-    let placing = async { services::place(api.endpoint.session().await?, order).await };
+    let endpoint = api.endpoint()?;
+    let placing = async { services::place(endpoint.session().await?, order).await };
     match placing.await {
         Ok(Placing::New | Placing::Again) => {
             let location = [(header::LOCATION, format!("/orders/{order_id}"))];
@@ -109,8 +122,7 @@ async fn place<Db: Ledger>(
 }
 
 /// An order as the API shows it; `None` when there is none.
-async fn view<Db: Ledger>(api: &Api<Db>, order_id: Uuid) -> Result<Option<(String, Value)>> {
-    let store = api.endpoint.store();
+async fn view<Db: Ledger>(store: &Db, order_id: Uuid) -> Result<Option<(String, Value)>> {
     let Some(order) = store.order_by_id(order_id).await? else { return Ok(None) };
     let key = InstanceKey { saga: OrderFulfilment::NAME.into(), id: order_id.to_string() };
     let journal = store.journal(&key, HISTORY_LINES_MAX).await?;
@@ -136,7 +148,7 @@ fn id(path: Result<Path<String>, PathRejection>) -> Result<Uuid, Refusal> {
 
 /// An order that is there.
 async fn known<Db: Ledger>(api: &Api<Db>, order_id: Uuid) -> Result<Value, Refusal> {
-    match view(api, order_id).await {
+    match view(api.endpoint()?.store(), order_id).await {
         Ok(Some((_, order))) => Ok(order),
         Ok(None) => Err(Refusal::unknown(order_id)),
         Err(error) => Err(Refusal::away("an order could not be read", &error, order_id)),
@@ -150,7 +162,7 @@ async fn show<Db: Ledger>(
     known(&api, id(path)?).await.map(Json)
 }
 
-/// Server-sent events: the order after each change, until its end state.
+/// Server-sent events: the order after each change, until its end state or that of ordering.
 async fn events<Db: Ledger>(
     State(api): State<Api<Db>>,
     path: Result<Path<String>, PathRejection>,
@@ -165,7 +177,8 @@ fn changes<Db: Ledger>(api: Api<Db>, order_id: Uuid) -> impl Stream<Item = Resul
     futures_util::stream::unfold(start, move |state| async move {
         let (api, last) = state?;
         loop {
-            if let Ok(Some((status, order))) = view(&api, order_id).await
+            let store = api.endpoint().ok()?.store().clone();
+            if let Ok(Some((status, order))) = view(&store, order_id).await
                 && order != last
             {
                 let ended = matches!(status.as_str(), "shipped" | "cancelled");
@@ -179,19 +192,20 @@ fn changes<Db: Ledger>(api: Api<Db>, order_id: Uuid) -> impl Stream<Item = Resul
 
 /// Ready means: orders can be accepted. That takes the database, and an endpoint that works; while the broker is away,
 /// messages wait in the outbox.
-async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Response {
-    let (works, broker) = match api.endpoint.link() {
+async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Result<Response, Refusal> {
+    let endpoint = api.endpoint()?;
+    let (works, broker) = match endpoint.link() {
         LinkState::Up => (true, "up".to_owned()),
         LinkState::Down(reason) => (true, format!("away: {reason}")),
         LinkState::Failed(reason) => (false, format!("no longer used, because the endpoint has failed: {reason}")),
     };
-    let (answers, database) = match api.endpoint.store().order_by_id(Uuid::nil()).await {
+    let (answers, database) = match endpoint.store().order_by_id(Uuid::nil()).await {
         Ok(_) => (true, "up".to_owned()),
         Err(error) => (false, format!("away: {error}")),
     };
     let ready = works && answers;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "database": database, "broker": broker }))).into_response()
+    Ok((status, Json(json!({ "ready": ready, "database": database, "broker": broker }))).into_response())
 }
 
 #[cfg(test)]

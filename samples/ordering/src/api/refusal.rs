@@ -30,6 +30,10 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again with the same order_id").of(order_id)
     }
 
+    pub(super) fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ordering is stopping: try again")
+    }
+
     pub(super) fn unknown(id: impl Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no order {id}"))
     }

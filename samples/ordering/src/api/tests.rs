@@ -8,7 +8,10 @@ use sagabus::{
     port::{Link, LinkLimits, Topology, Transport, TransportError},
 };
 use std::{path::PathBuf, sync::Mutex};
-use tokio::sync::watch;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 /// Ordering alone: its orders are placed and wait for a payment that never comes.
 struct Ordering {
@@ -16,6 +19,8 @@ struct Ordering {
     client: Client,
     store: Sqlite,
     folder: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<Arc<Endpoint<Sqlite>>>,
 }
 
 impl Ordering {
@@ -32,8 +37,17 @@ impl Ordering {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
         let timeout = Duration::from_secs(60);
-        tokio::spawn(serve(listener, Arc::new(endpoint), timeout, std::future::pending(), timeout));
-        Self { url, client: Client::new(), store, folder }
+        let endpoint = Arc::new(endpoint);
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let stop = async {
+                let _ = stopped.await; // a test that stops nothing drops the sender at its end
+            };
+            let end = Duration::from_millis(100);
+            serve(listener, &endpoint, timeout, stop, end).await.expect("the API is served");
+            endpoint
+        });
+        Self { url, client: Client::new(), store, folder, stop: Some(stop), serving }
     }
 
     /// The status and the JSON of an answer.
@@ -176,4 +190,17 @@ async fn an_endpoint_that_has_failed_is_not_ready() {
     let (status, health) = tokio::time::timeout(Duration::from_secs(10), failed).await.expect("it is noticed");
     assert_eq!((status, &health["ready"], &health["database"]), (503, &json!(false), &json!("up")), "{health}");
     assert!(health["broker"].as_str().is_some_and(|broker| broker.contains("the endpoint has failed")), "{health}");
+}
+
+#[tokio::test]
+async fn a_client_that_watches_an_order_does_not_keep_ordering_from_stopping() {
+    let mut ordering = Ordering::start().await;
+    assert_eq!(ordering.place(&order(ID)).await.0, 202);
+    let mut events = ordering.client.get(format!("{}/orders/{ID}/events", ordering.url)).send().await.expect("events");
+    assert!(events.chunk().await.expect("the order as it is").is_some());
+    ordering.stop.take().expect("it was not stopped before").send(()).expect("the API is served");
+    let endpoint = (&mut ordering.serving).await.expect("it ends without a panic");
+    let alone = tokio::time::timeout(Duration::from_secs(5), crate::serve::alone(endpoint)).await;
+    alone.expect("nobody else holds the endpoint").stop().await.expect("an orderly end");
+    assert_eq!(events.chunk().await.expect("an end, not an error"), None);
 }

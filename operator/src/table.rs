@@ -1,7 +1,7 @@
 //! Tables that keep within the terminal and never cut or wrap a value.
 //!
-//! Columns that do not fit beside the others go on a line of their own under the row, with their names. An error or another
-//! long text always stands under its row.
+//! Columns that do not fit beside the others go on a line of their own under the row, with their names. An error or
+//! another long text always stands under its row.
 
 use crate::screen::View;
 use crate::text::{distance, plain, time};

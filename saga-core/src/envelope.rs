@@ -7,7 +7,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Names that a user's header may not bear: Sagabus or the broker reads them. Names that begin with `x-` are the broker's.
+/// Names that a user's header may not bear: Sagabus or the broker reads them. Names that begin with `x-` are the
+/// broker's.
 const RESERVED_HEADERS: [&str; 18] = [
     "attempt",
     "bcc",
@@ -104,7 +105,8 @@ pub struct SagaRef {
 }
 
 impl Envelope {
-    /// The logical name of a wake-up: a message without effect of its own that has an instance look at what is held for it.
+    /// The logical name of a wake-up: a message without effect of its own that has an instance look at what is held for
+    /// it.
     pub const WAKE: &'static str = "sagabus.Wake";
 
     /// A message that begins a conversation.
@@ -133,9 +135,9 @@ impl Envelope {
         hash_of([self.type_name.as_bytes(), &self.body])
     }
 
-    /// Makes a message that came storable, and says what was wrong, if no database could keep it: a U+0000 in a property
-    /// or header (PostgreSQL's texts hold none), a property too long for an index, a header too deep to be read back. The
-    /// body is kept as bytes and may hold anything.
+    /// Makes a message that came storable, and says what was wrong, if no database could keep it: a U+0000 in a
+    /// property or header (PostgreSQL's texts hold none), a property too long for an index, a header too deep to be
+    /// read back. The body is kept as bytes and may hold anything.
     pub fn sanitize(&mut self) -> Option<String> {
         let mut wrong = None;
         for (name, text) in self.texts_mut() {
@@ -249,8 +251,8 @@ fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). The same in all versions and on all platforms,
-/// which `std`'s hashers are not: processes of different versions must take the same locks.
+/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). The same in all versions and on all
+/// platforms, which `std`'s hashers are not: processes of different versions must take the same locks.
 pub fn hash_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> i64 {
     parts.into_iter().fold(0, |seed, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, seed)) as i64
 }

@@ -152,8 +152,8 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes `message` and reads it back: what no receiver could read must not leave. JSON has no NaN and no infinity,
-    /// for one, and serde_json writes `null` in their place. An error comes with what was encoded.
+    /// Encodes `message` and reads it back: what no receiver could read must not leave. JSON has no NaN and no
+    /// infinity, for one, and serde_json writes `null` in their place. An error comes with what was encoded.
     pub(crate) fn checked<M: Message>(message: &M) -> Result<Self, (Self, String)> {
         let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into() };
         let body = match serde_json::to_vec(message) {

@@ -11,8 +11,8 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Puts a hook before the process's panic hook that keeps the place of a panic which [`caught`] will catch, and hands all
-/// others on. [`EndpointBuilder::start`](crate::EndpointBuilder::start) says so to the user.
+/// Puts a hook before the process's panic hook that keeps the place of a panic which [`caught`] will catch, and hands
+/// all others on. [`EndpointBuilder::start`](crate::EndpointBuilder::start) says so to the user.
 pub(crate) fn install_hook() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -71,8 +71,8 @@ impl Default for Retries {
 
 impl Retries {
     /// A message that has been put off for this long is held: NServiceBus stops after a day, too. Applies to
-    /// [`HandlerError::retry_after`](crate::HandlerError::retry_after), which would otherwise never end. A custom policy
-    /// sees [`Failure::elapsed`] and decides by itself.
+    /// [`HandlerError::retry_after`](crate::HandlerError::retry_after), which would otherwise never end. A custom
+    /// policy sees [`Failure::elapsed`] and decides by itself.
     pub const LONGEST: Duration = Duration::from_secs(86_400);
 
     /// Immediate retries in one round, whatever a custom policy says: after so many it must put the message off.

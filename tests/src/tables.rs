@@ -125,8 +125,8 @@ impl Tables {
                 "saga":{{"saga":"asker","id":"9","entered":4}},"attempt":1,"receiver":"somebody"}}"#
         );
         self.sql(&format!(
-            "INSERT INTO {{s}}held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at, type,
-                envelope, body)
+            "INSERT INTO {{s}}held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,
+                type, envelope, body)
              VALUES ('ordering', '{receiver}', '{message_id}', '{reason}', {saga}, {saga_id}, '{error}', {attempts},
                 {{now}} - {{minute}}, '{type_name}', '{envelope}', {{body}})"
         ))

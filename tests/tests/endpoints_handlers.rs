@@ -77,7 +77,8 @@ async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Tr
     house.stop().await;
 }
 
-/// R-020 of a handler that takes all that came together: a batch that fails is run one by one, and what each message causes names it.
+/// R-020 of a handler that takes all that came together: a batch that fails is run one by one, and what each message
+/// causes names it.
 async fn r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [journeys, worker, listener]: [Db; 3],
@@ -183,11 +184,14 @@ async fn r_036_killed_database_sessions_cost_no_attempts() {
     .await;
     for id in 1..=200 {
         if id % 20 == 0 {
-            sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY($1) AND pid <> pg_backend_pid()")
-                .bind(databases.iter().map(|database| database.name.clone()).collect::<Vec<_>>())
-                .execute(Database::create().await.store().pool())
-                .await
-                .unwrap();
+            sqlx::query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = ANY($1) AND pid <> pg_backend_pid()",
+            )
+            .bind(databases.iter().map(|database| database.name.clone()).collect::<Vec<_>>())
+            .execute(Database::create().await.store().pool())
+            .await
+            .unwrap();
         }
         // the session's own commit may be hit: the same event again is the same journey
         eventually("the event to be committed", || async {

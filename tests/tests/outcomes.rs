@@ -1,4 +1,5 @@
-//! An outcome goes home: to the instance that asked, and to nobody else unless it is an event that others subscribed to.
+//! An outcome goes home: to the instance that asked, and to nobody else unless it is an event that others subscribed
+//! to.
 
 use async_trait::async_trait;
 use saga_core::{
@@ -219,8 +220,8 @@ async fn two_sagas_in_one_endpoint_get_their_own_answers<Db: Effects + Inspect, 
     bank.stop().await.unwrap();
 }
 
-/// An outcome that is an event reaches the asker and each subscriber once, also where both are one endpoint; one that is a
-/// reply reaches the asker alone.
+/// An outcome that is an event reaches the asker and each subscriber once, also where both are one endpoint; one that
+/// is a reply reaches the asker alone.
 async fn a_published_outcome_reaches_asker_and_subscriber_once_each<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [first, second, third]: [Db; 3],

@@ -1,5 +1,5 @@
-//! The promise under faults: the sample's services as processes on RabbitMQ and PostgreSQL, killed, doubled, disturbed; and the
-//! books after it.
+//! The promise under faults: the sample's services as processes on RabbitMQ and PostgreSQL, killed, doubled, disturbed;
+//! and the books after it.
 
 use futures_util::{StreamExt, future::join_all};
 use lapin::{
@@ -147,7 +147,8 @@ async fn every_message_put_twice_on_every_queue_changes_nothing() {
     system.verify(100).await;
 }
 
-/// Puts every message once more on every queue that it reached, told by the broker's tracer: <https://www.rabbitmq.com/docs/firehose>.
+/// Puts every message once more on every queue that it reached, told by the broker's tracer:
+/// <https://www.rabbitmq.com/docs/firehose>.
 async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
     system.vhost.trace().await;
     let connection =
@@ -270,7 +271,8 @@ async fn the_api_takes_an_order_and_tells_its_story() {
     assert_eq!(client.get(format!("{api}/orders/nonsense")).send().await.unwrap().status(), 404);
 
     let order = serde_json::json!({
-        "order_id": "01a1fc8f-b622-77bb-9166-a7df7985a06d", "customer": "Ada", "address": "1 Main Street", "amount_cents": 4200,
+        "order_id": "01a1fc8f-b622-77bb-9166-a7df7985a06d", "customer": "Ada", "address": "1 Main Street",
+        "amount_cents": 4200,
     });
     for _ in 0..2 {
         let placed = client.post(format!("{api}/orders")).json(&order).send().await.unwrap();

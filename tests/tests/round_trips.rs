@@ -1,5 +1,5 @@
-//! What a message costs: round trips to PostgreSQL, counted at the wire, beside the handler's own statements. And what an
-//! answer to a commit costs that never comes: nothing but a repetition.
+//! What a message costs: round trips to PostgreSQL, counted at the wire, beside the handler's own statements. And what
+//! an answer to a commit costs that never comes: nothing but a repetition.
 
 use outbox::Postgres;
 use saga_core::{Endpoint, EndpointBuilder, Inspect, Settings, Store};
@@ -137,8 +137,8 @@ async fn a_message_of_a_handler_without_statements_costs_three_round_trips_besid
     line.stop().await;
 }
 
-/// Rule 3: the server has committed and its answer was lost, for one message and for a hundred. Nobody knows, so the unit
-/// runs again, and the inbox decides.
+/// Rule 3: the server has committed and its answer was lost, for one message and for a hundred. Nobody knows, so the
+/// unit runs again, and the inbox decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_3_a_commit_whose_answer_is_lost_moves_each_instance_once() {
     let line = Line::sagas().await;

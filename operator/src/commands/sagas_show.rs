@@ -198,11 +198,10 @@ mod tests {
         unroutable["attempts"] = 3.into();
         unroutable["last_error"] = "no queue is bound".into();
         let line = |seq: Option<i64>, from: Option<&str>, to: Option<&str>, note: Option<&str>| {
-            of(
-                json!({ "message_id": "m", "type": "orders.OrderPlaced", "result": if seq.is_some() { "handled" } else { "ignored" },
-                "seq": seq, "from_state": from, "to_state": to, "effects": [{ "type": "payment.MakePayment" }],
-                "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note }),
-            )
+            of(json!({ "message_id": "m", "type": "orders.OrderPlaced",
+                "result": if seq.is_some() { "handled" } else { "ignored" }, "seq": seq,
+                "from_state": from, "to_state": to, "effects": [{ "type": "payment.MakePayment" }],
+                "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note }))
         };
         Page {
             instance: of(

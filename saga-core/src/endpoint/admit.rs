@@ -1,5 +1,5 @@
-//! Admission: from a delivery to one item for each receiver. Everything that can be wrong with a message before it runs is
-//! found here.
+//! Admission: from a delivery to one item for each receiver. Everything that can be wrong with a message before it runs
+//! is found here.
 
 use super::{
     item::{Content, DecodedOnce, Guard, Item},
@@ -129,8 +129,8 @@ fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Re
     let logic = &shared.sagas[i].logic;
     let type_name = &envelope.type_name;
     let (id, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
-    // an answer belongs to the instance that asked, whatever id its body has; of other messages with an id of their own,
-    // the header says who sent them, and no more
+    // an answer belongs to the instance that asked, whatever id its body has; of other messages with an id of their
+    // own, the header says who sent them, and no more
     let own = id.filter(|_| !shared.sagas[i].answers.contains(type_name));
     let id = match own {
         Some(id) => id,

@@ -1,6 +1,6 @@
 //! The breaker of a handler: when message after message fails, a service behind it is probably away, and the queue must
-//! not be emptied into `held`. The handler then runs one message at a time, with pauses, until one succeeds. It has lanes
-//! of its own, so nobody else waits.
+//! not be emptied into `held`. The handler then runs one message at a time, with pauses, until one succeeds. It has
+//! lanes of its own, so nobody else waits.
 
 use super::trouble::Trouble;
 use crate::port::Backoff;

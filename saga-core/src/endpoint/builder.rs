@@ -63,9 +63,9 @@ impl HandlerOptions {
     }
 
     /// Messages that came together share one transaction, though each is handled by itself: fewer commits, for handlers
-    /// that only write rows. What one message sets in the transaction (`SET LOCAL`, advisory locks, temporary tables) the
-    /// next one sees, and rows stay locked until the last has run. When one fails, nothing of the transaction has happened,
-    /// and each runs again in a transaction of its own.
+    /// that only write rows. What one message sets in the transaction (`SET LOCAL`, advisory locks, temporary tables)
+    /// the next one sees, and rows stay locked until the last has run. When one fails, nothing of the transaction has
+    /// happened, and each runs again in a transaction of its own.
     pub fn shares_transactions(mut self) -> Self {
         self.shares_transactions = true;
         self
@@ -224,8 +224,8 @@ impl<Db: Store> EndpointBuilder<Db> {
 
     /// Checks everything, prepares the tables and the topology, and begins to work.
     ///
-    /// It also puts a hook before the process's panic hook, so that a panic in a transition or a handler can be held with its
-    /// place in the source; all other panics reach the hook that was there.
+    /// It also puts a hook before the process's panic hook, so that a panic in a transition or a handler can be held
+    /// with its place in the source; all other panics reach the hook that was there.
     ///
     /// # Errors
     /// [`StartError`]: what is wrong, all of it; or a broker or database that refuses, or is away longer than
@@ -269,8 +269,8 @@ impl<Db: Store> EndpointBuilder<Db> {
         routes
     }
 
-    /// The events that the endpoint wants whoever publishes them: a handler subscribes to them, a saga starts with them, or
-    /// waits for one that answers no command of its own.
+    /// The events that the endpoint wants whoever publishes them: a handler subscribes to them, a saga starts with
+    /// them, or waits for one that answers no command of its own.
     pub(super) fn subscribes(&self) -> Vec<String> {
         let sagas = self.sagas.iter().flat_map(|saga| saga.chart.subscribes());
         let handlers = self.handlers.iter().filter(|(kind, _)| *kind == MessageKind::Event);

@@ -1,5 +1,5 @@
-//! Destinations that no queue takes messages for: what goes there waits, and one message at a time asks whether that has
-//! changed.
+//! Destinations that no queue takes messages for: what goes there waits, and one message at a time asks whether that
+//! has changed.
 
 use super::trouble::Trouble;
 use crate::port::{Backoff, Destination};

@@ -1,8 +1,8 @@
 //! Dispatch: committed messages go to the broker straight from memory, in a window of confirms.
 //!
-//! What does not fit the window stays in the outbox without a lease, and so does everything after it until the relay has
-//! caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in what became of
-//! the messages, `confirmed` deletes those that arrived, `relay` sends what is left to it.
+//! What does not fit the window stays in the outbox without a lease, and so does everything after it until the relay
+//! has caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in what
+//! became of the messages, `confirmed` deletes those that arrived, `relay` sends what is left to it.
 
 use super::destinations::Destinations;
 use crate::{

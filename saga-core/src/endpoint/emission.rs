@@ -99,8 +99,8 @@ pub(crate) fn of_transition<Db: Store>(
     Emission::of(id, message, vec![row])
 }
 
-/// An answer goes to whoever asked, and to nobody else: to the very instance, if a saga asked. An event is published as well,
-/// under the same message id, so that an endpoint which both copies reach handles it once.
+/// An answer goes to whoever asked, and to nobody else: to the very instance, if a saga asked. An event is published as
+/// well, under the same message id, so that an endpoint which both copies reach handles it once.
 fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Option<SagaRef>)>) -> Emission {
     let mut rows = Vec::new();
     if let Some((reply_to, saga)) = asker {

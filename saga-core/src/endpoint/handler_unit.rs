@@ -1,5 +1,5 @@
-//! The unit of work of handlers. A plain handler's message has a transaction of its own; messages of a batch, and those of a
-//! handler that asked for it, share one.
+//! The unit of work of handlers. A plain handler's message has a transaction of its own; messages of a batch, and those
+//! of a handler that asked for it, share one.
 
 use super::{
     emission::{of_outcome, of_posted},
@@ -23,14 +23,14 @@ use tokio::time::Instant;
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 /// After this time no further message joins a shared transaction.
 const JOIN_FOR: Duration = Duration::from_millis(50);
-/// Units in which each message gets a transaction of its own after one failed in a shared one: where failures are frequent,
-/// running everything twice costs more.
+/// Units in which each message gets a transaction of its own after one failed in a shared one: where failures are
+/// frequent, running everything twice costs more.
 const SINGLE_UNITS: u32 = 20;
-/// A unit whose handler ran and whose transaction was then lost this often in a row counts as failed: the database is there,
-/// so the handler is to blame.
+/// A unit whose handler ran and whose transaction was then lost this often in a row counts as failed: the database is
+/// there, so the handler is to blame.
 const LOST_MAX: u32 = 5;
-/// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the prefetch
-/// is free for other handlers.
+/// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the
+/// prefetch is free for other handlers.
 const BACKLOG: usize = 20;
 /// The rest comes again after twice the breaker's pause and this.
 const BACKLOG_DELAY: Duration = Duration::from_secs(5);
@@ -62,8 +62,8 @@ impl Progress {
     }
 }
 
-/// Runs the first of the items, in one unit of work or several. `lost` counts the units of the first one that were lost in
-/// a row though the database was there.
+/// Runs the first of the items, in one unit of work or several. `lost` counts the units of the first one that were lost
+/// in a row though the database was there.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: u32) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
@@ -213,7 +213,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
-    /// Runs messages in one transaction; returns how many joined it, or `None` when one failed: then nothing has happened.
+    /// Runs messages in one transaction; returns how many joined it, or `None` when one failed: then nothing has
+    /// happened.
     async fn together(&self, items: &mut [Item], to_run: &[(usize, Before)]) -> Result<Option<usize>, StoreError> {
         let mut ledger = Ledger::new(self.shared);
         let mut transaction = self.transaction();
@@ -265,7 +266,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             };
             let next = failure.next(retries, &item.envelope, before, runs);
             if next == Next::Again {
-                tokio::task::yield_now().await; // a handler that fails before its first await must not keep `stop` waiting
+                // a handler that fails before its first await must not keep `stop` waiting
+                tokio::task::yield_now().await;
                 continue;
             }
             if failure.concerns_breaker() {

@@ -1,4 +1,5 @@
-//! Housekeeping: old rows go, messages that waited for this version are offered again, and the process says that it lives.
+//! Housekeeping: old rows go, messages that waited for this version are offered again, and the process says that it
+//! lives.
 
 use super::{shared::Shared, trouble::Trouble};
 use crate::{LinkState, Store, StoreError};
@@ -9,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often old inbox rows and done instances are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How often messages that wait for a version are offered: an older process of the endpoint may take one and hold it again.
+/// How often messages that wait for a version are offered: an older process of the endpoint may take one and hold it
+/// again.
 const RELEASE_EVERY: Duration = Duration::from_secs(10);
 /// How often the process says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);

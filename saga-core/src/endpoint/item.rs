@@ -107,7 +107,8 @@ impl Item {
         Self { guard, envelope, receiver, key, content, first: false, suspect: false, counted: false }
     }
 
-    /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit follow it.
+    /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit
+    /// follow it.
     pub(crate) fn work(&self) -> Work {
         match (self.receiver, &self.content, &self.key) {
             (Receiver::Handler(handler), Content::Message(_), _) => Work::Handler(handler),

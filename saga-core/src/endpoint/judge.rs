@@ -98,8 +98,8 @@ fn one(row: Option<&InboxFound>, envelope: &Envelope, now_us: i64) -> Verdict {
 fn reused(envelope: &Envelope, type_name: &str) -> Verdict {
     let id = &envelope.message_id;
     Verdict::Reused(format!(
-        "message id {id} was used before for another message of type {type_name}: a producer must give each message its \
-         own id"
+        "message id {id} was used before for another message of type {type_name}: a producer must give each message \
+         its own id"
     ))
 }
 

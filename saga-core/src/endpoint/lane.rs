@@ -122,8 +122,9 @@ fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
     parts
 }
 
-/// Runs the items until they are settled, or parked because of their instance. Waits for the database as long as it takes,
-/// starts over when another process was faster, and falls back to one item at a time when one makes the whole batch fail.
+/// Runs the items until they are settled, or parked because of their instance. Waits for the database as long as it
+/// takes, starts over when another process was faster, and falls back to one item at a time when one makes the whole
+/// batch fail.
 async fn run_saga_items<Db: Store>(
     shared: &Shared<Db>,
     items: Vec<Item>,
@@ -185,7 +186,8 @@ async fn run_saga_items<Db: Store>(
     }
 }
 
-/// What a projection's error means for the message, and how many runs it counts; `None`: its transition runs again at once.
+/// What a projection's error means for the message, and how many runs it counts; `None`: its transition runs again at
+/// once.
 fn refused<Db: Store>(
     shared: &Shared<Db>,
     saga: usize,
@@ -280,8 +282,8 @@ async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &Cancellat
     }
 }
 
-/// A message that the database does not even hold; returns whether it is to be tried again. It is neither lost nor in the
-/// way in the end: unacknowledged, it is the next process's.
+/// A message that the database does not even hold; returns whether it is to be tried again. It is neither lost nor in
+/// the way in the end: unacknowledged, it is the next process's.
 async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreError, tries: u32) -> bool {
     let message_id = &item.envelope.message_id;
     tracing::error!(endpoint = shared.name, message_id, tries, %error, "cannot hold the message");
@@ -300,8 +302,8 @@ async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
-/// A message that was redelivered after crashes runs alone, and that is counted before it begins. Returns whether it may
-/// begin: not when the endpoint stops.
+/// A message that was redelivered after crashes runs alone, and that is counted before it begins. Returns whether it
+/// may begin: not when the endpoint stops.
 async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
     let [item] = batch else { return true };
     if !item.suspect || item.counted {
@@ -363,8 +365,8 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         self.tries
     }
 
-    /// Waits until the next try. Returns whether there is to be none, because the endpoint stops: what was not committed
-    /// goes back to the broker then, and if a commit's outcome is unknown, the inbox knows it.
+    /// Waits until the next try. Returns whether there is to be none, because the endpoint stops: what was not
+    /// committed goes back to the broker then, and if a commit's outcome is unknown, the inbox knows it.
     #[must_use]
     async fn pause(&mut self, error: &StoreError) -> bool {
         self.tries += 1;
@@ -378,7 +380,8 @@ impl<'a, Db: Store> Waiting<'a, Db> {
             }
             _ => {
                 if let Some(said) = self.shared.database.begins() {
-                    tracing::warn!(endpoint, %error, unsaid = said.unsaid, since = ?said.since, "waiting for the database");
+                    let (unsaid, since) = (said.unsaid, said.since);
+                    tracing::warn!(endpoint, %error, unsaid, ?since, "waiting for the database");
                 }
             }
         }

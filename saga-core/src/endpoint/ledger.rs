@@ -117,8 +117,8 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.inbox(settling, InboxResult::Retrying, runs, round, journal);
     }
 
-    /// A message under the id of another: held under an id of its own, because the inbox row and the held row belong to the
-    /// other. The same message always gets the same one.
+    /// A message under the id of another: held under an id of its own, because the inbox row and the held row belong to
+    /// the other. The same message always gets the same one.
     pub(crate) fn reused(&mut self, receiver: &str, envelope: &Envelope, text: String) {
         let start: String = envelope.message_id.chars().take(200).collect();
         let message_id = format!("{start}#{:016x}", hash_of([envelope.type_name.as_bytes(), &envelope.body]));

@@ -3,26 +3,28 @@
 //! # The way of one message
 //!
 //! ```text
-//! transport:   a delivery, with the right to acknowledge it                                              port/transport.rs
-//! router:      for delivery:
-//!   admit:       envelope → who gets it here → decode the body, find the instance → one item for each    admit.rs, item.rs
+//! transport:   a delivery, with the right to acknowledge it                                     port/transport.rs
+//! router:      for each delivery:
+//!   admit:       envelope → receivers → decode the body, find the instance → one item each      admit.rs, item.rs
 //!                (what cannot be handled becomes an item that says why)
-//!                send the item to the lane of its order key                                              router.rs
-//! lane:        take all that is there; run it as units of work; wait for the database; never give up     lane.rs
-//!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)              saga_unit.rs
-//!                read inbox, instances, what is held for them                                            handler_unit.rs
-//!                judge: which messages run, which are duplicates                                         judge.rs
-//!                decide: transitions (pure), or the handler runs; on failure the policy says what next   saga/run.rs, policy.rs
-//!                ledger: gather inbox, instance, outbox and held rows                                    ledger.rs, emission.rs
-//!   finish:      write them all in one statement; commit                                                 finish.rs
+//!                send the item to the lane of its order key                                     router.rs
+//! lane:        take all waiting items; run units of work; wait for the database; never give up  lane.rs
+//!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)     saga_unit.rs
+//!                read inbox, instances, what is held for them                                   handler_unit.rs
+//!                judge: which messages run, which are duplicates                                judge.rs
+//!                decide: transitions (pure), or the handler runs                                saga/run.rs
+//!                        on failure the policy says what next                                   policy.rs
+//!                ledger: gather inbox, instance, outbox and held rows                           ledger.rs, emission.rs
+//!   finish:      write them all in one statement; commit                                        finish.rs
 //!                hand the messages to the dispatcher
 //!              acknowledge
-//! dispatcher:  publish from memory, in a window of confirms; what does not fit is left to the relay      dispatch.rs
+//! dispatcher:  publish from memory, in a window of confirms; leave the rest to the relay        dispatch.rs
 //! transport:   a report for each: confirmed, unroutable, refused, unknown
-//! leases:      put off what failed; renew the leases of the rest; wait by destination                    leases.rs, destinations.rs
-//! confirmed:   delete the rows that arrived                                                              confirmed.rs
-//! relay:       lease rows that are due (timers, retries, what did not fit, what a dead process left)
-//!              and hand them to the dispatcher                                                           relay.rs
+//! leases:      put off what failed; renew the leases of the rest                                leases.rs
+//!              wait by destination                                                              destinations.rs
+//! confirmed:   delete the rows that arrived                                                     confirmed.rs
+//! relay:       lease rows that are due (timers, retries, rows that did not fit the window,
+//!              rows of dead processes) and hand them to the dispatcher                          relay.rs
 //! ```
 //!
 //! # Who sends what to whom
@@ -36,8 +38,8 @@
 //! | transport | leases | reports | window |
 //! | leases | confirmed, relay | a wake-up; the lists are in the dispatcher | window |
 //!
-//! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the same
-//! lane; a handler has lanes of its own, so that one which fails or waits holds up no other.
+//! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the
+//! same lane; a handler has lanes of its own, so that one which fails or waits holds up no other.
 
 mod admit;
 mod breaker;
@@ -80,8 +82,8 @@ use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A running endpoint. [`Endpoint::stop`] finishes what it holds; dropped, it stops without finishing. Nothing is lost either
-/// way.
+/// A running endpoint. [`Endpoint::stop`] finishes what it holds; dropped, it stops without finishing. Nothing is lost
+/// either way.
 ///
 /// ```no_run
 /// # use sagabus::__private as sagabus;
@@ -143,8 +145,8 @@ impl<Db: Store> Endpoint<Db> {
         Session::begin(self.shared.clone()).await
     }
 
-    /// Waits until the endpoint has ended, and says how. One that fails does so unasked: a service awaits this beside its
-    /// own end, and exits.
+    /// Waits until the endpoint has ended, and says how. One that fails does so unasked: a service awaits this beside
+    /// its own end, and exits.
     pub async fn ended(&self) -> Ended {
         ended(self.ended.clone()).await
     }
@@ -153,8 +155,8 @@ impl<Db: Store> Endpoint<Db> {
     /// It ends within [`Settings::stop`], also when the future is dropped before.
     ///
     /// # Errors
-    /// [`Ended::CutOff`] when that time was not enough, [`Ended::Failed`] when it had failed before. Nothing is lost: what
-    /// was cut off is run again by the next process.
+    /// [`Ended::CutOff`] when that time was not enough, [`Ended::Failed`] when it had failed before. Nothing is lost:
+    /// what was cut off is run again by the next process.
     pub async fn stop(self) -> Result<(), Ended> {
         self.stop.cancel();
         let has_ended = self.ended.clone();

@@ -1,5 +1,5 @@
-//! Items of a saga lane that wait because of their instance: another transaction holds its lock, or it has more to do than
-//! fits one unit. Nobody else waits for them.
+//! Items of a saga lane that wait because of their instance: another transaction holds its lock, or it has more to do
+//! than fits one unit. Nobody else waits for them.
 
 use super::{item::Item, trouble::Trouble};
 use crate::port::Backoff;

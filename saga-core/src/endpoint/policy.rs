@@ -51,8 +51,8 @@ impl UserFailure {
         if self.deployment { 0 } else { i64::from(runs) }
     }
 
-    /// Whether it says something about the service behind the handler: a message that can never succeed does not, nor one
-    /// that asked to come later.
+    /// Whether it says something about the service behind the handler: a message that can never succeed does not, nor
+    /// one that asked to come later.
     pub(super) fn concerns_breaker(&self) -> bool {
         self.kind == HandlerErrorKind::Transient
     }

@@ -1,5 +1,5 @@
-//! The relay: sends what nobody sends from memory. Rows that became due (timers, retries), that did not fit a window, that
-//! other programs inserted, and those of processes that died, this one's own past included.
+//! The relay: sends what nobody sends from memory. Rows that became due (timers, retries), that did not fit a window,
+//! that other programs inserted, and those of processes that died, this one's own past included.
 
 use super::{shared::Shared, trouble::Trouble};
 use crate::{

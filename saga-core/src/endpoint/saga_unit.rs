@@ -24,8 +24,8 @@ use std::{
     panic::AssertUnwindSafe,
 };
 
-/// Held messages of one instance that are read, with their bodies, in one unit of work. An instance with more of them goes
-/// on in further units, and those of other instances run between.
+/// Held messages of one instance that are read, with their bodies, in one unit of work. An instance with more of them
+/// goes on in further units, and those of other instances run between.
 const HELD_ROWS_MAX: i64 = 200;
 /// A unit whose projection ran and whose connection was then lost this often in a row counts as failed.
 const LOST_MAX: u32 = 5;
@@ -35,7 +35,8 @@ const LOST_MAX: u32 = 5;
 pub(super) struct Ran {
     /// By place: another transaction holds the lock of its instance; nothing has happened.
     pub(super) locked: HashSet<usize>,
-    /// By place: what it did is committed, and its instance has more to do. It must be run again, and is a duplicate then.
+    /// By place: what it did is committed, and its instance has more to do. It must be run again, and is a duplicate
+    /// then.
     pub(super) unfinished: HashSet<usize>,
 }
 
@@ -56,11 +57,12 @@ impl std::convert::From<StoreError> for Failed {
     }
 }
 
-/// Runs the batch in one transaction. After an error nothing has happened, or (when the commit's outcome is unknown) the
-/// inbox knows: either way the same batch can be run again.
+/// Runs the batch in one transaction. After an error nothing has happened, or (when the commit's outcome is unknown)
+/// the inbox knows: either way the same batch can be run again.
 ///
-/// The inbox is asked about messages that may have come before. Of the others nearly all are new, and transitions are pure:
-/// whether one was a duplicate after all, the claim finds out, and the batch is run `again` with all of them asked about.
+/// The inbox is asked about messages that may have come before. Of the others nearly all are new, and transitions are
+/// pure: whether one was a duplicate after all, the claim finds out, and the batch is run `again` with all of them
+/// asked about.
 ///
 /// `tries` counts the units of the batch that failed in a row. `overrule` is what happens, in a batch of one, to the
 /// transition that a projection refused, with the runs that are counted for it.
@@ -235,8 +237,8 @@ struct Batch<'a, Db: Store> {
 }
 
 impl<Db: Store> Batch<'_, Db> {
-    /// Offers each message that is to run to its instance. A duplicate or a wake-up brings nothing new, but something held
-    /// may fit by now: its instance is asked all the same.
+    /// Offers each message that is to run to its instance. A duplicate or a wake-up brings nothing new, but something
+    /// held may fit by now: its instance is asked all the same.
     fn judge(&mut self, items: &mut [Item], groups: &mut Groups<'_>) {
         let shared = self.shared;
         let free: Vec<&mut Item> = (items.iter_mut())

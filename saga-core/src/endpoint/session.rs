@@ -48,10 +48,10 @@ impl<Db: Store> Session<Db> {
     /// Commits rows and messages together.
     ///
     /// # Errors
-    /// By [`StoreError::kind`]: [`Rejected`](StoreErrorKind::Rejected), nothing happened, and the database's own error is the
-    /// source. [`Conflict`](StoreErrorKind::Conflict), nothing happened: run the request again.
-    /// [`Unavailable`](StoreErrorKind::Unavailable), nobody knows: ask the database, or make the request repeatable (an id
-    /// that the caller chose).
+    /// By [`StoreError::kind`]: [`Rejected`](StoreErrorKind::Rejected), nothing happened, and the database's own error
+    /// is the source. [`Conflict`](StoreErrorKind::Conflict), nothing happened: run the request again.
+    /// [`Unavailable`](StoreErrorKind::Unavailable), nobody knows: ask the database, or make the request repeatable (an
+    /// id that the caller chose).
     pub async fn commit(mut self) -> Result<(), StoreError> {
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");
         let posted = std::mem::take(&mut self.posted);

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Units of work for sagas that run at a time. Fewer lanes give larger batches. Default: one per two cores, at most 8.
+    /// Units of work for sagas that run at a time. Fewer lanes give larger batches. Default: one per two cores, at most
+    /// 8.
     pub saga_lanes: usize,
     /// Units of work that run at a time for each handler: more for a handler that waits for others (a bank, a carrier),
     /// one for a handler that only writes to the database. Default: one per core, 2 to 8.
@@ -108,7 +109,8 @@ impl Settings {
         if self.retention < self.early {
             let (retention, early) = (self.retention, self.early);
             wrong.push(format!(
-                "setting `retention` is {retention:?}, shorter than `early`, {early:?}: an early message would be forgotten"
+                "setting `retention` is {retention:?}, shorter than `early`, {early:?}: an early message would be \
+                 forgotten"
             ));
         }
         if self.lease < Duration::from_secs(3) {

@@ -115,8 +115,8 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
 
 fn taken((saga, endpoint): &(String, String)) -> String {
     format!(
-        "saga `{saga}` belongs to endpoint `{endpoint}` in this database: give one of them another name; if that endpoint is \
-         gone for good, delete its rows from the table `definition`"
+        "saga `{saga}` belongs to endpoint `{endpoint}` in this database: give one of them another name; if that \
+         endpoint is gone for good, delete its rows from the table `definition`"
     )
 }
 

@@ -29,11 +29,12 @@ pub enum Ended {
     /// It was stopped, and finished what it held.
     #[error("the endpoint was stopped")]
     Stopped,
-    /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: what was cut off runs
-    /// again in the next process.
+    /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: what was cut off
+    /// runs again in the next process.
     #[error("the endpoint did not finish in time: {0}")]
     CutOff(String),
-    /// A task of it ended unasked: a fault of this library, or of a transport or store. Nothing is lost; restart the process.
+    /// A task of it ended unasked: a fault of this library, or of a transport or store. Nothing is lost; restart the
+    /// process.
     #[error("the endpoint failed: {0}")]
     Failed(String),
 }
@@ -125,8 +126,8 @@ impl<Db: Store> Supervisor<Db> {
         }
     }
 
-    /// Ends the parts in their order: what is running is committed and acknowledged, what waits goes back to the broker,
-    /// confirms are awaited.
+    /// Ends the parts in their order: what is running is committed and acknowledged, what waits goes back to the
+    /// broker, confirms are awaited.
     async fn stop(&mut self) -> Ended {
         let until = Instant::now() + self.shared.settings.stop;
         let mut late = Vec::new();

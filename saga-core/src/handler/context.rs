@@ -15,11 +15,12 @@ impl<Db: Store> Context<'_, Db> {
     /// The connection of the endpoint's transaction. The first call opens it: make slow calls to others before.
     ///
     /// The transaction belongs to this message alone, unless the handler was registered with
-    /// [`HandlerOptions::shares_transactions`](crate::HandlerOptions::shares_transactions). Do not end it: a `COMMIT` or
-    /// `ROLLBACK` of your own makes the message fail. For a statement that may fail, open a nested transaction.
+    /// [`HandlerOptions::shares_transactions`](crate::HandlerOptions::shares_transactions). Do not end it: a `COMMIT`
+    /// or `ROLLBACK` of your own makes the message fail. For a statement that may fail, open a nested transaction.
     ///
     /// # Errors
-    /// When the database cannot be reached. Hand it on with `?`: the endpoint waits for the database and counts no attempt.
+    /// When the database cannot be reached. Hand it on with `?`: the endpoint waits for the database and counts no
+    /// attempt.
     pub async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
         self.transaction.tx().await
     }
@@ -50,7 +51,8 @@ impl<Db: Store> Context<'_, Db> {
     }
 }
 
-/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and each message's own by its place in the batch.
+/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and each message's own by its place in
+/// the batch.
 #[derive(Debug)]
 pub struct BatchContext<'a, Db: Store> {
     pub(crate) transaction: &'a mut LazyTransaction<Db>,

@@ -29,7 +29,8 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
     /// Handles one message. A command's handler returns its outcome, an event's `()`.
     ///
     /// # Errors
-    /// [`HandlerError`]: transient unless marked permanent; the endpoint's [`Retries`](crate::Retries) decide what follows.
+    /// [`HandlerError`]: transient unless marked permanent. The endpoint's [`Retries`](crate::Retries) decide what
+    /// follows.
     async fn handle(&self, message: M, cx: &mut Context<'_, Db>) -> Result<M::Outcome, HandlerError>;
 
     /// Its name in the inbox: give one when an endpoint has two handlers for the same event.
@@ -38,11 +39,12 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
     }
 }
 
-/// Handles messages `M` that came together, in one call and one transaction: for handlers whose rows one statement can write.
+/// Handles messages `M` that came together, in one call and one transaction: for handlers whose rows one statement can
+/// write.
 ///
-/// A batch is what was there, up to the endpoint's [`batch_messages_max`](crate::Settings::batch_messages_max); often one
-/// message. When it fails, nothing of it has happened, and its messages are run one by one, as batches of one: only then
-/// does a failure count as an attempt, and the policy of retries decides for that message alone.
+/// A batch is what was there, up to the endpoint's [`batch_messages_max`](crate::Settings::batch_messages_max); often
+/// one message. When it fails, nothing of it has happened, and its messages are run one by one, as batches of one: only
+/// then does a failure count as an attempt, and the policy of retries decides for that message alone.
 ///
 /// ```text
 /// #[async_trait]
@@ -66,8 +68,8 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
 )]
 #[async_trait]
 pub trait HandleBatch<M: Message, Db: Store>: Send + Sync + 'static {
-    /// Handles the messages, in the order in which they came. Returns one outcome for each, in the same order; an event's
-    /// is `()`.
+    /// Handles the messages, in the order in which they came. Returns one outcome for each, in the same order; an
+    /// event's is `()`.
     ///
     /// # Errors
     /// [`HandlerError`]: see [`Handle::handle`].

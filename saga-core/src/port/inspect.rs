@@ -1,7 +1,7 @@
 //! What operators read and do, through the store.
 //!
-//! A store answers a [`Listing`] with one JSON text for each row, and does an [`HeldOrder`] in one transaction. All else is
-//! here: [`Inspect`] turns rows into views, and takes an action over many rows apart into orders.
+//! A store answers a [`Listing`] with one JSON text for each row, and does an [`HeldOrder`] in one transaction. All
+//! else is here: [`Inspect`] turns rows into views, and takes an action over many rows apart into orders.
 
 mod filter;
 mod status;
@@ -18,8 +18,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Held messages that one order takes: it locks their instances until it commits, and running endpoints wait for that.
 pub const ORDER_ROWS_MAX: usize = 100;
 
-/// What is to be listed. The store answers with one JSON text a row: an object with the fields of the view that is named
-/// here, or a number where a count is asked for.
+/// What is to be listed. The store answers with one JSON text a row: an object with the fields of the view that is
+/// named here, or a number where a count is asked for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Listing<'a> {
@@ -101,7 +101,8 @@ impl ActionDone {
     }
 }
 
-/// The operator's side of a store: reads for listings, and actions. Object-safe, so that one tool serves every database.
+/// The operator's side of a store: reads for listings, and actions. Object-safe, so that one tool serves every
+/// database.
 ///
 /// A store implements [`Inspect::rows`] and [`Inspect::order`].
 #[async_trait]

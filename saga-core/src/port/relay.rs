@@ -67,7 +67,8 @@ pub struct PublishFailed {
     pub error: String,
     /// How long until it is tried again.
     pub delay: Duration,
-    /// No queue takes what goes to its destination: it waits for the destination ([`Store::reopen`](super::Store::reopen)).
+    /// No queue takes what goes to its destination: it waits for the destination
+    /// ([`Store::reopen`](super::Store::reopen)).
     pub unroutable: bool,
     /// Whether this was a try; one that only waits behind another is not counted.
     pub tried: bool,

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 /// A database that keeps inbox, outbox, saga instances and held messages beside the user's own tables.
 ///
-/// The endpoint's promise rests on a few rules that every implementation keeps (ARCHITECTURE.md names the holes they close):
+/// The endpoint's promise rests on a few rules that every implementation keeps (ARCHITECTURE.md names the holes they
+/// close):
 ///
 /// - [`Store::begin`] tries the locks it is given before anything is read in the transaction. It never waits for one:
 ///   [`Found::locked_elsewhere`] names those that another transaction holds.
@@ -39,8 +40,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Removes a process that has stopped.
     async fn sign_off(&self, owner: &str) -> Result<(), StoreError>;
 
-    /// Opens a transaction and tries to take exclusive locks on the given numbers, which are sorted and without repeats.
-    /// The server ends the transaction if it is idle for `limit`.
+    /// Opens a transaction and tries to take exclusive locks on the given numbers, which are sorted and without
+    /// repeats. The server ends the transaction if it is idle for `limit`.
     async fn begin(&self, locks: &[i64], limit: Duration) -> Result<Self::Unit, StoreError>;
 
     /// Reads the inbox rows of the given keys, outside any transaction.
@@ -62,8 +63,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// A destination takes messages again: makes what waits for it due, in one bounded step. Returns how many rows.
     async fn reopen(&self, endpoint: &str, destination: &str) -> Result<u64, StoreError>;
 
-    /// Offers messages held as [`HeldReason::Version`](super::HeldReason::Version) again that this process knows, in one
-    /// bounded step: those without a receiver go back to the outbox, for an instance a wake-up
+    /// Offers messages held as [`HeldReason::Version`](super::HeldReason::Version) again that this process knows, in
+    /// one bounded step: those without a receiver go back to the outbox, for an instance a wake-up
     /// ([`Envelope::wake`](crate::Envelope::wake)) is put there. Returns how many.
     async fn release(&self, process: &Process) -> Result<u64, StoreError>;
 
@@ -90,9 +91,10 @@ pub trait Unit: Send {
     /// Writes everything a batch led to.
     ///
     /// # Errors
-    /// [`Conflict`](super::StoreErrorKind::Conflict) when a claim exists already, a completed row or an instance changed
-    /// meanwhile: the unit must be rolled back and the batch run again. [`Rejected`](super::StoreErrorKind::Rejected)
-    /// when user code has ended the transaction or left it aborted; this is noticed even if `write` is empty.
+    /// [`Conflict`](super::StoreErrorKind::Conflict) when a claim exists already, a completed row or an instance
+    /// changed meanwhile: the unit must be rolled back and the batch run again.
+    /// [`Rejected`](super::StoreErrorKind::Rejected) when user code has ended the transaction or left it aborted; this
+    /// is noticed even if `write` is empty.
     async fn write(&mut self, write: &Write) -> Result<(), StoreError>;
 
     /// Commits.

@@ -15,7 +15,8 @@ use uuid::Uuid;
 ///
 /// - A delivery comes again until its [`Ack`] says `ack`; an `Ack` that is dropped gives the message back.
 /// - Every [`Outgoing`] gets exactly one [`Report`]; none says `Confirmed` before the message is safe.
-/// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is confirmed.
+/// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is
+///   confirmed.
 /// - What was in flight when a connection broke, or found no answer within [`LinkLimits::confirm`], is `Unknown`.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
@@ -57,8 +58,8 @@ pub struct LinkLimits {
     pub connect: Duration,
 }
 
-/// The four channels of an attached endpoint. They have no bound of their own: what is in them is bounded by the prefetch, and by the
-/// window of what was sent.
+/// The four channels of an attached endpoint. They have no bound of their own: what is in them is bounded by the
+/// prefetch, and by the window of what was sent.
 ///
 /// To stop: drop `deliveries` (consuming ends), finish what is in hand, drop `outgoing`; the transport closes
 /// when the last [`Ack`] is gone, and `state` closes with it.

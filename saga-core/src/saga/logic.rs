@@ -24,8 +24,8 @@ pub(crate) struct Offers<'a> {
     pub(crate) key: &'a InstanceKey,
     pub(crate) row: Option<&'a InstanceRow>,
     pub(crate) now_us: i64,
-    /// Held messages that were not read, by type and reason: when one of them fits, the instance goes no further in this
-    /// unit.
+    /// Held messages that were not read, by type and reason: when one of them fits, the instance goes no further in
+    /// this unit.
     pub(crate) unread: &'a [(String, HeldReason)],
     /// Not all that fit were read: messages that came now wait for the rest.
     pub(crate) partial: bool,
@@ -67,8 +67,8 @@ pub(crate) struct Move {
 
 /// What an instance decided about a batch.
 pub(crate) struct Decided {
-    /// By index of the offers, in the order in which they were settled. A held message that stays as it was is not among
-    /// them, nor is one that the instance did not come to.
+    /// By index of the offers, in the order in which they were settled. A held message that stays as it was is not
+    /// among them, nor is one that the instance did not come to.
     pub(crate) settled: Vec<(usize, Settled)>,
     /// Something that was not read fits now: the instance must be asked again.
     pub(crate) more: bool,
@@ -141,8 +141,8 @@ impl<S: Saga> SagaLogic for Typed<S> {
 
     fn decide(&self, offers: &Offers<'_>, messages: &mut [Offer]) -> Decided {
         let mut failed = HashMap::new();
-        // A transition consumes the state, so after a failed one the good ones before it are run again from the row: they
-        // are pure, so the result is the same. Each round removes one message, so the loop terminates.
+        // A transition consumes the state, so after a failed one the good ones before it are run again from the row:
+        // they are pure, so the result is the same. Each round removes one message, so the loop terminates.
         loop {
             match Run::<S>::new(&self.rules, offers, &failed).all(messages) {
                 Ok(decided) => return decided,

@@ -1,4 +1,5 @@
-//! What the three services say to each other. Answers are replies: they go to whoever asked, and nobody else needs them.
+//! What the three services say to each other. Answers are replies: they go to whoever asked, and nobody else needs
+//! them.
 
 use sagabus::{Command, Event, Message, Outcome, Reply};
 use serde::{Deserialize, Serialize};

@@ -72,8 +72,9 @@ impl Publish {
     }
 }
 
-/// The same envelope that Sagabus sends, so that its services and those written by hand could talk to each other: it is what makes a
-/// conversation traceable, and the broker and both sides pay for each of its fields. `bare`: only what deduplication needs.
+/// The same envelope that Sagabus sends, so that its services and those written by hand could talk to each other: it is
+/// what makes a conversation traceable, and the broker and both sides pay for each of its fields. `bare`: only what
+/// deduplication needs.
 pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) -> BasicProperties {
     let id = message.id.to_string();
     let properties = BasicProperties::default()
@@ -140,8 +141,7 @@ pub(crate) async fn publisher(
                             let properties = properties(&message, from, bare);
                             let Outgoing { id, body, .. } = message;
                             let options = BasicPublishOptions::default();
-                            let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
-                            match confirm {
+                            match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
                                 Ok(confirm) => (id, confirm.await),
                                 Err(error) => (id, Err(error)),
                             }

@@ -138,12 +138,15 @@ impl HandleBatch<MakePayment, Postgres> for Desk {
         let orders: Vec<Uuid> = batch.iter().map(|command| command.order_id).collect();
         let amounts: Vec<i64> = batch.iter().map(|command| command.order.amount_cents).collect();
         let payments: Vec<Uuid> = batch.iter().map(|_| Uuid::now_v7()).collect();
-        sqlx::query("INSERT INTO charge (order_id, payment_id, amount_cents) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])")
-            .bind(orders)
-            .bind(&payments)
-            .bind(amounts)
-            .execute(cx.tx().await?)
-            .await?;
+        sqlx::query(
+            "INSERT INTO charge (order_id, payment_id, amount_cents)
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])",
+        )
+        .bind(orders)
+        .bind(&payments)
+        .bind(amounts)
+        .execute(cx.tx().await?)
+        .await?;
         let paid = batch.into_iter().zip(payments);
         Ok(paid
             .map(|(MakePayment { order_id, order }, payment_id)| {

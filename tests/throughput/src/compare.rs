@@ -67,7 +67,8 @@ pub(crate) struct Compare {
     /// How long a busy batch of `limit` waits for more
     #[arg(long, value_name = "MS", default_value_t = 0)]
     limit_linger: u64,
-    /// The messages written by hand carry an id and a type and nothing else; without, the same envelope as those of Sagabus
+    /// The messages written by hand carry an id and a type and nothing else; without, the same envelope as those of
+    /// Sagabus
     #[arg(long)]
     bare: bool,
     /// How the handlers of `sagabus` take their messages
@@ -174,7 +175,8 @@ impl Figures {
     pub(crate) fn line(&self) -> String {
         let Self { sagas_per_s, p50_ms, p95_ms, p99_ms, max_ms, cpu_us_per_saga: cpu } = self;
         format!(
-            "{sagas_per_s:8.0} sagas/s   p50 {p50_ms:7.1}  p95 {p95_ms:7.1}  p99 {p99_ms:7.1}  max {max_ms:7.1} ms   CPU µs/saga: PostgreSQL {:5.0}  broker {:5.0}  self {:5.0}",
+            "{sagas_per_s:8.0} sagas/s   p50 {p50_ms:7.1}  p95 {p95_ms:7.1}  p99 {p99_ms:7.1}  max {max_ms:7.1} ms   \
+             CPU µs/saga: PostgreSQL {:5.0}  broker {:5.0}  self {:5.0}",
             cpu.postgres, cpu.broker, cpu.own
         )
     }
@@ -242,7 +244,7 @@ impl Compare {
             messages_per_saga: 5,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             postgres,
-            durability: "quorum queues, persistent messages, publisher confirms; synchronous_commit as the server has it",
+            durability: "quorum queues, persistent messages, publisher confirms; the server's synchronous_commit",
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
         })
     }

@@ -72,13 +72,14 @@ impl Drain {
         let Order { customer, address, amount_cents, note } = order;
         let mut database = servers.connection_to(Service::Ordering).await?;
         sqlx::query(
-            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope,
-                body, created_at, due_at)
+            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+                envelope, body, created_at, due_at)
              SELECT u, 'ordering', u, 'command', 'payment.MakePayment', 'payment', 'order', u, 1,
-                json_build_object('message_id', u, 'type', 'payment.MakePayment', 'conversation_id', u, 'causation_id', u,
-                    'saga', json_build_object('saga', 'order', 'id', u, 'entered', 1), 'reply_to', 'ordering',
-                    'sender', 'ordering', 'sent_at_us', 1795000000123456),
-                convert_to(json_build_object('order_id', u, 'order', json_build_object('customer', $2::text, 'address', $3::text, 'amount_cents', $4::bigint, 'note', $5::text))::text, 'UTF8'),
+                json_build_object('message_id', u, 'type', 'payment.MakePayment', 'conversation_id', u,
+                    'causation_id', u, 'saga', json_build_object('saga', 'order', 'id', u, 'entered', 1),
+                    'reply_to', 'ordering', 'sender', 'ordering', 'sent_at_us', 1795000000123456),
+                convert_to(json_build_object('order_id', u, 'order', json_build_object('customer', $2::text,
+                    'address', $3::text, 'amount_cents', $4::bigint, 'note', $5::text))::text, 'UTF8'),
                 now(), now()
              FROM (SELECT gen_random_uuid() u FROM generate_series(1, $1)) ids",
         )
@@ -160,8 +161,9 @@ impl Drain {
         loop {
             let mut tx = database.begin().await?;
             let rows = sqlx::query(
-                "SELECT id, body, envelope ->> 'conversation_id', envelope ->> 'causation_id', saga_id FROM sagabus.outbox
-                 WHERE endpoint = 'ordering' AND due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+                "SELECT id, body, envelope ->> 'conversation_id', envelope ->> 'causation_id', saga_id
+                 FROM sagabus.outbox WHERE endpoint = 'ordering' AND due_at <= now() ORDER BY due_at
+                 LIMIT $1 FOR UPDATE SKIP LOCKED",
             )
             .bind(ROWS)
             .fetch_all(&mut *tx)

@@ -149,7 +149,8 @@ impl Embedded {
         Ok(figures)
     }
 
-    /// One loop over three files: a batch of each service's queue in one transaction, then the messages go into the others' queues.
+    /// One loop over three files: a batch of each service's queue in one transaction, then the messages go into the
+    /// others' queues.
     async fn by_hand(&self, folder: &Path) -> Result<Figures> {
         let mut desks = Vec::new();
         for service in Service::ALL {
@@ -158,8 +159,8 @@ impl Embedded {
                 .execute(
                     "CREATE TABLE saga (id TEXT PRIMARY KEY, state TEXT NOT NULL, data TEXT NOT NULL) WITHOUT ROWID;
                      CREATE TABLE inbox (message_id TEXT PRIMARY KEY) WITHOUT ROWID;
-                     CREATE TABLE outbox (id TEXT PRIMARY KEY, type TEXT NOT NULL, destination TEXT NOT NULL, conversation TEXT NOT NULL,
-                        causation TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;",
+                     CREATE TABLE outbox (id TEXT PRIMARY KEY, type TEXT NOT NULL, destination TEXT NOT NULL,
+                        conversation TEXT NOT NULL, causation TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;",
                 )
                 .await?;
             if let Some(table) = service.own_table() {
@@ -259,12 +260,15 @@ impl Desk {
                     if state.as_deref() != step.from {
                         bail!("a message came in state {state:?}");
                     }
-                    sqlx::query("INSERT INTO saga (id, state, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET state = excluded.state, data = excluded.data")
-                        .bind(step.order_id.to_string())
-                        .bind(step.to)
-                        .bind(step.data)
-                        .execute(&mut *tx)
-                        .await?;
+                    sqlx::query(
+                        "INSERT INTO saga (id, state, data) VALUES ($1, $2, $3)
+                         ON CONFLICT (id) DO UPDATE SET state = excluded.state, data = excluded.data",
+                    )
+                    .bind(step.order_id.to_string())
+                    .bind(step.to)
+                    .bind(step.data)
+                    .execute(&mut *tx)
+                    .await?;
                     if step.send.is_none() {
                         ends.push(step.order_id);
                     }
@@ -296,15 +300,18 @@ impl Desk {
                 }
             };
             if let Some(send) = &send {
-                sqlx::query("INSERT INTO outbox (id, type, destination, conversation, causation, body) VALUES ($1, $2, $3, $4, $5, $6)")
-                    .bind(send.id.to_string())
-                    .bind(send.kind)
-                    .bind(send.to.name())
-                    .bind(send.came.conversation.to_string())
-                    .bind(send.came.id.to_string())
-                    .bind(&send.body)
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO outbox (id, type, destination, conversation, causation, body)
+                     VALUES ($1, $2, $3, $4, $5, $6)",
+                )
+                .bind(send.id.to_string())
+                .bind(send.kind)
+                .bind(send.to.name())
+                .bind(send.came.conversation.to_string())
+                .bind(send.came.id.to_string())
+                .bind(&send.body)
+                .execute(&mut *tx)
+                .await?;
             }
             outgoing.extend(send);
         }

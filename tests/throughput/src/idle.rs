@@ -101,8 +101,8 @@ impl Idle {
         } else {
             let Report { seconds, queries_per_s, cpu_percent_of_a_core, resident_mib, first_message_ms } = report;
             println!(
-                "an idle service for {seconds} s: {queries_per_s} queries/s, {cpu_percent_of_a_core} % of a core, {resident_mib} MiB; \
-                 first message handled {first_message_ms} ms after the start of the process"
+                "an idle service for {seconds} s: {queries_per_s} queries/s, {cpu_percent_of_a_core} % of a core, \
+                 {resident_mib} MiB; first message handled {first_message_ms} ms after the start of the process"
             );
         }
         Ok(true)

@@ -1,5 +1,6 @@
-//! `limit`: the same by hand, batched as well as we can: one worker per service, one transaction for up to 200 messages in two
-//! pipelined round trips, publishing straight from memory after the commit, deletes of confirmed rows riding on the next batch.
+//! `limit`: the same by hand, batched as well as we can: one worker per service, one transaction for up to 200 messages
+//! in two pipelined round trips, publishing straight from memory after the commit, deletes of confirmed rows riding on
+//! the next batch.
 //!
 //! It is a bound, not a bus: no relay that would recover its outbox, no retries, no timers, no journal.
 
@@ -50,7 +51,8 @@ pub(crate) async fn start(
         if let Some(table) = service.own_table() {
             client.batch_execute(table).await?;
         }
-        // as services that live apart would: connections of their own, and two, because the broker blocks publishers by connection
+        // as services that live apart would: connections of their own, and two, because the broker blocks publishers by
+        // connection
         let consuming = amqp::connect(&servers.broker).await?;
         let publishing = amqp::connect(&servers.broker).await?;
         let channel = amqp::consuming(&consuming, PREFETCH).await?;
@@ -91,17 +93,21 @@ impl Statements {
     async fn prepare(client: &Client, service: Service) -> Result<Self> {
         let own = match service {
             Service::Ordering => {
-                "INSERT INTO saga (id, saga, state, data) SELECT i, 'order', s, d::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS r(i, s, d)
+                "INSERT INTO saga (id, saga, state, data)
+                 SELECT i, 'order', s, d::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS r(i, s, d)
                  ON CONFLICT (id, saga) DO UPDATE SET state = excluded.state, data = excluded.data"
             }
             Service::Payment => {
-                "INSERT INTO charge (order_id, payment_id, amount_cents) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])"
+                "INSERT INTO charge (order_id, payment_id, amount_cents)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])"
             }
             Service::Warehouse => {
-                "INSERT INTO label (order_id, label_id, address) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])"
+                "INSERT INTO label (order_id, label_id, address)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])"
             }
         };
-        let claim = "INSERT INTO inbox (message_id) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING message_id";
+        let claim = "INSERT INTO inbox (message_id) SELECT * FROM unnest($1::uuid[])
+            ON CONFLICT DO NOTHING RETURNING message_id";
         let load = "SELECT id, state FROM saga WHERE id = ANY($1) AND saga = 'order' FOR UPDATE";
         let outbox = "INSERT INTO outbox (id, type, destination, order_id, conversation, causation, body)
             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bytea[])";

@@ -1,4 +1,5 @@
-//! The client: places orders as a stranger to every contestant alike, straight at the broker, and times them to their end.
+//! The client: places orders as a stranger to every contestant alike, straight at the broker, and times them to their
+//! end.
 
 use crate::{
     amqp::{self, Publish},
@@ -128,7 +129,9 @@ impl Client {
                     latencies.extend(known.map(|start| now.duration_since(start)));
                 }
                 _ = tick.tick(), if load.rate.is_some() && placed < load.sagas => {}
-                () = tokio::time::sleep(STALLED) => bail!("no order ended for {STALLED:?}: {} are under way", under_way.len()),
+                () = tokio::time::sleep(STALLED) => {
+                    bail!("no order ended for {STALLED:?}: {} are under way", under_way.len())
+                }
             }
         }
         let elapsed = began.elapsed();

@@ -1,4 +1,5 @@
-//! `naive`: lapin and sqlx as most would write it: one transaction per message, 16 handlers per service, an outbox that a relay empties.
+//! `naive`: lapin and sqlx as most would write it: one transaction per message, 16 handlers per service, an outbox that
+//! a relay empties.
 
 use crate::{
     amqp,
@@ -149,16 +150,19 @@ async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<
         }
     };
     if let Some(Outgoing { id, kind, to, order_id, came, body }) = send {
-        sqlx::query("INSERT INTO outbox (id, type, destination, order_id, conversation, causation, body) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-            .bind(id)
-            .bind(kind)
-            .bind(to.name())
-            .bind(order_id)
-            .bind(came.conversation)
-            .bind(came.id)
-            .bind(body)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO outbox (id, type, destination, order_id, conversation, causation, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(id)
+        .bind(kind)
+        .bind(to.name())
+        .bind(order_id)
+        .bind(came.conversation)
+        .bind(came.id)
+        .bind(body)
+        .execute(&mut *tx)
+        .await?;
     }
     tx.commit().await?;
     Ok(end)
@@ -175,11 +179,13 @@ async fn relay(
 ) -> Result<()> {
     loop {
         let mut tx = pool.begin().await?;
-        let rows =
-            sqlx::query("SELECT id, type, destination, order_id, conversation, causation, body FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
-                .bind(RELAY_ROWS)
-                .fetch_all(&mut *tx)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT id, type, destination, order_id, conversation, causation, body
+                 FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+        )
+        .bind(RELAY_ROWS)
+        .fetch_all(&mut *tx)
+        .await?;
         if rows.is_empty() {
             drop(tx);
             let _ = tokio::time::timeout(POLL, wake.notified()).await;

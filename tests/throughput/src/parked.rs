@@ -99,12 +99,14 @@ async fn park(servers: &Servers, parked: usize) -> Result<()> {
     let mut database = servers.connection_to(Service::Ordering).await?;
     let sagas = format!(
         "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
-         SELECT 'order', gen_random_uuid(), 'AwaitingPayment', json_build_object('order', json_build_object('customer', 'Ada Lovelace',
-            'address', '12 St James''s Square, London', 'amount_cents', 4200, 'note', repeat('n', 300))), 1, 1, 1, now(), now()
+         SELECT 'order', gen_random_uuid(), 'AwaitingPayment', json_build_object('order', json_build_object(
+            'customer', 'Ada Lovelace', 'address', '12 St James''s Square, London', 'amount_cents', 4200,
+            'note', repeat('n', 300))), 1, 1, 1, now(), now()
          FROM generate_series(1, {parked})"
     );
-    let timers = "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope,
-            body, created_at, due_at)
+    let timers =
+        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+            envelope, body, created_at, due_at)
          SELECT gen_random_uuid(), 'ordering', m, 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', id, 1,
             json_build_object('message_id', m, 'type', 'ordering.PaymentOverdue', 'conversation_id', gen_random_uuid(),
                 'causation_id', gen_random_uuid(), 'saga', json_build_object('saga', 'order', 'id', id, 'entered', 1),

@@ -1,4 +1,5 @@
-//! The work that all contestants do: an order of five messages, its tables when written by hand, and what the books must say.
+//! The work that all contestants do: an order of five messages, its tables when written by hand, and what the books
+//! must say.
 
 use saga_core::{Command, Event, Outcome, Reply};
 use serde::{Deserialize, Serialize};
@@ -105,22 +106,25 @@ impl Service {
         match self {
             Self::Ordering => None,
             Self::Payment => Some(
-                "CREATE TABLE IF NOT EXISTS charge (order_id uuid NOT NULL, payment_id uuid NOT NULL, amount_cents bigint NOT NULL)",
+                "CREATE TABLE IF NOT EXISTS charge (order_id uuid NOT NULL, payment_id uuid NOT NULL,
+                    amount_cents bigint NOT NULL)",
             ),
             Self::Warehouse => Some(
-                "CREATE TABLE IF NOT EXISTS label (order_id uuid NOT NULL, label_id uuid NOT NULL, address text NOT NULL)",
+                "CREATE TABLE IF NOT EXISTS label (order_id uuid NOT NULL, label_id uuid NOT NULL,
+                    address text NOT NULL)",
             ),
         }
     }
 }
 
-/// What the hand-written contestants keep in each service's database. The id comes first in the key of `saga`: with the type
-/// first, a plan prepared on the young table reads all of it.
+/// What the hand-written contestants keep in each service's database. The id comes first in the key of `saga`: with the
+/// type first, a plan prepared on the young table reads all of it.
 pub(crate) const BY_HAND: &str = "
-CREATE TABLE saga (id uuid NOT NULL, saga text NOT NULL, state text NOT NULL, data jsonb NOT NULL, PRIMARY KEY (id, saga));
+CREATE TABLE saga (id uuid NOT NULL, saga text NOT NULL, state text NOT NULL, data jsonb NOT NULL,
+    PRIMARY KEY (id, saga));
 CREATE TABLE inbox (message_id uuid PRIMARY KEY, handled_at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, destination text NOT NULL, order_id uuid NOT NULL, conversation uuid NOT NULL,
-    causation uuid NOT NULL, body bytea NOT NULL);";
+CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, destination text NOT NULL, order_id uuid NOT NULL,
+    conversation uuid NOT NULL, causation uuid NOT NULL, body bytea NOT NULL);";
 
 /// The saga by hand, for the contestants that have no framework: what follows a message.
 pub(crate) struct Step {

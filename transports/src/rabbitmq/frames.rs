@@ -35,8 +35,8 @@ pub(super) struct Frames<S> {
     patience: Option<Patience>,
 }
 
-/// How long the broker may take until it has let us in. After it the stream ends: lapin's thread would wait for ever on a
-/// connection that nobody wants any more.
+/// How long the broker may take until it has let us in. After it the stream ends: lapin's thread would wait for ever on
+/// a connection that nobody wants any more.
 #[derive(Debug)]
 pub(super) struct Patience {
     until: Pin<Box<Sleep>>,

@@ -1,4 +1,5 @@
-//! Whole endpoints on a store in memory and a broker in the test's hands. Time is tokio's and paused: hours pass at once.
+//! Whole endpoints on a store in memory and a broker in the test's hands. Time is tokio's and paused: hours pass at
+//! once.
 
 mod admission;
 mod broker;

@@ -103,8 +103,8 @@ pub struct JournalView {
     pub note: Option<String>,
 }
 
-/// Lines that came last first, in order: transitions by their number, between them what led to none, by time. Times alone
-/// would not do: two transitions of one batch may bear the same.
+/// Lines that came last first, in order: transitions by their number, between them what led to none, by time. Times
+/// alone would not do: two transitions of one batch may bear the same.
 pub(super) fn in_order(mut lines: Vec<JournalView>) -> Vec<JournalView> {
     lines.reverse();
     let (mut moved, mut others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.seq.is_some());
@@ -177,8 +177,8 @@ impl HeldView {
     }
 }
 
-/// Names a held row. A message that was dealt with and held again since has another arrival, so an action never takes more
-/// than what was listed.
+/// Names a held row. A message that was dealt with and held again since has another arrival, so an action never takes
+/// more than what was listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRef {
     /// The endpoint.

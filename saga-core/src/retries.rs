@@ -45,7 +45,7 @@ type Policy = dyn Fn(&Failure<'_>) -> Decision + Send + Sync;
 /// The default is that of NServiceBus in spirit: 3 at once, then after 10, 20 and 30 seconds.
 ///
 /// ```
-/// use sagabus::__private::Retries;
+/// use sagabus::handler::Retries;
 /// use std::time::Duration;
 ///
 /// let patient = Retries::none().immediate(1).delayed([1, 5, 25].map(Duration::from_secs));

@@ -41,8 +41,7 @@ impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
 /// How one handler differs from the endpoint's others.
 ///
 /// ```no_run
-/// # use sagabus::__private as sagabus;
-/// use sagabus::{HandlerOptions, Retries};
+/// use sagabus::{endpoint::HandlerOptions, handler::Retries};
 /// use std::time::Duration;
 ///
 /// let slow_bank = |options: HandlerOptions| {

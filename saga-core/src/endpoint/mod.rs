@@ -86,9 +86,8 @@ use tokio_util::sync::CancellationToken;
 /// either way.
 ///
 /// ```no_run
-/// # use sagabus::__private as sagabus;
-/// # async fn example<Db: sagabus::Store>(
-/// #     transport: impl sagabus::Transport,
+/// # async fn example<Db: sagabus::port::Store>(
+/// #     transport: impl sagabus::port::Transport,
 /// #     store: Db,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// use sagabus::Endpoint;

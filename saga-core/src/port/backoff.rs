@@ -6,7 +6,7 @@ use std::time::Duration;
 /// random, so that processes that failed together do not come back together.
 ///
 /// ```
-/// use sagabus::__private::Backoff;
+/// use sagabus::port::Backoff;
 /// use std::time::Duration;
 ///
 /// let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));

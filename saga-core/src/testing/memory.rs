@@ -42,7 +42,10 @@ use uuid::Uuid;
 /// [`MemoryTx`]. Time is tokio's: under `#[tokio::test(start_paused = true)]` a lease of a week runs out in no time.
 ///
 /// ```
-/// use saga_core::{Store, StoreErrorKind, testing::{MemoryStore, Operation}};
+/// use sagabus::{
+///     port::{Store, StoreErrorKind},
+///     testing::{MemoryStore, Operation},
+/// };
 /// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread")]

@@ -11,8 +11,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
 use saga_core::{
-    BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, Moment, On, Project, Saga, Sends,
-    Starts, Store, send,
+    BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, HandlerOptions, Moment, On, Project,
+    Saga, Sends, Starts, Store, send,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::Executor;
@@ -183,11 +183,15 @@ impl HandleBatch<CreateShippingLabel, Postgres> for Desk {
     }
 }
 
-/// Whether payment and warehouse handle messages one by one, or all that came together in one call.
+/// How payment and warehouse handle messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Handlers {
+    /// One by one, each in a transaction of its own
     Single,
+    /// One by one; those that came together share a transaction
+    Shared,
+    /// All that came together in one call
     Batch,
 }
 
@@ -221,12 +225,22 @@ pub(crate) async fn start_one(
     let endpoint = match (service, handlers) {
         (Service::Ordering, _) => endpoint.saga::<Fulfilment>().project(Ends(ended)),
         (Service::Payment, Handlers::Single) => endpoint.handle::<MakePayment>(Desk),
+        (Service::Payment, Handlers::Shared) => {
+            endpoint.handle_with::<MakePayment>(Desk, HandlerOptions::shares_transactions)
+        }
         (Service::Payment, Handlers::Batch) => endpoint.handle_batch::<MakePayment>(Desk),
         (Service::Warehouse, Handlers::Single) => endpoint.handle::<CreateShippingLabel>(Desk),
+        (Service::Warehouse, Handlers::Shared) => {
+            endpoint.handle_with::<CreateShippingLabel>(Desk, HandlerOptions::shares_transactions)
+        }
         (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
     };
-    // they wait for nobody but the database
-    Ok(endpoint.settings(|settings| settings.handler_lanes = 1).start().await?)
+    // they wait for nobody but the database; one transaction at a time would do nothing while it commits
+    let endpoint = match handlers {
+        Handlers::Single => endpoint,
+        Handlers::Shared | Handlers::Batch => endpoint.settings(|settings| settings.handler_lanes = 1),
+    };
+    Ok(endpoint.start().await?)
 }
 
 /// The three endpoints in one process, each on its own SQLite file; and a client's.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 const UNKNOWN: &str = "
 SELECT message_id, envelope::text AS envelope FROM sagabus.held
 WHERE endpoint = $1 AND reason = 'version' AND receiver = '' AND type = ANY($2)
+    AND coalesce(envelope ->> 'receiver' = ANY($4), true)
 ORDER BY arrival LIMIT $3 FOR UPDATE SKIP LOCKED";
 
 const UNREADABLE: &str = "
@@ -54,7 +55,7 @@ pub(super) async fn release(connection: &mut PgConnection, process: &Process) ->
 /// Messages without a receiver go back to the outbox, to be routed again.
 async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64, sqlx::Error> {
     let rows = sqlx::query(UNKNOWN).bind(&process.endpoint).bind(&process.types).bind(STEP_ROWS_MAX);
-    let rows = rows.persistent(false).fetch_all(&mut *connection).await?;
+    let rows = rows.bind(&process.receivers).persistent(false).fetch_all(&mut *connection).await?;
     let (mut ids, mut keys, mut envelopes) = (Vec::<&str>::new(), Vec::new(), Vec::new());
     let (mut sagas, mut saga_ids, mut entered) = (Vec::new(), Vec::new(), Vec::new());
     for row in &rows {

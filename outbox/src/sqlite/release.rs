@@ -22,6 +22,7 @@ pub(super) async fn release(connection: &mut SqliteConnection, process: &Process
 const UNKNOWN: &str = "
 SELECT message_id, envelope FROM sagabus_held
 WHERE endpoint = $1 AND reason = 'version' AND receiver = '' AND type IN (SELECT value FROM json_each($2))
+    AND (envelope ->> '$.receiver' IS NULL OR envelope ->> '$.receiver' IN (SELECT value FROM json_each($4)))
 ORDER BY arrival LIMIT $3";
 
 const UNREADABLE: &str = "
@@ -43,6 +44,7 @@ const GONE: [&str; 2] = [
 /// Messages without a receiver go back to the outbox, to be routed again.
 async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
     let rows = sqlx::query(UNKNOWN).bind(&process.endpoint).bind(json!(process.types).to_string()).bind(STEP_ROWS_MAX);
+    let rows = rows.bind(json!(process.receivers).to_string());
     let mut moved = 0;
     for row in &rows.fetch_all(&mut *connection).await? {
         let message_id: &str = row.try_get("message_id")?;

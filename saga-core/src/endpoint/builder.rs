@@ -244,14 +244,17 @@ impl<Db: Store> EndpointBuilder<Db> {
             wrong.push(format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name));
         }
         let mut names = HashSet::new();
-        let sagas = self.sagas.iter().map(|entry| entry.logic.name());
-        for name in sagas.chain(self.handlers.iter().map(|(_, entry)| entry.description.name)) {
-            if !names.insert(name) {
-                wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
-            }
+        for name in self.receiver_names().filter(|name| !names.insert(*name)) {
+            wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
         }
         wrong.extend(self.settings.check());
         wrong
+    }
+
+    /// The names of the sagas and handlers.
+    pub(super) fn receiver_names(&self) -> impl Iterator<Item = &'static str> {
+        let sagas = self.sagas.iter().map(|entry| entry.logic.name());
+        sagas.chain(self.handlers.iter().map(|(_, entry)| entry.description.name))
     }
 
     /// Who gets which message, by its logical name.

@@ -32,6 +32,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         charts: builder.sagas.iter().map(|saga| saga.chart.clone()).collect(),
         subscribes: subscribes.clone(),
         types: by_type.keys().cloned().collect(),
+        receivers: builder.receiver_names().map(str::to_owned).collect(),
         report: serde_json::json!({ "link": "up", "breakers": [] }),
     };
     let registered = prepare(&builder.store, &process, until).await?;

@@ -121,6 +121,8 @@ pub struct Process {
     pub subscribes: Vec<String>,
     /// Every message type that it can handle, by logical name.
     pub types: Vec<String>,
+    /// The names of its sagas and handlers: what is addressed to another receiver waits for a process that has it.
+    pub receivers: Vec<String>,
     /// What it says of itself now, for operators: link, breakers.
     pub report: serde_json::Value,
 }

@@ -12,6 +12,7 @@ fn process(owner: &str, subscribes: &[&str]) -> Process {
         owner: owner.into(),
         subscribes: subscribes.iter().map(|event| (*event).to_owned()).collect(),
         types: vec!["test.Message".into()],
+        receivers: vec!["r".into()],
         report: json!({ "link": "up" }),
         ..Process::default()
     }
@@ -95,7 +96,10 @@ pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &
         .unwrap();
     let stranger = Process { types: vec!["test.Other".into()], ..process("old", &[]) };
     assert_eq!(store.release(&stranger).await.unwrap(), 0);
-    assert_eq!(store.release(&process("new", &[])).await.unwrap(), 3);
+    let renamed = Process { receivers: vec!["s".into()], ..process("renamed", &[]) };
+    assert_eq!(store.release(&renamed).await.unwrap(), 2, "what is addressed to a receiver that is not here waits");
+    assert_eq!(store.release(&renamed).await.unwrap(), 0);
+    assert_eq!(store.release(&process("new", &[])).await.unwrap(), 1);
     assert_eq!(store.count("held").await, 0);
     assert_eq!(store.count("inbox").await, 0, "to whoever knows it now it is new");
     let leased = lease(store, "me").await.rows;

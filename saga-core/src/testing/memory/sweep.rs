@@ -143,8 +143,12 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
         row.endpoint == process.endpoint && row.reason == HeldReason::Version && !is_locked(state, key)
     });
     rows.sort_by_key(|(_, row)| row.arrival);
-    let unknown =
-        rows.iter().filter(|(_, row)| row.receiver.is_empty() && process.types.contains(&row.envelope.type_name));
+    let is_known = |row: &HeldRecord| {
+        let addressee = row.envelope.receiver.as_ref();
+        process.types.contains(&row.envelope.type_name)
+            && addressee.is_none_or(|receiver| process.receivers.contains(receiver))
+    };
+    let unknown = rows.iter().filter(|(_, row)| row.receiver.is_empty() && is_known(row));
     let back: Vec<MessageKey> = unknown.map(|(key, _)| (*key).clone()).take(STEP_ROWS_MAX).collect();
     let ours = state.tables.outbox.values().filter(|row| row.endpoint == process.endpoint);
     let woken: BTreeSet<InstanceKey> = ours.filter_map(wakes).collect();

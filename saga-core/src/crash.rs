@@ -1,4 +1,4 @@
-//! Crash points: places at which a test can let the process die.
+//! Crash points: places at which a test can make the process die.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

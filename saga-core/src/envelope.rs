@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Names that a user's header may not bear: Sagabus or the broker reads them. Names that begin with `x-` are the
+/// Names that a user's header must not have: Sagabus or the broker reads them. Names that begin with `x-` are the
 /// broker's.
 const RESERVED_HEADERS: [&str; 18] = [
     "attempt",
@@ -30,15 +30,15 @@ const RESERVED_HEADERS: [&str; 18] = [
     "type",
 ];
 
-/// A property in bytes, at most: AMQP's own limit is 255, other brokers have room for more, an index has not.
+/// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
 const PROPERTY_BYTES_MAX: usize = 1000;
-/// Headers of a message, at most.
+/// The most headers of a message.
 const HEADERS_MAX: usize = 200;
-/// All headers of a message in bytes of JSON, at most: AMQP sends them in one frame of 128 KiB.
+/// The most bytes of JSON that all headers of a message take: AMQP sends them in one frame of 128 KiB.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// How deep a header may nest. Parsers recurse: serde_json stops at 128, others at their stack's end.
+/// How deep a header may nest. Parsers recurse: serde_json stops at 128 levels, others overflow their stack.
 const HEADER_DEPTH_MAX: usize = 32;
-/// A header's name in bytes, at most: AMQP's limit.
+/// The longest name of a header, in bytes: AMQP's limit.
 const HEADER_NAME_BYTES_MAX: usize = 255;
 
 /// A message with its properties and headers, as a transport carries it and the tables keep it.
@@ -47,7 +47,7 @@ const HEADER_NAME_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope {
-    /// Identity for deduplication: a uuid v7 when it is ours, any text when a stranger's.
+    /// Identity for deduplication: a UUID v7 in our own messages, any text in those of other programs.
     pub message_id: String,
     /// The logical name.
     #[serde(rename = "type")]
@@ -58,32 +58,32 @@ pub struct Envelope {
     /// The message that was being handled when this one was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
-    /// The instance that sent it. An answer bears the one that asked.
+    /// The instance that sent it. An answer carries the instance that asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saga: Option<SagaRef>,
-    /// The only receiver at the endpoint (of a retry, a timer, an answer to a saga); else all that listen.
+    /// The only receiver at the endpoint (of a retry, a timer, an answer to a saga); `None`: all that listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receiver: Option<String>,
-    /// On a delayed retry the runs before this one, else 0. The inbox takes a retry for what it is only if it knows the
-    /// same number, so a forged one means nothing.
+    /// On a delayed retry the runs before this one, else 0. The inbox accepts a retry only if it knows the same number,
+    /// so a forged one has no effect.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempt: i64,
     /// The endpoint or queue that an answer goes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// The sending endpoint or application: for people, nothing is decided by it.
+    /// The sending endpoint or application: for people; nothing depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// When it was sent: microseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at_us: Option<i64>,
-    /// The MIME type of the body; none counts as JSON.
+    /// The MIME type of the body; `None` counts as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// W3C trace context and the user's own headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Value>,
-    /// The body as it came or will go.
+    /// The body as received or to be sent.
     #[serde(skip)]
     pub body: Bytes,
 }
@@ -99,14 +99,14 @@ pub struct SagaRef {
     pub saga: String,
     /// The instance.
     pub id: String,
-    /// How many state entries the instance had made; none on a deadline.
+    /// How many state entries the instance had made; `None` on a deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<i64>,
 }
 
 impl Envelope {
-    /// The logical name of a wake-up: a message without effect of its own that has an instance look at what is held for
-    /// it.
+    /// The logical name of a wake-up: a message without an effect of its own that makes an instance look at what is
+    /// held for it.
     pub const WAKE: &'static str = "sagabus.Wake";
 
     /// A message that begins a conversation.
@@ -135,8 +135,8 @@ impl Envelope {
         hash_of([self.type_name.as_bytes(), &self.body])
     }
 
-    /// Makes a message that came storable, and says what was wrong, if no database could keep it: a U+0000 in a
-    /// property or header (PostgreSQL's texts hold none), a property too long for an index, a header too deep to be
+    /// Makes an incoming message storable if no database could keep it, and says what was wrong: a U+0000 in a property
+    /// or header (PostgreSQL's texts cannot hold it), a property too long for an index, a header nested too deep to be
     /// read back. The body is kept as bytes and may hold anything.
     pub fn sanitize(&mut self) -> Option<String> {
         let mut wrong = None;
@@ -156,8 +156,8 @@ impl Envelope {
         wrong
     }
 
-    /// Why a message of ours may not leave: what a broker would refuse with an error of the channel, and what no table
-    /// could keep, is refused before it is written.
+    /// Why one of our messages must not leave. A message that the broker would refuse with a channel error, or that no
+    /// table could keep, is refused before it is written.
     pub(crate) fn refusal(&self, body_bytes_max: usize) -> Option<String> {
         let what = &self.type_name;
         if self.body.len() > body_bytes_max {
@@ -192,9 +192,9 @@ impl Envelope {
         name.starts_with("x-") || RESERVED_HEADERS.contains(&name.as_str())
     }
 
-    /// Trace context to hand on: a stranger's may be of any size, so what is too long is left out.
+    /// Trace context to hand on. Other programs may send it in any size, so what is too long is left out.
     pub(crate) fn trace(&self) -> BTreeMap<String, Value> {
-        /// W3C asks for 512 bytes of `tracestate` at least.
+        /// W3C asks for at least 512 bytes of `tracestate`.
         const TRACE_BYTES_MAX: usize = 1024;
         let headers = ["traceparent", "tracestate"].into_iter().filter_map(|name| {
             let value = self.headers.get(name)?;
@@ -234,7 +234,7 @@ fn is_storable(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// The same value without U+0000; what is too deep becomes its JSON as a text.
+/// The same value without U+0000; what is nested too deep becomes its JSON as a text.
 fn storable(value: Value, depth: usize) -> Value {
     match value {
         Value::String(text) => clean(&text).into(),
@@ -251,8 +251,8 @@ fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). The same in all versions and on all
-/// platforms, which `std`'s hashers are not: processes of different versions must take the same locks.
+/// A hash over parts (XXH3, 64 bits, each part seeded by those before it). It is the same in all versions and on all
+/// platforms, unlike `std`'s hashers: processes of different versions must take the same locks.
 pub fn hash_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> i64 {
     parts.into_iter().fold(0, |seed, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, seed)) as i64
 }
@@ -269,7 +269,7 @@ mod tests {
             attempt: 3,
             sender: Some("other".into()),
             content_type: Some("application/json".into()),
-            // a stranger's headers may bear the names of our own fields
+            // headers of other programs may have the names of our own fields
             headers: BTreeMap::from([("sender".into(), "é".into()), ("receiver".into(), "".into())]),
             ..Envelope::new("m", "t", "{}")
         };

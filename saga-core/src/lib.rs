@@ -60,7 +60,7 @@ pub use saga_core_derive::Reply;
 pub use saga_core_derive::Saga;
 pub use saga_core_derive::Then;
 
-/// What the derives write into a user's crate. No part of the API: it changes with the derives.
+/// What the derives write into a user's crate. Not part of the API: it changes with the derives.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::message::{

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Reads a message's JSON. A byte order mark before it is skipped (RFC 8259, section 8.1, allows that).
+/// Reads a message's JSON. Skips a byte order mark before it (RFC 8259, section 8.1, allows that).
 pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, String> {
     let json = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     serde_json::from_slice(json).map_err(|error| format!("{}: {error}", M::TYPE))
@@ -34,7 +34,7 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TYPE: &'static str;
     /// How it travels.
     const KIND: MessageKind;
-    /// What its handler gives back: `()` for everything but commands.
+    /// What its handler returns: `()` for everything but commands.
     type Outcome: Outcome;
 }
 
@@ -45,15 +45,15 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub enum MessageKind {
     /// To the one endpoint that handles it.
     Command,
-    /// To every endpoint that subscribed; as an outcome, to whoever asked as well.
+    /// To every endpoint that subscribed; as an outcome, also to the requester.
     Event,
-    /// To whoever asked, and to nobody else.
+    /// To the requester alone.
     Reply,
     /// From a saga instance to itself, later.
     Timer,
 }
 
-/// Something that happened, published to whoever subscribed; named in the past tense.
+/// Something that happened, published to everyone who subscribed; named in the past tense.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "only events are published and subscribed to",
@@ -62,8 +62,8 @@ pub enum MessageKind {
 )]
 pub trait Event: Answer {}
 
-/// A message that can answer a command: what derives `Reply` goes to the asker alone, what derives
-/// [`Event`](derive@crate::Event) goes to the asker and is published too.
+/// A message that can answer a command. A type that derives `Reply` goes to the requester alone; one that derives
+/// [`Event`](derive@crate::Event) goes to the requester and is published too.
 ///
 /// ```
 /// use sagabus::{MessageKind, prelude::*};
@@ -94,10 +94,10 @@ pub trait Command: Message {
     const TO: &'static str;
 }
 
-/// What can come back of a command: an enum whose variants each hold one [`Answer`], or `()` for nothing.
+/// The possible outcomes of a command: an enum whose variants each hold one [`Answer`], or `()` for none.
 ///
-/// The answer goes to whoever sent the command, and to no other saga. A variant whose message is an event is
-/// published as well.
+/// The answer goes to the sender of the command, and to no other saga. A variant whose message is an event is published
+/// as well.
 ///
 /// ```
 /// use sagabus::prelude::*;
@@ -152,8 +152,8 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes `message` and reads it back: what no receiver could read must not leave. JSON has no NaN and no
-    /// infinity, for one, and serde_json writes `null` in their place. An error comes with what was encoded.
+    /// Encodes `message` and reads it back: what no receiver can read must not leave. JSON has no NaN or infinity, for
+    /// example; serde_json writes `null` in their place. An error comes with what was encoded.
     pub(crate) fn checked<M: Message>(message: &M) -> Result<Self, (Self, String)> {
         let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into() };
         let body = match serde_json::to_vec(message) {
@@ -171,13 +171,14 @@ impl Encoded {
     /// Encodes `message`.
     ///
     /// # Panics
-    /// When it does not encode, or cannot be read back: a transition that sends it fails.
+    /// When it cannot be encoded or read back; a transition that sends it then fails.
     pub fn of<M: Message>(message: &M) -> Self {
         Self::checked(message).unwrap_or_else(|(_, why)| panic!("{why}"))
     }
 }
 
-/// What `#[derive(Outcome)]` needs of one variant: in one value, so that a variant that is no answer is one error.
+/// What `#[derive(Outcome)]` needs to know about one variant: one value, so that a variant that is not an answer gives
+/// one error.
 #[doc(hidden)]
 pub struct AnswerOf<M> {
     pub type_name: &'static str,
@@ -191,8 +192,8 @@ pub const fn answer<M: Answer>() -> AnswerOf<M> {
 
 /// What the derives ask of a message besides its name: a serde type that owns its data. Every such type is one.
 ///
-/// It has no supertraits, and its impl is not recommended: so rustc says our text once, instead of one text for each of
-/// serde's traits.
+/// It has no supertraits, and its impl is `do_not_recommend`: so rustc prints our text once, instead of one text for
+/// each of serde's traits.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "message `{Self}` cannot be written as JSON and read again",
@@ -208,8 +209,8 @@ impl<T: Serialize + DeserializeOwned> Body for T {}
 #[doc(hidden)]
 pub const fn body<T: Body>() {}
 
-/// The same, as a condition of the impls that the derives write: they compile without it, so that they add no errors
-/// to that of [`Body`]. A condition without a lifetime would be checked at once.
+/// The same, as a condition of the impls that the derives write: these compile even when it does not hold, so that they
+/// add no errors to that of [`Body`]. A condition without a lifetime would be checked at once.
 #[doc(hidden)]
 pub trait BodyFor<'a>: Serialize + DeserializeOwned {}
 

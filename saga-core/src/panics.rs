@@ -1,4 +1,4 @@
-//! Panics of user code, caught with their place.
+//! Panics of user code, caught with their place in the source.
 
 use std::{
     any::Any,
@@ -11,8 +11,8 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Puts a hook before the process's panic hook that keeps the place of a panic which [`caught`] will catch, and hands
-/// all others on. [`EndpointBuilder::start`](crate::EndpointBuilder::start) says so to the user.
+/// Installs a hook in front of the process's panic hook: it records the place of a panic that [`caught`] will catch,
+/// and passes on all others. [`EndpointBuilder::start`](crate::EndpointBuilder::start) documents this for users.
 pub(crate) fn install_hook() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -33,7 +33,7 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs `f`; a panic in it becomes its text and place, and is not printed.
+/// Runs `f`. A panic in it is not printed; its text and place are returned as the error.
 pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     PLACE.with(|slot| *slot.borrow_mut() = Some(String::new()));
     let result = catch_unwind(AssertUnwindSafe(f));

@@ -4,7 +4,7 @@ use crate::{HandlerError, Saga, Store};
 use async_trait::async_trait;
 use std::{any::Any, marker::PhantomData};
 
-/// Writes rows of one's own about a saga's instances, in the same transaction as their transitions.
+/// Writes your own rows about a saga's instances, in the same transaction as their transitions.
 ///
 /// It is called once per batch with all instances that changed, so that one multi-row statement can write them:
 /// a statement per instance would cost a round trip each.
@@ -17,7 +17,7 @@ pub trait Project<S: Saga, Db: Store>: Send + Sync + 'static {
     /// Writes what the changes mean.
     ///
     /// # Errors
-    /// A database error is told apart from a fault of the data: the first is waited out, the second holds the message.
+    /// Any error. The endpoint waits while the database is away; it holds the message when the data is to blame.
     async fn project(&self, changes: &[Change<S>], tx: &mut Db::Tx) -> Result<(), HandlerError>;
 }
 
@@ -26,7 +26,7 @@ pub trait Project<S: Saga, Db: Store>: Send + Sync + 'static {
 pub struct Change<S> {
     /// The instance.
     pub id: String,
-    /// The state before the batch; none when it started in it.
+    /// The state before the batch; `None` when the instance started in this batch.
     pub before: Option<String>,
     /// The state after the batch.
     pub after: S,

@@ -11,7 +11,7 @@ pub struct Failure<'a> {
     pub envelope: &'a Envelope,
     /// The error with its causes.
     pub error: &'a str,
-    /// The handler said that trying again is no use.
+    /// The handler said that a retry is useless.
     pub permanent: bool,
     /// The handler asked to be tried again after this time.
     pub retry_after: Option<Duration>,
@@ -29,20 +29,20 @@ pub struct Failure<'a> {
 pub enum Decision {
     /// Run it again at once.
     RetryNow,
-    /// Put it off; it holds no connection and no slot meanwhile.
+    /// Put it off; meanwhile it holds no connection and no slot.
     RetryAfter(Duration),
     /// Hold it for a person.
     Hold,
-    /// Journal it as discarded.
+    /// Give it up: the journal says `discarded`.
     Discard,
 }
 
-/// A policy of the user's.
+/// A custom policy.
 type Policy = dyn Fn(&Failure<'_>) -> Decision + Send + Sync;
 
 /// Immediate retries, then delayed ones, then held.
 ///
-/// The default is that of NServiceBus in spirit: 3 at once, then after 10, 20 and 30 seconds.
+/// The default follows NServiceBus: 3 retries at once, then after 10, 20 and 30 seconds.
 ///
 /// ```
 /// use sagabus::handler::Retries;
@@ -70,12 +70,12 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// A message that has been put off for this long is held: NServiceBus stops after a day, too. Applies to
+    /// A message that has been put off for this long is held; NServiceBus stops after a day, too. Applies to
     /// [`HandlerError::retry_after`](crate::HandlerError::retry_after), which would otherwise never end. A custom
     /// policy sees [`Failure::elapsed`] and decides by itself.
     pub const LONGEST: Duration = Duration::from_secs(86_400);
 
-    /// Immediate retries in one round, whatever a custom policy says: after so many it must put the message off.
+    /// The most immediate retries in one round, even under a custom policy: after them the message is put off.
     const IMMEDIATE_MAX: u32 = 100;
 
     /// A failed message is held at once.

@@ -1,6 +1,6 @@
 //! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Saga`, `Then`.
 //!
-//! Use them through the package `sagabus`: what they write names it.
+//! Use them through the package `sagabus`: the generated code refers to it.
 
 mod message;
 mod outcome;
@@ -30,13 +30,13 @@ derive!(
     message, Message, [message], message::timer
 );
 derive!(
-    /// An event: something that happened, for whoever subscribed.
+    /// An event: something that happened, for everyone who subscribed.
     ///
     /// `#[event(from = "ordering")]` names it `ordering.TypeName`, `#[event(name = "..")]` anything.
     event, Event, [event], message::event
 );
 derive!(
-    /// An answer and nothing else: it goes to whoever asked. Nobody can subscribe to it or publish it.
+    /// An answer and nothing else: it goes to the requester. It cannot be published or subscribed to.
     ///
     /// `#[reply(from = "payment")]` names it `payment.TypeName`, `#[reply(name = "..")]` anything. An answer that
     /// others may see as well derives `Event` instead.
@@ -46,14 +46,14 @@ derive!(
     /// A command: an order to one endpoint.
     ///
     /// `#[command(to = "payment", outcome = PaymentOutcome)]`; its name is `payment.TypeName` unless `name = ".."` says
-    /// otherwise. Without `outcome` nothing comes back of it.
+    /// otherwise. Without `outcome` no answer comes back.
     command, Command, [command], message::command
 );
 derive!(
-    /// What can come back of a command: an enum whose variants each hold one answer, that is a type which derives
-    /// `Reply` or `Event`.
+    /// The possible outcomes of a command: an enum whose variants each hold one answer, a type that derives `Reply` or
+    /// `Event`.
     ///
-    /// It also writes `From<Answer>` for each variant, so a handler returns `Ok(PaymentCompleted { .. }.into())`.
+    /// It also derives `From<Answer>` for each variant, so a handler returns `Ok(PaymentCompleted { .. }.into())`.
     outcome, Outcome, [outcome], outcome::expand
 );
 derive!(
@@ -61,8 +61,8 @@ derive!(
     saga, Saga, [saga starts on timer done ignores defers rejects], saga::expand
 );
 derive!(
-    /// The named branches of a transition: an enum whose variants each hold what one of them returns, a state or a
-    /// tuple `(State, Effect, ..)`.
+    /// The named branches of a transition: an enum whose variants each hold what one branch returns, a state or a tuple
+    /// `(State, Effect, ..)`.
     ///
     /// The variants' names stand on the edges of the state chart.
     ///
@@ -122,7 +122,8 @@ fn variants<'a>(input: &'a DeriveInput, what: &str) -> syn::Result<&'a Punctuate
     }
 }
 
-/// Refuses two variants that hold one type: each would get its own `From`, and rustc would name only the conflict.
+/// Refuses two variants that hold one type: each would get its own `From`, and rustc would report only the conflict
+/// between them.
 fn each_of_its_own(variants: &Punctuated<Variant, Token![,]>, rule: &str) -> syn::Result<()> {
     let mut seen: Vec<(&Type, &Variant)> = Vec::new();
     for variant in variants {
@@ -144,10 +145,10 @@ fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result
     Err(syn::Error::new_spanned(&input.generics, format!("{what} has no parameters: {why}")))
 }
 
-/// Names travel in AMQP's short strings, which end at 255 bytes, and are names of exchanges and queues.
+/// Names travel as AMQP short strings (at most 255 bytes) and name exchanges and queues.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Why a logical name cannot be one.
+/// Why a logical name is not valid.
 fn name_fault(name: &str) -> Option<String> {
     if name.is_empty() {
         Some("a name must not be empty".into())

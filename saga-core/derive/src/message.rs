@@ -44,7 +44,7 @@ fn set<T: syn::parse::Parse>(slot: &mut Option<T>, meta: &syn::meta::ParseNested
 }
 
 impl Attributes {
-    /// The logical name: as it was said, or the type's after its service.
+    /// The logical name: the one given, or the service's name followed by the type's.
     fn type_name(&self, input: &DeriveInput) -> syn::Result<String> {
         let ident = &input.ident;
         let said = self.name.as_ref().or(self.namespace.as_ref());
@@ -79,7 +79,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     })
 }
 
-/// The head of an impl, with a condition that keeps errors about serde to one.
+/// The head of an impl, with a condition that reduces errors about serde to one.
 fn implement(ident: &Ident, name: &str) -> TokenStream {
     let name = format_ident!("{name}");
     quote! {

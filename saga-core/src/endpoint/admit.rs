@@ -8,9 +8,9 @@ use super::{
 use crate::{Delivery, Envelope, HeldReason, InstanceKey, Store, panics::caught};
 use std::{any::Any, sync::Arc};
 
-/// Deliveries that came back this often may have killed the process.
+/// A delivery that came back this often may have killed the process.
 const SUSPECT_DELIVERIES: u32 = 2;
-/// A saga's id in bytes, at most: it is part of indexes.
+/// The longest saga id, in bytes: it is part of indexes.
 const ID_BYTES_MAX: usize = 1000;
 
 /// Why a message cannot be handled.
@@ -24,7 +24,7 @@ fn undecodable(text: impl Into<String>) -> Fault {
 /// Puts the items of a delivery into `items`.
 pub(crate) fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &mut Vec<Item>) {
     let Delivery { mut envelope, fault, delivery_count, ack } = delivery;
-    // a shared envelope is one of this process's own, in-process: it was checked when it was sent
+    // a shared envelope was sent by this process (in-process transport) and was checked then
     let wrong = Arc::get_mut(&mut envelope).and_then(Envelope::sanitize);
     let fault = fault.or(wrong).map(undecodable).or_else(|| unusable(shared, &envelope));
     let receivers = match &fault {
@@ -48,7 +48,7 @@ pub(crate) fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &
     }
 }
 
-/// What is wrong with a message whoever is to get it.
+/// What is wrong with a message, regardless of its receiver.
 fn unusable<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Option<Fault> {
     let max = shared.settings.body_bytes_max;
     if envelope.body.len() > max {
@@ -64,13 +64,13 @@ fn unusable<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Option<Fault
         let mut known: Vec<&str> = shared.by_type.keys().map(String::as_str).collect();
         known.sort_unstable();
         let known = known.join(", ");
-        // a newer process of this endpoint may know it: it is offered to one by itself
+        // a newer process of this endpoint may know it, and housekeeping there offers it again
         return Some((HeldReason::Version, format!("unknown type `{type_name}`; known here: {known}")));
     }
     None
 }
 
-/// Who gets a message. Nobody at all: it answers another saga or instance than those here.
+/// Who gets a message. Nobody, when it answers a saga or an instance that is not here.
 fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receiver> {
     let all = match shared.by_type.get(&envelope.type_name) {
         Some(all) => all.clone(),
@@ -89,7 +89,7 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
         Some(name) => {
             let only = |receiver: &Receiver| shared.receiver_name(*receiver) == name;
             let only: Vec<Receiver> = all.into_iter().filter(only).collect();
-            // a wake-up for a saga that only a newer process has is worth nothing here: that process sends another
+            // a wake-up for a saga that only a newer process has is useless here: that process sends its own
             if only.is_empty() && envelope.type_name != Envelope::WAKE { vec![Receiver::Nobody] } else { only }
         }
     }
@@ -117,7 +117,7 @@ fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelo
         },
         Receiver::Saga(i) => match for_saga(shared, i, envelope) {
             Ok((key, message)) => (Some(key), Content::Message(DecodedOnce::new(Some(message)))),
-            // an instance that the headers name must not go on as if nothing had come
+            // an instance that the headers name must not go on as if no message had arrived
             Err(text) => {
                 (named_instance(shared, i, envelope).ok().flatten(), Content::Faulty(HeldReason::Undecodable, text))
             }
@@ -129,8 +129,8 @@ fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Re
     let logic = &shared.sagas[i].logic;
     let type_name = &envelope.type_name;
     let (id, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
-    // an answer belongs to the instance that asked, whatever id its body has; of other messages with an id of their
-    // own, the header says who sent them, and no more
+    // an answer belongs to the instance that asked, whatever id its body has; for any other message with an id in its
+    // body, the header only says who sent it
     let own = id.filter(|_| !shared.sagas[i].answers.contains(type_name));
     let id = match own {
         Some(id) => id,
@@ -148,7 +148,7 @@ fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Re
     Ok((InstanceKey { saga: logic.name().into(), id }, message))
 }
 
-/// The instance of this saga that the headers name, in the spelling of the tables.
+/// The instance of this saga that the headers name, in its canonical spelling.
 fn named_instance<Db: Store>(
     shared: &Shared<Db>,
     i: usize,

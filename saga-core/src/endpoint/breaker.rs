@@ -1,6 +1,6 @@
-//! The breaker of a handler: when message after message fails, a service behind it is probably away, and the queue must
-//! not be emptied into `held`. The handler then runs one message at a time, with pauses, until one succeeds. It has
-//! lanes of its own, so nobody else waits.
+//! The breaker of a handler: when message after message fails, a service behind the handler is probably down, and the
+//! queue must not be emptied into `held`. The handler then runs one message at a time, with pauses, until one succeeds.
+//! Each handler has its own lanes, so no other handler waits.
 
 use super::trouble::Trouble;
 use crate::port::Backoff;
@@ -37,14 +37,14 @@ impl Breaker {
         }
     }
 
-    /// Waits for the turn of one message, and for the pause.
+    /// Waits until one message may run: for its turn and for the pause.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         let turn = self.one_at_a_time.lock().await;
         tokio::time::sleep(self.pause()).await;
         turn
     }
 
-    /// A message failed in a way that trying again may help.
+    /// A message failed in a way that a retry may cure.
     pub(crate) fn failed(&self, endpoint: &str, receiver: &str, error: &str) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let Some(said) = self.trouble.begins() else { return };
@@ -59,7 +59,7 @@ impl Breaker {
         );
     }
 
-    /// A message was handled: says so if there was trouble.
+    /// A message was handled: logs the end of trouble, if there was any.
     pub(crate) fn handled(&self, endpoint: &str, receiver: &str) {
         if self.failures.swap(0, Ordering::Relaxed) == 0 && !self.trouble.is_there() {
             return;

@@ -1,4 +1,4 @@
-//! Assembly of an endpoint: everything is checked at `start()`, and what is wrong is said in one list.
+//! Assembly of an endpoint: `start()` checks everything and reports all mistakes in one list.
 
 use super::{
     Endpoint, Settings,
@@ -38,7 +38,7 @@ impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
     }
 }
 
-/// How one handler differs from the endpoint's others.
+/// Options of one handler.
 ///
 /// ```no_run
 /// use sagabus::{endpoint::HandlerOptions, handler::Retries};
@@ -55,16 +55,16 @@ pub struct HandlerOptions {
 }
 
 impl HandlerOptions {
-    /// A policy for this handler alone, in place of the endpoint's.
+    /// Uses this retry policy for this handler alone, instead of the endpoint's.
     pub fn retries(mut self, retries: Retries) -> Self {
         self.retries = Some(retries);
         self
     }
 
-    /// Messages that came together share one transaction, though each is handled by itself: fewer commits, for handlers
-    /// that only write rows. What one message sets in the transaction (`SET LOCAL`, advisory locks, temporary tables)
-    /// the next one sees, and rows stay locked until the last has run. When one fails, nothing of the transaction has
-    /// happened, and each runs again in a transaction of its own.
+    /// Lets messages of one batch share a transaction, though each is handled by itself. This saves commits for
+    /// handlers that only write rows. The next message sees what an earlier one sets in the transaction (`SET LOCAL`,
+    /// advisory locks, temporary tables), and rows stay locked until the last message has run. When one message fails,
+    /// the whole transaction is rolled back, and each message runs again in its own transaction.
     pub fn shares_transactions(mut self) -> Self {
         self.shares_transactions = true;
         self
@@ -124,12 +124,12 @@ impl<Db: Store> EndpointBuilder<Db> {
         self.command::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }), options)
     }
 
-    /// Handles a command that is sent to this endpoint, all that came together in one call.
+    /// Handles a command that is sent to this endpoint, a batch in one call.
     pub fn handle_batch<C: Command>(self, handler: impl HandleBatch<C, Db>) -> Self {
         self.handle_batch_with::<C>(handler, |options| options)
     }
 
-    /// Handles a command that is sent to this endpoint, all that came together in one call, with options.
+    /// Handles a command that is sent to this endpoint, a batch in one call, with options.
     pub fn handle_batch_with<C: Command>(
         self,
         handler: impl HandleBatch<C, Db>,
@@ -153,12 +153,12 @@ impl<Db: Store> EndpointBuilder<Db> {
         self.handler(MessageKind::Event, logic, options)
     }
 
-    /// Handles an event, whoever publishes it, all that came together in one call.
+    /// Handles an event, whoever publishes it, a batch in one call.
     pub fn subscribe_batch<E: Event>(self, handler: impl HandleBatch<E, Db>) -> Self {
         self.subscribe_batch_with::<E>(handler, |options| options)
     }
 
-    /// Handles an event, whoever publishes it, all that came together in one call, with options.
+    /// Handles an event, whoever publishes it, a batch in one call, with options.
     pub fn subscribe_batch_with<E: Event>(
         self,
         handler: impl HandleBatch<E, Db>,
@@ -223,12 +223,12 @@ impl<Db: Store> EndpointBuilder<Db> {
 
     /// Checks everything, prepares the tables and the topology, and begins to work.
     ///
-    /// It also puts a hook before the process's panic hook, so that a panic in a transition or a handler can be held
-    /// with its place in the source; all other panics reach the hook that was there.
+    /// It also installs a panic hook in front of the process's own, so that a message whose transition or handler
+    /// panics is held with the place in the source. All other panics reach the hook that was there before.
     ///
     /// # Errors
-    /// [`StartError`]: what is wrong, all of it; or a broker or database that refuses, or is away longer than
-    /// [`Settings::connect`].
+    /// [`StartError`]: everything that is wrong with the endpoint; or a broker or database that refuses, or that is
+    /// away longer than [`Settings::connect`].
     pub async fn start(mut self) -> Result<Endpoint<Db>, StartError> {
         self.settings.cap();
         let wrong = self.check();
@@ -271,8 +271,8 @@ impl<Db: Store> EndpointBuilder<Db> {
         routes
     }
 
-    /// The events that the endpoint wants whoever publishes them: a handler subscribes to them, a saga starts with
-    /// them, or waits for one that answers no command of its own.
+    /// The events that the endpoint subscribes to: those that a handler handles, that a saga starts with, or that a
+    /// saga waits for and that answer no command of its own.
     pub(super) fn subscribes(&self) -> Vec<String> {
         let sagas = self.sagas.iter().flat_map(|saga| saga.chart.subscribes());
         let handlers = self.handlers.iter().filter(|(kind, _)| *kind == MessageKind::Event);
@@ -288,7 +288,7 @@ impl<Db: Store> EndpointBuilder<Db> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The endpoint is put together wrongly: everything that is wrong.
+    /// The endpoint is assembled wrongly: a list of all mistakes.
     #[error("the endpoint cannot start:{}", list(.0))]
     Definition(Vec<String>),
     /// The broker.

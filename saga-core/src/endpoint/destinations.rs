@@ -1,5 +1,4 @@
-//! Destinations that no queue takes messages for: what goes there waits, and one message at a time asks whether that
-//! has changed.
+//! Destinations without a queue: their messages wait, and one message at a time probes whether that has changed.
 
 use super::trouble::Trouble;
 use crate::port::{Backoff, Destination};
@@ -8,9 +7,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// The longest pause between two probes: a receiver may start any moment, and a hundred thousand rows may wait for it.
+/// The longest pause between two probes: a receiver may start at any moment, and a hundred thousand rows may wait for
+/// it.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// Destinations that are remembered, at most. Strangers' reply queues come and go, and each is one.
+/// The most destinations that are remembered: each of the short-lived reply queues of other programs is one.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// The destinations that are closed now.
@@ -23,13 +23,13 @@ pub(crate) struct Destinations {
 struct Closed {
     tries: u32,
     probe_at: Instant,
-    /// The row that asks now.
+    /// The row that probes now.
     probe: Option<Uuid>,
     trouble: Trouble,
 }
 
 impl Destinations {
-    /// Whether a row may be sent; else how long it waits. The first that comes when the time is up is the probe.
+    /// Whether a row may be sent; else how long it waits. The first row after that time is the probe.
     pub(crate) fn admit(&mut self, destination: &Destination, row: Uuid) -> Result<(), Duration> {
         let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
         let now = Instant::now();
@@ -37,7 +37,7 @@ impl Destinations {
             closed.probe = Some(row);
             return Ok(());
         }
-        // a little behind the probe, so that its answer is known by then
+        // a little after the probe, so that its answer is known by then
         Err(closed.probe_at.saturating_duration_since(now) + PAUSE_MIN)
     }
 
@@ -71,7 +71,7 @@ impl Destinations {
         closed.probe_at.saturating_duration_since(now)
     }
 
-    /// A row was not answered, or was refused: it says nothing about the destination, but asks no more.
+    /// A row was not answered, or was refused: that says nothing about the destination, but ends the probe.
     pub(crate) fn forget_probe(&mut self, destination: &Destination, row: Uuid) {
         if let Some(closed) = self.closed.get_mut(destination)
             && closed.probe == Some(row)

@@ -1,8 +1,8 @@
 //! Dispatch: committed messages go to the broker straight from memory, in a window of confirms.
 //!
 //! What does not fit the window stays in the outbox without a lease, and so does everything after it until the relay
-//! has caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in what
-//! became of the messages, `confirmed` deletes those that arrived, `relay` sends what is left to it.
+//! has caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in the
+//! reports, `confirmed` deletes the rows of confirmed messages, `relay` sends what is left to it.
 
 use super::destinations::Destinations;
 use crate::{
@@ -20,10 +20,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Confirmed rows that one statement deletes at most.
+/// The most confirmed rows that one statement deletes.
 const CONFIRMED_ROWS_MAX: usize = 5000;
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// A message that the broker refuses, or of which nobody knows what became, is tried again at least this often.
+/// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Dispatcher {
@@ -32,7 +32,7 @@ pub(crate) struct Dispatcher {
     state: Mutex<State>,
     /// Wakes the relay.
     pub(crate) relay: Notify,
-    /// Wakes whoever waits for the window to be empty.
+    /// Wakes the task that waits for an empty window.
     emptied: Notify,
     /// Wakes the task that deletes confirmed rows.
     pub(crate) confirmed: Notify,
@@ -44,24 +44,24 @@ pub(crate) struct Dispatcher {
 
 #[derive(Default)]
 struct State {
-    /// To the transport; none once the endpoint has stopped.
+    /// To the transport; `None` once the endpoint has stopped.
     outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
     /// Rows between reservation and report.
     in_flight: HashMap<Uuid, InFlight>,
     reserved: usize,
     confirmed: Vec<Uuid>,
     destinations: Destinations,
-    /// Rows that were not sent, because their destination is closed: their lease is to end.
+    /// Rows that were not sent because their destination is closed: their leases must end.
     put_off: Vec<PublishFailed>,
     /// Destinations that take messages again.
     reopened: Vec<String>,
-    /// Rows were left to the relay, and it has not caught up.
+    /// Rows were left to the relay, which has not caught up yet.
     overflow: bool,
     /// Units that are about to commit rows for the relay.
     overflowing: usize,
-    /// One of them has ended since the relay looked.
+    /// One of those units has ended since the relay looked.
     left: bool,
-    /// Counts such units, so that the relay notices one that came and went while it looked.
+    /// Counts those units, so that the relay notices one that began and ended while it looked.
     overflows: u64,
     next_due: Option<Instant>,
 }
@@ -76,7 +76,7 @@ struct InFlight {
 pub(crate) struct Reservation<'a> {
     dispatcher: &'a Dispatcher,
     rows: usize,
-    /// The rows fit: they carry our lease and go from memory.
+    /// The rows fit: they carry our lease and are sent from memory.
     pub(crate) leased: bool,
 }
 
@@ -94,7 +94,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// What reports led to.
+/// What follows from reports.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     /// Rows whose lease ends, with the delay until the next try.
@@ -104,7 +104,7 @@ pub(crate) struct Accounts {
 }
 
 impl Dispatcher {
-    /// The channel is not bounded by itself; what enters it is, by the window.
+    /// The channel itself is unbounded; the window bounds what enters it.
     pub(crate) fn new(endpoint: &str, window: usize, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
         Arc::new(Self {
             endpoint: endpoint.into(),
@@ -168,7 +168,7 @@ impl Dispatcher {
             state.in_flight.insert(row, InFlight { attempts, destination: destination.clone() });
             let (destination, envelope) = (destination.clone(), envelope.clone());
             let message = Outgoing { row, destination, envelope, attempts, expired };
-            // after `stop` its lease runs out and a relay takes it
+            // after `stop` the lease runs out and a relay takes the row
             let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
         }
         if !state.put_off.is_empty() {
@@ -186,17 +186,18 @@ impl Dispatcher {
         }
     }
 
-    /// When the relay should look: at once when rows were left to it, when the next row is due, else at `poll`.
+    /// When the relay should look: at once when rows were left to it; when the next row is due; at the latest after
+    /// `poll`.
     pub(crate) fn relay_at(&self, poll: Instant) -> Instant {
         let state = self.lock();
-        // while units overlap, some of them is always about to commit: the rows of those that have are there
+        // while units overlap, one of them is always about to commit: look anyway, for the rows of those that have
         if state.overflow && (state.overflowing == 0 || state.left) {
             return Instant::now();
         }
         state.next_due.map_or(poll, |due| due.min(poll))
     }
 
-    /// The relay looks now: what is due is found by it.
+    /// The relay looks now and finds what is due.
     pub(crate) fn forget_due(&self) {
         let mut state = self.lock();
         (state.next_due, state.left) = (None, false);
@@ -209,7 +210,7 @@ impl Dispatcher {
         (room, (state.overflowing == 0).then_some(state.overflows))
     }
 
-    /// The relay found nothing more: if no unit has left rows meanwhile, memory may be used again.
+    /// The relay found nothing more: if no unit has left rows meanwhile, messages may go from memory again.
     pub(crate) fn caught_up(&self, overflows: Option<u64>) {
         let mut state = self.lock();
         if overflows == Some(state.overflows) {
@@ -226,7 +227,7 @@ impl Dispatcher {
         confirmed
     }
 
-    /// They could not be deleted.
+    /// The rows could not be deleted.
     pub(crate) fn give_back_confirmed(&self, rows: Vec<Uuid>) {
         self.lock().confirmed.extend(rows);
     }
@@ -249,7 +250,7 @@ impl Dispatcher {
         rows
     }
 
-    /// Takes reports in, and what was put off since.
+    /// Takes in reports, and what was put off since the last call.
     pub(crate) fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
         if reports.iter().any(|report| report.fate == Fate::Confirmed) {
             crashes.reach(CrashPoint::BeforeConfirm);

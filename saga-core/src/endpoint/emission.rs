@@ -1,4 +1,4 @@
-//! From what a transition or a handler sends to rows of the outbox.
+//! Turns what a transition or a handler sends into rows of the outbox.
 
 use super::shared::{Shared, now_us};
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// What one message that is sent writes.
+/// What one sent message writes.
 pub(crate) struct Emission {
-    /// One row; two for an answer that is published as well; none when there is nobody to send it to.
+    /// One row; two for an answer that is published as well; none when it has no receiver.
     pub(crate) rows: Vec<OutboxRow>,
     /// The journal's line.
     pub(crate) effect: Caused,
@@ -99,8 +99,8 @@ pub(crate) fn of_transition<Db: Store>(
     Emission::of(id, message, vec![row])
 }
 
-/// An answer goes to whoever asked, and to nobody else: to the very instance, if a saga asked. An event is published as
-/// well, under the same message id, so that an endpoint which both copies reach handles it once.
+/// An answer goes to the requester and to nobody else: to the very instance, if a saga asked. An answer that is an
+/// event is published as well, under the same message id, so that an endpoint that gets both copies handles it once.
 fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Option<SagaRef>)>) -> Emission {
     let mut rows = Vec::new();
     if let Some((reply_to, saga)) = asker {
@@ -121,7 +121,7 @@ pub(crate) fn of_outcome<Db: Store>(shared: &Shared<Db>, command: &Envelope, mes
     answer(id, message, new, asker)
 }
 
-/// What a handler or a session posts; or why it may not leave.
+/// What a handler or a session sends; or why it must not leave.
 pub(crate) fn of_posted<Db: Store>(
     shared: &Shared<Db>,
     cause: Option<&Envelope>,

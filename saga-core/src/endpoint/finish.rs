@@ -6,7 +6,7 @@ use crate::{
     port::{Unit, Write},
 };
 
-/// Writes, commits and hands the messages to the dispatcher. The caller acknowledges after it.
+/// Writes, commits and hands the messages to the dispatcher. The caller acknowledges afterwards.
 pub(super) async fn finish<Db: Store>(
     shared: &Shared<Db>,
     mut unit: Db::Unit,

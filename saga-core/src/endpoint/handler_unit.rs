@@ -1,5 +1,5 @@
-//! The unit of work of handlers. A plain handler's message has a transaction of its own; messages of a batch, and those
-//! of a handler that asked for it, share one.
+//! The unit of work of handlers. A plain handler's message has a transaction of its own; a `HandleBatch` handler's
+//! messages share one, and so do those of a handler that shares transactions.
 
 use super::{
     emission::{of_outcome, of_posted},
@@ -18,35 +18,35 @@ use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
-/// What the inbox said of a batch is believed for this long: handlers may do what no rollback undoes, so a message that
-/// another process has handled meanwhile should not run here.
+/// How long an answer of the inbox about a batch is trusted. Handlers may have effects that no rollback undoes, so a
+/// message that another process has handled meanwhile should not run here.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 /// After this time no further message joins a shared transaction.
 const JOIN_FOR: Duration = Duration::from_millis(50);
-/// Units in which each message gets a transaction of its own after one failed in a shared one: where failures are
+/// After a message failed in a shared transaction, this many units give each message its own: where failures are
 /// frequent, running everything twice costs more.
 const SINGLE_UNITS: u32 = 20;
-/// A unit whose handler ran and whose transaction was then lost this often in a row counts as failed: the database is
-/// there, so the handler is to blame.
+/// A unit counts as failed when its transaction was lost this often in a row after its handler ran: the database
+/// answers, so the handler is to blame.
 const LOST_MAX: u32 = 5;
 /// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the
 /// prefetch is free for other handlers.
 const BACKLOG: usize = 20;
-/// The rest comes again after twice the breaker's pause and this.
+/// The rest comes again after twice the breaker's pause plus this.
 const BACKLOG_DELAY: Duration = Duration::from_secs(5);
 
-/// How far a lane's items are.
+/// How far a lane got with its items.
 pub(super) struct Progress {
     /// Items that are done, counted from the first.
     pub(super) done: usize,
-    /// Why the next one is not: nothing of it has happened (or the inbox knows), and it can be run again.
+    /// Why the next item is not done: its unit had no effect (or the inbox knows its effect), so it can be run again.
     pub(super) error: Option<Halted>,
 }
 
 /// An error that halts a lane.
 pub(super) struct Halted {
     pub(super) error: StoreError,
-    /// The database had answered just before, so the handler may have lost the connection.
+    /// The database had answered just before, so the handler may be the reason that the connection was lost.
     pub(super) ran: bool,
 }
 
@@ -62,8 +62,8 @@ impl Progress {
     }
 }
 
-/// Runs the first of the items, in one unit of work or several. `lost` counts the units of the first one that were lost
-/// in a row though the database was there.
+/// Runs the first items, in one unit of work or several. `lost` counts the units of the first item that were lost in a
+/// row although the database answered.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: u32) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
@@ -116,7 +116,7 @@ async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) ->
     finish(shared, unit, ledger.write).await
 }
 
-/// The breaker is open: all but the first items go back to the outbox until about the time when the handler may be well
+/// The breaker is open: all but the first items go back to the outbox until about the time when the handler may work
 /// again. Returns those that stay.
 pub(super) async fn put_off_backlog<Db: Store>(shared: &Shared<Db>, handler: usize, mut items: Vec<Item>) -> Vec<Item> {
     if items.len() <= BACKLOG {
@@ -163,7 +163,7 @@ struct HandlerUnit<'a, Db: Store> {
 
 /// Why a run did not succeed.
 enum Failed {
-    /// The handler failed, and nothing of it is left.
+    /// The handler failed, and its writes are undone.
     User(UserFailure),
     /// The unit runs again, and no run is counted.
     Store(StoreError),
@@ -176,7 +176,7 @@ struct Success<Db: Store> {
 }
 
 impl<Db: Store> HandlerUnit<'_, Db> {
-    /// Runs several messages in one transaction, if the handler takes that; `None`: each is to run alone.
+    /// Runs several messages in one transaction, if the handler allows it; `None`: each must run alone.
     async fn share(&self, items: &mut [Item], verdicts: &[Verdict]) -> Option<Progress> {
         let mut to_run = Vec::new();
         for (place, verdict) in verdicts.iter().enumerate() {
@@ -186,7 +186,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Verdict::Reused(_) => return None,
             }
         }
-        // one whose units are lost again and again is found out alone
+        // a message whose units are lost again and again is only found by running it alone
         if to_run.len() < 2 || self.lost >= LOST_MAX || !self.may_share() {
             return None;
         }
@@ -204,7 +204,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
     }
 
-    /// Whether the next unit may have several messages; counts down if not.
+    /// Whether the next unit may have several messages; if not, counts down.
     fn may_share(&self) -> bool {
         if !(self.entry.description.takes_batches || self.entry.shares_transactions) {
             return false;
@@ -213,8 +213,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
-    /// Runs messages in one transaction; returns how many joined it, or `None` when one failed: then nothing has
-    /// happened.
+    /// Runs messages in one transaction. Returns how many joined it, or `None` when one failed and the transaction was
+    /// rolled back.
     async fn together(&self, items: &mut [Item], to_run: &[(usize, Before)]) -> Result<Option<usize>, StoreError> {
         let mut ledger = Ledger::new(self.shared);
         let mut transaction = self.transaction();
@@ -292,7 +292,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
     }
 
-    /// One run with its commit; how the handler failed, if it did.
+    /// One run with its commit. Returns how the handler failed, if it did.
     async fn one_run(&self, item: &mut Item, before: Before, runs: u32) -> Result<Option<UserFailure>, StoreError> {
         let done = async {
             let items = std::slice::from_mut(item);
@@ -307,7 +307,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         match done.await {
             Ok(()) => Ok(None),
             Err(Failed::User(failure)) => Ok(Some(failure)),
-            // what the handler wrote is refused at the end: a deferred constraint, a transaction that it ended itself
+            // the database refuses at the end: a deferred constraint, or a transaction that the handler ended itself
             Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
@@ -319,11 +319,11 @@ impl<Db: Store> HandlerUnit<'_, Db> {
     }
 
     fn transaction(&self) -> LazyTransaction<Db> {
-        // between two statements a handler may wait for others, as long as it may run at all
+        // between two statements a handler may wait for other services, up to its own time limit
         LazyTransaction::new(self.shared.store.clone(), self.shared.settings.handler_time * 2)
     }
 
-    /// Lets the handler run. When it fails, what it wrote is undone.
+    /// Runs the handler. When it fails, its writes are rolled back.
     async fn once(
         &self,
         items: &mut [Item],
@@ -356,7 +356,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 return Ok(Success { transaction, causes });
             }
             Ok(Ok(Err(error))) => {
-                // an error of another database that the handler uses is the handler's own
+                // an error of another database that the handler uses is the handler's failure
                 let ours = transaction.is_open().then(|| self.shared.recognise(error.source())).flatten();
                 if ours == Some(StoreErrorKind::StalePlan) {
                     transaction.abandon();
@@ -366,20 +366,20 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             }
             Ok(Err(panic)) => UserFailure::transient(format!("the handler panicked: {}", panics::text(&*panic))),
             Err(_) => {
-                // its statement may still run, and a rollback would wait behind it
+                // its statement may still be running, and a rollback would wait behind it
                 transaction.abandon();
                 UserFailure::transient(format!("the handler ran longer than {limit:?}"))
             }
         };
-        // A connection that cannot even roll back is gone: its error was not the handler's. One that the server cut
-        // because of the handler (an idle transaction) is found out by the number of tries.
+        // When even the rollback fails, the connection is gone and the handler is not to blame. A connection that the
+        // server cut because of the handler (an idle transaction) shows by the number of tries.
         match transaction.rollback().await {
             Err(error) if self.lost < LOST_MAX => Err(Failed::Store(error)),
             _ => Err(Failed::User(failure)),
         }
     }
 
-    /// Enters a message that was handled; or why what it sends may not leave.
+    /// Enters a handled message into the ledger; or says why a message that it sends must not leave.
     fn handled(
         &self,
         ledger: &mut Ledger<'_, Db>,

@@ -12,8 +12,8 @@ use crate::{
     port::{Keys, Unit},
 };
 
-/// Holds the items in one transaction. After an error nothing has happened, or (when the commit's outcome is unknown)
-/// the inbox knows: either way the same items can be held again.
+/// Holds the items in one transaction. After an error the same items can be held again: nothing is written or, when the
+/// commit's outcome is unknown, the inbox knows.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<(), StoreError> {
     let mut unit = shared.store.begin(&[], shared.settings.lease).await?;
     let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).collect();

@@ -1,5 +1,4 @@
-//! Housekeeping: old rows go, messages that waited for this version are offered again, and the process says that it
-//! lives.
+//! Housekeeping: deletes old rows, offers messages that waited for this version, and writes the process's heartbeat.
 
 use super::{shared::Shared, trouble::Trouble};
 use crate::{LinkState, Store, StoreError};
@@ -13,7 +12,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How often messages that wait for a version are offered: an older process of the endpoint may take one and hold it
 /// again.
 const RELEASE_EVERY: Duration = Duration::from_secs(10);
-/// How often the process says that it lives.
+/// How often the process writes its heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 
 /// Deletes what is older than the retention, in small steps.
@@ -22,7 +21,7 @@ pub(crate) async fn sweep<Db: Store>(shared: Arc<Shared<Db>>, stop: Cancellation
     every(&shared.name, SWEEP_EVERY, "old rows are not deleted", &stop, step).await;
 }
 
-/// Offers messages that waited for a process that knows them.
+/// Offers messages that waited for a process that knows their type or version.
 pub(crate) async fn release<Db: Store>(shared: Arc<Shared<Db>>, stop: CancellationToken) {
     let step = || async {
         let released = shared.store.release(&shared.process).await?;
@@ -35,7 +34,7 @@ pub(crate) async fn release<Db: Store>(shared: Arc<Shared<Db>>, stop: Cancellati
     every(&shared.name, RELEASE_EVERY, "messages that wait for this version are not offered", &stop, step).await;
 }
 
-/// Keeps this process's row alive, with what operators want to know of it.
+/// Keeps this process's row up to date, with its report for operators.
 pub(crate) async fn heartbeat<Db: Store>(
     shared: Arc<Shared<Db>>,
     link: watch::Receiver<LinkState>,
@@ -57,7 +56,7 @@ pub(crate) async fn heartbeat<Db: Store>(
     every(&shared.name, HEARTBEAT_EVERY, "the process cannot say that it lives", &stop, step).await;
 }
 
-/// Runs a bounded step again and again until there is nothing to do, then once in a while.
+/// Repeats a bounded step until there is nothing to do, then runs it once every interval.
 async fn every<F: Future<Output = Result<u64, StoreError>>>(
     endpoint: &str,
     pause: Duration,

@@ -10,7 +10,8 @@ use std::{
     },
 };
 
-/// A delivery that is acknowledged when the last of its items is done; lost on the way, it goes back to the broker.
+/// Acknowledges a delivery when the last of its items is done. If an item is dropped before, the delivery goes back to
+/// the broker.
 #[derive(Debug)]
 pub(crate) struct Guard {
     open: AtomicUsize,
@@ -44,9 +45,9 @@ pub(crate) struct Item {
     /// The instance, when the receiver is a saga and the message names one.
     pub(crate) key: Option<InstanceKey>,
     pub(crate) content: Content,
-    /// Nothing says that it came before.
+    /// Nothing suggests that it came before.
     pub(crate) first: bool,
-    /// It came again and again: it may have killed the process, so it runs alone.
+    /// It was redelivered repeatedly: it may have killed the process, so it runs alone.
     pub(crate) suspect: bool,
     /// A suspect's delivery is counted once, however often the lane comes back to it.
     pub(crate) counted: bool,
@@ -54,11 +55,11 @@ pub(crate) struct Item {
 
 /// What is in a message.
 pub(crate) enum Content {
-    /// What it says.
+    /// A message.
     Message(DecodedOnce),
-    /// It cannot be handled.
+    /// A message that cannot be handled, and why.
     Faulty(HeldReason, String),
-    /// Nothing: an instance is to look at what is held for it.
+    /// A wake-up: the instance looks at what is held for it.
     Wake,
 }
 
@@ -92,7 +93,7 @@ pub(crate) enum Work {
     Saga,
     /// A handler runs.
     Handler(usize),
-    /// Nobody can handle it, and no instance must wait for it: it is held.
+    /// Nobody can handle it, and no instance needs to wait for it: it is held.
     Hold,
 }
 
@@ -134,12 +135,12 @@ impl Item {
         }
     }
 
-    /// It is settled, and that is committed.
+    /// The item is settled, and that is committed.
     pub(crate) fn done(&self) {
         self.guard.item_done();
     }
 
-    /// Keeps its delivery unacknowledged until this process ends: then it is the next process's.
+    /// Keeps the delivery unacknowledged until this process ends; the next process gets it.
     pub(crate) fn set_aside(&self) {
         std::mem::forget(self.guard.clone());
     }

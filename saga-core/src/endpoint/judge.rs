@@ -1,4 +1,4 @@
-//! What the inbox says of messages that came: which run, which are known, which bear another's id.
+//! What the inbox says about incoming messages: which run, which are known, which carry the id of another message.
 
 use crate::{
     Envelope, HeldReason,
@@ -14,7 +14,7 @@ use std::{
 pub(crate) enum Verdict {
     /// It runs.
     Run(Before),
-    /// It is settled, waits elsewhere, or runs already in this batch.
+    /// It is settled, waits elsewhere, or already runs in this batch.
     Duplicate,
     /// Its id belongs to another message.
     Reused(String),
@@ -27,7 +27,7 @@ pub(crate) struct Before {
     pub(crate) completes: Option<i64>,
     /// Delayed retries so far.
     pub(crate) round: u32,
-    /// Time since it was claimed.
+    /// Time since the inbox row was claimed.
     pub(crate) elapsed: Duration,
 }
 
@@ -43,9 +43,9 @@ pub(crate) const REUSED: HeldReason = HeldReason::Rejected;
 
 /// Judges the messages of one batch, in their order, each with its receiver's name.
 ///
-/// The inbox alone knows what a retry is: a header that says so proves nothing. A message is remembered only if it will
-/// run, and with its hash: a retry behind its own redelivered original runs, and a second message under the same id is
-/// never taken for the first.
+/// Only the inbox knows what a retry is: a header that says so proves nothing. Within the batch, only messages that
+/// will run are remembered, each with its hash. So a retry behind its own redelivered original runs, and a second
+/// message under the same id is never taken for the first.
 pub(crate) fn judge<'a>(
     messages: impl IntoIterator<Item = (&'a str, &'a Envelope)>,
     inbox: &[InboxFound],

@@ -1,4 +1,4 @@
-//! Lanes: each takes what is there, runs it as units of work, and does not give up on it.
+//! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them.
 
 use super::{
     handler_unit::{self, Halted, Progress},
@@ -24,7 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A message that cannot even be held is set aside after this many tries.
 const HOLD_TRIES: u32 = 6;
-/// A message that killed the process this often while it ran alone is held.
+/// A message that killed the process this often while running alone is held.
 const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
@@ -39,12 +39,13 @@ pub(crate) async fn run_sagas<Db: Store>(
     let mut came: Vec<Item> = Vec::new();
     let mut parked = Parked::default();
     loop {
-        // What is there and nothing more: a message that comes alone runs at once, and while a batch runs the next one
-        // gathers. When the endpoint stops, what waits here is dropped and so goes back to the broker.
+        // Takes what is there and waits for no more: a message that comes alone runs at once, and the next batch
+        // gathers while one runs. When the endpoint stops, waiting items are dropped, which gives them back to the
+        // broker.
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            // an instance that goes on and on is always due: what has come goes with it
+            // an instance with endless work is always due: take what has come along with it
             () = parked.due() => came.extend(std::iter::from_fn(|| items.try_recv().ok()).take(batch_max)),
             received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
         }
@@ -84,7 +85,7 @@ pub(crate) async fn run_handler<Db: Store>(
         }
         let mut turn = None;
         if breaker.is_open() {
-            // what is in the channel too: unacknowledged, it would keep the prefetch from other handlers
+            // put off what is in the channel as well: unacknowledged, it would use up the prefetch of other handlers
             waiting.extend(std::iter::from_fn(|| items.try_recv().ok()));
             waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
             tokio::select! {
@@ -111,7 +112,7 @@ fn messages_apart(items: &[Item]) -> usize {
     items.iter().position(|item| item.suspect).map_or(items.len(), |place| place.max(1))
 }
 
-/// The batch in parts that keep its order.
+/// The batch split into parts, in order.
 fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
     let mut parts: Vec<Vec<Item>> = Vec::new();
     let mut rest = batch;
@@ -245,7 +246,7 @@ async fn run_handler_items<Db: Store>(
                 }
             }
             Some(Halted { error, .. }) => {
-                // even the note about its failure is refused: the reason is held instead
+                // the database refuses even the error text: hold the message with the refusal as its reason
                 let mut first: Vec<Item> = items.drain(..1).collect();
                 first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
                 hold(shared, first, stop).await;
@@ -282,8 +283,8 @@ async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &Cancellat
     }
 }
 
-/// A message that the database does not even hold; returns whether it is to be tried again. It is neither lost nor in
-/// the way in the end: unacknowledged, it is the next process's.
+/// Handles a message that the database refuses even to hold. Returns whether to try again. In the end the message stays
+/// unacknowledged: it blocks nothing, and the next process gets it.
 async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreError, tries: u32) -> bool {
     let message_id = &item.envelope.message_id;
     tracing::error!(endpoint = shared.name, message_id, tries, %error, "cannot hold the message");
@@ -302,8 +303,8 @@ async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
-/// A message that was redelivered after crashes runs alone, and that is counted before it begins. Returns whether it
-/// may begin: not when the endpoint stops.
+/// Counts a run of a message that was redelivered after crashes; such a message runs alone. Returns whether it may run:
+/// not when the endpoint stops.
 async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
     let [item] = batch else { return true };
     if !item.suspect || item.counted {
@@ -326,7 +327,7 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &
     let crashes = loop {
         match shared.store.count_crash(&shared.name, shared.owner(), &row).await {
             Ok(crashes) => break crashes,
-            // what cannot be counted must not run: it is held, or set aside if not even that can be done
+            // a message that cannot be counted must not run: hold it, or set it aside if even that fails
             Err(error) if error.kind() == StoreErrorKind::Rejected => {
                 item.content = Content::Faulty(HeldReason::Crashes, format!("its runs cannot be counted: {error}"));
                 break None;
@@ -365,8 +366,8 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         self.tries
     }
 
-    /// Waits until the next try. Returns whether there is to be none, because the endpoint stops: what was not
-    /// committed goes back to the broker then, and if a commit's outcome is unknown, the inbox knows it.
+    /// Waits until the next try. Returns true when there is none because the endpoint stops. Uncommitted items then go
+    /// back to the broker; where a commit's outcome is unknown, the inbox knows it.
     #[must_use]
     async fn pause(&mut self, error: &StoreError) -> bool {
         self.tries += 1;
@@ -392,7 +393,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         }
     }
 
-    /// The database did what it was asked.
+    /// The database did what was asked.
     fn over(&mut self) {
         self.tries = 0;
         self.backoff.reset();

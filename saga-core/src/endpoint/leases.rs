@@ -1,4 +1,4 @@
-//! Leases: takes in what became of published rows, and keeps the leases of the rest alive.
+//! Leases: takes in reports on published rows, and renews the leases of the rest.
 
 use super::{dispatch::Accounts, shared::Shared, trouble::Trouble};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 use std::sync::Arc;
 use tokio::{sync::mpsc, time::Instant};
 
-/// Reports that are taken in together, at most.
+/// The most reports that are taken in together.
 const REPORTS_MAX: usize = 512;
 
 /// Runs until the transport ends.
@@ -46,7 +46,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::U
                     tracing::info!(endpoint = shared.name, ?lasted, "leases are renewed again");
                 }
             }
-            // nothing is lost by it: the leases run out and a relay takes the rows
+            // nothing is lost: the leases run out and a relay takes the rows
             Err(error) => {
                 if trouble.begins().is_some() {
                     tracing::warn!(endpoint = shared.name, %error, "leases not renewed");
@@ -59,14 +59,14 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::U
     }
 }
 
-/// A destination takes messages again: what waits for it is due now.
+/// A destination takes messages again: makes what waits for it due now.
 async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) {
     loop {
         match shared.store.reopen(&shared.name, destination).await {
             Ok(0) => return,
             Ok(_) => shared.dispatcher.due_in(std::time::Duration::ZERO),
             Err(error) => {
-                // they come one by one, each when it is due
+                // without the bulk update they still go, each when it is due
                 tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
                 return;
             }

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
 
-/// A message that is being settled: for whom, and where it comes from.
+/// A message that is being settled: its receiver, and where the message comes from.
 #[derive(Clone, Copy)]
 pub(crate) struct Settling<'a> {
     pub(crate) receiver: &'a str,
@@ -32,7 +32,7 @@ pub(crate) enum Origin<'a> {
     Held(&'a HeldRow),
 }
 
-/// What the journal says beside the obvious.
+/// Optional remarks for the journal.
 #[derive(Default)]
 pub(crate) struct Journal {
     pub(crate) seq: Option<i64>,
@@ -105,8 +105,8 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.inbox(settling, InboxResult::Held, runs, settling.round(), Journal::default());
     }
 
-    /// The message comes again later, for this receiver alone. Without a run that counts it is no round of the policy
-    /// either.
+    /// The message comes again later, for this receiver alone. If no run was counted, the retry does not count as a
+    /// round either.
     pub(crate) fn put_off(&mut self, settling: Settling<'_>, delay: Duration, error: String, runs: i64) {
         let attempts = settling.attempts() + runs;
         let retry = emission::retry(&self.shared.name, settling.envelope, settling.receiver, attempts, delay);
@@ -117,8 +117,8 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.inbox(settling, InboxResult::Retrying, runs, round, journal);
     }
 
-    /// A message under the id of another: held under an id of its own, because the inbox row and the held row belong to
-    /// the other. The same message always gets the same one.
+    /// A message under the id of another message: it is held under a new id, because the inbox row and the held row
+    /// belong to the other. The new id is always the same for the same message.
     pub(crate) fn reused(&mut self, receiver: &str, envelope: &Envelope, text: String) {
         let start: String = envelope.message_id.chars().take(200).collect();
         let message_id = format!("{start}#{:016x}", hash_of([envelope.type_name.as_bytes(), &envelope.body]));
@@ -169,7 +169,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     }
 }
 
-/// A text of user code as every database can keep it.
+/// A text from user code, in a form that every database can store.
 fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }

@@ -39,7 +39,7 @@
 //! | leases | confirmed, relay | a wake-up; the lists are in the dispatcher | window |
 //!
 //! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the
-//! same lane; a handler has lanes of its own, so that one which fails or waits holds up no other.
+//! same lane; each handler has its own lanes, so that a handler that fails or waits does not hold up another.
 
 mod admit;
 mod breaker;
@@ -82,8 +82,8 @@ use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A running endpoint. [`Endpoint::stop`] finishes what it holds; dropped, it stops without finishing. Nothing is lost
-/// either way.
+/// A running endpoint. [`Endpoint::stop`] finishes what is running. Dropping it stops without finishing; nothing is
+/// lost either way.
 ///
 /// ```no_run
 /// # async fn example<Db: sagabus::port::Store>(
@@ -111,7 +111,7 @@ impl<Db: Store> fmt::Debug for Endpoint<Db> {
 }
 
 impl<Db: Store> Endpoint<Db> {
-    /// Begins an endpoint. The name is that of its queue and of its rows in the database.
+    /// Begins an endpoint. Its queue and its rows in the database carry this name.
     pub fn builder(name: impl Into<String>, transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
         EndpointBuilder::new(name.into(), Arc::new(transport), store)
     }
@@ -131,7 +131,7 @@ impl<Db: Store> Endpoint<Db> {
         &self.shared.store
     }
 
-    /// Whether the broker can be reached, and the endpoint works at all.
+    /// Whether the broker can be reached and the endpoint works.
     pub fn link(&self) -> LinkState {
         self.link.borrow().clone()
     }
@@ -144,18 +144,18 @@ impl<Db: Store> Endpoint<Db> {
         Session::begin(self.shared.clone()).await
     }
 
-    /// Waits until the endpoint has ended, and says how. One that fails does so unasked: a service awaits this beside
-    /// its own end, and exits.
+    /// Waits until the endpoint has ended, and says how. An endpoint can fail by itself, so a service awaits this next
+    /// to its own shutdown signal, and exits.
     pub async fn ended(&self) -> Ended {
         ended(self.ended.clone()).await
     }
 
-    /// Stops: what is running is committed and acknowledged, what waits goes back to the broker, confirms are awaited.
-    /// It ends within [`Settings::stop`], also when the future is dropped before.
+    /// Stops: commits and acknowledges what is running, gives back what waits to the broker, and awaits confirms. It
+    /// ends within [`Settings::stop`], even if this future is dropped before.
     ///
     /// # Errors
     /// [`Ended::CutOff`] when that time was not enough, [`Ended::Failed`] when it had failed before. Nothing is lost:
-    /// what was cut off is run again by the next process.
+    /// the next process runs again what was cut off.
     pub async fn stop(self) -> Result<(), Ended> {
         self.stop.cancel();
         let has_ended = self.ended.clone();

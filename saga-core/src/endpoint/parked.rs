@@ -1,5 +1,5 @@
-//! Items of a saga lane that wait because of their instance: another transaction holds its lock, or it has more to do
-//! than fits one unit. Nobody else waits for them.
+//! Items of a saga lane that wait because of their instance: another transaction holds the instance's lock, or the
+//! instance has more to do than fits one unit. Items of other instances do not wait for them.
 
 use super::{item::Item, trouble::Trouble};
 use crate::port::Backoff;
@@ -9,17 +9,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How soon a lock that another transaction holds is tried again; each try that finds it held doubles the pause.
+/// The first pause before a lock that another transaction holds is tried again; each failed try doubles the pause.
 const LOCKED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A lock that is held for longer than this is worth a word: a unit of work takes milliseconds.
+/// A lock that is held longer than this is logged: a unit of work takes milliseconds.
 const LOCKED_LONG: Duration = Duration::from_secs(5);
 
 /// Bounded by the transport's prefetch, as the lane's channel is.
 #[derive(Debug)]
 pub(crate) struct Parked {
     items: VecDeque<Item>,
-    /// Instances that have items here: what comes for them waits behind those.
+    /// Instances that have items here: new items of such an instance wait behind them.
     keys: HashSet<i64>,
     /// When they are tried again; `None` while there are none.
     due: Option<Instant>,
@@ -51,7 +51,7 @@ impl Parked {
         }
     }
 
-    /// What runs now: parked items that are due, then what came.
+    /// What runs now: parked items that are due, then new ones.
     pub(crate) fn next_batch(&mut self, came: &mut Vec<Item>) -> Vec<Item> {
         let mut batch = Vec::new();
         if self.due.is_some_and(|due| due <= Instant::now()) {
@@ -73,7 +73,7 @@ impl Parked {
         free
     }
 
-    /// The item's instance is locked by another transaction: it is tried again, less and less often.
+    /// Another transaction holds the lock of the item's instance: the item is tried again, less and less often.
     pub(crate) fn locked(&mut self, item: Item) {
         self.locked_since.get_or_insert_with(Instant::now);
         if self.due.is_none() {
@@ -82,7 +82,7 @@ impl Parked {
         self.park(item);
     }
 
-    /// The item's instance has more to do: it goes on at once, after what others have to do.
+    /// The item's instance has more to do: it goes on at once, behind other instances.
     pub(crate) fn unfinished(&mut self, item: Item) {
         self.due = Some(Instant::now());
         self.park(item);
@@ -93,7 +93,7 @@ impl Parked {
         self.items.push_back(item);
     }
 
-    /// Says that instances are locked for long, and that they no longer are.
+    /// Logs that instances are locked for long, and when they no longer are.
     pub(crate) fn say_how_long(&mut self, endpoint: &str) {
         if self.items.is_empty() {
             self.locked_since = None;

@@ -1,4 +1,4 @@
-//! What follows when user code fails: the policy of retries, asked in one way for handlers and projections.
+//! What follows when user code fails: asks the retry policy, in one way for handlers and projections.
 
 use super::{judge::Before, shared::Shared};
 use crate::{
@@ -51,8 +51,8 @@ impl UserFailure {
         if self.deployment { 0 } else { i64::from(runs) }
     }
 
-    /// Whether it says something about the service behind the handler: a message that can never succeed does not, nor
-    /// one that asked to come later.
+    /// Whether the failure says something about the service behind the handler: a permanent failure does not, nor does
+    /// a `retry_after`.
     pub(super) fn concerns_breaker(&self) -> bool {
         self.kind == HandlerErrorKind::Transient
     }
@@ -62,7 +62,7 @@ impl UserFailure {
         let elapsed = if before.completes.is_some() { before.elapsed } else { Duration::ZERO };
         if self.deployment {
             return if elapsed < Retries::LONGEST {
-                // no round is counted, so the time that has passed says how patient to be
+                // no round is counted, so the pause follows from the time that has passed
                 let pauses = (elapsed.as_secs() + 1).ilog2();
                 Next::PutOff(Backoff::after(Duration::from_secs(1), DEPLOYMENT_PAUSE_MAX, pauses))
             } else {

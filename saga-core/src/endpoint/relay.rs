@@ -1,5 +1,6 @@
-//! The relay: sends what nobody sends from memory. Rows that became due (timers, retries), that did not fit a window,
-//! that other programs inserted, and those of processes that died, this one's own past included.
+//! The relay: sends what nobody sends from memory. These are rows that became due (timers, retries), rows that did not
+//! fit a window, rows that other programs inserted, and rows of processes that died, including an earlier run of this
+//! one.
 
 use super::{shared::Shared, trouble::Trouble};
 use crate::{
@@ -10,9 +11,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Rows of one lease, at most: bounds the statement and the memory.
+/// The most rows of one lease: bounds the statement and the memory.
 const LEASED_ROWS_MAX: usize = 1000;
-/// While the window is full, the relay looks this often whether there is room again.
+/// While the window is full, the relay checks this often whether there is room again.
 const FULL_WINDOW_PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database or the broker is away.
@@ -40,7 +41,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
         }
         let (room, overflows) = dispatcher.room_for_relay();
         if *link.borrow() != LinkState::Up {
-            // what is leased could not be sent; somebody else's broker may be there
+            // leased rows could not be sent now; another process may reach its broker
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
         }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Deliveries that are routed together, at most: a lane that got each by itself would begin with a batch of one.
+/// The most deliveries that are routed together: a lane that got each by itself would begin with a batch of one.
 const ROUTED_TOGETHER_MAX: usize = 256;
 
 /// The lanes of an endpoint. Their channels are bounded by the transport's prefetch.
 pub(crate) struct Lanes {
     /// For sagas, and for messages that nobody can handle.
     pub(crate) sagas: Vec<mpsc::UnboundedSender<Item>>,
-    /// Each handler has its own, so that one that fails or waits holds up no other.
+    /// Each handler has its own lanes, so that a handler that fails or waits does not hold up another.
     pub(crate) handlers: Vec<Vec<mpsc::UnboundedSender<Item>>>,
 }
 

@@ -24,19 +24,18 @@ use std::{
     panic::AssertUnwindSafe,
 };
 
-/// Held messages of one instance that are read, with their bodies, in one unit of work. An instance with more of them
-/// goes on in further units, and those of other instances run between.
+/// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
+/// in further units, and other instances run in between.
 const HELD_ROWS_MAX: i64 = 200;
-/// A unit whose projection ran and whose connection was then lost this often in a row counts as failed.
+/// A unit counts as failed when its connection was lost this often in a row after its projection ran.
 const LOST_MAX: u32 = 5;
 
 /// What becomes of the items of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Ran {
-    /// By place: another transaction holds the lock of its instance; nothing has happened.
+    /// Indices of items whose instance is locked by another transaction; they had no effect.
     pub(super) locked: HashSet<usize>,
-    /// By place: what it did is committed, and its instance has more to do. It must be run again, and is a duplicate
-    /// then.
+    /// Indices of items that are committed, but whose instance has more to do. They must be run again, as duplicates.
     pub(super) unfinished: HashSet<usize>,
 }
 
@@ -57,15 +56,15 @@ impl std::convert::From<StoreError> for Failed {
     }
 }
 
-/// Runs the batch in one transaction. After an error nothing has happened, or (when the commit's outcome is unknown)
-/// the inbox knows: either way the same batch can be run again.
+/// Runs the batch in one transaction. After an error the same batch can be run again: nothing is written or, when the
+/// commit's outcome is unknown, the inbox knows.
 ///
-/// The inbox is asked about messages that may have come before. Of the others nearly all are new, and transitions are
-/// pure: whether one was a duplicate after all, the claim finds out, and the batch is run `again` with all of them
-/// asked about.
+/// The inbox is asked only about messages that may have come before. Nearly all others are new. If one is a duplicate
+/// after all, its claim conflicts and the batch runs `again`, now asking about every message; transitions are pure, so
+/// this does no harm.
 ///
-/// `tries` counts the units of the batch that failed in a row. `overrule` is what happens, in a batch of one, to the
-/// transition that a projection refused, with the runs that are counted for it.
+/// `tries` counts the units of the batch that failed in a row. `overrule` says, in a batch of one, what replaces the
+/// transition that a projection refused, and how many runs are counted for it.
 pub(super) async fn run<Db: Store>(
     shared: &Shared<Db>,
     items: &mut [Item],
@@ -93,7 +92,7 @@ pub(super) async fn run<Db: Store>(
         match project(shared, saga, changes, &mut unit).await {
             Ok(()) => {}
             Err(Failed::Projection { saga, failure, .. }) => {
-                // a connection that cannot even roll back is gone, and its error was not the projection's, unless that
+                // when even the rollback fails, the connection is gone and the projection is not to blame, unless it
                 // happens again and again
                 return Err(match unit.rollback().await {
                     Err(error) if tries < LOST_MAX => Failed::Store(error),
@@ -123,7 +122,7 @@ pub(super) async fn run<Db: Store>(
     Ok(ran)
 }
 
-/// Lets a projection write, with the same limits and the same care as a handler.
+/// Runs a projection, with the same limits and precautions as a handler.
 async fn project<Db: Store>(
     shared: &Shared<Db>,
     saga: usize,
@@ -165,7 +164,7 @@ fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
     }
 }
 
-/// The instances of a batch that can be decided about, in the order in which they came.
+/// The instances of a batch whose locks are held, in order of arrival.
 struct Groups<'a> {
     list: Vec<Group<'a>>,
     by_key: HashMap<InstanceKey, usize>,
@@ -181,7 +180,7 @@ struct Group<'a> {
     wanted: Vec<HeldWanted>,
     /// Held messages that do not, by type and reason.
     unread: Vec<(String, HeldReason)>,
-    /// How many of those that fit there are.
+    /// How many fitting messages there are.
     fitting: i64,
 }
 
@@ -237,8 +236,8 @@ struct Batch<'a, Db: Store> {
 }
 
 impl<Db: Store> Batch<'_, Db> {
-    /// Offers each message that is to run to its instance. A duplicate or a wake-up brings nothing new, but something
-    /// held may fit by now: its instance is asked all the same.
+    /// Offers each message that is to run to its instance. A duplicate or a wake-up brings nothing new, but a held
+    /// message may fit by now, so its instance is asked as well.
     fn judge(&mut self, items: &mut [Item], groups: &mut Groups<'_>) {
         let shared = self.shared;
         let free: Vec<&mut Item> = (items.iter_mut())
@@ -351,7 +350,7 @@ impl<Db: Store> Batch<'_, Db> {
         }
     }
 
-    /// Rows for what a transition sends; a timer whose state was left again within the batch is not even written.
+    /// Rows for what a transition sends. A timer whose state was left again within the batch is not written at all.
     fn emit(
         &mut self,
         key: &InstanceKey,
@@ -379,8 +378,8 @@ impl<Db: Store> Batch<'_, Db> {
 }
 
 impl Failed {
-    /// The error to wait out: the same batch may succeed later by itself or after a deployment. No message is
-    /// to blame.
+    /// The error to wait out: the same batch may succeed later, by itself or after a deployment. No message is to
+    /// blame.
     pub(super) fn waits(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error) if error.kind() != StoreErrorKind::Rejected => Some(error),

@@ -1,4 +1,4 @@
-//! Sessions: messages sent outside handlers, from a web request say, that commit with the caller's rows.
+//! Sessions: messages sent outside handlers (from a web request, say) that commit with the caller's rows.
 
 use super::{emission::of_posted, finish::finish, ledger::Ledger, shared::Shared};
 use crate::{
@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 /// A transaction with messages. Dropped without [`Session::commit`], it is rolled back and nothing is sent.
 ///
-/// The commit does not wait for the broker: when it is away, the messages leave as soon as it is back.
+/// The commit does not wait for the broker: when the broker is away, the messages leave as soon as it is back.
 #[must_use = "a session does nothing until it is committed"]
 pub struct Session<Db: Store> {
     shared: Arc<Shared<Db>>,
@@ -48,10 +48,10 @@ impl<Db: Store> Session<Db> {
     /// Commits rows and messages together.
     ///
     /// # Errors
-    /// By [`StoreError::kind`]: [`Rejected`](StoreErrorKind::Rejected), nothing happened, and the database's own error
-    /// is the source. [`Conflict`](StoreErrorKind::Conflict), nothing happened: run the request again.
-    /// [`Unavailable`](StoreErrorKind::Unavailable), nobody knows: ask the database, or make the request repeatable (an
-    /// id that the caller chose).
+    /// By [`StoreError::kind`]: [`Rejected`](StoreErrorKind::Rejected): nothing happened, and the database's own error
+    /// is the source. [`Conflict`](StoreErrorKind::Conflict): nothing happened, run the request again.
+    /// [`Unavailable`](StoreErrorKind::Unavailable): the outcome is unknown; ask the database, or make the request
+    /// repeatable (an id that the caller chooses).
     pub async fn commit(mut self) -> Result<(), StoreError> {
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");
         let posted = std::mem::take(&mut self.posted);
@@ -65,7 +65,8 @@ impl<Db: Store> Session<Db> {
             }
         };
         let shared = self.shared.clone();
-        // in a task of its own: once begun, the commit and the dispatch after it go together, whoever drops the caller
+        // in its own task: once begun, the commit and the dispatch finish together, even if the caller's future is
+        // dropped
         let committing = tokio::spawn(async move {
             let mut ledger = Ledger::new(&shared);
             ledger.emit(emissions);
@@ -75,10 +76,10 @@ impl<Db: Store> Session<Db> {
         committed.unwrap_or_else(|error| Err(StoreError::new(StoreErrorKind::Unavailable, error.to_string())))
     }
 
-    /// Gives everything up.
+    /// Rolls back: no row is written and no message is sent.
     ///
     /// # Errors
-    /// When the database cannot be reached: it has rolled back by itself then.
+    /// When the database cannot be reached. It rolls back by itself then.
     pub async fn rollback(mut self) -> Result<(), StoreError> {
         self.posted.clear();
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");

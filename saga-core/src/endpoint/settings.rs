@@ -6,23 +6,24 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Units of work for sagas that run at a time. Fewer lanes give larger batches. Default: one per two cores, at most
-    /// 8.
+    /// Units of work for sagas that run at the same time. Fewer lanes give larger batches. Default: one per two cores,
+    /// at most 8.
     pub saga_lanes: usize,
-    /// Units of work that run at a time for each handler: more for a handler that waits for others (a bank, a carrier),
-    /// one for a handler that only writes to the database. Default: one per core, 2 to 8.
+    /// Units of work that run at the same time, for each handler. Use more for handlers that wait for other services (a
+    /// bank, a carrier), one for handlers that only write to the database. Default: one per core, 2 to 8.
     pub handler_lanes: usize,
-    /// Messages in one unit of work, at most. Default: 200.
+    /// The most messages in one unit of work. Default: 200.
     pub batch_messages_max: usize,
-    /// Deliveries that may be unacknowledged at a time. Default: 1000.
+    /// The most unacknowledged deliveries at a time. Default: 1000.
     pub prefetch: u16,
-    /// Bytes of their bodies that may be in memory at a time, about. Default: 64 MiB.
+    /// The most bytes of their bodies in memory at a time, approximately. Default: 64 MiB.
     pub prefetch_bytes: usize,
-    /// Published messages that may await their confirm at a time; what does not fit waits in the outbox. Default: 4096.
+    /// The most published messages that await their confirm at a time. What does not fit waits in the outbox. Default:
+    /// 4096.
     pub window: usize,
     /// How long a process owns the outbox rows that it publishes. Default: 30 s, at least 3 s.
     pub lease: Duration,
-    /// How often the outbox is looked through when nothing is known to be due. Default: 2 s.
+    /// How often the relay looks into the outbox when nothing is known to be due. Default: 2 s.
     pub poll: Duration,
     /// How long a publish may wait for its confirm. Default: 10 s.
     pub confirm: Duration,
@@ -66,11 +67,11 @@ impl Default for Settings {
     }
 }
 
-/// No database or clock can add more to its time. "For ever" becomes this.
+/// The longest span that every database and clock can add to its time. "For ever" becomes this.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 impl Settings {
-    /// Shortens what no clock could add, so that `Duration::MAX` means "for ever".
+    /// Shortens spans that no clock can add, so that `Duration::MAX` means "for ever".
     pub(super) fn cap(&mut self) {
         for duration in [
             &mut self.lease,
@@ -86,7 +87,7 @@ impl Settings {
         }
     }
 
-    /// What is wrong with them.
+    /// What is wrong with the settings.
     pub(super) fn check(&self) -> Vec<String> {
         let counts = [
             ("saga_lanes", self.saga_lanes),

@@ -16,7 +16,7 @@ use std::{
 
 pub(crate) struct Shared<Db: Store> {
     pub(crate) name: String,
-    /// This process, as it is entered in the database; its `owner` owns the leases.
+    /// This process, as registered in the database; its `owner` owns the leases.
     pub(crate) process: Process,
     pub(crate) store: Db,
     pub(crate) settings: Settings,
@@ -33,7 +33,7 @@ pub(crate) struct Shared<Db: Store> {
 pub(crate) struct SagaEntry<Db: Store> {
     pub(crate) logic: Arc<dyn SagaLogic>,
     pub(crate) chart: Chart,
-    /// Types that answer its own commands: only those for it concern it.
+    /// Types that answer the saga's own commands: it takes them only when they are addressed to it.
     pub(crate) answers: HashSet<String>,
     pub(crate) projection: Option<Arc<dyn ProjectLogic<Db>>>,
     /// Counts failures of the projection.
@@ -45,7 +45,7 @@ pub(crate) struct HandlerEntry<Db: Store> {
     pub(crate) logic: Arc<dyn HandlerLogic<Db>>,
     /// Its own policy; else the endpoint's.
     pub(crate) retries: Option<Retries>,
-    /// Messages that came together share a transaction, though each is handled by itself.
+    /// Messages of one batch share a transaction, though each is handled by itself.
     pub(crate) shares_transactions: bool,
     pub(crate) breaker: Breaker,
     /// Number of upcoming units in which each message gets a transaction of its own, because one recently failed in a
@@ -76,7 +76,7 @@ impl<Db: Store> Shared<Db> {
         &self.process.owner
     }
 
-    /// What an error that user code handed on means, if it or one of its causes is the store's or the driver's.
+    /// What an error from user code means, if it or one of its causes is an error of the store or its driver.
     pub(crate) fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreErrorKind> {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -92,7 +92,7 @@ impl<Db: Store> Shared<Db> {
     }
 }
 
-/// Microseconds since 1970 by this process's clock: good for `sent-at`, for nothing that decides.
+/// Microseconds since 1970 by this process's clock: good enough for `sent-at`, but never to decide anything.
 pub(crate) fn now_us() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }

@@ -121,7 +121,8 @@ fn taken((saga, endpoint): &(String, String)) -> String {
     )
 }
 
-/// The process does not run after all. What it was to unbind is entered again, so that the next start hears of it.
+/// The process does not run after all. Registers again the subscriptions that it should have unbound, so that the next
+/// start unbinds them.
 async fn keep_dropped<Db: Store>(store: &Db, process: &Process, dropped: &[String]) {
     let subscribes = process.subscribes.iter().chain(dropped).cloned().collect();
     let kept = match dropped {

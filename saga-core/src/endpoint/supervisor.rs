@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// How long the row of a process may take to be removed when it stops.
 const SIGN_OFF: Duration = Duration::from_secs(1);
 
-/// What a task belongs to: they stop in this order.
+/// What a task belongs to; parts stop in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Receiving,
@@ -26,14 +26,14 @@ pub(super) enum Part {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Ended {
-    /// It was stopped, and finished what it held.
+    /// It was stopped, and finished what was running.
     #[error("the endpoint was stopped")]
     Stopped,
-    /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: what was cut off
-    /// runs again in the next process.
+    /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: the next process
+    /// runs again what was cut off.
     #[error("the endpoint did not finish in time: {0}")]
     CutOff(String),
-    /// A task of it ended unasked: a fault of this library, or of a transport or store. Nothing is lost; restart the
+    /// A task ended unexpectedly: a bug in this library, or in a transport or store. Nothing is lost; restart the
     /// process.
     #[error("the endpoint failed: {0}")]
     Failed(String),
@@ -107,7 +107,7 @@ impl<Db: Store> Supervisor<Db> {
         endpoint
     }
 
-    /// Passes the state of the link on until a task ends unasked; says which, and why.
+    /// Passes on the state of the link until a task ends unexpectedly. Returns which task, and why.
     async fn watch(&mut self, link: &watch::Sender<LinkState>) -> String {
         loop {
             tokio::select! {
@@ -126,8 +126,8 @@ impl<Db: Store> Supervisor<Db> {
         }
     }
 
-    /// Ends the parts in their order: what is running is committed and acknowledged, what waits goes back to the
-    /// broker, confirms are awaited.
+    /// Ends the parts in order: commits and acknowledges what is running, gives back what waits to the broker, and
+    /// awaits confirms.
     async fn stop(&mut self) -> Ended {
         let until = Instant::now() + self.shared.settings.stop;
         let mut late = Vec::new();

@@ -1,4 +1,4 @@
-//! Trouble that lasts: said at once, then once a minute, and said when it is over.
+//! Trouble that lasts: logged at once, then once a minute, and when it is over.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -6,7 +6,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The same trouble is said again after this time.
+/// The same trouble is logged again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// One kind of trouble at one place. [`Trouble::begins`] and [`Trouble::ends`] say when to log.
@@ -22,7 +22,7 @@ struct Now {
     unsaid: u64,
 }
 
-/// How often something happened without a word since it was last said.
+/// How often it happened unlogged since it was last logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) unsaid: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Said {
 }
 
 impl Trouble {
-    /// It happened. Returns what to say, if it is time to say it.
+    /// It happened. Returns what to log, if it is time to log it.
     pub(crate) fn begins(&self) -> Option<Said> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let instant = Instant::now();

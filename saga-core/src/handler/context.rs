@@ -12,14 +12,15 @@ pub struct Context<'a, Db: Store> {
 }
 
 impl<Db: Store> Context<'_, Db> {
-    /// The connection of the endpoint's transaction. The first call opens it: make slow calls to others before.
+    /// The connection of the endpoint's transaction. The first call opens the transaction, so make slow calls to other
+    /// services before it.
     ///
     /// The transaction belongs to this message alone, unless the handler was registered with
     /// [`HandlerOptions::shares_transactions`](crate::HandlerOptions::shares_transactions). Do not end it: a `COMMIT`
     /// or `ROLLBACK` of your own makes the message fail. For a statement that may fail, open a nested transaction.
     ///
     /// # Errors
-    /// When the database cannot be reached. Hand it on with `?`: the endpoint waits for the database and counts no
+    /// When the database cannot be reached. Return it with `?`: the endpoint waits for the database and counts no
     /// attempt.
     pub async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
         self.transaction.tx().await
@@ -45,14 +46,14 @@ impl<Db: Store> Context<'_, Db> {
         self.cause.envelope()
     }
 
-    /// Runs of this message before this one that were counted: 0 at first.
+    /// How many earlier runs of this message were counted: 0 at first.
     pub fn runs_before(&self) -> i64 {
         self.cause.runs_before()
     }
 }
 
-/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and each message's own by its place in
-/// the batch.
+/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and the surroundings of each message by
+/// its place in the batch.
 #[derive(Debug)]
 pub struct BatchContext<'a, Db: Store> {
     pub(crate) transaction: &'a mut LazyTransaction<Db>,
@@ -68,7 +69,7 @@ impl<Db: Store> BatchContext<'_, Db> {
         self.transaction.tx().await
     }
 
-    /// The `n`th message, counted from 0: what is published and sent through it names it as its cause.
+    /// The `n`th message, counted from 0. Messages published and sent through it name it as their cause.
     ///
     /// # Panics
     /// When the batch has no `n`th message.
@@ -106,7 +107,7 @@ impl Cause {
         &self.envelope
     }
 
-    /// Runs of this message before this one that were counted: 0 at first.
+    /// How many earlier runs of this message were counted: 0 at first.
     pub fn runs_before(&self) -> i64 {
         self.runs_before
     }

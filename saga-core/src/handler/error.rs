@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-/// Why a handler failed. Any error becomes one by `?`, and is then transient.
+/// Why a handler failed. `?` turns any error into a transient one.
 pub struct HandlerError {
     kind: HandlerErrorKind,
     source: Box<dyn Error + Send + Sync>,
@@ -12,16 +12,16 @@ pub struct HandlerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandlerErrorKind {
-    /// Trying again may help: the policy of retries decides.
+    /// A retry may help: the retry policy decides.
     Transient,
     /// Trying again is no use: the message is held at once.
     Permanent,
-    /// Trying again may help after this time.
+    /// A retry may help after this time.
     RetryAfter(Duration),
 }
 
 impl HandlerError {
-    /// Trying again may help.
+    /// A retry may help.
     pub fn transient(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: HandlerErrorKind::Transient, source: error.into() }
     }
@@ -55,7 +55,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
 }
 
 impl fmt::Display for HandlerError {
-    /// The error and its causes. A cause that its effect's text already ends with is not said twice.
+    /// The error and its causes. A cause whose text already ends the text before it is not repeated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = self.source.to_string();
         f.write_str(&said)?;

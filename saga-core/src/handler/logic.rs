@@ -1,4 +1,4 @@
-//! Handlers without their types: what the endpoint keeps of each.
+//! Handlers without their types, as the endpoint keeps them.
 
 use super::{BatchContext, Cause, Context, Handle, HandleBatch, HandlerError, transaction::LazyTransaction};
 use crate::{Encoded, Message, Outcome, Store};
@@ -8,7 +8,7 @@ use std::{any::Any, marker::PhantomData};
 /// A message whose type its handler knows.
 pub(crate) type Decoded = Box<dyn Any + Send>;
 
-/// What the endpoint knows of a handler whose types are gone.
+/// What the endpoint knows about a handler without its types.
 #[derive(Clone, Copy)]
 pub(crate) struct Description {
     pub(crate) name: &'static str,
@@ -34,7 +34,7 @@ fn decode<M: Message>(body: &[u8]) -> Result<Decoded, String> {
 pub(crate) trait HandlerLogic<Db: Store>: Send + Sync {
     fn description(&self) -> Description;
 
-    /// Runs messages with their causes, as many of the one as of the other; returns as many outcomes.
+    /// Runs messages; `causes` has one element for each, and so has the result.
     async fn run(
         &self,
         messages: Vec<Decoded>,

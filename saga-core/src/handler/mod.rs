@@ -16,9 +16,9 @@ use async_trait::async_trait;
 
 /// Handles messages `M` on the database `Db`, one at a time, each in a transaction of its own.
 ///
-/// What it writes through [`Context::tx`] and what it publishes and returns commit together, once.
-/// It may run more than once before that: after a failure, after a crash, beside another process. So effects elsewhere
-/// (a call to a bank) need an idempotency key, and [`Context::message_id`] is made for that.
+/// What it writes through [`Context::tx`] and what it publishes and returns commit together, once. The handler may run
+/// more than once before that: after a failure, after a crash, or at the same time as another process. So effects
+/// elsewhere (a call to a bank) need an idempotency key: use [`Context::message_id`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle `{M}` on the database `{Db}`",
     label = "no `impl Handle<{M}, ..> for {Self}`",
@@ -39,12 +39,11 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
     }
 }
 
-/// Handles messages `M` that came together, in one call and one transaction: for handlers whose rows one statement can
-/// write.
+/// Handles a batch of messages `M` in one call and one transaction: for handlers whose rows one statement can write.
 ///
-/// A batch is what was there, up to the endpoint's [`batch_messages_max`](crate::Settings::batch_messages_max); often
-/// one message. When it fails, nothing of it has happened, and its messages are run one by one, as batches of one: only
-/// then does a failure count as an attempt, and the policy of retries decides for that message alone.
+/// A batch is all waiting messages, up to the endpoint's [`batch_messages_max`](crate::Settings::batch_messages_max);
+/// often it is one message. When a batch fails, it is rolled back and its messages run one by one, as batches of one.
+/// Only then does a failure count as an attempt, and the retry policy decides for that message alone.
 ///
 /// ```text
 /// #[async_trait]
@@ -68,8 +67,7 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
 )]
 #[async_trait]
 pub trait HandleBatch<M: Message, Db: Store>: Send + Sync + 'static {
-    /// Handles the messages, in the order in which they came. Returns one outcome for each, in the same order; an
-    /// event's is `()`.
+    /// Handles the messages, in order of arrival. Returns one outcome for each, in the same order; an event's is `()`.
     ///
     /// # Errors
     /// [`HandlerError`]: see [`Handle::handle`].

@@ -44,8 +44,9 @@ impl OutgoingMessage {
         self
     }
 
-    /// Sets a header. Names that Sagabus or the broker reads (`saga`, `CC`, `x-…`) make the transaction fail, naming
-    /// them; so do more than 200 headers, 64 KiB of them, and values nested deeper than 32 levels.
+    /// Sets a header. A name that Sagabus or the broker reads (`saga`, `CC`, `x-…`) makes the transaction fail with an
+    /// error that names it. So do more than 200 headers, more than 64 KiB of them, and values nested deeper than 32
+    /// levels.
     pub fn header(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
         if Envelope::reserved(name) {
             self.refused = Some(format!("header `{name}` of {} is reserved", self.message.type_name));

@@ -1,4 +1,4 @@
-//! A handler's transaction, opened when it asks for it.
+//! A handler's transaction, opened when the handler asks for it.
 
 use super::HandlerError;
 use crate::{Store, StoreError, port::Unit};
@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 /// The transaction of one or more handlers' runs: opened by the first that asks.
 pub(crate) struct LazyTransaction<Db: Store> {
     store: Db,
-    /// How long it may be idle at the server.
+    /// How long the transaction may be idle at the server.
     limit: Duration,
     unit: Option<Db::Unit>,
     /// Set when the transaction failed to open. The unit runs again even if the handler swallowed the error.
@@ -39,7 +39,7 @@ impl<Db: Store> LazyTransaction<Db> {
         Ok(self.unit.as_mut().expect("it was opened just now").tx())
     }
 
-    /// Whether a handler has asked for it.
+    /// Whether a handler has asked for the transaction.
     pub(crate) fn is_open(&self) -> bool {
         self.unit.is_some()
     }
@@ -60,12 +60,12 @@ impl<Db: Store> LazyTransaction<Db> {
         }
     }
 
-    /// Gives the transaction up without a word to the server: a statement may still be running on its connection.
+    /// Gives up the transaction without telling the server: a statement may still be running on its connection.
     pub(crate) fn abandon(&mut self) {
         self.unit = None;
     }
 
-    /// Why it could not be opened, if a handler asked for it in vain.
+    /// Why the transaction could not be opened, if a handler asked for it in vain.
     pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
         self.failed.take()
     }

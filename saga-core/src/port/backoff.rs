@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Pauses between the tries of one call: they double from `min` to `cap`, and each is shortened by up to a quarter at
-/// random, so that processes that failed together do not come back together.
+/// Pauses between the tries of one call. They double from `min` to `cap`; each is shortened at random by up to a
+/// quarter, so that processes that failed together do not retry together.
 ///
 /// ```
 /// use sagabus::port::Backoff;
@@ -51,7 +51,7 @@ impl Backoff {
         self.tries
     }
 
-    /// The pause after so many failed tries, for callers that keep the count elsewhere (in a row, say).
+    /// The pause after a number of failed tries, for callers that keep the count elsewhere (in a row, say).
     pub fn after(min: Duration, cap: Duration, tries: u32) -> Duration {
         let base = min.saturating_mul(1 << tries.min(20)).min(cap);
         let spread = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);

@@ -13,18 +13,18 @@ pub struct StoreError {
     source: Option<Cause>,
 }
 
-/// What follows from an error of a store.
+/// What an error of a store means, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// Another process changed the same rows: run the batch again.
     Conflict,
-    /// The database cannot be reached, or nobody knows whether it did what was asked: wait, then run again.
+    /// The database cannot be reached, or it is unknown whether it did what was asked: wait, then run again.
     Unavailable,
-    /// The database refuses the data: the same again would fail again.
+    /// The database refuses the data: the same write would fail again.
     Rejected,
     /// Tables, columns or permissions are not those that this binary needs. No message is to blame: wait for a
-    /// deployment to mend it.
+    /// deployment to fix it.
     Schema,
     /// A statement's plan no longer fits the tables: run again on a new connection.
     StalePlan,
@@ -54,7 +54,7 @@ impl StoreError {
         self.kind
     }
 
-    /// Whether the same may succeed later without anybody's help.
+    /// Whether the same call may succeed later without anyone's help.
     pub fn is_transient(&self) -> bool {
         use StoreErrorKind::{Conflict, StalePlan, Unavailable};
         matches!(self.kind, Conflict | Unavailable | StalePlan)
@@ -85,13 +85,13 @@ pub struct TransportError {
     source: Option<Cause>,
 }
 
-/// What follows from an error of a transport.
+/// What an error of a transport means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransportErrorKind {
     /// The broker could not be reached in time.
     Unreachable,
-    /// The broker does not let us in.
+    /// The broker refuses the credentials.
     Denied,
     /// Something exists already and differs from what is needed.
     Mismatch,

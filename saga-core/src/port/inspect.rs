@@ -1,7 +1,7 @@
 //! What operators read and do, through the store.
 //!
-//! A store answers a [`Listing`] with one JSON text for each row, and does an [`HeldOrder`] in one transaction. All
-//! else is here: [`Inspect`] turns rows into views, and takes an action over many rows apart into orders.
+//! A store answers a [`Listing`] with one JSON text for each row, and carries out a [`HeldOrder`] in one transaction.
+//! The rest is here: [`Inspect`] turns rows into views, and splits an action over many rows into orders.
 
 mod filter;
 mod status;
@@ -15,11 +15,12 @@ use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Held messages that one order takes: it locks their instances until it commits, and running endpoints wait for that.
+/// The most held messages in one order: the order locks their instances until it commits, and running endpoints wait
+/// for that.
 pub const ORDER_ROWS_MAX: usize = 100;
 
-/// What is to be listed. The store answers with one JSON text a row: an object with the fields of the view that is
-/// named here, or a number where a count is asked for.
+/// What to list. The store answers with one JSON text for each row: an object with the fields of the view named here,
+/// or a number where a count is asked for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Listing<'a> {
@@ -44,18 +45,18 @@ pub enum Listing<'a> {
 /// What is wanted of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Rows, at most this many.
+    /// At most this many rows.
     Rows(i64),
-    /// One row: how many there are.
+    /// One row: the number of rows.
     Count,
 }
 
-/// What an operator orders: done in one transaction, and entered in `operation` by it.
+/// What an operator orders: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
 pub struct HeldOrder<'a> {
     /// What to do.
     pub action: HeldAction,
-    /// With which messages: at most [`ORDER_ROWS_MAX`]. Those that are not held any more, or were held anew since they
+    /// With which messages: at most [`ORDER_ROWS_MAX`]. Messages that are no longer held, or were held anew since they
     /// were listed, are left alone.
     pub rows: &'a [HeldRef],
     /// Who orders it.
@@ -69,9 +70,10 @@ pub struct HeldOrder<'a> {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum HeldAction {
-    /// Have them handled again, by the receiver that holds them; what never left (stranded) goes where it was to go.
+    /// Have them handled again by the receiver that holds them. A stranded message, which never left, is sent to its
+    /// destination.
     Retry,
-    /// Give them up. What waits behind one is offered again, in order.
+    /// Give them up. Messages that wait behind one are offered again, in order.
     Discard,
 }
 
@@ -88,9 +90,9 @@ impl HeldAction {
 /// What became of an action.
 #[derive(Debug, Default)]
 pub struct ActionDone {
-    /// The messages that were dealt with, with what became of each. They stay dealt with if a later one fails.
+    /// The messages that were dealt with, and the result of each. They stay dealt with if a later one fails.
     pub items: Vec<OperationItem>,
-    /// Why it ended before its end.
+    /// Why the action stopped early.
     pub stopped: Option<StoreError>,
 }
 
@@ -107,10 +109,10 @@ impl ActionDone {
 /// A store implements [`Inspect::rows`] and [`Inspect::order`].
 #[async_trait]
 pub trait Inspect: Send + Sync {
-    /// Reads a listing: one JSON text a row.
+    /// Reads a listing: one JSON text for each row.
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError>;
 
-    /// Does what an operator orders, all or nothing, under the locks of the instances that it touches.
+    /// Carries out an order, all or nothing, under the locks of the instances that it touches.
     async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError>;
 
     /// Counts and ages per endpoint, instances per saga and state.
@@ -163,12 +165,12 @@ pub trait Inspect: Send + Sync {
         count(self.rows(&Listing::Held(filter, Wanted::Count)).await?)
     }
 
-    /// The body of a held message; `None` when it is not held any more.
+    /// The body of a held message; `None` when it is no longer held.
     async fn held_body(&self, row: &HeldRef) -> Result<Option<Vec<u8>>, StoreError> {
         body(self.rows(&Listing::HeldBody(row)).await?)
     }
 
-    /// What operators did, last first. Of each operation, the items that match the filter.
+    /// What operators did, last first; of each operation, the items that match the filter.
     async fn operations(&self, filter: &OperationFilter, rows_max: i64) -> Result<Vec<OperationView>, StoreError> {
         let mut found: Vec<OperationView> =
             read(self.rows(&Listing::Operations(filter, Wanted::Rows(rows_max))).await?)?;

@@ -1,5 +1,5 @@
-//! The ports: what the endpoint asks of a broker and of a database. Whoever writes another one implements
-//! [`Transport`], or [`Store`], [`Unit`] and [`Inspect`], and runs the conformance suite of `tests/` over it.
+//! The ports: what the endpoint asks of a broker and of a database. To add one, implement [`Transport`], or [`Store`],
+//! [`Unit`] and [`Inspect`], and run the conformance suite of `tests/` over it.
 
 mod backoff;
 mod error;

@@ -26,7 +26,7 @@ pub struct LeaseRequest<'a> {
 pub struct Leased {
     /// Rows to publish, oldest due first.
     pub rows: Vec<LeasedRow>,
-    /// How long until the next row is due; `None`: none waits.
+    /// Time until the next row is due; `None` when none waits.
     pub next_due: Option<Duration>,
 }
 
@@ -39,13 +39,13 @@ pub struct LeasedRow {
     pub destination: Destination,
     /// What goes.
     pub envelope: Arc<Envelope>,
-    /// How often it was tried before without success.
+    /// Earlier tries without success.
     pub attempts: u32,
-    /// How often its lease ran out before: the process that was publishing it died.
+    /// How often its lease ran out, because the process that was publishing it died.
     pub expired: u32,
 }
 
-/// What a dispatcher says of the rows in its window.
+/// What a dispatcher reports about the rows in its window.
 #[derive(Debug, Clone)]
 pub struct LeaseUpdate<'a> {
     /// This process.
@@ -65,11 +65,10 @@ pub struct PublishFailed {
     pub id: Uuid,
     /// Why.
     pub error: String,
-    /// How long until it is tried again.
+    /// Time until it is tried again.
     pub delay: Duration,
-    /// No queue takes what goes to its destination: it waits for the destination
-    /// ([`Store::reopen`](super::Store::reopen)).
+    /// Its destination has no queue: the row waits until it has one ([`Store::reopen`](super::Store::reopen)).
     pub unroutable: bool,
-    /// Whether this was a try; one that only waits behind another is not counted.
+    /// Whether this counts as a try. A row that only waits behind another one was not tried.
     pub tried: bool,
 }

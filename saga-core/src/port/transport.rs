@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 /// A broker, or what stands in for one.
 ///
-/// [`Transport::attach`] declares what the endpoint needs and returns a [`Link`]: four channels, on whose other
-/// ends tasks of the transport work and reconnect by themselves until the link is dropped. What an
-/// implementation owes:
+/// [`Transport::attach`] declares what the endpoint needs and returns a [`Link`]: four channels, on whose other ends
+/// tasks of the transport work and reconnect by themselves until the link is dropped. Every implementation guarantees:
 ///
-/// - A delivery comes again until its [`Ack`] says `ack`; an `Ack` that is dropped gives the message back.
+/// - A delivery comes again until [`Ack::ack`] settles it; an `Ack` that is dropped gives the message back.
 /// - Every [`Outgoing`] gets exactly one [`Report`]; none says `Confirmed` before the message is safe.
 /// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is
 ///   confirmed.
-/// - What was in flight when a connection broke, or found no answer within [`LinkLimits::confirm`], is `Unknown`.
+/// - A message that was in flight when a connection broke, or that got no answer within [`LinkLimits::confirm`], is
+///   reported `Unknown`.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Declares the topology and starts to deliver.
@@ -35,7 +35,7 @@ pub struct Topology {
     pub endpoint: String,
     /// Events it listens to, by logical name.
     pub subscribes: Vec<String>,
-    /// Events that it listened to in an earlier version and no process of it does now: they are unbound.
+    /// Events that an earlier version listened to and no process does now: they are unbound.
     pub dropped: Vec<String>,
     /// Declare nothing: everything was provisioned by hand.
     pub passive: bool,
@@ -44,22 +44,22 @@ pub struct Topology {
 /// Limits of a link.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkLimits {
-    /// Deliveries that may be unacknowledged at a time.
+    /// The most unacknowledged deliveries at a time.
     pub prefetch: u16,
-    /// Bytes of their bodies, about: a transport may exceed it by one step.
+    /// The most bytes of their bodies, approximately: a transport may exceed it by one step.
     pub prefetch_bytes: usize,
     /// The largest body that the endpoint takes, in bytes.
     pub body_bytes_max: usize,
-    /// Messages that may await their confirm at a time.
+    /// The most messages that await their confirm at a time.
     pub window: usize,
     /// How long a publish may wait for its confirm before it counts as unknown.
     pub confirm: Duration,
-    /// How long the first connection may take, tries and pauses included.
+    /// How long the first connection may take, including tries and pauses.
     pub connect: Duration,
 }
 
-/// The four channels of an attached endpoint. They have no bound of their own: what is in them is bounded by the
-/// prefetch, and by the window of what was sent.
+/// The four channels of an attached endpoint. The channels themselves are unbounded; the prefetch and the window of
+/// sent messages bound what is in them.
 ///
 /// To stop: drop `deliveries` (consuming ends), finish what is in hand, drop `outgoing`; the transport closes
 /// when the last [`Ack`] is gone, and `state` closes with it.
@@ -91,9 +91,9 @@ pub enum LinkState {
 pub struct Delivery {
     /// The message; or, when it is not even an envelope (no message id, say), why.
     pub envelope: Arc<Envelope>,
-    /// What is wrong with it before its body is looked at; the message is held with this text.
+    /// What is wrong with it, found before its body is read. The message is held with this text.
     pub fault: Option<String>,
-    /// How often it was delivered before without being acknowledged.
+    /// Earlier deliveries that were not acknowledged.
     pub delivery_count: u32,
     /// Settles it.
     pub ack: Ack,
@@ -139,9 +139,9 @@ pub struct Outgoing {
     pub destination: Destination,
     /// What.
     pub envelope: Arc<Envelope>,
-    /// How often it was tried before.
+    /// Earlier tries.
     pub attempts: u32,
-    /// How often its lease ran out before: the process that was publishing it died.
+    /// How often its lease ran out, because the process that was publishing it died.
     pub expired: u32,
 }
 
@@ -150,9 +150,9 @@ pub struct Outgoing {
 pub enum Destination {
     /// The queue of one endpoint.
     Endpoint(String),
-    /// An address from somebody's `reply_to`: an endpoint, or a stranger's temporary queue.
+    /// An address from a message's `reply_to`: an endpoint, or a temporary queue of another program.
     ReplyTo(String),
-    /// Everybody who subscribed to this event.
+    /// Every subscriber of this event.
     Event(String),
 }
 
@@ -183,6 +183,6 @@ pub enum Fate {
     Unroutable(String),
     /// The broker refused it.
     Refused(String),
-    /// Nobody knows; it must be sent again.
+    /// Unknown; it must be sent again.
     Unknown(String),
 }

@@ -24,20 +24,20 @@ pub struct InstanceKey {
     pub id: String,
 }
 
-/// What is known of a batch's keys.
+/// What is known about a batch's keys.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The database's clock: microseconds since 1970.
     pub now_us: i64,
-    /// Of the locks that [`Store::begin`](super::Store::begin) asked for, those that another transaction holds: what
-    /// depends on them must not be decided in this unit.
+    /// The locks that [`Store::begin`](super::Store::begin) asked for and another transaction holds: this unit must not
+    /// decide anything that depends on them.
     pub locked_elsewhere: Vec<i64>,
     /// Inbox rows of the endpoint.
     pub inbox: Vec<InboxFound>,
     /// Instances.
     pub instances: Vec<InstanceRow>,
-    /// What is held for the instances, counted by type and reason. Their bodies are read by
-    /// [`Unit::held`](super::Unit::held), and only of those that fit.
+    /// What is held for the instances, counted by type and reason. [`Unit::held`](super::Unit::held) reads the bodies,
+    /// and only of those that fit.
     pub waiting: Vec<Waiting>,
 }
 
@@ -65,7 +65,7 @@ pub struct HeldWanted {
     pub reason: HeldReason,
 }
 
-/// What the inbox says of a message.
+/// What the inbox says about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxFound {
     /// The saga or handler.

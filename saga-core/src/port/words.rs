@@ -1,6 +1,6 @@
 //! The words that stand in the tables: each enum is a column's set of values.
 
-/// Writes an enum whose variants have a name in the tables.
+/// Defines an enum whose variants have a name in the tables.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -37,7 +37,7 @@ words!(
         Held = "held",
         /// Waits for its delayed retry.
         Retrying = "retrying",
-        /// Was redelivered after a crash and is being run alone.
+        /// Redelivered after a crash, and running alone.
         Suspect = "suspect",
     }
 );

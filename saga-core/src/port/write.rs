@@ -1,4 +1,4 @@
-//! What a unit of work writes: everything a batch led to, in one value.
+//! What a unit of work writes: everything that a batch decided, in one value.
 
 use super::{Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
 use crate::Envelope;
@@ -28,7 +28,7 @@ pub struct Write {
     pub held_in: Vec<HeldIn>,
     /// Messages no longer held.
     pub held_out: Vec<HeldKey>,
-    /// Timers of states that were left.
+    /// Timers to delete, because their state was left.
     pub timers_out: Vec<TimersOut>,
 }
 
@@ -62,7 +62,7 @@ pub struct InboxRow {
     pub from_state: Option<String>,
     /// The state after.
     pub to_state: Option<String>,
-    /// What was sent; `None` when nothing was run.
+    /// What was sent; `None` when nothing ran.
     pub effects: Option<Vec<Caused>>,
     /// Runs so far.
     pub attempts: i64,
@@ -98,9 +98,9 @@ pub struct OutboxRow {
     pub destination: Destination,
     /// What goes.
     pub envelope: Arc<Envelope>,
-    /// How long it waits before it is sent; `None`: it goes now.
+    /// How long it waits before it is sent; `None`: it is sent now.
     pub delay: Option<Duration>,
-    /// The process that publishes it from memory holds a lease on it; without, a relay picks it up.
+    /// The process that holds the lease and publishes the row from memory; `None`: a relay picks it up.
     pub leased: bool,
     /// Why a retry was put off.
     pub last_error: Option<String>,
@@ -121,8 +121,8 @@ pub struct HeldIn {
     pub error: Option<String>,
     /// Runs so far.
     pub attempts: i64,
-    /// After this time it waits for a person instead: of an early message, while its instance does not exist; of one
-    /// that waits for a version.
+    /// After this time it waits for a person instead. Given for an early message whose instance does not exist, and for
+    /// one that waits for a version.
     pub expires: Option<Duration>,
 }
 
@@ -131,7 +131,7 @@ pub struct HeldIn {
 pub struct InstanceWrite {
     /// The row as it will be.
     pub row: InstanceRow,
-    /// The `seq` it was read with; 0 for a new one. Another in the table is a conflict.
+    /// The `seq` it was read with; 0 for a new instance. A different one in the table is a conflict.
     pub base_seq: i64,
 }
 

@@ -52,7 +52,7 @@ pub struct ChartMessage {
     pub kind: MessageKind,
     /// Whether it creates an instance.
     pub starts: bool,
-    /// Whether the saga wants it `from anyone`, though it answers a command of its own as well.
+    /// Whether the saga takes it `from anyone`, although it also answers a command of the saga.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
 }
@@ -65,7 +65,7 @@ pub struct ChartEdge {
     pub from: String,
     /// The message's logical name.
     pub on: String,
-    /// The branch's name; empty when there is but one, or an `Either`.
+    /// The branch's name; empty when there is only one, or an `Either`.
     pub branch: String,
     /// The state entered.
     pub to: String,
@@ -90,7 +90,7 @@ pub struct ChartEffect {
     /// The endpoint that handles a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// What can come back of a command.
+    /// The possible outcomes of a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcome: Vec<String>,
 }
@@ -117,9 +117,9 @@ impl Chart {
         text
     }
 
-    /// Whether a message of this type comes to the saga only as the answer to a command that the saga itself sends.
+    /// Whether the saga takes a message of this type only as the answer to a command that it sends itself.
     ///
-    /// A message in `starts`, or one that is listed `from anyone`, comes from others too.
+    /// A message that starts the saga, or that is listed `from anyone`, may come from others too.
     pub fn is_answer(&self, type_name: &str) -> bool {
         let message = self.messages.iter().find(|message| message.type_name == type_name);
         let wanted_from_all = message.is_some_and(|message| message.starts || message.anyone);
@@ -128,7 +128,7 @@ impl Chart {
         !wanted_from_all && outcomes.any(|outcome| outcome == type_name)
     }
 
-    /// The events that the saga wants from everybody: what its endpoint subscribes to, by logical name.
+    /// The events that the saga takes from anyone: its endpoint subscribes to them, by logical name.
     pub fn subscribes(&self) -> Vec<&str> {
         let events = self.messages.iter().filter(|message| message.kind == MessageKind::Event);
         events.map(|message| message.type_name.as_str()).filter(|name| !self.is_answer(name)).collect()
@@ -187,9 +187,9 @@ pub enum Disposition {
     Defer,
     /// `#[rejects(..)]`: held for a person.
     Reject,
-    /// A state that can still be reached has a transition: waits for it.
+    /// A state that can still be reached has a transition: the message waits for it.
     Early,
-    /// No transition here, and none can be reached: journaled as ignored.
+    /// No state that can be reached has a transition: journaled as ignored.
     Late,
 }
 

@@ -1,7 +1,7 @@
 //! What the code written by `#[derive(Saga)]` calls.
 //!
-//! Each transition and each start is one constant. So the user's `impl` is asked for in one place, and a missing one is
-//! one error.
+//! Each transition and each start is one constant. So the user's `impl` is required in one place, and a missing one
+//! gives one error.
 
 use super::{
     Accepts, Chart, ChartEdge, ChartMessage, ChartState, Emits, Keeps, Moment, On, ReadError, Starts, State, Then,
@@ -52,7 +52,7 @@ fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
     <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
 }
 
-/// A message whose id stands in the field that the saga names: rustc says this type's name when the field is not there.
+/// A message whose id is in the field that the saga names: rustc prints this type's name when the field is missing.
 pub struct IdFieldOrByPathOrByEcho<'a, M>(&'a M);
 
 impl<'a, M> IdFieldOrByPathOrByEcho<'a, M> {

@@ -4,7 +4,8 @@ use super::{Accepts, AcceptsAll, ChartEffect, State};
 use crate::{Answer, Command, Encoded, Event, Message, MessageKind, Outcome};
 use std::time::Duration;
 
-/// Something that goes out with a transition into state `S`, in the transaction that stores the state: both or neither.
+/// Something that goes out with a transition into state `S`, in the transaction that stores the state: both happen or
+/// neither.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an effect",
     label = "not an effect",
@@ -25,7 +26,8 @@ pub trait Effect<S> {
 pub struct Emits {
     /// In the order in which the transition listed them.
     pub emits: Vec<Emit>,
-    /// The state's timers are kept: the transition is no new entry. It must lead into the state that it left.
+    /// The state's timers are kept: the transition does not enter the state anew. It must lead into the state that it
+    /// leaves.
     pub keep: bool,
 }
 
@@ -46,9 +48,9 @@ pub enum Route {
         /// Its name.
         to: &'static str,
     },
-    /// To whoever subscribed.
+    /// To every subscriber.
     Event,
-    /// To whoever started the saga.
+    /// To the sender of the message that started the saga.
     Reply,
     /// Back to the instance, if it is still in the state it enters now.
     After(Duration),
@@ -58,8 +60,8 @@ pub enum Route {
 
 /// Sends the command `C` to its one handler.
 ///
-/// The state entered must take every message of the command's outcome, else it does not compile. The answer comes to
-/// this instance alone.
+/// The state entered must take every message of the command's outcome, else the transition does not compile. The answer
+/// goes to this instance alone.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -75,7 +77,7 @@ pub enum Route {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sends<C>(pub C);
-/// Publishes the event `E` to whoever subscribed.
+/// Publishes the event `E` to every subscriber.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -91,7 +93,7 @@ pub struct Sends<C>(pub C);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publishes<E>(pub E);
-/// Answers whoever sent the message that started the saga, with an [`Answer`].
+/// Answers the message that started the saga, with an [`Answer`].
 ///
 /// Nothing goes out when the sender did not ask for an answer.
 ///
@@ -108,8 +110,7 @@ pub struct Publishes<E>(pub E);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replies<M>(pub M);
-/// A timer of the state that is entered: it comes back to the instance after the delay, and is gone when the state is
-/// left.
+/// A timer of the state entered: it comes back to the instance after the delay, and is deleted when the state is left.
 ///
 /// The state must list it in `#[timer(..)]`. A transition into the same state leaves the state too: it drops the
 /// state's timers and sets those that it returns, unless it returns [`Keep`]. The database's clock decides when the
@@ -128,7 +129,7 @@ pub struct Replies<M>(pub M);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct After<T>(pub Duration, pub T);
-/// A timer of the whole saga: it comes in whatever state the instance is by then, and is gone when the saga is done.
+/// A timer of the whole saga: it fires in whatever state the instance is by then, and is deleted when the saga is done.
 ///
 /// The enum must list it in `#[timer(..)]`.
 ///
@@ -145,9 +146,9 @@ pub struct After<T>(pub Duration, pub T);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deadline<T>(pub Duration, pub T);
-/// A transition into the same state that keeps the state's timers: it is no new entry of the state.
+/// A transition into the same state that keeps the state's timers: it does not enter the state anew.
 ///
-/// Into another state it does not compile.
+/// A `Keep` into another state does not compile.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -171,7 +172,7 @@ pub fn send<C: Command>(command: C) -> Sends<C> {
 pub fn publish<E: Event>(event: E) -> Publishes<E> {
     Publishes(event)
 }
-/// Answers whoever started the saga. See [`Replies`].
+/// Answers the message that started the saga. See [`Replies`].
 pub fn reply<M: Answer>(message: M) -> Replies<M> {
     Replies(message)
 }
@@ -253,7 +254,7 @@ impl<S: Accepts<T>, T: Message> Effect<S> for After<T> {
     }
 }
 
-/// A deadline fires into whatever state is current: so the enum must take it, not the state entered.
+/// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
 impl<S: State, T: Message> Effect<S> for Deadline<T>
 where
     S::Saga: Accepts<T>,
@@ -275,7 +276,7 @@ impl<S> Effect<S> for Keep {
     fn describe(_: &mut Vec<ChartEffect>) {}
 }
 
-/// An effect that is only sometimes there; on the chart it is.
+/// An optional effect; the chart always shows it.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -301,7 +302,7 @@ impl<S, E: Effect<S>> Effect<S> for Option<E> {
     }
 }
 
-/// An effect as often as there are elements, in their order; on the chart it is one.
+/// One effect for each element, in order; the chart shows one.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));

@@ -3,7 +3,7 @@
 use super::ReadError;
 use uuid::Uuid;
 
-/// An id in bytes, at most: it is part of an index's key.
+/// The longest id, in bytes: it is part of an index's key.
 const ID_BYTES_MAX: usize = 1000;
 
 /// What can be a saga's id: `Uuid`, an integer, or a string that is not empty.
@@ -13,17 +13,17 @@ pub trait SagaId: Sized + Send {
     /// The text that identifies the instance.
     fn to_text(&self) -> String;
 
-    /// Reads a text that came in a header, in any spelling that means the id.
+    /// Reads a text from a header, in any spelling of the id.
     ///
     /// # Errors
-    /// When the text is no id.
+    /// When the text is not an id.
     fn parse(text: &str) -> Result<Self, ReadError>;
 
     /// The one text of the id that `text` spells: `{6B62B01B-…}` is `6b62b01b-…`, `007` is `7`.
     ///
     /// # Errors
-    /// When the text is no id, or the id cannot be a key: it is empty, longer than 1,000 bytes, holds U+0000, or is
-    /// another id when it is read again.
+    /// When the text is not an id, or the id cannot be a key: it is empty, longer than 1,000 bytes, contains U+0000, or
+    /// becomes another id when it is read again.
     fn canonical(text: &str) -> Result<String, ReadError> {
         let canonical = Self::parse(text)?.to_text();
         let fault = if canonical.is_empty() {

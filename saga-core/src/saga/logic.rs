@@ -1,4 +1,4 @@
-//! A saga without its type: what the endpoint keeps of each, what it offers an instance, and what the instance decides.
+//! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
 use super::{Emit, Rules, Saga, SagaId, run::Run};
 use crate::{
@@ -11,7 +11,7 @@ use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc, time::
 /// A message offered to an instance.
 pub(crate) struct Offer {
     pub(crate) envelope: Arc<Envelope>,
-    /// Decoded when it came; a held message is decoded when its turn comes.
+    /// The decoded message; a held message is decoded when its turn comes.
     pub(crate) decoded: Option<Box<dyn Any + Send>>,
     /// Why it waits in `held`, if it does.
     pub(crate) waiting: Option<HeldReason>,
@@ -29,7 +29,7 @@ pub(crate) struct Offers<'a> {
     pub(crate) unread: &'a [(String, HeldReason)],
     /// Not all that fit were read: messages that came now wait for the rest.
     pub(crate) partial: bool,
-    /// What happens to the message of the first transition in place of it: a projection refused that.
+    /// What happens to the message of the first transition instead, because a projection refused that transition.
     pub(crate) overrule: Option<&'a Overrule>,
 }
 
@@ -67,16 +67,16 @@ pub(crate) struct Move {
 
 /// What an instance decided about a batch.
 pub(crate) struct Decided {
-    /// By index of the offers, in the order in which they were settled. A held message that stays as it was is not
-    /// among them, nor is one that the instance did not come to.
+    /// By index of the offers, in the order in which they were settled. A held message that stays held is not among
+    /// them, nor is a message that was left for the next unit.
     pub(crate) settled: Vec<(usize, Settled)>,
-    /// Something that was not read fits now: the instance must be asked again.
+    /// A held message that was not read fits now: the instance must be asked again.
     pub(crate) more: bool,
     pub(crate) instance: Option<InstanceWrite>,
     pub(crate) timers_out: Option<TimersOut>,
     /// The state after, for projections, when a transition was made.
     pub(crate) state: Option<Box<dyn Any + Send>>,
-    /// Who started the instance, as stored: it is read when a transition replies.
+    /// Who started the instance, as stored; only read when a transition replies.
     pub(crate) originator: Option<String>,
 }
 
@@ -93,9 +93,9 @@ pub(crate) struct Originator {
 pub(crate) trait SagaLogic: Send + Sync {
     fn name(&self) -> &'static str;
     fn version(&self) -> i32;
-    /// Decodes a message: the key in it, if it carries one, and the message.
+    /// Decodes a message. Returns its key, if it carries one, and the message.
     fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String>;
-    /// An id that came as a text, in the one spelling that the tables know.
+    /// An id in its canonical spelling, which the tables use.
     fn canonical_id(&self, text: &str) -> Result<String, String>;
     /// Whether a held message could go on in the instance as it is stored.
     fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool;

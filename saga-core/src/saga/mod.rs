@@ -33,7 +33,8 @@ pub trait Saga: Sized + Send + 'static {
     #[doc(hidden)]
     type In: Send + 'static;
 
-    // The names below cannot meet a user's: `Starts::start` and a hidden `start` would be ambiguous in every unit test.
+    // The names below must not collide with a user's: `Starts::start` and a hidden `start` would be ambiguous in every
+    // unit test.
     #[doc(hidden)]
     fn __read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
     #[doc(hidden)]
@@ -99,8 +100,8 @@ accepts_all!(A B C D E F G H I J);
 accepts_all!(A B C D E F G H I J K);
 accepts_all!(A B C D E F G H I J K L);
 
-/// A transition: what a state does with a message. On the enum itself it holds in every state that is not
-/// done and has none of its own.
+/// A transition: what a state does with a message. On the enum itself it applies in every state that is not done and
+/// has none of its own.
 ///
 /// `Accepts` is a supertrait so that an `impl On` which is not listed does not compile; without it,
 /// such an impl would silently never be called.
@@ -112,7 +113,7 @@ accepts_all!(A B C D E F G H I J K L);
 pub trait On<M>: Accepts<M> + Sized {
     /// The next state and what goes out with it: the edge in the state chart.
     type Then: Then;
-    /// Decides. No I/O, no clock, no randomness: what it may know is in its arguments.
+    /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
     fn on(self, message: M, at: &Moment) -> Self::Then;
 }
 

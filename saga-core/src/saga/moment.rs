@@ -1,4 +1,4 @@
-//! What a transition may know of its surroundings.
+//! What a transition may know about its surroundings.
 
 use crate::Envelope;
 use serde_json::Value;
@@ -26,12 +26,12 @@ impl Moment {
         Self { now_us, saga_id: String::new(), seq: 0, entered: 0, envelope: None }
     }
 
-    /// The handling time by the database's clock; the same during the whole transition.
+    /// The handling time by the database's clock; it stays the same during the transition.
     pub fn now(&self) -> SystemTime {
         time_from_us(self.now_us)
     }
 
-    /// When the message was sent, if its sender said so.
+    /// When the message was sent, if its sender says so.
     pub fn sent_at(&self) -> Option<SystemTime> {
         self.envelope.as_ref()?.sent_at_us.map(time_from_us)
     }
@@ -56,7 +56,7 @@ impl Moment {
         self.envelope.as_ref()?.headers.get(name)
     }
 
-    /// Whether an outcome answers a command sent by the present entry of the state, not by an earlier one of a cycle.
+    /// Whether an outcome answers a command sent by the present entry of the state, not by an earlier entry in a cycle.
     pub fn answers_this_entry(&self) -> bool {
         let saga = self.envelope.as_ref().and_then(|envelope| envelope.saga.as_ref());
         saga.is_some_and(|saga| saga.entered == Some(self.entered))

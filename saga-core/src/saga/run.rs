@@ -39,7 +39,7 @@ pub(super) struct Run<'a, S> {
     waiting: Vec<(usize, HeldReason)>,
     settled: Vec<(usize, Settled)>,
     more: bool,
-    /// A message was overruled: the rest waits for the next unit, because what refused it may refuse that as well.
+    /// A message was overruled: the rest waits for the next unit, because the projection may refuse the rest as well.
     overruled: bool,
     overrule: Option<&'a Overrule>,
 }
@@ -78,7 +78,7 @@ impl<'a, S: Saga> Run<'a, S> {
         run
     }
 
-    /// A newer version of the definition wrote the row: this process would lose what it does not know.
+    /// A newer version of the definition wrote the row: this process would lose the fields that it does not know.
     fn is_newer(&self) -> bool {
         self.offers.row.is_some_and(|row| row.version > S::VERSION as i32)
     }
@@ -100,7 +100,7 @@ impl<'a, S: Saga> Run<'a, S> {
         Ok(self.finish())
     }
 
-    /// Offers what waits, in order of arrival, as long as something fits the state that the one before has left behind.
+    /// Offers waiting messages, in order of arrival, as long as one fits the state that the one before it left behind.
     fn release(&mut self, messages: &mut [Offer]) -> Result<(), FailedTransition> {
         loop {
             let fitting = |&(i, reason): &(usize, HeldReason)| self.fits(&messages[i].envelope.type_name, reason);
@@ -175,7 +175,7 @@ impl<'a, S: Saga> Run<'a, S> {
         }
     }
 
-    /// A timer is of an earlier entry unless its headers name this one. A deadline names an instance and no entry.
+    /// A timer belongs to an earlier entry unless its headers name this one. A deadline names an instance but no entry.
     fn is_of_an_earlier_entry(&self, timer: &Envelope) -> bool {
         match timer.saga.as_ref().and_then(|saga| saga.entered) {
             Some(entered) => entered != self.entered,
@@ -196,7 +196,7 @@ impl<'a, S: Saga> Run<'a, S> {
         if let Some(overrule) = self.overrule.take() {
             return Ok(self.overruled(&envelope, overrule.clone()));
         }
-        // judged here and not before: a message that waited until now has failed now
+        // judged here and not earlier: a message that waited until now fails now
         if let Some(error) = self.failed.get(&i) {
             return Ok(self.pause(&envelope, HeldReason::Failed, error.clone()));
         }

@@ -29,8 +29,8 @@ use super::{ChartEdge, Effect, Emits, Saga, State};
 /// # fn main() {}
 /// ```
 //
-// There is no blanket `impl<S: State> Then for S`: with it rustc hides the good message of a state that cannot take an
-// outcome. The derive writes one per state instead.
+// There is no blanket `impl<S: State> Then for S`: it would make rustc hide the helpful message about a state that
+// cannot take an outcome. The derive writes one impl per state instead.
 #[diagnostic::on_unimplemented(
     message = "a transition cannot return `{Self}`",
     label = "not a state with effects",
@@ -54,9 +54,9 @@ pub trait Then {
 pub enum Keeps {
     /// No branch keeps.
     None,
-    /// One stays in whatever state there is.
+    /// A branch stays in whatever state is current.
     Stay,
-    /// One enters the state and keeps.
+    /// A branch enters the state with `Keep`.
     In(&'static str),
     /// What two branches keep.
     Both {
@@ -71,7 +71,7 @@ pub enum Keeps {
 impl Keeps {
     pub const NONE: Self = Self::None;
 
-    /// Whether no other state than `from` is entered with `Keep`.
+    /// Whether no state but `from` is entered with `Keep`.
     pub const fn only_in(&self, from: &str) -> bool {
         match self {
             Self::None | Self::Stay => true,
@@ -157,7 +157,7 @@ impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     }
 }
 
-/// A transition that changes no state: `Stay(self)`, of the enum. The state's timers stay too.
+/// A transition that leaves the state as it is: `Stay(self)`, on the enum. The state's timers stay too.
 ///
 /// It is for transitions of the whole enum, which do not know the state. To send something, return the state and
 /// [`Keep`](super::Keep).

@@ -1,4 +1,4 @@
-//! A store in memory: a plain model of what [`Store`] asks, for tests in milliseconds.
+//! A store in memory: a plain model of what [`Store`] requires, for tests that take milliseconds.
 //!
 //! - `state`: the tables, the open units and the locks, behind one mutex that is never held across an await
 //! - `tables`: committed rows, and the rows that one unit changed
@@ -76,12 +76,12 @@ impl MemoryStore {
         self.0.now_us()
     }
 
-    /// Has the next call of this operation fail without doing anything. Several orders for one operation queue up.
+    /// Makes the next call of this operation fail without doing anything. Several calls for one operation queue up.
     pub fn fail_next(&self, operation: Operation, kind: StoreErrorKind) {
         self.0.state().faults.order(operation, Fault::Fails(kind));
     }
 
-    /// Has the next commit happen (or not), and its caller told that nobody knows:
+    /// Makes the next commit happen (or not) while its caller is told that the outcome is unknown:
     /// [`Unavailable`](StoreErrorKind::Unavailable).
     pub fn lose_next_commit(&self, committed: bool) {
         self.0.state().faults.order(Operation::Commit, Fault::Unknown { committed });
@@ -142,7 +142,7 @@ impl MemoryStore {
         self.0.state().subscriptions.iter().cloned().collect()
     }
 
-    /// Changes committed rows of the inbox behind everybody's back: a test lets a row age, or plays the operator.
+    /// Changes committed rows of the inbox directly: a test lets a row age, or plays the operator.
     pub fn change_inbox(&self, change: impl FnMut(&mut InboxRecord)) {
         self.0.state().tables.inbox.values_mut().for_each(change);
     }
@@ -162,12 +162,12 @@ impl MemoryStore {
         self.0.state().tables.instances.values_mut().for_each(change);
     }
 
-    /// Changes what is known of processes.
+    /// Changes the rows of processes.
     pub fn change_processes(&self, change: impl FnMut(&mut ProcessRecord)) {
         self.0.state().processes.values_mut().for_each(change);
     }
 
-    /// One operation outside a unit: a round trip, then all of it at once.
+    /// One operation outside a unit: a round trip, then everything at once.
     async fn at_once<T>(&self, operation: Operation, act: impl FnOnce(&mut State, i64) -> T) -> Result<T, StoreError> {
         self.0.round_trip(operation).await?;
         let now = self.now_us();
@@ -201,7 +201,7 @@ impl Store for MemoryStore {
     }
 
     /// # Panics
-    /// When the locks are not sorted or repeat: the port forbids it.
+    /// When the locks are not sorted or not distinct: the port forbids it.
     async fn begin(&self, locks: &[i64], limit: Duration) -> Result<MemoryUnit, StoreError> {
         assert!(locks.is_sorted_by(|a, b| a < b), "locks must be sorted and without repeats: {locks:?}");
         self.0.round_trip(Operation::Begin).await?;

@@ -79,7 +79,7 @@ fn at_most_once<'a>(lists: impl Iterator<Item = (&'a Type, &'static str)>, place
 
 struct Messages {
     all: Vec<Message>,
-    /// What was said about the key of each, beside `all`.
+    /// The key that each message in `all` was listed with.
     said: Vec<Option<By>>,
 }
 
@@ -123,7 +123,7 @@ impl Messages {
         })
     }
 
-    /// Fills in the keys: as they were said, else the saga's own field.
+    /// Fills in the keys: as listed, else the saga's own field.
     fn with_id(mut self, id: &Ident) -> Vec<Message> {
         for (message, said) in self.all.iter_mut().zip(self.said) {
             message.key = match said {

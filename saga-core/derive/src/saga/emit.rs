@@ -1,4 +1,4 @@
-//! What `#[derive(Saga)]` writes: one anonymous constant, so that the user's module gets no name of ours.
+//! What `#[derive(Saga)]` writes: one anonymous constant, so that no name of ours enters the user's module.
 
 use super::{
     check::{Key, Message, text},
@@ -20,7 +20,7 @@ struct Transition<'a> {
     message: &'a Message,
     /// The state that has it; none for the enum.
     own: Option<&'a State<'a>>,
-    /// The states in which it is made.
+    /// The states in which it applies.
     states: Vec<&'a State<'a>>,
 }
 
@@ -164,7 +164,7 @@ impl Emit<'_> {
         quote!(#(#each)*)
     }
 
-    /// One type under two spellings would be two messages, of which the second never comes.
+    /// One type under two spellings would be two messages, and the second would never arrive.
     fn names(&self) -> TokenStream {
         let each = self.messages.iter().enumerate().skip(1).map(|(n, Message { ty, .. })| {
             let before = self.messages[..n].iter().map(|message| &message.ty);
@@ -266,7 +266,7 @@ impl Emit<'_> {
             let (constant, variant) = (format_ident!("__START_{n}"), &self.message(&listed.message).variant);
             quote!(__SagaInput::#variant(message) => ::std::result::Result::Ok((#constant.begin)(message, at, out)))
         });
-        // an arm that nothing reaches would be a warning in the user's build
+        // an unreachable arm would be a warning in the user's build
         let rest = (starts.len() < self.messages.len()).then(|| quote!(other => ::std::result::Result::Err(other)));
         quote! {
             fn __start(

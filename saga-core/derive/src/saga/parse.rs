@@ -99,7 +99,7 @@ impl Parse for SagaAttribute {
     }
 }
 
-/// The tables keep a version in 31 bits.
+/// The tables store a version in 31 bits.
 fn version_number(literal: &LitInt) -> syn::Result<u32> {
     let number = literal.base10_parse::<u32>().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
     number.ok_or_else(|| syn::Error::new_spanned(literal, format!("a version is a number from 1 to {}", i32::MAX)))

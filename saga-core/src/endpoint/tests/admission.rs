@@ -25,7 +25,7 @@ async fn an_answer_finds_the_instance_that_asked_though_its_body_names_another()
     assert_eq!(asked.destination, Destination::Endpoint("bank".into()));
     let saga = asked.envelope.saga.clone().expect("a command names its sender");
     assert_eq!((saga.saga.as_str(), saga.id.as_str()), ("walk", "1"));
-    // as a bank would that pads numbers, and answers under a number of its own
+    // like a bank that pads numbers and answers with its own id
     let mut answer = from_instance("walk", "001", message("paid", &Paid { id: 2 }));
     answer.receiver = Some("walk".into());
     rig.broker.deliver(answer);
@@ -38,7 +38,7 @@ async fn an_answer_finds_the_instance_that_asked_though_its_body_names_another()
 async fn an_event_with_an_id_of_its_own_goes_there_whatever_its_sender_is_called() {
     let rig = Rig::walk().await;
     rig.broker.deliver(begin(1));
-    // its sender is a saga `walk` of another service, whose ids are no numbers
+    // its sender is a saga `walk` of another service, whose ids are not numbers
     rig.broker.deliver(from_instance("walk", "north-7", step(1, 1)));
     rig.all_acked().await;
     assert_eq!((rig.steps(1), rig.held()), (vec![1], vec![]));

@@ -1,4 +1,4 @@
-//! A broker whose every move is the test's: one queue, for the endpoint under test.
+//! A broker that the test controls in every detail: one queue, for the endpoint under test.
 
 use crate::{
     Ack, Delivery, Destination, Envelope, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 type Fates = Box<dyn FnMut(&Outgoing) -> Option<Fate> + Send>;
 
-/// A clone is the same broker. What the endpoint sends to itself comes back to it, once it is confirmed.
+/// A clone is the same broker. A message that the endpoint sends to itself comes back once it is confirmed.
 #[derive(Clone)]
 pub(super) struct Broker(Arc<Mutex<State>>);
 
@@ -71,7 +71,7 @@ impl Broker {
         self.deliver_all([envelope]);
     }
 
-    /// Puts messages into the queue at once: they come as one batch.
+    /// Puts messages into the queue together: they come as one batch.
     pub(super) fn deliver_all(&self, envelopes: impl IntoIterator<Item = Envelope>) {
         for envelope in envelopes {
             self.enqueue(envelope, 0, None);

@@ -1,4 +1,4 @@
-//! The database is away, busy or of another version: nothing is lost, nobody is blamed.
+//! The database is away, busy or of another version: no message is lost or blamed.
 
 use super::*;
 use crate::{Store, Unit};

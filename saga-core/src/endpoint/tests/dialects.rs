@@ -210,7 +210,7 @@ pub(super) enum Act {
     FailIdle,
 }
 
-/// A handler that does what a test says: for each message the acts of its runs, in their order; then it succeeds.
+/// A handler that follows a script: for each message the acts of its runs, in order; after the last it succeeds.
 #[derive(Clone, Default)]
 pub(super) struct Script(Arc<Mutex<Plan>>);
 
@@ -218,7 +218,7 @@ pub(super) struct Script(Arc<Mutex<Plan>>);
 struct Plan {
     acts: HashMap<u64, Vec<Act>>,
     always: Option<Act>,
-    /// Runs so far: the message, and the runs before that were counted.
+    /// Runs so far: the message, and how many earlier runs were counted.
     runs: Vec<(u64, i64)>,
     /// Sizes of the batches, when it handles batches.
     batches: Vec<usize>,
@@ -236,7 +236,7 @@ impl Script {
         self
     }
 
-    /// All runs that are not planned.
+    /// All runs that are not scripted.
     pub(super) fn always(&self, act: Act) -> &Self {
         self.0.lock().unwrap().always = Some(act);
         self

@@ -19,7 +19,7 @@ async fn o_010_of_two_messages_under_one_id_in_one_batch_the_second_is_held() {
     let held = rig.the_held();
     assert_eq!((held.reason, held.envelope.body.clone()), (HeldReason::Rejected, second.body.clone()));
     assert!(held.error.unwrap().contains("used before"), "it says why");
-    // however often it comes, it is held once
+    // no matter how often it comes, it is held once
     rig.broker.deliver(second);
     rig.all_acked().await;
     assert_eq!(rig.held().len(), 1);
@@ -47,7 +47,7 @@ async fn o_010_of_two_unknown_messages_under_one_id_both_are_held() {
     assert_eq!(reasons, [HeldReason::Version, HeldReason::Rejected]);
 }
 
-/// A message that failed once waits for its retry; then that and the redelivered original come together.
+/// A message that failed once waits for its retry; then the retry and the redelivered original come together.
 async fn retry_and_original(original_first: bool) {
     let script = Script::new();
     script.plan(1, [Act::Fail]);

@@ -133,7 +133,7 @@ async fn a_handler_that_fails_for_good_delays_no_other() {
     rig.broker.deliver_all((51..=100).map(step));
     rig.until_within(secs(30), "the other handler is through", |rig| rig.done().len() == 100).await;
     assert!(failing.runs().len() < 300, "one at a time, with pauses: {} runs", failing.runs().len());
-    // and when the service is back, all is handled, without a word to anybody
+    // and when the service is back, everything is handled without human help
     failing.always(Act::Succeed);
     let handled = |rig: &Rig| rig.store.inbox().iter().all(|row| row.result == SETTLED);
     rig.until_within(secs(600), "everything is handled", handled).await;
@@ -151,7 +151,7 @@ async fn a_backlog_that_waited_long_has_all_its_retries_left() {
     .await;
     rig.broker.deliver_all((1..=200).map(command));
     tokio::time::sleep(secs(120)).await;
-    // those that ran have used their retries up; those that only waited have not
+    // those that ran have used up their retries; those that only waited have not
     let waited = rig.store.inbox().into_iter().filter(|row| row.attempts == 0);
     let waited: Vec<_> = waited.map(|row| (row.message_id, row.round)).collect();
     assert!(waited.len() > 100, "{} of 200 have not run", waited.len());

@@ -90,7 +90,7 @@ async fn a_thousand_held_messages_that_do_not_fit_hide_none_that_fits() {
     rig.broker.deliver_all((1..=1000).map(|n| message(format!("after-{n}"), &Arrive { id: 1, n })));
     rig.all_acked().await;
     assert_eq!(rig.held().len(), 1000);
-    // one that fits, as if it had been early in an older version of the definition
+    // a message that fits now, as if it had been early in an older version of the definition
     let mut unit = rig.store.begin(&[], secs(30)).await.unwrap();
     let envelope = std::sync::Arc::new(step(1, 7));
     let held = crate::HeldIn {
@@ -156,7 +156,7 @@ async fn s_069_a_panic_pauses_its_instance_and_a_retry_that_succeeds_releases_wh
     use HeldReason::{Failed, Paused};
     let held: Vec<_> = rig.held().into_iter().map(|(_, reason)| reason).collect();
     assert_eq!(held, [Failed, Paused, Paused]);
-    // an operator discards the cause: what a person does to it is the operator's matter, so its marks are written here
+    // an operator discards the cause: the operator's tool is not tested here, so the test writes its rows itself
     let key = InstanceKey { saga: "walk".into(), id: "1".into() };
     let mut row = rig.store.instances().remove(0).row;
     assert_eq!((row.key.clone(), row.paused_by.as_deref()), (key.clone(), Some("boom-1")));

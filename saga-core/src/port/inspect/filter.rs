@@ -4,7 +4,7 @@ use super::{HeldView, OperationItem};
 use crate::HeldReason;
 use std::time::Duration;
 
-/// Which held messages. What is not given does not matter.
+/// Which held messages; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldFilter {
     /// Its message id begins with this.
@@ -23,12 +23,12 @@ pub struct HeldFilter {
     pub type_name: Option<String>,
     /// Its error contains this text.
     pub error: Option<String>,
-    /// It waits for a person, not for its turn.
+    /// It waits for a person, not for its turn or its instance.
     pub needs_person: bool,
 }
 
 impl HeldFilter {
-    /// Whether it takes every held message.
+    /// Whether the filter matches every held message.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -39,22 +39,22 @@ pub(super) fn waits_by_itself(held: &HeldView) -> bool {
     HeldReason::parse(&held.reason).is_some_and(HeldReason::releases_itself)
 }
 
-/// Which rows of the outbox. What is not given does not matter.
+/// Which rows of the outbox; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutboxFilter {
     /// Its id, or its message's, begins with this.
     pub id: Option<String>,
     /// Of this endpoint.
     pub endpoint: Option<String>,
-    /// Of or to this instance: what it sent, and what is put off for it. Together with `saga_id`.
+    /// From or for an instance of this saga: what it sent, and what is put off for it. Use it with `saga_id`.
     pub saga: Option<String>,
     /// The instance's id.
     pub saga_id: Option<String>,
-    /// Its last try failed, or nobody takes it.
+    /// Its last try failed, or no queue takes it.
     pub failing: bool,
 }
 
-/// Which instances. What is not given does not matter.
+/// Which instances; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InstanceFilter {
     /// Of this saga.
@@ -67,11 +67,11 @@ pub struct InstanceFilter {
     pub paused: bool,
     /// Only those that are not done.
     pub open: bool,
-    /// Only those that have not changed for so long.
+    /// Only those that have not changed for this long.
     pub unchanged_for: Option<Duration>,
 }
 
-/// Which operations. What is not given does not matter.
+/// Which operations; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperationFilter {
     /// On this message.

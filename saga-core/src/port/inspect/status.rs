@@ -1,4 +1,4 @@
-//! Counts and ages: whether all is well, and since when not.
+//! Counts and ages: whether all is well, or since when it is not.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub struct Status {
 pub struct EndpointStatus {
     /// Its name.
     pub endpoint: String,
-    /// Rows that are due, on their way to the broker; overdue timers among them.
+    /// Rows that are due, on their way to the broker, overdue timers included.
     pub due: RowCount,
     /// Rows whose publishing failed, to be tried again.
     pub failing: RowCount,
@@ -39,7 +39,7 @@ pub struct EndpointStatus {
     pub unconfirmed_ms: Option<i64>,
     /// Its processes.
     pub processes: Vec<ProcessView>,
-    /// Messages that came to their end within the last minute.
+    /// Messages that were settled within the last minute.
     pub handled_last_minute: i64,
 }
 
@@ -49,7 +49,7 @@ pub struct EndpointStatus {
 pub struct RowCount {
     /// How many.
     pub count: i64,
-    /// Milliseconds since the first of them was due; negative while that lies ahead.
+    /// Milliseconds since the first of them was due; negative if it is due in the future.
     pub oldest_ms: Option<i64>,
     /// An error of one of them.
     pub error: Option<String>,
@@ -93,7 +93,7 @@ pub struct StateCount {
     pub paused: i64,
     /// How many of them are done.
     pub done: i64,
-    /// Since when the oldest of them has not changed.
+    /// When the one that has not changed for longest last changed.
     pub oldest_ms: i64,
 }
 
@@ -107,11 +107,11 @@ pub struct ProcessView {
     pub started_at_us: i64,
     /// When it last said that it is alive.
     pub seen_at_us: i64,
-    /// What it last said of itself; see [`ProcessReport`].
+    /// Its last report; see [`ProcessReport`].
     pub report: Value,
 }
 
-/// What a process says of itself in its heartbeat: `process.report`.
+/// What a process reports in its heartbeat: `process.report`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(default)]
@@ -123,7 +123,7 @@ pub struct ProcessReport {
 }
 
 impl ProcessReport {
-    /// Reads a report; what a newer binary wrote otherwise counts as nothing said.
+    /// Reads a report. One in another format, by a newer binary, counts as empty.
     pub fn read(report: &Value) -> Self {
         Self::deserialize(report).unwrap_or_default()
     }

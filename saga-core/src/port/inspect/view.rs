@@ -1,4 +1,4 @@
-//! What an operator sees of a row. The names of the fields are those of the tool's JSON, and stay.
+//! What an operator sees of a row. The names of the fields are those in the tool's JSON, and do not change.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,15 +34,15 @@ pub struct OutboxView {
     pub lease_until_us: Option<i64>,
     /// The process that holds the lease.
     pub lease_owner: Option<String>,
-    /// How often it was tried without success.
+    /// Tries without success.
     pub attempts: i64,
-    /// How often its lease ran out.
+    /// Leases that ran out.
     pub expired: i64,
-    /// The destination, while no queue takes what goes there.
+    /// The destination, while it has no queue.
     pub waits_for: Option<String>,
     /// Why the last try failed; of a retry, why the message was put off.
     pub last_error: Option<String>,
-    /// Everything about the message but its body. A retry bears the runs so far as `attempt`.
+    /// Everything about the message but its body. A retry has the runs so far as `attempt`.
     pub envelope: Value,
 }
 
@@ -103,8 +103,8 @@ pub struct JournalView {
     pub note: Option<String>,
 }
 
-/// Lines that came last first, in order: transitions by their number, between them what led to none, by time. Times
-/// alone would not do: two transitions of one batch may bear the same.
+/// Puts lines that are newest first into order: transitions by their number, and between them, by time, the lines
+/// without one. Times alone would not do: two transitions of one batch may have the same.
 pub(super) fn in_order(mut lines: Vec<JournalView>) -> Vec<JournalView> {
     lines.reverse();
     let (mut moved, mut others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.seq.is_some());
@@ -129,7 +129,7 @@ pub(super) fn in_order(mut lines: Vec<JournalView>) -> Vec<JournalView> {
 pub struct HeldView {
     /// The endpoint.
     pub endpoint: String,
-    /// The saga or handler; empty when nobody here could be found.
+    /// The saga or handler; empty when none was found.
     pub receiver: String,
     /// The message.
     pub message_id: String,
@@ -152,9 +152,9 @@ pub struct HeldView {
     pub held_at_us: i64,
     /// When it begins to wait for a person.
     pub expires_at_us: Option<i64>,
-    /// Of a message that never left, why it was in the outbox.
+    /// Of a stranded message, why it was in the outbox.
     pub kind: Option<String>,
-    /// Of a message that never left, where it was to go.
+    /// Of a stranded message, its destination.
     pub destination: Option<String>,
     /// Everything about the message but its body.
     pub envelope: Value,
@@ -177,8 +177,8 @@ impl HeldView {
     }
 }
 
-/// Names a held row. A message that was dealt with and held again since has another arrival, so an action never takes
-/// more than what was listed.
+/// Names a held row. A message that is held anew gets another arrival, so an action never touches more than what was
+/// listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRef {
     /// The endpoint.
@@ -239,8 +239,8 @@ pub struct OperationItem {
     /// The instance.
     #[serde(default)]
     pub saga_id: Option<String>,
-    /// What became of it: `retried`, `discarded`; `gone`, when it was not held any more, or held anew; `waits`, when a
-    /// retry would only have cost it its place behind another message.
+    /// The result: `retried` or `discarded`; `gone` when it was no longer held, or held anew; `waits` when it waits
+    /// behind another message and a retry would only have cost it its place.
     pub result: String,
 }
 

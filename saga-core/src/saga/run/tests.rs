@@ -321,7 +321,7 @@ fn s_055_a_deadline_fires_into_whatever_state() {
 fn s_036_s_037_early_messages_are_offered_in_order_each_to_the_state_before_it_left() {
     let mut instance = Instance::at(&["Begin"]);
     assert_eq!(instance.batch(&["Back", "Join"]), ["Back: held early", "Join: held early"]);
-    // `Back` leads from B to A again, where `Join` is early still
+    // `Back` leads from B to A again, where `Join` is still early
     assert_eq!(instance.batch(&["Next"]), ["Next: B 2", "Back: A 3"]);
     assert_eq!(instance.batch(&["Next"]), ["Next: B 4", "Join: Done 5"]);
     assert!(instance.held.is_empty());

@@ -4,17 +4,17 @@ use super::state::State;
 use crate::{Process, Registered};
 use std::collections::BTreeSet;
 
-/// A process that has not said for this long that it is alive is taken for dead.
+/// A process without a heartbeat for this long is taken for dead.
 const ALIVE_US: i64 = 90_000_000;
 
-/// Processes that ended without a word go after this time.
+/// Rows of processes that did not sign off are deleted after this time.
 const KEPT_US: i64 = 86_400_000_000;
 
 /// A process that has registered.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProcessRecord {
-    /// What it last said of itself.
+    /// Its last report.
     pub process: Process,
     /// When it registered: microseconds since 1970.
     pub started_at_us: i64,
@@ -50,7 +50,7 @@ pub(super) fn seen(state: &mut State, process: &Process, now: i64) {
     state.processes.insert(process.owner.clone(), record);
 }
 
-/// Deletes processes of an endpoint that ended without a word a day ago. Returns how many.
+/// Deletes processes of an endpoint that died without signing off more than a day ago. Returns how many.
 pub(super) fn forget_old(state: &mut State, endpoint: &str, now: i64) -> usize {
     let oldest = now.saturating_sub(KEPT_US);
     let is_old = |_: &String, at: &mut ProcessRecord| at.process.endpoint == endpoint && at.seen_at_us < oldest;

@@ -91,7 +91,7 @@ pub struct OutboxRecord {
     pub attempts: u32,
     /// Leases that ran out.
     pub expired: u32,
-    /// The destination, while no queue takes what goes there.
+    /// The destination, while it has no queue.
     pub waits_for: Option<String>,
     /// Why it was put off.
     pub last_error: Option<String>,
@@ -140,9 +140,9 @@ pub struct HeldRecord {
     pub attempts: i64,
     /// Since when it is held.
     pub held_at_us: i64,
-    /// When it becomes a person's matter.
+    /// When it begins to wait for a person.
     pub expires_at_us: Option<i64>,
-    /// Of a stranded outbox row, why it was there and where it was going.
+    /// Of a stranded outbox row, its kind and destination.
     pub stranded: Option<(OutboxKind, Destination)>,
 }
 

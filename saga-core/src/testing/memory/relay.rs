@@ -8,7 +8,7 @@ use crate::{LeaseRequest, LeaseUpdate, Leased};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Rows that one step changes, at most.
+/// The most rows that one step changes.
 pub(super) const STEP_ROWS_MAX: usize = 1000;
 
 pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> Leased {

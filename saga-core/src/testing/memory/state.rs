@@ -17,14 +17,14 @@ use uuid::Uuid;
 /// 1 January 2026, in microseconds since 1970.
 const EPOCH_US: i64 = 1_767_225_600_000_000;
 
-/// How long a unit waits for a unit that waits for a third, before it looks again.
+/// How long a unit waits for a unit that waits for a third before it checks again.
 const WAIT: Duration = Duration::from_millis(100);
 
 pub(super) fn us(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A row that a unit has changed: until it ends nobody else writes the same.
+/// A row that a unit has changed: until the unit ends, no other writes the same row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RowKey {
     Inbox(MessageKey),
@@ -38,14 +38,14 @@ pub(super) enum RowKey {
 pub(super) struct Open {
     locks: Vec<i64>,
     rows: BTreeSet<RowKey>,
-    /// The unit whose end it waits for.
+    /// The unit that it waits for.
     waits_for: Option<u64>,
     limit: Duration,
     used: Instant,
 }
 
 impl Open {
-    /// When the server ends it, unless it does something.
+    /// When the server ends it, unless it does something before.
     fn ends(&self) -> Option<Instant> {
         if self.waits_for.is_some() { None } else { self.used.checked_add(self.limit) }
     }
@@ -58,14 +58,14 @@ pub(super) struct State {
     pub(super) definitions: BTreeMap<(String, u32, String), Chart>,
     pub(super) subscriptions: BTreeSet<(String, String)>,
     pub(super) processes: BTreeMap<String, ProcessRecord>,
-    /// The last number given to a held message. As a sequence of a database, it is not rolled back.
+    /// The last number given to a held message. Like a sequence of a database, it is not rolled back.
     pub(super) arrivals: i64,
     units: BTreeMap<u64, Open>,
     last_unit: u64,
 }
 
 impl State {
-    /// Opens a unit with those of the locks that are free; returns it and the locks that are not.
+    /// Opens a unit with those locks that are free. Returns the unit, and the locks that are not free.
     pub(super) fn open(&mut self, locks: &[i64], limit: Duration) -> (u64, Vec<i64>) {
         self.end_idle();
         let taken: BTreeSet<i64> = self.units.values().flat_map(|unit| unit.locks.iter().copied()).collect();
@@ -177,7 +177,7 @@ impl Shared {
                 }
                 state.units.get(&blocker).and_then(Open::ends)
             };
-            // a unit that waits itself has no end yet
+            // a unit that waits itself does not end yet
             let look_again = ends.unwrap_or_else(|| Instant::now() + WAIT);
             let _ = tokio::time::timeout_at(look_again, ended).await; // either way it looks again
         }

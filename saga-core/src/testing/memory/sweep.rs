@@ -22,9 +22,8 @@ pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now:
     rows as u64
 }
 
-/// Early messages whose instance did not come in time, and messages for which no newer process came, are a person's
-/// matter from now on; an event that answers nobody is given up instead. If the instance exists, time does not matter
-/// any more.
+/// Early messages whose instance did not start in time, and messages for which no newer process came, wait for a person
+/// from now on; an event that is not an answer is given up instead. If the instance exists, time no longer matters.
 fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
     let expired = |key: &MessageKey, row: &HeldRecord| {
         let expires = matches!(row.reason, HeldReason::Early | HeldReason::Version);
@@ -64,7 +63,7 @@ fn instance_of(row: &HeldRecord) -> Option<InstanceKey> {
     Some(InstanceKey { saga: row.receiver.clone(), id: row.saga_id.clone()? })
 }
 
-/// Whether an early message is an event, and no answer to the saga that it waits for.
+/// Whether an early message is an event, and not an answer to the saga that it waits for.
 fn is_unasked_event(state: &State, row: &HeldRecord) -> bool {
     let charts = state.definitions.values().filter(|chart| chart.saga == row.receiver);
     let is_event = charts
@@ -134,7 +133,7 @@ fn delete_old_instances(state: &mut State, endpoint: &str, oldest: i64) -> usize
     old.len()
 }
 
-/// Offers what waits for a version that this process has: messages that nobody knew are routed again, instances are
+/// Offers what waits for a version that this process has: messages without a receiver are routed again, instances are
 /// woken.
 pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     state.end_idle();
@@ -158,7 +157,7 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     let released = back.len() + wake.len();
     for key in back {
         let Some(row) = state.tables.held.remove(&key) else { continue };
-        // its mark goes with it: to whoever knows it now it is new
+        // its inbox row goes with it: to the receiver that knows it now, the message is new
         state.tables.inbox.remove(&key);
         offer(state, &process.endpoint, Arc::new(Envelope { attempt: 0, ..(*row.envelope).clone() }), now);
     }

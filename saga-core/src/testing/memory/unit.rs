@@ -148,7 +148,7 @@ impl MemoryTx {
         rows
     }
 
-    /// Does what a handler must not do: ends the transaction. What it wrote is rolled back.
+    /// Does what a handler must not do: ends the transaction. Its writes are rolled back.
     pub fn end(&mut self) {
         self.condition = Condition::Ended;
     }
@@ -183,7 +183,7 @@ impl Drop for MemoryTx {
     }
 }
 
-/// An error of a [`MemoryTx`], as a database driver's error comes to user code. An endpoint recognises it.
+/// An error of a [`MemoryTx`], as user code gets it from a database driver. An endpoint recognises it.
 #[derive(Debug)]
 pub struct MemoryError {
     kind: StoreErrorKind,

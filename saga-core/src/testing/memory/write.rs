@@ -11,7 +11,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// The rows that a write is about to change, as far as it names them.
+/// The rows that a write is about to change, if it names them.
 pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
     let endpoint = &*write.endpoint;
     let claims = write.claims.iter().map(|row| RowKey::Inbox(inbox_key(endpoint, row)));
@@ -22,7 +22,7 @@ pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
     claims.chain(completes).chain(instances).chain(held_in).chain(held_out).collect()
 }
 
-/// Changes the unit's view; after an error the unit is aborted, so that what was changed before it goes too.
+/// Changes the unit's view. After an error the unit is aborted, which also undoes the changes made before it.
 pub(super) fn apply(
     tables: &Tables,
     own: &mut Changes,
@@ -54,7 +54,7 @@ pub(super) fn apply(
     for write in &write.instances {
         put_instance(tables, own, write, now)?;
     }
-    // before the new rows: a timer set by this write belongs to a state that is entered, not left
+    // before the new rows: a timer set by this write belongs to the state entered, not to the one left
     for out in &write.timers_out {
         take_timers(tables, own, out);
     }
@@ -180,7 +180,7 @@ fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, 
     own.held.insert(key, Some(record));
 }
 
-/// Counts a run after a crash: of a message that is new, was counted before, or waits for its retry.
+/// Counts a run after a crash, of a message that is new, was counted before, or waits for its retry.
 pub(super) fn count_crash(state: &mut State, key: MessageKey, owner: &str, row: &InboxRow, now: i64) -> Option<i64> {
     let endpoint = key.2.clone();
     let suspect = InboxRow { result: InboxResult::Suspect, attempts: 0, ..row.clone() };

@@ -135,7 +135,8 @@ impl Programs {
         fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
         let conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
-             disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 2GB\n"
+             disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 2GB\n\
+             max_message_size = 16777216\n" // as RabbitMQ 4 has it
         );
         fs::write(folder.join("rabbitmq.conf"), conf)?;
         let log = fs::File::create(folder.join("out.log"))?;

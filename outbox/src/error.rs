@@ -1,4 +1,4 @@
-//! What the errors of sqlx mean to an endpoint.
+//! What errors of sqlx mean to an endpoint.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -12,14 +12,14 @@ use sqlx::{Error, error::DatabaseError};
 const ENDED: &str = "the handler ended the transaction itself (COMMIT or ROLLBACK in a statement of its own): \
                      leave that to Sagabus";
 
-/// An error of a statement of ours.
+/// An error of one of our own statements.
 pub(crate) fn store_error(error: Error) -> StoreError {
     let (kind, text) = meaning(&error);
     StoreError::new(kind, text).with_source(error)
 }
 
-/// What an error that user code handed on means. The user's own statement raised it, or ran into a time limit: that is
-/// the handler's failure, and its policy decides. Trouble of the connection is nobody's.
+/// What an error from user code means. When the user's own statement raised it or ran into a time limit, the handler
+/// failed, and its policy decides. When the connection broke, nobody is to blame.
 pub(crate) fn recognise(error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
     let error = error.downcast_ref::<Error>()?;
     let (kind, text) = match error.as_database_error() {
@@ -43,7 +43,7 @@ pub(crate) fn ended() -> StoreError {
     StoreError::new(Kind::Rejected, ENDED)
 }
 
-/// The tables are those of another version.
+/// The tables belong to another version.
 pub(crate) fn wrong_version(found: i32, expected: i32) -> StoreError {
     let text = format!("the tables have version {found}, this binary expects {expected}");
     StoreError::new(Kind::Schema, format!("{text}: deploy a binary that knows version {found}"))

@@ -1,5 +1,5 @@
-//! What operators read and do. Each listing is one statement that selects one JSON text a row; an order is one
-//! transaction. The SQL of each database is in a file of its own, what is common to both is here and in `order.rs`.
+//! What operators read and do. Each listing is one statement that selects one JSON text for each row; an order is one
+//! transaction. Each database has its own file of SQL; what both share is here and in `order.rs`.
 
 mod listing;
 mod order;
@@ -17,11 +17,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take: a status counts rows, and there may be many.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Opens a database for inspection: `postgres://…` or `sqlite:PATH`. The path is taken as it stands: nothing in it is
-/// decoded, and it may contain blanks, `%`, `?` and `#`.
+/// Opens a database for inspection: `postgres://…` or `sqlite:PATH`. The path is taken literally: it is not
+/// percent-decoded, and may contain spaces, `%`, `?` and `#`.
 ///
 /// # Errors
-/// When the address is neither, or the file is not there.
+/// When the address is neither, or the file does not exist.
 pub async fn open(url: &str) -> Result<Box<dyn Inspect>, StoreError> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         // `sqlite://PATH`, as other tools write it, means the same
@@ -34,7 +34,7 @@ pub async fn open(url: &str) -> Result<Box<dyn Inspect>, StoreError> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Ok(Box::new(Postgres::new(url)?));
     }
-    // what it is instead is not repeated: it may contain a password
+    // the text does not repeat the address: it may contain a password
     let text = "that is no database: use postgres://user@host/database or sqlite:PATH";
     Err(StoreError::new(StoreErrorKind::Invalid, text))
 }
@@ -45,8 +45,8 @@ type Params = Vec<Option<String>>;
 /// One transaction. Dropped without a commit, it is rolled back.
 #[async_trait]
 pub(crate) trait Session: Send {
-    /// Runs a statement that is prepared for this once, so that nothing of it outlives the transaction behind a pooler.
-    /// Returns the rows' only column, a text.
+    /// Runs a statement that is prepared for this one use, so that behind a pooler no statement outlives the
+    /// transaction. Returns the rows' only column, a text.
     async fn rows(&mut self, sql: &str, params: &[Option<String>]) -> Result<Vec<String>, StoreError>;
 
     async fn commit(self) -> Result<(), StoreError>;
@@ -63,8 +63,7 @@ pub(crate) trait Tables: Sync {
     /// The statement of a listing.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;
 
-    /// Held rows as listed, by a JSON array of their names, in order of arrival; so that they stay as they are, if need
-    /// be.
+    /// Held rows as listed, by a JSON array of their names, in order of arrival; `locked`: with row locks.
     fn held_by_name(locked: bool) -> String;
 
     /// Opens a transaction to read.

@@ -1,4 +1,4 @@
-//! What reads the same on both databases.
+//! What both databases share.
 
 use crate::error::unknown_word;
 use bytes::Bytes;
@@ -8,21 +8,21 @@ use saga_core::{
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// No time that is added to a clock is longer: no database's calendar ends before.
+/// The longest time that is added to a clock: it stays within every database's calendar.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
-/// Rows that one step of housekeeping touches at most.
+/// The most rows that one step of housekeeping touches.
 pub(crate) const STEP_ROWS_MAX: i64 = 1000;
-/// A process that was not seen for so long counts as dead: it should say that it is alive every 30 seconds.
+/// A process without a heartbeat for this long counts as dead; it should write one every 30 seconds.
 pub(crate) const ALIVE: Duration = Duration::from_secs(90);
-/// Rows of processes that ended without a word go after this time.
+/// Rows of processes that did not sign off are deleted after this time.
 pub(crate) const PROCESS_KEPT: Duration = Duration::from_secs(86_400);
-/// A row that cannot be read is looked at again after this time: by a newer binary, perhaps.
+/// A row that cannot be read is tried again after this time: a newer binary may read it.
 pub(crate) const UNREADABLE_DELAY: Duration = Duration::from_secs(300);
 
-/// What stands in the journal and in `held.error` when an early message waited in vain.
+/// The text in the journal and in `held.error` when an early message waited in vain.
 pub(crate) const NO_INSTANCE_NOTE: &str = "no instance came in time";
 pub(crate) const NO_INSTANCE: &str = "no instance came in time; start it and retry, or leave it";
-/// What stands in `held.error` when a message waited in vain for a process that knows it.
+/// The text in `held.error` when a message waited in vain for a process that knows it.
 pub(crate) const NO_VERSION: &str =
     "no process came in time that knows this type, or the version of its instance; deploy one, then retry";
 
@@ -79,7 +79,7 @@ impl Stored<'_> {
     }
 }
 
-/// A text for people, without U+0000: PostgreSQL's texts hold none, and an error of user code may contain one.
+/// A text for people, without U+0000: PostgreSQL's texts cannot hold it, and an error of user code may contain it.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }

@@ -16,11 +16,11 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-/// Messages whose receivers are remembered while one of them is away. Beyond it they get the message again, and their
-/// inbox knows it.
+/// The most messages whose receivers are remembered while one of them is away. Beyond that, receivers get the message
+/// again, and their inbox recognises it.
 const PARTLY_MAX: usize = 100_000;
 
-/// A broker within the process. Clone it into every endpoint that is to hear the others.
+/// A broker within the process. Give each endpoint of the process a clone.
 #[derive(Debug, Clone, Default)]
 pub struct InProcess {
     bus: Arc<Mutex<Bus>>,
@@ -28,7 +28,7 @@ pub struct InProcess {
 
 #[derive(Debug, Default)]
 struct Bus {
-    /// Endpoints that will be there: events wait until they have said what they subscribe to.
+    /// Endpoints that will attach: events wait until these have said what they subscribe to.
     expected: HashSet<String>,
     endpoints: HashMap<String, Attached>,
 }
@@ -40,8 +40,8 @@ struct Attached {
 }
 
 impl InProcess {
-    /// A bus for whatever endpoints attach. An event reaches those that have started by then: name the endpoints with
-    /// [`InProcess::of`] if the first to start may publish at once, as a restarted process with a full outbox does.
+    /// A bus for any endpoints. An event reaches those that have started by then. If the first endpoint to start may
+    /// publish at once, as a restarted process with a full outbox does, name the endpoints with [`InProcess::of`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +54,7 @@ impl InProcess {
 }
 
 impl Bus {
-    /// Who gets the message; and why it must come again, if somebody cannot get it now.
+    /// Who gets the message, and why it must come again, if a receiver cannot get it now.
     fn receivers(&self, destination: &Destination) -> (Vec<Receiver>, Option<String>) {
         let mut away = Vec::new();
         let mut running = Vec::new();
@@ -114,7 +114,7 @@ impl Transport for InProcess {
     }
 }
 
-/// Endpoints that have committed a message while others are away: when it is sent again, it goes to the others only.
+/// Endpoints that have committed a message while others were away: sent again, it goes only to the others.
 type Partly = Arc<Mutex<HashMap<Uuid, HashSet<String>>>>;
 
 /// Runs until the endpoint drops its end.
@@ -144,7 +144,7 @@ async fn forward(
             let delivery = Delivery {
                 envelope: outgoing.envelope.clone(),
                 fault: None,
-                // a process that died while it held the message may have died of it; being away says nothing
+                // a process that died while running the message may have died of it; being away says nothing
                 delivery_count: outgoing.expired,
                 ack: Ack::new(move |is_handled| waiting.settle(is_handled.then_some(name))),
             };
@@ -175,7 +175,7 @@ impl Pending {
         self.sent();
     }
 
-    /// One less to wait for; the last one reports.
+    /// One receiver less to wait for; the last one reports.
     fn sent(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;

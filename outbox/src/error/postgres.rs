@@ -5,11 +5,11 @@ use sqlx::postgres::PgDatabaseError;
 
 /// PostgreSQL: serialization failure, deadlock, lock not available.
 const CONFLICT: [&str; 3] = ["40001", "40P01", "55P03"];
-/// PostgreSQL: the server goes down or comes up, the database was dropped, is read-only, a page cannot be read.
+/// PostgreSQL: the server stops or starts, the database was dropped or is read-only, a page cannot be read.
 const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "57P04", "25006", "XX001", "XX002"];
 /// PostgreSQL: a time limit of the statement, of the idle transaction, of the transaction, of the idle session.
 const TIME_LIMITS: [&str; 4] = ["57014", "25P03", "25P04", "57P05"];
-/// PostgreSQL: a prepared statement that another session has, or that this one has not.
+/// PostgreSQL: a prepared statement that exists in another session but not in this one, or exists already.
 const POOLED: [&str; 2] = ["26000", "42P05"];
 
 const TABLES: &str = "start an endpoint that may create tables, or run the SQL that `Postgres::schema()` gives";

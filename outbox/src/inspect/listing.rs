@@ -1,4 +1,4 @@
-//! What a listing asks for, as parameters: the same on every database, `None` where it does not matter.
+//! The filters of a listing as parameters: the same on every database, `None` for a filter that is not given.
 
 use super::Params;
 use saga_core::{Listing, Wanted};

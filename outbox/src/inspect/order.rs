@@ -1,4 +1,4 @@
-//! What an operator orders, step by step: lock, read, decide, write, enter it in the audit.
+//! An operator's order, step by step: lock, read, decide, write, record it in the audit.
 
 use super::{Params, Session, Tables};
 use saga_core::{
@@ -20,9 +20,9 @@ pub(crate) struct Statements {
     pub(super) put_off: &'static str,
     /// A held inbox row becomes discarded; the same parameters.
     pub(super) discard: &'static str,
-    /// A held inbox row goes: endpoint, receiver, message id.
+    /// Deletes a held inbox row: endpoint, receiver, message id.
     pub(super) forget: &'static str,
-    /// A held row goes: endpoint, receiver, message id.
+    /// Deletes a held row: endpoint, receiver, message id.
     pub(super) release: &'static str,
     /// An instance (1, 2) no longer waits behind a message (3). Returns a row if it did.
     pub(super) unpause: &'static str,
@@ -30,7 +30,7 @@ pub(crate) struct Statements {
     pub(super) enter: &'static str,
 }
 
-/// Does an order.
+/// Carries out an order.
 pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
     if order.rows.len() > ORDER_ROWS_MAX {
         let text = format!("an order takes at most {ORDER_ROWS_MAX} messages, not {}", order.rows.len());
@@ -38,7 +38,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Res
     }
     let names = serde_json::to_string(order.rows).map_err(unreadable)?;
     let mut session = tables.write().await?;
-    // which locks are needed stands in the rows. What is decided by is read after the locks were taken
+    // the rows say which locks are needed; decisions rest on what is read again after locking
     let seen = held(session.rows(&T::held_by_name(false), &[Some(names.clone())]).await?)?;
     let locks: BTreeSet<i64> = seen.iter().map(lock).collect();
     T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
@@ -72,7 +72,7 @@ async fn retry<T: Tables>(
     let Ok(mut envelope) = serde_json::from_value::<Envelope>(row.envelope.clone()) else { return Ok("unreadable") };
     let never_left = row.kind.is_some();
     if !never_left && row.receiver.is_empty() {
-        // nobody was known: whoever listens now judges it anew
+        // it had no receiver: those that listen now judge it anew
         envelope.receiver = None;
         envelope.attempt = 0;
         session.rows(T::ORDER.forget, &key(row)).await?;
@@ -107,7 +107,7 @@ async fn discard<T: Tables>(
     if session.rows(T::ORDER.unpause, &paused).await?.is_empty() {
         return Ok("discarded");
     }
-    // what waits behind it is offered by a running endpoint, in order, when the wake-up comes
+    // when the wake-up comes, a running endpoint offers what waits behind it, in order
     let wake = Envelope::wake(&InstanceKey { saga: saga.clone(), id: id.clone() });
     let params = [
         Uuid::now_v7().to_string(),

@@ -64,7 +64,7 @@ const OPERATION_WHERE: &str = "
         WHERE ($1 IS NULL OR i ->> 'message_id' = $1) AND ($2 IS NULL OR i ->> 'saga' = $2)
             AND ($3 IS NULL OR i ->> 'saga_id' = $3)))";
 
-// a timer's time lies ahead as a rule, so a row is told by its kind first; a retry that is due goes like any other row
+// timers are usually due in the future, so the kind decides first; a retry that is due counts like any other row
 const STATUS: &str = "
     WITH sent AS (
         SELECT endpoint, due_at, last_error, CASE
@@ -110,7 +110,7 @@ const STATUS: &str = "
         'oldest_ms', (extract(epoch FROM statement_timestamp() - min(updated_at)) * 1000)::bigint))::text
     FROM sagabus.saga GROUP BY saga, state";
 
-/// A connection of an operator's own: it says at once, and truly, why there is none.
+/// A connection for the operator alone: when it fails, the error names the true cause at once.
 pub(crate) struct PostgresSession {
     connection: PgConnection,
 }
@@ -222,7 +222,7 @@ impl Tables for Postgres {
     }
 
     async fn write(&self) -> Result<PostgresSession, StoreError> {
-        // what was read before the locks must not count: not even where another level is the role's default
+        // what was read before the locks must not count, even where the role's default is another isolation level
         self.session("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'").await
     }
 

@@ -66,7 +66,7 @@ const OPERATION_WHERE: &str = "
         WHERE (?1 IS NULL OR i.value ->> 'message_id' = ?1) AND (?2 IS NULL OR i.value ->> 'saga' = ?2)
             AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3)))";
 
-// a timer's time lies ahead as a rule, so a row is told by its kind first; a retry that is due goes like any other row
+// timers are usually due in the future, so the kind decides first; a retry that is due counts like any other row
 const STATUS: &str = "
     WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)), sent AS (
         SELECT endpoint, due_at, last_error, CASE
@@ -112,7 +112,7 @@ const STATUS: &str = "
         'oldest_ms', ((SELECT now FROM clock) - min(updated_at)) / 1000))
     FROM sagabus_saga GROUP BY saga, state";
 
-/// A connection of an operator's own.
+/// A connection for the operator alone.
 pub(crate) struct SqliteSession {
     connection: SqliteConnection,
 }

@@ -1,7 +1,6 @@
 //! Connections for units of work.
 //!
-//! Not sqlx's pool: that one pings a connection each time it is given back, which is one round trip more for every
-//! unit.
+//! Not sqlx's pool: that pings a connection each time it is given back, which costs every unit one more round trip.
 
 use crate::error::store_error;
 use saga_core::{StoreError, StoreErrorKind};
@@ -26,14 +25,14 @@ use tokio::{
 
 /// A connection that does not come within this time counts as "the database is away".
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
-/// A connection that was idle for so long is asked whether it is still there.
+/// A connection that was idle for this long is pinged before use.
 const ASK: Duration = Duration::from_secs(5);
-/// A connection that was idle for so long is closed, except the last: sessions of a server are few, and others want
-/// them.
+/// A connection that was idle for this long is closed, except the last: a server has few sessions, and other programs
+/// need them.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
-/// No connection gets older: what a session has piled up goes with it, and so do plans for tables that have changed.
+/// The maximum age of a connection: closing it frees what the session has accumulated, and drops outdated plans.
 pub(super) const AGE: Duration = Duration::from_secs(30 * 60);
-/// How often idle connections are looked at.
+/// How often idle connections are checked.
 const LOOK: Duration = Duration::from_secs(15);
 /// How long the rollback of a dropped unit may take: its statement may still run. Then the connection is closed.
 const ROLLBACK: Duration = Duration::from_secs(2);
@@ -41,7 +40,7 @@ const ROLLBACK: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
-    /// The last one given back is the first to go out: its statements are warm, and the others may be closed.
+    /// Last in, first out: statement caches stay warm, and surplus connections become idle and are closed.
     idle: Mutex<Vec<Made>>,
     room: Arc<Semaphore>,
     /// Connections of an earlier generation are closed instead of given back.
@@ -118,8 +117,8 @@ impl Connections {
         self.idle().push(made);
     }
 
-    /// An error on a connection. If the server is away, the idle ones are gone too; a plan that does not fit the tables
-    /// any more is in the others as well.
+    /// Handles an error on a connection. If the server is away, idle connections are gone too; a plan that no longer
+    /// fits the tables is in the other sessions as well.
     pub(super) fn lost(&self, error: Error) -> StoreError {
         let error = store_error(error);
         match error.kind() {
@@ -130,15 +129,15 @@ impl Connections {
         error
     }
 
-    /// Closes every connection that there is now, as soon as nobody uses it.
+    /// Closes every connection that exists now, as soon as it is unused.
     pub(super) fn retire(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.idle().clear();
     }
 
-    /// Starts the task that closes idle connections; it ends with these, or with its runtime.
+    /// Starts the task that closes idle connections; it ends with the `Connections`, or with its runtime.
     fn watch(self: &Arc<Self>) {
-        /// Says that nobody watches any more, even if the task was ended.
+        /// Records that no task watches any more, even if the task was aborted.
         struct Watching(Weak<Connections>);
         impl Drop for Watching {
             fn drop(&mut self) {
@@ -164,7 +163,7 @@ impl Connections {
         });
     }
 
-    /// Takes out what was idle for long, except the one that was used last.
+    /// Takes out connections that were idle for too long, except the one used last.
     fn long_idle(&self) -> Vec<Made> {
         let mut idle = self.idle();
         let rested = idle.iter().take(idle.len().saturating_sub(1));
@@ -175,15 +174,15 @@ impl Connections {
     }
 }
 
-/// Says goodbye to the server.
+/// Closes the session properly.
 async fn close(made: Made) {
     let _ = timeout(ROLLBACK, made.connection.close()).await; // it is closed either way
 }
 
 /// A connection that is being used.
 ///
-/// Dropped without [`Leased::give_back`], it is rolled back and given back by a task; where there is no runtime, or
-/// where that takes long, it is closed, and the server rolls back.
+/// When it is dropped without [`Leased::give_back`], a task rolls back and gives it back. Without a runtime, or when
+/// that takes too long, the connection is closed, and the server rolls back.
 #[derive(Debug)]
 pub(super) struct Leased {
     made: Option<Made>,
@@ -195,7 +194,7 @@ pub(super) struct Leased {
 impl Leased {
     /// Begins a transaction by the given statements: one round trip.
     pub(super) async fn begin(&mut self, sql: String) -> Result<(), Error> {
-        // first: should this future be dropped, sqlx does not know that a transaction may be open
+        // set first: if this future is dropped, sqlx does not know that a transaction may be open
         self.begun = true;
         PgTransactionManager::begin(self, Some(sql.into())).await
     }
@@ -219,14 +218,14 @@ impl Leased {
         self.made.as_mut().expect("it is taken only by giving back, which consumes the lease")
     }
 
-    /// Nothing is under way on it: somebody else may use it.
+    /// Gives it back: no statement or transaction is open on it.
     pub(super) async fn give_back(mut self) {
         if let Some(made) = self.made.take() {
             self.home.take_back(made).await;
         }
     }
 
-    /// An error on it.
+    /// Notes an error on it.
     pub(super) fn lost(&self, error: Error) -> StoreError {
         self.home.lost(error)
     }

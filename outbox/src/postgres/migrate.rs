@@ -1,4 +1,4 @@
-//! The tables.
+//! Creates and upgrades the tables.
 
 use super::{Postgres, answer};
 use crate::error::{store_error, wrong_version};
@@ -7,10 +7,10 @@ use sqlx::{Executor, PgConnection};
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i32 = 1;
-/// The migrator's lock: of its transaction, not of the session, so that it works through PgBouncer.
+/// The migrator's lock belongs to its transaction, not to the session, so that it works through PgBouncer.
 const LOCK: i64 = 0x5a6a_b005;
 
-/// Rule 13: the lock is taken only if there is something to do, and the catalogue is read again after it.
+/// Rule 13: the lock is taken only if there is something to do, and the catalogue is read again afterwards.
 pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
     let mut connection = store.transaction(None).await?;
     let encoding: String =

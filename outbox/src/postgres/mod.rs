@@ -27,8 +27,7 @@ use sqlx::{
 use std::{error::Error, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// How long an answer may take: a server that vanished without a word must not hold us for ever. Waiting for a lock
-/// counts too.
+/// How long an answer may take, including waits for locks: a server that vanished must not hold us for ever.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Connections for relay, leases and housekeeping.
 const OWN: u32 = 2;
@@ -39,24 +38,24 @@ async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result
     tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A PostgreSQL database. Cheap to clone; no connection is made before it is needed.
+/// A PostgreSQL database. Cheap to clone; connections are opened when they are needed.
 ///
-/// All endpoints of a process that use one database should share one store, and so its connections.
+/// All endpoints of a process that use the same database should share one store, and thereby its connections.
 ///
 /// # Locks
 /// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and each lane
 /// of an endpoint runs one unit at a time. The server has room for `max_locks_per_transaction * max_connections` locks
-/// of all its clients, 6400 by default: four processes with eight lanes each can fill it under load, and then other
-/// clients get "out of shared memory" too. Set `max_locks_per_transaction` to 256 for a server with many processes.
+/// of all clients, 6400 by default. Four processes with eight lanes each can fill it under load; then other clients get
+/// "out of shared memory" too. Set `max_locks_per_transaction` to 256 for a server with many processes.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     /// For units of work and sessions.
     units: Arc<Connections>,
     /// For the user's own reads.
     pool: PgPool,
-    /// For relay, leases and housekeeping: slow handlers cannot starve them.
+    /// For relay, leases and housekeeping, so that slow handlers cannot starve them.
     own: Arc<Connections>,
-    /// The server is reached through a pooler that may give each transaction another session: no statement outside one.
+    /// The server is behind a pooler that may give each transaction another session: no statement runs outside one.
     pooled: bool,
 }
 
@@ -74,11 +73,11 @@ impl Postgres {
         Self::with_connections(url, 16)
     }
 
-    /// As [`Postgres::new`], with another number of connections for units of work and sessions.
+    /// Like [`Postgres::new`], with another number of connections for units of work and sessions.
     ///
-    /// That many connections are opened at most, 2 more for the relay and for housekeeping, and as many again by
-    /// [`Postgres::pool`] if it is used. They are opened when they are needed; what was idle for a minute is closed,
-    /// except one of each kind, and no connection gets older than 30 minutes.
+    /// At most `connections` are opened, 2 more for the relay and housekeeping, and as many again by [`Postgres::pool`]
+    /// if it is used. They are opened when needed. A connection that was idle for a minute is closed, except one of
+    /// each kind, and none gets older than 30 minutes.
     ///
     /// # Errors
     /// When the URL cannot be read.
@@ -101,7 +100,7 @@ impl Postgres {
         Ok(Self { units: Connections::new(options, connections), pool, own, pooled })
     }
 
-    /// The tables as SQL, for whoever creates them by hand.
+    /// The tables as SQL, for creating them by hand.
     pub fn schema() -> &'static str {
         migrate::SCHEMA
     }
@@ -111,7 +110,7 @@ impl Postgres {
         &self.pool
     }
 
-    /// A connection for statements that belong to no unit.
+    /// A connection for statements outside units of work.
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
         let mut connection = connections.acquire().await?;
         if self.pooled {
@@ -131,8 +130,8 @@ impl Postgres {
         Ok(value)
     }
 
-    /// A transaction for housekeeping, under a lock of its own if one is named. Read committed, whatever the role's
-    /// default: what the lock waited for must be seen.
+    /// A transaction for housekeeping, under an advisory lock if one is named. Read committed, whatever the role's
+    /// default: it must see what the previous holder of the lock wrote.
     async fn transaction(&self, lock: Option<i64>) -> Result<Leased, StoreError> {
         let mut sql = unit::begin(ANSWER);
         if let Some(lock) = lock {

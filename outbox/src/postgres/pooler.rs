@@ -1,16 +1,16 @@
-//! Notices a pooler that nobody told us about.
+//! Detects a pooler that the URL does not announce.
 
 use super::{ANSWER, Postgres, answer, unit};
 use saga_core::StoreError;
 use sqlx::PgConnection;
 use std::time::Duration;
 
-/// A server begins a transaction at once. A pooler may have no other session for us, and lets us wait.
+/// A server begins a transaction at once; a pooler without a free session makes us wait.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// A pooler in transaction mode gives a transaction another session when somebody else has the one before, and a
-/// statement that was prepared there is not known here. Handlers would meet that now and then, under load. So it is
-/// tried at the start: one connection prepares a statement, another one takes the session, and the first looks again.
+/// A pooler in transaction mode may give each transaction another session, which does not know the statements prepared
+/// in the one before. Under load, handlers would fail by this now and then. So the start tries it: one connection
+/// prepares a statement, another one takes its session, and the first runs the statement again.
 pub(super) async fn check(store: &Postgres) -> Result<(), StoreError> {
     if store.pooled {
         return Ok(());
@@ -31,7 +31,7 @@ pub(super) async fn check(store: &Postgres) -> Result<(), StoreError> {
         second.commit().await
     })
     .await;
-    // dropped, not given back: where the second transaction waits, its begin is still on its way
+    // dropped, not given back: if the second transaction waits, its `BEGIN` is still under way
     checked.map_err(|error| first.lost(error))
 }
 

@@ -1,10 +1,10 @@
-//! Processes: what they are, what they subscribe to, whether they live.
+//! Processes: registration, subscriptions, heartbeats.
 
 use crate::rows::{ALIVE, us};
 use saga_core::{Process, Registered};
 use sqlx::{PgConnection, Row};
 
-/// Registrations come one after the other: two endpoints may want the same saga's name.
+/// Registrations run one after the other, because two endpoints may want the same saga name.
 pub(super) const LOCK: i64 = 0x5a6a_b006;
 
 const TAKEN: &str = "
@@ -58,7 +58,7 @@ pub(super) async fn register(connection: &mut PgConnection, process: &Process) -
     Ok(Registered { dropped, taken: Vec::new() })
 }
 
-/// A process whose row is gone is entered again, and so are its subscriptions: it was taken for dead.
+/// A process whose row is gone was taken for dead: it is registered again, with its subscriptions.
 pub(super) async fn heartbeat(connection: &mut PgConnection, process: &Process) -> Result<(), sqlx::Error> {
     let entered = sqlx::query(ENTER)
         .bind(&process.owner)

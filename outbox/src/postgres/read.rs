@@ -1,4 +1,4 @@
-//! What a batch must know, in one round trip; and held messages that fit.
+//! Reads what a batch must know, in one round trip, and held messages that fit.
 
 use crate::rows::{from_json, reason_of, result_of};
 use saga_core::{
@@ -7,10 +7,10 @@ use saga_core::{
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::sync::{Arc, LazyLock};
 
-/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by `OFFSET
-/// 0`): with `= ANY`, a plan that was prepared while the table was young reads all of it, and a join with `unnest`
-/// hashes all of it. The arrays' lengths are hidden from the planner as in `statement`. `KEY` becomes the id in a unit,
-/// where no scan is considered, and `sagabus.key(id)` elsewhere.
+/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by
+/// `OFFSET 0`): with `= ANY`, a plan prepared on a young table scans all of it, and a join with `unnest` hashes all of
+/// it. The arrays' lengths are hidden from the planner as in `statement`. `KEY` becomes the id in a unit, where no scan
+/// is considered, and `sagabus.key(id)` elsewhere.
 const READ: &str = "
 SELECT 0 AS part, current_setting('sagabus.unit', true) AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4,
     NULL::text AS t5, NULL::text AS t6, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1,
@@ -21,8 +21,8 @@ SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, i.body_hash, i
 FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id),
     LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = {KEY} AND endpoint = $2 OFFSET 0) i";
 
-/// Instances and what is held for them, counted: in the same answer, whose `part` says which table it is, `t` are texts
-/// and `n` numbers. Where nothing is held, the count is one look into an index for each instance.
+/// Instances, and counts of what is held for them, in the same answer: `part` says which table a row is from, `t` are
+/// texts and `n` numbers. Where nothing is held, the count is one index lookup for each instance.
 const READ_INSTANCES: &str = "
 UNION ALL
 SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, s.seq, s.entered, s.version,
@@ -35,7 +35,7 @@ FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a
     LATERAL (SELECT type, reason, count(*) AS n FROM sagabus.held
         WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 GROUP BY reason, type OFFSET 0) h";
 
-/// Handlers ask outside a unit, and about no instances.
+/// Handlers read outside a unit, and no instances.
 static ALONE: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "sagabus.key(k.id)"));
 static IN_UNIT: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "k.id") + READ_INSTANCES);
 
@@ -94,7 +94,7 @@ pub(super) fn found(rows: &[PgRow]) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-/// The locks that the unit's mark names.
+/// The locks held elsewhere, which the unit's mark names.
 fn locked(mark: &str) -> Vec<i64> {
     let locks = mark.strip_prefix('+').unwrap_or_default().split(',');
     locks.filter_map(|lock| lock.parse().ok()).collect()
@@ -118,7 +118,7 @@ const UNREADABLE: &str = "
 UPDATE sagabus.held SET reason = 'undecodable', expires_at = NULL, error = $4
 WHERE message_id = $1 AND receiver = $2 AND endpoint = $3";
 
-/// A row that cannot be read is left out, and waits for a person from now on.
+/// Leaves out a row that cannot be read; it waits for a person from now on.
 pub(super) async fn held(
     connection: &mut PgConnection,
     persistent: bool,
@@ -160,7 +160,7 @@ fn held_row(row: &PgRow) -> Result<HeldRow, String> {
         receiver: row.get("receiver"),
         envelope: Arc::new(from_json(row.get("envelope"), row.get::<Vec<u8>, _>("body"))?),
         arrival: row.get("arrival"),
-        // the rows were asked for by reasons that are known here
+        // the query asked for reasons that are known here
         reason: HeldReason::parse(row.get("reason")).ok_or("its reason is not known")?,
         saga_id: row.get("saga_id"),
         attempts: row.get("attempts"),

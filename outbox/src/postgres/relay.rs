@@ -7,8 +7,8 @@ use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
 /// `statement_timestamp()` finds the due rows, because an index cannot be searched by a volatile function; leases are
-/// written by `clock_timestamp()`. Rows of the same microsecond come in the order of the index, which is that of their
-/// insertion: with the id in this order, rows that all became due together would be sorted at each lease.
+/// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
+/// with the id in `ORDER BY`, rows that became due together would be sorted at each lease.
 const LEASE: &str = "
 WITH due AS (
     SELECT id FROM sagabus.outbox
@@ -51,7 +51,7 @@ pub(super) async fn lease(
         next_due: next_due.map(|us| Duration::from_micros(us.max(0) as u64)),
     };
     for row in &rows {
-        // none: the one row that only says what is due next
+        // `None`: the row that only says when the next one is due
         let Some(id) = row.get::<Option<Uuid>, _>("id") else { continue };
         match outbox_row(id, row) {
             Ok(row) => leased.rows.push(row),
@@ -77,9 +77,8 @@ fn outbox_row(id: Uuid, row: &PgRow) -> Result<LeasedRow, String> {
     stored.read(id)
 }
 
-/// A statement of its own each time, in one round trip: its plan fits the table as it is, where a prepared one would go
-/// on reading the pages that a burst has left behind. It cannot deadlock: whoever else locks these rows skips what is
-/// locked.
+/// Planned anew each time, in one round trip: the plan fits the present table, while a prepared one would go on reading
+/// the pages that a burst has left behind. It cannot deadlock: the only other lockers use SKIP LOCKED.
 pub(super) async fn delete_confirmed(connection: &mut PgConnection, rows: &[Uuid]) -> Result<(), sqlx::Error> {
     let ids: Vec<String> = rows.iter().map(Uuid::to_string).collect();
     let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
@@ -98,8 +97,7 @@ UPDATE sagabus.outbox SET lease_until = clock_timestamp() + $3 * interval '1 mic
 WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox WHERE id = ANY($1) AND lease_owner = $2 FOR UPDATE SKIP LOCKED))
 RETURNING id";
 
-/// Planned anew each time, as the deletion is: every few seconds, and for rows of a table whose size changes by the
-/// minute.
+/// Planned anew each time, like the deletion: it runs every few seconds, on a table whose size changes by the minute.
 pub(super) async fn renew_and_fail(
     connection: &mut PgConnection,
     update: &LeaseUpdate<'_>,
@@ -126,7 +124,7 @@ pub(super) async fn renew_and_fail(
     Ok(update.renew.iter().filter(|id| !renewed.contains(id)).copied().collect())
 }
 
-/// In the order in which the rows were written, as far as a step goes.
+/// In the order in which the rows were written, within one step.
 const REOPEN: &str = "
 UPDATE sagabus.outbox o SET due_at = statement_timestamp(), waits_for = NULL
 FROM (SELECT id FROM sagabus.outbox

@@ -15,7 +15,7 @@ const UNREADABLE: &str = "
 UPDATE sagabus.held SET reason = 'undecodable', expires_at = NULL, error = $3
 WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
 
-/// The mark of a message that nobody knew goes with it: to whoever knows it now it is new.
+/// The inbox row of a message without a receiver is deleted: to the receiver that knows it now, the message is new.
 const MOVE: &str = "
 WITH r AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[])
@@ -89,7 +89,7 @@ async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64
     moved.execute(connection).await.map(|done| done.rows_affected())
 }
 
-/// An instance that this process understands again is woken; what is held for it stays until it looks.
+/// An instance that this process understands is woken; what is held for it stays until the instance looks at it.
 async fn instances(connection: &mut PgConnection, process: &Process) -> Result<u64, sqlx::Error> {
     let sagas: Vec<&str> = process.charts.iter().map(|chart| chart.saga.as_str()).collect();
     let versions: Vec<i32> = process.charts.iter().map(|chart| chart.version as i32).collect();

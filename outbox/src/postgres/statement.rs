@@ -7,7 +7,7 @@ use sqlx::{Arguments, Encode, Type, error::BoxDynError, postgres::PgArguments};
 /// A part, by its place among the parts.
 pub(super) struct Part {
     pub(super) sql: &'static str,
-    /// What tells whether all went as expected: a number, beside the one that [`Statement::part`] is given.
+    /// The check of a part: SQL for a number that must equal the one given to [`Statement::part`].
     pub(super) count: Option<&'static str>,
 }
 
@@ -42,10 +42,10 @@ fn filled(template: &str, placeholders: &mut usize) -> String {
     filled + rest
 }
 
-/// Arrays as a table. They come through `OFFSET 0`, which hides their length from the planner: it would take each batch
-/// that is shorter than its guess for worth a plan of its own, and planning costs several times what the execution
-/// does. And they are unnested side by side in the `SELECT`: as `unnest(a, b, ..)` in `FROM`, each would fill a table
-/// of its own first.
+/// Arrays as a table. They come through `OFFSET 0`, which hides their length from the planner. Otherwise it would plan
+/// each batch that is shorter than its guess anew, and planning costs several times as much as execution. The arrays
+/// are unnested side by side in the `SELECT`: as `unnest(a, b, ..)` in `FROM`, each would first fill a table of its
+/// own.
 fn rows(columns: &str, next: &mut impl FnMut() -> String) -> String {
     let (mut arrays, mut unnested) = (Vec::new(), Vec::new());
     for (n, column) in columns.split(',').enumerate() {
@@ -59,16 +59,16 @@ fn rows(columns: &str, next: &mut impl FnMut() -> String) -> String {
 /// What goes into a statement: each part takes its arguments in the order of its `{}`.
 #[derive(Default)]
 pub(super) struct Statement {
-    /// The parts that it has, as bits.
+    /// The parts of the statement, as bits.
     pub(super) parts: usize,
-    /// The numbers that must come out of it.
+    /// The numbers that its checks must return.
     pub(super) expected: Vec<i64>,
     /// Its arguments.
     pub(super) arguments: PgArguments,
 }
 
 impl Statement {
-    /// Adds the part at place `n`, of which `expected` must come out if it counts.
+    /// Adds part `n`. Its check, if it has one, must return `expected`.
     pub(super) fn part(
         &mut self,
         n: usize,

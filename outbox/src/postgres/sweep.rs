@@ -4,9 +4,8 @@ use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_
 use sqlx::PgConnection;
 use std::time::Duration;
 
-/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event
-/// that answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on
-/// it.
+/// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
+/// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
 const EXPIRED: &str = "
 WITH due AS MATERIALIZED (
     SELECT h.message_id, h.receiver, h.arrival,
@@ -33,7 +32,7 @@ kept AS (
     RETURNING 1)
 SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)";
 
-/// Messages for which no process came that knows their type or version.
+/// Messages for which no process came in time that knows their type or version.
 const OUTDATED: &str = "
 WITH due AS MATERIALIZED (
     SELECT message_id, receiver FROM sagabus.held
@@ -47,9 +46,9 @@ SELECT count(*) FROM kept";
 /// Rule 7: a message whose first publish is older than the receivers' memory may have arrived and been forgotten, so
 /// sending it again could repeat its effect. A person decides.
 ///
-/// Only due rows are looked at, the oldest first: what was tried becomes due again, and is then left alone by leases.
-/// So timers that lie ahead are not read, however many there are, nor is an index needed that each message would pay
-/// for.
+/// Only due rows are read, oldest first: a row that was tried becomes due again, and leases skip it when it is that
+/// old. So future timers are not read, however many there are, and no further index is needed, which each message would
+/// pay for.
 const STRANDED: &str = "
 WITH old AS (
     DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(
@@ -88,7 +87,7 @@ WITH gone AS (DELETE FROM sagabus.saga WHERE ctid = ANY(ARRAY(
     LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
 SELECT count(*) FROM gone";
 
-/// Processes that ended without a word. They stay for a while, for operators to see.
+/// Processes that did not sign off. Their rows stay for a while, for operators to see.
 const OLD_PROCESSES: &str = "
 WITH gone AS (DELETE FROM sagabus.process WHERE endpoint = $1
     AND seen_at < statement_timestamp() - $2 * interval '1 microsecond' RETURNING 1)
@@ -99,7 +98,7 @@ pub(super) async fn sweep(
     endpoint: &str,
     retention: Duration,
 ) -> Result<u64, sqlx::Error> {
-    // planned anew each time: it is once a minute, and tables grow
+    // planned anew each time: it runs once a minute, and tables grow
     let step = |sql| sqlx::query_scalar::<_, i64>(sql).persistent(false).bind(endpoint);
     let mut rows = 0;
     let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);

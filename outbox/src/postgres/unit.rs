@@ -7,10 +7,10 @@ use saga_core::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Un
 use sqlx::{Executor, PgConnection};
 use std::{fmt::Write as _, time::Duration};
 
-/// Keys are looked up by an index. A plan that is prepared while a table has a few pages would read all of it, and is
-/// kept while the table grows: dead rows of the outbox are enough. A projection's scan that cannot be avoided would
-/// look expensive enough to be compiled first, so there is no JIT either. And nobody waits long for a row that another
-/// program has locked.
+/// Keys are looked up by an index. A plan prepared while a table has a few pages would scan all of it, and would be
+/// kept while the table grows; dead rows of the outbox are enough for that. The setting inflates the cost of a
+/// projection's unavoidable scan, which would trigger JIT, so JIT is off too. A lock timeout keeps units from waiting
+/// long for a row that another program has locked.
 const SAGAS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '5s'";
 
 /// One transaction on PostgreSQL.
@@ -24,25 +24,25 @@ pub struct PostgresUnit {
 }
 
 /// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
-/// default: what a lock waited for, or what its last holder wrote, must be seen.
+/// default: the unit must see what the last holder of a lock wrote.
 pub(super) fn begin(limit: Duration) -> String {
     // 0 would mean no limit
     let limit_ms = (us(limit) / 1000).clamp(1, i64::from(i32::MAX));
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
 }
 
-/// Behind a pooler the session may have statements that another client prepared under a name that sqlx gives here too.
+/// Behind a pooler the session may have statements of another client under names that sqlx uses here too.
 pub(super) fn pooled(begin: &str) -> String {
     format!("{begin}; DEALLOCATE ALL")
 }
 
 impl PostgresUnit {
-    /// One round trip. The locks are tried in this statement and everything is read in later ones: a statement sees
-    /// what was there when it began, and an instance that does not exist yet has no row to lock.
+    /// One round trip. This statement tries the locks and later ones read: a statement sees what was committed when it
+    /// began, and an instance that does not exist yet has no row to lock.
     ///
-    /// The transaction bears a mark, `sagabus.unit`, that ends with it: `+`, and the locks that somebody else holds.
-    /// The first read fetches it, and a write without it fails. sqlx drops the rows of these statements, so this is the
-    /// way for them.
+    /// The transaction sets a mark, `sagabus.unit`, that ends with it: `+`, and the locks that other transactions hold.
+    /// The first read fetches the mark, and a write without it fails. sqlx drops the rows of these statements, so the
+    /// mark also carries those locks.
     pub(super) async fn begin(store: &Postgres, locks: &[i64], limit: Duration) -> Result<Self, StoreError> {
         let mut sql = begin(limit);
         if store.pooled {
@@ -87,7 +87,7 @@ impl Unit for PostgresUnit {
         let late = || StoreError::new(StoreErrorKind::Unavailable, "no answer from the database");
         let looks_up = !write.completes.is_empty() || !write.held_out.is_empty();
         if looks_up && !self.by_index {
-            // a handler's plans are its own until here; this is only for messages that were put off or held
+            // until here the handler's own plans are untouched; this is only for messages that were put off or held
             let set = answer(self.connection.execute("SET LOCAL enable_seqscan = off")).await;
             set.map_err(|error| self.connection.lost(error))?;
             self.by_index = true;
@@ -104,7 +104,7 @@ impl Unit for PostgresUnit {
     }
 
     async fn commit(mut self) -> Result<(), StoreError> {
-        // the other connections are not asked: an error here may be the data's
+        // the other connections are left alone: the data may be to blame for this error
         answer(self.connection.commit()).await.map_err(store_error)?;
         self.connection.give_back().await;
         Ok(())

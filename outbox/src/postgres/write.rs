@@ -18,8 +18,8 @@ FROM {rows(receiver text, message_id text, body_hash bigint, type text, result t
     causation_id text, saga_id text, seq bigint, from_state text, to_state text, effects text, sent_at bigint,
     attempts bigint, round integer, note text)}";
 
-/// The rows are found by their keys one by one (the fence), and then by their places: with scans forbidden, no plan can
-/// read the whole table. One that changed meanwhile is not found by its place, which shows in the count.
+/// The rows are found one by one by their keys (the fence), and then by `ctid`: with scans forbidden, no plan can read
+/// the whole table. A row that changed meanwhile is not found by its `ctid`, which shows in the count.
 const COMPLETE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state,
     to_state = r.to_state, effects = r.effects::json, attempts = r.attempts, round = r.round, note = r.note,
@@ -78,7 +78,7 @@ SELECT p.place FROM {rows(receiver text, message_id text)},
     LATERAL (SELECT ctid AS place FROM sagabus.held
         WHERE message_id = r.message_id AND receiver = r.receiver AND endpoint = {} OFFSET 0) p";
 
-/// What was found and changed meanwhile would stay: a conflict.
+/// A row that was found and then changed by another transaction would stay: a conflict.
 const HELD_OUT: &str = "DELETE FROM sagabus.held h USING p6 p WHERE h.ctid = p.place RETURNING 1";
 
 const TIMERS_OUT: &str = "
@@ -98,7 +98,7 @@ const PARTS: [Part; 9] = [
     Part { sql: TIMERS_OUT, count: None },
 ];
 
-/// Each text is put together once.
+/// Each text is built once.
 fn text_of(parts: usize) -> &'static str {
     static TEXTS: [OnceLock<String>; 1 << PARTS.len()] = [const { OnceLock::new() }; 1 << PARTS.len()];
     TEXTS[parts].get_or_init(|| text(&PARTS, parts))
@@ -124,10 +124,10 @@ impl From<BoxDynError> for Failed {
 }
 
 pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write: &Write) -> Result<(), Failed> {
-    /// What a row takes, more or less, its body included.
+    /// The approximate size of a row, body included.
     const ROW_BYTES: usize = 1024;
     if write.is_empty() {
-        // the handler's own writes are to be committed: is the transaction still the unit's, and not aborted?
+        // only the handler's own writes are to be committed: is the transaction still the unit's, and not aborted?
         let open = sqlx::query("SELECT sagabus.in_unit()").persistent(persistent).execute(connection).await;
         return open.map(drop).map_err(failed);
     }

@@ -43,13 +43,13 @@ const READERS: u32 = 4;
 
 /// A SQLite file. Cheap to clone; all endpoints of a process that open the same file share its one writer.
 ///
-/// SQLite has no server that could end the transaction of a process that hangs: a process that is frozen while it
-/// writes keeps the file locked, and the others wait.
+/// SQLite has no server that could end the transaction of a hung process: a process that is frozen while it writes
+/// keeps the file locked, and the others wait.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Counts the writer's transactions that ended, whoever or whatever ended them.
+    /// Counts the writer's transactions that ended, for any reason.
     ended: Arc<AtomicU64>,
 }
 
@@ -137,7 +137,7 @@ fn after(delay: Duration) -> i64 {
     now_us().saturating_add(us(delay))
 }
 
-/// Rows as one JSON array: what SQLite has in place of arrays.
+/// Rows as one JSON array, because SQLite has no arrays.
 fn array(rows: impl IntoIterator<Item = serde_json::Value>) -> String {
     serde_json::Value::Array(rows.into_iter().collect()).to_string()
 }
@@ -182,7 +182,7 @@ impl Store for Sqlite {
         gone.await.map(drop).map_err(store_error)
     }
 
-    /// The locks are not needed: there is one writer, and it holds the whole file. Nor can there be a limit.
+    /// Locks are not needed: there is one writer, and it holds the whole file. A time limit is not possible.
     async fn begin(&self, _: &[i64], _: Duration) -> Result<SqliteUnit, StoreError> {
         self.begin_write().await.map(SqliteUnit)
     }

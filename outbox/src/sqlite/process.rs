@@ -1,4 +1,4 @@
-//! Processes: what they are, what they subscribe to, whether they live.
+//! Processes: registration, subscriptions, heartbeats.
 
 use super::now_us;
 use crate::rows::{ALIVE, us};
@@ -52,7 +52,7 @@ pub(super) async fn register(connection: &mut SqliteConnection, process: &Proces
     Ok(registered)
 }
 
-/// A process whose row is gone is entered again, and so are its subscriptions: it was taken for dead.
+/// A process whose row is gone was taken for dead: it is registered again, with its subscriptions.
 pub(super) async fn heartbeat(connection: &mut SqliteConnection, process: &Process) -> Result<(), sqlx::Error> {
     let subscribes = json!(process.subscribes).to_string();
     sqlx::query(

@@ -1,4 +1,4 @@
-//! What a batch must know, and held messages that fit.
+//! Reads what a batch must know, and held messages that fit.
 
 use super::{array, now_us};
 use crate::{
@@ -99,7 +99,7 @@ ORDER BY arrival LIMIT $5";
 const UNREADABLE: &str = "
 UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $2 WHERE arrival = $1";
 
-/// A row that cannot be read is left out, and waits for a person from now on.
+/// Leaves out a row that cannot be read; it waits for a person from now on.
 pub(super) async fn held(
     connection: &mut SqliteConnection,
     endpoint: &str,
@@ -137,7 +137,7 @@ fn held_row(row: &SqliteRow, arrival: i64) -> Result<HeldRow, String> {
             row.try_get::<Vec<u8>, _>("body").map_err(column)?,
         )?),
         arrival,
-        // the rows were asked for by reasons that are known here
+        // the query asked for reasons that are known here
         reason: HeldReason::parse(row.try_get("reason").map_err(column)?).ok_or("its reason is not known")?,
         saga_id: row.try_get("saga_id").map_err(column)?,
         attempts: row.try_get("attempts").map_err(column)?,

@@ -12,7 +12,7 @@ const DUE: &str = "
 FROM sagabus_outbox WHERE endpoint = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until < $2)
     AND (first_attempt_at IS NULL OR first_attempt_at > $2 - $3)";
 
-/// A look that takes no lock: an idle endpoint does not write.
+/// A check without a lock: an idle endpoint does not write.
 pub(super) async fn anything_due(readers: &SqlitePool, request: &LeaseRequest<'_>) -> Result<bool, sqlx::Error> {
     if request.rows_max == 0 {
         return Ok(false);
@@ -57,7 +57,7 @@ pub(super) async fn lease(
         .await?;
     let mut leased = Vec::with_capacity(rows.len());
     for row in &rows {
-        // whatever another program wrote: each value may have any type
+        // another program may have written the row, so each value may have any type
         let due_at: i64 = row.try_get("due_at").unwrap_or(now);
         match outbox_row(row) {
             Ok(read) => {
@@ -86,7 +86,7 @@ fn outbox_row(row: &SqliteRow) -> Result<LeasedRow, String> {
     stored.read(id.parse().map_err(|error| format!("its id `{id}` is not a uuid: {error}"))?)
 }
 
-/// A row that another program wrote may spell its id otherwise, and would not be found when it is to be deleted.
+/// A row from another program may spell its id differently, and could not be found later to delete it.
 async fn canonical(connection: &mut SqliteConnection, row: &SqliteRow, id: Uuid) -> Result<(), sqlx::Error> {
     let (stored, id): (&str, String) = (row.try_get("id")?, id.to_string());
     if stored == id {
@@ -151,7 +151,7 @@ pub(super) async fn renew_and_fail(
     Ok(update.renew.iter().filter(|id| !renewed.contains(id)).copied().collect())
 }
 
-/// In the order in which the rows were written, as far as a step goes: rows of the same time are leased by id.
+/// In the order in which the rows were written, within one step: rows of the same time are leased by id.
 pub(super) async fn reopen(writer: &SqlitePool, endpoint: &str, destination: &str) -> Result<u64, sqlx::Error> {
     let reopened = sqlx::query(
         "UPDATE sagabus_outbox SET due_at = $3, waits_for = NULL

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
-/// A look that takes no lock.
+/// A check without a lock.
 pub(super) async fn anything_held(readers: &SqlitePool, endpoint: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sagabus_held WHERE endpoint = $1 AND reason = 'version')")
         .bind(endpoint)
@@ -35,7 +35,7 @@ INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, s
 SELECT $3, endpoint, message_id, 'retry', type, endpoint, $4, $5, $6, $7, body, $8, $8
 FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
 
-/// The mark of a message that nobody knew goes with it: to whoever knows it now it is new.
+/// The inbox row of a message without a receiver is deleted: to the receiver that knows it now, the message is new.
 const GONE: [&str; 2] = [
     "DELETE FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
     "DELETE FROM sagabus_inbox WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
@@ -92,7 +92,7 @@ INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, s
     created_at, due_at)
 VALUES ($1, $2, $3, 'retry', $4, $2, $5, $6, $7, $8, $9, $9) ON CONFLICT (id) DO NOTHING";
 
-/// An instance that this process understands again is woken; what is held for it stays until it looks.
+/// An instance that this process understands is woken; what is held for it stays until the instance looks at it.
 async fn instances(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
     let charts = array(process.charts.iter().map(|chart| json!([chart.saga, chart.version])));
     let rows = sqlx::query(INSTANCES).bind(&process.endpoint).bind(charts).bind(STEP_ROWS_MAX);

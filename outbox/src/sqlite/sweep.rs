@@ -48,9 +48,8 @@ WHERE endpoint = $2 AND result = 'held'
 
 const GONE: &str = "DELETE FROM sagabus_held WHERE arrival IN (SELECT value FROM json_each($1))";
 
-/// Early messages whose time is up. If the instance exists, time does not matter any more. If it does not, an event
-/// that answers nobody is journaled as discarded; an outcome or a command stays for a person, because money may hang on
-/// it.
+/// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
+/// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
 async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) -> Result<u64, sqlx::Error> {
     let due = sqlx::query(EXPIRED).bind(endpoint).bind(now).bind(STEP_ROWS_MAX).fetch_all(&mut *connection).await?;
     let (mut started, mut failed, mut gone, mut marks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -76,7 +75,7 @@ async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) ->
     Ok(due.len() as u64)
 }
 
-/// Messages for which no process came that knows their type or version.
+/// Messages for which no process came in time that knows their type or version.
 const OUTDATED: &str = "
 UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $4 WHERE arrival IN (
     SELECT arrival FROM sagabus_held WHERE endpoint = $1 AND reason = 'version' AND expires_at < $2
@@ -97,7 +96,7 @@ SELECT endpoint, 'outbox ' || id, message_id, 'stranded',
 FROM sagabus_outbox WHERE id IN (SELECT value FROM json_each($1)) ON CONFLICT DO NOTHING";
 
 /// Rule 7: a message whose first publish is older than the receivers' memory may have arrived and been forgotten, so
-/// sending it again could repeat its effect. A person decides. Only due rows are looked at, the oldest first.
+/// sending it again could repeat its effect. A person decides. Only due rows are read, oldest first.
 async fn stranded(connection: &mut SqliteConnection, endpoint: &str, now: i64, old: i64) -> Result<u64, sqlx::Error> {
     let ids = sqlx::query_scalar(FIRST_SENT_LONG_AGO).bind(endpoint).bind(now).bind(old).bind(STEP_ROWS_MAX);
     let ids: Vec<String> = ids.fetch_all(&mut *connection).await?;

@@ -115,7 +115,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
     Ok(())
 }
 
-/// Fewer rows than given: somebody was faster.
+/// Fewer rows than given: another process was faster.
 fn expect(done: Result<SqliteQueryResult, sqlx::Error>, rows: usize) -> Result<(), StoreError> {
     let done = done.map_err(store_error)?.rows_affected();
     if done == rows as u64 { Ok(()) } else { Err(StoreError::conflict()) }
@@ -201,7 +201,7 @@ fn held(row: &HeldIn) -> Result<Value, StoreError> {
     ]))
 }
 
-/// A body as text; one that JSON cannot carry as it is, in hexadecimal.
+/// A body as text; in hexadecimal if JSON cannot carry it.
 fn body(envelope: &Envelope) -> (Option<&str>, Option<String>) {
     match std::str::from_utf8(&envelope.body) {
         Ok(text) if !text.contains('\0') => (Some(text), None),

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// Has the connection count the transactions that end on it.
+/// Makes the connection count the transactions that end on it.
 pub(super) async fn count_ends(connection: &mut SqliteConnection, ended: Arc<AtomicU64>) -> Result<(), sqlx::Error> {
     let mut handle = connection.lock_handle().await?;
     let committed = ended.clone();
@@ -30,9 +30,9 @@ pub(super) async fn count_ends(connection: &mut SqliteConnection, ended: Arc<Ato
 
 /// A transaction of the writer.
 ///
-/// SQLite ends one by itself when the disk is full, say, and a handler may end one by a statement; sqlx notices
-/// neither. So the ends are counted. A connection whose transaction ended unasked is closed, and the pool makes another
-/// one.
+/// SQLite ends a transaction by itself (when the disk is full, say), and a handler may end it by a statement; sqlx
+/// notices neither. So the ends are counted. A connection whose transaction ended unexpectedly is closed, and the pool
+/// opens another one.
 #[derive(Debug)]
 pub(super) struct Writing {
     connection: PoolConnection<sqlx::Sqlite>,
@@ -44,10 +44,10 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) async fn begin(writer: &SqlitePool, ended: &Arc<AtomicU64>) -> Result<Self, StoreError> {
         let connection = writer.acquire().await.map_err(store_error)?;
-        // open from here on: should this future be dropped, the transaction may have begun
+        // open from here on: if this future is dropped, the transaction may have begun
         let ended_before = ended.load(Ordering::Acquire);
         let mut writing = Self { connection, ended: ended.clone(), ended_before, open: true };
-        // a deferred transaction that reads first fails at once on the lock's upgrade, whatever the busy timeout
+        // a deferred transaction that reads first fails at once when it upgrades its lock, whatever the busy timeout
         let begun = SqliteTransactionManager::begin(&mut writing.connection, Some("BEGIN IMMEDIATE".into())).await;
         if let Err(error) = begun {
             writing.open = false;
@@ -56,12 +56,12 @@ impl Writing {
             }
             return Err(busy(error));
         }
-        // a rollback of the unit before may have been under way until here
+        // a rollback of the previous unit may have been under way until here
         writing.ended_before = ended.load(Ordering::Acquire);
         Ok(writing)
     }
 
-    /// Whether somebody else has ended it.
+    /// Whether something else has ended it.
     fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire) != self.ended_before
     }
@@ -91,7 +91,7 @@ impl Writing {
     }
 }
 
-/// Another program that keeps the file locked is no conflict over rows: it is waited for.
+/// A file that another program keeps locked is not a conflict over rows: wait for it.
 fn busy(error: sqlx::Error) -> StoreError {
     let error = store_error(error);
     if error.kind() != StoreErrorKind::Conflict {

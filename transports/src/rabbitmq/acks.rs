@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Acks {
     /// All tags below it are settled.
     next: u64,
-    /// What is settled above an open delivery, as first and last tag of each run. There is at most one run more than
-    /// there are open deliveries, however many messages pass one that takes long.
+    /// What is settled above an open delivery, as the first and last tag of each run. The number of runs exceeds the
+    /// open deliveries by at most one, however many messages pass a slow one.
     runs: BTreeMap<u64, u64>,
-    /// Settled tags that the broker was not told of.
+    /// Settled tags that the broker does not know of yet.
     untold: BTreeSet<u64>,
     /// The last tag of the consumers before the one that runs.
     boundary: u64,
-    /// Tags of them, and of the one that runs, that the broker was not told of.
+    /// Unacknowledged tags: of those earlier consumers, and of the running one.
     older: usize,
     current: usize,
 }
@@ -27,23 +27,23 @@ impl Default for Acks {
 }
 
 impl Acks {
-    /// A delivery came.
+    /// Notes a new delivery.
     pub(super) fn came(&mut self) {
         self.current += 1;
     }
 
-    /// Another consumer runs. Tags up to this one are of those before it.
+    /// Another consumer runs. Tags up to this one belong to earlier consumers.
     pub(super) fn consumer_changed(&mut self, boundary: u64) {
         self.boundary = boundary;
         self.older += std::mem::take(&mut self.current);
     }
 
-    /// Deliveries of the consumer that runs that are not acknowledged.
+    /// Unacknowledged deliveries of the running consumer.
     pub(super) fn current(&self) -> usize {
         self.current
     }
 
-    /// Deliveries of the consumers before it that are not acknowledged.
+    /// Unacknowledged deliveries of earlier consumers.
     pub(super) fn older(&self) -> usize {
         self.older
     }
@@ -79,13 +79,13 @@ impl Acks {
         self.runs.insert(first, last);
     }
 
-    /// How many settled tags the broker was not told of.
+    /// How many settled tags the broker does not know of yet.
     pub(super) fn waiting(&self) -> usize {
         self.untold.len()
     }
 
-    /// The frames that tell it of so many, lowest first: tags, and whether all up to the tag are meant. Such a frame
-    /// must name a tag that it was not told of: one that the broker knows no more closes the channel.
+    /// The frames that acknowledge at most `most` settled tags, lowest first: each is a tag, and whether it covers all
+    /// below. A frame must name a tag that is still unacknowledged: the broker closes the channel over any other.
     pub(super) fn frames(&mut self, most: usize) -> Vec<(u64, bool)> {
         if let Some(last) = self.runs.remove(&self.next) {
             self.next = last + 1;

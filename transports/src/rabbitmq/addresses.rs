@@ -1,4 +1,4 @@
-//! Where messages go. The exchange of an event is declared before its first message: a publish to one that is not there
+//! Where messages go. The exchange of an event is declared before its first message: publishing to a missing exchange
 //! closes the channel.
 
 use super::{
@@ -14,20 +14,20 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// How long a destination that the broker refused is not asked about again.
+/// How long a refused destination is not tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// When an exchange was deleted, its events wait until the subscribers have looked, declared it again and bound their
-/// queues.
+/// When an exchange was deleted, its events wait this long, until the subscribers have noticed, declared it again and
+/// bound their queues.
 const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));
 /// RabbitMQ's direct reply-to: a message to such an address is delivered *and* counts as unroutable.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
-/// Where a message goes, as AMQP says it.
+/// Where a message goes, in AMQP's terms.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
-    /// Whether it comes back when no queue takes it.
+    /// Whether the broker returns it when no queue takes it.
     pub(super) mandatory: bool,
 }
 
@@ -47,13 +47,13 @@ pub(super) struct Addresses {
     passive: bool,
     /// Asks the endpoint to look for what is missing at the broker.
     look: Arc<Notify>,
-    /// Those that are there, as far as this channel knows.
+    /// Exchanges that exist, as far as this channel knows.
     ready: HashMap<Destination, Address>,
     /// Exchanges that were there once.
     known: HashSet<ShortString>,
-    /// Of them those that were deleted, and since when.
+    /// Those that were deleted, and since when.
     deleted: HashMap<ShortString, Instant>,
-    /// Destinations that the broker refused, with its words, until then.
+    /// Refused destinations: the broker's words, and until when they hold.
     refused: HashMap<Destination, (Instant, String)>,
 }
 
@@ -72,7 +72,7 @@ impl Addresses {
         }
     }
 
-    /// On a new channel everything is asked for again.
+    /// On a new channel everything is checked again.
     pub(super) fn forget(&mut self) {
         self.ready.clear();
     }
@@ -109,7 +109,7 @@ impl Addresses {
         let name = |name: &str| short(name).map_err(|error| NoAddress::Refused(error.to_string()));
         let address = match destination {
             Destination::ReplyTo(queue) => {
-                // strangers' queues come and go: remembering them would never end
+                // reply queues of other programs come and go: remembering them would never end
                 let mandatory = !queue.starts_with(DIRECT_REPLY_TO);
                 return Ok(Address { exchange: "".into(), routing_key: name(queue)?, mandatory });
             }
@@ -132,7 +132,7 @@ impl Addresses {
         Ok(address)
     }
 
-    /// Sees to it that an event's exchange is there.
+    /// Makes sure that an event's exchange exists.
     async fn provide(&mut self, exchange: &ShortString, admin: &mut Admin<'_>) -> Result<(), Missing> {
         let was_known = self.known.contains(exchange);
         if self.passive || was_known {
@@ -149,7 +149,7 @@ impl Addresses {
             return Err(Missing::Refused(words, REFUSED_FOR));
         }
         if was_known {
-            // subscribers must find it missing: they cannot see that a binding is
+            // subscribers must notice the missing exchange: they cannot see a missing binding
             let since = *self.deleted.entry(exchange.clone()).or_insert_with(|| {
                 tracing::warn!(
                     endpoint = self.endpoint,

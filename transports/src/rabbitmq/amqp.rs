@@ -43,7 +43,7 @@ pub(super) fn header_name(name: &str) -> Result<ShortString, String> {
     })
 }
 
-/// What lapin read. Its depth has a limit: deeper headers do not come through (`readable.rs`).
+/// A value that lapin read. Its depth is limited: deeper headers do not get through (`readable.rs`).
 pub(super) fn from_amqp(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::Void => Value::Null,
@@ -69,8 +69,8 @@ pub(super) fn from_amqp(value: &AMQPValue) -> Value {
     }
 }
 
-/// The size of the frame that carries these properties: a broker closes the connection over one that is too large, and
-/// unlike a body it cannot be parted.
+/// The size of the frame that carries these properties: a broker closes the connection over a frame that is too large,
+/// and unlike a body it cannot be split.
 pub(super) fn header_frame_bytes(properties: &BasicProperties) -> usize {
     /// Type, channel, length and end of the frame; class, weight and size of the body; flags.
     const FIXED: usize = 8 + 12 + 2;

@@ -1,4 +1,4 @@
-//! Connections: made with patience, told apart by why they fail.
+//! Connections: opened with retries, with failures told apart.
 
 use super::{stream, trouble::Trouble};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
@@ -9,12 +9,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// One try to connect takes at most so long: a broker that accepts but does not answer must not hold us.
+/// The longest try to connect: a broker that accepts but does not answer must not hold us.
 const CONNECT: Duration = Duration::from_secs(8);
-/// Pauses between two tries, at least and at most.
+/// The shortest and the longest pause between two tries.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Channels that one connection needs: one works, one declares.
+/// The channels of one connection: one works, one declares.
 const CHANNELS: u16 = 2;
 
 /// The hosts of one broker.
@@ -49,7 +49,7 @@ impl Broker {
         stream::connect(uri, options, CONNECT).await
     }
 
-    /// Tries until then; gives up at once when the broker does not let us in.
+    /// Tries until the deadline; gives up at once when the broker refuses the credentials.
     pub(super) async fn connect_until(&self, name: &str, until: Instant) -> Result<Connection, TransportError> {
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         let mut trouble = Trouble::default();
@@ -94,8 +94,8 @@ fn enough_channels(connection: Connection) -> Result<Connection, TransportError>
     }
 }
 
-/// Refused credentials or a virtual host that is not there: waiting does not help. It does when a limit of connections
-/// is reached (in a rolling restart the old process still has its own), or while the virtual host starts.
+/// Refused credentials or a missing virtual host: waiting does not help. It does help when a limit of connections is
+/// reached (in a rolling restart the old process still has its own), or while the virtual host starts.
 fn is_denied(error: &Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     let text = error.get_message().as_str();

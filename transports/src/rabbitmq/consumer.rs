@@ -17,7 +17,7 @@ pub(super) struct Consumer {
     deliveries: mpsc::UnboundedSender<Delivery>,
     /// Asks to look for what is missing at the broker.
     look: Arc<Notify>,
-    /// Whether the topology was declared on this connection already: `attach` did, on the first one.
+    /// Whether the topology was declared on this connection already: `attach` did so on the first one.
     is_declared: bool,
 }
 

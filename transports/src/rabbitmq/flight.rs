@@ -11,9 +11,9 @@ use saga_core::{Fate, Outgoing};
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// How long an answer of the broker may take, confirms aside.
+/// How long an answer of the broker may take, except confirms.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long lapin may take to say what became of messages whose channel broke.
+/// How long lapin may take to report on messages whose channel broke.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// RabbitMQ closes a connection with this code when it stops, and when an operator asks it to: no message's fault.
 const CONNECTION_FORCED: u16 = 320;
@@ -23,7 +23,7 @@ const FRAME_ERROR: u16 = 501;
 type Answer = (u64, Result<Confirmation, Error>);
 type Publishing = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// A message as AMQP says it.
+/// A message in AMQP's terms.
 pub(super) struct Ready {
     pub(super) outgoing: Outgoing,
     pub(super) address: Address,
@@ -38,7 +38,7 @@ pub(super) struct Flight {
     pub(super) frame_max: usize,
     publishing: FuturesUnordered<Publishing>,
     window: Window,
-    /// What is not reported, by number.
+    /// Messages that are not reported yet, by number.
     open: BTreeMap<u64, Open>,
     bytes: usize,
     settled: Vec<(Outgoing, Fate)>,
@@ -84,7 +84,7 @@ impl Flight {
         self.window.open()
     }
 
-    /// Bytes of the bodies that are not reported.
+    /// Bytes of the bodies that are not reported yet.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -106,7 +106,7 @@ impl Flight {
             };
             (number, answer)
         });
-        // polled once here, in order: that is when lapin gives the message its tag and queues its frame
+        // polled once here, in order: the first poll gives the message its tag and queues its frame
         match publishing.as_mut().now_or_never() {
             Some(answer) => {
                 self.answer(answer);
@@ -131,7 +131,7 @@ impl Flight {
         }
     }
 
-    /// Takes the answers that are there.
+    /// Takes the answers that have arrived.
     pub(super) fn take_answers(&mut self) {
         while let Some(Some(answer)) = self.publishing.next().now_or_never() {
             self.answer(answer);
@@ -143,7 +143,7 @@ impl Flight {
             Ok(Confirmation::Ack(returned)) => {
                 self.remember(returned.map(Box::new));
                 match self.open.get(&number) {
-                    // it may have been returned, and its return shows itself on another's confirm
+                    // it may have been returned, and the return may come with another message's confirm
                     Some(open) if open.mandatory => {
                         let (row, message_id) = (open.outgoing.row, open.outgoing.envelope.message_id.clone());
                         self.window.confirmed(number, row, message_id);
@@ -162,7 +162,7 @@ impl Flight {
             Ok(Confirmation::NotRequested) => {
                 self.broken = Some(Broken::Otherwise("the channel gives no confirms".into()));
             }
-            // the first one that is the broker's says why
+            // the first error from the broker says why
             Err(error) if !matches!(self.broken, Some(Broken::Refused(..))) => self.broken = Some(broken(&error)),
             Err(_) => {}
         }
@@ -203,14 +203,14 @@ impl Flight {
         self.open.first_key_value().is_some_and(|(_, open)| open.limit < Instant::now())
     }
 
-    /// What waited for a broker that blocked gets its time again.
+    /// Gives messages that waited for a blocking broker their full time again.
     pub(super) fn forgive(&mut self, confirm: Duration) {
         let limit = Instant::now() + confirm;
         self.open.values_mut().for_each(|open| open.limit = limit);
     }
 
-    /// The channel is broken: takes the answers that still come. What the broker said counts more than what was seen of
-    /// it.
+    /// The channel is broken: takes the answers that still come. The broker's own words count more than what was seen
+    /// here.
     pub(super) async fn last_words(&mut self, why: Broken) -> Broken {
         let until = Instant::now() + LAST_WORDS;
         while let Ok(Some(answer)) = tokio::time::timeout_at(until, self.publishing.next()).await {
@@ -222,7 +222,7 @@ impl Flight {
         }
     }
 
-    /// What is not reported, in order.
+    /// The messages that are not reported, in order.
     pub(super) fn into_unreported(self) -> Vec<Outgoing> {
         self.open.into_values().map(|open| open.outgoing).collect()
     }

@@ -1,7 +1,7 @@
 //! What stands between the socket (or TLS) and lapin: follows the frames of what the broker sends, and lets nothing
-//! through that would end the connection or the process because of one message (see `readable.rs`). Bodies, most of the
-//! bytes, are passed on without a look or a copy; a frame that must be seen whole is copied only when a read ended
-//! within it.
+//! through that would end the connection or the process because of one message (see `readable.rs`). Bodies, which are
+//! most of the bytes, pass unread and uncopied. A frame that must be seen whole is copied only when a read ends within
+//! it.
 
 use super::readable;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -24,7 +24,7 @@ const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
-/// A method or content header that is larger than this is no broker's: the negotiated limit is 128 KiB by default.
+/// No broker sends a larger method or content header: the negotiated limit is 128 KiB by default.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A stream of which lapin can read every frame.
@@ -35,8 +35,8 @@ pub(super) struct Frames<S> {
     patience: Option<Patience>,
 }
 
-/// How long the broker may take until it has let us in. After it the stream ends: lapin's thread would wait for ever on
-/// a connection that nobody wants any more.
+/// How long the broker may take to let us in. After that the stream ends: otherwise lapin's thread would wait for ever
+/// on an abandoned connection.
 #[derive(Debug)]
 pub(super) struct Patience {
     until: Pin<Box<Sleep>>,
@@ -70,17 +70,17 @@ impl<S> Frames<S> {
 
 #[derive(Debug, Default)]
 struct Reading {
-    /// Bytes of a frame that go through without a look.
+    /// Bytes of the frame that pass unread.
     pass: usize,
     /// The beginning of a frame that must be seen whole.
     begun: Vec<u8>,
-    /// What was looked at and waits for lapin, from `taken` on.
+    /// What was checked and waits for lapin, from `taken` on.
     checked: Vec<u8>,
     taken: usize,
 }
 
 impl Reading {
-    /// Looks at what came. The bytes up to the returned number may pass; the rest was taken over.
+    /// Checks received bytes. Those up to the returned number may pass; the rest was moved into `self`.
     fn look(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut at = 0;
         // once a frame was replaced, what follows it is copied from `run` on
@@ -118,7 +118,7 @@ impl Reading {
         Ok(direct.unwrap_or(at))
     }
 
-    /// How many bytes the frame that has begun lacks, as far as that is known.
+    /// How many bytes the frame that has begun still lacks, as far as known.
     fn missing(&self) -> io::Result<usize> {
         Ok(match length(&self.begun)? {
             Length::Unknown => HEAD - self.begun.len(),
@@ -140,11 +140,11 @@ impl Reading {
 }
 
 enum Length {
-    /// So many bytes go through.
+    /// This many bytes pass.
     Pass(usize),
-    /// It must be seen whole, and is so long.
+    /// The frame must be seen whole; it has this length.
     Whole(usize),
-    /// Its head is not complete.
+    /// The frame's head is not complete.
     Unknown,
 }
 
@@ -247,7 +247,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
 mod tests {
     use super::*;
 
-    /// Gives what it holds in pieces of a size, and now and then nothing.
+    /// Yields its bytes in pieces of one size, and now and then none.
     struct Pieces {
         bytes: Vec<u8>,
         piece: usize,

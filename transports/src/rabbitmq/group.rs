@@ -1,30 +1,30 @@
-//! Deliveries that are handed on together. One by one, each would wake the tasks behind it and cost a unit of work.
+//! Deliveries that are passed on together. One by one, each would wake the tasks behind it and cost a unit of work.
 
 use saga_core::Delivery;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 
-/// After a group of this size the first delivery of the next one waits for others: more are on their way. A message
-/// that comes alone waits for nobody.
+/// After a group of at least this size, the first delivery of the next group waits for others: more are on their way. A
+/// message that comes alone does not wait.
 const BUSY: usize = 4;
 /// How long a busy group says something about the next.
 const BUSY_FOR: Duration = Duration::from_millis(100);
-/// The longest wait. A group waits half as long as groups lately took to be settled: that adds little to a message's
-/// time on a slow machine and under load as on a quick one. Slow handlers do not make it longer than this.
+/// The longest wait. A group waits half as long as recent groups took to be settled, which adds little to a message's
+/// time, on fast and slow machines alike. Slow handlers do not make it longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 pub(super) struct Group {
     came: Vec<Delivery>,
-    /// When they are handed on, if not at once.
+    /// When the group is passed on, if not at once.
     until: Option<Instant>,
-    /// When the group before was handed on, if it was a busy one.
+    /// When the previous group was passed on, if it was a busy one.
     busy: Option<Instant>,
     /// The tag that came last.
     last: u64,
-    /// The last tag of a group that is being timed, and when it was handed on.
+    /// The last tag of the group that is being timed, and when that group was passed on.
     timed: Option<(u64, Instant)>,
-    /// How long groups take lately, from here until they are settled.
+    /// How long recent groups took, from here until they were settled.
     took: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Group {
         self.last
     }
 
-    /// When the group is to be handed on. Asked after the first delivery of a group, which begins its wait.
+    /// When to pass the group on. Asked after the first delivery of a group, which begins its wait.
     pub(super) fn gathers_until(&mut self) -> Option<Instant> {
         if self.until.is_none() && !self.came.is_empty() {
             self.until = self.wait().map(|wait| Instant::now() + wait);
@@ -54,8 +54,8 @@ impl Group {
         is_busy.then(|| (self.took / 2).min(GATHER_MAX))
     }
 
-    /// A delivery is settled. One that came after the timed ones counts for them too: a single slow lane does not hide
-    /// how the others do.
+    /// A delivery is settled. A later one than those of the timed group counts too, so that a single slow lane does not
+    /// hide the others.
     pub(super) fn settled(&mut self, tag: u64) {
         if let Some((last, since)) = self.timed
             && tag >= last
@@ -65,7 +65,7 @@ impl Group {
         }
     }
 
-    /// Hands the group on.
+    /// Passes the group on.
     pub(super) fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) {
         self.until = None;
         self.busy = (self.came.len() >= BUSY).then(Instant::now);
@@ -75,7 +75,7 @@ impl Group {
         }
     }
 
-    /// Gives back what was not handed on.
+    /// Gives back what was not passed on.
     pub(super) fn give_back(&mut self) {
         self.came.clear();
         self.until = None;
@@ -88,7 +88,7 @@ mod tests {
     use saga_core::{Ack, Envelope};
     use std::sync::Arc;
 
-    /// A consumer's groups, and where they are handed on.
+    /// A consumer's groups, and where they are passed on.
     struct Line {
         group: Group,
         deliveries: mpsc::UnboundedSender<Delivery>,
@@ -101,7 +101,7 @@ mod tests {
             Self { group: Group::default(), deliveries, came }
         }
 
-        /// Hands on a group, which is settled after this time.
+        /// Passes on a group, which is settled after this time.
         async fn pass(&mut self, messages: u64, took: Duration) {
             for _ in 0..messages {
                 let envelope = Arc::new(Envelope::new("m", "t", "{}"));

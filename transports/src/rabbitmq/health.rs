@@ -4,7 +4,7 @@ use saga_core::LinkState;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// What the two sides of a link say, and what follows for the link: it is up when both are.
+/// What the two sides of a link report, and the state of the link: it is up when both sides are.
 #[derive(Debug)]
 pub(super) struct Health {
     sides: Arc<Mutex<[Option<String>; 2]>>,

@@ -1,32 +1,32 @@
 //! How the two sides of a link, consuming and publishing, stay connected. lapin's own recovery gives up, and knows
-//! nothing of order or of what is in flight.
+//! nothing about order or messages in flight.
 
 use super::{connection::Broker, health::Side, trouble::Trouble};
 use lapin::Connection;
 use saga_core::Backoff;
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// Pauses between two tries, at least and at most.
+/// The shortest and the longest pause between two tries.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long the broker may take to say goodbye.
+/// How long a close may take.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// A side that has lived this long works, though there was nothing to do.
+/// A side that has lived this long works, even if it had nothing to do.
 pub(super) const WORKS_AFTER: Duration = Duration::from_secs(5);
 
 /// One side of a link.
 pub(super) trait Life: Send {
-    /// What it does.
+    /// What the side does, for log lines.
     const WHAT: &'static str;
 
-    /// Lives on this connection until it breaks (says why) or the endpoint is done with it (`None`).
+    /// Works on this connection until the connection breaks (returns why) or the endpoint is done with it (`None`).
     fn live(&mut self, connection: &Connection, line: &mut Line) -> impl Future<Output = Option<String>> + Send;
 
     /// Whether the endpoint is done with it, so that it need not live again.
     fn is_done(&self) -> bool;
 }
 
-/// What a side knows of its connection through all its lives.
+/// What outlives a side's single connection.
 pub(super) struct Line {
     name: String,
     what: &'static str,
@@ -36,7 +36,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Something succeeded: the next pause is short again, and trouble is over.
+    /// Something succeeded: the next pause is the shortest again, and trouble is over.
     pub(super) fn works(&mut self) {
         if self.backoff.tries() > 0 {
             self.backoff.reset();
@@ -56,7 +56,7 @@ impl Line {
     }
 }
 
-/// Lives again and again, on new connections, until the endpoint is done.
+/// Runs the side on one connection after another, until the endpoint is done.
 pub(super) async fn keep_connected<L: Life>(
     mut life: L,
     broker: Arc<Broker>,
@@ -78,7 +78,7 @@ pub(super) async fn keep_connected<L: Life>(
             if life.is_done() {
                 return;
             }
-            // an error of a channel leaves the connection as it is
+            // an error of a channel leaves the connection intact
             if connection.status().connected() {
                 break;
             }

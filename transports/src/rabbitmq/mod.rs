@@ -1,5 +1,5 @@
-//! RabbitMQ by lapin. Supervisors of ours own connections and channels: lapin's recovery gives up, and soft errors
-//! close channels for good.
+//! RabbitMQ, through lapin. Our own tasks keep connections and channels alive: lapin's recovery gives up, and soft
+//! errors close channels for good.
 
 mod acks;
 mod addresses;
@@ -37,8 +37,8 @@ use tokio::{
 };
 use topology::Admin;
 
-/// A RabbitMQ broker. Cheap to clone; each endpoint makes two connections of its own when it starts, one to consume and
-/// one to publish, because RabbitMQ blocks publishers by connection.
+/// A RabbitMQ broker. Cheap to clone; each endpoint opens two connections when it starts, one to consume and one to
+/// publish, because RabbitMQ blocks publishers by connection.
 #[derive(Debug, Clone)]
 pub struct RabbitMq {
     broker: Arc<Broker>,

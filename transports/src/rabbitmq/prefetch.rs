@@ -1,29 +1,29 @@
-//! How many deliveries may be unsettled: the endpoint's limit in messages, and one in bytes. A quorum queue knows no
-//! limit in bytes. So the consumer begins with as many messages as fit if all were as large as they may be, and is
-//! replaced by one with more when bodies prove to be small. When they prove to be large, acknowledgements wait: each
-//! lets another message come.
+//! How many deliveries may be unsettled: a limit in messages, and one in bytes. Quorum queues have no limit in bytes.
+//! So the consumer begins with as many messages as fit if all have the maximum size, and is replaced by one with a
+//! larger prefetch when bodies prove to be small. When they prove to be large, acknowledgements wait: each would let
+//! another message come.
 //!
-//! The broker sends at once what a consumer may have. When bodies suddenly become larger, one prefetch of them is on
-//! its way: that is how far the limit in bytes can be exceeded.
+//! The broker sends everything at once that a consumer may have. When bodies suddenly become larger, one whole prefetch
+//! of them is under way: by that much the limit in bytes can be exceeded.
 
 use saga_core::LinkLimits;
 
-/// What a message weighs besides its body.
+/// The weight of a message besides its body.
 const ENVELOPE_BYTES: usize = 512;
-/// A prefetch grows by this factor at most: a few messages say little about the next thousand.
+/// A prefetch grows at most by this factor: a few messages say little about the next thousand.
 const GROWTH_MAX: usize = 8;
-/// The newest message has this part in the average: one of so many.
+/// The moving average covers about this many messages: the newest has a weight of one in this number.
 const AVERAGE_OF: usize = 32;
-/// Messages that may be unsettled whatever they weigh: one of them may never be settled, and must not stop the others.
+/// This many messages may be unsettled whatever their weight: one that is never settled must not stop the others.
 const FEW: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Prefetch {
     messages_max: usize,
     bytes_max: usize,
-    /// The prefetch of the consumer that runs.
+    /// The prefetch of the running consumer.
     current: usize,
-    /// Deliveries since it began, or since it was last to be replaced.
+    /// Deliveries since the consumer began, or since a replacement was last considered.
     came: usize,
     unsettled: usize,
     unsettled_bytes: usize,
@@ -39,12 +39,12 @@ impl Prefetch {
         Self { messages_max, bytes_max, current, came: 0, unsettled: 0, unsettled_bytes: 0, average: 0 }
     }
 
-    /// The prefetch of the consumer that runs.
+    /// The prefetch of the running consumer.
     pub(super) fn current(&self) -> usize {
         self.current
     }
 
-    /// A delivery with a body of this size came.
+    /// Notes a delivery with a body of this size.
     pub(super) fn came(&mut self, body_bytes: usize) {
         let bytes = body_bytes + ENVELOPE_BYTES;
         self.came += 1;
@@ -56,7 +56,7 @@ impl Prefetch {
         };
     }
 
-    /// It was settled.
+    /// A delivery with a body of this size was settled.
     pub(super) fn settled(&mut self, body_bytes: usize) {
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unsettled_bytes = self.unsettled_bytes.saturating_sub(body_bytes + ENVELOPE_BYTES);
@@ -66,14 +66,14 @@ impl Prefetch {
         self.average.max(self.unsettled_bytes / self.unsettled.max(1)).max(1)
     }
 
-    /// The prefetch of a consumer that follows the one that runs, if it is worth the change. `older` deliveries are
-    /// unacknowledged from consumers before it.
+    /// The prefetch of the next consumer, if the change is worth it. `older` deliveries of earlier consumers are
+    /// unacknowledged.
     pub(super) fn next(&self, older: usize) -> Option<usize> {
         if self.came < self.current || self.current >= self.messages_max {
             return None;
         }
         let wanted = (self.bytes_max / self.average()).clamp(1, self.messages_max);
-        // the change is made when all that the running one may have is unacknowledged
+        // the change is made when the running consumer has its full prefetch unacknowledged
         let next = wanted.saturating_sub(self.current + older).min(self.current.saturating_mul(GROWTH_MAX));
         (next >= self.current + self.current.div_ceil(2)).then_some(next)
     }
@@ -84,12 +84,12 @@ impl Prefetch {
         self.came = 0;
     }
 
-    /// The consumer is not to be replaced now: messages come so slowly that its prefetch is enough.
+    /// Do not replace the consumer now: messages come so slowly that its prefetch is enough.
     pub(super) fn suffices(&mut self) {
         self.came = 0;
     }
 
-    /// How many settled deliveries may be acknowledged. `free` messages may come anyhow.
+    /// How many settled deliveries may be acknowledged. `free` more messages may come in any case.
     pub(super) fn acknowledgeable(&self, free: usize) -> usize {
         let room = self.bytes_max.saturating_sub(self.unsettled_bytes) / self.average();
         room.max(FEW.saturating_sub(self.unsettled)).saturating_sub(free)
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
     use std::{collections::VecDeque, time::Duration};
 
-    /// A broker that sends what it may, and an endpoint that settles in order.
+    /// A broker that sends all it may, and an endpoint that settles in order.
     struct Line {
         prefetch: Prefetch,
-        /// What the broker may still send to the consumer that runs.
+        /// What the broker may still send to the running consumer.
         credit: usize,
-        /// Unsettled: bytes, and whether the consumer that runs brought it.
+        /// Unsettled deliveries: bytes, and whether the running consumer brought it.
         unsettled: VecDeque<(usize, bool)>,
-        /// Settled and not acknowledged: whether the consumer that runs brought it.
+        /// Settled but unacknowledged deliveries: whether the running consumer brought it.
         untold: VecDeque<bool>,
         /// Deliveries that are never settled.
         stuck: usize,

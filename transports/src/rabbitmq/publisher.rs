@@ -1,6 +1,6 @@
 //! The publishing side. One task owns the channel: publishes of several tasks on one channel could swap their tags, and
 //! acks would go to the wrong message. A window keeps many messages in flight (`flight.rs`): a confirm awaited one by
-//! one costs ten times as much. What is in flight when a channel breaks goes first on the next one (`unsent.rs`).
+//! one costs ten times as much. Messages in flight when a channel breaks go first on the next one (`unsent.rs`).
 
 use super::{
     addresses::{Addresses, NoAddress},
@@ -21,16 +21,15 @@ use tokio::{
     time::Instant,
 };
 
-/// Messages in flight, at most: lapin looks through all pending tags at each multiple ack, so more cost more than they
-/// bring.
+/// The most messages in flight: lapin searches all pending tags at each multiple ack, so more cost more than they gain.
 const WINDOW_MAX: usize = 1000;
-/// Bytes of bodies in flight, at most: lapin copies them. A larger body goes alone.
+/// The most bytes of bodies in flight: lapin copies them. A larger body goes alone.
 const WINDOW_BYTES_MAX: usize = 64 << 20;
-/// Messages that are made ready together, at most.
+/// The most messages that are prepared together.
 const TOGETHER_MAX: usize = 256;
 /// How long a broker's limit on bodies is believed, after it refused one.
 const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
-/// How often confirms are looked at: nobody waits for one, and each would wake this task by itself.
+/// How often confirms are collected: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// The publishing side of a link.
@@ -42,7 +41,7 @@ pub(super) struct Publisher {
     reports: mpsc::UnboundedSender<Report>,
     addresses: Addresses,
     unsent: Unsent,
-    /// A body of this size the broker refused, with these words, and until when that is believed.
+    /// The size of a body that the broker refused, its words, and until when that is believed.
     too_large: Option<(usize, String, Instant)>,
     blocked: Trouble,
     refused: Trouble,
@@ -156,8 +155,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes what fits. All are made ready before the first one leaves, so that lapin's thread sends them in few
-    /// packets.
+    /// Publishes what fits. Prepares all before the first one leaves, so that lapin's thread sends them in few packets.
     async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
         let (mut room, mut bytes) = (self.room(flight), flight.bytes());
         let mut ready: Vec<Ready> = Vec::new();
@@ -221,7 +219,7 @@ impl Publisher {
             }
         };
         let envelope = &outgoing.envelope;
-        // our own address is written as the broker knows it; another's came from there
+        // our own address gets the prefix; another's came from the broker and has it already
         let own = envelope.reply_to.as_ref().filter(|reply_to| self.broker.named(reply_to) == self.topology.endpoint);
         let reply_to = own.map_or(envelope.reply_to.as_deref(), |_| Some(&self.topology.endpoint));
         match wire::properties(envelope, reply_to, frame_max) {
@@ -242,7 +240,7 @@ impl Publisher {
         flight.broken()
     }
 
-    /// The channel is broken: reports what is known of what was in flight, keeps the rest for the next channel.
+    /// The channel is broken: reports messages in flight whose fate is known, keeps the rest for the next channel.
     async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> String {
         let broken = flight.last_words(broken).await;
         let _ = self.account(&mut flight, line); // it is broken

@@ -1,9 +1,9 @@
 //! Whether lapin can read a content header. It cannot read a property or a header's name that is not UTF-8 (the
-//! connection ends), nor headers that are nested thousands deep (its thread runs out of stack, and the process aborts).
-//! What it could not read is replaced by a header that says so, with the original bytes.
+//! connection ends), nor headers that are nested thousands of levels deep (its thread overflows its stack, and the
+//! process aborts). What it cannot read is replaced by a header that says so, with the original bytes.
 
-/// Tables and arrays within the headers' table, one inside the other. Nothing that people write comes near it, and what
-/// handles headers recursively is safe.
+/// The deepest nesting of tables and arrays within the headers' table. Real headers never come near it, and recursive
+/// code is safe with it.
 pub(super) const DEPTH_MAX: usize = 32;
 /// The header that says why the properties could not be read.
 pub(super) const UNREADABLE: &str = "sagabus-unreadable";
@@ -11,7 +11,7 @@ pub(super) const UNREADABLE: &str = "sagabus-unreadable";
 pub(super) const ORIGINAL: &str = "sagabus-unreadable-properties";
 /// Bytes of the original properties that are kept.
 const ORIGINAL_BYTES_MAX: usize = 2048;
-/// Bytes of a frame that every broker and client must take.
+/// The size of frame that every broker and client must accept.
 const FRAME_BYTES_MIN: usize = 4096;
 /// Class, weight and body size, which stand before the properties.
 const BEFORE_PROPERTIES: usize = 12;
@@ -42,7 +42,7 @@ enum Kind {
     Fixed(usize),
 }
 
-/// The payload of a content header frame that takes this one's place, when lapin could not read it.
+/// The payload of a content header frame to replace this one, if lapin cannot read it.
 pub(super) fn replacement(payload: &[u8]) -> Option<Vec<u8>> {
     let mut fault = None;
     let walked = walk(payload, |index, value| {
@@ -54,7 +54,7 @@ pub(super) fn replacement(payload: &[u8]) -> Option<Vec<u8>> {
     Some(rewritten(payload, &fault))
 }
 
-/// Calls `each` with the number and the bytes of every property (without their length), as far as they can be told
+/// Calls `each` with the number and the bytes of every property (without length), as far as properties can be told
 /// apart.
 fn walk<'a>(payload: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) -> Result<(), String> {
     let mut rest = Reader { bytes: payload };
@@ -82,7 +82,7 @@ fn fault_of(index: usize, value: &[u8]) -> Option<String> {
 
 /// Reads a table to its end, without recursion.
 fn table(bytes: &[u8]) -> Result<(), String> {
-    // what is read, and of which it is a part: where each ends, and whether its values have names
+    // the nested values around the present one: where each ends, and whether its values have names
     let mut open = [(0, false); DEPTH_MAX + 1];
     open[0] = (bytes.len(), true);
     let mut depth = 0;
@@ -128,7 +128,7 @@ fn table(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The same header frame with all that can be read of it, and why the rest cannot.
+/// The same header frame with everything readable, and why the rest is not.
 fn rewritten(payload: &[u8], fault: &str) -> Vec<u8> {
     let original = &payload[payload.len().min(BEFORE_PROPERTIES)..];
     let hex: String = original.iter().take(ORIGINAL_BYTES_MAX).map(|byte| format!("{byte:02x}")).collect();
@@ -146,7 +146,7 @@ fn write(payload: &[u8], fault: &str, hex: &str, keep_headers: bool) -> Vec<u8> 
         let (_, kind) = PROPERTIES[index];
         values[index] = match (kind, fault_of(index, value)) {
             (_, None) => Some(value.to_vec()),
-            // what is told apart by its bytes must stay so: each byte that is not text is written as `\x..`
+            // different bytes must stay different: each byte that is not text is written as `\x..`
             (Kind::ShortString, Some(_)) => {
                 Some(value.escape_ascii().to_string().into_bytes()).filter(|escaped| escaped.len() <= 255)
             }
@@ -183,8 +183,8 @@ fn write(payload: &[u8], fault: &str, hex: &str, keep_headers: bool) -> Vec<u8> 
     made
 }
 
-/// Makes the short strings of a method that carries a stranger's text (a routing key, a cut error text) UTF-8: what is
-/// not becomes `?`. Lengths stay, so it is done in place.
+/// Makes the short strings of a method that carries foreign text (a routing key, a cut error text) valid UTF-8: other
+/// bytes become `?`. Lengths stay the same, so this is done in place.
 pub(super) fn clean_method(payload: &mut [u8]) {
     let Some((class_and_method, arguments)) = payload.split_first_chunk_mut::<4>() else { return };
     // `None` is a short string, `Some(n)` are n bytes of something else
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use lapin::{BasicProperties, types::AMQPValue};
 
-    /// A content header of a body of 7 bytes with these properties, as they stand on the wire.
+    /// A content header of a body of 7 bytes with these properties, as on the wire.
     fn header(flags: u16, properties: &[u8]) -> Vec<u8> {
         let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
         payload.extend_from_slice(&flags.to_be_bytes());

@@ -1,11 +1,12 @@
-//! Returned messages. lapin hands a return to whichever confirm completes next, and completes the tags of a multiple
-//! ack in no order: so a return is known by its message id, and a confirmed message counts as delivered only when every
-//! message that was published before its confirm was seen has been answered. Any return of it has shown itself by then.
+//! Returned messages. lapin attaches a return to whichever confirm completes next, and completes the tags of a multiple
+//! ack in no particular order. So a return is matched by its message id, and a confirmed message counts as delivered
+//! only when every message published before its confirm was seen has been answered. By then any return of it has shown
+//! up.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use uuid::Uuid;
 
-/// What is published on one channel and not yet reported.
+/// Messages published on one channel and not yet reported.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     next: u64,
@@ -23,11 +24,11 @@ struct Confirmed {
     message_id: String,
 }
 
-/// A message's number and row with its fate: `None` delivered, `Some` returned with the broker's text.
+/// A message's number and row with its fate: `None` for delivered, `Some` for returned, with the broker's text.
 pub(super) type Settled = (u64, Uuid, Option<String>);
 
 impl Window {
-    /// A message is being published; its number.
+    /// A message is being published. Returns its number.
     pub(super) fn publish(&mut self) -> u64 {
         self.next += 1;
         self.open.insert(self.next);
@@ -39,7 +40,7 @@ impl Window {
         self.open.len()
     }
 
-    /// A return has shown itself, on whatever confirm.
+    /// A return has shown up, on any confirm.
     pub(super) fn returned(&mut self, message_id: String, text: String) {
         self.returned.insert(message_id, text);
     }
@@ -50,7 +51,7 @@ impl Window {
         self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, row, message_id });
     }
 
-    /// A message was answered, and no return of it matters.
+    /// A message was answered, and a return of it would not matter.
     pub(super) fn answered(&mut self, number: u64) {
         self.open.remove(&number);
     }
@@ -78,7 +79,7 @@ mod tests {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let (first, second) = (window.publish(), window.publish());
         let mut settled = Vec::new();
-        // `a` was returned; a multiple ack completes `a` first without a word, then `b` with the return of `a`
+        // `a` was returned; a multiple ack first completes `a` without the return, then `b` with the return of `a`
         window.confirmed(first, a, "a".into());
         window.settled(&mut settled);
         assert!(settled.is_empty(), "the return of `a` may still show itself on `b`");

@@ -91,7 +91,7 @@ mod tests {
         let (mut connection, _) = broker.accept().await.unwrap();
         let error = connecting.await.unwrap().unwrap_err();
         assert!(error.is_io_error(), "{error}");
-        // and lapin's thread does not keep the connection
+        // and lapin's thread does not keep the connection open
         let mut came = Vec::new();
         let closed = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut came)).await;
         assert!(closed.is_ok(), "the connection is still open");

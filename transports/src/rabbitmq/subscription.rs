@@ -19,9 +19,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 /// How long a settled delivery waits for others: nobody waits for an acknowledgement, and each frame is a write to the
-/// quorum queue's log. If the connection breaks meanwhile, they come again and are found to be duplicates.
+/// quorum queue's log. If the connection breaks meanwhile, the messages come again and are recognised as duplicates.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long acknowledgements wait for the consumer to have all that it may, so that it can be replaced.
+/// How long acknowledgements wait for the consumer to have its full prefetch, so that it can be replaced.
 const REPLACE: Duration = Duration::from_millis(50);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 struct Settled {
     tag: u64,
     body_bytes: usize,
-    /// Handled; else it goes back to the broker.
+    /// Whether it was handled; if not, it goes back to the broker.
     is_handled: bool,
 }
 
@@ -41,19 +41,19 @@ pub(super) struct Subscription {
     channel: Channel,
     consumer: Consumer,
     queue: String,
-    /// Consumers so far: each has a tag of its own.
+    /// Consumers so far: each has its own tag.
     consumers: u32,
     prefetch: Prefetch,
     acks: Acks,
     group: Group,
-    /// Not bounded by itself: there are at most as many as unacknowledged deliveries. It belongs to this channel,
-    /// because what was delivered on an earlier one can never be acknowledged on this one. `None` when no more
-    /// deliveries are wanted.
+    /// Unbounded itself; it never has more items than there are unacknowledged deliveries. It belongs to this channel,
+    /// because deliveries of an earlier channel cannot be acknowledged on this one. `None` when no more deliveries are
+    /// wanted.
     settle: Option<Settling>,
     settled: mpsc::UnboundedReceiver<Settled>,
     /// Why no more deliveries come.
     end: Option<String>,
-    /// Until when the consumer is to be replaced.
+    /// The deadline for replacing the consumer.
     replace_until: Option<Instant>,
 }
 
@@ -117,7 +117,7 @@ impl Subscription {
                         return self.acknowledge(usize::MAX).await;
                     }
                     self.settle(&mut batch).await?;
-                    // well before the prefetch is used up, which would stop the deliveries
+                    // well before the prefetch is used up, which would stop deliveries
                     if self.acks.waiting() >= (self.prefetch.current() / 4).max(1) {
                         self.tell(deliveries).await?;
                         tell_at = self.replace_until;
@@ -137,7 +137,7 @@ impl Subscription {
         }
     }
 
-    /// Takes what the consumer says.
+    /// Takes a delivery or the end of the consumer.
     fn take(&mut self, delivery: Option<lapin::Result<Came>>) {
         match delivery {
             Some(Ok(came)) => {
@@ -150,7 +150,7 @@ impl Subscription {
         }
     }
 
-    /// Hands on what is there by now.
+    /// Passes on what has gathered.
     async fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), String> {
         while self.end.is_none()
             && let Some(delivery) = self.consumer.next().now_or_never()
@@ -188,7 +188,7 @@ impl Subscription {
         self.acknowledge(self.prefetch.acknowledgeable(free)).await
     }
 
-    /// Acknowledges so many: one frame for all up to the first open delivery, one for each behind it.
+    /// Acknowledges at most `most`: one frame for all up to the first open delivery, one for each behind it.
     async fn acknowledge(&mut self, most: usize) -> Result<(), String> {
         for (tag, multiple) in self.acks.frames(most) {
             let told = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await;
@@ -197,9 +197,9 @@ impl Subscription {
         Ok(())
     }
 
-    /// Replaces the consumer by one with a larger prefetch, when that is wanted. Only when the one that runs has all
-    /// that it may, so that nothing is on its way to it: the broker would give that back and send it later, behind
-    /// others. Says whether acknowledgements have to wait for that moment.
+    /// Replaces the consumer by one with a larger prefetch, when that is wanted. It does so only when the running
+    /// consumer has its full prefetch, so that nothing is on its way to it: the broker would requeue that and send it
+    /// later, behind others. Returns whether acknowledgements must wait for that moment.
     async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
         let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
         let Some(prefetch) = wanted else {

@@ -1,13 +1,13 @@
 //! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event.
 //!
-//! What exists can be deleted while endpoints run. Each endpoint looks every 10 seconds whether its queue and exchanges
-//! are there (cheap: the broker looks them up in memory), and at once when something went wrong; what is missing is
-//! declared again, and said. Bindings cannot be looked up, so everything is declared anew every minute.
+//! What exists can be deleted while endpoints run. Each endpoint checks every 10 seconds whether its queue and
+//! exchanges exist (cheap: the broker looks them up in memory), and at once when something went wrong. What is missing
+//! is declared again, and logged. Bindings cannot be looked up, so everything is declared anew every minute.
 //!
 //! What can be lost: a publisher that had known an exchange publishes nothing to it while it is missing
-//! (`addresses.rs`). But one that starts just then declares the exchange and finds no binding: what it publishes until
-//! the subscriber declares everything anew is lost, a minute's events at most. The same after a binding was removed by
-//! hand.
+//! (`addresses.rs`). But a publisher that starts just then declares the exchange without a binding: the events that it
+//! publishes until the subscriber declares everything anew are lost, a minute's worth at most. The same happens after a
+//! binding was removed by hand.
 
 use super::trouble::Trouble;
 use lapin::{
@@ -21,14 +21,14 @@ use tokio::{sync::Notify, time::Instant};
 
 /// The endpoint counts attempts; the broker must not drop a message that processes died over.
 const DELIVERY_LIMIT: i64 = 100_000;
-/// How often an endpoint looks whether its queue and exchanges are there.
+/// How often an endpoint checks that its queue and exchanges exist.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often it declares all of them, bindings included.
 const DECLARE_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A channel to declare on. An error closes it, and must not close one that works.
+/// A channel for declarations only: an error closes it, and must not close a working one.
 pub(super) struct Admin<'a> {
     connection: &'a Connection,
     channel: Option<Channel>,
@@ -47,7 +47,7 @@ impl<'a> Admin<'a> {
         Ok(self.channel.insert(channel))
     }
 
-    /// Declares everything; when passive, only checks that the queue is there.
+    /// Declares everything; when passive, only checks that the queue exists.
     pub(super) async fn declare(&mut self, topology: &Topology) -> Result<(), TransportError> {
         let name = short(&topology.endpoint)?;
         let channel = self.channel().await?;
@@ -60,7 +60,7 @@ impl<'a> Admin<'a> {
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
         answer(channel.queue_declare(name.clone(), durable, arguments)).await?;
-        // the endpoint's own exchange is for strangers
+        // the endpoint's own exchange is for other programs
         for exchange in std::iter::once(&topology.endpoint).chain(&topology.subscribes) {
             self.declare_exchange(exchange).await?;
             let channel = self.channel().await?;
@@ -90,7 +90,7 @@ impl<'a> Admin<'a> {
         }
     }
 
-    /// Whether an exchange is there.
+    /// Whether an exchange exists.
     pub(super) async fn has_exchange(&mut self, name: &str) -> Result<bool, TransportError> {
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let (name, channel) = (short(name)?, self.channel().await?);
@@ -103,7 +103,7 @@ impl<'a> Admin<'a> {
         found(channel.queue_declare(name, options, FieldTable::default())).await
     }
 
-    /// Which of the endpoint's queue and exchanges are not there.
+    /// Which of the endpoint's queue and exchanges are missing.
     async fn missing(&mut self, topology: &Topology) -> Result<Vec<String>, TransportError> {
         let mut missing = Vec::new();
         if !self.has_queue(&topology.endpoint).await? {
@@ -118,7 +118,7 @@ impl<'a> Admin<'a> {
         Ok(missing)
     }
 
-    /// Declares again what is missing, and says so.
+    /// Declares again what is missing, and logs it.
     pub(super) async fn restore(&mut self, topology: &Topology, trouble: &mut Trouble) -> Result<(), TransportError> {
         let endpoint = &topology.endpoint;
         let missing = self.missing(topology).await?.join(", ");
@@ -139,7 +139,7 @@ impl<'a> Admin<'a> {
         Ok(())
     }
 
-    /// Keeps everything there for as long as the connection lives. `look` asks to look at once.
+    /// Keeps everything in place for as long as the connection lives. `look` asks for a check at once.
     pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify) {
         let (mut missing, mut refused) = (Trouble::default(), Trouble::default());
         let mut declared = Instant::now();
@@ -163,7 +163,7 @@ impl<'a> Admin<'a> {
                 }
                 Err(_) => {}
             }
-            // each message that finds something missing asks to look
+            // each message that finds something missing asks for a check
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -189,13 +189,13 @@ fn silent() -> TransportError {
     TransportError::new(TransportErrorKind::Unreachable, "it does not answer")
 }
 
-/// A name as AMQP takes it: at most 255 bytes.
+/// A name that AMQP accepts: at most 255 bytes.
 pub(super) fn short(text: &str) -> Result<ShortString, TransportError> {
     let too_long = || format!("`{text}` is longer than AMQP's 255 bytes");
     ShortString::try_new(text).map_err(|_| TransportError::new(TransportErrorKind::Invalid, too_long()))
 }
 
-/// The number of the broker's refusal, if it is one.
+/// The code of the broker's refusal, if it is one.
 pub(super) fn code(error: &Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(refused) => Some(refused.get_id()),
@@ -203,7 +203,7 @@ pub(super) fn code(error: &Error) -> Option<u16> {
     }
 }
 
-/// Tells a difference that a person must mend from a broker that is away.
+/// Tells a difference that a person must fix from a broker that is away.
 fn failed(error: Error) -> TransportError {
     let (kind, text) = match error.kind() {
         ErrorKind::ProtocolError(refused) => explained(refused.get_id(), refused.get_message().as_str()),
@@ -234,7 +234,7 @@ fn explained(code: u16, text: &str) -> (TransportErrorKind, String) {
             TransportErrorKind::Invalid,
             format!("the broker refuses: {text}; raise the limit, or delete queues that nobody needs"),
         ),
-        // the connection is forced to close, or the broker has an error of its own
+        // the connection is forced to close, or the broker has an internal error
         320 | 506 | 541 => (TransportErrorKind::Unreachable, text.to_owned()),
         _ => (TransportErrorKind::Invalid, format!("the broker refuses: {text}")),
     }

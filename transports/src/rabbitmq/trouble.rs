@@ -3,7 +3,7 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often trouble that lasts is said again.
+/// How often lasting trouble is logged again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// One thing that can be wrong.
@@ -14,7 +14,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// It is wrong (still): whether that is to be said now.
+    /// It is (still) wrong. Returns whether to log that now.
     pub(super) fn is_news(&mut self) -> bool {
         let now = Instant::now();
         self.since.get_or_insert(now);
@@ -30,8 +30,8 @@ impl Trouble {
         self.since.is_some()
     }
 
-    /// It is over: how long it took, if it was said. What was said is remembered for a while, so that trouble which
-    /// comes and goes makes two lines a minute.
+    /// It is over. Returns how long it lasted, if it was logged. The last log line is remembered for a while, so that
+    /// trouble which comes and goes makes two lines a minute.
     pub(super) fn is_over(&mut self) -> Option<Duration> {
         let since = self.since.take()?;
         self.said.is_some_and(|said| said >= since).then(|| since.elapsed())

@@ -1,23 +1,23 @@
-//! What goes before all else on the next channel: messages that were in flight when the last one broke. Later messages
-//! must not overtake them.
+//! Messages that were in flight when the last channel broke: they go first on the next one, because later messages must
+//! not overtake them.
 //!
 //! A broker that refuses a message closes the channel (or the connection), and nobody is told which message it was. So
-//! those that were in flight go one at a time, each confirmed before the next: the one that breaks the channel alone is
-//! the culprit and is reported, all others are published, each once more at most.
+//! the messages in flight go one at a time, each confirmed before the next. A message that breaks the channel alone is
+//! the culprit and is reported; all others are published, each at most once more.
 
 use saga_core::{Fate, Outgoing};
 use std::collections::VecDeque;
 
-/// How often a connection may break without a word over the same message, before that message is given back. The
-/// endpoint sends it again, later and alone, and others go on.
+/// How often a connection may break without a reason over the same message before that message is given back. The
+/// endpoint sends it again later, alone, while others go on.
 const BREAKS_MAX: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     messages: VecDeque<Outgoing>,
-    /// So many of them, from the front, are under suspicion.
+    /// The number of messages, from the front, that are under suspicion.
     suspects: usize,
-    /// How often a connection broke without a word since something was confirmed.
+    /// How often a connection broke without a reason since something was confirmed.
     breaks: u32,
 }
 
@@ -45,17 +45,17 @@ impl Unsent {
         self.messages.front()
     }
 
-    /// Takes it out.
+    /// Takes the next message out.
     pub(super) fn take(&mut self) -> Option<Outgoing> {
         self.messages.pop_front()
     }
 
-    /// Not published after all.
+    /// Puts a message back that was not published after all.
     pub(super) fn put_back(&mut self, message: Outgoing) {
         self.messages.push_front(message);
     }
 
-    /// New messages.
+    /// Adds new messages.
     pub(super) fn extend(&mut self, messages: impl IntoIterator<Item = Outgoing>) {
         self.messages.extend(messages);
     }
@@ -75,7 +75,7 @@ impl Unsent {
         }
         match why {
             _ if count == 0 => None,
-            // an exchange that was known may be gone: it is asked for once more
+            // an exchange that was known may be gone: check it once more
             Broken::Refused(404, _) if !was_careful => {
                 self.suspects = count;
                 None
@@ -124,8 +124,8 @@ mod tests {
         numbers.into_iter().map(message).collect()
     }
 
-    /// Publishes all messages at a broker that refuses some. Returns how often each was published, which were
-    /// confirmed, in order, which refused, and how many channels that took.
+    /// Publishes all messages to a broker that refuses some. Returns how often each was published, which were confirmed
+    /// (in order), which were refused, and how many channels it took.
     fn publish(count: u128, bad: &[u128], window: usize, code: u16) -> (Vec<u32>, Vec<u128>, Vec<u128>, usize) {
         let mut unsent = Unsent::default();
         unsent.extend(messages(0..count));

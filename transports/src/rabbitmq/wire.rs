@@ -14,15 +14,15 @@ use saga_core::{Envelope, SagaRef};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The last second that is taken for a time: some producers write milliseconds where AMQP means seconds.
+/// The last second that counts as a time: some producers write milliseconds where AMQP means seconds.
 const YEAR_9999: u64 = 253_402_300_799;
-/// More runs of one message than any retry policy makes: a number above it is no count.
+/// More runs of one message than any retry policy makes: a larger number is not a count.
 const ATTEMPT_MAX: i64 = 1_000_000;
-/// Headers whose values RabbitMQ takes for routing keys. It closes the channel over another type.
+/// Headers whose values RabbitMQ reads as routing keys. It closes the channel over a value of another type.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or
-/// even the connection. `frame_max` is the largest frame that it takes, 0 for any.
+/// even the connection. `frame_max` is the largest frame that the broker takes, 0 for any.
 pub(super) fn properties(
     envelope: &Envelope,
     reply_to: Option<&str>,
@@ -84,7 +84,7 @@ pub(super) fn properties(
     Ok(properties)
 }
 
-/// The envelope of an incoming message; and what is wrong with it, if that is known before its body is read.
+/// The envelope of an incoming message, and what is wrong with it, if that is known before its body is read.
 pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope, Option<String>) {
     let own = |property: &Option<ShortString>| {
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
@@ -124,7 +124,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
         }
         _ => foreign(own(properties.content_encoding()).as_deref(), content_type.as_deref()),
     };
-    // one without an id is held under one that is made up, so that nothing is lost
+    // a message without an id is held under a generated one, so that nothing is lost
     let message_id = message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), Bytes::from(body));
     if let Some(conversation_id) = own(properties.correlation_id()) {
@@ -143,11 +143,11 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
     (envelope, fault)
 }
 
-/// Why a body is no text in UTF-8, by what its producer says of it.
+/// Why a body is not UTF-8 text, according to its producer.
 fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option<String> {
     let is_utf8 =
         |charset: &str| ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known));
-    // some clients say by it which characters there are
+    // some clients name the character set here
     if let Some(encoding) = content_encoding
         && !encoding.eq_ignore_ascii_case("identity")
         && !is_utf8(encoding)
@@ -164,8 +164,8 @@ fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option
     })
 }
 
-/// How often a quorum queue delivered the message before. It counts in a header, which only a redelivered message has
-/// from it: on another the header is a copy that its producer made.
+/// How often a quorum queue delivered the message before. The queue counts in a header that it sets on redelivered
+/// messages only: on any other message the header is a copy made by the producer.
 pub(super) fn delivery_count(properties: &BasicProperties, is_redelivered: bool) -> u32 {
     let table = properties.headers().as_ref().filter(|_| is_redelivered);
     let count = table.and_then(|table| table.inner().get("x-delivery-count"));

@@ -8,7 +8,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=PATH");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // it is a daemon, so it may lie where only root looks
+    // it is a daemon, so it may be in a folder that is only in root's PATH
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
     for folder in folders.filter(|folder| folder.is_dir()) {
         let program = folder.join("pgbouncer");

@@ -1,4 +1,4 @@
-//! The databases: each by itself, so that one that is away does not hide the others.
+//! The databases: each is read by itself, so that one that is away does not hide the others.
 
 use crate::screen::Screen;
 use anyhow::Result;
@@ -12,12 +12,12 @@ pub(crate) const VARIABLE: &str = "SAGABUS_DATABASE_URL";
 pub(crate) struct Database {
     /// Its address without a password.
     pub(crate) name: String,
-    /// What tells it from the others in a table.
+    /// The label that tells it from the others in a table.
     pub(crate) short: String,
     pub(crate) store: Box<dyn Inspect>,
 }
 
-/// All of them, and what a command says.
+/// All databases, and what a command prints.
 pub(crate) struct Session {
     databases: Vec<Database>,
     pub(crate) screen: Screen,
@@ -28,7 +28,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Opens the databases. One that cannot be opened is told at the end.
+    /// Opens the databases. Those that cannot be opened are reported at the end.
     pub(crate) async fn open(urls: &[String], rows_max: i64, screen: Screen) -> Self {
         let names: Vec<String> = urls.iter().map(|url| without_password(url)).collect();
         let mut session = Self { databases: Vec::new(), screen, errors: Vec::new(), several: urls.len() > 1, rows_max };
@@ -41,7 +41,7 @@ impl Session {
         session
     }
 
-    /// Does something with each database. Returns what came of it; what failed is told at the end.
+    /// Does something with each database and returns the results. Failures are reported at the end.
     pub(crate) async fn each<T>(
         &mut self,
         work: impl AsyncFn(&dyn Inspect) -> Result<T, StoreError>,
@@ -61,7 +61,7 @@ impl Session {
         &self.databases[n]
     }
 
-    /// What tells a database from the others; `None` when there is but one.
+    /// The label that tells a database from the others; `None` when there is only one.
     pub(crate) fn label(&self, n: usize) -> Option<&str> {
         self.several.then(|| self.databases[n].short.as_str())
     }
@@ -80,22 +80,22 @@ impl Session {
         value
     }
 
-    /// What a list without rows says: nothing, if a database could not be read, for there may be rows in it.
+    /// The text for a list without rows. Empty if a database could not be read, because it may have rows.
     pub(crate) fn none(&self, text: &'static str) -> &'static str {
         if self.is_clean() { text } else { "" }
     }
 
-    /// Something failed: it is told at the end.
+    /// Notes a failure, to report it at the end.
     pub(crate) fn failed(&mut self, error: String) {
         self.errors.push(error);
     }
 
-    /// Whether nothing failed so far.
+    /// Whether nothing has failed so far.
     pub(crate) fn is_clean(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// Writes what was said, and what failed. Returns whether nothing did.
+    /// Writes the output and the failures. Returns whether nothing failed.
     ///
     /// # Errors
     /// When stdout cannot be written.
@@ -109,8 +109,8 @@ impl Session {
     }
 }
 
-/// The addresses: those given, each as it stands (a path may contain blanks); else those in the environment, between
-/// blanks.
+/// The addresses: those given, each taken literally (a path may contain spaces); else those in the environment,
+/// separated by spaces.
 pub(crate) fn addresses(given: &[String], variable: Option<String>) -> Vec<String> {
     if !given.is_empty() {
         return given.to_vec();
@@ -118,7 +118,7 @@ pub(crate) fn addresses(given: &[String], variable: Option<String>) -> Vec<Strin
     variable.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// An address as it may be shown: without what follows a `?`, and without a password, wherever in it an `@` may be.
+/// An address that may be shown: without the part after a `?`, and without the password, even if that contains an `@`.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
     if scheme == "sqlite" {

@@ -3,23 +3,23 @@
 use crate::text::{json, plain};
 use serde_json::Value;
 
-/// Rows that are looked at to find the one.
+/// The most rows that are searched for one.
 pub(crate) const ROWS_MAX: i64 = 10_000;
-/// Ids that are told when several begin alike.
+/// The most ids that are named when several begin alike.
 const IDS_TOLD: usize = 10;
 
-/// What an id, or its beginning, leads to.
+/// What an id, or the beginning of one, leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<T> {
-    /// What bears one id.
+    /// The rows with one id.
     One(Vec<T>),
     /// Nothing.
     None,
-    /// Several ids begin with it; the text tells them.
+    /// Several ids begin with it; the text names them.
     Several(String),
 }
 
-/// Whatever bears the id; else whatever bears the only id that begins with it.
+/// The rows with the id; else the rows with the only id that begins with it.
 pub(crate) fn one<T>(id: &str, mut rows: Vec<T>, id_of: impl Fn(&T) -> String) -> Found<T> {
     if id.is_empty() {
         return Found::Several("an empty id names nothing".into());
@@ -48,7 +48,7 @@ pub(crate) fn flat<T>(all: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
     all.into_iter().flat_map(|(n, rows)| rows.into_iter().map(move |row| (n, row))).collect()
 }
 
-/// The name as it is spelt, whatever its case; else what there is.
+/// The name in its proper spelling, whatever its case; else the existing names.
 pub(crate) fn name(wanted: &str, known: &[String], what: &str) -> Result<String, String> {
     let exact = known.iter().find(|name| *name == wanted);
     let alike = || known.iter().find(|name| name.to_lowercase() == wanted.to_lowercase());

@@ -1,7 +1,7 @@
 //! `sagabus`: looks into the outbox, the sagas and the held messages of running services, and acts on them.
 //!
-//! A command (`commands/`) reads views from each database (`databases.rs`) and says what it found on a screen
-//! (`screen.rs`, `table.rs`, `text.rs`), which is written at the end. `trouble.rs` judges a status.
+//! A command (`commands/`) reads views from each database (`databases.rs`) and puts them on a screen (`screen.rs`,
+//! `table.rs`, `text.rs`), which is written at the end. `trouble.rs` judges a status.
 
 mod commands;
 mod databases;
@@ -23,18 +23,18 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(version, name = "sagabus", max_term_width = 100)]
 struct Cli {
-    /// A database, `postgres://user@host/database` or `sqlite:PATH`; again for each further one
+    /// A database, `postgres://user@host/database` or `sqlite:PATH`; repeat it for further ones
     ///
-    /// Without it, SAGABUS_DATABASE_URL is read: one address, or several between blanks.
+    /// Without it, SAGABUS_DATABASE_URL is read: one address, or several separated by spaces.
     #[arg(long, value_name = "URL", global = true)]
     database: Vec<String>,
     /// JSON on stdout and nothing else
     #[arg(long, global = true)]
     json: bool,
-    /// Times in UTC, not in the local zone
+    /// Times in UTC instead of the local zone
     #[arg(long, global = true)]
     utc: bool,
-    /// Rows of each database to list, at most
+    /// The most rows to list from each database
     #[arg(
         long,
         value_name = "N",

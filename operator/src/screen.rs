@@ -1,4 +1,4 @@
-//! What a command says: gathered, then written at once.
+//! The output of a command: gathered, then written at once.
 
 use crate::{
     table::{Table, wrapped},
@@ -8,13 +8,13 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 
-/// How wide a terminal is that does not say it.
+/// The width of a terminal that does not report one.
 const WIDTH: usize = 80;
 
 /// How things are shown.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
-    /// Of the terminal; `None` when stdout is none: then rows are for programs.
+    /// The terminal's width; `None` when stdout is not a terminal: then rows are for programs.
     pub(crate) width: Option<usize>,
     /// Distances are from here: microseconds since 1970.
     pub(crate) now_us: i64,
@@ -23,7 +23,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// As the terminal wants it.
+    /// As the terminal and the options ask for.
     pub(crate) fn of_stdout(utc: bool) -> Self {
         let stdout = std::io::stdout();
         let width = stdout.is_terminal().then(|| {
@@ -40,7 +40,7 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct Screen {
     pub(crate) view: View,
-    /// JSON and nothing else is asked for.
+    /// Print JSON and nothing else.
     pub(crate) json: bool,
     out: String,
     notes: String,
@@ -51,7 +51,7 @@ impl Screen {
         Self { view, json, out: String::new(), notes: String::new() }
     }
 
-    /// A line on stdout. Strangers' texts in it must be [`text::plain`].
+    /// A line on stdout. Foreign texts in it must have gone through [`text::plain`].
     pub(crate) fn line(&mut self, line: impl AsRef<str>) {
         self.out.push_str(line.as_ref());
         self.out.push('\n');
@@ -95,7 +95,7 @@ impl Screen {
         self.notes.push('\n');
     }
 
-    /// How many of all are shown, if not all are.
+    /// Says how many of all rows are shown, if not all are.
     pub(crate) fn shown(&mut self, shown: usize, all: u64) {
         if (shown as u64) < all {
             self.note(format!("{shown} of {all} shown"));
@@ -108,7 +108,7 @@ impl Screen {
         &self.out
     }
 
-    /// Writes all. A reader that went away (`| head`) ends it quietly.
+    /// Writes everything. Stops quietly when the reader has gone (`| head`).
     ///
     /// # Errors
     /// When stdout cannot be written for another reason.

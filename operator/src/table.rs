@@ -7,9 +7,9 @@ use crate::screen::View;
 use crate::text::{distance, plain, time};
 use textwrap::core::display_width;
 
-/// Between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
-/// What stands under its row is indented by this.
+/// The indent of what stands under a row.
 const INDENT: &str = "    ";
 
 /// A value in a table.
@@ -99,7 +99,7 @@ fn is_nothing(cell: &str) -> bool {
     matches!(cell, "" | "-")
 }
 
-/// How many columns fit beside each other; one at least.
+/// How many columns fit beside each other; at least one.
 fn beside(columns: &[usize], width: usize) -> usize {
     let mut used = 0;
     let fits = |column: &&usize| {

@@ -1,14 +1,13 @@
-//! Times, ages, counts and strangers' texts, as people read them.
+//! Times, ages, counts and foreign texts, as people read them.
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Bytes that are shown of a body that is no text.
+/// The most bytes that are shown of a body that is not text.
 const BYTES_SHOWN: usize = 64;
 
-/// A text of a stranger on one line: nothing in it moves the cursor, clears the screen, forges a row or turns the line
-/// around.
+/// A foreign text on one line: nothing in it can move the cursor, clear the screen, forge a row or reverse the line.
 pub(crate) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -23,7 +22,7 @@ pub(crate) fn plain(text: &str) -> String {
     shown
 }
 
-/// Controls (C0, C1, DEL), separators of lines, and what turns the direction of writing.
+/// Controls (C0, C1, DEL), line separators, and characters that change the direction of writing.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
@@ -35,7 +34,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
     for c in text.chars() {
         match c {
             '\n' => shown.push('\n'),
-            // only in a string of JSON; all of them have four digits
+            // these occur only in JSON strings; all have four digits
             c if is_unsafe(c) => drop(write!(shown, "\\u{:04x}", u32::from(c))),
             c => shown.push(c),
         }
@@ -43,7 +42,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
     shown
 }
 
-/// A body as JSON; what is none, as a text that says so.
+/// A body as JSON; any other body as a text that says so.
 pub(crate) fn body(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| match std::str::from_utf8(bytes) {
         Ok(text) => format!("not JSON: {text}").into(),

@@ -1,11 +1,11 @@
-//! What needs a person, told from a status.
+//! What needs a person, according to a status.
 
 use crate::text::{age, count};
 use saga_core::{EndpointStatus, HeldReason, ProcessReport, Status};
 
-/// A process says twice a minute that it is alive; after this time without a word it is taken for dead.
+/// A process writes a heartbeat twice a minute; after this time without one it is taken for dead.
 const SILENT_MS: i64 = 90_000;
-/// Messages that are due go at once; after this time something is in their way.
+/// Due messages are sent at once; after this time something is in their way.
 const STUCK_MS: i64 = 60_000;
 
 /// One line for each trouble, with the command that shows more.
@@ -30,7 +30,7 @@ pub(crate) fn troubles(status: &Status) -> Vec<String> {
 fn held(endpoint: &EndpointStatus, all: &mut Vec<String>) {
     let name = &endpoint.endpoint;
     for held in &endpoint.held {
-        // a word that this binary does not know may need a person: better say it
+        // a reason that this binary does not know may need a person: better report it
         if HeldReason::parse(&held.reason).is_some_and(HeldReason::releases_itself) {
             continue;
         }

@@ -82,7 +82,7 @@ pub mod saga {
     pub use saga_core::State;
 }
 
-/// Handlers: code with a database transaction, for messages that are no saga's.
+/// Handlers: code with a database transaction, for messages that do not belong to a saga.
 pub mod handler {
     pub use saga_core::BatchContext;
     pub use saga_core::Cause;
@@ -126,9 +126,9 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
-    /// The program of the README, without its first line, which names the file.
+    /// The program in the README, without its first line, which names the file.
     fn program_of_the_readme() -> String {
-        // in the repository it lies beside this package, on crates.io in it
+        // in the repository the README lies beside this package, on crates.io inside it
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut places = ["../README.md", "README.md"].map(|name| folder.join(name)).into_iter();
         let readme = places.find_map(|path| std::fs::read_to_string(path).ok()).expect("there is a README");

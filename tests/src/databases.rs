@@ -1,4 +1,4 @@
-//! A database or a file for one test, gone when it ends.
+//! A database or a file for one test, deleted when the test ends.
 
 use crate::services::{finally, setting, unique};
 use outbox::{Postgres, Sqlite};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// A database on the test's PostgreSQL; or, with a prefix, those of several services.
 #[derive(Debug)]
 pub struct Database {
-    /// What its name begins with.
+    /// The beginning of its name.
     pub name: String,
 }
 
@@ -34,7 +34,7 @@ impl Database {
         database
     }
 
-    /// Only reserves a name: everything that begins with it goes when this goes.
+    /// Only reserves a name: databases whose names begin with it are dropped together with this.
     pub fn prefix() -> Self {
         Self { name: unique() }
     }
@@ -76,7 +76,7 @@ impl Drop for Database {
     }
 }
 
-/// PgBouncer in transaction mode before one database.
+/// PgBouncer in transaction mode in front of one database.
 #[derive(Debug)]
 pub struct PgBouncer {
     process: std::process::Child,
@@ -98,7 +98,7 @@ impl PgBouncer {
         let server = Database::server();
         let (host, server_port) =
             server.rsplit('@').next().and_then(|address| address.split_once(':')).expect("the server has an address");
-        // few sessions of the server for many clients, so that a transaction does get another one
+        // few sessions of the server for many clients, so that a transaction really gets another one
         let settings = format!(
             "[databases]\n* = host={host} port={server_port} user=postgres pool_size=3\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
@@ -117,7 +117,7 @@ impl PgBouncer {
         Self { process, port, database: database.name.clone(), _folder: folder }
     }
 
-    /// The server behind it, as its clients name it that may use no named statements.
+    /// The server behind it, as a URL for clients that must not use named statements.
     pub fn server(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}?statement-cache-capacity=0", self.port)
     }

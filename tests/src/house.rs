@@ -26,7 +26,7 @@ pub struct House<Db: Effects + Inspect> {
 }
 
 impl<Db: Effects + Inspect> House<Db> {
-    /// Starts the three; `change` has a say about the worker.
+    /// Starts the three; `change` may alter the worker.
     ///
     /// # Panics
     /// When one does not start.
@@ -75,7 +75,7 @@ impl<Db: Effects + Inspect> House<Db> {
         session.commit().await.expect("the session commits");
     }
 
-    /// The state of a journey; none when there is no such journey, or when a test has cut the connection.
+    /// The state of a journey; `None` when there is no such journey, or when a test has cut the connection.
     pub async fn state(&self, id: u64) -> Option<String> {
         Some(journey(self.journeys.store(), id).await?.state)
     }
@@ -102,7 +102,7 @@ impl<Db: Effects + Inspect> House<Db> {
     /// Stops the three.
     ///
     /// # Panics
-    /// When one does not end in order.
+    /// When one does not stop cleanly.
     pub async fn stop(self) {
         for endpoint in [self.journeys, self.worker, self.listener] {
             endpoint.stop().await.expect("an orderly end");
@@ -140,7 +140,7 @@ pub async fn one_held(store: &impl Inspect) -> HeldView {
     eventually("a held message", || async { held(store).await.pop() }).await
 }
 
-/// Has a held message handled again; how many there were.
+/// Has held messages handled again. Returns how many there were.
 pub async fn retry(store: &impl Inspect, held: &HeldView) -> usize {
     store.held_retry(&[held.row()], "me", "repaired").await.count("retried")
 }
@@ -159,7 +159,7 @@ pub async fn on_rabbitmq<F: Future<Output = ()>>(test: impl FnOnce(RabbitMq, [ou
     test(vhost.transport(), databases.each_ref().map(Database::store)).await;
 }
 
-/// Runs each test on both.
+/// Runs each test in both settings.
 #[macro_export]
 macro_rules! endpoint_suite {
     ($($test:ident)*) => {

@@ -1,4 +1,4 @@
-//! What the whole-system tests share: a virtual host and a database of each test's own, messages, a saga, and patience.
+//! What the whole-system tests share: a virtual host and a database for each test, messages, a saga, and patience.
 
 mod databases;
 pub mod house;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// less.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `check` gives a value; says what was expected when it does not.
+/// Waits until `check` gives a value; if it never does, panics with what was expected.
 ///
 /// # Panics
 /// When it does not within [`PATIENCE`].

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Limits that no test but one about limits comes near.
+/// Limits that only tests about limits reach.
 pub fn limits() -> LinkLimits {
     LinkLimits {
         prefetch: 100,
@@ -27,12 +27,12 @@ pub fn topology(endpoint: &str, subscribes: &[&str]) -> Topology {
 /// Attaches an endpoint.
 ///
 /// # Panics
-/// When the transport does not let us.
+/// When the transport refuses.
 pub async fn attach(transport: &impl Transport, endpoint: &str, subscribes: &[&str]) -> Link {
     transport.attach(topology(endpoint, subscribes), limits()).await.expect("the endpoint attaches")
 }
 
-/// Declares what an endpoint needs, and is gone from the broker when it returns.
+/// Declares what an endpoint needs; the link is closed when this returns.
 ///
 /// # Panics
 /// When the transport does not let us, or the link does not close.
@@ -80,7 +80,7 @@ pub async fn delivery(link: &mut Link) -> Delivery {
 /// The number of a delivery.
 ///
 /// # Panics
-/// When its body is none.
+/// When its body is not a number.
 pub fn number(delivery: &Delivery) -> u128 {
     String::from_utf8_lossy(&delivery.envelope.body).parse().expect("the body is a number")
 }
@@ -93,7 +93,7 @@ pub async fn report(link: &mut Link) -> Report {
     timeout(PATIENCE, link.reports.recv()).await.expect("a report was expected").expect("the link is open")
 }
 
-/// The fates of so many messages, by their number.
+/// The fates of this many messages, by their number.
 ///
 /// # Panics
 /// When a message is reported twice, or too few are.

@@ -68,7 +68,7 @@ pub struct Arrived {
 #[message(name = "journeys.TooLate")]
 pub struct TooLate {}
 
-/// A process: asks the worker, waits for its word and then for the client's.
+/// A process: asks the worker, waits for its answer and then for the client's.
 #[derive(Saga)]
 #[saga(name = "journey", id = id: u64)]
 #[starts(Began)]
@@ -134,7 +134,7 @@ impl On<Closed> for Waiting {
     }
 }
 
-/// Handles [`Work`]: counts, and does what the note says.
+/// Handles [`Work`]: counts runs, and does what the note says.
 #[derive(Debug, Clone, Default)]
 pub struct Worker {
     /// Runs, failed ones included.
@@ -242,7 +242,7 @@ impl<Db: Effects> HandleBatch<Work, Db> for Worker {
     }
 }
 
-/// Notes every [`Arrived`].
+/// Records every [`Arrived`].
 #[derive(Debug, Clone, Default)]
 pub struct Listener {
     /// Ids, in order.

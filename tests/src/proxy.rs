@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the transaction of a unit of work begins with, in one simple query: it sets this.
+/// The setting by which the transaction of a unit of work is recognised: its first simple query sets it.
 const UNIT: &[u8] = b"sagabus.unit";
 
 /// A counting proxy.
@@ -71,7 +71,7 @@ impl Proxy {
         self.counts.unit_trips.load(Ordering::SeqCst)
     }
 
-    /// Holds everything back that clients say, until [`Proxy::release`].
+    /// Holds back everything that clients send, until [`Proxy::release`].
     pub fn hold(&self) {
         self.held.send_replace(true);
     }
@@ -96,7 +96,7 @@ impl Proxy {
 #[derive(Clone)]
 struct Line {
     cut: CancellationToken,
-    /// The server spoke last, so that the client's next word begins a round trip.
+    /// The server sent last, so the client's next bytes begin a round trip.
     server_spoke: Arc<AtomicBool>,
 }
 
@@ -130,7 +130,7 @@ async fn to_the_server(
             && in_unit
             && counts.to_swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         if swallows {
-            // before the server can answer: the other direction passes nothing more on, and waits for it to commit
+            // before the server can answer: the other direction stops passing data on, and waits for the commit
             cut.cancel();
         }
         in_unit &= !commits;

@@ -1,5 +1,4 @@
-//! A publisher that writes AMQP's bytes itself: what it sends need not be well-formed, as no client library would have
-//! it.
+//! A publisher that writes AMQP's bytes itself: unlike a client library, it can send malformed messages.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +19,7 @@ impl RawPublisher {
     /// Connects.
     ///
     /// # Panics
-    /// When the broker does not let us.
+    /// When the broker refuses.
     pub async fn connect(url: &str) -> Self {
         let url = reqwest::Url::parse(url).expect("the broker's address is a URL");
         let address = (url.host_str().expect("it has a host"), url.port().unwrap_or(5672));
@@ -43,7 +42,7 @@ impl RawPublisher {
         raw
     }
 
-    /// Publishes a message with these properties, as they stand on the wire behind their flags.
+    /// Publishes a message with these properties, as on the wire behind their flags.
     pub async fn publish(&mut self, exchange: &str, routing_key: &[u8], flags: u16, properties: &[u8], body: &[u8]) {
         let arguments = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key), &[0]].concat();
         self.method(1, [0, 60, 0, 40], &arguments).await;
@@ -53,7 +52,7 @@ impl RawPublisher {
         self.frame(BODY, 1, body).await;
     }
 
-    /// Returns when the broker has taken everything.
+    /// Returns when the broker has accepted everything.
     ///
     /// # Panics
     /// When it has refused something.
@@ -90,14 +89,14 @@ pub fn short(text: &[u8]) -> Vec<u8> {
     [&[text.len() as u8][..], text].concat()
 }
 
-/// A table with these entries (name, type and value, as they stand on the wire).
+/// A table with these entries (name, type and value, as on the wire).
 pub fn table(entries: &[u8]) -> Vec<u8> {
     [&(entries.len() as u32).to_be_bytes()[..], entries].concat()
 }
 
-/// Tables within tables, so many.
+/// Tables nested this deep.
 pub fn nested(depth: usize) -> Vec<u8> {
-    // from the inside out, backwards, so that each level costs no copy of those within
+    // from the inside out, backwards, so that no level copies those within it
     let mut backwards = Vec::new();
     for _ in 0..depth {
         let length = (backwards.len() as u32).to_be_bytes();

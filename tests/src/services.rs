@@ -1,4 +1,4 @@
-//! A virtual host for one test, gone when it ends; and where the test's servers are.
+//! A virtual host for one test, deleted when the test ends; and where the test's servers are.
 
 use transports::RabbitMq;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ pub(crate) fn unique() -> String {
     format!("t{}", Uuid::new_v4().simple())
 }
 
-/// Runs a clean-up to its end, from wherever a test ends.
+/// Runs a clean-up to its end, wherever the test ends.
 pub(crate) fn finally(clean_up: impl Future<Output = ()> + Send + 'static) {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -121,7 +121,7 @@ impl Vhost {
         assert!(status.is_success(), "tracing was expected, {status} came");
     }
 
-    /// Deletes the virtual host with all that is in it: to its clients the broker is away.
+    /// Deletes the virtual host with everything in it: to its clients the broker is away.
     ///
     /// # Panics
     /// When the management interface does not let us.
@@ -131,7 +131,7 @@ impl Vhost {
         assert!(status.is_success(), "the end of the virtual host was expected, {status} came");
     }
 
-    /// Closes all connections of the virtual host from the broker's side, once there are any. Returns how many.
+    /// Waits for connections of the virtual host, and closes them all from the broker's side. Returns how many.
     pub async fn close_connections(&self) -> usize {
         let client = reqwest::Client::new();
         crate::eventually("connections to close", || async {

@@ -1,4 +1,4 @@
-//! Rows of Sagabus' tables, put there by SQL, on either database: what an operator may find.
+//! Rows of Sagabus' tables, inserted by SQL, on either database: what an operator may find.
 
 use crate::{Database, File};
 use outbox::{Postgres, Sqlite};
@@ -7,14 +7,14 @@ use sqlx::{Connection, Executor, PgConnection, Row, SqliteConnection};
 
 /// A database with Sagabus' tables in it.
 pub struct Tables {
-    /// Its address, as the operator's tool takes it.
+    /// Its address, in the form that the operator's tool takes.
     pub url: String,
     /// The store.
     pub store: Box<dyn Inspect>,
     place: Place,
 }
 
-/// The database or the folder, which goes when this goes.
+/// The database or the folder, deleted together with this.
 enum Place {
     Postgres { _database: Database },
     Sqlite { _file: File },
@@ -64,7 +64,7 @@ impl Tables {
         Self { url: database.url(), store: Box::new(store), place: Place::Postgres { _database: database } }
     }
 
-    /// A new file of SQLite, by a name that is unusual and allowed.
+    /// A new SQLite file, with an unusual but valid name.
     ///
     /// # Panics
     /// When it cannot be created.
@@ -77,7 +77,7 @@ impl Tables {
         Self { url, store: Box::new(store), place: Place::Sqlite { _file: file } }
     }
 
-    /// Runs a statement, in which `{s}` stands before a table's name, `{now}` is the clock in the columns' unit,
+    /// Runs a statement. In it `{s}` is the prefix of a table's name, `{now}` the clock in the columns' unit,
     /// `{minute}` a minute, and `{body}` a body, `{"a":1}`. Returns the rows' first column, a text.
     ///
     /// # Panics
@@ -108,14 +108,14 @@ impl Tables {
     /// The first column of the only row.
     ///
     /// # Panics
-    /// When there is another number of rows.
+    /// When there is not exactly one row.
     pub async fn one(&self, sql: &str) -> Option<String> {
         let mut rows = self.sql(sql).await;
         assert_eq!(rows.len(), 1, "one row was expected of {sql}");
         rows.pop().flatten()
     }
 
-    /// Puts a held message there, with its inbox row. A receiver with an instance is a saga.
+    /// Inserts a held message with its inbox row. A receiver with an instance is a saga.
     pub async fn hold(&self, held: &Held<'_>) {
         let Held { message_id, receiver, reason, attempts, type_name, error, .. } = held;
         let text = |text: Option<&str>| text.map_or("NULL".into(), |text| format!("'{text}'"));
@@ -140,7 +140,7 @@ impl Tables {
         .await;
     }
 
-    /// Puts an instance of saga `order` there.
+    /// Inserts an instance of saga `order`.
     pub async fn instance(&self, id: &str, state: &str, paused_by: Option<&str>) {
         let paused = paused_by.map_or("NULL".into(), |message| format!("'{message}'"));
         let data = r#"{"amount":5}"#;
@@ -152,7 +152,7 @@ impl Tables {
         .await;
     }
 
-    /// Puts a row into the outbox: a message of instance `order 7`, due in so many minutes.
+    /// Inserts a row into the outbox: a message of instance `order 7`, due in `minutes`.
     pub async fn send(&self, kind: &str, to: &str, minutes: i64, more: &str, values: &str) {
         let id = uuid::Uuid::now_v7();
         self.sql(&format!(

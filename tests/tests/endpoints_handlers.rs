@@ -36,7 +36,7 @@ async fn r_004_failed_runs_leave_nothing<Db: Effects + Inspect, T: Transport + C
     house.stop().await;
 }
 
-/// a delayed retry waits in the outbox, and comes back as what it was.
+/// a delayed retry waits in the outbox, and comes back unchanged.
 async fn r_003_a_delayed_retry_waits_in_the_outbox<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],
@@ -77,8 +77,8 @@ async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Tr
     house.stop().await;
 }
 
-/// R-020 of a handler that takes all that came together: a batch that fails is run one by one, and what each message
-/// causes names it.
+/// R-020 for a `HandleBatch` handler: a batch that fails runs one by one, and what each message causes names that
+/// message.
 async fn r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [journeys, worker, listener]: [Db; 3],
@@ -146,7 +146,7 @@ endpoint_suite! {
     r_022_a_held_message_is_retried
 }
 
-/// Everything that is wrong is said in one list.
+/// Everything that is wrong is reported in one list.
 #[tokio::test]
 async fn start_says_everything_that_is_wrong() {
     struct Wrong;
@@ -173,7 +173,7 @@ async fn start_says_everything_that_is_wrong() {
     }
 }
 
-/// the database goes away while messages come: nothing is spent, and work goes on by itself.
+/// the database goes away while messages come: no attempt is counted, and work goes on by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn r_036_killed_database_sessions_cost_no_attempts() {
     let (vhost, databases) =
@@ -193,7 +193,7 @@ async fn r_036_killed_database_sessions_cost_no_attempts() {
             .await
             .unwrap();
         }
-        // the session's own commit may be hit: the same event again is the same journey
+        // the session's own commit may be hit: a repeated event belongs to the same journey
         eventually("the event to be committed", || async {
             let mut session = house.journeys.session().await.ok()?;
             session.publish(Began { id });

@@ -56,7 +56,7 @@ async fn o_036_a_command_waits_for_its_endpoint<Db: Effects + Inspect, T: Transp
     late.stop().await.unwrap();
 }
 
-/// O-022, rule 6: what does not fit the window goes through the outbox, all of it, and nothing overtakes.
+/// O-022, rule 6: what does not fit the window goes through the outbox, without loss, and nothing overtakes.
 async fn o_022_more_than_the_window_holds_arrives_in_order<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],
@@ -85,7 +85,7 @@ async fn o_022_more_than_the_window_holds_arrives_in_order<Db: Effects + Inspect
     receiver.stop().await.unwrap();
 }
 
-/// an endpoint that stops loses nothing, and works again after.
+/// an endpoint that stops loses nothing, and works again after a restart.
 async fn r_041_a_stopped_endpoint_goes_on_where_it_was<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],

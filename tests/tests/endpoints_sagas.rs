@@ -8,7 +8,7 @@ use tests::{
 };
 use transports::InProcess;
 
-/// A process goes from its start to its end, and every outbox is empty after it.
+/// A process goes from its start to its end, and then every outbox is empty.
 async fn a_journey_goes_through<Db: Effects + Inspect, T: Transport + Clone>(transport: T, stores: [Db; 3]) {
     let house = House::start(transport, stores, unchanged).await;
     for id in 1..=50 {
@@ -42,7 +42,7 @@ async fn a_journey_goes_through<Db: Effects + Inspect, T: Transport + Clone>(tra
     house.stop().await;
 }
 
-/// S-036, S-040: what comes too early waits, and is handled in order when its time has come.
+/// S-036, S-040: early messages wait, and are handled in order as soon as the state takes them.
 async fn s_036_what_comes_too_early_waits<Db: Effects + Inspect, T: Transport + Clone>(transport: T, stores: [Db; 3]) {
     let house = House::start(transport, stores, unchanged).await;
     house.publish(Closed { id: 1, poison: false }).await; // before there is an instance
@@ -109,7 +109,7 @@ async fn s_069_a_panic_pauses_its_instance_alone<Db: Effects + Inspect, T: Trans
             .then_some(())
     })
     .await;
-    // the cause is not repaired: held again, attempts added up
+    // the cause is not fixed: held again, with attempts added up
     assert_eq!(retry(house.journeys.store(), &failed).await, 1);
     eventually("the retry to fail anew", || async {
         let all = held(house.journeys.store()).await;

@@ -1,5 +1,5 @@
-//! Messages of strangers that a client library cannot read. Each becomes a delivery with a fault, and costs no
-//! neighbour.
+//! Messages of other programs that a client library cannot read. Each becomes a delivery with a fault, and does not
+//! affect its neighbours.
 
 use saga_core::{Delivery, Link, LinkState};
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ async fn publish_good(raw: &mut RawPublisher, id: &str) {
     raw.publish("", b"receiver", MESSAGE_ID | TYPE, &properties, b"{}").await;
 }
 
-/// So many deliveries by their message ids, all acknowledged.
+/// This many deliveries by their message ids, all acknowledged.
 async fn deliveries(link: &mut Link, count: usize) -> HashMap<String, Delivery> {
     let mut came = HashMap::new();
     while came.len() < count {
@@ -48,10 +48,10 @@ async fn properties_that_are_not_utf8_cost_no_neighbour() {
     raw.publish("", b"receiver", MESSAGE_ID | TYPE, &type_name, b"3").await;
     let header = [table(b"\x02\xfcxt\x01\x01hS\0\0\0\x01v"), id(b"header"), kind.clone()].concat();
     raw.publish("", b"receiver", HEADERS | MESSAGE_ID | TYPE, &header, b"4").await;
-    // the name of a route is no property: nothing is wrong with the message
+    // the routing key is not a property: nothing is wrong with the message
     let routed = [id(b"routed"), kind.clone()].concat();
     raw.publish("receiver", latin, MESSAGE_ID | TYPE, &routed, b"{}").await;
-    // a value that is not UTF-8 is one that a library can read
+    // lapin can read a value that is not UTF-8
     let value = [table(b"\x01hS\0\0\0\x02\xfcx"), id(b"value"), kind].concat();
     raw.publish("", b"receiver", HEADERS | MESSAGE_ID | TYPE, &value, b"{}").await;
     for n in 0..5 {

@@ -1,4 +1,4 @@
-//! What an operator reads and does, on both databases. The rows are put there by SQL: no endpoint runs.
+//! What an operator reads and does, on both databases. The rows are inserted by SQL: no endpoint runs.
 
 use saga_core::{
     Envelope, HeldFilter, HeldReason, HeldRef, Inspect, InstanceFilter, InstanceKey, OperationFilter, OutboxFilter,
@@ -66,7 +66,7 @@ async fn a_discarded_message_frees_its_instance(tables: Tables) {
     assert_eq!(tables.one(&format!("{paused}'7'")).await, None, "nothing pauses it any more");
     assert_eq!(tables.one(&format!("{paused}'8'")).await.as_deref(), Some("other"), "it has nothing to do with it");
     assert_eq!(refs(&tables, &HeldFilter::default()).await, of_message(&tables, "right").await);
-    // who waits behind it is offered by a running endpoint, which is told to look
+    // a running endpoint, which gets a wake-up, offers what waits behind it
     let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!((sent[0].kind.as_str(), sent[0].destination.as_str()), ("retry", "ordering"));
@@ -75,7 +75,7 @@ async fn a_discarded_message_frees_its_instance(tables: Tables) {
     let from = envelope.saga.expect("a wake-up names the instance");
     assert_eq!((from.saga.as_str(), from.id.as_str(), envelope.receiver.as_deref()), ("order", "7", Some("order")));
     assert_eq!(tables.store.outbox_body(&sent[0].id).await.unwrap().unwrap(), b"{}");
-    // it is settled for good, and says by whom and why
+    // it is settled for good, and the note says by whom and why
     let row = "FROM {s}inbox WHERE message_id = 'poison'";
     assert_eq!(tables.one(&format!("SELECT result {row}")).await.as_deref(), Some("discarded"));
     assert_eq!(tables.one(&format!("SELECT note {row}")).await.as_deref(), Some("discarded by ann: not a label"));
@@ -112,7 +112,7 @@ async fn a_retried_message_goes_to_its_receiver_with_its_runs(tables: Tables) {
     let envelope: Envelope = serde_json::from_value(row.envelope.clone()).unwrap();
     assert_eq!((envelope.attempt, envelope.receiver.as_deref()), (16, Some("order")));
     assert_eq!(envelope.sender.as_deref(), Some("payment"), "all else stays");
-    // of its sender, by whom timers are found
+    // those of its sender, by which timers are found
     assert_eq!((row.saga.as_deref(), row.saga_id.as_deref()), (Some("asker"), Some("9")));
     assert_eq!(tables.one("SELECT CAST(entered AS text) FROM {s}outbox").await.as_deref(), Some("4"));
     assert_eq!(tables.one("SELECT 'due' FROM {s}outbox WHERE due_at <= {now}").await.as_deref(), Some("due"));
@@ -153,7 +153,7 @@ async fn an_action_takes_what_was_listed_and_nothing_else(tables: Tables) {
     }
     let listed = refs(&tables, &HeldFilter::default()).await;
     assert_eq!(listed.len(), 205);
-    // one is dealt with and held again meanwhile, another one comes
+    // meanwhile one is dealt with and held again, and another one comes
     tables.sql("DELETE FROM {s}held WHERE message_id IN ('m007', 'm008')").await;
     tables.sql("DELETE FROM {s}inbox WHERE message_id IN ('m007', 'm008')").await;
     tables.hold(&Held { message_id: "m007", saga_id: None, ..Held::default() }).await;
@@ -238,7 +238,7 @@ async fn a_timeline_keeps_the_newest_lines_in_order(tables: Tables) {
     for n in 0..6 {
         let message = format!("m{n}");
         tables.hold(&Held { message_id: &message, ..Held::default() }).await;
-        // all at one time, as a batch writes them; one led to no transition
+        // all at the same time, as a batch writes them; one led to no transition
         let seq = if n == 3 { "NULL".into() } else { (n + 1).to_string() };
         let effects = r#"[{"type":"payment.MakePayment"}]"#;
         let set = format!("result = 'handled', seq = {seq}, effects = '{effects}'");
@@ -259,7 +259,7 @@ async fn a_timeline_keeps_the_newest_lines_in_order(tables: Tables) {
 async fn an_instance_shows_what_it_sent_and_what_is_put_off_for_it(tables: Tables) {
     tables.send("timer", "ordering", 5, "", "").await;
     tables.send("command", "payment", 0, ", last_error, attempts", ", 'refused', 2").await;
-    // a message to the instance that is put off; and one that is nothing to it
+    // a message to the instance that is put off; and one that does not concern the instance
     tables.hold(&Held { message_id: "put-off", ..Held::default() }).await;
     tables.sql("UPDATE {s}inbox SET result = 'retrying'").await;
     tables.send("retry", "ordering", 1, ", last_error", ", 'no table'").await;
@@ -336,7 +336,8 @@ async fn a_body_is_shown_byte_by_byte(tables: Tables) {
     assert_eq!(tables.store.held_body(&gone).await.unwrap(), None);
 }
 
-/// A unit of work of a running endpoint holds the instance: the action waits for it, and then goes by what it left.
+/// A unit of work of a running endpoint holds the instance: the action waits for the unit, and then acts on what the
+/// unit left.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_waits_for_the_unit_of_work_that_has_the_instance() {
     let tables = Tables::postgres().await;
@@ -378,7 +379,7 @@ async fn listings_and_actions_work_behind_pgbouncer() {
     }
 }
 
-/// The cause is told, at once, and not the pool's opinion of it.
+/// The true cause is reported at once, not a time-out of the pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_told_as_what_it_is() {
     let store = outbox::open("postgres://u:s3cret@127.0.0.1:1/x").await.unwrap();

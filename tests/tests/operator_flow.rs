@@ -1,4 +1,4 @@
-//! What an operator does, while endpoints run: on SQLite in one process, and on PostgreSQL with RabbitMQ.
+//! What an operator does while endpoints run: on SQLite in one process, and on PostgreSQL with RabbitMQ.
 
 use saga_core::{EndpointBuilder, HeldFilter, Inspect, OperationFilter, Retries, Transport};
 use tests::{
@@ -42,7 +42,8 @@ async fn a_discarded_message_lets_what_waits_behind_it_go_on_in_order<Db: Effect
     house.stop().await;
 }
 
-/// What cannot be handled cannot be mended by a retry, and later messages wait behind it: a discard frees the instance.
+/// A retry does not help a message that cannot be handled, and later messages wait behind it: a discard frees the
+/// instance.
 async fn a_message_that_fails_again_and_again_can_be_given_up<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],

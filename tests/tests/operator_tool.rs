@@ -1,5 +1,5 @@
-//! `sagabus` as an operator meets it: the program itself, its two outputs and its exit codes. The tables as wide as a
-//! terminal are golden files of the package `operator`.
+//! `sagabus` as an operator meets it: the program itself, its two outputs and its exit codes. Tables for terminals are
+//! tested by golden files in the package `operator`.
 
 use serde_json::Value;
 use std::{
@@ -53,7 +53,7 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
         assert!(cause && !err.contains("s3cret") && !err.contains("pool"), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
-    // what could not be read is not said to be empty, nor well
+    // a database that could not be read is not reported as empty or as well
     for arguments in [&["status"], &["held"], &["sagas"], &["outbox"]] {
         let (code, out, err) = run(&["sqlite:/nowhere.db"], arguments);
         assert!(code == 1 && out.is_empty() && err.lines().count() == 1, "{arguments:?}: {out}{err}");
@@ -62,7 +62,7 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
     let databases: Vec<String> = json(&out).as_array().unwrap().iter().map(|row| row["database"].to_string()).collect();
     assert_eq!(databases.len(), 2);
     assert_ne!(databases[0], databases[1], "each row says where it is");
-    // several in the environment stand between blanks: a path with blanks is given as an argument
+    // several in the environment are separated by spaces: a path with spaces is given as an argument
     let output =
         command(&[], &["held", "list"]).env("SAGABUS_DATABASE_URL", format!("{} sqlite:/nowhere.db", one.url)).output();
     let (code, out, err) = said(&output.expect("the program runs"));

@@ -1,5 +1,4 @@
-//! An outcome goes home: to the instance that asked, and to nobody else unless it is an event that others subscribed
-//! to.
+//! An outcome goes to the instance that asked, and to nobody else unless it is an event that others subscribe to.
 
 use async_trait::async_trait;
 use saga_core::{
@@ -32,7 +31,7 @@ struct Paid {
     id: u64,
 }
 
-/// For the asker alone.
+/// For the requester alone.
 #[derive(Reply, Serialize, Deserialize)]
 #[reply(from = "bank")]
 struct Declined {
@@ -200,7 +199,7 @@ async fn two_services_that_ask_one_bank_get_their_own_answers<Db: Effects + Insp
     }
 }
 
-/// Two sagas of one endpoint ask with equal ids; one answer's body even bears another instance's id.
+/// Two sagas of the same endpoint ask with equal ids; one answer's body even has the id of another instance.
 async fn two_sagas_in_one_endpoint_get_their_own_answers<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [first, _, third]: [Db; 3],
@@ -220,8 +219,8 @@ async fn two_sagas_in_one_endpoint_get_their_own_answers<Db: Effects + Inspect, 
     bank.stop().await.unwrap();
 }
 
-/// An outcome that is an event reaches the asker and each subscriber once, also where both are one endpoint; one that
-/// is a reply reaches the asker alone.
+/// An outcome that is an event reaches the requester and each subscriber once, even if both are the same endpoint; one
+/// that is a reply reaches the requester alone.
 async fn a_published_outcome_reaches_asker_and_subscriber_once_each<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [first, second, third]: [Db; 3],

@@ -1,5 +1,5 @@
 //! The promise under faults: the sample's services as processes on RabbitMQ and PostgreSQL, killed, doubled, disturbed;
-//! and the books after it.
+//! and an audit of the books afterwards.
 
 use futures_util::{StreamExt, future::join_all};
 use lapin::{
@@ -25,10 +25,10 @@ use tests::{
 };
 
 const SERVICES: [&str; 3] = ["ordering", "payment", "warehouse"];
-/// Short, so that silent payments and the rows of dead processes are part of a short test.
+/// Short, so that silent payments and rows of dead processes occur in a short test.
 const SHORT: [&str; 4] = ["--payment-timeout", "2", "--lease", "3"];
 
-/// A number from the environment, for a run at another size.
+/// A number from the environment, for runs of another size.
 fn size(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
@@ -89,7 +89,7 @@ async fn services_that_are_killed_at_any_moment_leave_clean_books() {
             turns.swap(n, dice.below(n + 1));
         }
         for (n, service) in turns.into_iter().enumerate() {
-            // the moments are spread over the placing of the orders, by what has happened, not by the clock
+            // the kills are spread over the placing of the orders, by progress, not by the clock
             let at = (orders * n / total + dice.below(orders / total + 1)) as i64;
             eventually("orders to come in", || async {
                 let placed = count(&system, "ordering", "SELECT count(*) FROM orders").await;
@@ -147,7 +147,7 @@ async fn every_message_put_twice_on_every_queue_changes_nothing() {
     system.verify(100).await;
 }
 
-/// Puts every message once more on every queue that it reached, told by the broker's tracer:
+/// Puts every message once more on every queue that it reached, as reported by the broker's tracer:
 /// <https://www.rabbitmq.com/docs/firehose>.
 async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
     system.vhost.trace().await;
@@ -163,7 +163,7 @@ async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let consume = channel.basic_consume("doubling".into(), "doubling".into(), BasicConsumeOptions::default(), none());
     let mut consumer = consume.await.expect("a consumer");
-    // the tracer is on once it tells of a message
+    // the tracer is on once it reports a message
     for tries in 0.. {
         assert!(tries < 100, "the broker's tracer was expected to begin");
         let probe = BasicProperties::default();
@@ -190,7 +190,7 @@ async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
     connection
 }
 
-/// The queues that a traced message reached, and its properties, marked; `None` for one that was put there by `double`.
+/// The queues that a traced message reached, and its properties, marked; `None` for one that `double` published itself.
 fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)> {
     const MARK: &str = "doubled";
     let trace = trace.headers().as_ref()?.inner();

@@ -49,7 +49,7 @@ fn assert_clean(summary: &Value, orders: u64) {
     );
 }
 
-/// The README's first command, smaller; and the operator's view of what it left.
+/// The README's first command with fewer orders, and the operator's view of its result.
 #[test]
 fn the_demo_ends_with_clean_books_and_a_second_run_adds_to_them() {
     let file = File::create();
@@ -157,7 +157,7 @@ fn wrong_usage_is_told_from_trouble() {
     }
 }
 
-/// The measuring program, small: its books agree, and its figures are there.
+/// The measuring program, with few sagas: its books agree, and it prints its figures.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_throughput_program_measures_all_it_names() {
     let (vhost, database) = (Vhost::create().await, Database::prefix());

@@ -1,4 +1,4 @@
-//! What is RabbitMQ's own: the topology, the wire, connections that break.
+//! What is specific to RabbitMQ: the topology, the wire, connections that break.
 
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
@@ -46,7 +46,7 @@ async fn t_001_the_topology_is_as_documented() {
     assert!(bound("ordering") && bound("test.Happened"), "{bindings:?}");
 }
 
-/// T-003: a queue that was declared otherwise is a clear error.
+/// T-003: a queue that was declared differently is a clear error.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_003_a_queue_that_differs_is_a_clear_error() {
     let vhost = Vhost::create().await;
@@ -116,7 +116,7 @@ async fn t_012_a_plain_client_finds_everything_where_it_is_documented() {
     assert_eq!(message.data, b"7");
 }
 
-/// T-026: a stranger sets only id, type and body.
+/// T-026: another program need only set id, type and body.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_026_a_stranger_needs_little() {
     let vhost = Vhost::create().await;
@@ -133,7 +133,7 @@ async fn t_026_a_stranger_needs_little() {
     assert!(bad.fault.as_ref().is_some_and(|fault| fault.contains("message_id")), "{:?}", bad.fault);
 }
 
-/// T-019: connections that break are made anew, and nothing that was under way is lost.
+/// T-019: broken connections are opened again, and no message under way is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_019_a_broken_connection_is_made_anew() {
     let vhost = Vhost::create().await;
@@ -164,7 +164,7 @@ async fn t_019_a_broken_connection_is_made_anew() {
     }
 }
 
-/// What was in flight when a connection broke is published again, and nothing overtakes it; each message is reported
+/// Messages in flight when a connection broke are published again, and nothing overtakes them; each message is reported
 /// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
@@ -205,7 +205,7 @@ async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
     tokio::join!(receiving, reporting);
 }
 
-/// The prefetch begins small and grows. What comes meanwhile keeps its order, and comes once.
+/// The prefetch begins small and grows. Messages that come meanwhile keep their order, and come once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefetch_that_grows_keeps_the_order() {
     let vhost = Vhost::create().await;
@@ -227,7 +227,7 @@ async fn a_prefetch_that_grows_keeps_the_order() {
         assert_eq!((number(&delivery), delivery.delivery_count), (n, 0));
         open.push_back(delivery);
         most = most.max(open.len());
-        // as many stay open as they would behind busy handlers, as soon as so many may
+        // as many stay open as behind busy handlers, once the prefetch allows it
         if open.len() > 14 && receiver.deliveries.is_empty() {
             open.drain(..open.len() / 2).for_each(|delivery| delivery.ack.ack());
         }
@@ -244,8 +244,8 @@ async fn t_022_a_deleted_queue_is_declared_again() {
     let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("receiver".into(), Default::default()).await.unwrap();
-    // a queue that is not there takes nothing, and one that goes while a message is on its way into it nacks: the
-    // sender is told, and sends again
+    // a missing queue takes nothing, and one that is deleted while a message is on its way nacks: the sender learns it,
+    // and sends again
     let until = Instant::now() + PATIENCE;
     let mut sent = 1;
     loop {

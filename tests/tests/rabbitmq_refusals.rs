@@ -1,4 +1,4 @@
-//! What RabbitMQ refuses: one message, an exchange, a queue, a connection. It never takes others with it.
+//! What RabbitMQ refuses: a message, an exchange, a queue, a connection. A refusal never affects other messages.
 
 use futures_util::StreamExt;
 use lapin::{
@@ -25,7 +25,7 @@ async fn channel(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// Receives until the last number came; checks that all but these came, in order, and each at most twice.
+/// Receives until the last number has come; checks that all but these came, in order, each at most twice.
 async fn all_but(missing: &[u128], last: u128, receiver: &mut Link) {
     let mut times: HashMap<u128, u32> = HashMap::new();
     let mut newest = 0;
@@ -45,13 +45,13 @@ async fn all_but(missing: &[u128], last: u128, receiver: &mut Link) {
     }
 }
 
-/// Of many messages those that the broker refuses are told, and all others arrive in order.
+/// Of many messages, those that the broker refuses are reported, and all others arrive in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
     let vhost = Vhost::create().await;
     let narrow = vhost.url_with_writes("^(sender|test[.]Happened|receiver|amq[.]default)$").await;
     let mut receiver = attach(&vhost.transport(), "receiver", &["test.Happened"]).await;
-    // a stranger's exchange, to which this user may not write
+    // another program's exchange, to which this user may not write
     let (_connection, strange) = channel(&vhost.url()).await;
     for exchange in ["test.Secret", "test.Other"] {
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
@@ -90,7 +90,7 @@ async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
     timeout(PATIENCE, sender.state.wait_for(|state| *state == LinkState::Up)).await.expect("it is up").unwrap();
 }
 
-/// Provisioned by hand: an exchange that is missing, and one that is deleted on the way.
+/// Provisioned by hand: an exchange that is missing, and one that is deleted meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passive_publisher_is_told_which_exchange_is_missing() {
     let vhost = Vhost::create().await;
@@ -147,8 +147,8 @@ async fn a_refused_destination_is_asked_about_only_now_and_then() {
     assert!(!is_soon || !sender.state.has_changed().unwrap(), "the channel broke again within seconds");
 }
 
-/// T-014: an event's exchange that is deleted while running is declared again, and no event is lost over it: it is not
-/// published before its subscribers are bound again.
+/// T-014: an event's exchange that is deleted while running is declared again. No event is lost: none is published
+/// before the subscribers are bound again.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_014_a_deleted_exchange_loses_no_event() {
     let vhost = Vhost::create().await;
@@ -197,7 +197,7 @@ async fn a_subscriber_declares_its_exchanges_again() {
     }
 }
 
-/// An event that is not subscribed to any more is unbound; one whose exchange is gone is no trouble.
+/// An event that is no longer subscribed to is unbound; a missing exchange of such an event does no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_longer_subscribed_to_is_unbound() {
     let vhost = Vhost::create().await;
@@ -234,7 +234,8 @@ async fn a_direct_reply_is_sent_once() {
     assert_eq!(answer.data, b"1");
 }
 
-/// A limit of the virtual host: connections are waited for, and a queue too many is not called a difference.
+/// Limits of the virtual host: the endpoint waits for connections, and one queue too many is not reported as a
+/// difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_the_virtual_host_are_told_from_other_refusals() {
     let vhost = Vhost::create().await;
@@ -245,7 +246,7 @@ async fn limits_of_the_virtual_host_are_told_from_other_refusals() {
     let error = vhost.transport().attach(topology("two", &[]), short).await.unwrap_err();
     assert!(error.kind() == TransportErrorKind::Unreachable && error.to_string().contains("limit"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "it keeps to its time");
-    // a rolling restart: the old process goes, the new one comes in
+    // a rolling restart: the old process stops, the new one gets its connections
     let transport = vhost.transport();
     let patient = LinkLimits { connect: PATIENCE, ..limits() };
     let (second, ()) = tokio::join!(transport.attach(topology("one", &[]), patient), async { drop(first) });
@@ -291,7 +292,7 @@ async fn unacknowledged_bodies_are_bounded_in_bytes() {
         match timeout(Duration::from_millis(30), link.deliveries.recv()).await {
             Ok(delivery) => open.push_back(delivery.expect("the link is open")),
             Err(_) => {
-                // nothing more comes: the oldest is handled now
+                // nothing more comes: handle the oldest now
                 if let Some(oldest) = open.pop_front() {
                     oldest.ack.ack();
                     done += 1;

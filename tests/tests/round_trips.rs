@@ -1,5 +1,5 @@
-//! What a message costs: round trips to PostgreSQL, counted at the wire, beside the handler's own statements. And what
-//! an answer to a commit costs that never comes: nothing but a repetition.
+//! What a message costs: round trips to PostgreSQL, counted at the wire, besides the handler's own statements. And what
+//! a lost answer to a commit costs: one repetition.
 
 use outbox::Postgres;
 use saga_core::{Endpoint, EndpointBuilder, Inspect, Settings, Store};
@@ -12,7 +12,7 @@ use tests::{
 };
 use transports::InProcess;
 
-/// One lane, so that what comes while a unit is held back makes one batch.
+/// One lane, so that messages that come while a unit is held back make one batch.
 fn one_lane(settings: &mut Settings) {
     settings.poll = Duration::from_secs(3600);
     settings.saga_lanes = 1;
@@ -27,10 +27,10 @@ async fn proxied(database: &Database) -> (Proxy, Postgres) {
     (proxy, Postgres::new(&format!("{url}?sslmode=disable")).expect("the URL is one"))
 }
 
-/// An endpoint behind a proxy, and one that sends to it; both begin and end with a test.
+/// An endpoint behind a proxy, and one that sends to it; both live as long as a test.
 struct Line {
     proxy: Proxy,
-    /// The endpoint's database, not through the proxy.
+    /// The endpoint's database, without the proxy.
     direct: Postgres,
     client: Endpoint<Postgres>,
     endpoint: Endpoint<Postgres>,
@@ -70,7 +70,7 @@ impl Line {
         session.commit().await.unwrap();
     }
 
-    /// Waits until so many messages are handled.
+    /// Waits until this many messages are handled.
     async fn handled(&self, expected: i64) {
         eventually(&format!("{expected} handled messages"), || async {
             let handled = "SELECT count(*) FROM sagabus.inbox WHERE result = 'handled'";
@@ -80,7 +80,7 @@ impl Line {
         .await;
     }
 
-    /// Round trips and units that something costs.
+    /// The round trips and units that something costs.
     async fn cost(&self, what: impl Future<Output = ()>) -> (u64, u64) {
         let before = (self.proxy.unit_trips(), self.proxy.units());
         what.await;
@@ -88,7 +88,7 @@ impl Line {
     }
 
     async fn stop(self) {
-        // what it sends to endpoints that are not here stays in its outbox
+        // messages to endpoints that do not run here stay in its outbox
         let _ = self.endpoint.stop().await;
         self.client.stop().await.unwrap();
     }
@@ -137,8 +137,8 @@ async fn a_message_of_a_handler_without_statements_costs_three_round_trips_besid
     line.stop().await;
 }
 
-/// Rule 3: the server has committed and its answer was lost, for one message and for a hundred. Nobody knows, so the
-/// unit runs again, and the inbox decides.
+/// Rule 3: the server has committed and its answer was lost, for one message and for a hundred. The outcome is unknown,
+/// so the unit runs again, and the inbox decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_3_a_commit_whose_answer_is_lost_moves_each_instance_once() {
     let line = Line::sagas().await;

@@ -95,7 +95,7 @@ fn help_fits_a_terminal() {
     assert!(help.contains("ORDERING_DATABASE_URL") && !help.contains("s3cret"), "{help}");
 }
 
-/// README's commands, in the shell in which README's `export` was typed.
+/// The README's commands, in a shell with the README's `export`.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_in_a_shell_that_names_the_servers() {
     let (vhost, database, file) = (Vhost::create().await, Database::prefix(), File::create());
@@ -120,7 +120,7 @@ async fn every_command_works_in_a_shell_that_names_the_servers() {
     assert_done(&ordering(&both, &[&["verify", "--orders", "30"], prefix.as_slice()].concat()));
 }
 
-/// Another process of ordering handles its share of the messages, so that the demo does not hear of each end.
+/// Another process of ordering handles its share of the messages, so that the demo does not see each order's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_shares_the_servers_with_services_that_run_there() {
     let system = System::create().await;
@@ -134,7 +134,7 @@ async fn the_demo_shares_the_servers_with_services_that_run_there() {
     system.verify(100).await;
 }
 
-/// README says: a package to copy. A manifest that takes something from a workspace cannot be read elsewhere.
+/// The README says: a package to copy. A manifest that inherits from a workspace cannot be read elsewhere.
 #[test]
 fn a_copy_of_the_sample_outside_the_workspace_has_a_manifest_that_is_whole() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository");
@@ -158,7 +158,7 @@ fn a_copy_of_the_sample_outside_the_workspace_has_a_manifest_that_is_whole() {
 fn a_port_that_is_taken_is_noticed_before_anything_starts() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     let address = taken.local_addr().expect("it has an address").to_string();
-    // no broker and no database listen there: a service that looks for them waits
+    // no broker or database listens there: a service that looks for them waits
     let servers = ["--broker", "amqp://127.0.0.1:1", "--database", "postgres://127.0.0.1:1"];
     let serve = ordering(&[], &[&["serve", "ordering", "--listen", &address], servers.as_slice()].concat());
     assert_eq!(serve.status.code(), Some(1));
@@ -178,7 +178,7 @@ fn a_client_tells_why_its_orders_have_no_end() {
     assert!(logged.contains("Connection refused") && logged.contains("trying again"), "{logged}");
     assert_eq!(logged.lines().count(), 1, "one word for all orders was expected: {logged}");
 
-    // another program listens there: it is not asked twice
+    // another program listens there: do not ask it twice
     let stranger = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     let api = format!("http://{}", stranger.local_addr().expect("it has an address"));
     let answering = std::thread::spawn(move || {
@@ -238,7 +238,7 @@ async fn a_wrong_password_is_told_once() {
     assert!(!said.contains("lapin") && !said.contains("wrong@"), "{said}");
 }
 
-/// The broker may be away: orders are accepted, so ordering stays ready, and says what is missing.
+/// The broker may be away: orders are still accepted, so ordering stays ready, and says what is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn ordering_is_ready_while_the_broker_is_away() {
     let system = System::create().await;

@@ -1,5 +1,5 @@
-//! The conformance suite of the port `Transport`: both transports pass the same tests; then what is the in-process
-//! one's own.
+//! The conformance suite of the port `Transport`: both transports pass the same tests; then tests of the in-process
+//! transport.
 
 use saga_core::{Fate, Transport, TransportErrorKind};
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ async fn t_008_each_message_is_confirmed_once(transport: impl Transport + Clone)
     assert!(bodies.iter().copied().eq(1..=messages), "all messages were expected in the order of their sending");
 }
 
-/// T-009: a command that nobody can take is reported unroutable, and its neighbours are not.
+/// T-009: a command without a queue is reported unroutable, and its neighbours are not.
 async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clone) {
     let (mut sender, mut receiver) =
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
@@ -65,7 +65,7 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
     tokio::join!(receiving, reporting);
 }
 
-/// O-037, T-039: an event reaches every subscriber; without any it is confirmed.
+/// O-037, T-039: an event reaches every subscriber; without subscribers it is confirmed.
 async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clone) {
     let mut sender = attach(&transport, "sender", &[]).await;
     sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
@@ -81,7 +81,7 @@ async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clo
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
 }
 
-/// A delivery that is dropped is not lost: it comes again, or its sender is told.
+/// A delivery that is dropped is not lost: it comes again, or its sender learns of it.
 async fn a_dropped_delivery_is_not_lost(transport: impl Transport + Clone) {
     let (mut sender, mut receiver) =
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
@@ -107,7 +107,7 @@ async fn a_dropped_delivery_is_not_lost(transport: impl Transport + Clone) {
     again.ack.ack();
 }
 
-/// A link whose ends are dropped closes, so that the endpoint's name is free again.
+/// A link whose ends are dropped closes, which frees the endpoint's name.
 async fn a_link_can_be_closed_and_attached_again(transport: impl Transport + Clone) {
     let mut link = attach(&transport, "sender", &[]).await;
     drop((link.deliveries, link.outgoing));
@@ -177,7 +177,7 @@ async fn in_process_an_endpoint_that_is_away_does_not_make_the_others_run_again(
     let mut one = attach(&bus, "one", &["test.Happened"]).await;
     for _ in 0..3 {
         sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
-        // the first time it is handed out, and then not again
+        // delivered the first time, but not again
         tokio::select! {
             biased;
             report = report(&mut sender) => assert!(matches!(report.fate, Fate::Unroutable(_)), "{report:?}"),

@@ -13,11 +13,12 @@ pub(crate) enum Command {
     Show(held_show::Arguments),
     /// Have held messages handled again: those named, or those of a filter
     ///
-    /// A filter takes what waits for a person; what waits for its turn goes on by itself.
+    /// A filter matches messages that wait for a person; messages that wait for their turn go on by themselves.
     Retry(held_act::Arguments),
     /// Give held messages up: those named, or those of a filter
     ///
-    /// What waits behind one is handled, in order. It cannot be undone. A filter takes what waits for a person.
+    /// Messages that wait behind one are handled, in order. This cannot be undone. A filter matches messages that wait
+    /// for a person.
     Discard(held_act::Arguments),
 }
 

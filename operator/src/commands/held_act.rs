@@ -1,4 +1,5 @@
-//! `sagabus held retry` and `sagabus held discard`: first exactly which messages, then those and no others.
+//! `sagabus held retry` and `sagabus held discard`: first lists exactly which messages, then acts on those and no
+//! others.
 
 use super::{held_filter, held_list, held_show};
 use crate::{databases::Session, find::Found, text::count};
@@ -22,7 +23,7 @@ pub(crate) struct Arguments {
     /// Why: kept with who and when, and shown with the message and its instance
     #[arg(long, value_name = "TEXT", default_value = "no reason given", allow_hyphen_values = true)]
     reason: String,
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
 }
@@ -68,7 +69,8 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
     session.is_clean().then_some(rows)
 }
 
-/// The messages that a filter finds: of those that wait for their turn only what is asked for by its reason.
+/// The messages that a filter finds. Those that wait for their turn are included only when the filter names their
+/// reason.
 async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(usize, HeldView)>> {
     let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter.clone() };
     let all = session
@@ -135,7 +137,7 @@ async fn act(session: &mut Session, action: HeldAction, rows: Vec<(usize, HeldVi
     done == rows.len()
 }
 
-/// What an item's result is when all went well.
+/// The result of an item when all went well.
 fn word(action: HeldAction) -> &'static str {
     match action {
         HeldAction::Discard => "discarded",

@@ -1,4 +1,4 @@
-//! Which held messages: the same for a list and an action.
+//! Which held messages: the same filter for a list and an action.
 
 use clap::Args;
 use saga_core::{HeldFilter, HeldReason};
@@ -31,7 +31,7 @@ pub(crate) struct Which {
     /// Only those whose error contains this text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     error: Option<String>,
-    /// Only what waits for a person
+    /// Only those that wait for a person
     #[arg(long)]
     needs_person: bool,
 }

@@ -17,7 +17,7 @@ pub(super) const ALL: i64 = 100_000;
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: held_filter::Which,
-    /// All rows, whatever `--limit` says
+    /// All rows, regardless of `--limit`
     #[arg(long)]
     all: bool,
 }

@@ -33,14 +33,14 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
 }
 
-/// The held rows under an id, or under the only one that begins so.
+/// The held rows with an id, or with the only id that begins with the text.
 pub(super) async fn find(session: &mut Session, id: &str) -> Found<(usize, HeldView)> {
     let filter = HeldFilter { message_id: Some(id.to_owned()), ..HeldFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.held(&filter, find::ROWS_MAX).await).await;
     find::one(id, find::flat(all), |(_, row)| row.message_id.clone())
 }
 
-/// A message that is not held: what operators did with it is all there is to show.
+/// A message that is not held: shows what operators did with it.
 async fn gone(session: &mut Session, id: &str) -> bool {
     let filter = OperationFilter { message_id: Some(id.to_owned()), ..OperationFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.operations(&filter, operations::ROWS_MAX).await).await;

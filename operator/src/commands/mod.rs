@@ -1,4 +1,4 @@
-//! One command a file.
+//! One command per file.
 
 pub(crate) mod held;
 mod held_act;
@@ -14,8 +14,8 @@ mod sagas_list;
 mod sagas_show;
 pub(crate) mod status;
 
-/// Compares a page with the file that keeps it. With `SAGABUS_BLESS=1` the file is written instead: read what changed
-/// in it before it is committed.
+/// Compares a page with its golden file. With `SAGABUS_BLESS=1` the file is written instead: read the changes before
+/// you commit them.
 #[cfg(test)]
 fn golden(name: &str, page: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);

@@ -3,7 +3,7 @@
 use crate::table::{Cell, Table};
 use saga_core::OperationView;
 
-/// Operations that are shown under a message or an instance, at most.
+/// The most operations that are shown under a message or an instance.
 pub(super) const ROWS_MAX: i64 = 50;
 
 pub(super) fn table(operations: &[OperationView]) -> Table {

@@ -59,12 +59,12 @@ pub(super) fn cells(row: &OutboxView) -> Vec<Cell> {
     ]
 }
 
-/// Of a retry, the runs of its message that failed; of another row, the tries to publish it.
+/// For a retry, the failed runs of its message; for any other row, the tries to publish it.
 pub(super) fn tries(row: &OutboxView) -> i64 {
     if row.kind == "retry" { row.envelope["attempt"].as_i64().unwrap_or_default() } else { row.attempts }
 }
 
-/// Why it is still there.
+/// Why the row is still there.
 pub(super) fn note(row: &OutboxView) -> Option<String> {
     let waits = row.waits_for.as_ref().map(|to| format!("no queue takes what goes to {to}"));
     let parts: Vec<String> = waits.into_iter().chain(row.last_error.clone()).collect();

@@ -26,7 +26,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     }
 }
 
-/// The saga and the state as they are spelt in the tables. What is unknown is told at the end.
+/// The saga and the state as spelt in the tables. Reports unknown names at the end.
 pub(super) async fn spelt(
     session: &mut Session,
     saga: Option<String>,

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Only in this state, whatever its case
     #[arg(long, value_name = "NAME")]
     state: Option<String>,
-    /// Only those whose id begins so
+    /// Only those whose id begins with this
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     id: Option<String>,
     /// Only paused ones
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// Only those that are not done
     #[arg(long)]
     open: bool,
-    /// Only those that have not changed for so long (`90s`, `15m`, `3h`, `2d`); longest unchanged first
+    /// Only those that have not changed for this long (`90s`, `15m`, `3h`, `2d`); longest unchanged first
     #[arg(long, value_name = "TIME", value_parser = length)]
     older_than: Option<Duration>,
 }

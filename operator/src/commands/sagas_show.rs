@@ -1,4 +1,4 @@
-//! `sagabus sagas show`: all about one instance.
+//! `sagabus sagas show`: everything about one instance.
 
 use super::{held_list, operations, outbox_list, sagas::spelt};
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     false
 }
 
-/// All that is known of an instance.
+/// Everything that is known about an instance.
 struct Page {
     instance: InstanceView,
     outbox: Vec<OutboxView>,

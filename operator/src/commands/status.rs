@@ -68,7 +68,7 @@ fn labelled(label: Option<&str>, cells: Vec<Cell>) -> Vec<Cell> {
     label.map(Cell::from).into_iter().chain(cells).collect()
 }
 
-/// The lines of an endpoint: what there is none of has no line.
+/// The lines of an endpoint; zero counts have no line.
 fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_us: i64) {
     let mut line = |what: String, n: String, age: String, note: Option<String>| {
         table.row(labelled(label, vec![endpoint.endpoint.as_str().into(), what.into(), n.into(), age.into()]), note);

@@ -20,7 +20,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// `None` when nothing took any time.
+    /// `None` when there are no times.
     pub(crate) fn of(mut times: Vec<Duration>) -> Option<Self> {
         times.sort_unstable();
         let max = times.last().copied().map(ms)?;
@@ -34,7 +34,7 @@ fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
 }
 
-/// How many a second; `None` when there is nothing to divide.
+/// How many per second; `None` when there is nothing to divide.
 pub(crate) fn rate(n: usize, time: Duration) -> Option<f64> {
     (n > 0 && !time.is_zero()).then(|| (n as f64 / time.as_secs_f64() * 10.0).round() / 10.0)
 }

@@ -1,4 +1,4 @@
-//! The ordering sample: ordering, payment and warehouse on Sagabus. `ordering --help` tells what it does.
+//! The ordering sample: ordering, payment and warehouse on Sagabus. `ordering --help` lists what it does.
 
 mod api;
 mod demo;
@@ -57,7 +57,7 @@ struct Verify {
     /// The number of orders that must be there
     #[arg(long, value_name = "N")]
     orders: Option<usize>,
-    /// Try again until all agrees or the time is up
+    /// Try again until everything agrees or the time is up
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
     /// One JSON object on stdout
@@ -99,8 +99,8 @@ enum LogFormat {
     Json,
 }
 
-/// Logs to stderr, as RUST_LOG says. By default at `level`, and without lapin: it logs as errors what Sagabus tries
-/// again or tells better, and prints the bodies of messages.
+/// Logs to stderr, as RUST_LOG says. The default is `level`, without lapin: lapin logs as errors what Sagabus retries
+/// or reports better, and prints the bodies of messages.
 fn log(format: LogFormat, level: &str) {
     let default = || EnvFilter::new(format!("{level},lapin=off,sqlx=warn"));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());

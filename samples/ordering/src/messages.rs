@@ -1,4 +1,4 @@
-//! What the three services say to each other. Answers are replies: they go to whoever asked, and nobody else needs
+//! What the three services say to each other. Answers are replies: they go to the requester, and nobody else needs
 //! them.
 
 use sagabus::{Command, Event, Message, Outcome, Reply};

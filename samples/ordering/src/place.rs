@@ -15,11 +15,11 @@ use std::{
 use url::Url;
 use uuid::Uuid;
 
-/// One request may take so long before it is asked again with the same id.
+/// How long one request may take before it is repeated with the same id.
 const REQUEST: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The shortest time between two words about trouble.
+/// The shortest time between two log lines about trouble.
 const WORD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(crate) struct Place {
     /// Orders under way at a time
     #[arg(long, value_name = "N", default_value_t = 50)]
     in_flight: usize,
-    /// How long all of it may take
+    /// How long the whole run may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     within: u64,
     /// One JSON object on stdout
@@ -45,7 +45,7 @@ struct Counter {
     client: Client,
     api: Vec<String>,
     until: Instant,
-    /// When the log last told of trouble.
+    /// When trouble was last logged.
     told: Mutex<Option<Instant>>,
 }
 
@@ -54,7 +54,7 @@ enum Answer<T> {
     Done(T),
     /// Ask again.
     NotYet,
-    /// Ask again: it could not be answered.
+    /// Ask again: there was no answer.
     Trouble,
     /// Do not ask again.
     Refused,
@@ -162,7 +162,7 @@ impl Counter {
         ended.await.map_err(|error| (order_id, error))
     }
 
-    /// Asks until there is an answer, each time another address, with growing pauses.
+    /// Asks one address after another until there is an answer, with growing pauses.
     async fn insist<T>(
         &self,
         n: usize,
@@ -195,7 +195,7 @@ impl Counter {
         Err(anyhow!("no end in time: {last}"))
     }
 
-    /// Logs trouble, but not for each order, and hands the cause on.
+    /// Logs trouble, but not for each order, and passes on the cause.
     fn tell(&self, cause: String) -> String {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|at| at.elapsed() >= WORD) {
@@ -206,13 +206,13 @@ impl Counter {
     }
 }
 
-/// An answer that helps nobody, in words.
+/// An unexpected answer, in words.
 fn said(api: &str, status: StatusCode, body: &Value) -> String {
     let field = body["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
     format!("{api} answers {status}: {field}{}", body["reason"].as_str().unwrap_or("no reason is given"))
 }
 
-/// Whether another try may end better.
+/// Whether another try may succeed.
 fn again(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }

@@ -1,5 +1,5 @@
-//! The process of an order: payment, then shipping. Money goes back when shipping is not possible, or when it comes
-//! too late.
+//! The process of an order: payment, then shipping. The money goes back when shipping is not possible, or when the
+//! payment is too late.
 
 use crate::messages::*;
 use sagabus::prelude::*;
@@ -52,7 +52,7 @@ pub(crate) struct Shipped {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cancelled {
     pub(crate) reason: String,
-    /// The payment that went back: a second word of it must not send it back again.
+    /// The refunded payment: a second message about it must not refund it again.
     pub(crate) refunded: Option<Uuid>,
 }
 

@@ -43,10 +43,10 @@ pub(crate) struct Serve {
     /// How logs are written
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// How long a process owns the messages it publishes: what it leaves when it dies is taken over after this time
+    /// How long a process owns the messages it publishes: when it dies, others take over its messages after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     lease: f64,
-    /// Die at the N-th time a step is reached, as `kill -9` would: for tests
+    /// Die when a step is reached for the Nth time, as by `kill -9`: for tests
     #[arg(long, value_name = "STEP:N", hide = true, value_parser = crash)]
     crash_at: Option<(CrashPoint, u64)>,
 }
@@ -94,7 +94,7 @@ impl Serve {
         finish(endpoint).await
     }
 
-    /// Ordering's address. It is taken before anything else starts: if it cannot be, nothing has.
+    /// Ordering's address. It is bound before anything else starts, so that nothing runs if it is taken.
     async fn listener(&self) -> Result<Option<TcpListener>> {
         if self.service != Service::Ordering {
             return Ok(None);
@@ -133,7 +133,7 @@ async fn end_of<Db: Ledger>(endpoint: Arc<Endpoint<Db>>, stop: impl Future<Outpu
     }
 }
 
-/// Stops the endpoint. One that has failed ends the process with an error, so that whoever watches it starts another.
+/// Stops the endpoint. If it has failed, the process ends with an error, so that its supervisor starts another.
 async fn finish<Db: Ledger>(endpoint: Arc<Endpoint<Db>>) -> Result<bool> {
     let Ok(endpoint) = tokio::time::timeout(HTTP_END, alone(endpoint)).await else {
         tracing::warn!("stopped in haste: a request is still under way");

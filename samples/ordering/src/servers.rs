@@ -1,4 +1,4 @@
-//! Where the broker and the databases are: as the options say, else as the environment says.
+//! Where the broker and the databases are: from the options, else from the environment.
 
 use crate::ledger::Service;
 use clap::Args;
@@ -22,8 +22,8 @@ impl fmt::Display for Usage {
 
 impl Error for Usage {}
 
-/// A variable of the environment; an empty one counts as unset. Not clap's `env`: an option that was typed must win
-/// over a variable that belongs to another option, and help must not show a password.
+/// A variable of the environment; an empty one counts as unset. Not clap's `env`: a given option must win over a
+/// variable of another option, and help must not show a password.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -31,11 +31,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 /// Where PostgreSQL is, and by which names.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Server {
-    /// A PostgreSQL server, `postgres://user@host:5432`: each service has its own database on it
-    /// [env: ORDERING_DATABASE_URL]
+    /// A PostgreSQL server, `postgres://user@host:5432`; each service has its own database there [env:
+    /// ORDERING_DATABASE_URL]
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
-    /// Put before the names of databases and queues, so that several systems run side by side
+    /// A prefix for the names of databases and queues, so that several systems can run side by side
     #[arg(long, value_name = "P")]
     prefix: Option<String>,
 }
@@ -65,7 +65,7 @@ const LOOKS: &str = "it looks like postgres://user@host:5432";
 /// Host, port and path of a URL, for logs: no user, no password, no options.
 pub(crate) fn place_of(url: &str) -> String {
     let Ok(mut url) = Url::parse(url) else {
-        // a list of brokers, which is no URL by the book
+        // a list of brokers, which is not a valid URL
         let hosts = url.rsplit('@').next().unwrap_or_default();
         return hosts.split('?').next().unwrap_or_default().to_owned();
     };

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The most that an order may cost: far from what a sum of many orders can overflow.
+/// The most that an order may cost: small enough that sums of many orders cannot overflow.
 pub(crate) const CENTS_MAX: i64 = 100_000_000_000;
 
-/// How the world behaves. What happens to an order depends on its id alone, so that every process decides alike.
+/// How the world behaves. An order's fate depends on its id alone, so that every process decides alike.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct World {
     /// Payments that are declined, in percent.
@@ -38,7 +38,7 @@ enum Mishap {
 }
 
 impl Mishap {
-    /// Throws a die for the order: a hash of its id, so that it falls the same way each time.
+    /// Throws a die for the order: a hash of its id, so that the result is the same each time.
     fn strikes(self, order_id: Uuid, percent: u8) -> bool {
         xxh3_64_with_seed(order_id.as_bytes(), self as u64) % 100 < u64::from(percent)
     }
@@ -88,13 +88,13 @@ pub(crate) fn warehouse<Db: Ledger>(transport: impl Transport, store: Db, world:
     Endpoint::builder("warehouse", transport, store).handle::<CreateShippingLabel>(Warehouse { world })
 }
 
-/// What became of an order that was to be placed.
+/// The result of placing an order.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Placing {
     New,
-    /// The same order was there already.
+    /// The same order exists already.
     Again,
-    /// Another order is there under its id: this field differs.
+    /// Another order exists under this id: this field differs.
     Taken(&'static str),
 }
 
@@ -135,7 +135,7 @@ fn status(order: &OrderFulfilment) -> &'static str {
     status_of(order.state_name())
 }
 
-/// A state's name as the API gives it.
+/// A state's name in the API.
 pub(crate) fn status_of(state: &str) -> &'static str {
     match state {
         "AwaitingPayment" => "awaiting_payment",

@@ -32,11 +32,11 @@ pub(crate) struct Audit {
     pub(crate) violations: Vec<String>,
 }
 
-/// Violations that are listed at most; the rest is counted.
+/// The most violations that are listed; the rest is only counted.
 const LISTED: usize = 50;
 
 impl<Db: Ledger> Books<Db> {
-    /// Audits until nothing is left to complain about or the time is up: work may still be under way.
+    /// Audits until there is no violation or the time is up: work may still be under way.
     pub(crate) async fn audit_within(&self, expected: Option<usize>, wait: Duration) -> Result<Audit> {
         let until = Instant::now() + wait;
         loop {

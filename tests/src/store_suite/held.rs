@@ -19,7 +19,7 @@ fn ids(held: &[HeldRow]) -> Vec<&str> {
     held.iter().map(|row| row.envelope.message_id.as_str()).collect()
 }
 
-/// The reason for which a message is held, if it is.
+/// The reason why a message is held, if it is.
 async fn reason(store: &impl Lab, message_id: &str) -> Option<String> {
     store.column("held", "reason", message_id).await.pop().flatten()
 }
@@ -51,7 +51,7 @@ pub async fn held_messages_keep_order_and_bytes(store: &impl Lab) {
     assert_eq!(ids(&held(store, &all, 100).await), ["raw"]);
 }
 
-/// X11: what waits is counted without being read, and only what fits is read.
+/// X11: held messages are counted without being read, and only those that fit are read.
 pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
     let many = (0..1200).map(|n| typed(held_in(&format!("m{n}"), HeldReason::Early), "test.Other"));
     write(store, Write { held_in: many.collect(), ..writes() }).await.unwrap();
@@ -76,7 +76,7 @@ pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
     assert_eq!(held(store, &[], 100).await.len(), 0);
 }
 
-/// M3: an instance of another saga with the same id, with more held than fits, hides nothing.
+/// M3: an instance of another saga with the same id, with more held messages than fit, hides nothing.
 pub async fn m3_another_saga_with_the_same_id_starves_nobody(store: &impl Lab) {
     let other = |n| HeldIn { receiver: "other".into(), ..held_in(&format!("o{n}"), HeldReason::Early) };
     write(store, Write { held_in: (0..20).map(other).collect(), ..writes() }).await.unwrap();
@@ -93,7 +93,7 @@ pub async fn m3_another_saga_with_the_same_id_starves_nobody(store: &impl Lab) {
     assert_eq!(found.last().map(|row| row.envelope.message_id.as_str()), Some("mine"));
 }
 
-/// O-053: old marks and done instances go, except those that a held message refers to.
+/// O-053: old inbox rows and done instances are deleted, except those that a held message refers to.
 pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab) {
     let mut done = instance(1, 0);
     done.row.done = true;
@@ -124,7 +124,7 @@ pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab
     assert_eq!(read(store, &[]).await.instances.len(), 1, "a held message waits for it");
 }
 
-/// An early message with its mark; `from` is the saga of its sender.
+/// An early message with its inbox row; `from` is the saga of its sender.
 fn early(message_id: &str, type_name: &str, from: &str) -> Write {
     let mut row = typed(held_in(message_id, HeldReason::Early), type_name);
     let mut envelope = (*row.envelope).clone();
@@ -171,7 +171,7 @@ pub async fn s_042_early_messages_do_not_wait_for_ever(store: &impl Lab) {
     assert_eq!(store.column("inbox", "note", "event").await, [Some("no instance came in time".into())]);
 }
 
-/// M2: with more expired messages than one step takes, none is taken for what it is not, and a step is bounded.
+/// M2: with more expired messages than one step takes, each is treated according to its kind, and a step is bounded.
 pub async fn m2_of_many_expired_events_none_waits_for_a_person(store: &impl Lab) {
     registered(store).await;
     let (mut claims, mut held_in) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Marks, instances, and the unit that writes them.
+//! Inbox rows, instances, and the unit that writes them.
 
 use super::*;
 
@@ -26,7 +26,7 @@ pub async fn o_011_ids_are_compared_byte_for_byte(store: &impl Lab) {
     assert_eq!(store.read(&keys(&ids)).await.unwrap().inbox.len(), ids.len());
 }
 
-/// Rule 2: a row that waits is completed only by whoever knows how it waits.
+/// Rule 2: a waiting row is completed only by a run that knows its `attempts`.
 pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
     let waiting = InboxRow { result: InboxResult::Retrying, attempts: 4, ..inbox_row("m") };
     write(store, Write { claims: vec![waiting], ..writes() }).await.unwrap();
@@ -61,7 +61,7 @@ pub async fn a_unit_without_commit_leaves_nothing(store: &impl Lab) {
         if drop_it { drop(unit) } else { unit.rollback().await.unwrap() }
     }
     assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
-    // the dropped one may still be on its way back
+    // the dropped connection may still be on its way back
     crate::eventually("the locks of the dropped unit to be free", || async {
         let mut unit = store.begin(&[1], LIMIT).await.unwrap();
         let free = unit.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty();
@@ -72,7 +72,7 @@ pub async fn a_unit_without_commit_leaves_nothing(store: &impl Lab) {
     write(store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
 }
 
-/// A session that posts nothing still commits what its user wrote.
+/// A session that sends nothing still commits what its user wrote.
 pub async fn m10_a_unit_without_writes_commits(store: &impl Lab) {
     for locks in [&[][..], &[1]] {
         let mut unit = store.begin(locks, LIMIT).await.unwrap();
@@ -91,7 +91,7 @@ pub async fn a_suspect_is_counted(store: &impl Lab) {
     assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), None, "it is settled");
 }
 
-/// M1: a message that ran after a crash, and one that was held before its instance was known, stand in the journal of
+/// M1: a message that ran after a crash, and one that was held before its instance was known, appear in the journal of
 /// their instance like any other.
 pub async fn m1_the_journal_names_the_instance_of_every_message(store: &impl Lab) {
     let row = |id: &str, saga_id: Option<&str>| InboxRow {
@@ -115,7 +115,7 @@ pub async fn m1_the_journal_names_the_instance_of_every_message(store: &impl Lab
     assert_eq!(store.column("inbox", "saga", "handler").await, [None], "a handler has no instance");
 }
 
-/// The inbox knows how often a message was put off, and since when it is known.
+/// The inbox knows how often a message was put off, and when it was first claimed.
 pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
     let row = |result, attempts, round| InboxRow { result, attempts, round, ..inbox_row("m") };
     write(store, Write { claims: vec![row(InboxResult::Retrying, 1, 1)], ..writes() }).await.unwrap();
@@ -129,7 +129,7 @@ pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
     assert_eq!(second.inbox[0].since_us, first.inbox[0].since_us, "it is known since its claim");
 }
 
-/// M8, B25: the longest duration there is means "for ever", wherever a store takes one.
+/// M8, B25: the longest duration means "for ever", wherever a store takes one.
 pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     let ever = Duration::MAX;
     let held = HeldIn { expires: Some(ever), ..held_in("held", HeldReason::Early) };
@@ -149,7 +149,7 @@ pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     unit.commit().await.unwrap();
 }
 
-/// M16: an error of user code becomes a note, whatever is in it.
+/// M16: an error of user code becomes a note, whatever it contains.
 pub async fn m16_an_error_text_may_contain_anything(store: &impl Lab) {
     let text = || Some("a\0b".to_owned());
     let claims = vec![InboxRow { result: InboxResult::Retrying, note: text(), ..inbox_row("m") }];

@@ -1,12 +1,13 @@
 //! The conformance suite of the port `Store`: every store passes the same tests.
 //!
-//! Whoever writes another store implements [`Lab`] for it, and runs the suite by one line in an integration test:
+//! To test another store, implement [`Lab`] for it, and run the suite by one line in an integration test:
 //!
 //! ```text
 //! tests::store_suite!(mod my_store, [], my_database);
 //! ```
 //!
-//! where `my_database` is an async function that gives a store with its tables, and whatever must live as long as it.
+//! where `my_database` is an async function that returns a store with its tables, and whatever must live as long as the
+//! store.
 
 pub mod held;
 pub mod inbox;
@@ -33,15 +34,15 @@ pub const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// How long a unit may be idle.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the suite asks of a store beside the port: to look into its tables, and to let time pass in them.
+/// What the suite needs of a store besides the port: to look into its tables, and to let time pass in them.
 ///
-/// Tables and columns bear the names of `postgres/schema.sql`, without schema or prefix.
+/// Tables and columns have the names in `postgres/schema.sql`, without schema or prefix.
 #[async_trait]
 pub trait Lab: Store {
     /// How many rows a table has.
     async fn count(&self, table: &str) -> i64;
 
-    /// A column of the rows of one message, as texts, in no order.
+    /// A column of the rows of one message, as texts, in no particular order.
     async fn column(&self, table: &str, column: &str, message_id: &str) -> Vec<Option<String>>;
 
     /// Moves a time in all rows of a table into the past.
@@ -63,7 +64,7 @@ pub fn envelope(message_id: &str) -> Envelope {
     envelope
 }
 
-/// The mark of a message handled by `r`.
+/// The inbox row of a message handled by `r`.
 pub fn inbox_row(message_id: &str) -> InboxRow {
     InboxRow {
         receiver: "r".into(),
@@ -135,7 +136,7 @@ pub fn writes() -> Write {
 /// Commits a write.
 ///
 /// # Errors
-/// As the store's.
+/// Those of the store.
 pub async fn write<S: Store>(store: &S, write: Write) -> Result<(), StoreError> {
     let mut unit = store.begin(&[1, 2], LIMIT).await?;
     unit.write(&write).await?;
@@ -148,7 +149,7 @@ pub fn keys(message_ids: &[&str]) -> Keys {
     Keys { endpoint: "e".into(), message_ids, instances: vec![key()] }
 }
 
-/// What a unit reads of messages and of the instance `saga/7`.
+/// What a unit reads about messages and the instance `saga/7`.
 ///
 /// # Panics
 /// When it cannot be read.
@@ -167,7 +168,7 @@ pub fn request(owner: &str) -> LeaseRequest<'_> {
 /// Leases what is due.
 ///
 /// # Panics
-/// When the store does not let us.
+/// When the store refuses.
 pub async fn lease<S: Store>(store: &S, owner: &str) -> Leased {
     store.lease(&request(owner)).await.expect("rows are leased")
 }
@@ -188,8 +189,8 @@ pub fn kind<T>(result: Result<T, StoreError>) -> Option<StoreErrorKind> {
 /// A conflict, as [`kind`] gives it.
 pub const CONFLICT: Option<StoreErrorKind> = Some(StoreErrorKind::Conflict);
 
-/// Runs the suite on the stores that a function makes: `store_suite!(mod NAME, [ATTRIBUTES], FUNCTION);`. The
-/// attributes are those of each test.
+/// Runs the suite on the stores that a function makes: `store_suite!(mod NAME, [ATTRIBUTES], FUNCTION);`. Each test
+/// gets the attributes.
 #[macro_export]
 macro_rules! store_suite {
     (mod $name:ident, $attributes:tt, $make:path) => {

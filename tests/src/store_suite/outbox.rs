@@ -13,7 +13,7 @@ async fn report<S: Store>(store: &S, owner: &str, renew: &[Uuid], failed: &[Publ
     store.renew_and_fail(&LeaseUpdate { owner, lease: LEASE, renew, failed }).await.expect("leases are updated")
 }
 
-/// O-040: what the relay sends is what was written, to the byte.
+/// O-040: the relay sends what was written, to the byte.
 pub async fn o_040_a_leased_row_is_what_was_written(store: &impl Lab) {
     let mut big = envelope("big");
     big.body = format!("{{\"text\":\"{}\"}}", "é".repeat(500_000)).into();
@@ -33,7 +33,7 @@ pub async fn o_040_a_leased_row_is_what_was_written(store: &impl Lab) {
     assert_eq!(leased.rows[0].destination, Destination::Endpoint("there".into()));
 }
 
-/// Leases: what is leased is left alone, what is due goes once, what failed comes back later.
+/// Leases: a leased row is left alone, a due row goes once, a failed row comes back later.
 pub async fn leases_keep_relays_apart(store: &impl Lab) {
     let rows = vec![
         outbox_row("mine", None, true),
@@ -63,7 +63,7 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1, "sent rows go, the later one stays");
 }
 
-/// Rule 3: the rows of a process that died are taken over when their lease has run out; that is no try of the message.
+/// Rule 3: the rows of a process that died are taken over when their lease has run out; that does not count as a try.
 pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
     let short = Write { lease: Duration::from_millis(1), outbox: vec![outbox_row("m", None, true)], ..writes() };
     write(store, short).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn o_033_a_row_that_commits_late_is_found(store: &impl Lab) {
     assert_eq!(lease(store, "me").await.rows[0].id, late.id);
 }
 
-/// S-049, S-008: the timers of a state go when it is left, deadlines when the saga is done.
+/// S-049, S-008: the timers of a state are deleted when it is left, deadlines when the saga is done.
 pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
     let timer = |entered: Option<i64>| {
         let mut row = outbox_row("t", Some(Duration::from_secs(3600)), false);
@@ -99,7 +99,7 @@ pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1, "the command stays");
 }
 
-/// B9: what no queue takes waits for its destination, and is due at once when that is there.
+/// B9: a message without a queue waits for its destination, and is due at once when that exists.
 pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) {
     let hour = Duration::from_secs(3600);
     let elsewhere =
@@ -125,7 +125,7 @@ pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) 
     assert_eq!(store.column("outbox", "waits_for", "c").await, [Some("elsewhere".into())]);
 }
 
-/// A row that only waited behind another one is put off without being counted; and a retry tells why it was put off.
+/// A row that only waited behind another one is put off without being counted; a retry says why it was put off.
 pub async fn a_row_that_only_waited_is_no_try(store: &impl Lab) {
     let retry = OutboxRow {
         kind: OutboxKind::Retry,
@@ -158,7 +158,7 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1);
 }
 
-/// B13: a row that is not due was not sent: it is nobody's to hold, however long its time lies ahead.
+/// B13: a row that is not due was not sent: it is not held, however far in the future it is due.
 pub async fn b13_a_parked_timer_is_never_stranded(store: &impl Lab) {
     let parked = outbox_row("parked", Some(2 * WEEK), false);
     write(store, Write { outbox: vec![parked], ..writes() }).await.unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 use saga_core::Process;
 
-/// A process of `e` that was not seen for so long is dead.
+/// A process of `e` that was not seen for this long is dead.
 const DEAD: Duration = Duration::from_secs(91);
 
 fn process(owner: &str, subscribes: &[&str]) -> Process {
@@ -39,7 +39,7 @@ pub async fn b6_an_event_that_nobody_subscribes_to_any_more_is_dropped(store: &i
     assert_eq!(store.count("subscription").await, 2, "`c`, and the other endpoint's");
 }
 
-/// A process that was frozen for long comes back as it was.
+/// A process that was frozen for a long time comes back as it was.
 pub async fn a_process_that_was_taken_for_dead_is_entered_again(store: &impl Lab) {
     let frozen = process("frozen", &["a"]);
     dropped(store, &frozen).await;
@@ -69,7 +69,7 @@ pub async fn f5_a_saga_belongs_to_one_endpoint(store: &impl Lab) {
     assert_eq!(store.count("definition").await, 2);
 }
 
-/// Messages that nobody knew, held as the router holds them.
+/// Messages of unknown types, held as the router holds them.
 fn unknown(ids: &[&str]) -> Write {
     let held = |id: &&str| {
         let mut envelope = envelope(id);
@@ -85,7 +85,7 @@ fn unknown(ids: &[&str]) -> Write {
     Write { claims: ids.iter().map(claim).collect(), held_in: ids.iter().map(held).collect(), ..writes() }
 }
 
-/// B22, F4: a message whose type nobody knew goes back to the outbox when a process that knows it runs.
+/// B22, F4: a message of an unknown type goes back to the outbox when a process that knows the type runs.
 pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
     write(store, unknown(&["b", "a"])).await.unwrap();
     let for_one = HeldIn { receiver: String::new(), saga_id: None, ..held_in("one", HeldReason::Version) };
@@ -131,7 +131,7 @@ pub async fn b20_an_instance_of_a_newer_version_is_woken_once(store: &impl Lab) 
     assert_ne!(again.envelope.message_id, wake.envelope.message_id, "the inbox would swallow it");
 }
 
-/// A process without the saga, or without the type, leaves what is held alone; and so does another endpoint's.
+/// A process without the saga, or without the type, leaves held messages alone; so does a process of another endpoint.
 pub async fn what_this_process_does_not_know_stays_held(store: &impl Lab) {
     let paused = [held_in("paused", HeldReason::Paused), held_in("failed", HeldReason::Failed)];
     write(store, Write { held_in: paused.into(), ..writes() }).await.unwrap();

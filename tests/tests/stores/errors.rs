@@ -1,4 +1,4 @@
-//! What the databases' errors mean: whose fault, and what follows.
+//! What the databases' errors mean: who is to blame, and what follows.
 
 use crate::{on_postgres, on_sqlite};
 use outbox::Postgres;
@@ -10,7 +10,7 @@ use tests::{
     store_suite::{LIMIT, inbox_row, instance, keys, kind, request, write, writes},
 };
 
-/// R-039: what PostgreSQL refuses for ever is told from what passes.
+/// R-039: what PostgreSQL refuses for ever is told from what passes by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn r_039_data_that_is_refused_for_ever_is_no_outage() {
     let (store, _database) = on_postgres().await;
@@ -25,7 +25,7 @@ async fn r_039_data_that_is_refused_for_ever_is_no_outage() {
     assert_eq!(unit.read(&keys(&[])).await.unwrap().instances[0].data, escaped.row.data);
 }
 
-/// Newcomer 8e: the database's words stand in a text once; and the driver's error is the cause.
+/// Newcomer 8e: a text repeats the database's words once; and the driver's error is the cause.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_databases_words_stand_in_a_text_once() {
     let (store, _database) = on_postgres().await;
@@ -40,7 +40,7 @@ async fn the_databases_words_stand_in_a_text_once() {
     assert_eq!(code.as_deref(), Some("42P01"));
 }
 
-/// B18: a grant that is missing for a while is the deployment's trouble, whatever statement meets it.
+/// B18: a missing grant is a fault of the deployment, whatever statement meets it.
 #[tokio::test(flavor = "multi_thread")]
 async fn b18_a_missing_grant_is_nobodys_fault() {
     let (store, database) = on_postgres().await;
@@ -68,12 +68,12 @@ async fn b18_a_missing_grant_is_nobodys_fault() {
         format!("REVOKE ALL ON ALL TABLES IN SCHEMA sagabus FROM {role}; REVOKE ALL ON SCHEMA sagabus FROM {role}");
     store.pool().execute(revoke.as_str()).await.unwrap();
     drop(poor);
-    // its sessions may live on for a moment, which is no obstacle to dropping the role
+    // its sessions may live on for a moment, but the role can be dropped
     store.pool().execute(format!("DROP ROLE {role}").as_str()).await.unwrap();
 }
 
-/// B17: a column that is added under a running `SELECT *` costs one repetition, also when the handler's own statement
-/// meets it.
+/// B17: a column that is added under a running `SELECT *` costs one repetition, even when it is the handler's own
+/// statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn b17_a_stale_plan_is_prepared_anew() {
     let database = Database::create().await;
@@ -117,7 +117,7 @@ async fn b17_a_stale_plan_is_prepared_anew() {
     assert!(kinds.len() <= 1 && kinds.iter().all(|kind| *kind == StoreErrorKind::StalePlan), "{kinds:?}");
 }
 
-/// Has each insert into the inbox raise an error.
+/// Makes each insert into the inbox raise an error.
 async fn raise(store: &Postgres, code: &str) {
     let sql = format!(
         "CREATE OR REPLACE FUNCTION raise() RETURNS trigger LANGUAGE plpgsql AS
@@ -154,7 +154,7 @@ async fn b19_what_an_sqlstate_means() {
     }
 }
 
-/// B4: a time limit that a handler's own statement ran into is the handler's failure, and so are its own mistakes.
+/// B4: a time limit that stops a handler's own statement is the handler's failure, and so are its own mistakes.
 #[tokio::test(flavor = "multi_thread")]
 async fn b4_a_users_own_statement_fails_for_itself() {
     let (store, _database) = on_postgres().await;

@@ -1,4 +1,4 @@
-//! The stores in `outbox`: the conformance suite, and what each promises beside it.
+//! The stores in `outbox`: the conformance suite, and what each promises besides.
 
 mod errors;
 mod postgres;

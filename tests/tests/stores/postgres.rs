@@ -59,7 +59,7 @@ async fn o_057_a_newer_schema_is_refused() {
     assert!(error.to_string().contains("version 99") && error.to_string().contains("expects 1"), "{error}");
 }
 
-/// M21: without tables the text says what to do, and nobody's message is to blame.
+/// M21: without tables the text says what to do, and no message is to blame.
 #[tokio::test(flavor = "multi_thread")]
 async fn m21_missing_tables_are_a_matter_of_the_deployment() {
     let database = Database::create().await;
@@ -73,7 +73,7 @@ async fn sessions(server: &mut PgConnection, of: &str) -> i64 {
     sqlx::query_scalar(sql).bind(of).fetch_one(server).await.unwrap()
 }
 
-/// B23: sessions that a burst has opened are closed when they are not needed, except one of each kind.
+/// B23: sessions that a burst has opened are closed when they are no longer needed, except one of each kind.
 #[tokio::test]
 async fn b23_idle_sessions_are_given_up() {
     let (store, database) = on_postgres().await;
@@ -121,7 +121,7 @@ async fn m23_dropped_units_do_not_cost_a_session_each() {
     assert_eq!(rows, 0);
 }
 
-/// A begin that is cut off may have begun: its connection must not come back with an open transaction.
+/// A `BEGIN` that is cut off may have run: its connection must not come back with an open transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_begin_that_was_cut_off_leaves_nothing_open() {
     let database = Database::create().await;
@@ -129,7 +129,7 @@ async fn a_begin_that_was_cut_off_leaves_nothing_open() {
     store.migrate().await.unwrap();
     store.begin(&[], LIMIT).await.unwrap().commit().await.unwrap();
     for micros in (0..2000).step_by(50) {
-        // whatever comes first: each cuts at another place
+        // each limit cuts at another place
         let _ = tokio::time::timeout(Duration::from_micros(micros), store.begin(&[9], LIMIT)).await;
         write(&store, Write { claims: vec![inbox_row(&micros.to_string())], ..writes() }).await.unwrap();
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_unit_costs_four_round_trips() {
     assert_eq!(proxy.unit_trips() - before, 4);
 }
 
-/// B08, B10: a row that cannot be read says so, and the others leave.
+/// B08, B10: a row that cannot be read gets an error, and the others leave.
 #[tokio::test(flavor = "multi_thread")]
 async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let (store, _database) = on_postgres().await;
@@ -210,7 +210,7 @@ async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
     let database = Database::create().await;
     let store = Postgres::with_connections(&database.url(), 1).unwrap();
     store.migrate().await.unwrap();
-    // statistics as they are after a burst on tables that were empty; nothing may freshen them meanwhile
+    // statistics as after a burst on empty tables; nothing may refresh them meanwhile
     store.pool().execute("VACUUM ANALYZE sagabus.inbox, sagabus.held, sagabus.saga, sagabus.outbox").await.unwrap();
     for table in ["inbox", "held", "saga", "outbox"] {
         let sql = format!("ALTER TABLE sagabus.{table} SET (autovacuum_enabled = false)");
@@ -240,13 +240,13 @@ async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
         unit.commit().await.unwrap();
     };
     for n in 0..10 {
-        // the sixth run of a prepared statement decides on its plan; a handler's unit has no lock
+        // PostgreSQL settles on a plan at the sixth run of a prepared statement; a handler's unit has no lock
         turn(2 * n, &[]).await;
         turn(2 * n + 1, &[1]).await;
     }
     write(&store, many(0)).await.unwrap();
     let scanned = async || -> i64 {
-        // what a session counted is seen when it has been idle for a while
+        // a session's counts become visible when it has been idle for a while
         let mut unit = store.begin(&[], LIMIT).await.unwrap();
         unit.tx().execute("SELECT pg_stat_force_next_flush()").await.unwrap();
         unit.commit().await.unwrap();
@@ -290,7 +290,7 @@ async fn x15_handlers_may_prepare_statements_behind_a_pooler() {
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
 }
 
-/// X15: a pooler that nobody told us about is noticed before anything is consumed.
+/// X15: a pooler that the URL does not announce is detected before anything is consumed.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]
 async fn x15_a_pooler_that_nobody_named_is_noticed() {

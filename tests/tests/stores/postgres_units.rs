@@ -10,7 +10,7 @@ use tests::{
     store_suite::{CONFLICT, LIMIT, inbox_row, instance, keys, kind, outbox_row, write, writes},
 };
 
-/// X01: a lock that another unit holds is not waited for; the unit learns which.
+/// X01: a unit does not wait for a lock that another unit holds; it learns which lock that is.
 #[tokio::test(flavor = "multi_thread")]
 async fn x01_a_lock_that_somebody_holds_is_named() {
     let (store, _database) = on_postgres().await;
@@ -50,7 +50,7 @@ async fn rule_1_what_the_last_holder_wrote_is_seen() {
     }
 }
 
-/// X01: the server ends a unit whose process is frozen, and gives its locks to the others.
+/// X01: the server ends a unit whose process is frozen, which frees its locks for others.
 #[tokio::test(flavor = "multi_thread")]
 async fn x01_a_unit_that_hangs_is_ended_by_the_server() {
     let (store, _database) = on_postgres().await;
@@ -88,7 +88,7 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
     write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
 }
 
-/// M10: a handler that swallowed an error is told so, even if it posts nothing; a nested transaction is the way out.
+/// M10: a handler that swallowed an error fails, even if it sends nothing; a nested transaction is the way out.
 #[tokio::test(flavor = "multi_thread")]
 async fn m10_an_aborted_transaction_is_noticed() {
     let (store, _database) = on_postgres().await;
@@ -109,7 +109,7 @@ async fn m10_an_aborted_transaction_is_noticed() {
     }
 }
 
-/// M16: what the database refuses at the commit is the data's fault, and names the constraint.
+/// M16: a refusal at the commit is the fault of the data, and the error names the constraint.
 #[tokio::test(flavor = "multi_thread")]
 async fn m16_a_deferred_constraint_is_named() {
     let (store, _database) = on_postgres().await;
@@ -126,7 +126,7 @@ async fn m16_a_deferred_constraint_is_named() {
     assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
 }
 
-/// Rule of `SAGAS`: a scan that a projection needs would look expensive enough to be compiled first.
+/// Rule of `SAGAS`: a scan that a projection needs would look expensive enough to trigger JIT.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_compiled_in_a_unit_of_sagas() {
     let (store, _database) = on_postgres().await;
@@ -170,7 +170,7 @@ async fn m14_two_processes_with_the_same_messages_do_not_deadlock() {
     assert_eq!(deadlocks, 0);
 }
 
-/// A held message that was handed to a person while a unit took it out: the unit runs again, and nothing stays behind.
+/// A held message begins to wait for a person while a unit removes it: the unit runs again, and no row is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_message_that_changed_meanwhile_is_a_conflict() {
     let (store, _database) = on_postgres().await;

@@ -1,4 +1,4 @@
-//! SQLite: one writer, whose transactions may end unasked.
+//! SQLite: one writer, whose transactions may end by themselves.
 
 use crate::on_sqlite;
 use outbox::Sqlite;
@@ -23,7 +23,7 @@ async fn o_056_twenty_migrations_at_once() {
     }
 }
 
-/// F14: our tables bear a prefix, beside yours that may be named alike.
+/// F14: our tables have a prefix, because yours may have the same names.
 #[tokio::test(flavor = "multi_thread")]
 async fn f14_tables_have_a_prefix() {
     let (store, _file) = on_sqlite().await;
@@ -43,13 +43,13 @@ async fn m21_missing_tables_are_a_matter_of_the_deployment() {
     assert!(error.to_string().contains("`Sqlite::schema()`"), "{error}");
 }
 
-/// Lets the file grow by so many pages.
+/// Lets the file grow by this many pages.
 async fn room(store: &Sqlite, pages: i64) {
     let now: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(store.writer()).await.unwrap();
     store.writer().execute(format!("PRAGMA max_page_count = {}", now + pages).as_str()).await.unwrap();
 }
 
-/// A write of so many megabytes.
+/// A write of this many megabytes.
 fn large(id: &str, megabytes: usize) -> Write {
     let mut row = outbox_row(id, None, false);
     let mut envelope = envelope(id);
@@ -80,7 +80,7 @@ async fn x09_a_full_disk_is_waited_for() {
     }
 }
 
-/// X09: a handler's own statement that fills the disk ends the transaction; what comes after it is not written outside
+/// X09: a handler's own statement that fills the disk ends the transaction. Later statements are not written outside
 /// one, and the writer is usable afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn x09_a_handler_that_fills_the_disk_leaves_a_usable_writer() {
@@ -129,7 +129,7 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
     write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
 }
 
-/// A handler may nest a transaction and roll it back: that does not end the unit's.
+/// A handler may nest a transaction and roll it back: that does not end the unit's transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nested_transaction_does_not_end_the_unit() {
     let (store, _file) = on_sqlite().await;
@@ -161,7 +161,7 @@ async fn units_that_were_cut_off_leave_nothing_open() {
     assert_eq!(store.count("inbox").await, 60);
 }
 
-/// M19: rows that another program wrote, with ids spelled its own way, are sent once and deleted.
+/// M19: rows of another program, with ids spelled in its own way, are sent once and deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn m19_an_id_of_any_spelling_is_deleted() {
     let (store, _file) = on_sqlite().await;
@@ -184,7 +184,8 @@ async fn m19_an_id_of_any_spelling_is_deleted() {
     assert!(error.contains("not a uuid"), "{error}");
 }
 
-/// B08, B10: rows that cannot be read say so, whatever types another program gave their columns; the others leave.
+/// B08, B10: rows that cannot be read get an error, whatever types another program gave their columns; the others
+/// leave.
 #[tokio::test(flavor = "multi_thread")]
 async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let (store, _file) = on_sqlite().await;
@@ -217,7 +218,7 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     assert_eq!(store.column("held", "reason", "bad").await, [Some("undecodable".into())]);
 }
 
-/// Another program that keeps the file locked is waited for.
+/// The writer waits for another program that keeps the file locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_somebody_locked_is_waited_for() {
     let (store, file) = on_sqlite().await;

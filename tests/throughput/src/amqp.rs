@@ -16,7 +16,7 @@ use lapin::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// More in flight costs lapin more than it brings: it looks through all pending tags at each multiple ack.
+/// More in flight costs lapin more than it gains: lapin searches all pending tags at each multiple ack.
 const WINDOW: usize = 1000;
 
 pub(crate) async fn connect(broker: &str) -> Result<Connection> {
@@ -61,7 +61,7 @@ pub(crate) struct Publish {
     pub(crate) exchange: ShortString,
     pub(crate) routing_key: ShortString,
     pub(crate) message: Outgoing,
-    /// The sending service; none for the client.
+    /// The sending service; `None` for the client.
     pub(crate) from: Option<Service>,
 }
 
@@ -72,8 +72,8 @@ impl Publish {
     }
 }
 
-/// The same envelope that Sagabus sends, so that its services and those written by hand could talk to each other: it is
-/// what makes a conversation traceable, and the broker and both sides pay for each of its fields. `bare`: only what
+/// The same envelope as that of Sagabus, so that its services and those written by hand could talk to each other. The
+/// envelope makes a conversation traceable, and the broker and both sides pay for each of its fields. `bare`: only what
 /// deduplication needs.
 pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) -> BasicProperties {
     let id = message.id.to_string();
@@ -90,7 +90,7 @@ pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) 
     headers.insert("saga-id".into(), text(&message.order_id.to_string()));
     headers.insert("entered".into(), AMQPValue::LongLongInt(1));
     headers.insert("sent-at".into(), text(&format!("{now:.6}")));
-    // commands name who wants the answer, answers the saga that asked
+    // commands name the requester, answers name the saga that asked
     let properties = if from == Service::Ordering {
         properties.with_reply_to(from.name().into())
     } else {
@@ -105,7 +105,7 @@ pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) 
         .with_headers(headers)
 }
 
-/// The ids of a message that came.
+/// The ids of a received message.
 pub(crate) fn came(delivery: &Delivery) -> Result<(Came, &str)> {
     let properties = &delivery.properties;
     let id = properties.message_id().as_ref().context("no message id")?.as_str().parse()?;
@@ -114,7 +114,7 @@ pub(crate) fn came(delivery: &Delivery) -> Result<(Came, &str)> {
     Ok((Came { id, conversation: conversation.unwrap_or(id) }, kind))
 }
 
-/// Publishes with a window of confirms; returns where to put messages. Those confirmed come out of `confirmed`.
+/// Publishes with a window of confirms. Returns the sender for messages; those confirmed come out of `confirmed`.
 pub(crate) async fn publisher(
     connection: &Connection,
     confirmed: mpsc::UnboundedSender<Uuid>,

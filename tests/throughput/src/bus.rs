@@ -1,4 +1,4 @@
-//! `sagabus`: the process on Sagabus, public API only, journal on.
+//! `sagabus`: the process on Sagabus, with the public API only and the journal on.
 
 use crate::{
     rig::Servers,
@@ -127,7 +127,7 @@ impl Handle<CreateShippingLabel, Postgres> for Desk {
     }
 }
 
-/// The same, all that came together with one statement.
+/// The same, one statement for a batch of messages.
 #[async_trait]
 impl HandleBatch<MakePayment, Postgres> for Desk {
     async fn handle(
@@ -235,7 +235,7 @@ pub(crate) async fn start_one(
         }
         (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
     };
-    // they wait for nobody but the database; one transaction at a time would do nothing while it commits
+    // the handlers wait for nothing but the database; with a transaction for each message, lanes commit in parallel
     let endpoint = match handlers {
         Handlers::Single => endpoint,
         Handlers::Shared | Handlers::Batch => endpoint.settings(|settings| settings.handler_lanes = 1),

@@ -19,7 +19,7 @@ use sqlx::Connection as _;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-/// How long the books may take to agree after the last order's end: the last outbox rows go when it is quiet.
+/// How long the books may take to agree after the last order's end: the last outbox rows are deleted when it is quiet.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Sagas before the clock starts: connections are made and statements prepared.
 const WARM_UP: usize = 500;
@@ -55,10 +55,10 @@ pub(crate) struct Compare {
     /// Sagas under way at a time (closed loop)
     #[arg(long, value_name = "N", default_value_t = 1000)]
     in_flight: usize,
-    /// Sagas a second, whatever is under way (open loop; times count from the intended start)
+    /// Sagas per second, whatever is under way (open loop; times count from the intended start)
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,
-    /// Rounds; the medians of all are printed
+    /// Rounds; the medians over all rounds are printed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only these contestants
@@ -82,7 +82,7 @@ pub(crate) struct Round {
     contestant: Contestant,
     #[serde(flatten)]
     figures: Figures,
-    /// CPU that neither PostgreSQL, broker nor we used, in cores: the noise of the machine.
+    /// CPU that others than PostgreSQL, the broker and this process used, in cores: the noise of the machine.
     foreign_cores: f64,
 }
 
@@ -126,7 +126,7 @@ struct Report {
     setting: Setting,
     rounds: Vec<Round>,
     median: BTreeMap<&'static str, Figures>,
-    /// How many times as many sagas a second as that contestant.
+    /// The ratio of sagas per second to that contestant.
     ratio: BTreeMap<&'static str, f64>,
 }
 
@@ -315,7 +315,7 @@ impl Entrance {
     }
 }
 
-/// The books: every order ended, once; nothing is left over.
+/// The books: every order ended once, and nothing is left over.
 pub(crate) async fn audit(servers: &Servers, contestant: Contestant, sagas: usize) -> Result<()> {
     let until = Instant::now() + SETTLE;
     let schema = if contestant == Contestant::Sagabus { "sagabus." } else { "" };

@@ -25,7 +25,7 @@ impl Cpu {
         }
     }
 
-    /// What others used meanwhile: the noise of the machine.
+    /// What other processes used meanwhile: the noise of the machine.
     pub(crate) fn foreign(self) -> Duration {
         self.all.saturating_sub(self.postgres + self.broker + self.own)
     }

@@ -1,4 +1,4 @@
-//! `drain`: how fast an outbox empties that filled up while the broker was away, beside a publisher written by hand.
+//! `drain`: how fast an outbox empties that filled up while the broker was away, compared with a publisher by hand.
 
 use crate::{
     amqp::{self, Publish},
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// Rows in one transaction of the publisher by hand.
 const ROWS: i64 = 1000;
-/// Without any message reaching the queue for so long, the run has failed.
+/// The run has failed when no message reaches the queue for this long.
 const STALLED: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ impl Drain {
         Ok((connection, channel))
     }
 
-    /// Waits until all rows are in payment's queue. Rows a second, from `began`.
+    /// Waits until all rows are in payment's queue. Returns rows per second, from `began`.
     async fn arrived(&self, servers: &Servers, channel: &Channel, began: Instant) -> Result<f64> {
         let mut last = (0, Instant::now());
         loop {

@@ -1,4 +1,4 @@
-//! `embedded`: the three services in one process on SQLite files, beside the same loop written by hand.
+//! `embedded`: the three services in one process on SQLite files, compared with the same loop written by hand.
 
 use crate::{
     bus,
@@ -26,7 +26,7 @@ use uuid::Uuid;
 const BATCH_MAX: usize = 200;
 /// Sagas before the clock starts.
 const WARM_UP: usize = 500;
-/// Without any order reaching its end for so long, the run has failed.
+/// The run has failed when no order reaches its end for this long.
 const STALLED: Duration = Duration::from_secs(60);
 /// Orders that one session of the client places.
 const PLACED_TOGETHER: usize = 100;
@@ -64,7 +64,7 @@ impl Embedded {
         let (mut by_hand, mut sagabus) = (Vec::new(), Vec::new());
         for n in 1..=self.rounds {
             for ours in [false, true] {
-                // a folder of its own: the last one to close a file deletes its log by name
+                // a separate folder: the last one to close a file deletes its log by name
                 let folder = root.join(format!("{n}-{}", if ours { "sagabus" } else { "by-hand" }));
                 std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
                 let figures = if ours { self.sagabus(&folder).await } else { self.by_hand(&folder).await };

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// How long a process may take to handle its first message before we give up.
 const FIRST: Duration = Duration::from_secs(30);
-/// After the first message, before the idle time is counted: connections that were warmed are let go.
+/// The pause between the first message and the idle time: surplus connections are closed meanwhile.
 const CALM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ impl Idle {
     pub(crate) async fn run(self, servers: &Servers, json: bool) -> Result<bool> {
         let connection = amqp::connect(&servers.broker).await?;
         servers.reset(&connection, true).await?;
-        // tables and queues are there: a service that starts again, not for the first time
+        // tables and queues exist: this measures a restart, not the first start
         let (ended, _ends) = mpsc::unbounded_channel();
         for endpoint in bus::start(servers, ended, Handlers::Batch).await? {
             endpoint.stop().await?;
@@ -109,7 +109,7 @@ impl Idle {
     }
 }
 
-/// Transactions in ordering's database so far: outside units of work each query is one.
+/// Transactions in ordering's database so far: outside units of work each query is a transaction.
 async fn transactions(servers: &Servers) -> Result<i64> {
     let mut server = servers.server().await?;
     let name = format!("{}{}", servers.prefix, Service::Ordering.name());

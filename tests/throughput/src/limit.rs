@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 const PREFETCH: u16 = 500;
 const BATCH_MAX: usize = 200;
-/// A batch of this size says that more is coming.
+/// A batch of at least this size means that more is coming.
 const BUSY: usize = 8;
 /// When idle, confirmed rows are deleted after this time.
 const IDLE: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ pub(crate) async fn start(
         if let Some(table) = service.own_table() {
             client.batch_execute(table).await?;
         }
-        // as services that live apart would: connections of their own, and two, because the broker blocks publishers by
+        // like separate services: each has its own connections, and two, because the broker blocks publishers by
         // connection
         let consuming = amqp::connect(&servers.broker).await?;
         let publishing = amqp::connect(&servers.broker).await?;
@@ -280,7 +280,7 @@ impl Worker {
         Ok((claimed.iter().map(|row| row.get(0)).collect(), states))
     }
 
-    /// The second: what the messages came to.
+    /// The second round trip: what the messages led to.
     async fn close(&self, own: &[&(dyn tokio_postgres::types::ToSql + Sync)], outgoing: &[Outgoing]) -> Result<()> {
         let ids: Vec<Uuid> = outgoing.iter().map(|row| row.id).collect();
         let kinds: Vec<&str> = outgoing.iter().map(|row| row.kind).collect();

@@ -1,5 +1,4 @@
-//! The client: places orders as a stranger to every contestant alike, straight at the broker, and times them to their
-//! end.
+//! The client: places orders straight at the broker, alike for every contestant, and times them to their end.
 
 use crate::{
     amqp::{self, Publish},
@@ -15,7 +14,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Without any order reaching its end for so long, the run has failed.
+/// The run has failed when no order reaches its end for this long.
 const STALLED: Duration = Duration::from_secs(60);
 
 /// How much, and how fast.
@@ -24,7 +23,7 @@ pub(crate) struct Load {
     pub(crate) sagas: usize,
     /// Closed loop: orders under way at a time.
     pub(crate) in_flight: usize,
-    /// Open loop: orders a second, whatever is under way.
+    /// Open loop: orders per second, whatever is under way.
     pub(crate) rate: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Sagabus beside the same process written by hand, on the same broker and database, in one run.
+//! Sagabus compared with the same process written by hand, on the same broker and database, in one run.
 
 mod amqp;
 mod bus;
@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures Sagabus beside the same order process written by hand. Without a command: `compare`.
+/// Compares Sagabus with the same order process written by hand. Without a command: `compare`.
 #[derive(Debug, Parser)]
 #[command(name = "throughput", args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -40,13 +40,13 @@ struct Cli {
 enum What {
     /// One transaction per message, the limit by hand, and Sagabus, in rotation
     Compare(compare::Compare),
-    /// What a service costs that has nothing to do, and how soon a new process handles its first message
+    /// What an idle service costs, and how soon a new process handles its first message
     Idle(idle::Idle),
-    /// The speed beside a million open sagas with timers, and without
+    /// The speed with and without a million open sagas with timers
     Parked(parked::Parked),
-    /// How fast a full outbox empties, beside a publisher by hand
+    /// How fast a full outbox empties, compared with a publisher by hand
     Drain(drain::Drain),
-    /// In one process on SQLite files, beside a loop by hand
+    /// In one process on SQLite files, compared with a loop by hand
     Embedded(embedded::Embedded),
     /// The process that `idle` watches
     #[command(hide = true)]

@@ -1,5 +1,5 @@
-//! `naive`: lapin and sqlx as most would write it: one transaction per message, 16 handlers per service, an outbox that
-//! a relay empties.
+//! `naive`: lapin and sqlx in the usual way: one transaction per message, 16 handlers per service, an outbox that a
+//! relay empties.
 
 use crate::{
     amqp,
@@ -89,7 +89,7 @@ async fn serve(
     bail!("the consumer of {queue} ended")
 }
 
-/// One message, one transaction. The order that has ended, if one has.
+/// One message, one transaction. Returns the order that has ended, if one has.
 async fn handle(service: Service, pool: &PgPool, delivery: &Delivery) -> Result<Option<Uuid>> {
     let (came, kind) = amqp::came(delivery)?;
     let mut tx = pool.begin().await?;

@@ -1,4 +1,4 @@
-//! `parked`: the speed beside a million open sagas, each with a timer, and without them.
+//! `parked`: the speed with and without a million open sagas, each with a timer.
 
 use crate::{
     amqp,

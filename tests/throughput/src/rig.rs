@@ -1,4 +1,4 @@
-//! Broker and databases of a round: fresh for each, gone after it.
+//! Broker and databases of a round: created for it, deleted after it.
 
 use crate::{amqp, cpu::Watch, work::Service};
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ pub(crate) struct Servers {
     /// The broker
     #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", global = true)]
     pub(crate) broker: String,
-    /// The PostgreSQL server; databases of the run's own are created on it and dropped
+    /// The PostgreSQL server; the run creates its own databases there and drops them
     #[arg(long, value_name = "URL", default_value = "postgres://postgres@127.0.0.1:5432", global = true)]
     pub(crate) database: String,
     /// What the names of the run's queues and databases begin with
@@ -20,7 +20,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Without TLS for all alike: on one machine it would measure OpenSSL.
+    /// Without TLS for all contestants: on one machine the run would measure OpenSSL.
     pub(crate) fn url_of(&self, service: Service) -> String {
         format!("{}/{}{}?sslmode=disable", self.database.trim_end_matches('/'), self.prefix, service.name())
     }
@@ -41,7 +41,7 @@ impl Servers {
         PgConnection::connect_with(&options).await.context("the database cannot be reached")
     }
 
-    /// Drops what is there and, with `create`, makes the databases anew.
+    /// Drops the databases and, with `create`, creates them anew.
     pub(crate) async fn reset(&self, connection: &Connection, create: bool) -> Result<()> {
         amqp::clean(connection, &self.prefix).await?;
         let mut server = self.server().await?;
@@ -52,7 +52,7 @@ impl Servers {
                 server.execute(&*format!("CREATE DATABASE \"{name}\"")).await?;
             }
         }
-        // each round begins with the same debts: none
+        // each round begins alike, without work left over in the server
         server.execute("CHECKPOINT").await?;
         server.close().await?;
         Ok(())

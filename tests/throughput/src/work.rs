@@ -129,7 +129,7 @@ CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, destination text N
 /// The saga by hand, for the contestants that have no framework: what follows a message.
 pub(crate) struct Step {
     pub(crate) order_id: Uuid,
-    /// The state that the instance must be in; none: it starts.
+    /// The state that the instance must be in; `None`: it starts.
     pub(crate) from: Option<&'static str>,
     pub(crate) to: &'static str,
     pub(crate) data: String,
@@ -147,7 +147,7 @@ pub(crate) struct Outgoing {
     pub(crate) body: Vec<u8>,
 }
 
-/// The message that is being handled, as those that it causes name it.
+/// The message being handled, which the messages that it causes name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Came {
     pub(crate) id: Uuid,

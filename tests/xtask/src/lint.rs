@@ -1,4 +1,4 @@
-//! What no compiler checks about the sources: long lines (rustfmt leaves comments and texts alone) and long files.
+//! What no compiler checks in the sources: long lines (rustfmt leaves comments and texts alone) and long files.
 
 use anyhow::{Result, bail};
 use std::{fs, path::Path};
@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
 }
 
-/// Looks at every `.rs` file below a folder; build output and hidden folders are left out. Returns how many there are.
+/// Checks every `.rs` file below a folder, except build output and hidden folders. Returns the number of files.
 fn look(root: &Path, folder: &Path, wrong: &mut Vec<String>) -> Result<usize> {
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);

@@ -1,8 +1,8 @@
 //! `cargo xtask`: what contributors and CI run.
 //!
 //! - `test`: finds or installs RabbitMQ and PostgreSQL, starts them on free ports, runs all tests, adds up the results
-//! - `up`: only starts them and prints what the tests need in the environment
-//! - `lint`: what no compiler checks about the sources
+//! - `up`: only starts the servers, and prints the environment variables that the tests need
+//! - `lint`: checks what no compiler checks in the sources
 //! - `new-user`: follows the README in an empty folder, as a new user would
 
 mod lint;

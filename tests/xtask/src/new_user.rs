@@ -1,7 +1,7 @@
-//! `cargo xtask new-user`: does what the README's section `## Add it` says, to the letter, in an empty folder outside
-//! the repository. The section holds fenced blocks:
+//! `cargo xtask new-user`: follows the README's section `## Add it` to the letter, in an empty folder outside the
+//! repository. The section holds fenced blocks:
 //!
-//! - `sh`: the line `cargo new …` is run as it stands (without one: `cargo new hello`); other lines are for people.
+//! - `sh`: the line `cargo new …` is run literally (without one: `cargo new hello`); other lines are for people.
 //! - `toml`: is added to the new `Cargo.toml`, whose last line is `[dependencies]`; a first line `[dependencies]` is
 //!   that one. A dependency that names a `path` or `git` comes from the folder of the same name in this checkout.
 //! - `rust`: is the file that its first line names (`// src/main.rs`); without such a line it is added to the block

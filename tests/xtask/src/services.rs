@@ -17,11 +17,11 @@ const MANAGEMENT: &str = "SAGABUS_TEST_MANAGEMENT_URL";
 const DATABASE: &str = "SAGABUS_TEST_DATABASE_URL";
 /// How long a service may take to start.
 const START: Duration = Duration::from_secs(90);
-/// PostgreSQL's settings beside its port.
+/// PostgreSQL's settings besides its port.
 const SETTINGS: &str = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300";
 const PACKAGES: [&str; 2] = ["postgresql", "rabbitmq-server"];
 
-/// Where the tests find their services. Services that we started end soon after this process does.
+/// Where the tests find their services. Services that this process started end soon after it does.
 pub(crate) struct Services {
     amqp: String,
     management: String,
@@ -119,7 +119,7 @@ impl Programs {
         let (rabbit, postgres) = (folder.join("rabbitmq"), folder.join("postgres"));
         let group = self.start_rabbitmq(&rabbit, amqp, management)?;
         let stop = format!("kill -TERM -{group}; sleep 3; kill -KILL -{group}; rm -rf '{}'", folder.display());
-        // the broker is started, the database not yet: whatever happens from here on, both go
+        // the broker has started, the database not yet: whatever happens from here on, both are stopped
         let stop = format!(
             "{} stop -D '{}/data' -m immediate; {stop}",
             as_postgres(&self.postgres.join("pg_ctl")),

@@ -10,7 +10,7 @@ pub(crate) struct Summary {
     failed: Vec<String>,
     failures: usize,
     ignored: usize,
-    /// How many tests returned early, by what they lack.
+    /// How many tests returned early, by what they lacked.
     skipped: BTreeMap<String, usize>,
 }
 

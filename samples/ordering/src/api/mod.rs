@@ -39,10 +39,10 @@ use uuid::Uuid;
 /// The largest body: an order with all its fields, and room for fields that we do not know.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Lines of an order's history that are shown: more than any order has.
+/// The most lines of an order's history that are shown: more than any order has.
 const HISTORY_LINES_MAX: i64 = 100;
 
-/// How often an order that somebody watches is looked at.
+/// How often a watched order is read.
 const LOOK: Duration = Duration::from_millis(200);
 
 struct Api<Db: Ledger> {
@@ -140,13 +140,13 @@ async fn view<Db: Ledger>(store: &Db, order_id: Uuid) -> Result<Option<(String, 
     Ok(Some((order.status, shown)))
 }
 
-/// The id of an order that may be there.
+/// The id of an order that may exist.
 fn id(path: Result<Path<String>, PathRejection>) -> Result<Uuid, Refusal> {
     let Path(id) = path.map_err(|rejection| Refusal::unknown(rejection.body_text()))?;
     id.parse().map_err(|_| Refusal::unknown(id))
 }
 
-/// An order that is there.
+/// An order that exists.
 async fn known<Db: Ledger>(api: &Api<Db>, order_id: Uuid) -> Result<Value, Refusal> {
     match view(api.endpoint()?.store(), order_id).await {
         Ok(Some((_, order))) => Ok(order),
@@ -190,7 +190,7 @@ fn changes<Db: Ledger>(api: Api<Db>, order_id: Uuid) -> impl Stream<Item = Resul
     })
 }
 
-/// Ready means: orders can be accepted. That takes the database, and an endpoint that works; while the broker is away,
+/// Ready means: orders can be accepted. That needs the database and a working endpoint. While the broker is away,
 /// messages wait in the outbox.
 async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Result<Response, Refusal> {
     let endpoint = api.endpoint()?;

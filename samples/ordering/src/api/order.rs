@@ -1,4 +1,4 @@
-//! What the API takes for an order.
+//! What the API accepts as an order.
 
 use super::refusal::Refusal;
 use crate::{messages::OrderPlaced, services::CENTS_MAX};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 const CUSTOMER_BYTES_MAX: usize = 200;
 const ADDRESS_BYTES_MAX: usize = 500;
 
-/// Refuses a body of another type than JSON. `curl -d` calls every body a form; it is read as JSON all the same.
+/// Refuses a body of another type than JSON. `curl -d` calls every body a form; such a body is read as JSON as well.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let full = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
@@ -67,7 +67,7 @@ fn text(fields: &Map<String, Value>, field: &'static str, bytes_max: usize) -> R
 fn cents(fields: &Map<String, Value>, field: &'static str) -> Result<i64, Refusal> {
     let Some(value) = fields.get(field) else { return Err(bad(field, "is missing")) };
     let Value::Number(number) = value else { return Err(bad(field, "must be a number")) };
-    // a number that fits no integer is kept as a float: it may still be a whole one, and too large
+    // a number that fits no integer is parsed as a float: it may still be whole, but too large
     let size = number.as_f64().unwrap_or(f64::INFINITY);
     if size > CENTS_MAX as f64 {
         return Err(bad(field, format!("is too large: at most {CENTS_MAX}")));
@@ -78,7 +78,7 @@ fn cents(fields: &Map<String, Value>, field: &'static str) -> Result<i64, Refusa
     number.as_i64().ok_or_else(|| bad(field, "must be an integer"))
 }
 
-/// The beginning of a text that somebody else chose.
+/// The beginning of a foreign text.
 fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let start: String = text.chars().take(CHARS_MAX).collect();

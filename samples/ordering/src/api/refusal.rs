@@ -1,4 +1,4 @@
-//! How the API says no: a status, and JSON with the reason.
+//! How the API refuses: a status, and JSON with the reason.
 
 use axum::{
     Json,
@@ -67,7 +67,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A body that is too large, or did not come whole.
+/// A body that is too large or incomplete.
 impl From<BytesRejection> for Refusal {
     fn from(rejection: BytesRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text()).about("body")

@@ -151,7 +151,7 @@ async fn without_its_database_ordering_names_the_order_to_try_again_and_is_not_r
     assert_eq!(ordering.get("/health/live").await, (200, json!({ "live": true })));
 }
 
-/// A transport that ends when the test says so: what a fault of it would come to.
+/// A transport that ends when the test says so, like one with a bug.
 #[derive(Clone, Default)]
 pub(crate) struct Ending(Arc<Mutex<Option<watch::Sender<LinkState>>>>);
 

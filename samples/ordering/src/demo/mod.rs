@@ -38,7 +38,7 @@ pub(crate) struct Demo {
     /// Orders under way at a time
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     in_flight: u32,
-    /// The folder of the SQLite files; orders are added to those that are there [default: target/ordering-demo]
+    /// The folder of the SQLite files; orders are added to existing ones [default: target/ordering-demo]
     #[arg(long, value_name = "DIR", conflicts_with_all = ["broker", "database"])]
     data: Option<PathBuf>,
     /// A RabbitMQ broker, `amqp://user:password@host:5672/vhost`; with --database [env: ORDERING_BROKER_URL]
@@ -107,7 +107,7 @@ impl Demo {
         }
     }
 
-    /// What was typed counts more than the environment, and half an environment says nothing.
+    /// Options win over the environment, and half an environment counts as none.
     fn stage(&self, broker: Option<String>, database: Option<String>) -> Result<Stage, Usage> {
         if let Some(folder) = &self.data {
             return Ok(Stage::Folder(folder.clone()));

@@ -16,7 +16,7 @@ use sagabus::{
 use serde::Serialize;
 use std::time::Duration;
 
-/// What this run did, and what the books say of it.
+/// What this run did, and what the books say about it.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     orders: usize,
@@ -29,7 +29,7 @@ pub(super) struct Report {
     elapsed_ms: u64,
     sagas_per_s: Option<f64>,
     latency_ms: Option<Latency>,
-    /// The same without the orders that met the silent bank: those only wait.
+    /// The same without orders that met the silent bank: those only wait.
     answered: Answered,
 }
 
@@ -85,7 +85,7 @@ impl Report {
         verify::print(after);
     }
 
-    /// How quick it was; nothing when there was nothing to be quick with.
+    /// How fast it was; `None` when there is nothing to measure.
     fn speed(&self, payment_timeout: f64) -> Vec<String> {
         let mut lines = Vec::new();
         let Answered { orders, elapsed_ms, sagas_per_s, latency_ms } = &self.answered;
@@ -108,7 +108,7 @@ impl Report {
 /// More than any order has.
 const STORY_LINES_MAX: i64 = 100;
 
-/// The story of one order, from the journal: an order that was paid and paid back if there is one, else the first to
+/// The story of one order, from the journal: an order that was paid and refunded if there is one, else the first to
 /// end.
 pub(super) async fn story<Db: Ledger>(ordering: &Db, world: World, run: &Run) -> Result<Option<String>> {
     let turns = |order: &&Ended| {
@@ -137,12 +137,12 @@ fn told(id: &str, journal: &[JournalView]) -> String {
     story
 }
 
-/// A message without the name of its service.
+/// A message's name without its service.
 fn name(type_name: &str) -> &str {
     type_name.rsplit('.').next().unwrap_or(type_name)
 }
 
-/// What a transition caused: a message by its name; what ordering sends to itself is a timer.
+/// What a transition caused: a message by its name. A message from ordering to itself is a timer.
 fn sent(effect: &serde_json::Value) -> Option<&str> {
     if effect["to"] == "ordering" { Some("a timer") } else { effect["type"].as_str().map(name) }
 }

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What happened.
 pub(super) struct Run {
     pub(super) elapsed: Duration,
-    /// The orders in the order of their ends.
+    /// The orders, in the order in which they ended.
     pub(super) ended: Vec<Ended>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Ended {
     pub(super) silent: bool,
 }
 
-/// Who waits for the end of which order.
+/// The tasks that wait for the end of an order.
 #[derive(Default)]
 struct Waiting(Mutex<HashMap<Uuid, oneshot::Sender<()>>>);
 
@@ -101,7 +101,7 @@ impl Demo {
                 if under_way.iter().all(|id| self.world.is_silent(*id)) {
                     progress.set_message(", waiting for the silent bank");
                 }
-                // an error is no reason to give up: the database is asked again
+                // an error is not a reason to give up: ask the database again
                 let ended = ordering.store().ended(&under_way).await.unwrap_or_default();
                 ended.into_iter().for_each(|order_id| waiting.end(order_id));
             }

@@ -14,7 +14,7 @@ use sagabus::{
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// A service: each has a database of its own.
+/// A service: each has its own database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Service {
     Ordering,
@@ -44,7 +44,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// The field in which another order under the same id is not this one.
+    /// The field in which another order under the same id differs from this one.
     pub(crate) fn differs_from(&self, other: &OrderPlaced) -> Option<&'static str> {
         [
             ("customer", self.customer != other.customer),
@@ -66,11 +66,11 @@ pub(crate) struct Charge {
 /// A database that keeps the ledger.
 ///
 /// Each effect has a key: a command that is sent twice, under two message ids, has one effect and two equal answers.
-/// The keys must not hide a message that was handled twice. So a row counts how often the command that made it was
-/// handled, and the audit reports more than once. `by` is the id of that command's message.
+/// But the keys must not hide a message that was handled twice. So each row counts how often the command that made it
+/// was handled, and the audit reports a count above one. `by` is the id of that command's message.
 #[async_trait]
 pub(crate) trait Ledger: Store + Inspect {
-    /// Creates the service's tables if they are not there.
+    /// Creates the service's tables if they do not exist.
     async fn create_tables(&self, service: Service) -> Result<(), sqlx::Error>;
 
     /// Stores an order; `false` if there is one under its id.
@@ -79,11 +79,11 @@ pub(crate) trait Ledger: Store + Inspect {
     async fn placed(tx: &mut Self::Tx, order_id: Uuid) -> Result<Option<Order>, sqlx::Error>;
     /// Writes the status of orders, given by id.
     async fn set_statuses(tx: &mut Self::Tx, statuses: &[(&str, &str)]) -> Result<(), sqlx::Error>;
-    /// Charges an order, or tells how it was charged before.
+    /// Charges an order, or returns how it was charged before.
     async fn charge(tx: &mut Self::Tx, by: &str, order_id: Uuid, charge: &Charge) -> Result<Charge, sqlx::Error>;
     /// Pays a charge back, once.
     async fn refund(tx: &mut Self::Tx, by: &str, order_id: Uuid, charge: &Charge) -> Result<(), sqlx::Error>;
-    /// Prints a label, or tells which one was printed before.
+    /// Prints a label, or returns the one printed before.
     async fn label(
         tx: &mut Self::Tx,
         by: &str,
@@ -98,7 +98,7 @@ pub(crate) trait Ledger: Store + Inspect {
     async fn ended(&self, order_ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error>;
     /// All orders with their status.
     async fn orders(&self) -> Result<HashMap<Uuid, String>, sqlx::Error>;
-    /// How often, and with how many cents, each order had an effect.
+    /// How often, and with how many cents, an effect happened for each order.
     async fn effects(&self, table: Effects) -> Result<HashMap<Uuid, (i64, i64)>, sqlx::Error>;
 }
 
@@ -154,7 +154,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A database in a folder of its own, with the tables of a service.
+    /// A database in its own folder, with the tables of a service.
     async fn store(service: Service) -> (std::path::PathBuf, Sqlite) {
         let folder = std::env::temp_dir().join(format!("ordering-{}", Uuid::now_v7()));
         std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");

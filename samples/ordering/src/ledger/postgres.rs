@@ -61,8 +61,8 @@ fn order(row: &PgRow) -> Order {
 impl Ledger for Postgres {
     async fn create_tables(&self, service: Service) -> Result<(), Error> {
         let mut tx = self.pool().begin().await?;
-        // `IF NOT EXISTS` alone does not save two processes that start at once from each other; that a table is there
-        // is worth no notice in the log
+        // `IF NOT EXISTS` alone is not safe when two processes start at once; an existing table needs no notice in the
+        // log
         tx.execute("SET LOCAL client_min_messages = warning; SELECT pg_advisory_xact_lock(20261121)").await?;
         // the last statement fails where an older version of this sample has left its tables
         tx.execute(match service {

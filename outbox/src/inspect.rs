@@ -35,7 +35,7 @@ pub async fn open(url: &str) -> Result<Box<dyn Inspect>, StoreError> {
         return Ok(Box::new(Postgres::new(url)?));
     }
     // the text does not repeat the address: it may contain a password
-    let text = "that is no database: use postgres://user@host/database or sqlite:PATH";
+    let text = "this is not a database: use postgres://user@host/database or sqlite:PATH";
     Err(StoreError::new(StoreErrorKind::Invalid, text))
 }
 

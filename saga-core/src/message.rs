@@ -57,7 +57,7 @@ pub enum MessageKind {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "only events are published and subscribed to",
-    note = "a reply goes to its asker alone: derive `Event` instead of `Reply` if others may subscribe",
+    note = "a reply goes to its requester alone: derive `Event` instead of `Reply` if others may subscribe",
     note = "a command goes to its one handler: use `send`"
 )]
 pub trait Event: Answer {}
@@ -78,8 +78,8 @@ pub trait Event: Answer {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an answer",
     label = "not a `Reply` and not an `Event`",
-    note = "derive `Reply` for what only the asker may see, `Event` for what others may subscribe to",
-    note = "a command is no answer: whoever gets the answer sends it"
+    note = "derive `Reply` for what only the requester may see, `Event` for what others may subscribe to",
+    note = "a command is not an answer: the receiver of the answer sends the command"
 )]
 pub trait Answer: Message<Outcome = ()> {}
 

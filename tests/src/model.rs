@@ -154,7 +154,7 @@ impl Worker {
     /// Ids handled so far.
     ///
     /// # Panics
-    /// Never, unless another holder of the lock did.
+    /// Never, unless another holder of the lock panicked.
     pub fn handled(&self) -> Vec<u64> {
         self.handled.lock().expect("nobody panics with this lock").clone()
     }
@@ -253,7 +253,7 @@ impl Listener {
     /// Ids heard so far.
     ///
     /// # Panics
-    /// Never, unless another holder of the lock did.
+    /// Never, unless another holder of the lock panicked.
     pub fn heard(&self) -> Vec<u64> {
         self.heard.lock().expect("nobody panics with this lock").clone()
     }

@@ -95,10 +95,10 @@ async fn r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Tr
         .start()
         .await
         .unwrap();
-    let send = async |ids: std::ops::RangeInclusive<u64>, spoilt: &[(u64, &str)]| {
+    let send = async |ids: std::ops::RangeInclusive<u64>, faults: &[(u64, &str)]| {
         let mut session = journeys.session().await.unwrap();
         for id in ids {
-            let note = spoilt.iter().find(|(spoilt, _)| *spoilt == id).map_or("", |(_, note)| note);
+            let note = faults.iter().find(|(faulty, _)| *faulty == id).map_or("", |(_, note)| note);
             session.send(Work { id: if note == "refused" { 666 } else { id }, note: note.into() });
         }
         session.commit().await.unwrap();

@@ -130,7 +130,7 @@ async fn a_message_that_nobody_knew_is_judged_anew(tables: Tables) {
     assert_eq!(tables.sql("SELECT result FROM {s}inbox").await, [], "nothing is known of it any more");
     let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
     let envelope: Envelope = serde_json::from_value(sent[0].envelope.clone()).unwrap();
-    assert_eq!((envelope.attempt, envelope.receiver), (0, None), "whoever listens gets it");
+    assert_eq!((envelope.attempt, envelope.receiver), (0, None), "all that listen get it");
 }
 
 async fn a_stranded_message_goes_where_it_was_to_go(tables: Tables) {

@@ -238,7 +238,7 @@ async fn a_published_outcome_reaches_asker_and_subscriber_once_each<Db: Effects 
         heard.sort_unstable();
         heard
     };
-    for (whose, listener) in [("the asker's endpoint", &near), ("another endpoint", &far)] {
+    for (whose, listener) in [("the requester's endpoint", &near), ("another endpoint", &far)] {
         eventually(&format!("15 payments to be heard at {whose}"), || async {
             (heard(listener).len() >= 15).then_some(())
         })

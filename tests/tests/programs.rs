@@ -117,7 +117,7 @@ fn look_around(url: &str, orders: u64) {
 fn wrong_usage_is_told_from_trouble() {
     for (name, arguments, code, says) in [
         ("sagabus", vec!["status"], 2, "say which database"),
-        ("sagabus", vec!["--database", "mysql://x", "status"], 1, "is no database"),
+        ("sagabus", vec!["--database", "mysql://x", "status"], 1, "is not a database"),
         ("sagabus", vec!["--database", "sqlite:/nowhere.db", "status"], 1, "there is no file /nowhere.db"),
         (
             "sagabus",

@@ -174,7 +174,7 @@ fn a_client_tells_why_its_orders_have_no_end() {
     assert_eq!(failed.status.code(), Some(1));
     let (said, logged) = (stdout(&failed), stderr(&failed));
     assert!(said.contains("FAILED: 3 orders, such as "), "{said}");
-    assert!(said.contains(&format!("{api} cannot be asked: Connection refused")), "{said}");
+    assert!(said.contains(&format!("{api} cannot be reached: Connection refused")), "{said}");
     assert!(logged.contains("Connection refused") && logged.contains("trying again"), "{logged}");
     assert_eq!(logged.lines().count(), 1, "one word for all orders was expected: {logged}");
 

@@ -82,7 +82,7 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
     let rows: Vec<(usize, HeldView)> =
         all.into_iter().flat_map(|(n, (_, rows))| rows.into_iter().map(move |row| (n, row))).collect();
     if rows.is_empty() {
-        session.failed("no held message is like that; `sagabus held list` shows what there is".into());
+        session.failed("no held message matches; `sagabus held list` shows all".into());
         return None;
     }
     session.screen.shown(rows.len(), there);

@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         let json: Vec<_> = rows.iter().map(|(n, row)| session.labelled(*n, row)).collect();
         session.screen.value(&json);
     } else {
-        let none = session.none(if filter.is_empty() { "nothing is held" } else { "no held message is like that" });
+        let none = session.none(if filter.is_empty() { "nothing is held" } else { "no held message matches" });
         let table = table(session, &rows);
         session.screen.table(&table, none);
     }

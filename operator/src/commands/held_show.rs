@@ -84,7 +84,7 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
     let (now, zone) = (screen.view.now_us, screen.view.zone.clone());
     let at = |us: i64| format!("{} ({})", time(us, &zone), distance(us, now));
     let receiver =
-        if row.receiver.is_empty() { "nobody there knows it".into() } else { format!("for {}", row.receiver) };
+        if row.receiver.is_empty() { "no receiver knows it".into() } else { format!("for {}", row.receiver) };
     screen.line(plain(&format!("{} {}", row.type_name, row.message_id)));
     screen.line(plain(&format!("at       {}{label}, {receiver}", row.endpoint)));
     if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {

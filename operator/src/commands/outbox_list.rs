@@ -40,7 +40,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     if session.screen.json {
         session.screen.value(&json);
     } else {
-        let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no such rows in the outbox" };
+        let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no outbox row matches" };
         let none = session.none(none);
         session.screen.table(&table, none);
     }

@@ -75,7 +75,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     if session.screen.json {
         session.screen.value(&json);
     } else {
-        let none = session.none("no such instances");
+        let none = session.none("no instance matches");
         session.screen.table(&table, none);
     }
     session.screen.shown(shown, there.max(shown as u64));

@@ -1,16 +1,16 @@
--- Sagabus on PostgreSQL, version 1. Times are the database's. What is looked up by is compared as bytes (COLLATE "C"):
+-- Sagabus on PostgreSQL, version 1. Times are the database's. Keys are compared as bytes (COLLATE "C"):
 -- faster, and an upgrade of the operating system's collations cannot break these indexes.
 CREATE SCHEMA IF NOT EXISTS sagabus;
 
 CREATE TABLE sagabus.schema_version (
     version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
--- A key to look up: says that a comparison is expensive, so that no plan compares it with every row. For statements
--- that run where nothing can be set for them.
+-- A key to look up. Its cost makes a comparison look expensive, so that no plan compares the key with every row. For
+-- statements that run outside units, where `enable_seqscan` cannot be set.
 CREATE FUNCTION sagabus.key(text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 AS 'BEGIN RETURN $1; END';
 
--- Fails unless the transaction is the one that a unit of work began: that one bears a mark which ends with it.
+-- Fails unless the transaction is the one that a unit of work began: it has set a mark that ends with it.
 CREATE FUNCTION sagabus.in_unit() RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF left(current_setting('sagabus.unit', true), 1) = '+' THEN RETURN 0; END IF;
@@ -18,7 +18,7 @@ BEGIN
 END $$;
 
 -- A saga instance. The id comes first in the key: with the saga first, a plan that was prepared while the table was
--- small reads all rows of the saga for ever.
+-- small would read all rows of the saga for ever.
 CREATE TABLE sagabus.saga (
     saga         text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,
@@ -39,8 +39,8 @@ CREATE INDEX saga_completed ON sagabus.saga (completed_at) WHERE completed_at IS
 -- A message handled by one receiver: the mark against duplicates, and the journal.
 CREATE TABLE sagabus.inbox (
     endpoint        text COLLATE "C" NOT NULL,
-    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty when nobody knew the message
-    message_id      text COLLATE "C" NOT NULL, -- text, not uuid: strangers choose their own
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty when no receiver knew it
+    message_id      text COLLATE "C" NOT NULL, -- text, not uuid: other programs choose their own
     body_hash       bigint NOT NULL,
     type            text NOT NULL,
     result          text NOT NULL CHECK (result IN
@@ -86,7 +86,7 @@ CREATE TABLE sagabus.outbox (
     first_attempt_at timestamptz,             -- too long ago: receivers may have forgotten it, so a person decides
     attempts         integer NOT NULL DEFAULT 0, -- tries without success
     expired          integer NOT NULL DEFAULT 0, -- leases that ran out: the process that published it died
-    waits_for        text COLLATE "C",        -- the destination, while no queue takes what goes there
+    waits_for        text COLLATE "C",        -- the destination, while it has no queue
     last_error       text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 CREATE INDEX outbox_due ON sagabus.outbox (endpoint, due_at);
@@ -96,7 +96,7 @@ CREATE INDEX outbox_waits ON sagabus.outbox (endpoint, waits_for) WHERE waits_fo
 -- A message that waits: for a state, an instance, a newer binary, or a person.
 CREATE TABLE sagabus.held (
     endpoint        text COLLATE "C" NOT NULL,
-    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty: nobody knew it; 'outbox ID': stranded
+    receiver        text COLLATE "C" NOT NULL, -- a saga or a handler; empty: no receiver; 'outbox ID': stranded
     message_id      text COLLATE "C" NOT NULL,
     arrival         bigint GENERATED ALWAYS AS IDENTITY,
     reason          text COLLATE "C" NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed',
@@ -117,8 +117,8 @@ CREATE TABLE sagabus.held (
 CREATE INDEX held_instance ON sagabus.held (saga_id, saga, endpoint, reason, type, arrival) WHERE saga_id IS NOT NULL;
 CREATE INDEX held_reason ON sagabus.held (endpoint, reason, expires_at);
 
--- A saga's chart as registered by a running endpoint. A saga's name belongs to one endpoint of a database: delete its
--- rows to give the name away.
+-- A saga's chart as registered by a running endpoint. A saga's name belongs to one endpoint of a database: delete
+-- its rows to free the name.
 CREATE TABLE sagabus.definition (
     saga          text COLLATE "C" NOT NULL,
     version       integer NOT NULL,
@@ -128,7 +128,7 @@ CREATE TABLE sagabus.definition (
     PRIMARY KEY (saga, version, endpoint)
 );
 
--- Every event that an endpoint subscribed to, ever, and did not drop.
+-- Every event that an endpoint has ever subscribed to and not dropped.
 CREATE TABLE sagabus.subscription (
     endpoint text COLLATE "C" NOT NULL,
     event    text COLLATE "C" NOT NULL,
@@ -140,10 +140,10 @@ CREATE TABLE sagabus.process (
     owner      text COLLATE "C" PRIMARY KEY,  -- `lease_owner` and `handled_by` of what it does
     endpoint   text COLLATE "C" NOT NULL,
     started_at timestamptz NOT NULL,
-    seen_at    timestamptz NOT NULL,          -- it should say twice a minute that it is alive
+    seen_at    timestamptz NOT NULL,          -- the last heartbeat; two a minute are expected
     subscribes json NOT NULL,                 -- events
     types      json NOT NULL,                 -- every message type that it can handle
-    report     json NOT NULL                  -- what it says of itself: link, breakers
+    report     json NOT NULL                  -- its own report: link, breakers
 );
 
 -- What operators did.

@@ -37,7 +37,7 @@ fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Res
 
 fn set<T: syn::parse::Parse>(slot: &mut Option<T>, meta: &syn::meta::ParseNestedMeta<'_>) -> syn::Result<()> {
     if slot.is_some() {
-        return Err(meta.error("said twice"));
+        return Err(meta.error("given twice"));
     }
     *slot = Some(meta.value()?.parse()?);
     Ok(())

@@ -32,7 +32,7 @@ pub(crate) fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &
         None => receivers(shared, &envelope),
     };
     if receivers.is_empty() {
-        tracing::debug!(endpoint = shared.name, kind = envelope.type_name, "an answer to somebody else");
+        tracing::debug!(endpoint = shared.name, kind = envelope.type_name, "an answer to another saga or instance");
         return ack.ack();
     }
     let guard = Guard::new(ack, receivers.len());

@@ -28,7 +28,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
             Verdict::Duplicate => {}
             Verdict::Reused(text) => ledger.reused(receiver, &item.envelope, text),
             Verdict::Run(before) => {
-                let unknown = || (HeldReason::Version, "nobody here handles it".to_owned());
+                let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
                 let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let settling =
                     Settling { receiver, envelope: &item.envelope, saga_id: None, origin: Origin::Broker(before) };

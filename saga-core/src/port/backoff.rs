@@ -29,7 +29,7 @@ impl Backoff {
     }
 
     /// How long to wait before the next try.
-    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator")]
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is not an iterator")]
     pub fn next(&mut self) -> Duration {
         let pause = Self::after(self.min, self.cap, self.tries);
         self.tries = self.tries.saturating_add(1);

@@ -98,7 +98,7 @@ pub fn read<M: Message>(body: &[u8]) -> Result<M, ReadError> {
 }
 
 pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {
-    Err(ReadError(format!("`{type_name}` is no message of saga `{saga}`")))
+    Err(ReadError(format!("`{type_name}` is not a message of saga `{saga}`")))
 }
 
 pub fn load<S: DeserializeOwned>(state: &str, data: &str) -> Result<S, ReadError> {

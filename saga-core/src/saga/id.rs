@@ -31,7 +31,7 @@ pub trait SagaId: Sized + Send {
         } else if canonical.len() > ID_BYTES_MAX {
             "is longer than 1000 bytes"
         } else if canonical.contains('\0') {
-            "holds U+0000, which no database keeps in a text"
+            "contains U+0000, which no database can store in a text"
         } else if Self::parse(&canonical).is_ok_and(|again| again.to_text() == canonical) {
             return Ok(canonical);
         } else {
@@ -106,7 +106,7 @@ mod tests {
         }
         assert_eq!(
             String::canonical("a\0b").unwrap_err().0,
-            "saga-id `a\\0b` holds U+0000, which no database keeps in a text"
+            "saga-id `a\\0b` contains U+0000, which no database can store in a text"
         );
     }
 

@@ -184,7 +184,7 @@ impl Counter {
                         Answer::Refused => bail!("{}", said(api, status, &body)),
                     }
                 }
-                Err(error) => self.tell(format!("{api} cannot be asked: {}", root(&error))),
+                Err(error) => self.tell(format!("{api} cannot be reached: {}", root(&error))),
             };
             if Instant::now() + pause >= self.until {
                 break;
@@ -192,7 +192,7 @@ impl Counter {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        Err(anyhow!("no end in time: {last}"))
+        Err(anyhow!("the order did not end in time: {last}"))
     }
 
     /// Logs trouble, but not for each order, and passes on the cause.
@@ -209,7 +209,7 @@ impl Counter {
 /// An unexpected answer, in words.
 fn said(api: &str, status: StatusCode, body: &Value) -> String {
     let field = body["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
-    format!("{api} answers {status}: {field}{}", body["reason"].as_str().unwrap_or("no reason is given"))
+    format!("{api} answers {status}: {field}{}", body["reason"].as_str().unwrap_or("no reason given"))
 }
 
 /// Whether another try may succeed.

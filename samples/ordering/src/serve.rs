@@ -52,8 +52,8 @@ pub(crate) struct Serve {
 }
 
 fn crash(text: &str) -> Result<(CrashPoint, u64), String> {
-    let (step, n) = text.split_once(':').ok_or("STEP:N, please")?;
-    Ok((step.parse()?, n.parse().map_err(|_| format!("`{n}` is no number"))?))
+    let (step, n) = text.split_once(':').ok_or("expected STEP:N")?;
+    Ok((step.parse()?, n.parse().map_err(|_| format!("`{n}` is not a number"))?))
 }
 
 impl Serve {

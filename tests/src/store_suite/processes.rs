@@ -101,7 +101,7 @@ pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &
     assert_eq!(store.release(&renamed).await.unwrap(), 0);
     assert_eq!(store.release(&process("new", &[])).await.unwrap(), 1);
     assert_eq!(store.count("held").await, 0);
-    assert_eq!(store.count("inbox").await, 0, "to whoever knows it now it is new");
+    assert_eq!(store.count("inbox").await, 0, "to the receiver that knows it now, the message is new");
     let leased = lease(store, "me").await.rows;
     let envelopes: Vec<_> = leased.iter().map(|row| (*row.envelope).clone()).collect();
     assert_eq!(envelopes, [envelope("b"), envelope("a"), one], "as they came, in their order, without attempts");

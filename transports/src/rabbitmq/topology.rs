@@ -232,7 +232,7 @@ fn explained(code: u16, text: &str) -> (TransportErrorKind, String) {
         ),
         406 if text.contains("limit") => (
             TransportErrorKind::Invalid,
-            format!("the broker refuses: {text}; raise the limit, or delete queues that nobody needs"),
+            format!("the broker refuses: {text}; raise the limit, or delete unused queues"),
         ),
         // the connection is forced to close, or the broker has an internal error
         320 | 506 | 541 => (TransportErrorKind::Unreachable, text.to_owned()),

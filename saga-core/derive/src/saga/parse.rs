@@ -79,7 +79,7 @@ impl Parse for SagaAttribute {
                     id = Some((field, input.parse()?));
                 }
                 "version" if version.is_none() => version = Some(version_number(&input.parse()?)?),
-                "name" | "id" | "version" => return Err(syn::Error::new_spanned(key, "said twice")),
+                "name" | "id" | "version" => return Err(syn::Error::new_spanned(key, "given twice")),
                 _ => {
                     let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`";
                     return Err(syn::Error::new_spanned(key, known));

@@ -49,7 +49,7 @@ async fn o_036_what_no_queue_takes_waits_behind_one_probe_and_leaves_when_it_is_
     assert!((11..30).contains(&probes), "one every five minutes or so: {probes} probes in an hour");
     let rows = rig.store.outbox();
     assert!(rows.iter().all(|row| row.waits_for.as_deref() == Some("later")));
-    assert!(rows.iter().filter(|row| row.attempts > 1).count() < 40, "waiting is no try");
+    assert!(rows.iter().filter(|row| row.attempts > 1).count() < 40, "waiting is not a try");
     open.store(true, Ordering::Relaxed);
     rig.until_within(secs(310), "all leave", |rig| rig.store.outbox().is_empty()).await;
     let mut answered: Vec<_> = rig.broker.sent_of("shop.Did").iter().map(|sent| sent.envelope.body.clone()).collect();

@@ -55,7 +55,7 @@ pub(crate) struct Demo {
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e9 => Ok(seconds),
-        _ => Err("a number of seconds above 0, please".into()),
+        _ => Err("expected a number of seconds above 0".into()),
     }
 }
 

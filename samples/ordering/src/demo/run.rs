@@ -143,7 +143,7 @@ async fn one<Db: Ledger>(
     let placed_at = Instant::now();
     let placed = async { services::place(ordering.session().await?, order).await };
     placed.await.map_err(|error| anyhow!("an order could not be placed: {error}"))?;
-    end.await.context("nobody waits for the order any more")?;
+    end.await.context("no task waits for the order any more")?;
     Ok(Ended { order_id, took: placed_at.elapsed(), at: began.elapsed(), silent: world.is_silent(order_id) })
 }
 

@@ -62,7 +62,7 @@ async fn quiet(store: &Postgres) {
     .await;
 }
 
-/// A thousand events flow while three are published that the broker refuses: one with a header that it reads and does not
+/// A thousand events flow while three are published that the broker refuses: one with a header that the broker does not
 /// understand, put into the outbox by another program; one of 20 MB; one for an exchange that was deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_refused_messages_are_told_and_a_thousand_others_arrive_in_order() {
@@ -97,10 +97,11 @@ async fn three_refused_messages_are_told_and_a_thousand_others_arrive_in_order()
 
     count(&sender, 0..500).await;
     sqlx::query(
-        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, envelope, body, created_at, due_at)
+        "INSERT INTO sagabus.outbox
+             (id, endpoint, message_id, kind, type, destination, envelope, body, created_at, due_at)
          SELECT gen_random_uuid(), 'sender', 'another program', 'event', 'client.Counted', 'client.Counted',
-             '{\"message_id\": \"another program\", \"type\": \"client.Counted\", \"headers\": {\"CC\": \"bob\"}}', '{}',
-             now(), now()",
+             '{\"message_id\": \"another program\", \"type\": \"client.Counted\", \"headers\": {\"CC\": \"bob\"}}',
+             '{}', now(), now()",
     )
     .execute(sender.store().pool())
     .await

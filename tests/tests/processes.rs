@@ -220,7 +220,7 @@ fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
-    for (n, step) in CrashPoint::ALL.into_iter().enumerate() {
+    for (n, step) in CrashPoint::ALL.iter().enumerate() {
         let system = System::create().await;
         let port = free_port();
         let times = 1 + n % 2;

@@ -184,13 +184,13 @@ mod tests {
             let size = if unsent.is_careful() { 1 } else { 3 };
             let flight: Vec<Outgoing> = std::iter::from_fn(|| unsent.take()).take(size).collect();
             flights.push(flight.len());
-            if flight[0].row.as_u128() == 0 {
-                if let Some((message, Fate::Unknown(why))) = unsent.broke(flight, &cut) {
-                    assert_eq!(message.row.as_u128(), 0);
-                    assert!(why.contains("connection reset"), "{why}");
-                    assert_eq!(flights, [3, 3, 3, 1], "together, then alone");
-                    return;
-                }
+            if flight[0].row.as_u128() == 0
+                && let Some((message, Fate::Unknown(why))) = unsent.broke(flight, &cut)
+            {
+                assert_eq!(message.row.as_u128(), 0);
+                assert!(why.contains("connection reset"), "{why}");
+                assert_eq!(flights, [3, 3, 3, 1], "together, then alone");
+                return;
             }
         }
         panic!("it was never given back: {flights:?}");

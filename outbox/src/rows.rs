@@ -69,13 +69,11 @@ impl Stored<'_> {
     /// Reads it, or says why it cannot be read.
     pub(crate) fn read(self, id: Uuid) -> Result<LeasedRow, String> {
         let kind = OutboxKind::parse(self.kind).ok_or_else(|| unknown_word("outbox.kind", self.kind).to_string())?;
-        Ok(LeasedRow {
-            id,
-            destination: kind.destination(self.destination),
-            envelope: Arc::new(from_json(self.envelope, self.body)?),
-            attempts: self.attempts.clamp(0, i64::from(u32::MAX)) as u32,
-            expired: self.expired.clamp(0, i64::from(u32::MAX)) as u32,
-        })
+        let envelope = Arc::new(from_json(self.envelope, self.body)?);
+        let mut row = LeasedRow::new(id, kind.destination(self.destination), envelope);
+        row.attempts = self.attempts.clamp(0, i64::from(u32::MAX)) as u32;
+        row.expired = self.expired.clamp(0, i64::from(u32::MAX)) as u32;
+        Ok(row)
     }
 }
 

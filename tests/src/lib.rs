@@ -21,6 +21,17 @@ use tokio::time::Instant;
 /// less.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Sets fields of a value, as `Type { field: value, ..base }` does. The types of the port may grow, so they
+/// cannot be built that way outside saga-core.
+#[macro_export]
+macro_rules! with {
+    ($base:expr $(, $field:ident = $value:expr)+ $(,)?) => {{
+        let mut value = $base;
+        $(value.$field = $value;)+
+        value
+    }};
+}
+
 /// Waits until `check` gives a value; if it never does, panics with what was expected.
 ///
 /// # Panics

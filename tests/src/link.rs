@@ -8,20 +8,21 @@ use uuid::Uuid;
 
 /// Limits that only tests about limits reach.
 pub fn limits() -> LinkLimits {
-    LinkLimits {
-        prefetch: 100,
-        prefetch_bytes: 64 << 20,
-        body_bytes_max: 4 << 20,
-        window: 2000,
-        confirm: Duration::from_secs(10),
-        connect: Duration::from_secs(10),
-    }
+    crate::with!(
+        LinkLimits::default(),
+        prefetch = 100,
+        prefetch_bytes = 64 << 20,
+        body_bytes_max = 4 << 20,
+        window = 2000,
+        confirm = Duration::from_secs(10),
+        connect = Duration::from_secs(10)
+    )
 }
 
 /// What an endpoint declares that subscribes to these events.
 pub fn topology(endpoint: &str, subscribes: &[&str]) -> Topology {
     let subscribes = subscribes.iter().map(|event| (*event).to_owned()).collect();
-    Topology { endpoint: endpoint.into(), subscribes, ..Topology::default() }
+    crate::with!(Topology::new(endpoint), subscribes = subscribes)
 }
 
 /// Attaches an endpoint.
@@ -49,14 +50,14 @@ pub fn outgoing(n: u128, destination: Destination) -> Outgoing {
     envelope.reply_to = Some("sender".into());
     envelope.sender = Some("sender".into());
     envelope.sent_at_us = Some(1_795_000_000_000_000);
-    Outgoing { row: Uuid::from_u128(n), destination, envelope: Arc::new(envelope), attempts: 0, expired: 0 }
+    Outgoing::new(Uuid::from_u128(n), destination, Arc::new(envelope))
 }
 
 /// The same with a header.
 pub fn with_header(outgoing: Outgoing, name: &str, value: serde_json::Value) -> Outgoing {
     let mut envelope = (*outgoing.envelope).clone();
     envelope.headers.insert(name.into(), value);
-    Outgoing { envelope: Arc::new(envelope), ..outgoing }
+    crate::with!(outgoing, envelope = Arc::new(envelope))
 }
 
 /// The queue of an endpoint.

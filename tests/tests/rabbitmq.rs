@@ -5,7 +5,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use saga_core::{Destination, Fate, LinkLimits, LinkState, Topology, Transport, TransportErrorKind};
+use saga_core::{Destination, Fate, LinkState, Topology, Transport, TransportErrorKind};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ async fn t_003_a_queue_that_differs_is_a_clear_error() {
     let channel = connection.create_channel().await.unwrap();
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare("ordering".into(), durable, FieldTable::default()).await.unwrap();
-    let topology = Topology { endpoint: "ordering".into(), ..Topology::default() };
+    let topology = Topology::new("ordering");
     let error = vhost.transport().attach(topology, limits()).await.unwrap_err();
     let text = error.to_string();
     assert!(
@@ -69,7 +69,7 @@ async fn t_003_a_queue_that_differs_is_a_clear_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_004_a_passive_endpoint_declares_nothing() {
     let vhost = Vhost::create().await;
-    let passive = || Topology { endpoint: "ordering".into(), passive: true, ..Topology::default() };
+    let passive = || tests::with!(Topology::new("ordering"), passive = true);
     let missing = vhost.transport().attach(passive(), limits()).await.unwrap_err().to_string();
     assert!(missing.contains("ordering"), "{missing}");
     drop(attach(&vhost.transport(), "ordering", &[]).await);
@@ -81,8 +81,8 @@ async fn t_004_a_passive_endpoint_declares_nothing() {
 async fn r_040_wrong_credentials_are_refused_at_once() {
     let vhost = Vhost::create().await;
     let url = vhost.url().replace("guest:guest", "guest:wr0ng-secret");
-    let topology = Topology { endpoint: "ordering".into(), ..Topology::default() };
-    let long = LinkLimits { connect: Duration::from_secs(300), ..limits() };
+    let topology = Topology::new("ordering");
+    let long = tests::with!(limits(), connect = Duration::from_secs(300));
     let refused = timeout(PATIENCE, RabbitMq::new(&url).unwrap().attach(topology, long))
         .await
         .expect("no waiting for what cannot change");
@@ -218,7 +218,7 @@ async fn a_prefetch_that_grows_keeps_the_order() {
     for _ in 1..=messages {
         assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
     }
-    let many = LinkLimits { prefetch: 1000, ..limits() };
+    let many = tests::with!(limits(), prefetch = 1000);
     let mut receiver = vhost.transport().attach(topology("receiver", &[]), many).await.expect("it attaches");
     let mut open = VecDeque::new();
     let mut most = 0;

@@ -6,7 +6,7 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions},
     types::FieldTable,
 };
-use saga_core::{Destination, Fate, Link, LinkLimits, LinkState, Topology, Transport, TransportErrorKind};
+use saga_core::{Destination, Fate, Link, LinkState, Transport, TransportErrorKind};
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -96,7 +96,7 @@ async fn a_passive_publisher_is_told_which_exchange_is_missing() {
     let vhost = Vhost::create().await;
     let mut receiver = attach(&vhost.transport(), "receiver", &["test.Happened"]).await;
     provision(&vhost.transport(), "sender", &["test.Gone"]).await;
-    let passive = Topology { passive: true, ..topology("sender", &[]) };
+    let passive = tests::with!(topology("sender", &[]), passive = true);
     let mut sender = vhost.transport().attach(passive, limits()).await.expect("its queue is there");
     sender.outgoing.send(outgoing(1, event("test.Gone"))).unwrap();
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
@@ -203,7 +203,7 @@ async fn what_is_no_longer_subscribed_to_is_unbound() {
     let vhost = Vhost::create().await;
     provision(&vhost.transport(), "receiver", &["test.Kept", "test.Left"]).await;
     let dropped = vec!["test.Left".into(), "test.NeverThere".into(), "test.Kept".into()];
-    let later = Topology { dropped, ..topology("receiver", &["test.Kept"]) };
+    let later = tests::with!(topology("receiver", &["test.Kept"]), dropped = dropped);
     let _link = vhost.transport().attach(later, limits()).await.expect("it attaches");
     let bindings = vhost.list("bindings").await;
     let is_bound = |event: &str| bindings.iter().any(|b| b["source"] == event && b["destination"] == "receiver");
@@ -241,14 +241,14 @@ async fn limits_of_the_virtual_host_are_told_from_other_refusals() {
     let vhost = Vhost::create().await;
     let first = attach(&vhost.transport(), "one", &[]).await;
     vhost.limit("max-connections", 2).await;
-    let short = LinkLimits { connect: Duration::from_secs(1), ..limits() };
+    let short = tests::with!(limits(), connect = Duration::from_secs(1));
     let began = Instant::now();
     let error = vhost.transport().attach(topology("two", &[]), short).await.unwrap_err();
     assert!(error.kind() == TransportErrorKind::Unreachable && error.to_string().contains("limit"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "it keeps to its time");
     // a rolling restart: the old process stops, the new one gets its connections
     let transport = vhost.transport();
-    let patient = LinkLimits { connect: PATIENCE, ..limits() };
+    let patient = tests::with!(limits(), connect = PATIENCE);
     let (second, ()) = tokio::join!(transport.attach(topology("one", &[]), patient), async { drop(first) });
     let second = second.expect("there is room for it");
 
@@ -285,7 +285,7 @@ async fn unacknowledged_bodies_are_bounded_in_bytes() {
         sender.outgoing.send(message).unwrap();
     }
     assert!(fates(&mut sender, messages as usize).await.values().all(|fate| *fate == Fate::Confirmed));
-    let few = LinkLimits { prefetch: 1000, prefetch_bytes: 16 * MB, ..limits() };
+    let few = tests::with!(limits(), prefetch = 1000, prefetch_bytes = 16 * MB);
     let mut link = vhost.transport().attach(topology("receiver", &[]), few).await.expect("it attaches");
     let (mut open, mut done, mut most) = (std::collections::VecDeque::new(), 0, 0);
     while done < messages {

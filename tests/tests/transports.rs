@@ -205,7 +205,7 @@ async fn in_process_only_dead_processes_make_a_suspect() {
     let bus = InProcess::new();
     let (sender, mut receiver) = (attach(&bus, "sender", &[]).await, attach(&bus, "receiver", &[]).await);
     for (attempts, expired) in [(7, 0), (7, 2)] {
-        let message = saga_core::Outgoing { attempts, expired, ..outgoing(1, to("receiver")) };
+        let message = tests::with!(outgoing(1, to("receiver")), attempts = attempts, expired = expired);
         sender.outgoing.send(message).expect("the link is open");
         assert_eq!(delivery(&mut receiver).await.delivery_count, expired);
     }

@@ -110,7 +110,7 @@ impl Transport for InProcess {
             bus.endpoints.insert(topology.endpoint, attached);
         }
         tokio::spawn(forward(self.bus.clone(), rows, reports, up));
-        Ok(Link { deliveries: incoming, outgoing, reports: reported, state })
+        Ok(Link::new(incoming, outgoing, reported, state))
     }
 }
 
@@ -141,13 +141,10 @@ async fn forward(
         });
         for Receiver { name, deliveries } in receivers {
             let waiting = pending.clone();
-            let delivery = Delivery {
-                envelope: outgoing.envelope.clone(),
-                fault: None,
-                // a process that died while running the message may have died of it; being away says nothing
-                delivery_count: outgoing.expired,
-                ack: Ack::new(move |is_handled| waiting.settle(is_handled.then_some(name))),
-            };
+            let ack = Ack::new(move |is_handled| waiting.settle(is_handled.then_some(name)));
+            let mut delivery = Delivery::new(outgoing.envelope.clone(), ack);
+            // a process that died while running the message may have died of it; being away says nothing
+            delivery.delivery_count = outgoing.expired;
             let _ = deliveries.send(delivery); // refused: dropping the delivery gives it back
         }
         pending.sent();
@@ -193,6 +190,6 @@ impl Pending {
             partly.entry(self.row).or_default().extend(committed);
         }
         drop(partly);
-        let _ = self.reports.send(Report { row: self.row, fate }); // the sender is gone: its lease runs out
+        let _ = self.reports.send(Report::new(self.row, fate)); // the sender is gone: its lease runs out
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn register(connection: &mut PgConnection, process: &Process) -
     let taken = taken.fetch_all(&mut *connection).await?;
     if !taken.is_empty() {
         let taken = taken.iter().map(|row| (row.get("saga"), row.get("endpoint"))).collect();
-        return Ok(Registered { taken, dropped: Vec::new() });
+        return Ok(Registered::taken(taken));
     }
     let versions: Vec<i32> = process.charts.iter().map(|chart| chart.version as i32).collect();
     let charts: Vec<String> =
@@ -55,7 +55,7 @@ pub(super) async fn register(connection: &mut PgConnection, process: &Process) -
         .persistent(false);
     let mut dropped: Vec<String> = dropped.fetch_all(connection).await?;
     dropped.sort_unstable();
-    Ok(Registered { dropped, taken: Vec::new() })
+    Ok(Registered::new(dropped))
 }
 
 /// A process whose row is gone was taken for dead: it is registered again, with its subscriptions.

@@ -62,33 +62,31 @@ pub(super) fn found(rows: &[PgRow]) -> Result<Found, StoreError> {
                 found.now_us = row.get("n1");
                 found.locked_elsewhere = locked(row.get::<Option<&str>, _>("t1").unwrap_or_default());
             }
-            1 => found.inbox.push(InboxFound {
-                receiver: row.get("t1"),
-                message_id: row.get("t2"),
-                type_name: row.get("t3"),
-                result: result_of(row.get("t4"))?,
-                body_hash: row.get("n1"),
-                attempts: row.get("n2"),
-                round: u32::try_from(row.get::<i64, _>("n3")).unwrap_or_default(),
-                since_us: row.get("n4"),
-            }),
-            2 => found.instances.push(InstanceRow {
-                key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
-                state: row.get("t3"),
-                data: row.get("t4"),
-                originator: row.get("t5"),
-                paused_by: row.get("t6"),
-                seq: row.get("n1"),
-                entered: row.get("n2"),
-                version: row.get::<i64, _>("n3") as i32,
-                done: row.get::<i64, _>("n4") == 1,
-            }),
-            _ => found.waiting.push(Waiting {
-                key: InstanceKey { saga: row.get("t1"), id: row.get("t2") },
-                type_name: row.get("t3"),
-                reason: reason_of(row.get("t4"))?,
-                count: row.get("n1"),
-            }),
+            1 => {
+                let text = |column| row.get::<&str, _>(column);
+                let result = result_of(row.get("t4"))?;
+                let mut inbox = InboxFound::new(text("t1"), text("t2"), text("t3"), row.get("n1"), result);
+                inbox.attempts = row.get("n2");
+                inbox.round = u32::try_from(row.get::<i64, _>("n3")).unwrap_or_default();
+                inbox.since_us = row.get("n4");
+                found.inbox.push(inbox);
+            }
+            2 => {
+                let key = InstanceKey { saga: row.get("t1"), id: row.get("t2") };
+                let mut instance = InstanceRow::new(key, row.get::<&str, _>("t3"), row.get::<&str, _>("t4"));
+                instance.originator = row.get("t5");
+                instance.paused_by = row.get("t6");
+                instance.seq = row.get("n1");
+                instance.entered = row.get("n2");
+                instance.version = row.get::<i64, _>("n3") as i32;
+                instance.done = row.get::<i64, _>("n4") == 1;
+                found.instances.push(instance);
+            }
+            _ => {
+                let key = InstanceKey { saga: row.get("t1"), id: row.get("t2") };
+                let reason = reason_of(row.get("t4"))?;
+                found.waiting.push(Waiting::new(key, row.get::<&str, _>("t3"), reason, row.get("n1")));
+            }
         }
     }
     Ok(found)
@@ -156,13 +154,11 @@ pub(super) async fn held(
 }
 
 fn held_row(row: &PgRow) -> Result<HeldRow, String> {
-    Ok(HeldRow {
-        receiver: row.get("receiver"),
-        envelope: Arc::new(from_json(row.get("envelope"), row.get::<Vec<u8>, _>("body"))?),
-        arrival: row.get("arrival"),
-        // the query asked for reasons that are known here
-        reason: HeldReason::parse(row.get("reason")).ok_or("its reason is not known")?,
-        saga_id: row.get("saga_id"),
-        attempts: row.get("attempts"),
-    })
+    let envelope = Arc::new(from_json(row.get("envelope"), row.get::<Vec<u8>, _>("body"))?);
+    // the query asked for reasons that are known here
+    let reason = HeldReason::parse(row.get("reason")).ok_or("its reason is not known")?;
+    let mut held = HeldRow::new(row.get::<&str, _>("receiver"), envelope, row.get("arrival"), reason);
+    held.saga_id = row.get("saga_id");
+    held.attempts = row.get("attempts");
+    Ok(held)
 }

@@ -46,10 +46,8 @@ pub(super) async fn lease(
         .fetch_all(&mut *connection)
         .await?;
     let next_due = rows.first().and_then(|row| row.get::<Option<i64>, _>("next_due"));
-    let mut leased = Leased {
-        rows: Vec::with_capacity(rows.len()),
-        next_due: next_due.map(|us| Duration::from_micros(us.max(0) as u64)),
-    };
+    let next_due = next_due.map(|us| Duration::from_micros(us.max(0) as u64));
+    let mut leased = Leased::new(Vec::with_capacity(rows.len()), next_due);
     for row in &rows {
         // `None`: the row that only says when the next one is due
         let Some(id) = row.get::<Option<Uuid>, _>("id") else { continue };

@@ -18,7 +18,7 @@ pub(super) async fn register(connection: &mut SqliteConnection, process: &Proces
     .await?;
     if !taken.is_empty() {
         let taken = taken.iter().map(|row| Ok((row.try_get("saga")?, row.try_get("endpoint")?)));
-        return Ok(Registered { taken: taken.collect::<Result<_, sqlx::Error>>()?, dropped: Vec::new() });
+        return Ok(Registered::taken(taken.collect::<Result<_, sqlx::Error>>()?));
     }
     for chart in &process.charts {
         sqlx::query(
@@ -47,7 +47,7 @@ pub(super) async fn register(connection: &mut SqliteConnection, process: &Proces
     .bind(now_us() - us(ALIVE))
     .fetch_all(connection)
     .await?;
-    let mut registered = Registered { dropped, taken: Vec::new() };
+    let mut registered = Registered::new(dropped);
     registered.dropped.sort_unstable();
     Ok(registered)
 }

@@ -26,7 +26,7 @@ WHERE saga_id IS NOT NULL AND (saga_id, saga) IN (SELECT r.value ->> 1, r.value 
     AND endpoint = $2 GROUP BY saga_id, saga, reason, type";
 
 pub(super) async fn read(connection: &mut SqliteConnection, keys: &Keys) -> Result<Found, StoreError> {
-    let mut found = Found { now_us: now_us(), ..Found::default() };
+    let mut found = Found::new(now_us());
     let ids = serde_json::to_string(&keys.message_ids).unwrap_or_default();
     let rows = sqlx::query(INBOX).bind(ids).bind(&keys.endpoint).fetch_all(&mut *connection).await;
     for row in &rows.map_err(store_error)? {
@@ -49,43 +49,34 @@ pub(super) async fn read(connection: &mut SqliteConnection, keys: &Keys) -> Resu
 fn inbox(row: &SqliteRow) -> Result<InboxFound, StoreError> {
     let result = result_of(row.try_get("result").map_err(store_error)?)?;
     let read = || {
-        Ok(InboxFound {
-            receiver: row.try_get("receiver")?,
-            message_id: row.try_get("message_id")?,
-            type_name: row.try_get("type")?,
-            body_hash: row.try_get("body_hash")?,
-            result,
-            attempts: row.try_get("attempts")?,
-            round: u32::try_from(row.try_get::<i64, _>("round")?).unwrap_or_default(),
-            since_us: row.try_get("claimed_at")?,
-        })
+        let text = |column| row.try_get::<&str, _>(column);
+        let (receiver, message_id, type_name) = (text("receiver")?, text("message_id")?, text("type")?);
+        let mut inbox = InboxFound::new(receiver, message_id, type_name, row.try_get("body_hash")?, result);
+        inbox.attempts = row.try_get("attempts")?;
+        inbox.round = u32::try_from(row.try_get::<i64, _>("round")?).unwrap_or_default();
+        inbox.since_us = row.try_get("claimed_at")?;
+        Ok(inbox)
     };
     read().map_err(store_error)
 }
 
 fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
-    Ok(InstanceRow {
-        key: InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? },
-        state: row.try_get("state")?,
-        data: row.try_get("data")?,
-        originator: row.try_get("originator")?,
-        paused_by: row.try_get("paused_by")?,
-        seq: row.try_get("seq")?,
-        entered: row.try_get("entered")?,
-        version: row.try_get("version")?,
-        done: row.try_get("done")?,
-    })
+    let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? };
+    let mut instance = InstanceRow::new(key, row.try_get::<&str, _>("state")?, row.try_get::<&str, _>("data")?);
+    instance.originator = row.try_get("originator")?;
+    instance.paused_by = row.try_get("paused_by")?;
+    instance.seq = row.try_get("seq")?;
+    instance.entered = row.try_get("entered")?;
+    instance.version = row.try_get("version")?;
+    instance.done = row.try_get("done")?;
+    Ok(instance)
 }
 
 fn waiting(row: &SqliteRow) -> Result<Waiting, StoreError> {
     let reason = reason_of(row.try_get("reason").map_err(store_error)?)?;
     let read = || {
-        Ok(Waiting {
-            key: InstanceKey { saga: row.try_get("saga")?, id: row.try_get("saga_id")? },
-            type_name: row.try_get("type")?,
-            reason,
-            count: row.try_get("n")?,
-        })
+        let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("saga_id")? };
+        Ok(Waiting::new(key, row.try_get::<&str, _>("type")?, reason, row.try_get("n")?))
     };
     read().map_err(store_error)
 }
@@ -130,16 +121,13 @@ pub(super) async fn held(
 
 fn held_row(row: &SqliteRow, arrival: i64) -> Result<HeldRow, String> {
     let column = |error: sqlx::Error| error.to_string();
-    Ok(HeldRow {
-        receiver: row.try_get("receiver").map_err(column)?,
-        envelope: Arc::new(from_json(
-            row.try_get("envelope").map_err(column)?,
-            row.try_get::<Vec<u8>, _>("body").map_err(column)?,
-        )?),
-        arrival,
-        // the query asked for reasons that are known here
-        reason: HeldReason::parse(row.try_get("reason").map_err(column)?).ok_or("its reason is not known")?,
-        saga_id: row.try_get("saga_id").map_err(column)?,
-        attempts: row.try_get("attempts").map_err(column)?,
-    })
+    let body = row.try_get::<Vec<u8>, _>("body").map_err(column)?;
+    let envelope = Arc::new(from_json(row.try_get("envelope").map_err(column)?, body)?);
+    // the query asked for reasons that are known here
+    let reason = HeldReason::parse(row.try_get("reason").map_err(column)?).ok_or("its reason is not known")?;
+    let receiver = row.try_get::<&str, _>("receiver").map_err(column)?;
+    let mut held = HeldRow::new(receiver, envelope, arrival, reason);
+    held.saga_id = row.try_get("saga_id").map_err(column)?;
+    held.attempts = row.try_get("attempts").map_err(column)?;
+    Ok(held)
 }

@@ -69,7 +69,7 @@ pub(super) async fn lease(
     }
     leased.sort_by_key(|(due_at, row)| (*due_at, row.id));
     let rows = leased.into_iter().map(|(_, row)| row).collect();
-    Ok(Leased { rows, next_due: next_due(connection, request.endpoint).await? })
+    Ok(Leased::new(rows, next_due(connection, request.endpoint).await?))
 }
 
 fn outbox_row(row: &SqliteRow) -> Result<LeasedRow, String> {

@@ -42,7 +42,7 @@ pub enum Listing<'a> {
     Operations(&'a OperationFilter, Wanted),
 }
 
-/// What is wanted of a listing.
+/// What is wanted of a listing. Exhaustive: a store must answer every kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// At most this many rows.
@@ -53,6 +53,7 @@ pub enum Wanted {
 
 /// What an operator orders: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HeldOrder<'a> {
     /// What to do.
     pub action: HeldAction,
@@ -63,6 +64,13 @@ pub struct HeldOrder<'a> {
     pub who: &'a str,
     /// Why.
     pub why: &'a str,
+}
+
+impl<'a> HeldOrder<'a> {
+    /// An order by `who`, who gives the reason.
+    pub fn new(action: HeldAction, rows: &'a [HeldRef], who: &'a str, why: &'a str) -> Self {
+        Self { action, rows, who, why }
+    }
 }
 
 /// What to do with held messages.
@@ -89,6 +97,7 @@ impl HeldAction {
 
 /// What became of an action.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ActionDone {
     /// The messages that were dealt with, and the result of each. They stay dealt with if a later one fails.
     pub items: Vec<OperationItem>,

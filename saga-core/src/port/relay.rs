@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 /// A relay's request for rows to publish.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LeaseRequest<'a> {
     /// The endpoint whose rows it sends.
     pub endpoint: &'a str,
@@ -21,8 +22,16 @@ pub struct LeaseRequest<'a> {
     pub retention: Duration,
 }
 
+impl<'a> LeaseRequest<'a> {
+    /// A process's request for the rows of its endpoint.
+    pub fn new(endpoint: &'a str, owner: &'a str, rows_max: i64, lease: Duration, retention: Duration) -> Self {
+        Self { endpoint, owner, rows_max, lease, retention }
+    }
+}
+
 /// What a relay got.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Leased {
     /// Rows to publish, oldest due first.
     pub rows: Vec<LeasedRow>,
@@ -30,8 +39,16 @@ pub struct Leased {
     pub next_due: Option<Duration>,
 }
 
+impl Leased {
+    /// Rows, and the time until the next one is due.
+    pub fn new(rows: Vec<LeasedRow>, next_due: Option<Duration>) -> Self {
+        Self { rows, next_due }
+    }
+}
+
 /// A leased outbox row.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LeasedRow {
     /// The row.
     pub id: Uuid,
@@ -45,8 +62,16 @@ pub struct LeasedRow {
     pub expired: u32,
 }
 
+impl LeasedRow {
+    /// A row that was not tried before.
+    pub fn new(id: Uuid, destination: Destination, envelope: Arc<Envelope>) -> Self {
+        Self { id, destination, envelope, attempts: 0, expired: 0 }
+    }
+}
+
 /// What a dispatcher reports about the rows in its window.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LeaseUpdate<'a> {
     /// This process.
     pub owner: &'a str,
@@ -58,8 +83,16 @@ pub struct LeaseUpdate<'a> {
     pub failed: &'a [PublishFailed],
 }
 
+impl<'a> LeaseUpdate<'a> {
+    /// A report without rows.
+    pub fn new(owner: &'a str, lease: Duration) -> Self {
+        Self { owner, lease, renew: &[], failed: &[] }
+    }
+}
+
 /// An outbox row that could not be published: its lease ends, and it is due again after a delay.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PublishFailed {
     /// The row.
     pub id: Uuid,
@@ -71,4 +104,11 @@ pub struct PublishFailed {
     pub unroutable: bool,
     /// Whether this counts as a try. A row that only waits behind another one was not tried.
     pub tried: bool,
+}
+
+impl PublishFailed {
+    /// A row that was tried in vain, though its destination may have a queue.
+    pub fn new(id: Uuid, error: impl Into<String>, delay: Duration) -> Self {
+        Self { id, error: error.into(), delay, unroutable: false, tried: true }
+    }
 }

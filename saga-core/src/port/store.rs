@@ -113,6 +113,7 @@ pub trait Unit: Send {
 
 /// A process of an endpoint, as it registers.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Process {
     /// Its endpoint.
     pub endpoint: String,
@@ -130,12 +131,32 @@ pub struct Process {
     pub report: serde_json::Value,
 }
 
+impl Process {
+    /// A process that has no receivers yet.
+    pub fn new(endpoint: impl Into<String>, owner: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into(), owner: owner.into(), ..Self::default() }
+    }
+}
+
 /// What [`Store::register`] found.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Registered {
     /// Events that the endpoint once subscribed to and that none of its living processes does now.
     pub dropped: Vec<String>,
     /// Sagas of this process whose name another endpoint of this database uses: (saga, endpoint). Then nothing was
     /// registered.
     pub taken: Vec<(String, String)>,
+}
+
+impl Registered {
+    /// Registered; these events have lost their last subscriber.
+    pub fn new(dropped: Vec<String>) -> Self {
+        Self { dropped, ..Self::default() }
+    }
+
+    /// Not registered, because other endpoints use the names of these sagas: (saga, endpoint).
+    pub fn taken(taken: Vec<(String, String)>) -> Self {
+        Self { taken, ..Self::default() }
+    }
 }

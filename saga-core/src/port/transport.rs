@@ -30,6 +30,7 @@ pub trait Transport: Send + Sync + 'static {
 
 /// What an endpoint needs to exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Topology {
     /// The endpoint: the name of its queue.
     pub endpoint: String,
@@ -41,8 +42,16 @@ pub struct Topology {
     pub passive: bool,
 }
 
+impl Topology {
+    /// What an endpoint without subscriptions needs.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into(), ..Self::default() }
+    }
+}
+
 /// Limits of a link.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct LinkLimits {
     /// The most unacknowledged deliveries at a time.
     pub prefetch: u16,
@@ -58,12 +67,28 @@ pub struct LinkLimits {
     pub connect: Duration,
 }
 
+impl Default for LinkLimits {
+    /// The limits of an endpoint whose builder sets none.
+    fn default() -> Self {
+        let settings = crate::Settings::default();
+        Self {
+            prefetch: settings.prefetch,
+            prefetch_bytes: settings.prefetch_bytes,
+            body_bytes_max: settings.body_bytes_max,
+            window: settings.window,
+            confirm: settings.confirm,
+            connect: settings.connect,
+        }
+    }
+}
+
 /// The four channels of an attached endpoint. The channels themselves are unbounded; the prefetch and the window of
 /// sent messages bound what is in them.
 ///
 /// To stop: drop `deliveries` (consuming ends), finish what is in hand, drop `outgoing`; the transport closes
 /// when the last [`Ack`] is gone, and `state` closes with it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Link {
     /// Messages for this endpoint.
     pub deliveries: mpsc::UnboundedReceiver<Delivery>,
@@ -75,8 +100,21 @@ pub struct Link {
     pub state: watch::Receiver<LinkState>,
 }
 
+impl Link {
+    /// A link over these channels.
+    pub fn new(
+        deliveries: mpsc::UnboundedReceiver<Delivery>,
+        outgoing: mpsc::UnboundedSender<Outgoing>,
+        reports: mpsc::UnboundedReceiver<Report>,
+        state: watch::Receiver<LinkState>,
+    ) -> Self {
+        Self { deliveries, outgoing, reports, state }
+    }
+}
+
 /// Whether the broker can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LinkState {
     /// Consuming and publishing.
     Up,
@@ -88,6 +126,7 @@ pub enum LinkState {
 
 /// A message that came.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Delivery {
     /// The message; or, when it is not even an envelope (no message id, say), why.
     pub envelope: Arc<Envelope>,
@@ -97,6 +136,13 @@ pub struct Delivery {
     pub delivery_count: u32,
     /// Settles it.
     pub ack: Ack,
+}
+
+impl Delivery {
+    /// A message that can be read, delivered for the first time.
+    pub fn new(envelope: Arc<Envelope>, ack: Ack) -> Self {
+        Self { envelope, fault: None, delivery_count: 0, ack }
+    }
 }
 
 /// The right to settle one delivery, once. Dropped unused, it gives the message back to the broker.
@@ -132,6 +178,7 @@ impl fmt::Debug for Ack {
 
 /// A message to publish.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Outgoing {
     /// The outbox row: names the message in its [`Report`].
     pub row: Uuid,
@@ -145,7 +192,14 @@ pub struct Outgoing {
     pub expired: u32,
 }
 
-/// Where a message goes.
+impl Outgoing {
+    /// A message that was not tried before.
+    pub fn new(row: Uuid, destination: Destination, envelope: Arc<Envelope>) -> Self {
+        Self { row, destination, envelope, attempts: 0, expired: 0 }
+    }
+}
+
+/// Where a message goes. Exhaustive: a transport must know a way for every kind, so a new one must not compile unseen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// The queue of one endpoint.
@@ -167,6 +221,7 @@ impl Destination {
 
 /// What became of an outgoing message.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Report {
     /// The outbox row.
     pub row: Uuid,
@@ -174,7 +229,14 @@ pub struct Report {
     pub fate: Fate,
 }
 
-/// What became of an outgoing message.
+impl Report {
+    /// The report about a row.
+    pub fn new(row: Uuid, fate: Fate) -> Self {
+        Self { row, fate }
+    }
+}
+
+/// What became of an outgoing message. Exhaustive: each fate asks for its own treatment of the outbox row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The broker has it safely (in-process: the last receiver has committed).

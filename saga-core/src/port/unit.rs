@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 /// What a batch asks about.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Keys {
     /// The endpoint.
     pub endpoint: String,
@@ -15,7 +16,14 @@ pub struct Keys {
     pub instances: Vec<InstanceKey>,
 }
 
-/// A saga instance.
+impl Keys {
+    /// No keys of this endpoint yet.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into(), ..Self::default() }
+    }
+}
+
+/// A saga instance. Exhaustive: its two fields are the key of the tables, on which every lock and every lookup rests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceKey {
     /// The saga's logical name.
@@ -26,6 +34,7 @@ pub struct InstanceKey {
 
 /// What is known about a batch's keys.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Found {
     /// The database's clock: microseconds since 1970.
     pub now_us: i64,
@@ -41,8 +50,16 @@ pub struct Found {
     pub waiting: Vec<Waiting>,
 }
 
+impl Found {
+    /// Nothing, at this time by the database's clock: microseconds since 1970.
+    pub fn new(now_us: i64) -> Self {
+        Self { now_us, ..Self::default() }
+    }
+}
+
 /// Messages of one type that are held for one instance for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Waiting {
     /// The instance.
     pub key: InstanceKey,
@@ -54,8 +71,16 @@ pub struct Waiting {
     pub count: i64,
 }
 
+impl Waiting {
+    /// A count of messages.
+    pub fn new(key: InstanceKey, type_name: impl Into<String>, reason: HeldReason, count: i64) -> Self {
+        Self { key, type_name: type_name.into(), reason, count }
+    }
+}
+
 /// Held messages to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HeldWanted {
     /// The instance that they wait for.
     pub key: InstanceKey,
@@ -65,8 +90,16 @@ pub struct HeldWanted {
     pub reason: HeldReason,
 }
 
+impl HeldWanted {
+    /// The messages of one type that wait for one reason.
+    pub fn new(key: InstanceKey, type_name: impl Into<String>, reason: HeldReason) -> Self {
+        Self { key, type_name: type_name.into(), reason }
+    }
+}
+
 /// What the inbox says about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InboxFound {
     /// The saga or handler.
     pub receiver: String,
@@ -86,8 +119,31 @@ pub struct InboxFound {
     pub since_us: i64,
 }
 
+impl InboxFound {
+    /// A row without runs; `since_us` is 0.
+    pub fn new(
+        receiver: impl Into<String>,
+        message_id: impl Into<String>,
+        type_name: impl Into<String>,
+        body_hash: i64,
+        result: InboxResult,
+    ) -> Self {
+        Self {
+            receiver: receiver.into(),
+            message_id: message_id.into(),
+            type_name: type_name.into(),
+            body_hash,
+            result,
+            attempts: 0,
+            round: 0,
+            since_us: 0,
+        }
+    }
+}
+
 /// A saga instance as stored.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct InstanceRow {
     /// Which.
     pub key: InstanceKey,
@@ -109,8 +165,26 @@ pub struct InstanceRow {
     pub done: bool,
 }
 
+impl InstanceRow {
+    /// An instance without transitions, in this state with this data (JSON).
+    pub fn new(key: InstanceKey, state: impl Into<String>, data: impl Into<String>) -> Self {
+        Self {
+            key,
+            state: state.into(),
+            data: data.into(),
+            seq: 0,
+            entered: 0,
+            version: 0,
+            originator: None,
+            paused_by: None,
+            done: false,
+        }
+    }
+}
+
 /// A held message.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HeldRow {
     /// The saga or handler; empty when none could be found.
     pub receiver: String,
@@ -124,4 +198,11 @@ pub struct HeldRow {
     pub saga_id: Option<String>,
     /// Runs so far.
     pub attempts: i64,
+}
+
+impl HeldRow {
+    /// A message without an instance that has not run.
+    pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, arrival: i64, reason: HeldReason) -> Self {
+        Self { receiver: receiver.into(), envelope, arrival, reason, saga_id: None, attempts: 0 }
+    }
 }

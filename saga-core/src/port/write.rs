@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 /// Everything a batch writes.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Write {
     /// The endpoint.
     pub endpoint: String,
@@ -33,6 +34,11 @@ pub struct Write {
 }
 
 impl Write {
+    /// Nothing to write yet, for a process whose leases run this long.
+    pub fn new(endpoint: impl Into<String>, owner: impl Into<String>, lease: Duration) -> Self {
+        Self { endpoint: endpoint.into(), owner: owner.into(), lease, ..Self::default() }
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.claims.is_empty()
@@ -47,6 +53,7 @@ impl Write {
 
 /// An inbox row to write: the mark that a message was settled, and its line in the journal.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct InboxRow {
     /// The saga or handler; empty when nobody here knows the message.
     pub receiver: String,
@@ -72,8 +79,28 @@ pub struct InboxRow {
     pub note: Option<String>,
 }
 
+impl InboxRow {
+    /// The mark of a message that did not run.
+    pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, result: InboxResult) -> Self {
+        Self {
+            receiver: receiver.into(),
+            envelope,
+            result,
+            saga_id: None,
+            seq: None,
+            from_state: None,
+            to_state: None,
+            effects: None,
+            attempts: 0,
+            round: 0,
+            note: None,
+        }
+    }
+}
+
 /// A message that another one caused, as the journal names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Caused {
     /// Its id; none when it was not sent.
     pub id: Option<Uuid>,
@@ -87,8 +114,16 @@ pub struct Caused {
     pub note: Option<&'static str>,
 }
 
+impl Caused {
+    /// A message that was not sent.
+    pub fn new(type_name: &'static str) -> Self {
+        Self { id: None, type_name, to: None, note: None }
+    }
+}
+
 /// An outbox row to write.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OutboxRow {
     /// Its key.
     pub id: Uuid,
@@ -106,8 +141,16 @@ pub struct OutboxRow {
     pub last_error: Option<String>,
 }
 
+impl OutboxRow {
+    /// A row that is sent now, by a relay.
+    pub fn new(id: Uuid, kind: OutboxKind, destination: Destination, envelope: Arc<Envelope>) -> Self {
+        Self { id, kind, destination, envelope, delay: None, leased: false, last_error: None }
+    }
+}
+
 /// A message to hold.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HeldIn {
     /// The saga or handler; empty when none could be found.
     pub receiver: String,
@@ -126,8 +169,16 @@ pub struct HeldIn {
     pub expires: Option<Duration>,
 }
 
+impl HeldIn {
+    /// A message without an instance that has not run.
+    pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, reason: HeldReason) -> Self {
+        Self { receiver: receiver.into(), envelope, reason, saga_id: None, error: None, attempts: 0, expires: None }
+    }
+}
+
 /// An instance to write.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct InstanceWrite {
     /// The row as it will be.
     pub row: InstanceRow,
@@ -135,8 +186,16 @@ pub struct InstanceWrite {
     pub base_seq: i64,
 }
 
+impl InstanceWrite {
+    /// A row in place of the one that was read with `base_seq`.
+    pub fn new(row: InstanceRow, base_seq: i64) -> Self {
+        Self { row, base_seq }
+    }
+}
+
 /// Timers of an instance that go because their state was left.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TimersOut {
     /// Whose.
     pub key: InstanceKey,
@@ -144,11 +203,26 @@ pub struct TimersOut {
     pub keep_entered: Option<i64>,
 }
 
+impl TimersOut {
+    /// Timers of an instance that go; see [`TimersOut::keep_entered`].
+    pub fn new(key: InstanceKey, keep_entered: Option<i64>) -> Self {
+        Self { key, keep_entered }
+    }
+}
+
 /// A held row, by its key.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HeldKey {
     /// The saga or handler.
     pub receiver: String,
     /// The message.
     pub message_id: String,
+}
+
+impl HeldKey {
+    /// The key of a held row.
+    pub fn new(receiver: impl Into<String>, message_id: impl Into<String>) -> Self {
+        Self { receiver: receiver.into(), message_id: message_id.into() }
+    }
 }

@@ -5,7 +5,7 @@ use crate::eventually;
 use saga_core::{HeldKey, HeldRow, HeldWanted};
 
 fn wanted(type_name: &str, reason: HeldReason) -> HeldWanted {
-    HeldWanted { key: key(), type_name: type_name.into(), reason }
+    HeldWanted::new(key(), type_name, reason)
 }
 
 async fn held<S: Store>(store: &S, wanted: &[HeldWanted], rows_max: i64) -> Vec<HeldRow> {
@@ -35,31 +35,31 @@ fn typed(mut row: HeldIn, type_name: &str) -> HeldIn {
 pub async fn held_messages_keep_order_and_bytes(store: &impl Lab) {
     let mut envelope = envelope("raw");
     envelope.body = Bytes::from_static(&[0xff, 0x00, b'{', 0x80]);
-    let raw = HeldIn { envelope: Arc::new(envelope.clone()), attempts: 3, ..held_in("raw", HeldReason::Paused) };
+    let raw = crate::with!(held_in("raw", HeldReason::Paused), envelope = Arc::new(envelope.clone()), attempts = 3);
     for row in [held_in("b", HeldReason::Early), held_in("a", HeldReason::Paused), raw] {
-        write(store, Write { held_in: vec![row], ..writes() }).await.unwrap();
+        write(store, crate::with!(writes(), held_in = vec![row])).await.unwrap();
     }
-    write(store, Write { held_in: vec![held_in("b", HeldReason::Paused)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), held_in = vec![held_in("b", HeldReason::Paused)])).await.unwrap();
     let all = [wanted("test.Message", HeldReason::Paused)];
     let found = held(store, &all, 100).await;
     assert_eq!(ids(&found), ["b", "a", "raw"]);
     assert_eq!((&*found[2].envelope, found[2].attempts), (&envelope, 3));
     assert_eq!((found[2].receiver.as_str(), found[2].saga_id.as_deref()), ("saga", Some("7")));
     assert!(found[0].arrival < found[1].arrival && found[1].arrival < found[2].arrival);
-    let gone = |id: &str| HeldKey { receiver: "saga".into(), message_id: id.into() };
-    write(store, Write { held_out: vec![gone("b"), gone("a"), gone("never")], ..writes() }).await.unwrap();
+    let gone = |id: &str| HeldKey::new("saga", id);
+    write(store, crate::with!(writes(), held_out = vec![gone("b"), gone("a"), gone("never")])).await.unwrap();
     assert_eq!(ids(&held(store, &all, 100).await), ["raw"]);
 }
 
 /// X11: held messages are counted without being read, and only those that fit are read.
 pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
     let many = (0..1200).map(|n| typed(held_in(&format!("m{n}"), HeldReason::Early), "test.Other"));
-    write(store, Write { held_in: many.collect(), ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), held_in = many.collect())).await.unwrap();
     let fits = ["y", "x", "z"].map(|id| typed(held_in(id, HeldReason::Early), "test.Fits"));
     for row in fits {
-        write(store, Write { held_in: vec![row], ..writes() }).await.unwrap();
+        write(store, crate::with!(writes(), held_in = vec![row])).await.unwrap();
     }
-    write(store, Write { held_in: vec![held_in("paused", HeldReason::Paused)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), held_in = vec![held_in("paused", HeldReason::Paused)])).await.unwrap();
     let mut waiting = read(store, &[]).await.waiting;
     waiting.sort_by_key(|waiting| waiting.count);
     let waiting: Vec<_> = waiting.iter().map(|w| (w.type_name.as_str(), w.reason, w.count)).collect();
@@ -78,14 +78,14 @@ pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
 
 /// M3: an instance of another saga with the same id, with more held messages than fit, hides nothing.
 pub async fn m3_another_saga_with_the_same_id_starves_nobody(store: &impl Lab) {
-    let other = |n| HeldIn { receiver: "other".into(), ..held_in(&format!("o{n}"), HeldReason::Early) };
-    write(store, Write { held_in: (0..20).map(other).collect(), ..writes() }).await.unwrap();
-    write(store, Write { held_in: vec![held_in("mine", HeldReason::Early)], ..writes() }).await.unwrap();
+    let other = |n| crate::with!(held_in(&format!("o{n}"), HeldReason::Early), receiver = "other".into());
+    write(store, crate::with!(writes(), held_in = (0..20).map(other).collect())).await.unwrap();
+    write(store, crate::with!(writes(), held_in = vec![held_in("mine", HeldReason::Early)])).await.unwrap();
     let waiting = read(store, &[]).await.waiting;
     assert_eq!(waiting.iter().map(|w| (&w.key, w.count)).collect::<Vec<_>>(), [(&key(), 1)]);
     let other = InstanceKey { saga: "other".into(), id: "7".into() };
     let both = [
-        HeldWanted { key: other, ..wanted("test.Message", HeldReason::Early) },
+        crate::with!(wanted("test.Message", HeldReason::Early), key = other),
         wanted("test.Message", HeldReason::Early),
     ];
     let found = held(store, &both, 10).await;
@@ -99,17 +99,17 @@ pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab
     done.row.done = true;
     let mut other = done.clone();
     other.row.key.id = "8".into();
-    let waiting = InboxRow { result: InboxResult::Retrying, ..inbox_row("waiting") };
-    let rows = Write {
-        claims: vec![inbox_row("old"), inbox_row("kept"), waiting],
-        instances: vec![done, other],
-        held_in: vec![
-            HeldIn { receiver: "another".into(), ..held_in("kept", HeldReason::Failed) },
+    let waiting = crate::with!(inbox_row("waiting"), result = InboxResult::Retrying);
+    let rows = crate::with!(
+        writes(),
+        claims = vec![inbox_row("old"), inbox_row("kept"), waiting],
+        instances = vec![done, other],
+        held_in = vec![
+            crate::with!(held_in("kept", HeldReason::Failed), receiver = "another".into()),
             held_in("waits", HeldReason::Failed),
-        ],
-        ..writes()
-    };
-    let process = saga_core::Process { endpoint: "e".into(), charts: vec![chart(1)], ..Default::default() };
+        ]
+    );
+    let process = crate::with!(saga_core::Process::new("e", ""), charts = vec![chart(1)]);
     store.register(&process).await.unwrap();
     write(store, rows).await.unwrap();
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
@@ -131,18 +131,18 @@ fn early(message_id: &str, type_name: &str, from: &str) -> Write {
     envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None });
     row.envelope = Arc::new(envelope);
     row.expires = Some(Duration::ZERO);
-    let claim = InboxRow {
-        receiver: "saga".into(),
-        result: InboxResult::Held,
-        envelope: row.envelope.clone(),
-        saga_id: Some("7".into()),
-        ..inbox_row(message_id)
-    };
-    Write { claims: vec![claim], held_in: vec![row], ..writes() }
+    let claim = crate::with!(
+        inbox_row(message_id),
+        receiver = "saga".into(),
+        result = InboxResult::Held,
+        envelope = row.envelope.clone(),
+        saga_id = Some("7".into())
+    );
+    crate::with!(writes(), claims = vec![claim], held_in = vec![row])
 }
 
 async fn registered(store: &impl Lab) {
-    let process = saga_core::Process { endpoint: "e".into(), charts: vec![chart(1)], ..Default::default() };
+    let process = crate::with!(saga_core::Process::new("e", ""), charts = vec![chart(1)]);
     store.register(&process).await.expect("a process registers");
 }
 
@@ -180,7 +180,7 @@ pub async fn m2_of_many_expired_events_none_waits_for_a_person(store: &impl Lab)
         claims.extend(write.claims);
         held_in.extend(write.held_in);
     }
-    write(store, Write { claims, held_in, ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), claims = claims, held_in = held_in)).await.unwrap();
     eventually("the first step", || async { (store.sweep("e", WEEK).await.unwrap() == 1000).then_some(()) }).await;
     assert_eq!(store.count("held").await, 500);
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 500);
@@ -190,7 +190,9 @@ pub async fn m2_of_many_expired_events_none_waits_for_a_person(store: &impl Lab)
 /// X10: the time to live is for instances that do not exist; once it does, a message waits for a state that takes it.
 pub async fn x10_time_does_not_matter_once_the_instance_exists(store: &impl Lab) {
     registered(store).await;
-    write(store, Write { instances: vec![instance(1, 0)], ..early("event", "test.Event", "another") }).await.unwrap();
+    write(store, crate::with!(early("event", "test.Event", "another"), instances = vec![instance(1, 0)]))
+        .await
+        .unwrap();
     write(store, early("answer", "test.Event", "saga")).await.unwrap();
     for _ in 0..2 {
         store.age("held", "expires_at", Duration::from_secs(60)).await;
@@ -203,9 +205,9 @@ pub async fn x10_time_does_not_matter_once_the_instance_exists(store: &impl Lab)
 
 /// B6, B7: a message that waits for a newer binary waits for a person in the end.
 pub async fn b6_a_message_for_a_newer_version_ends_with_a_person(store: &impl Lab) {
-    let row = |id: &str, expires| HeldIn { expires, ..held_in(id, HeldReason::Version) };
+    let row = |id: &str, expires| crate::with!(held_in(id, HeldReason::Version), expires = expires);
     let (soon, later) = (Some(Duration::ZERO), Some(WEEK));
-    write(store, Write { held_in: vec![row("soon", soon), row("later", later)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), held_in = vec![row("soon", soon), row("later", later)])).await.unwrap();
     eventually("the time to be up", || async {
         store.sweep("e", WEEK).await.unwrap();
         (reason(store, "soon").await.as_deref() == Some("undecodable")).then_some(())

@@ -4,9 +4,12 @@ use super::*;
 
 /// A message is claimed once; a second claim is a conflict that changes nothing.
 pub async fn o_001_a_message_is_claimed_once(store: &impl Lab) {
-    write(store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
-    let again =
-        Write { claims: vec![inbox_row("n"), inbox_row("m")], outbox: vec![outbox_row("o", None, false)], ..writes() };
+    write(store, crate::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
+    let again = crate::with!(
+        writes(),
+        claims = vec![inbox_row("n"), inbox_row("m")],
+        outbox = vec![outbox_row("o", None, false)]
+    );
     assert_eq!(kind(write(store, again).await), CONFLICT);
     let found = store.read(&keys(&["m", "n"])).await.unwrap();
     assert_eq!(found.inbox.iter().map(|row| row.message_id.as_str()).collect::<Vec<_>>(), ["m"]);
@@ -19,7 +22,7 @@ pub async fn o_011_ids_are_compared_byte_for_byte(store: &impl Lab) {
     let long = "x".repeat(255);
     let ids = ["M", "m", "m ", "ünïcode 🦀", "a'b\"c%_", long.as_str()];
     for id in ids {
-        let claim = || Write { claims: vec![inbox_row(id)], ..writes() };
+        let claim = || crate::with!(writes(), claims = vec![inbox_row(id)]);
         write(store, claim()).await.unwrap();
         assert_eq!(kind(write(store, claim()).await), CONFLICT, "{id}");
     }
@@ -28,11 +31,11 @@ pub async fn o_011_ids_are_compared_byte_for_byte(store: &impl Lab) {
 
 /// Rule 2: a waiting row is completed only by a run that knows its `attempts`.
 pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
-    let waiting = InboxRow { result: InboxResult::Retrying, attempts: 4, ..inbox_row("m") };
-    write(store, Write { claims: vec![waiting], ..writes() }).await.unwrap();
+    let waiting = crate::with!(inbox_row("m"), result = InboxResult::Retrying, attempts = 4);
+    write(store, crate::with!(writes(), claims = vec![waiting])).await.unwrap();
     let done = |known| {
-        let row = InboxRow { attempts: 5, ..inbox_row("m") };
-        Write { completes: vec![(row, known)], ..writes() }
+        let row = crate::with!(inbox_row("m"), attempts = 5);
+        crate::with!(writes(), completes = vec![(row, known)])
     };
     assert_eq!(kind(write(store, done(3)).await), CONFLICT);
     write(store, done(4)).await.unwrap();
@@ -43,8 +46,9 @@ pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
 
 /// S-067: an instance that changed meanwhile is a conflict.
 pub async fn s_067_an_instance_that_changed_is_a_conflict(store: &impl Lab) {
-    let write_instance =
-        async |seq, base_seq| kind(write(store, Write { instances: vec![instance(seq, base_seq)], ..writes() }).await);
+    let write_instance = async |seq, base_seq| {
+        kind(write(store, crate::with!(writes(), instances = vec![instance(seq, base_seq)])).await)
+    };
     assert_eq!(write_instance(1, 0).await, None);
     assert_eq!(write_instance(1, 0).await, CONFLICT, "it exists");
     assert_eq!(write_instance(3, 1).await, None);
@@ -57,7 +61,7 @@ pub async fn s_067_an_instance_that_changed_is_a_conflict(store: &impl Lab) {
 pub async fn a_unit_without_commit_leaves_nothing(store: &impl Lab) {
     for drop_it in [true, false] {
         let mut unit = store.begin(&[1], LIMIT).await.unwrap();
-        unit.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+        unit.write(&crate::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
         if drop_it { drop(unit) } else { unit.rollback().await.unwrap() }
     }
     assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
@@ -69,7 +73,7 @@ pub async fn a_unit_without_commit_leaves_nothing(store: &impl Lab) {
         free.then_some(())
     })
     .await;
-    write(store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
 }
 
 /// A session that sends nothing still commits what its user wrote.
@@ -83,31 +87,29 @@ pub async fn m10_a_unit_without_writes_commits(store: &impl Lab) {
 
 /// Rule 8: runs after crashes are counted before they begin, and end with the settlement.
 pub async fn a_suspect_is_counted(store: &impl Lab) {
-    let row = InboxRow { result: InboxResult::Suspect, attempts: 0, ..inbox_row("m") };
+    let row = crate::with!(inbox_row("m"), result = InboxResult::Suspect, attempts = 0);
     for n in 1..=3 {
         assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), Some(n));
     }
-    write(store, Write { completes: vec![(inbox_row("m"), 0)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), completes = vec![(inbox_row("m"), 0)])).await.unwrap();
     assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), None, "it is settled");
 }
 
 /// M1: a message that ran after a crash, and one that was held before its instance was known, appear in the journal of
 /// their instance like any other.
 pub async fn m1_the_journal_names_the_instance_of_every_message(store: &impl Lab) {
-    let row = |id: &str, saga_id: Option<&str>| InboxRow {
-        receiver: "saga".into(),
-        saga_id: saga_id.map(Into::into),
-        ..inbox_row(id)
+    let row = |id: &str, saga_id: Option<&str>| {
+        crate::with!(inbox_row(id), receiver = "saga".into(), saga_id = saga_id.map(Into::into))
     };
     store.count_crash("e", "me", &row("crashed", Some("7"))).await.unwrap();
-    let keyless = InboxRow { result: InboxResult::Held, ..row("keyless", None) };
-    let mut handler = InboxRow { result: InboxResult::Retrying, ..inbox_row("handler") };
-    write(store, Write { claims: vec![keyless, handler.clone()], ..writes() }).await.unwrap();
+    let keyless = crate::with!(row("keyless", None), result = InboxResult::Held);
+    let mut handler = crate::with!(inbox_row("handler"), result = InboxResult::Retrying);
+    write(store, crate::with!(writes(), claims = vec![keyless, handler.clone()])).await.unwrap();
     assert_eq!(store.column("inbox", "saga_id", "crashed").await, [Some("7".into())]);
     assert_eq!(store.column("inbox", "saga_id", "keyless").await, [None]);
     handler.result = InboxResult::Handled;
     let completes = vec![(row("crashed", Some("7")), 0), (row("keyless", Some("7")), 1), (handler, 1)];
-    write(store, Write { completes, ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), completes = completes)).await.unwrap();
     for id in ["crashed", "keyless"] {
         assert_eq!(store.column("inbox", "saga", id).await, [Some("saga".into())], "{id}");
         assert_eq!(store.column("inbox", "saga_id", id).await, [Some("7".into())], "{id}");
@@ -117,13 +119,14 @@ pub async fn m1_the_journal_names_the_instance_of_every_message(store: &impl Lab
 
 /// The inbox knows how often a message was put off, and when it was first claimed.
 pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
-    let row = |result, attempts, round| InboxRow { result, attempts, round, ..inbox_row("m") };
-    write(store, Write { claims: vec![row(InboxResult::Retrying, 1, 1)], ..writes() }).await.unwrap();
+    let row =
+        |result, attempts, round| crate::with!(inbox_row("m"), result = result, attempts = attempts, round = round);
+    write(store, crate::with!(writes(), claims = vec![row(InboxResult::Retrying, 1, 1)])).await.unwrap();
     store.age("inbox", "claimed_at", Duration::from_secs(60)).await;
     let first = store.read(&keys(&["m"])).await.unwrap();
     assert!(first.now_us - first.inbox[0].since_us >= 60_000_000, "{first:?}");
     assert_eq!(first.inbox[0].round, 1);
-    write(store, Write { completes: vec![(row(InboxResult::Retrying, 2, 2), 1)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), completes = vec![(row(InboxResult::Retrying, 2, 2), 1)])).await.unwrap();
     let second = store.read(&keys(&["m"])).await.unwrap();
     assert_eq!((second.inbox[0].round, second.inbox[0].attempts), (2, 2));
     assert_eq!(second.inbox[0].since_us, first.inbox[0].since_us, "it is known since its claim");
@@ -132,17 +135,17 @@ pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
 /// M8, B25: the longest duration means "for ever", wherever a store takes one.
 pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     let ever = Duration::MAX;
-    let held = HeldIn { expires: Some(ever), ..held_in("held", HeldReason::Early) };
+    let held = crate::with!(held_in("held", HeldReason::Early), expires = Some(ever));
     let outbox = vec![outbox_row("later", Some(ever), false), outbox_row("mine", None, true)];
-    write(store, Write { lease: ever, outbox, held_in: vec![held], ..writes() }).await.unwrap();
-    write(store, Write { outbox: vec![outbox_row("now", None, false)], ..writes() }).await.unwrap();
-    let request = LeaseRequest { lease: ever, retention: ever, ..request("me") };
+    write(store, crate::with!(writes(), lease = ever, outbox = outbox, held_in = vec![held])).await.unwrap();
+    write(store, crate::with!(writes(), outbox = vec![outbox_row("now", None, false)])).await.unwrap();
+    let request = crate::with!(request("me"), lease = ever, retention = ever);
     let leased = store.lease(&request).await.unwrap();
     assert_eq!(leased.rows.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["now"]);
     assert!(leased.next_due.is_some_and(|due| due > Duration::from_secs(99 * 365 * 86_400)), "{:?}", leased.next_due);
     let id = leased.rows[0].id;
-    let failed = saga_core::PublishFailed { id, error: "why".into(), delay: ever, unroutable: false, tried: true };
-    let update = saga_core::LeaseUpdate { owner: "me", lease: ever, renew: &[], failed: &[failed] };
+    let failed = [saga_core::PublishFailed::new(id, "why", ever)];
+    let update = crate::with!(saga_core::LeaseUpdate::new("me", ever), renew = &[], failed = &failed);
     store.renew_and_fail(&update).await.unwrap();
     assert_eq!(store.sweep("e", ever).await.unwrap(), 0);
     let unit = store.begin(&[1], ever).await.unwrap();
@@ -152,20 +155,20 @@ pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
 /// M16: an error of user code becomes a note, whatever it contains.
 pub async fn m16_an_error_text_may_contain_anything(store: &impl Lab) {
     let text = || Some("a\0b".to_owned());
-    let claims = vec![InboxRow { result: InboxResult::Retrying, note: text(), ..inbox_row("m") }];
-    let held = HeldIn { error: text(), ..held_in("m", HeldReason::Failed) };
-    let retry = OutboxRow { last_error: text(), ..outbox_row("m", None, false) };
+    let claims = vec![crate::with!(inbox_row("m"), result = InboxResult::Retrying, note = text())];
+    let held = crate::with!(held_in("m", HeldReason::Failed), error = text());
+    let retry = crate::with!(outbox_row("m", None, false), last_error = text());
     let id = retry.id;
-    write(store, Write { claims, held_in: vec![held], outbox: vec![retry], ..writes() }).await.unwrap();
-    let completes = vec![(InboxRow { note: text(), ..inbox_row("m") }, 1)];
-    write(store, Write { completes, ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), claims = claims, held_in = vec![held], outbox = vec![retry])).await.unwrap();
+    let completes = vec![(crate::with!(inbox_row("m"), note = text()), 1)];
+    write(store, crate::with!(writes(), completes = completes)).await.unwrap();
     for (table, column) in [("inbox", "note"), ("held", "error"), ("outbox", "last_error")] {
         let stored = store.column(table, column, "m").await.pop().flatten().unwrap_or_default();
         assert!(stored.starts_with('a') && stored.ends_with('b'), "{table}.{column}: {stored:?}");
     }
     lease(store, "me").await;
     let delay = Duration::ZERO;
-    let failed = saga_core::PublishFailed { id, error: "c\0d".into(), delay, unroutable: true, tried: true };
-    let update = saga_core::LeaseUpdate { owner: "me", lease: LEASE, renew: &[], failed: &[failed] };
+    let failed = [crate::with!(saga_core::PublishFailed::new(id, "c\0d", delay), unroutable = true)];
+    let update = crate::with!(saga_core::LeaseUpdate::new("me", LEASE), renew = &[], failed = &failed);
     store.renew_and_fail(&update).await.unwrap();
 }

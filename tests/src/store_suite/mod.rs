@@ -66,45 +66,34 @@ pub fn envelope(message_id: &str) -> Envelope {
 
 /// The inbox row of a message handled by `r`.
 pub fn inbox_row(message_id: &str) -> InboxRow {
-    InboxRow {
-        receiver: "r".into(),
-        envelope: Arc::new(envelope(message_id)),
-        result: InboxResult::Handled,
-        saga_id: None,
-        seq: None,
-        from_state: None,
-        to_state: None,
-        effects: Some(Vec::new()),
-        attempts: 1,
-        round: 0,
-        note: None,
-    }
+    crate::with!(
+        InboxRow::new("r", Arc::new(envelope(message_id)), InboxResult::Handled),
+        effects = Some(Vec::new()),
+        attempts = 1
+    )
 }
 
 /// A command to `there`.
 pub fn outbox_row(message_id: &str, delay: Option<Duration>, leased: bool) -> OutboxRow {
-    OutboxRow {
-        id: Uuid::now_v7(),
-        kind: OutboxKind::Command,
-        destination: Destination::Endpoint("there".into()),
-        envelope: Arc::new(envelope(message_id)),
-        delay,
-        leased,
-        last_error: None,
-    }
+    crate::with!(
+        OutboxRow::new(
+            Uuid::now_v7(),
+            OutboxKind::Command,
+            Destination::Endpoint("there".into()),
+            Arc::new(envelope(message_id))
+        ),
+        delay = delay,
+        leased = leased
+    )
 }
 
 /// A message that waits for the instance `saga/7`.
 pub fn held_in(message_id: &str, reason: HeldReason) -> HeldIn {
-    HeldIn {
-        receiver: "saga".into(),
-        envelope: Arc::new(envelope(message_id)),
-        reason,
-        saga_id: Some("7".into()),
-        error: Some("why".into()),
-        attempts: 0,
-        expires: None,
-    }
+    crate::with!(
+        HeldIn::new("saga", Arc::new(envelope(message_id)), reason),
+        saga_id = Some("7".into()),
+        error = Some("why".into())
+    )
 }
 
 /// The key of the instance that most tests use.
@@ -114,23 +103,19 @@ pub fn key() -> InstanceKey {
 
 /// The instance `saga/7` as a transition leaves it.
 pub fn instance(seq: i64, base_seq: i64) -> InstanceWrite {
-    let row = InstanceRow {
-        key: key(),
-        state: "S".into(),
-        data: r#"{"n":1}"#.into(),
-        seq,
-        entered: seq,
-        version: 1,
-        originator: Some(r#"{"reply_to":"x"}"#.into()),
-        paused_by: None,
-        done: false,
-    };
-    InstanceWrite { row, base_seq }
+    let row = crate::with!(
+        InstanceRow::new(key(), "S", r#"{"n":1}"#),
+        seq = seq,
+        entered = seq,
+        version = 1,
+        originator = Some(r#"{"reply_to":"x"}"#.into())
+    );
+    InstanceWrite::new(row, base_seq)
 }
 
 /// A write of the process `me` of endpoint `e`, with nothing in it.
 pub fn writes() -> Write {
-    Write { endpoint: "e".into(), owner: "me".into(), lease: LEASE, ..Write::default() }
+    Write::new("e", "me", LEASE)
 }
 
 /// Commits a write.
@@ -146,7 +131,7 @@ pub async fn write<S: Store>(store: &S, write: Write) -> Result<(), StoreError> 
 /// Keys of messages, and the instance `saga/7`.
 pub fn keys(message_ids: &[&str]) -> Keys {
     let message_ids = message_ids.iter().map(|id| (*id).to_owned()).collect();
-    Keys { endpoint: "e".into(), message_ids, instances: vec![key()] }
+    crate::with!(Keys::new("e"), message_ids = message_ids, instances = vec![key()])
 }
 
 /// What a unit reads about messages and the instance `saga/7`.
@@ -162,7 +147,7 @@ pub async fn read<S: Store>(store: &S, message_ids: &[&str]) -> Found {
 
 /// A relay's request.
 pub fn request(owner: &str) -> LeaseRequest<'_> {
-    LeaseRequest { endpoint: "e", owner, rows_max: 100, lease: LEASE, retention: WEEK }
+    LeaseRequest::new("e", owner, 100, LEASE, WEEK)
 }
 
 /// Leases what is due.

@@ -5,12 +5,15 @@ use crate::eventually;
 use saga_core::{LeaseUpdate, PublishFailed, TimersOut};
 
 fn failed(id: Uuid, delay: Duration) -> PublishFailed {
-    PublishFailed { id, error: "no route".into(), delay, unroutable: false, tried: true }
+    PublishFailed::new(id, "no route", delay)
 }
 
 /// Reports rows as `owner`.
 async fn report<S: Store>(store: &S, owner: &str, renew: &[Uuid], failed: &[PublishFailed]) -> Vec<Uuid> {
-    store.renew_and_fail(&LeaseUpdate { owner, lease: LEASE, renew, failed }).await.expect("leases are updated")
+    store
+        .renew_and_fail(&crate::with!(LeaseUpdate::new(owner, LEASE), renew = renew, failed = failed))
+        .await
+        .expect("leases are updated")
 }
 
 /// O-040: the relay sends what was written, to the byte.
@@ -24,8 +27,8 @@ pub async fn o_040_a_leased_row_is_what_was_written(store: &impl Lab) {
     let mut raw = envelope("raw");
     raw.body = Bytes::from_static(&[0xff, 0x00, b'{', 0x80]);
     let rows = [envelope("plain"), big, foreign, raw]
-        .map(|envelope| OutboxRow { envelope: Arc::new(envelope), ..outbox_row("", None, false) });
-    write(store, Write { outbox: rows.to_vec(), ..writes() }).await.unwrap();
+        .map(|envelope| crate::with!(outbox_row("", None, false), envelope = Arc::new(envelope)));
+    write(store, crate::with!(writes(), outbox = rows.to_vec())).await.unwrap();
     let leased = lease(store, "me").await;
     let (written, read): (Vec<_>, Vec<_>) =
         (rows.iter().map(|row| &row.envelope).collect(), leased.rows.iter().map(|row| &row.envelope).collect());
@@ -41,7 +44,7 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
         outbox_row("later", Some(Duration::from_secs(3600)), false),
     ];
     let (mine, free) = (rows[0].id, rows[1].id);
-    write(store, Write { outbox: rows, ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), outbox = rows)).await.unwrap();
     let leased = lease(store, "other").await;
     assert_eq!(leased.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [free]);
     let next = leased.next_due.expect("a row is due later");
@@ -65,7 +68,7 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
 
 /// Rule 3: the rows of a process that died are taken over when their lease has run out; that does not count as a try.
 pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
-    let short = Write { lease: Duration::from_millis(1), outbox: vec![outbox_row("m", None, true)], ..writes() };
+    let short = crate::with!(writes(), lease = Duration::from_millis(1), outbox = vec![outbox_row("m", None, true)]);
     write(store, short).await.unwrap();
     let row = eventually("the lease to run out", || async { lease(store, "heir").await.rows.pop() }).await;
     assert_eq!((row.attempts, row.expired), (0, 1));
@@ -74,9 +77,9 @@ pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
 /// O-033: a row that commits late, with an id below those already sent, is found.
 pub async fn o_033_a_row_that_commits_late_is_found(store: &impl Lab) {
     let late = outbox_row("late", None, false);
-    write(store, Write { outbox: vec![outbox_row("early", None, false)], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), outbox = vec![outbox_row("early", None, false)])).await.unwrap();
     assert_eq!(lease(store, "me").await.rows.len(), 1);
-    write(store, Write { outbox: vec![late.clone()], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), outbox = vec![late.clone()])).await.unwrap();
     assert_eq!(lease(store, "me").await.rows[0].id, late.id);
 }
 
@@ -91,8 +94,8 @@ pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
         row
     };
     let outbox = vec![timer(Some(1)), timer(Some(2)), timer(None), outbox_row("c", None, false)];
-    write(store, Write { outbox, ..writes() }).await.unwrap();
-    let out = |keep_entered| Write { timers_out: vec![TimersOut { key: key(), keep_entered }], ..writes() };
+    write(store, crate::with!(writes(), outbox = outbox)).await.unwrap();
+    let out = |keep_entered| crate::with!(writes(), timers_out = vec![TimersOut::new(key(), keep_entered)]);
     write(store, out(Some(2))).await.unwrap();
     assert_eq!(store.count("outbox").await, 3, "the deadline and the present state's timer stay");
     write(store, out(None)).await.unwrap();
@@ -102,12 +105,11 @@ pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
 /// B9: a message without a queue waits for its destination, and is due at once when that exists.
 pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) {
     let hour = Duration::from_secs(3600);
-    let elsewhere =
-        OutboxRow { destination: Destination::Endpoint("elsewhere".into()), ..outbox_row("c", None, false) };
+    let elsewhere = crate::with!(outbox_row("c", None, false), destination = Destination::Endpoint("elsewhere".into()));
     let rows = vec![outbox_row("a", None, false), outbox_row("b", None, false), elsewhere];
-    write(store, Write { outbox: rows.clone(), ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), outbox = rows.clone())).await.unwrap();
     assert_eq!(lease(store, "me").await.rows.len(), 3);
-    let lost: Vec<_> = rows.iter().map(|row| PublishFailed { unroutable: true, ..failed(row.id, hour) }).collect();
+    let lost: Vec<_> = rows.iter().map(|row| crate::with!(failed(row.id, hour), unroutable = true)).collect();
     report(store, "me", &[], &lost).await;
     assert_eq!(store.column("outbox", "waits_for", "a").await, [Some("there".into())]);
     assert!(lease(store, "me").await.rows.is_empty());
@@ -127,15 +129,15 @@ pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) 
 
 /// A row that only waited behind another one is put off without being counted; a retry says why it was put off.
 pub async fn a_row_that_only_waited_is_no_try(store: &impl Lab) {
-    let retry = OutboxRow {
-        kind: OutboxKind::Retry,
-        last_error: Some("the bank was away".into()),
-        ..outbox_row("m", None, false)
-    };
-    write(store, Write { outbox: vec![retry.clone()], ..writes() }).await.unwrap();
+    let retry = crate::with!(
+        outbox_row("m", None, false),
+        kind = OutboxKind::Retry,
+        last_error = Some("the bank was away".into())
+    );
+    write(store, crate::with!(writes(), outbox = vec![retry.clone()])).await.unwrap();
     assert_eq!(store.column("outbox", "last_error", "m").await, [Some("the bank was away".into())]);
     lease(store, "me").await;
-    report(store, "me", &[], &[PublishFailed { tried: false, ..failed(retry.id, Duration::ZERO) }]).await;
+    report(store, "me", &[], &[crate::with!(failed(retry.id, Duration::ZERO), tried = false)]).await;
     let again = eventually("the row to be due", || async { lease(store, "me").await.rows.pop() }).await;
     assert_eq!((again.attempts, again.expired), (0, 0));
 }
@@ -144,7 +146,7 @@ pub async fn a_row_that_only_waited_is_no_try(store: &impl Lab) {
 pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     let sent = outbox_row("sent", None, true);
     let outbox = vec![sent.clone(), outbox_row("new", None, false)];
-    write(store, Write { lease: Duration::ZERO, outbox, ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), lease = Duration::ZERO, outbox = outbox)).await.unwrap();
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
     store.age("outbox", "first_attempt_at", WEEK + LEASE).await;
     let leased = lease(store, "me").await;
@@ -161,7 +163,7 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
 /// B13: a row that is not due was not sent: it is not held, however far in the future it is due.
 pub async fn b13_a_parked_timer_is_never_stranded(store: &impl Lab) {
     let parked = outbox_row("parked", Some(2 * WEEK), false);
-    write(store, Write { outbox: vec![parked], ..writes() }).await.unwrap();
+    write(store, crate::with!(writes(), outbox = vec![parked])).await.unwrap();
     store.age("outbox", "created_at", 2 * WEEK).await;
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
     assert_eq!(store.count("outbox").await, 1);

@@ -7,15 +7,13 @@ use saga_core::Process;
 const DEAD: Duration = Duration::from_secs(91);
 
 fn process(owner: &str, subscribes: &[&str]) -> Process {
-    Process {
-        endpoint: "e".into(),
-        owner: owner.into(),
-        subscribes: subscribes.iter().map(|event| (*event).to_owned()).collect(),
-        types: vec!["test.Message".into()],
-        receivers: vec!["r".into()],
-        report: json!({ "link": "up" }),
-        ..Process::default()
-    }
+    crate::with!(
+        Process::new("e", owner),
+        subscribes = subscribes.iter().map(|event| (*event).to_owned()).collect(),
+        types = vec!["test.Message".into()],
+        receivers = vec!["r".into()],
+        report = json!({ "link": "up" })
+    )
 }
 
 async fn dropped(store: &impl Lab, process: &Process) -> Vec<String> {
@@ -27,7 +25,7 @@ async fn dropped(store: &impl Lab, process: &Process) -> Vec<String> {
 /// B6: an event that no living process subscribes to any more is dropped, once.
 pub async fn b6_an_event_that_nobody_subscribes_to_any_more_is_dropped(store: &impl Lab) {
     assert_eq!(dropped(store, &process("old", &["a", "b"])).await, [""; 0]);
-    let other = Process { endpoint: "other".into(), ..process("other", &["b"]) };
+    let other = crate::with!(process("other", &["b"]), endpoint = "other".into());
     assert_eq!(dropped(store, &other).await, [""; 0]);
     assert_eq!(dropped(store, &process("new", &["b", "c"])).await, [""; 0], "the old process lives and wants it");
     store.age("process", "seen_at", DEAD).await;
@@ -57,11 +55,11 @@ pub async fn a_process_that_was_taken_for_dead_is_entered_again(store: &impl Lab
 
 /// F5: the name of a saga belongs to one endpoint of a database.
 pub async fn f5_a_saga_belongs_to_one_endpoint(store: &impl Lab) {
-    let mine = Process { charts: vec![chart(1)], ..process("mine", &[]) };
+    let mine = crate::with!(process("mine", &[]), charts = vec![chart(1)]);
     for version in [1, 1, 2] {
-        dropped(store, &Process { charts: vec![chart(version)], ..mine.clone() }).await;
+        dropped(store, &crate::with!(mine.clone(), charts = vec![chart(version)])).await;
     }
-    let theirs = Process { endpoint: "f".into(), owner: "theirs".into(), subscribes: vec!["x".into()], ..mine };
+    let theirs = crate::with!(mine, endpoint = "f".into(), owner = "theirs".into(), subscribes = vec!["x".into()]);
     let registered = store.register(&theirs).await.unwrap();
     assert_eq!(registered.taken, [("saga".into(), "e".into())]);
     assert_eq!(store.count("process").await, 1, "nothing of it was entered");
@@ -74,29 +72,29 @@ fn unknown(ids: &[&str]) -> Write {
     let held = |id: &&str| {
         let mut envelope = envelope(id);
         envelope.attempt = 3;
-        HeldIn {
-            receiver: String::new(),
-            envelope: Arc::new(envelope),
-            saga_id: None,
-            ..held_in(id, HeldReason::Version)
-        }
+        crate::with!(
+            held_in(id, HeldReason::Version),
+            receiver = String::new(),
+            envelope = Arc::new(envelope),
+            saga_id = None
+        )
     };
-    let claim = |id: &&str| InboxRow { receiver: String::new(), result: InboxResult::Held, ..inbox_row(id) };
-    Write { claims: ids.iter().map(claim).collect(), held_in: ids.iter().map(held).collect(), ..writes() }
+    let claim = |id: &&str| crate::with!(inbox_row(id), receiver = String::new(), result = InboxResult::Held);
+    crate::with!(writes(), claims = ids.iter().map(claim).collect(), held_in = ids.iter().map(held).collect())
 }
 
 /// B22, F4: a message of an unknown type goes back to the outbox when a process that knows the type runs.
 pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
     write(store, unknown(&["b", "a"])).await.unwrap();
-    let for_one = HeldIn { receiver: String::new(), saga_id: None, ..held_in("one", HeldReason::Version) };
+    let for_one = crate::with!(held_in("one", HeldReason::Version), receiver = String::new(), saga_id = None);
     let mut one = envelope("one");
     one.receiver = Some("r".into());
-    write(store, Write { held_in: vec![HeldIn { envelope: Arc::new(one.clone()), ..for_one }], ..writes() })
+    write(store, crate::with!(writes(), held_in = vec![crate::with!(for_one, envelope = Arc::new(one.clone()))]))
         .await
         .unwrap();
-    let stranger = Process { types: vec!["test.Other".into()], ..process("old", &[]) };
+    let stranger = crate::with!(process("old", &[]), types = vec!["test.Other".into()]);
     assert_eq!(store.release(&stranger).await.unwrap(), 0);
-    let renamed = Process { receivers: vec!["s".into()], ..process("renamed", &[]) };
+    let renamed = crate::with!(process("renamed", &[]), receivers = vec!["s".into()]);
     assert_eq!(store.release(&renamed).await.unwrap(), 2, "what is addressed to a receiver that is not here waits");
     assert_eq!(store.release(&renamed).await.unwrap(), 0);
     assert_eq!(store.release(&process("new", &[])).await.unwrap(), 1);
@@ -115,8 +113,8 @@ pub async fn b20_an_instance_of_a_newer_version_is_woken_once(store: &impl Lab) 
     let mut newer = instance(1, 0);
     newer.row.version = 2;
     let held = ["x", "y"].map(|id| held_in(id, HeldReason::Version));
-    write(store, Write { instances: vec![newer], held_in: held.into(), ..writes() }).await.unwrap();
-    let of_version = |version| Process { charts: vec![chart(version)], ..process("p", &[]) };
+    write(store, crate::with!(writes(), instances = vec![newer], held_in = held.into())).await.unwrap();
+    let of_version = |version| crate::with!(process("p", &[]), charts = vec![chart(version)]);
     assert_eq!(store.release(&of_version(1)).await.unwrap(), 0);
     assert_eq!(store.release(&of_version(2)).await.unwrap(), 1);
     assert_eq!(store.release(&of_version(3)).await.unwrap(), 0, "it has a wake-up already");
@@ -134,13 +132,13 @@ pub async fn b20_an_instance_of_a_newer_version_is_woken_once(store: &impl Lab) 
 /// A process without the saga, or without the type, leaves held messages alone; so does a process of another endpoint.
 pub async fn what_this_process_does_not_know_stays_held(store: &impl Lab) {
     let paused = [held_in("paused", HeldReason::Paused), held_in("failed", HeldReason::Failed)];
-    write(store, Write { held_in: paused.into(), ..writes() }).await.unwrap();
-    write(store, Write { held_in: vec![held_in("x", HeldReason::Version)], ..unknown(&["y"]) }).await.unwrap();
-    let other = Process { endpoint: "other".into(), charts: vec![chart(9)], ..process("p", &[]) };
+    write(store, crate::with!(writes(), held_in = paused.into())).await.unwrap();
+    write(store, crate::with!(unknown(&["y"]), held_in = vec![held_in("x", HeldReason::Version)])).await.unwrap();
+    let other = crate::with!(process("p", &[]), endpoint = "other".into(), charts = vec![chart(9)]);
     assert_eq!(store.release(&other).await.unwrap(), 0);
-    let nothing = Process { types: Vec::new(), ..process("p", &[]) };
+    let nothing = crate::with!(process("p", &[]), types = Vec::new());
     assert_eq!(store.release(&nothing).await.unwrap(), 0);
-    let version_one = Process { types: Vec::new(), charts: vec![chart(1)], ..process("p", &[]) };
+    let version_one = crate::with!(process("p", &[]), types = Vec::new(), charts = vec![chart(1)]);
     assert_eq!(store.release(&version_one).await.unwrap(), 1, "whose instance is gone is woken too");
     assert_eq!(store.count("held").await, 3);
 }

@@ -2,7 +2,7 @@
 
 use crate::{on_postgres, on_sqlite};
 use outbox::Postgres;
-use saga_core::{Store, StoreErrorKind, Unit, Write};
+use saga_core::{Store, StoreErrorKind, Unit};
 use sqlx::Executor;
 use std::{error::Error, time::Duration};
 use tests::{
@@ -16,11 +16,11 @@ async fn r_039_data_that_is_refused_for_ever_is_no_outage() {
     let (store, _database) = on_postgres().await;
     let mut nul = instance(1, 0);
     nul.row.state = "a\0b".into(); // no text of PostgreSQL holds it
-    let refused = write(&store, Write { instances: vec![nul], ..writes() }).await;
+    let refused = write(&store, tests::with!(writes(), instances = vec![nul])).await;
     assert_eq!(kind(refused), Some(StoreErrorKind::Rejected));
     let mut escaped = instance(1, 0);
     escaped.row.data = r#"{"text":"\u0000"}"#.into(); // `jsonb` would refuse it
-    write(&store, Write { instances: vec![escaped.clone()], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), instances = vec![escaped.clone()])).await.unwrap();
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     assert_eq!(unit.read(&keys(&[])).await.unwrap().instances[0].data, escaped.row.data);
 }
@@ -49,7 +49,7 @@ async fn b18_a_missing_grant_is_nobodys_fault() {
     store.pool().execute(setup.as_str()).await.unwrap();
     let url = database.url().replacen("postgres@", &format!("{role}@"), 1);
     let poor = Postgres::with_connections(&url, 2).unwrap();
-    let claim = || Write { claims: vec![inbox_row("m")], ..writes() };
+    let claim = || tests::with!(writes(), claims = vec![inbox_row("m")]);
     let errors = [
         write(&poor, claim()).await.unwrap_err(),
         poor.read(&keys(&["m"])).await.unwrap_err(),
@@ -149,7 +149,7 @@ async fn b19_what_an_sqlstate_means() {
         ("23514", Rejected),
     ] {
         raise(&store, code).await;
-        let error = write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap_err();
+        let error = write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap_err();
         assert_eq!(error.kind(), expected, "{code}: {error}");
     }
 }
@@ -201,7 +201,7 @@ async fn b4_a_users_own_statement_fails_for_itself() {
 /// M4: a word that a newer binary wrote is not taken for another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn m4_an_unknown_word_waits_for_a_newer_binary() {
-    let claim = || Write { claims: vec![inbox_row("m")], ..writes() };
+    let claim = || tests::with!(writes(), claims = vec![inbox_row("m")]);
     let expect = |error: saga_core::StoreError| {
         assert_eq!(error.kind(), StoreErrorKind::Schema);
         assert!(error.to_string().contains("`parked`, which this binary does not know"), "{error}");

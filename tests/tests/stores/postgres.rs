@@ -2,7 +2,7 @@
 
 use crate::{on_postgres, through_pgbouncer};
 use outbox::Postgres;
-use saga_core::{HeldReason, HeldWanted, Keys, Store, StoreErrorKind, Unit, Write};
+use saga_core::{HeldReason, HeldWanted, Store, StoreErrorKind, Unit};
 use sqlx::{Connection, Executor, postgres::PgConnection};
 use std::{collections::HashSet, time::Duration};
 use tests::{
@@ -92,7 +92,7 @@ async fn b23_idle_sessions_are_given_up() {
         (sessions(&mut *server.lock().await, &database.name).await <= 2).then_some(())
     })
     .await;
-    write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
 }
 
 /// M23: a unit that is dropped gives its connection back.
@@ -104,7 +104,7 @@ async fn m23_dropped_units_do_not_cost_a_session_each() {
         let mut unit = store.begin(&[], LIMIT).await.unwrap();
         let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(unit.tx()).await.unwrap();
         sessions.insert(pid);
-        unit.write(&Write { claims: vec![inbox_row(&n.to_string())], ..writes() }).await.unwrap();
+        unit.write(&tests::with!(writes(), claims = vec![inbox_row(&n.to_string())])).await.unwrap();
     }
     assert!(sessions.len() <= 8, "200 dropped units had {} sessions", sessions.len());
     eventually("everything to be rolled back", || async {
@@ -131,7 +131,7 @@ async fn a_begin_that_was_cut_off_leaves_nothing_open() {
     for micros in (0..2000).step_by(50) {
         // each limit cuts at another place
         let _ = tokio::time::timeout(Duration::from_micros(micros), store.begin(&[9], LIMIT)).await;
-        write(&store, Write { claims: vec![inbox_row(&micros.to_string())], ..writes() }).await.unwrap();
+        write(&store, tests::with!(writes(), claims = vec![inbox_row(&micros.to_string())])).await.unwrap();
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
         assert_eq!(rows, micros as i64 / 50 + 1, "a commit was lost in another transaction");
     }
@@ -145,7 +145,7 @@ async fn a_unit_costs_four_round_trips() {
     let proxy = Proxy::to(address.clone()).await;
     let url = database.url().replace(&address, &format!("127.0.0.1:{}", proxy.port));
     let proxied = Postgres::with_connections(&format!("{url}?sslmode=disable"), 1).unwrap();
-    write(&store, Write { held_in: vec![held_in("waits", HeldReason::Early)], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), held_in = vec![held_in("waits", HeldReason::Early)])).await.unwrap();
     let unit = async |n: i64| {
         let mut unit = proxied.begin(&[1, 2], LIMIT).await.unwrap();
         let found = unit.read(&keys(&["a", "b"])).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_unit_costs_four_round_trips() {
         let claims = vec![inbox_row(&format!("a{n}")), inbox_row(&format!("b{n}"))];
         let instances = vec![instance(n + 1, n)];
         let outbox = vec![outbox_row("o", None, true)];
-        unit.write(&Write { claims, instances, outbox, ..writes() }).await.unwrap();
+        unit.write(&tests::with!(writes(), claims = claims, instances = instances, outbox = outbox)).await.unwrap();
         unit.commit().await.unwrap();
     };
     for n in 0..2 {
@@ -168,9 +168,9 @@ async fn a_unit_costs_four_round_trips() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let (store, _database) = on_postgres().await;
-    write(&store, Write { outbox: vec![outbox_row("bad", None, false)], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), outbox = vec![outbox_row("bad", None, false)])).await.unwrap();
     store.pool().execute("UPDATE sagabus.outbox SET envelope = '[1, 2]'").await.unwrap();
-    write(&store, Write { outbox: vec![outbox_row("good", None, false)], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), outbox = vec![outbox_row("good", None, false)])).await.unwrap();
     let leased = lease(&store, "me").await.rows;
     assert_eq!(leased.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["good"]);
     let (error, free): (String, bool) = sqlx::query_as(
@@ -189,11 +189,11 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
 async fn b08_an_unreadable_held_message_waits_for_a_person() {
     let (store, _database) = on_postgres().await;
     let held = ["bad", "good"].map(|id| held_in(id, HeldReason::Early));
-    write(&store, Write { held_in: held.into(), ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), held_in = held.into())).await.unwrap();
     store.pool().execute("UPDATE sagabus.held SET envelope = '7' WHERE message_id = 'bad'").await.unwrap();
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     let waiting = unit.read(&keys(&[])).await.unwrap().waiting.pop().expect("two messages wait");
-    let wanted = saga_core::HeldWanted { key: waiting.key, type_name: waiting.type_name, reason: waiting.reason };
+    let wanted = saga_core::HeldWanted::new(waiting.key, waiting.type_name, waiting.reason);
     let held = unit.held("e", &[wanted], 10).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
@@ -220,23 +220,23 @@ async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
         let ids: Vec<String> = (from..from + 5000).map(|n| format!("m{n}")).collect();
         let claims = ids.iter().map(|id| inbox_row(id)).collect();
         let held_in = ids.iter().map(|id| held_in(id, HeldReason::Failed)).collect();
-        Write { claims, held_in, ..writes() }
+        tests::with!(writes(), claims = claims, held_in = held_in)
     };
     let turn = async |n: usize, locks: &[i64]| {
         let id = format!("w{n}");
-        let retrying = saga_core::InboxRow { result: saga_core::InboxResult::Retrying, ..inbox_row(&id) };
+        let retrying = tests::with!(inbox_row(&id), result = saga_core::InboxResult::Retrying);
         let held_in = vec![held_in(&id, HeldReason::Failed)];
-        write(&store, Write { claims: vec![retrying], held_in, ..writes() }).await.unwrap();
-        store.read(&Keys { instances: Vec::new(), ..keys(&[&id]) }).await.unwrap();
+        write(&store, tests::with!(writes(), claims = vec![retrying], held_in = held_in)).await.unwrap();
+        store.read(&tests::with!(keys(&[&id]), instances = Vec::new())).await.unwrap();
         let mut unit = store.begin(locks, LIMIT).await.unwrap();
         if !locks.is_empty() {
             unit.read(&keys(&[&id])).await.unwrap();
-            let wanted = HeldWanted { key: key(), type_name: "test.Message".into(), reason: HeldReason::Early };
+            let wanted = HeldWanted::new(key(), "test.Message", HeldReason::Early);
             unit.held("e", &[wanted], 10).await.unwrap();
         }
-        let out = saga_core::HeldKey { receiver: "saga".into(), message_id: id.clone() };
+        let out = saga_core::HeldKey::new("saga", id.clone());
         let completes = vec![(inbox_row(&id), 1)];
-        unit.write(&Write { completes, held_out: vec![out], ..writes() }).await.unwrap();
+        unit.write(&tests::with!(writes(), completes = completes, held_out = vec![out])).await.unwrap();
         unit.commit().await.unwrap();
     };
     for n in 0..10 {

@@ -2,7 +2,7 @@
 
 use crate::on_postgres;
 use outbox::Postgres;
-use saga_core::{Store, StoreError, StoreErrorKind, Unit, Write};
+use saga_core::{Store, StoreError, StoreErrorKind, Unit};
 use sqlx::Executor;
 use std::time::Duration;
 use tests::{
@@ -38,7 +38,7 @@ async fn rule_1_what_the_last_holder_wrote_is_seen() {
         let mut first = store.begin(&[7], LIMIT).await.unwrap();
         let id = format!("m{n}");
         first
-            .write(&Write { claims: vec![inbox_row(&id)], instances: vec![instance(n + 1, n)], ..writes() })
+            .write(&tests::with!(writes(), claims = vec![inbox_row(&id)], instances = vec![instance(n + 1, n)]))
             .await
             .unwrap();
         let (committed, begun) = tokio::join!(first.commit(), store.begin(&[7], LIMIT));
@@ -55,13 +55,13 @@ async fn rule_1_what_the_last_holder_wrote_is_seen() {
 async fn x01_a_unit_that_hangs_is_ended_by_the_server() {
     let (store, _database) = on_postgres().await;
     let mut frozen = store.begin(&[7], Duration::from_millis(300)).await.unwrap();
-    frozen.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    frozen.write(&tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
     eventually("the lock to be free", || async {
         let mut unit = store.begin(&[7], LIMIT).await.unwrap();
         unit.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty().then_some(())
     })
     .await;
-    let late = frozen.write(&Write { outbox: vec![outbox_row("o", None, false)], ..writes() }).await;
+    let late = frozen.write(&tests::with!(writes(), outbox = vec![outbox_row("o", None, false)])).await;
     assert_eq!(kind(late), Some(StoreErrorKind::Unavailable));
     assert_eq!(kind(frozen.commit().await), Some(StoreErrorKind::Unavailable), "nobody may take it for committed");
     let found = store.read(&keys(&["m"])).await.unwrap();
@@ -76,7 +76,8 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
         for (locks, empty) in [(&[][..], false), (&[1], false), (&[], true)] {
             let mut unit = store.begin(locks, LIMIT).await.unwrap();
             unit.tx().execute(ends).await.unwrap();
-            let write = if empty { writes() } else { Write { outbox: vec![outbox_row("o", None, false)], ..writes() } };
+            let write =
+                if empty { writes() } else { tests::with!(writes(), outbox = vec![outbox_row("o", None, false)]) };
             let error = unit.write(&write).await.expect_err(ends);
             assert_eq!(error.kind(), StoreErrorKind::Rejected, "{ends}: {error}");
             assert!(error.to_string().contains("the handler ended the transaction itself"), "{error}");
@@ -85,14 +86,14 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
     }
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.outbox").fetch_one(store.pool()).await.unwrap();
     assert_eq!(rows, 0);
-    write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
 }
 
 /// M10: a handler that swallowed an error fails, even if it sends nothing; a nested transaction is the way out.
 #[tokio::test(flavor = "multi_thread")]
 async fn m10_an_aborted_transaction_is_noticed() {
     let (store, _database) = on_postgres().await;
-    for write in [writes(), Write { claims: vec![inbox_row("m")], ..writes() }] {
+    for write in [writes(), tests::with!(writes(), claims = vec![inbox_row("m")])] {
         let mut unit = store.begin(&[], LIMIT).await.unwrap();
         let _swallowed = unit.tx().execute("SELECT 1 / 0").await;
         let error = unit.write(&write).await.unwrap_err();
@@ -117,7 +118,7 @@ async fn m16_a_deferred_constraint_is_named() {
     store.pool().execute(sql).await.unwrap();
     let mut unit = store.begin(&[], LIMIT).await.unwrap();
     unit.tx().execute("INSERT INTO seat VALUES (1), (1)").await.unwrap();
-    unit.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    unit.write(&tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
     let error = unit.commit().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Rejected, "{error}");
     let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<sqlx::Error>());
@@ -146,13 +147,13 @@ async fn m14_two_processes_with_the_same_messages_do_not_deadlock() {
         for id in 0..50 {
             for receiver in ["a", "b", "c"] {
                 let row = inbox_row(&format!("{n}-{id}"));
-                claims.push(saga_core::InboxRow { receiver: receiver.into(), ..row });
+                claims.push(tests::with!(row, receiver = receiver.into()));
             }
         }
         if reverse {
             claims.reverse();
         }
-        write(store, Write { claims, ..writes() }).await
+        write(store, tests::with!(writes(), claims = claims)).await
     };
     for n in 0..20 {
         let (one, other) = tokio::join!(claim(&store, n, false), claim(&store, n, true));
@@ -175,13 +176,13 @@ async fn m14_two_processes_with_the_same_messages_do_not_deadlock() {
 async fn a_held_message_that_changed_meanwhile_is_a_conflict() {
     let (store, _database) = on_postgres().await;
     let held = tests::store_suite::held_in("m", saga_core::HeldReason::Early);
-    write(&store, Write { held_in: vec![held], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), held_in = vec![held])).await.unwrap();
     let mut changing = store.pool().begin().await.unwrap();
     changing.execute("UPDATE sagabus.held SET reason = 'failed'").await.unwrap();
-    let out = saga_core::HeldKey { receiver: "saga".into(), message_id: "m".into() };
+    let out = saga_core::HeldKey::new("saga", "m");
     let taken = tokio::spawn({
         let store = store.clone();
-        async move { write(&store, Write { held_out: vec![out], ..writes() }).await }
+        async move { write(&store, tests::with!(writes(), held_out = vec![out])).await }
     });
     eventually("the unit to wait for the row", || async {
         let waiting: i64 = sqlx::query_scalar(
@@ -195,8 +196,8 @@ async fn a_held_message_that_changed_meanwhile_is_a_conflict() {
     .await;
     changing.commit().await.unwrap();
     assert_eq!(kind(taken.await.unwrap()), CONFLICT);
-    let out = saga_core::HeldKey { receiver: "saga".into(), message_id: "m".into() };
-    write(&store, Write { held_out: vec![out], ..writes() }).await.unwrap();
+    let out = saga_core::HeldKey::new("saga", "m");
+    write(&store, tests::with!(writes(), held_out = vec![out])).await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.held").fetch_one(store.pool()).await.unwrap();
     assert_eq!(rows, 0);
 }

@@ -55,7 +55,7 @@ fn large(id: &str, megabytes: usize) -> Write {
     let mut envelope = envelope(id);
     envelope.body = vec![b' '; megabytes << 20].into();
     row.envelope = envelope.into();
-    Write { claims: vec![inbox_row(id)], outbox: vec![row], ..writes() }
+    tests::with!(writes(), claims = vec![inbox_row(id)], outbox = vec![row])
 }
 
 /// X09: after "disk full" everything goes on as soon as there is room, and no message is to blame.
@@ -97,14 +97,14 @@ async fn x09_a_handler_that_fills_the_disk_leaves_a_usable_writer() {
             "drop" => drop(unit),
             "write" => {
                 // SQLite has rolled back only the statement, or everything; in autocommit nothing may be written
-                let _ = unit.write(&Write { claims: vec![inbox_row("m")], ..writes() }).await;
+                let _ = unit.write(&tests::with!(writes(), claims = vec![inbox_row("m")])).await;
                 drop(unit);
             }
             _ => drop(unit.commit().await),
         }
         room(&store, 1_000_000).await;
         assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty(), "{how}");
-        write(&store, Write { claims: vec![inbox_row(how)], ..writes() }).await.expect(how);
+        write(&store, tests::with!(writes(), claims = vec![inbox_row(how)])).await.expect(how);
     }
 }
 
@@ -118,7 +118,8 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
             for statement in ends {
                 unit.tx().execute(*statement).await.unwrap();
             }
-            let write = if empty { writes() } else { Write { outbox: vec![outbox_row("o", None, false)], ..writes() } };
+            let write =
+                if empty { writes() } else { tests::with!(writes(), outbox = vec![outbox_row("o", None, false)]) };
             let error = unit.write(&write).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Rejected, "{ends:?}: {error}");
             assert!(error.to_string().contains("the handler ended the transaction itself"), "{error}");
@@ -126,7 +127,7 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
         }
     }
     assert_eq!(store.count("outbox").await, 0);
-    write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
 }
 
 /// A handler may nest a transaction and roll it back: that does not end the unit's transaction.
@@ -139,7 +140,7 @@ async fn a_nested_transaction_does_not_end_the_unit() {
     let mut nested = unit.tx().begin().await.unwrap();
     nested.execute("INSERT INTO seat VALUES (1)").await.unwrap_err();
     nested.rollback().await.unwrap();
-    unit.write(&Write { claims: vec![inbox_row("m")], instances: vec![instance(1, 0)], ..writes() }).await.unwrap();
+    unit.write(&tests::with!(writes(), claims = vec![inbox_row("m")], instances = vec![instance(1, 0)])).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(store.read(&keys(&["m"])).await.unwrap().inbox.len(), 1);
 }
@@ -149,14 +150,14 @@ async fn a_nested_transaction_does_not_end_the_unit() {
 async fn units_that_were_cut_off_leave_nothing_open() {
     let (store, _file) = on_sqlite().await;
     for micros in (0..3000).step_by(50) {
-        let cut = Write { claims: vec![inbox_row("cut")], ..writes() };
+        let cut = tests::with!(writes(), claims = vec![inbox_row("cut")]);
         let unit = async {
             let mut unit = store.begin(&[], LIMIT).await?;
             unit.write(&cut).await?;
             unit.rollback().await
         };
         let _ = tokio::time::timeout(Duration::from_micros(micros), unit).await;
-        write(&store, Write { claims: vec![inbox_row(&micros.to_string())], ..writes() }).await.unwrap();
+        write(&store, tests::with!(writes(), claims = vec![inbox_row(&micros.to_string())])).await.unwrap();
     }
     assert_eq!(store.count("inbox").await, 60);
 }
@@ -168,7 +169,7 @@ async fn m19_an_id_of_any_spelling_is_deleted() {
     let id = Uuid::now_v7();
     let spelled = [id.simple().to_string(), Uuid::now_v7().to_string().to_uppercase(), "no uuid".into()];
     for id in &spelled {
-        write(&store, Write { outbox: vec![outbox_row(id, None, false)], ..writes() }).await.unwrap();
+        write(&store, tests::with!(writes(), outbox = vec![outbox_row(id, None, false)])).await.unwrap();
         let foreign = sqlx::query("UPDATE sagabus_outbox SET id = $1 WHERE message_id = $1").bind(id);
         foreign.execute(store.writer()).await.unwrap();
     }
@@ -176,7 +177,7 @@ async fn m19_an_id_of_any_spelling_is_deleted() {
     assert_eq!(leased.len(), 2);
     assert!(leased.iter().any(|row| row.id == id));
     let ids: Vec<Uuid> = leased.iter().map(|row| row.id).collect();
-    let update = saga_core::LeaseUpdate { owner: "me", lease: LIMIT, renew: &ids, failed: &[] };
+    let update = tests::with!(saga_core::LeaseUpdate::new("me", LIMIT), renew = &ids, failed = &[]);
     assert!(store.renew_and_fail(&update).await.unwrap().is_empty());
     store.delete_confirmed(&ids).await.unwrap();
     assert_eq!(store.count("outbox").await, 1);
@@ -192,11 +193,11 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let broken = [("envelope", "'[1, 2]'"), ("envelope", "x'ff00'"), ("destination", "x'ff'"), ("attempts", "'many'")];
     for (n, (column, value)) in broken.iter().enumerate() {
         let id = format!("bad{n}");
-        write(&store, Write { outbox: vec![outbox_row(&id, None, false)], ..writes() }).await.unwrap();
+        write(&store, tests::with!(writes(), outbox = vec![outbox_row(&id, None, false)])).await.unwrap();
         let sql = format!("UPDATE sagabus_outbox SET {column} = {value} WHERE message_id = '{id}'");
         store.writer().execute(sql.as_str()).await.unwrap();
     }
-    write(&store, Write { outbox: vec![outbox_row("good", None, false)], ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), outbox = vec![outbox_row("good", None, false)])).await.unwrap();
     let leased = lease(&store, "me").await.rows;
     assert_eq!(leased.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["good"]);
     for (n, value) in broken.iter().enumerate() {
@@ -207,11 +208,11 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     assert!(kinds.is_err(), "a kind that nobody knows was taken");
 
     let held = ["bad", "good"].map(|id| held_in(id, HeldReason::Early));
-    write(&store, Write { held_in: held.into(), ..writes() }).await.unwrap();
+    write(&store, tests::with!(writes(), held_in = held.into())).await.unwrap();
     store.writer().execute("UPDATE sagabus_held SET envelope = '7' WHERE message_id = 'bad'").await.unwrap();
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     let key = tests::store_suite::key();
-    let wanted = HeldWanted { key, type_name: "test.Message".into(), reason: HeldReason::Early };
+    let wanted = HeldWanted::new(key, "test.Message", HeldReason::Early);
     let held = unit.held("e", &[wanted], 10).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
@@ -229,7 +230,7 @@ async fn a_file_that_somebody_locked_is_waited_for() {
     assert_eq!(kind(begun.map(drop)), Some(StoreErrorKind::Unavailable));
     other.execute("ROLLBACK").await.unwrap();
     eventually("the file to be free", || async {
-        write(&store, Write { claims: vec![inbox_row("m")], ..writes() }).await.ok()
+        write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.ok()
     })
     .await;
 }

@@ -32,14 +32,12 @@ impl Broker {
         format!("{}{name}", self.prefix)
     }
 
-    pub(super) fn prefixed(&self, topology: Topology) -> Topology {
+    pub(super) fn prefixed(&self, mut topology: Topology) -> Topology {
         let all = |names: Vec<String>| names.iter().map(|name| self.named(name)).collect();
-        Topology {
-            endpoint: self.named(&topology.endpoint),
-            subscribes: all(topology.subscribes),
-            dropped: all(topology.dropped),
-            ..topology
-        }
+        topology.endpoint = self.named(&topology.endpoint);
+        topology.subscribes = all(topology.subscribes);
+        topology.dropped = all(topology.dropped);
+        topology
     }
 
     /// One try, at the next host.

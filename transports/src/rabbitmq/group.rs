@@ -105,7 +105,7 @@ mod tests {
         async fn pass(&mut self, messages: u64, took: Duration) {
             for _ in 0..messages {
                 let envelope = Arc::new(Envelope::new("m", "t", "{}"));
-                let delivery = Delivery { envelope, fault: None, delivery_count: 0, ack: Ack::new(|_| {}) };
+                let delivery = Delivery::new(envelope, Ack::new(|_| {}));
                 self.group.take(self.group.last + 1, delivery);
             }
             self.group.hand_on(&self.deliveries);

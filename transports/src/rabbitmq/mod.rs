@@ -113,7 +113,7 @@ impl Transport for RabbitMq {
         let publisher = Publisher::new(broker.clone(), topology, limits, rows, reports, look);
         tokio::spawn(keep_connected(consumer, broker.clone(), connection, name.clone(), health.consuming()));
         tokio::spawn(keep_connected(publisher, broker.clone(), publishing, name, health.publishing()));
-        Ok(Link { deliveries: incoming, outgoing, reports: reported, state })
+        Ok(Link::new(incoming, outgoing, reported, state))
     }
 }
 

@@ -99,7 +99,7 @@ impl Prefetch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::VecDeque, time::Duration};
+    use std::collections::VecDeque;
 
     /// A broker that sends all it may, and an endpoint that settles in order.
     struct Line {
@@ -119,14 +119,9 @@ mod tests {
 
     impl Line {
         fn new(prefetch: u16, prefetch_bytes: usize) -> Self {
-            let limits = LinkLimits {
-                prefetch,
-                prefetch_bytes,
-                body_bytes_max: 4 << 20,
-                window: 1,
-                confirm: Duration::ZERO,
-                connect: Duration::ZERO,
-            };
+            let mut limits = LinkLimits::default();
+            limits.prefetch = prefetch;
+            limits.prefetch_bytes = prefetch_bytes;
             let prefetch = Prefetch::new(&limits);
             let (credit, unsettled, untold) = (prefetch.current(), VecDeque::new(), VecDeque::new());
             Self { prefetch, credit, unsettled, untold, stuck: 0, most_bytes: 0, most: 0, changes: 0 }

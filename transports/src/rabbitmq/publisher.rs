@@ -292,6 +292,6 @@ impl Publisher {
     }
 
     fn send(&self, outgoing: &Outgoing, fate: Fate) {
-        let _ = self.reports.send(Report { row: outgoing.row, fate }); // the endpoint is gone: its leases run out
+        let _ = self.reports.send(Report::new(outgoing.row, fate)); // the endpoint is gone: its leases run out
     }
 }

@@ -255,5 +255,8 @@ fn incoming(came: Came, settle: Option<Settling>) -> Delivery {
     let ack = Ack::new(move |is_handled| {
         let _ = settle.map(|settle| settle.send(Settled { tag, body_bytes, is_handled }));
     });
-    Delivery { envelope: Arc::new(envelope), fault, delivery_count, ack }
+    let mut delivery = Delivery::new(Arc::new(envelope), ack);
+    delivery.fault = fault;
+    delivery.delivery_count = delivery_count;
+    delivery
 }

@@ -114,13 +114,8 @@ mod tests {
     use uuid::Uuid;
 
     fn messages(numbers: impl IntoIterator<Item = u128>) -> Vec<Outgoing> {
-        let message = |n| Outgoing {
-            row: Uuid::from_u128(n),
-            destination: Destination::Event("e".into()),
-            envelope: Arc::new(Envelope::new("m", "t", "{}")),
-            attempts: 0,
-            expired: 0,
-        };
+        let envelope = Arc::new(Envelope::new("m", "t", "{}"));
+        let message = |n| Outgoing::new(Uuid::from_u128(n), Destination::Event("e".into()), envelope.clone());
         numbers.into_iter().map(message).collect()
     }
 

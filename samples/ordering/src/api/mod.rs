@@ -198,6 +198,7 @@ async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Result<Response, Refus
         LinkState::Up => (true, "up".to_owned()),
         LinkState::Down(reason) => (true, format!("away: {reason}")),
         LinkState::Failed(reason) => (false, format!("no longer used, because the endpoint has failed: {reason}")),
+        _ => (true, "unknown".to_owned()), // a state that a later version adds
     };
     let (answers, database) = match endpoint.store().order_by_id(Uuid::nil()).await {
         Ok(_) => (true, "up".to_owned()),

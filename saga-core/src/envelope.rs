@@ -160,9 +160,8 @@ impl Envelope {
     /// table could keep, is refused before it is written.
     pub(crate) fn refusal(&self, body_bytes_max: usize) -> Option<String> {
         let what = &self.type_name;
-        if self.body.len() > body_bytes_max {
-            let bytes = self.body.len();
-            return Some(format!("the body of {what} has {bytes} bytes; `body_bytes_max` allows {body_bytes_max}"));
+        if let Some(refused) = body_refusal(what, &self.body, body_bytes_max) {
+            return Some(refused);
         }
         if self.headers.len() > HEADERS_MAX {
             return Some(format!("{what} has {} headers; {HEADERS_MAX} are allowed", self.headers.len()));
@@ -255,6 +254,12 @@ fn clean(text: &str) -> String {
 /// platforms, unlike `std`'s hashers: processes of different versions must take the same locks.
 pub fn hash_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> i64 {
     parts.into_iter().fold(0, |seed, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, seed)) as i64
+}
+
+/// Why a body of ours must not leave.
+pub(crate) fn body_refusal(type_name: &str, body: &[u8], max: usize) -> Option<String> {
+    let bytes = body.len();
+    (bytes > max).then(|| format!("the body of {type_name} has {bytes} bytes; `body_bytes_max` allows {max}"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::shared::{Shared, now_us};
 use crate::{
     Encoded, Envelope, InstanceKey, MessageKind, OutboxKind, SagaRef, Store,
+    envelope::body_refusal,
     handler::{Addressee, OutgoingMessage},
     port::{Caused, OutboxRow},
     saga::{
@@ -113,12 +114,19 @@ fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Opt
     Emission::of(id, message, rows)
 }
 
-/// A command's outcome.
-pub(crate) fn of_outcome<Db: Store>(shared: &Shared<Db>, command: &Envelope, message: &Encoded) -> Emission {
+/// A command's outcome; or why it must not leave.
+pub(crate) fn of_outcome<Db: Store>(
+    shared: &Shared<Db>,
+    command: &Envelope,
+    message: &Encoded,
+) -> Result<Emission, String> {
+    if let Some(refused) = body_refusal(message.type_name, &message.body, shared.settings.body_bytes_max) {
+        return Err(refused);
+    }
     let id = Uuid::now_v7();
     let new = envelope(&shared.name, id, message, Some(command), now_us());
     let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
-    answer(id, message, new, asker)
+    Ok(answer(id, message, new, asker))
 }
 
 /// What a handler or a session sends; or why it must not leave.

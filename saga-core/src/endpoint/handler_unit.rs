@@ -392,7 +392,9 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         let command = Some(&*cause.envelope);
         let posted = cause.posted.iter().map(|posted| of_posted(self.shared, command, posted));
         let mut emissions = posted.collect::<Result<Vec<_>, String>>()?;
-        emissions.extend(outcome.map(|outcome| of_outcome(self.shared, &cause.envelope, &outcome)));
+        if let Some(outcome) = outcome {
+            emissions.push(of_outcome(self.shared, &cause.envelope, &outcome)?);
+        }
         let effects = Some(ledger.emit(emissions));
         let journal = Journal { effects, ..Journal::default() };
         ledger.settle(settling(self.entry, item, before), InboxResult::Handled, i64::from(runs), journal);

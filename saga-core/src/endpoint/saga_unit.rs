@@ -292,6 +292,7 @@ impl<Db: Store> Batch<'_, Db> {
                 unread: &group.unread,
                 partial: (read as i64) < group.fitting,
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
+                body_bytes_max: self.shared.settings.body_bytes_max,
             };
             let decided = self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers);
             if decided.more {

@@ -31,6 +31,8 @@ pub(crate) struct Offers<'a> {
     pub(crate) partial: bool,
     /// What happens to the message of the first transition instead, because a projection refused that transition.
     pub(crate) overrule: Option<&'a Overrule>,
+    /// A transition that sends a larger body fails.
+    pub(crate) body_bytes_max: usize,
 }
 
 /// What happens to a message whose transition is not run.

@@ -6,12 +6,13 @@ use super::{
 };
 use crate::{
     Envelope, HeldReason, InstanceRow,
+    envelope::body_refusal,
     panics::caught,
     port::{InstanceWrite, TimersOut},
 };
 use std::{any::Any, collections::HashMap};
 
-/// A transition that failed: it panicked, or led to a state that cannot be stored.
+/// A transition that failed: it panicked, led to a state that cannot be stored, or sends what must not leave.
 pub(super) struct FailedTransition {
     pub(super) offer: usize,
     pub(super) error: String,
@@ -234,6 +235,11 @@ impl<'a, S: Saga> Run<'a, S> {
             let from = from.unwrap_or_default();
             let error =
                 format!("the transition keeps the timers of `{from}` and enters `{to}`: `Keep` and `Stay` stay");
+            return Err(FailedTransition { offer: i, error });
+        }
+        let max = self.offers.body_bytes_max;
+        let refused = out.emits.iter().find_map(|emit| body_refusal(emit.message.type_name, &emit.message.body, max));
+        if let Some(error) = refused {
             return Err(FailedTransition { offer: i, error });
         }
         self.data = Some(stored(&state, &to).map_err(|error| FailedTransition { offer: i, error })?);

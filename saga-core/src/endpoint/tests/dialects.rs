@@ -176,6 +176,7 @@ pub(super) struct Do {
 #[derive(Reply, Serialize, Deserialize)]
 #[reply(from = "shop")]
 pub(super) struct Did {
+    #[serde(rename = "number")] // larger than its command
     pub(super) n: u64,
 }
 #[derive(Outcome)]

@@ -212,6 +212,18 @@ async fn a_handler_that_publishes_what_json_cannot_say_is_held_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_too_large_is_held_at_once() {
+    let builder =
+        |builder: Builder| builder.handle::<Do>(Script::new()).settings(|settings| settings.body_bytes_max = 10);
+    let rig = Rig::start(builder).await;
+    rig.broker.deliver(command(1));
+    rig.all_acked().await;
+    let held = rig.the_held();
+    assert!(held.error.as_deref().unwrap().contains("has 12 bytes; `body_bytes_max` allows 10"), "{held:?}");
+    assert_eq!((rig.done(), held.attempts), (vec![], 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_without_a_transaction_is_handled_once_too() {
     let script = Script::new();
     script.plan(1, [Act::FailIdle, Act::Idle]);

@@ -192,7 +192,7 @@ impl Instance {
             .map(|(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None })
             .collect();
         let row = self.row.as_ref();
-        let asked = Offers { key: &key, row, now_us: 0, unread, partial: false, overrule };
+        let asked = Offers { key: &key, row, now_us: 0, unread, partial: false, overrule, body_bytes_max: 100 };
         let decided = logic.decide(&asked, &mut offers);
         let mut words = Vec::new();
         let mut settled: HashMap<usize, Option<HeldReason>> = HashMap::new();

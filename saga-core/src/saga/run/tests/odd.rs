@@ -7,11 +7,16 @@ use super::*;
 #[starts(Begin)]
 #[on(Tick)]
 enum Odd {
-    #[on(Next)]
+    #[on(Next, Join)]
     Fine(Fine),
     #[done]
     #[on(Next)]
     Half(Half),
+}
+
+#[derive(Event, Serialize, Deserialize)]
+struct Large {
+    text: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +51,13 @@ impl On<Tick> for Odd {
     }
 }
 
+impl On<Join> for Fine {
+    type Then = (Fine, Publishes<Large>);
+    fn on(self, _: Join, _: &Moment) -> Self::Then {
+        (self, publish(Large { text: "x".repeat(100) }))
+    }
+}
+
 fn after_start(type_name: &str) -> (Decided, String) {
     let logic = Typed::<Odd>::new();
     let key = InstanceKey { saga: "odd".into(), id: "7".into() };
@@ -58,7 +70,8 @@ fn after_start(type_name: &str) -> (Decided, String) {
             fault: None,
         })
         .collect();
-    let asked = Offers { key: &key, row: None, now_us: 0, unread: &[], partial: false, overrule: None };
+    let asked =
+        Offers { key: &key, row: None, now_us: 0, unread: &[], partial: false, overrule: None, body_bytes_max: 100 };
     let decided = logic.decide(&asked, &mut offers);
     let Settled::Held { reason: HeldReason::Failed, error: Some(error) } = decided.settled[1].1.clone() else {
         panic!("a failure was expected: {:?}", decided.settled)
@@ -79,4 +92,11 @@ fn keeping_the_timers_of_one_state_in_another_fails() {
     let (decided, error) = after_start("Tick");
     assert!(error.contains("keeps the timers of `Fine` and enters `Half`"), "{error}");
     assert_eq!(decided.instance.expect("it was started").row.state, "Fine");
+}
+
+#[test]
+fn a_message_that_is_too_large_fails_the_transition_that_sends_it() {
+    let (decided, error) = after_start("Join");
+    assert!(error.contains("Large has 111 bytes; `body_bytes_max` allows 100"), "{error}");
+    assert_eq!(decided.instance.expect("it was started").row.seq, 1);
 }

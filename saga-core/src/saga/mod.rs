@@ -1,8 +1,8 @@
 //! Sagas: state machines. A transition is a pure function from a state and a message to the next state and its effects.
 
 mod chart;
-#[doc(hidden)]
-pub mod derived;
+#[doc(hidden)] // the derives use it, by way of `__private`
+pub(crate) mod derived;
 mod effect;
 mod id;
 pub(crate) mod logic;

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// All that wait for a person
     #[arg(long)]
     all: bool,
-    /// Why: kept with who and when, and shown with the message and its instance
+    /// Why: recorded with who and when
     #[arg(long, value_name = "TEXT", default_value = "no reason given", allow_hyphen_values = true)]
     reason: String,
     /// Only print what would be done

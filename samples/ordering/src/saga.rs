@@ -21,7 +21,7 @@ pub(crate) enum OrderFulfilment {
     #[done]
     Shipped(Shipped),
     #[done]
-    #[on(PaymentCompleted)] // money that comes too late goes back
+    #[on(PaymentCompleted)] // late money goes back
     Cancelled(Cancelled),
 }
 

@@ -71,7 +71,7 @@ pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
     assert_eq!(waiting, expected);
     let fitting = [wanted("test.Fits", HeldReason::Early), wanted("test.Message", HeldReason::Paused)];
     assert_eq!(ids(&held(store, &fitting, 100).await), ["y", "x", "z", "paused"]);
-    assert_eq!(ids(&held(store, &fitting, 2).await), ["y", "x"], "at most so many, over all types");
+    assert_eq!(ids(&held(store, &fitting, 2).await), ["y", "x"], "at most two, over all types");
     assert_eq!(held(store, &[wanted("test.Fits", HeldReason::Paused)], 100).await.len(), 0);
     assert_eq!(held(store, &[], 100).await.len(), 0);
 }

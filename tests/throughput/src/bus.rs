@@ -187,11 +187,11 @@ impl HandleBatch<CreateShippingLabel, Postgres> for Desk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Handlers {
-    /// One by one, each in a transaction of its own
+    /// One by one, each in its own transaction
     Single,
-    /// One by one; those that came together share a transaction
+    /// One by one; messages of one batch share a transaction
     Shared,
-    /// All that came together in one call
+    /// A batch in one call
     Batch,
 }
 

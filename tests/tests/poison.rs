@@ -1,4 +1,4 @@
-//! Messages that the broker refuses, at a whole endpoint: each is told, and takes no other with it.
+//! Messages that the broker refuses, under a whole endpoint: each is reported, and none affects another.
 
 use async_trait::async_trait;
 use lapin::{Connection, ConnectionProperties, options::ExchangeDeleteOptions};
@@ -74,7 +74,7 @@ async fn three_refused_messages_are_told_and_a_thousand_others_arrive_in_order()
         .start()
         .await
         .unwrap();
-    // what the passive endpoint needs is declared by one that is not
+    // an endpoint that is not passive declares what the passive one needs
     let declaring = Endpoint::builder("sender", vhost.transport(), database.store()).start().await.unwrap();
     publish(&declaring, Gone {}).await;
     publish(&declaring, Large { text: String::new() }).await;

@@ -189,7 +189,7 @@ fn a_client_tells_why_its_orders_have_no_end() {
     let refused = ordering(&[], &["place", "--api", &api, "--orders", "1"]);
     answering.join().expect("the stranger has answered");
     assert_eq!(refused.status.code(), Some(1));
-    let why = format!("{api} answers 404 Not Found: no reason is given");
+    let why = format!("{api} answers 404 Not Found: no reason given");
     assert!(stdout(&refused).contains(&why), "{}", stdout(&refused));
 }
 

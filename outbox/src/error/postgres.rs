@@ -21,7 +21,7 @@ const POOLER: &str = "a pooler gives each transaction another session of the ser
 const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may \
                        fail in a nested transaction (`sqlx::Connection::begin(cx.tx().await?)`)";
 
-/// What follows from an error, and what to do about it.
+/// What an error means, and what to do about it.
 pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
     let code = error.code();
     let class = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
@@ -49,7 +49,7 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
     }
 }
 
-/// Whether a statement ran into a time limit or waited for a lock for too long.
+/// Whether a statement ran into a time limit or waited too long for a lock.
 pub(super) fn is_limit(code: &str) -> bool {
     TIME_LIMITS.contains(&code) || code == "55P03"
 }

@@ -107,7 +107,7 @@ pub struct PublishFailed {
 }
 
 impl PublishFailed {
-    /// A row that was tried in vain, though its destination may have a queue.
+    /// A row that was tried in vain, although its destination may have a queue.
     pub fn new(id: Uuid, error: impl Into<String>, delay: Duration) -> Self {
         Self { id, error: error.into(), delay, unroutable: false, tried: true }
     }

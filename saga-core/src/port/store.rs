@@ -125,7 +125,7 @@ pub struct Process {
     pub subscribes: Vec<String>,
     /// Every message type that it can handle, by logical name.
     pub types: Vec<String>,
-    /// The names of its sagas and handlers: what is addressed to another receiver waits for a process that has it.
+    /// The names of its sagas and handlers. A message addressed to another receiver waits for a process that has it.
     pub receivers: Vec<String>,
     /// What it reports about itself, for operators: link, breakers.
     pub report: serde_json::Value,

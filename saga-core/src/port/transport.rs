@@ -199,7 +199,7 @@ impl Outgoing {
     }
 }
 
-/// Where a message goes. Exhaustive: a transport must know a way for every kind, so a new one must not compile unseen.
+/// Where a message goes. Exhaustive: a transport must handle every kind, so a new kind must not compile unnoticed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// The queue of one endpoint.

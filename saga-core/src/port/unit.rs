@@ -51,7 +51,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Nothing, at this time by the database's clock: microseconds since 1970.
+    /// Nothing found, at this time by the database's clock (microseconds since 1970).
     pub fn new(now_us: i64) -> Self {
         Self { now_us, ..Self::default() }
     }

@@ -80,7 +80,7 @@ pub struct InboxRow {
 }
 
 impl InboxRow {
-    /// The mark of a message that did not run.
+    /// The inbox row of a message that did not run.
     pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, result: InboxResult) -> Self {
         Self {
             receiver: receiver.into(),

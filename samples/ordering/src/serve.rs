@@ -147,7 +147,7 @@ async fn finish<Db: Ledger>(endpoint: Arc<Endpoint<Db>>) -> Result<bool> {
     Ok(true)
 }
 
-/// The endpoint, when no request uses it any more.
+/// The endpoint, once no request uses it.
 pub(crate) async fn alone<Db: Ledger>(mut endpoint: Arc<Endpoint<Db>>) -> Endpoint<Db> {
     loop {
         match Arc::try_unwrap(endpoint) {

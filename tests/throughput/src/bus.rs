@@ -235,7 +235,8 @@ pub(crate) async fn start_one(
         }
         (Service::Warehouse, Handlers::Batch) => endpoint.handle_batch::<CreateShippingLabel>(Desk),
     };
-    // the handlers wait for nothing but the database; with a transaction for each message, lanes commit in parallel
+    // the handlers wait for nothing but the database; where each message has its own transaction, lanes commit in
+    // parallel
     let endpoint = match handlers {
         Handlers::Single => endpoint,
         Handlers::Shared | Handlers::Batch => endpoint.settings(|settings| settings.handler_lanes = 1),

@@ -46,7 +46,7 @@ const HISTORY_LINES_MAX: i64 = 100;
 const LOOK: Duration = Duration::from_millis(200);
 
 struct Api<Db: Ledger> {
-    /// Not its owner: a client that watches an order must not keep the endpoint from being stopped.
+    /// Weak: a client that watches an order must not keep the endpoint from stopping.
     endpoint: Weak<Endpoint<Db>>,
     payment_timeout: Duration,
 }

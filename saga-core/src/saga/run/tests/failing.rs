@@ -9,11 +9,11 @@ fn s_069_s_070_s_071_a_panic_pauses_and_a_success_of_the_same_message_releases()
     assert_eq!(words, ["Tick: A 2", "Boom: held failed", "Tick: held paused", "Next: held paused"]);
     assert!(instance.row().data.contains("\"ticks\":1"), "what came before the panic counts");
     assert_eq!(instance.row().paused_by.as_deref(), Some("Boom-3"));
-    // the operator retries it: it panics again, the rest stays behind it
+    // the operator retries the message: it panics again, and the rest stays behind it
     let position = instance.held.iter().position(|(envelope, _)| envelope.type_name == "Boom").expect("it is held");
     let (boom, _) = instance.held.remove(position);
     assert_eq!(instance.offer(vec![boom]), ["Boom: held failed"]);
-    // repaired: the same message id is taken now, and what waited follows in its order
+    // repaired: the same message id is taken now, and waiting messages follow in order
     let position = instance.held.iter().position(|(envelope, _)| envelope.type_name == "Boom").expect("it is held");
     let (boom, _) = instance.held.remove(position);
     let repaired = Arc::new(Envelope { type_name: "Tick".into(), ..(*boom).clone() });

@@ -1,4 +1,4 @@
-//! Whatever the batches, an instance comes to the same, and to what a small model says.
+//! However messages fall into batches, an instance ends in the same state, the one that a small model predicts.
 
 use super::*;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -16,7 +16,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     (select(&TYPES[..]), 1..5_i64, prop::bool::weighted(0.95))
 }
 
-/// What is left of a history, as far as batches must not matter.
+/// The part of a history that must not depend on batches.
 #[derive(Debug, Default, PartialEq)]
 struct Left {
     /// State, its number, transitions, entries, and who pauses it.
@@ -110,7 +110,7 @@ impl Tables {
     }
 }
 
-/// The same saga, one message after the other, as one would explain it.
+/// The same saga as a plain model, one message after the other.
 #[derive(Default)]
 struct Model {
     /// State and its number.
@@ -178,7 +178,7 @@ impl Model {
         self.at = Some(to);
         self.seq += 1;
         self.entered += i64::from(enters);
-        // what waits and fits now goes on, the oldest first, each before the state may change again
+        // waiting messages that fit now go on, oldest first, each before the state may change again
         while self.paused_by.is_none() {
             let (state, _) = self.at.unwrap_or_default();
             let waits = |name| match state {

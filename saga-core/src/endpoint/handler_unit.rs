@@ -200,7 +200,13 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 self.entry.single_units.store(SINGLE_UNITS, Ordering::Relaxed);
                 None
             }
-            Err(error) => Some(Progress::lost(0, error)),
+            Err(error) => {
+                // together they may deadlock with other units again and again; alone, most cannot
+                if error.kind() == StoreErrorKind::Conflict {
+                    self.entry.single_units.store(SINGLE_UNITS, Ordering::Relaxed);
+                }
+                Some(Progress::lost(0, error))
+            }
         }
     }
 

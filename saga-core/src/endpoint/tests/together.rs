@@ -58,6 +58,20 @@ async fn messages_that_share_a_transaction_run_one_by_one_after_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_that_share_a_transaction_run_one_by_one_after_a_deadlock() {
+    let script = Script::new();
+    let rig =
+        Rig::start(|builder| builder.handle_with::<Do>(script.clone(), crate::HandlerOptions::shares_transactions))
+            .await;
+    let commits = count_commits(&rig);
+    rig.store.fail_next(Operation::Write, StoreErrorKind::Conflict);
+    rig.broker.deliver_all((1..=10).map(command));
+    rig.all_acked().await;
+    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 10, "ten units, of one message each");
+    assert_eq!((rig.done().len(), rig.inbox("do-1").attempts), (10, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_is_one_call_and_one_by_one_after_a_failure() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.retries(Retries::none()).handle_batch::<Do>(Batches(script.clone()))).await;

@@ -7,6 +7,9 @@ use saga_core::{EndpointStatus, HeldReason, ProcessReport, Status};
 const SILENT_MS: i64 = 90_000;
 /// Due messages are sent at once; after this time something is in their way.
 const STUCK_MS: i64 = 60_000;
+/// A rolling deployment is over by then. What still waits for a version or a type that no process knows will wait until
+/// somebody deploys it: a handler may have been forgotten.
+const DEPLOYED_MS: i64 = 3_600_000;
 
 /// One line for each trouble, with the command that shows more.
 pub(crate) fn troubles(status: &Status) -> Vec<String> {
@@ -31,7 +34,9 @@ fn held(endpoint: &EndpointStatus, all: &mut Vec<String>) {
     let name = &endpoint.endpoint;
     for held in &endpoint.held {
         // a reason that this binary does not know may need a person: better report it
-        if HeldReason::parse(&held.reason).is_some_and(HeldReason::releases_itself) {
+        let reason = HeldReason::parse(&held.reason);
+        let is_forgotten = reason == Some(HeldReason::Version) && held.oldest_ms > DEPLOYED_MS;
+        if reason.is_some_and(HeldReason::releases_itself) && !is_forgotten {
             continue;
         }
         let (messages, reason) = (count(held.count, "message"), &held.reason);
@@ -128,6 +133,22 @@ pub(crate) mod tests {
             of(json!({ "saga": "order", "state": "Shipped", "count": 7, "paused": 0, "done": 7, "oldest_ms": 5 })),
         ];
         status
+    }
+
+    #[test]
+    fn a_version_that_nobody_deploys_is_a_trouble_after_an_hour() {
+        let mut status = Status::default();
+        let mut payment = EndpointStatus::default();
+        payment.endpoint = "payment".into();
+        payment.held = vec![of(json!({ "reason": "version", "count": 4, "oldest_ms": DEPLOYED_MS }))];
+        status.endpoints = vec![payment];
+        assert_eq!(troubles(&status), [""; 0]);
+        status.endpoints[0].held[0].oldest_ms += 60_000;
+        assert_eq!(
+            troubles(&status),
+            ["payment: 4 messages are held as version, the oldest for 1 h 1 min: \
+              sagabus held list --endpoint payment --reason-is version"]
+        );
     }
 
     #[test]

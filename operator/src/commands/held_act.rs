@@ -1,7 +1,7 @@
 //! `sagabus held retry` and `sagabus held discard`: first lists exactly which messages, then acts on those and no
 //! others.
 
-use super::{held_filter, held_list, held_show};
+use super::{held_filter, held_list, held_show, list};
 use crate::{databases::Session, find::Found, text::count};
 use clap::Args;
 use saga_core::{HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
@@ -40,7 +40,7 @@ pub(crate) async fn run(session: &mut Session, action: HeldAction, arguments: Ar
             let json: Vec<_> = rows.iter().map(|(n, row)| session.labelled(*n, row)).collect();
             session.screen.value(&json!({ "found": rows.len(), "dry_run": true, "rows": json }));
         } else {
-            let table = held_list::table(session, &rows);
+            let table = list::table(session, &held_list::HEADER, rows.iter().map(|(n, row)| (*n, row)), held_list::row);
             session.screen.table(&table, "");
             let messages = count(rows.len() as i64, "message");
             session.screen.line(format!("{messages} would be {}", word(action)));

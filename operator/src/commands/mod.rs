@@ -5,6 +5,7 @@ mod held_act;
 mod held_filter;
 mod held_list;
 mod held_show;
+mod list;
 mod operations;
 pub(crate) mod outbox;
 mod outbox_list;

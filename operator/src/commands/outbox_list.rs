@@ -1,9 +1,7 @@
 //! `sagabus outbox list`.
 
-use crate::{
-    databases::Session,
-    table::{Cell, Table},
-};
+use super::list;
+use crate::{databases::Session, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, OutboxFilter, OutboxView};
 
@@ -26,25 +24,8 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let read =
         async |store: &dyn Inspect| Ok((store.outbox_count(&filter).await?, store.outbox(&filter, rows_max).await?));
     let all = session.each(read).await;
-    let mut table = Table::new(&session.header(&HEADER));
-    let (mut shown, mut there, mut json) = (0, 0, Vec::new());
-    for (n, (count, rows)) in &all {
-        there += count;
-        shown += rows.len();
-        for row in rows {
-            json.push(session.labelled(*n, row));
-            let label = session.label(*n).map(Cell::from);
-            table.row(label.into_iter().chain(cells(row)).collect(), note(row));
-        }
-    }
-    if session.screen.json {
-        session.screen.value(&json);
-    } else {
-        let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no outbox row matches" };
-        let none = session.none(none);
-        session.screen.table(&table, none);
-    }
-    session.screen.shown(shown, there.max(shown as u64));
+    let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no outbox row matches" };
+    list::print(session, &all, &HEADER, |row| (cells(row), note(row)), none);
     true
 }
 

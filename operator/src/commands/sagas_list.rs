@@ -1,10 +1,7 @@
 //! `sagabus sagas list`.
 
-use super::sagas::spelt;
-use crate::{
-    databases::Session,
-    table::{Cell, Table},
-};
+use super::{list, sagas::spelt};
+use crate::{databases::Session, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, InstanceFilter, InstanceView};
 use std::time::Duration;
@@ -62,23 +59,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         Ok((store.instances_count(&filter).await?, store.instances(&filter, rows_max).await?))
     };
     let all = session.each(read).await;
-    let mut table = Table::new(&session.header(&HEADER));
-    let (mut shown, mut there, mut json) = (0, 0, Vec::new());
-    for (n, (count, rows)) in &all {
-        there += count;
-        shown += rows.len();
-        for row in rows {
-            json.push(session.labelled(*n, row));
-            table.row(session.label(*n).map(Cell::from).into_iter().chain(cells(row)).collect(), None);
-        }
-    }
-    if session.screen.json {
-        session.screen.value(&json);
-    } else {
-        let none = session.none("no instance matches");
-        session.screen.table(&table, none);
-    }
-    session.screen.shown(shown, there.max(shown as u64));
+    list::print(session, &all, &HEADER, |row| (cells(row), None), "no instance matches");
     true
 }
 

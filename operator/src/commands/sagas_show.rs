@@ -113,7 +113,9 @@ fn print(screen: &mut Screen, page: &Page) {
     screen.line(find::pretty(&instance.data));
     outbox(screen, page);
     let mut held = Table::new(&held_list::HEADER);
-    page.held.iter().for_each(|row| held.row(held_list::cells(row), row.error.clone()));
+    for (cells, error) in page.held.iter().map(held_list::row) {
+        held.row(cells, error);
+    }
     let all = left_out(page.held.len(), page.held_count, "oldest");
     screen.section(&format!("held messages{all}"), &held);
     screen.section("what operators did", &operations::table(&page.operations));

@@ -310,18 +310,10 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &
     if !item.suspect || item.counted {
         return true;
     }
+    let receiver = shared.receiver_name(item.receiver);
     let row = InboxRow {
-        receiver: shared.receiver_name(item.receiver).into(),
-        envelope: item.envelope.clone(),
-        result: InboxResult::Suspect,
         saga_id: item.key.as_ref().map(|key| key.id.clone()),
-        seq: None,
-        from_state: None,
-        to_state: None,
-        effects: None,
-        attempts: 0,
-        round: 0,
-        note: None,
+        ..InboxRow::new(receiver, item.envelope.clone(), InboxResult::Suspect)
     };
     let mut waiting = Waiting::new(shared, stop);
     let crashes = loop {

@@ -102,19 +102,8 @@ async fn a_thousand_held_messages_that_do_not_fit_hide_none_that_fits() {
         attempts: 0,
         expires: None,
     };
-    let claim = crate::InboxRow {
-        receiver: "walk".into(),
-        envelope,
-        result: InboxResult::Held,
-        saga_id: Some("1".into()),
-        seq: None,
-        from_state: None,
-        to_state: None,
-        effects: None,
-        attempts: 0,
-        round: 0,
-        note: None,
-    };
+    let claim =
+        crate::InboxRow { saga_id: Some("1".into()), ..crate::InboxRow::new("walk", envelope, InboxResult::Held) };
     let write = Write { endpoint: NAME.into(), held_in: vec![held], claims: vec![claim], ..Write::default() };
     unit.write(&write).await.unwrap();
     unit.commit().await.unwrap();

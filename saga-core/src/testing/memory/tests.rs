@@ -21,19 +21,7 @@ fn envelope(id: &str) -> Arc<Envelope> {
 }
 
 fn inbox(id: &str, result: InboxResult, attempts: i64) -> InboxRow {
-    InboxRow {
-        receiver: "r".into(),
-        envelope: envelope(id),
-        result,
-        saga_id: None,
-        seq: None,
-        from_state: None,
-        to_state: None,
-        effects: None,
-        attempts,
-        round: 0,
-        note: None,
-    }
+    InboxRow { attempts, ..InboxRow::new("r", envelope(id), result) }
 }
 
 fn handled(id: &str) -> InboxRow {

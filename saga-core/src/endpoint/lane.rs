@@ -15,7 +15,7 @@ use crate::{
     saga::logic::Overrule,
 };
 use futures_util::FutureExt;
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -85,13 +85,16 @@ pub(crate) async fn run_handler<Db: Store>(
         }
         let mut turn = None;
         if breaker.is_open() {
-            // put off what is in the channel as well: unacknowledged, it would use up the prefetch of other handlers
-            waiting.extend(std::iter::from_fn(|| items.try_recv().ok()));
-            waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                mine = breaker.turn() => turn = Some(mine),
+            let mut mine = pin!(breaker.turn());
+            while turn.is_none() {
+                // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
+                waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    mine = &mut mine => turn = Some(mine),
+                    received = items.recv_many(&mut waiting, batch_max) => if received == 0 { return },
+                }
             }
         }
         let messages = if turn.is_some() { 1 } else { messages_apart(&waiting) };

@@ -91,8 +91,9 @@ impl Rig {
     fn says(&self) -> String {
         let held: Vec<_> = self.store.held().iter().map(|row| (row.envelope.message_id.clone(), row.reason)).collect();
         let inbox: Vec<_> = self.store.inbox().iter().map(|row| (row.message_id.clone(), row.result)).collect();
-        let (open, queued) = (self.broker.open(), self.broker.queued());
-        format!("held {held:?}, inbox {inbox:?}, {open} unacknowledged, {queued} in the queue")
+        let some = inbox.iter().take(20).collect::<Vec<_>>();
+        let (open, queued, rows) = (self.broker.open(), self.broker.queued(), inbox.len());
+        format!("held {held:?}, {rows} rows of the inbox {some:?}, {open} unacknowledged, {queued} in the queue")
     }
 
     /// The inbox row of a message at its one receiver.

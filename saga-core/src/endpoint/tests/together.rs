@@ -138,7 +138,7 @@ async fn a_handler_that_fails_for_good_delays_no_other() {
     .await;
     let step = |n| step(1, n);
     rig.broker.deliver(begin(1));
-    rig.broker.deliver_all((1..=500).map(command)); // five times the prefetch
+    rig.broker.deliver_all((1..=2000).map(command)); // twenty times the prefetch
     rig.broker.deliver_all((1..=50).map(step));
     rig.until_within(secs(30), "the other handler is through", |rig| rig.done().len() == 50).await;
     assert_eq!(rig.steps(1).len(), 50);
@@ -151,7 +151,7 @@ async fn a_handler_that_fails_for_good_delays_no_other() {
     failing.always(Act::Succeed);
     let handled = |rig: &Rig| rig.store.inbox().iter().all(|row| row.result == SETTLED);
     rig.until_within(secs(600), "everything is handled", handled).await;
-    assert_eq!((rig.done().len(), rig.held()), (600, vec![]));
+    assert_eq!((rig.done().len(), rig.held()), (2100, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,6 @@
 
 use crate::{HandlerError, Saga, Store};
 use async_trait::async_trait;
-use std::{any::Any, marker::PhantomData};
 
 /// Writes your own rows about a saga's instances, in the same transaction as their transitions.
 ///
@@ -30,32 +29,4 @@ pub struct Change<S> {
     pub before: Option<String>,
     /// The state after the batch.
     pub after: S,
-}
-
-/// A change without its type.
-pub(crate) struct ErasedChange {
-    pub(crate) id: String,
-    pub(crate) before: Option<String>,
-    pub(crate) after: Box<dyn Any + Send>,
-}
-
-#[async_trait]
-pub(crate) trait ProjectLogic<Db: Store>: Send + Sync {
-    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError>;
-}
-
-pub(crate) struct TypedProject<S, P> {
-    pub(crate) project: P,
-    pub(crate) saga: PhantomData<fn() -> S>,
-}
-
-#[async_trait]
-impl<S: Saga + Sync, Db: Store, P: Project<S, Db>> ProjectLogic<Db> for TypedProject<S, P> {
-    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError> {
-        let typed = changes.into_iter().filter_map(|change| {
-            let after = *change.after.downcast::<S>().ok()?;
-            Some(Change { id: change.id, before: change.before, after })
-        });
-        self.project.project(&typed.collect::<Vec<_>>(), tx).await
-    }
 }

@@ -3,14 +3,15 @@
 use super::{
     Endpoint, Settings,
     breaker::Breaker,
-    shared::{HandlerEntry, Receiver, SagaEntry},
+    router::Receiver,
+    saga_unit::{ProjectLogic, TypedProject},
+    shared::{HandlerEntry, SagaEntry},
     start,
 };
 use crate::{
     Command, Crashes, Event, Handle, HandleBatch, MessageKind, Project, Retries, Saga, Store, StoreError, Transport,
     TransportError,
     handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler},
-    project::{ProjectLogic, TypedProject},
     saga::logic::Typed,
 };
 use std::{

@@ -1,13 +1,16 @@
-//! Dispatch: committed messages go to the broker straight from memory, in a window of confirms.
+//! The end of every unit of work, and the way of what it sends: write, commit, publish; then the reports on published
+//! rows, their leases, and the deletion of those that arrived.
 //!
-//! What does not fit the window stays in the outbox without a lease, and so does everything after it until the relay
-//! has caught up: otherwise a later message of the same key could overtake an earlier one. `leases` takes in the
-//! reports, `confirmed` deletes the rows of confirmed messages, `relay` sends what is left to it.
+//! Committed messages go to the broker straight from memory, in a window of confirms. What does not fit the window
+//! stays in the outbox without a lease, and so does everything after it until the relay has caught up: otherwise a
+//! later message of the same key could overtake an earlier one.
 
-use super::destinations::Destinations;
+use super::{destinations::Destinations, shared::Shared, trouble::Trouble};
 use crate::{
-    CrashPoint, Crashes, Envelope,
-    port::{Backoff, Destination, Fate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
+    CrashPoint, Crashes, Envelope, Store, StoreError, StoreErrorKind,
+    port::{
+        Backoff, Destination, Fate, LeaseUpdate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report, Unit, Write,
+    },
 };
 use std::{
     collections::HashMap,
@@ -22,9 +25,43 @@ use uuid::Uuid;
 
 /// The most confirmed rows that one statement deletes.
 const CONFIRMED_ROWS_MAX: usize = 5000;
-const RETRY_MIN: Duration = Duration::from_millis(100);
+/// How long the first confirmed row waits for others, so that one statement deletes many.
+const GATHER: Duration = Duration::from_millis(100);
+/// The most reports that are taken in together.
+const REPORTS_MAX: usize = 512;
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two tries while the database is away.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The end of every unit of work: writes, commits and hands the messages to the dispatcher, always in this order. The
+/// caller acknowledges afterwards.
+pub(super) async fn finish<Db: Store>(
+    shared: &Shared<Db>,
+    mut unit: Db::Unit,
+    mut write: Write,
+) -> Result<(), StoreError> {
+    let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
+    let reservation = shared.dispatcher.reserve(now);
+    for row in &mut write.outbox {
+        row.leased = reservation.leased && row.delay.is_none();
+    }
+    let written = unit.write(&write).await;
+    shared.crashes.reach(CrashPoint::BeforeCommit);
+    match written {
+        Ok(()) => unit.commit().await?,
+        Err(error) if error.kind() == StoreErrorKind::Conflict => {
+            unit.rollback().await?; // the connection is as good as before
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    }
+    shared.crashes.reach(CrashPoint::Commit);
+    shared.dispatcher.enqueue(reservation, write.outbox);
+    shared.crashes.reach(CrashPoint::BeforeAck);
+    Ok(())
+}
 
 pub(crate) struct Dispatcher {
     endpoint: String,
@@ -35,11 +72,11 @@ pub(crate) struct Dispatcher {
     /// Wakes the task that waits for an empty window.
     emptied: Notify,
     /// Wakes the task that deletes confirmed rows.
-    pub(crate) confirmed: Notify,
+    confirmed: Notify,
     /// Wakes the task that keeps the leases.
-    pub(crate) leases: Notify,
+    leases: Notify,
     /// Held while rows are being deleted: `stop` waits for it.
-    pub(crate) deleting: tokio::sync::Mutex<()>,
+    deleting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -73,11 +110,11 @@ struct InFlight {
 }
 
 /// Room for the rows of one unit of work; given back when dropped without `enqueue`.
-pub(crate) struct Reservation<'a> {
+struct Reservation<'a> {
     dispatcher: &'a Dispatcher,
     rows: usize,
     /// The rows fit: they carry our lease and are sent from memory.
-    pub(crate) leased: bool,
+    leased: bool,
 }
 
 impl Drop for Reservation<'_> {
@@ -96,11 +133,11 @@ impl Drop for Reservation<'_> {
 
 /// What follows from reports.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts {
+struct Accounts {
     /// Rows whose lease ends, with the delay until the next try.
-    pub(crate) failed: Vec<PublishFailed>,
+    failed: Vec<PublishFailed>,
     /// Destinations that take messages again.
-    pub(crate) reopened: Vec<String>,
+    reopened: Vec<String>,
 }
 
 impl Dispatcher {
@@ -128,7 +165,7 @@ impl Dispatcher {
     }
 
     /// Asks for room before the rows are written.
-    pub(crate) fn reserve(&self, rows: usize) -> Reservation<'_> {
+    fn reserve(&self, rows: usize) -> Reservation<'_> {
         let mut state = self.lock();
         let fits = !state.overflow && state.in_flight.len() + state.reserved + rows <= self.window;
         if fits || rows == 0 {
@@ -142,7 +179,7 @@ impl Dispatcher {
     }
 
     /// Sends what was committed; tells the relay when the next delayed row is due.
-    pub(crate) fn enqueue(&self, reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
+    fn enqueue(&self, reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
         if reservation.leased {
             let leased = rows.iter().filter(|row| row.leased);
             self.push(leased.map(|row| (row.id, &row.envelope, 0, 0, &row.destination)));
@@ -219,7 +256,7 @@ impl Dispatcher {
     }
 
     /// Confirmed rows to delete, sorted.
-    pub(crate) fn take_confirmed(&self) -> Vec<Uuid> {
+    fn take_confirmed(&self) -> Vec<Uuid> {
         let mut state = self.lock();
         let rows = state.confirmed.len().min(CONFIRMED_ROWS_MAX);
         let mut confirmed: Vec<Uuid> = state.confirmed.drain(..rows).collect();
@@ -228,7 +265,7 @@ impl Dispatcher {
     }
 
     /// The rows could not be deleted.
-    pub(crate) fn give_back_confirmed(&self, rows: Vec<Uuid>) {
+    fn give_back_confirmed(&self, rows: Vec<Uuid>) {
         self.lock().confirmed.extend(rows);
     }
 
@@ -244,14 +281,14 @@ impl Dispatcher {
     }
 
     /// The rows being published, sorted.
-    pub(crate) fn in_flight(&self) -> Vec<Uuid> {
+    fn in_flight(&self) -> Vec<Uuid> {
         let mut rows: Vec<Uuid> = self.lock().in_flight.keys().copied().collect();
         rows.sort_unstable();
         rows
     }
 
     /// Takes in reports, and what was put off since the last call.
-    pub(crate) fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
+    fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
         if reports.iter().any(|report| report.fate == Fate::Confirmed) {
             crashes.reach(CrashPoint::BeforeConfirm);
         }
@@ -272,7 +309,7 @@ impl Dispatcher {
                 }
                 Fate::Refused(error) | Fate::Unknown(error) => {
                     state.destinations.forget_probe(&destination, row);
-                    let delay = Backoff::after(RETRY_MIN, RETRY_MAX, attempts + 1);
+                    let delay = Backoff::after(PAUSE_MIN, RETRY_MAX, attempts + 1);
                     failed.push(PublishFailed { id: row, error, delay, unroutable: false, tried: true });
                 }
             }
@@ -292,7 +329,7 @@ impl Dispatcher {
     }
 
     /// The leases of these rows were lost: another process sends them.
-    pub(crate) fn lost(&self, rows: &[Uuid]) {
+    fn lost(&self, rows: &[Uuid]) {
         let mut state = self.lock();
         for row in rows {
             if let Some(InFlight { destination, .. }) = state.in_flight.remove(row) {
@@ -305,94 +342,101 @@ impl Dispatcher {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
-        let (outgoing, sent) = mpsc::unbounded_channel();
-        (Dispatcher::new("e", 10, outgoing), sent)
-    }
-
-    fn row(n: u128, to: &str) -> LeasedRow {
-        LeasedRow {
-            id: Uuid::from_u128(n),
-            destination: Destination::Endpoint(to.into()),
-            envelope: Arc::new(Envelope::new("m", "t", "{}")),
-            attempts: 0,
-            expired: 0,
+/// Takes in reports on published rows, and renews the leases of the rest, until the transport ends.
+pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
+    let dispatcher = &shared.dispatcher;
+    let lease = shared.settings.lease;
+    let trouble = Trouble::default();
+    let mut renew_at = Instant::now() + lease / 3;
+    let mut batch = Vec::new();
+    loop {
+        let mut renew = Vec::new();
+        tokio::select! {
+            n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
+            () = dispatcher.leases.notified() => {}
+            () = tokio::time::sleep_until(renew_at) => {
+                renew = dispatcher.in_flight();
+                renew_at = Instant::now() + lease / 3;
+            }
+        }
+        let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
+        for destination in reopened {
+            reopen(&shared, &destination).await;
+        }
+        if failed.is_empty() && renew.is_empty() {
+            continue;
+        }
+        if let Some(failure) = failed.iter().find(|failure| failure.tried && !failure.unroutable) {
+            tracing::warn!(endpoint = shared.name, rows = failed.len(), error = failure.error, "not published");
+        }
+        let update = LeaseUpdate { owner: shared.owner(), lease, renew: &renew, failed: &failed };
+        match shared.store.renew_and_fail(&update).await {
+            Ok(lost) => {
+                dispatcher.lost(&lost);
+                if let Some(lasted) = trouble.ends() {
+                    tracing::info!(endpoint = shared.name, ?lasted, "leases are renewed again");
+                }
+            }
+            // nothing is lost: the leases run out and a relay takes the rows
+            Err(error) => {
+                if trouble.begins().is_some() {
+                    tracing::warn!(endpoint = shared.name, %error, "leases not renewed");
+                }
+            }
+        }
+        if let Some(delay) = failed.iter().map(|failure| failure.delay).min() {
+            dispatcher.due_in(delay);
         }
     }
+}
 
-    fn report(n: u128, fate: Fate) -> Report {
-        Report { row: Uuid::from_u128(n), fate }
-    }
-
-    #[test]
-    fn what_does_not_fit_goes_to_the_relay_and_so_does_all_after_it_until_it_caught_up() {
-        let (dispatcher, _sent) = dispatcher();
-        let small = dispatcher.reserve(8);
-        assert!(small.leased);
-        let big = dispatcher.reserve(3);
-        assert!(!big.leased, "3 more do not fit a window of 10");
-        assert!(!dispatcher.reserve(1).leased, "1 would fit, but it would overtake");
-        let (_, overflows) = dispatcher.room_for_relay();
-        assert_eq!(overflows, None, "a unit is about to commit rows that the relay has not seen");
-        drop(big);
-        let (_, overflows) = dispatcher.room_for_relay();
-        drop(dispatcher.reserve(1)); // comes and goes while the relay looks
-        dispatcher.caught_up(overflows);
-        assert!(!dispatcher.reserve(1).leased);
-        let (room, overflows) = dispatcher.room_for_relay();
-        assert_eq!(room, 2);
-        dispatcher.caught_up(overflows);
-        assert!(dispatcher.reserve(1).leased);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_relay_looks_for_what_a_unit_left_while_the_next_one_is_about_to_leave_more() {
-        let (dispatcher, _sent) = dispatcher();
-        let poll = Instant::now() + Duration::from_secs(2);
-        let (first, second) = (dispatcher.reserve(11), dispatcher.reserve(11));
-        assert_eq!(dispatcher.relay_at(poll), poll, "nothing is committed yet");
-        drop(first);
-        assert_eq!(dispatcher.relay_at(poll), Instant::now());
-        dispatcher.forget_due();
-        assert_eq!(dispatcher.relay_at(poll), poll, "it has looked");
-        drop(second);
-        assert_eq!(dispatcher.relay_at(poll), Instant::now());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
-        let (dispatcher, mut sent) = dispatcher();
-        let crashes = Crashes::default();
-        dispatcher.send(&[row(1, "later"), row(2, "there")]);
-        let mut reports = vec![report(1, Fate::Unroutable("no queue".into())), report(2, Fate::Confirmed)];
-        let Accounts { failed, reopened } = dispatcher.account(&mut reports, &crashes);
-        assert_eq!((failed.len(), failed[0].unroutable, failed[0].tried), (1, true, true));
-        assert!(reopened.is_empty());
-        assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok());
-        dispatcher.send(&[row(3, "later"), row(4, "there")]);
-        assert_eq!(sent.try_recv().map(|message| message.row), Ok(Uuid::from_u128(4)), "row 3 was expected to wait");
-        let Accounts { failed, .. } = dispatcher.account(&mut Vec::new(), &crashes);
-        assert_eq!((failed.len(), failed[0].id, failed[0].tried), (1, Uuid::from_u128(3), false));
-        tokio::time::advance(Duration::from_secs(600)).await;
-        dispatcher.send(&[row(1, "later")]);
-        let mut reports = vec![report(1, Fate::Confirmed)];
-        assert_eq!(dispatcher.account(&mut reports, &crashes).reopened, ["later"]);
-    }
-
-    #[tokio::test]
-    async fn lost_leases_empty_the_window_too() {
-        let (dispatcher, _sent) = dispatcher();
-        dispatcher.send(&[row(1, "there")]);
-        let waiting = tokio::spawn({
-            let dispatcher = dispatcher.clone();
-            async move { dispatcher.emptied().await }
-        });
-        tokio::task::yield_now().await;
-        dispatcher.lost(&[Uuid::from_u128(1)]);
-        waiting.await.expect("`emptied` was expected to end when the last lease is lost");
+/// A destination takes messages again: makes what waits for it due now.
+async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) {
+    loop {
+        match shared.store.reopen(&shared.name, destination).await {
+            Ok(0) => return,
+            Ok(_) => shared.dispatcher.due_in(Duration::ZERO),
+            Err(error) => {
+                // without the bulk update they still go, each when it is due
+                tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
+                return;
+            }
+        }
     }
 }
+
+/// Deletes rows that the broker has confirmed, many at a time.
+pub(crate) async fn delete_confirmed<Db: Store>(shared: Arc<Shared<Db>>) {
+    loop {
+        shared.dispatcher.confirmed.notified().await;
+        tokio::time::sleep(GATHER).await;
+        delete_all_confirmed(&shared).await;
+    }
+}
+
+/// Deletes until nothing is left to delete.
+pub(crate) async fn delete_all_confirmed<Db: Store>(shared: &Shared<Db>) {
+    let dispatcher = &shared.dispatcher;
+    let _turn = dispatcher.deleting.lock().await;
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    let trouble = Trouble::default();
+    loop {
+        let confirmed = dispatcher.take_confirmed();
+        if confirmed.is_empty() {
+            break;
+        }
+        if let Err(error) = shared.store.delete_confirmed(&confirmed).await {
+            dispatcher.give_back_confirmed(confirmed);
+            if trouble.begins().is_some() {
+                tracing::warn!(endpoint = shared.name, %error, "confirmed rows wait for the database to be deleted");
+            }
+            backoff.pause().await;
+        }
+    }
+    if let Some(lasted) = trouble.ends() {
+        tracing::info!(endpoint = shared.name, ?lasted, "confirmed rows are deleted again");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,11 @@
 //! messages share one, and so do those of a handler that shares transactions.
 
 use super::{
-    emission::{of_outcome, of_posted},
-    finish::finish,
-    item::{Content, Item},
+    dispatch::finish,
     judge::{Before, Verdict, judge},
-    ledger::{Journal, Ledger, Origin, Settling},
+    ledger::{Journal, Ledger, Origin, Settling, of_outcome, of_posted},
     policy::{Next, UserFailure},
+    router::{Content, Item},
     shared::{HandlerEntry, Shared},
 };
 use crate::{

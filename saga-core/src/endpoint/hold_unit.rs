@@ -1,10 +1,10 @@
 //! The unit of work of messages that nobody can handle: they are held, with the reason.
 
 use super::{
-    finish::finish,
-    item::Item,
+    dispatch::finish,
     judge::{Verdict, judge},
     ledger::{Ledger, Origin, Settling},
+    router::Item,
     shared::Shared,
 };
 use crate::{

@@ -1,13 +1,16 @@
-//! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them.
+//! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them. Here are the lanes of
+//! sagas, and what those of handlers (`handler_lane.rs`) have in common with them.
+//!
+//! Some items of a saga lane wait because of their instance, parked: another transaction holds the instance's lock, or
+//! the instance has more to do than fits one unit. Items of other instances do not wait for them.
 
 use super::{
-    handler_unit::{self, Halted, Progress},
     hold_unit,
-    item::{Content, Item, Work},
-    parked::Parked,
     policy::{Next, UserFailure},
+    router::{Content, Item, Work},
     saga_unit::{self, Failed},
     shared::Shared,
+    trouble::Trouble,
 };
 use crate::{
     HeldReason, InboxResult, Store, StoreError, StoreErrorKind, panics,
@@ -15,8 +18,14 @@ use crate::{
     saga::logic::Overrule,
 };
 use futures_util::FutureExt;
-use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use std::{
+    collections::{HashSet, VecDeque},
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -28,9 +37,14 @@ const HOLD_TRIES: u32 = 6;
 const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
+/// The first pause before a lock that another transaction holds is tried again; each failed try doubles the pause.
+const LOCKED_PAUSE_MIN: Duration = Duration::from_millis(5);
+const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A lock that is held longer than this is logged: a unit of work takes milliseconds.
+const LOCKED_LONG: Duration = Duration::from_secs(5);
 
 /// Runs a lane of sagas until the endpoint stops. The channel is bounded by the transport's prefetch.
-pub(crate) async fn run_sagas<Db: Store>(
+pub(super) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
     mut items: mpsc::UnboundedReceiver<Item>,
     stop: CancellationToken,
@@ -62,56 +76,109 @@ pub(crate) async fn run_sagas<Db: Store>(
     }
 }
 
-/// Runs a lane of one handler until the endpoint stops.
-pub(crate) async fn run_handler<Db: Store>(
-    shared: Arc<Shared<Db>>,
-    handler: usize,
-    mut items: mpsc::UnboundedReceiver<Item>,
-    stop: CancellationToken,
-) {
-    let batch_max = shared.settings.batch_messages_max;
-    let breaker = &shared.handlers[handler].breaker;
-    let mut waiting: Vec<Item> = Vec::new();
-    while !stop.is_cancelled() {
-        if waiting.is_empty() {
-            let received = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                received = items.recv_many(&mut waiting, batch_max) => received,
-            };
-            if received == 0 {
-                return;
+/// Items that wait because of their instance. Bounded by the transport's prefetch, as the lane's channel is.
+#[derive(Debug)]
+struct Parked {
+    items: VecDeque<Item>,
+    /// Instances that have items here: new items of such an instance wait behind them.
+    keys: HashSet<i64>,
+    /// When they are tried again; `None` while there are none.
+    due: Option<Instant>,
+    backoff: Backoff,
+    /// Since when a lock has been held by another transaction.
+    locked_since: Option<Instant>,
+    trouble: Trouble,
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            keys: HashSet::new(),
+            due: None,
+            backoff: Backoff::new(LOCKED_PAUSE_MIN, LOCKED_PAUSE_MAX),
+            locked_since: None,
+            trouble: Trouble::default(),
+        }
+    }
+}
+
+impl Parked {
+    /// Waits until they are to be tried again; for ever while there are none.
+    async fn due(&self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What runs now: parked items that are due, then new ones.
+    fn next_batch(&mut self, came: &mut Vec<Item>) -> Vec<Item> {
+        let mut batch = Vec::new();
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.due = None;
+            self.keys.clear();
+            batch.extend(self.items.drain(..));
+        }
+        batch.append(came);
+        batch
+    }
+
+    /// The items without those whose instance has items parked: these wait behind them.
+    fn keep_back(&mut self, items: Vec<Item>) -> Vec<Item> {
+        if self.items.is_empty() {
+            return items;
+        }
+        let (back, free) = items.into_iter().partition(|item| self.keys.contains(&item.order_key()));
+        self.items.extend::<Vec<Item>>(back);
+        free
+    }
+
+    /// Another transaction holds the lock of the item's instance: the item is tried again, less and less often.
+    fn locked(&mut self, item: Item) {
+        self.locked_since.get_or_insert_with(Instant::now);
+        if self.due.is_none() {
+            self.due = Some(Instant::now() + self.backoff.next());
+        }
+        self.park(item);
+    }
+
+    /// The item's instance has more to do: it goes on at once, behind other instances.
+    fn unfinished(&mut self, item: Item) {
+        self.due = Some(Instant::now());
+        self.park(item);
+    }
+
+    fn park(&mut self, item: Item) {
+        self.keys.insert(item.order_key());
+        self.items.push_back(item);
+    }
+
+    /// Logs that instances are locked for long, and when they no longer are.
+    fn say_how_long(&mut self, endpoint: &str) {
+        if self.items.is_empty() {
+            self.locked_since = None;
+            self.backoff.reset();
+            if let Some(lasted) = self.trouble.ends() {
+                tracing::info!(endpoint, ?lasted, "instances are no longer locked by another process");
             }
+        } else if self.locked_since.is_some_and(|since| since.elapsed() > LOCKED_LONG)
+            && let Some(said) = self.trouble.begins()
+        {
+            let (messages, first) = (self.items.len(), &self.items[0].key);
+            tracing::warn!(
+                endpoint,
+                messages,
+                ?first,
+                since = ?said.since,
+                "instances are locked by another process; their messages wait, others go on"
+            );
         }
-        let mut turn = None;
-        if breaker.is_open() {
-            let mut mine = pin!(breaker.turn());
-            while turn.is_none() {
-                // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
-                waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    mine = &mut mine => turn = Some(mine),
-                    received = items.recv_many(&mut waiting, batch_max) => if received == 0 { return },
-                }
-            }
-        }
-        let messages = if turn.is_some() { 1 } else { messages_apart(&waiting) };
-        let mut batch: Vec<Item> = waiting.drain(..messages).collect();
-        if !count_crash(&shared, &mut batch, &stop).await {
-            return;
-        }
-        let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
-        hold(&shared, to_hold, &stop).await;
-        let rest = run_handler_items(&shared, handler, batch, &stop).await;
-        drop(turn);
-        waiting.splice(..0, rest);
     }
 }
 
 /// How many of the first items run together: a suspect runs alone, and nothing overtakes it.
-fn messages_apart(items: &[Item]) -> usize {
+pub(super) fn messages_apart(items: &[Item]) -> usize {
     items.iter().position(|item| item.suspect).map_or(items.len(), |place| place.max(1))
 }
 
@@ -216,51 +283,8 @@ fn refused<Db: Store>(
     Some((overrule, failure.counts(runs)))
 }
 
-/// Runs the items until they are settled, or until the breaker opens or the endpoint stops. Returns the rest.
-async fn run_handler_items<Db: Store>(
-    shared: &Shared<Db>,
-    handler: usize,
-    mut items: Vec<Item>,
-    stop: &CancellationToken,
-) -> Vec<Item> {
-    let mut waiting = Waiting::new(shared, stop);
-    let mut lost = 0;
-    while !items.is_empty() {
-        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost)).await {
-            Ok(progress) => progress,
-            Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),
-        };
-        items.drain(..done);
-        if done > 0 {
-            waiting.over();
-            lost = 0;
-        }
-        match error {
-            None => {
-                debug_assert!(done > 0, "a unit that does nothing would be run for ever");
-                if shared.handlers[handler].breaker.is_open() || stop.is_cancelled() {
-                    break;
-                }
-            }
-            Some(Halted { error, ran }) if error.kind() != StoreErrorKind::Rejected => {
-                lost = if ran { lost + 1 } else { 0 };
-                if waiting.pause(&error).await {
-                    break;
-                }
-            }
-            Some(Halted { error, .. }) => {
-                // the database refuses even the error text: hold the message with the refusal as its reason
-                let mut first: Vec<Item> = items.drain(..1).collect();
-                first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
-                hold(shared, first, stop).await;
-            }
-        }
-    }
-    items
-}
-
 /// Holds messages that nobody can handle.
-async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
+pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
     let mut waiting = Waiting::new(shared, stop);
     let mut tries = 0;
     while !items.is_empty() {
@@ -301,14 +325,14 @@ async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreE
 }
 
 /// A panic in a store, a transport or a projection must not end the lane: its messages would wait for ever.
-async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
+pub(super) async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     let run = AssertUnwindSafe(unit).catch_unwind().await;
     run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
 }
 
 /// Counts a run of a message that was redelivered after crashes; such a message runs alone. Returns whether it may run:
 /// not when the endpoint stops.
-async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
+pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
     let [item] = batch else { return true };
     if !item.suspect || item.counted {
         return true;
@@ -344,7 +368,7 @@ async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &
 }
 
 /// Waiting for the database, or for another process.
-struct Waiting<'a, Db: Store> {
+pub(super) struct Waiting<'a, Db: Store> {
     shared: &'a Shared<Db>,
     stop: &'a CancellationToken,
     backoff: Backoff,
@@ -352,7 +376,7 @@ struct Waiting<'a, Db: Store> {
 }
 
 impl<'a, Db: Store> Waiting<'a, Db> {
-    fn new(shared: &'a Shared<Db>, stop: &'a CancellationToken) -> Self {
+    pub(super) fn new(shared: &'a Shared<Db>, stop: &'a CancellationToken) -> Self {
         Self { shared, stop, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0 }
     }
 
@@ -364,7 +388,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
     /// Waits until the next try. Returns true when there is none because the endpoint stops. Uncommitted items then go
     /// back to the broker; where a commit's outcome is unknown, the inbox knows it.
     #[must_use]
-    async fn pause(&mut self, error: &StoreError) -> bool {
+    pub(super) async fn pause(&mut self, error: &StoreError) -> bool {
         self.tries += 1;
         let endpoint = &self.shared.name;
         match error.kind() {
@@ -389,7 +413,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
     }
 
     /// The database did what was asked.
-    fn over(&mut self) {
+    pub(super) fn over(&mut self) {
         self.tries = 0;
         self.backoff.reset();
         if let Some(lasted) = self.shared.database.ends() {
@@ -397,3 +421,6 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

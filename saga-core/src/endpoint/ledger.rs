@@ -1,15 +1,23 @@
-//! The ledger of a unit of work: everything that its decisions write, gathered until the unit's one write.
+//! The ledger of a unit of work: what its decisions become, gathered until the unit's one write. These are rows of the
+//! inbox, of the outbox, of `held` and of the instances.
 
 use super::{
-    emission::{self, Emission},
     judge::{Before, REUSED},
-    shared::Shared,
+    shared::{Shared, now_us},
 };
 use crate::{
-    Envelope, HeldReason, InboxResult, Store, hash_of,
+    Destination, Encoded, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, SagaRef, Store,
+    envelope::body_refusal,
+    handler::{Addressee, OutgoingMessage},
+    hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
+    saga::{
+        Emit, Route,
+        logic::{Decided, Move, Offer, Originator, Settled},
+    },
 };
 use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
@@ -56,6 +64,80 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             ..Write::default()
         };
         Self { shared, write }
+    }
+
+    /// What an instance decided about the messages that it was offered. `runs` is how many runs count for a message
+    /// whose transition failed.
+    pub(crate) fn decided(
+        &mut self,
+        key: &InstanceKey,
+        offers: &[Offer],
+        origins: &[Origin<'_>],
+        decided: Decided,
+        runs: i64,
+        now_us: i64,
+    ) {
+        let last = decided.instance.as_ref().map(|write| (write.row.entered, write.row.done));
+        for (i, settled) in decided.settled {
+            let envelope = &offers[i].envelope;
+            let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin: origins[i] };
+            let mut journal = Journal::default();
+            match settled {
+                Settled::Moved(made) => {
+                    let originator = decided.originator.as_deref();
+                    journal.effects = Some(self.moved(key, envelope, &made, originator, last, now_us));
+                    journal.seq = Some(made.seq);
+                    journal.from_state = made.from;
+                    journal.to_state = Some(made.to);
+                    self.settle(settling, InboxResult::Handled, 1, journal);
+                }
+                Settled::Ignored { state } => {
+                    journal.from_state = state;
+                    self.settle(settling, InboxResult::Ignored, 1, journal);
+                }
+                Settled::Stale { state } => {
+                    journal.from_state = state;
+                    self.settle(settling, InboxResult::Stale, 1, journal);
+                }
+                Settled::Held { reason, error } => {
+                    let runs = if reason.releases_itself() { 0 } else { runs };
+                    self.hold(settling, reason, error, runs);
+                }
+                Settled::PutOff { delay, error } => self.put_off(settling, delay, error, runs),
+                Settled::Discarded { note } => {
+                    journal.note = Some(note);
+                    self.settle(settling, InboxResult::Discarded, 1, journal);
+                }
+            }
+        }
+        self.write.instances.extend(decided.instance);
+        self.write.timers_out.extend(decided.timers_out);
+    }
+
+    /// Rows for what a transition sends. A timer whose state was left again within the batch is not written at all.
+    fn moved(
+        &mut self,
+        key: &InstanceKey,
+        cause: &Envelope,
+        made: &Move,
+        originator: Option<&str>,
+        last: Option<(i64, bool)>,
+        now_us: i64,
+    ) -> Vec<Caused> {
+        let endpoint = &self.shared.name;
+        let emissions = made.emits.iter().map(|emit| {
+            let mut emission = of_transition(endpoint, cause, key, made, originator, emit, now_us);
+            let pointless = last.is_some_and(|(entered, done)| match emit.route {
+                Route::After(_) => done || entered != made.entered,
+                Route::Deadline(_) => done,
+                Route::Command { .. } | Route::Event | Route::Reply => false,
+            });
+            if pointless {
+                emission.rows.clear();
+            }
+            emission
+        });
+        self.emit(emissions)
     }
 
     /// Rows for what a message causes; what the journal says of them.
@@ -109,7 +191,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     /// round either.
     pub(crate) fn put_off(&mut self, settling: Settling<'_>, delay: Duration, error: String, runs: i64) {
         let attempts = settling.attempts() + runs;
-        let retry = emission::retry(&self.shared.name, settling.envelope, settling.receiver, attempts, delay);
+        let retry = retry(&self.shared.name, settling.envelope, settling.receiver, attempts, delay);
         self.write.outbox.push(OutboxRow { last_error: Some(storable(error.clone())), ..retry });
         self.held_out(settling);
         let journal = Journal { note: Some(error), ..Journal::default() };
@@ -194,3 +276,151 @@ impl Settling<'_> {
         }
     }
 }
+
+/// What one sent message writes.
+pub(crate) struct Emission {
+    /// One row; two for an answer that is published as well; none when it has no receiver.
+    rows: Vec<OutboxRow>,
+    /// The journal's line.
+    effect: Caused,
+}
+
+impl Emission {
+    fn of(id: Uuid, message: &Encoded, rows: Vec<OutboxRow>) -> Self {
+        let to = rows.first().map(|row| row.destination.name().to_owned());
+        let note = rows.is_empty().then_some("nobody asked");
+        Self { effect: Caused { id: to.is_some().then_some(id), type_name: message.type_name, to, note }, rows }
+    }
+}
+
+fn row(kind: OutboxKind, destination: Destination, envelope: Envelope, delay: Option<Duration>) -> OutboxRow {
+    OutboxRow {
+        id: Uuid::now_v7(),
+        kind,
+        destination,
+        envelope: Arc::new(envelope),
+        delay,
+        leased: false,
+        last_error: None,
+    }
+}
+
+/// A message of this endpoint, caused by another or by nobody.
+fn envelope(endpoint: &str, id: Uuid, message: &Encoded, cause: Option<&Envelope>, sent_at_us: i64) -> Envelope {
+    let mut envelope = Envelope::new(id.to_string(), message.type_name, message.body.clone());
+    if let Some(cause) = cause {
+        envelope.conversation_id.clone_from(&cause.conversation_id);
+        envelope.causation_id = Some(cause.message_id.clone());
+        envelope.headers = cause.trace();
+    }
+    envelope.sender = Some(endpoint.into());
+    envelope.sent_at_us = Some(sent_at_us);
+    envelope
+}
+
+/// What a transition sends.
+fn of_transition(
+    endpoint: &str,
+    cause: &Envelope,
+    key: &InstanceKey,
+    made: &Move,
+    originator: Option<&str>,
+    emit: &Emit,
+    now_us: i64,
+) -> Emission {
+    let id = Uuid::now_v7();
+    let message = &emit.message;
+    let mut new = envelope(endpoint, id, message, Some(cause), now_us);
+    let mut own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered) };
+    let row = match &emit.route {
+        Route::Command { to } => {
+            new.reply_to = Some(endpoint.into());
+            new.saga = Some(own);
+            row(OutboxKind::Command, Destination::Endpoint((*to).into()), new, None)
+        }
+        Route::Event => {
+            new.saga = Some(own);
+            row(OutboxKind::Event, Destination::Event(message.type_name.into()), new, None)
+        }
+        Route::After(delay) | Route::Deadline(delay) => {
+            if matches!(emit.route, Route::Deadline(_)) {
+                own.entered = None;
+            }
+            new.saga = Some(own);
+            new.receiver = Some(key.saga.clone());
+            row(OutboxKind::Timer, Destination::Endpoint(endpoint.into()), new, Some(*delay))
+        }
+        Route::Reply => {
+            let asker = originator.and_then(|text| serde_json::from_str::<Originator>(text).ok());
+            if let Some(asker) = &asker {
+                new.causation_id = Some(asker.message_id.clone());
+                new.conversation_id.clone_from(&asker.conversation_id);
+            }
+            let asker = asker.map(|asker| (asker.reply_to, asker.saga));
+            return answer(id, message, new, asker);
+        }
+    };
+    Emission::of(id, message, vec![row])
+}
+
+/// An answer goes to the requester and to nobody else: to the very instance, if a saga asked. An answer that is an
+/// event is published as well, under the same message id, so that an endpoint that gets both copies handles it once.
+fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Option<SagaRef>)>) -> Emission {
+    let mut rows = Vec::new();
+    if let Some((reply_to, saga)) = asker {
+        let receiver = saga.as_ref().map(|saga| saga.saga.clone());
+        let envelope = Envelope { saga, receiver, ..new.clone() };
+        rows.push(row(OutboxKind::Reply, Destination::ReplyTo(reply_to), envelope, None));
+    }
+    if message.kind == MessageKind::Event {
+        rows.push(row(OutboxKind::Event, Destination::Event(message.type_name.into()), new, None));
+    }
+    Emission::of(id, message, rows)
+}
+
+/// A command's outcome; or why it must not leave.
+pub(crate) fn of_outcome<Db: Store>(
+    shared: &Shared<Db>,
+    command: &Envelope,
+    message: &Encoded,
+) -> Result<Emission, String> {
+    if let Some(refused) = body_refusal(message.type_name, &message.body, shared.settings.body_bytes_max) {
+        return Err(refused);
+    }
+    let id = Uuid::now_v7();
+    let new = envelope(&shared.name, id, message, Some(command), now_us());
+    let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
+    Ok(answer(id, message, new, asker))
+}
+
+/// What a handler or a session sends; or why it must not leave.
+pub(crate) fn of_posted<Db: Store>(
+    shared: &Shared<Db>,
+    cause: Option<&Envelope>,
+    posted: &OutgoingMessage,
+) -> Result<Emission, String> {
+    if let Some(refused) = &posted.refused {
+        return Err(refused.clone());
+    }
+    let mut new = envelope(&shared.name, posted.id, &posted.message, cause, now_us());
+    new.headers.extend(posted.headers.clone());
+    if let Some(refused) = new.refusal(shared.settings.body_bytes_max) {
+        return Err(refused);
+    }
+    let (kind, to) = match &posted.to {
+        Addressee::Subscribers => (OutboxKind::Event, Destination::Event(posted.message.type_name.into())),
+        Addressee::Endpoint(to) => (OutboxKind::Command, Destination::Endpoint(to.clone())),
+    };
+    Ok(Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]))
+}
+
+/// The message itself, to be handled again by one receiver.
+fn retry(endpoint: &str, envelope: &Envelope, receiver: &str, attempt: i64, delay: Duration) -> OutboxRow {
+    let mut again = envelope.clone();
+    again.receiver = Some(receiver.into());
+    again.attempt = attempt;
+    row(OutboxKind::Retry, Destination::Endpoint(endpoint.into()), again, Some(delay))
+}
+
+#[cfg(test)]
+mod tests;

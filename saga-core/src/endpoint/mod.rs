@@ -4,25 +4,26 @@
 //!
 //! ```text
 //! transport:   a delivery, with the right to acknowledge it                                     port/transport.rs
-//! router:      for each delivery:
-//!   admit:       envelope → receivers → decode the body, find the instance → one item each      admit.rs, item.rs
+//! router:      for each delivery:                                                               router.rs
+//!   admit:       envelope → receivers → decode the body, find the instance → one item each
 //!                (what cannot be handled becomes an item that says why)
-//!                send the item to the lane of its order key                                     router.rs
-//! lane:        take all waiting items; run units of work; wait for the database; never give up  lane.rs
+//!                send the item to the lane of its order key
+//! lane:        take all waiting items; run units of work;                                       lane.rs
+//!              wait for the database; never give up                                             handler_lane.rs
 //!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)     saga_unit.rs
 //!                read inbox, instances, what is held for them                                   handler_unit.rs
 //!                judge: which messages run, which are duplicates                                judge.rs
 //!                decide: transitions (pure), or the handler runs                                saga/run.rs
 //!                        on failure the policy says what next                                   policy.rs
-//!                ledger: gather inbox, instance, outbox and held rows                           ledger.rs, emission.rs
-//!   finish:      write them all in one statement; commit                                        finish.rs
+//!                ledger: gather inbox, instance, outbox and held rows                           ledger.rs
+//!   finish:      write them all in one statement; commit                                        dispatch.rs
 //!                hand the messages to the dispatcher
 //!              acknowledge
 //! dispatcher:  publish from memory, in a window of confirms; leave the rest to the relay        dispatch.rs
 //! transport:   a report for each: confirmed, unroutable, refused, unknown
-//! leases:      put off what failed; renew the leases of the rest                                leases.rs
+//! leases:      put off what failed; renew the leases of the rest                                dispatch.rs
 //!              wait by destination                                                              destinations.rs
-//! confirmed:   delete the rows that arrived                                                     confirmed.rs
+//! confirmed:   delete the rows that arrived                                                     dispatch.rs
 //! relay:       lease rows that are due (timers, retries, rows that did not fit the window,
 //!              rows of dead processes) and hand them to the dispatcher                          relay.rs
 //! ```
@@ -41,23 +42,17 @@
 //! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the
 //! same lane; each handler has its own lanes, so that a handler that fails or waits does not hold up another.
 
-mod admit;
 mod breaker;
 mod builder;
-mod confirmed;
 mod destinations;
 mod dispatch;
-mod emission;
-mod finish;
+mod handler_lane;
 mod handler_unit;
 mod hold_unit;
 mod housekeeping;
-mod item;
 mod judge;
 mod lane;
-mod leases;
 mod ledger;
-mod parked;
 mod policy;
 mod relay;
 mod router;

@@ -1,17 +1,24 @@
-//! The router: hands each item of a delivery to the lane of its key.
+//! The router: from a delivery to one item for each receiver, in the lane of its order key. Everything that can be
+//! wrong with a message before it runs is found here.
 
-use super::{
-    admit::admit,
-    item::{Item, Work},
-    shared::Shared,
+use super::shared::Shared;
+use crate::{Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught};
+use std::{
+    any::Any,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
-use crate::{CrashPoint, Delivery, Store};
-use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The most deliveries that are routed together: a lane that got each by itself would begin with a batch of one.
 const ROUTED_TOGETHER_MAX: usize = 256;
+/// A delivery that came back this often may have killed the process.
+const SUSPECT_DELIVERIES: u32 = 2;
+/// The longest saga id, in bytes: it is part of indexes.
+const ID_BYTES_MAX: usize = 1000;
 
 /// The lanes of an endpoint. Their channels are bounded by the transport's prefetch.
 pub(crate) struct Lanes {
@@ -57,5 +64,318 @@ pub(crate) async fn run<Db: Store>(
         for item in items.drain(..) {
             lanes.send(item);
         }
+    }
+}
+
+/// Why a message cannot be handled.
+type Fault = (HeldReason, String);
+type Decoded = Box<dyn Any + Send>;
+
+fn undecodable(text: impl Into<String>) -> Fault {
+    (HeldReason::Undecodable, text.into())
+}
+
+/// Puts the items of a delivery into `items`.
+fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &mut Vec<Item>) {
+    let Delivery { mut envelope, fault, delivery_count, ack } = delivery;
+    // a shared envelope was sent by this process (in-process transport) and was checked then
+    let wrong = Arc::get_mut(&mut envelope).and_then(Envelope::sanitize);
+    let fault = fault.or(wrong).map(undecodable).or_else(|| unusable(shared, &envelope));
+    let receivers = match &fault {
+        Some(_) => vec![Receiver::Nobody],
+        None => receivers(shared, &envelope),
+    };
+    if receivers.is_empty() {
+        tracing::debug!(endpoint = shared.name, kind = envelope.type_name, "an answer to another saga or instance");
+        return ack.ack();
+    }
+    let guard = Guard::new(ack, receivers.len());
+    for receiver in receivers {
+        let (key, content) = match &fault {
+            Some((reason, text)) => (None, Content::Faulty(*reason, text.clone())),
+            None => content(shared, receiver, &envelope),
+        };
+        let mut item = Item::new(guard.clone(), envelope.clone(), receiver, key, content);
+        item.first = delivery_count == 0 && envelope.attempt == 0;
+        item.suspect = delivery_count >= SUSPECT_DELIVERIES && !matches!(item.content, Content::Wake);
+        items.push(item);
+    }
+}
+
+/// What is wrong with a message, regardless of its receiver.
+fn unusable<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Option<Fault> {
+    let max = shared.settings.body_bytes_max;
+    if envelope.body.len() > max {
+        return Some(undecodable(format!("the body has {} bytes; `body_bytes_max` is {max}", envelope.body.len())));
+    }
+    let content_type = envelope.content_type.as_deref().unwrap_or("application/json");
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence != "application/json" && !essence.ends_with("+json") {
+        return Some(undecodable(format!("content type `{content_type}` is not JSON")));
+    }
+    let type_name = envelope.type_name.as_str();
+    if type_name != Envelope::WAKE && !shared.by_type.contains_key(type_name) {
+        let mut known: Vec<&str> = shared.by_type.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        let known = known.join(", ");
+        // a newer process of this endpoint may know it, and housekeeping there offers it again
+        return Some((HeldReason::Version, format!("unknown type `{type_name}`; known here: {known}")));
+    }
+    None
+}
+
+/// Who gets a message. Nobody, when it answers a saga or an instance that is not here.
+fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receiver> {
+    let all = match shared.by_type.get(&envelope.type_name) {
+        Some(all) => all.clone(),
+        None => (0..shared.sagas.len()).map(Receiver::Saga).collect(), // a wake-up
+    };
+    let asked = |receiver: &Receiver| match receiver {
+        Receiver::Saga(i) => {
+            let saga = &shared.sagas[*i];
+            let answers = envelope.saga.as_ref().is_some_and(|asker| asker.saga == saga.chart.saga);
+            answers || !saga.answers.contains(&envelope.type_name)
+        }
+        Receiver::Handler(_) | Receiver::Nobody => true,
+    };
+    match &envelope.receiver {
+        None => all.into_iter().filter(asked).collect(),
+        Some(name) => {
+            let only = |receiver: &Receiver| shared.receiver_name(*receiver) == name;
+            let only: Vec<Receiver> = all.into_iter().filter(only).collect();
+            // a wake-up for a saga that only a newer process has is useless here: that process sends its own
+            if only.is_empty() && envelope.type_name != Envelope::WAKE { vec![Receiver::Nobody] } else { only }
+        }
+    }
+}
+
+/// Decodes the message for one receiver, and finds its instance.
+fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelope) -> (Option<InstanceKey>, Content) {
+    match receiver {
+        Receiver::Nobody => {
+            let text = format!("no receiver `{}` here", envelope.receiver.as_deref().unwrap_or_default());
+            (None, Content::Faulty(HeldReason::Version, text))
+        }
+        Receiver::Handler(i) => {
+            // a user's `Deserialize` may panic, and must not take the router with it
+            let decoded = caught(|| (shared.handlers[i].description.decode)(&envelope.body)).and_then(|read| read);
+            match decoded {
+                Ok(message) => (None, Content::Message(DecodedOnce::new(Some(message)))),
+                Err(text) => (None, Content::Faulty(HeldReason::Undecodable, text)),
+            }
+        }
+        Receiver::Saga(i) if envelope.type_name == Envelope::WAKE => match named_instance(shared, i, envelope) {
+            Ok(Some(key)) => (Some(key), Content::Wake),
+            Ok(None) => (None, Content::Faulty(HeldReason::Undecodable, "a wake-up names an instance".into())),
+            Err(text) => (None, Content::Faulty(HeldReason::Undecodable, text)),
+        },
+        Receiver::Saga(i) => match for_saga(shared, i, envelope) {
+            Ok((key, message)) => (Some(key), Content::Message(DecodedOnce::new(Some(message)))),
+            // an instance that the headers name must not go on as if no message had arrived
+            Err(text) => {
+                (named_instance(shared, i, envelope).ok().flatten(), Content::Faulty(HeldReason::Undecodable, text))
+            }
+        },
+    }
+}
+
+fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Result<(InstanceKey, Decoded), String> {
+    let logic = &shared.sagas[i].logic;
+    let type_name = &envelope.type_name;
+    let (id, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
+    // an answer belongs to the instance that asked, whatever id its body has; for any other message with an id in its
+    // body, the header only says who sent it
+    let own = id.filter(|_| !shared.sagas[i].answers.contains(type_name));
+    let id = match own {
+        Some(id) => id,
+        None => match named_instance(shared, i, envelope)? {
+            Some(key) => key.id,
+            None => return Err(format!("{type_name}: no header names an instance of saga `{}`", logic.name())),
+        },
+    };
+    if id.len() > ID_BYTES_MAX || id.contains('\0') {
+        let saga = logic.name();
+        return Err(format!(
+            "{type_name}: the id of saga `{saga}` is longer than {ID_BYTES_MAX} bytes, or contains U+0000"
+        ));
+    }
+    Ok((InstanceKey { saga: logic.name().into(), id }, message))
+}
+
+/// The instance of this saga that the headers name, in its canonical spelling.
+fn named_instance<Db: Store>(
+    shared: &Shared<Db>,
+    i: usize,
+    envelope: &Envelope,
+) -> Result<Option<InstanceKey>, String> {
+    let logic = &shared.sagas[i].logic;
+    let Some(named) = envelope.saga.as_ref().filter(|saga| saga.saga == logic.name()) else { return Ok(None) };
+    let id = caught(|| logic.canonical_id(&named.id)).and_then(|id| id)?;
+    Ok(Some(InstanceKey { saga: logic.name().into(), id }))
+}
+
+/// Who a message is for: a saga or a handler, by its place in the lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Receiver {
+    Saga(usize),
+    Handler(usize),
+    /// Nobody here knows it: it will be held.
+    Nobody,
+}
+
+/// Acknowledges a delivery when the last of its items is done. If an item is dropped before, the delivery goes back to
+/// the broker.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    open: AtomicUsize,
+    ack: Mutex<Option<Ack>>,
+}
+
+impl Guard {
+    pub(crate) fn new(ack: Ack, items: usize) -> Arc<Self> {
+        debug_assert!(items > 0, "a delivery without items would never be acknowledged");
+        Arc::new(Self { open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
+    }
+
+    /// One item is done.
+    fn item_done(&self) {
+        let open = self.open.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(open > 0, "an item was done twice");
+        if open == 1
+            && let Some(ack) = self.ack.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            ack.ack();
+        }
+    }
+}
+
+/// One message for one receiver.
+#[derive(Debug)]
+pub(crate) struct Item {
+    guard: Arc<Guard>,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) receiver: Receiver,
+    /// The instance, when the receiver is a saga and the message names one.
+    pub(crate) key: Option<InstanceKey>,
+    pub(crate) content: Content,
+    /// Nothing suggests that it came before.
+    pub(crate) first: bool,
+    /// It was redelivered repeatedly: it may have killed the process, so it runs alone.
+    pub(crate) suspect: bool,
+    /// A suspect's delivery is counted once, however often the lane comes back to it.
+    pub(crate) counted: bool,
+}
+
+/// What is in a message.
+pub(crate) enum Content {
+    /// A message.
+    Message(DecodedOnce),
+    /// A message that cannot be handled, and why.
+    Faulty(HeldReason, String),
+    /// A wake-up: the instance looks at what is held for it.
+    Wake,
+}
+
+/// A message that was decoded when it came; gone after the first run. The mutex only makes it `Sync`.
+pub(crate) struct DecodedOnce(Mutex<Option<Decoded>>);
+
+impl DecodedOnce {
+    pub(crate) fn new(message: Option<Decoded>) -> Self {
+        Self(Mutex::new(message))
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Decoded> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Message(_) => f.write_str("Message"),
+            Self::Faulty(reason, text) => write!(f, "Faulty({reason:?}, {text})"),
+            Self::Wake => f.write_str("Wake"),
+        }
+    }
+}
+
+/// The unit of work that an item belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// An instance of a saga decides about it.
+    Saga,
+    /// A handler runs.
+    Handler(usize),
+    /// Nobody can handle it, and no instance needs to wait for it: it is held.
+    Hold,
+}
+
+impl Item {
+    pub(crate) fn new(
+        guard: Arc<Guard>,
+        envelope: Arc<Envelope>,
+        receiver: Receiver,
+        key: Option<InstanceKey>,
+        content: Content,
+    ) -> Self {
+        Self { guard, envelope, receiver, key, content, first: false, suspect: false, counted: false }
+    }
+
+    /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit
+    /// follow it.
+    pub(crate) fn work(&self) -> Work {
+        match (self.receiver, &self.content, &self.key) {
+            (Receiver::Handler(handler), Content::Message(_), _) => Work::Handler(handler),
+            (Receiver::Saga(_), _, Some(_)) => Work::Saga,
+            _ => Work::Hold,
+        }
+    }
+
+    /// Messages with the same number are handled one after the other, in the order in which they came: those of the
+    /// receiving instance; for a handler those of the sending instance.
+    pub(crate) fn order_key(&self) -> i64 {
+        match (&self.key, &self.envelope.saga) {
+            (Some(key), _) => instance_lock(key),
+            (None, Some(saga)) => hash_of([saga.saga.as_bytes(), saga.id.as_bytes()]),
+            (None, None) => hash_of([self.envelope.message_id.as_bytes()]),
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match &self.content {
+            Content::Faulty(reason, text) => Some((*reason, text.clone())),
+            Content::Message(_) | Content::Wake => None,
+        }
+    }
+
+    /// The item is settled, and that is committed.
+    pub(crate) fn done(&self) {
+        self.guard.item_done();
+    }
+
+    /// Keeps the delivery unacknowledged until this process ends; the next process gets it.
+    pub(crate) fn set_aside(&self) {
+        std::mem::forget(self.guard.clone());
+    }
+}
+
+/// The lock of an instance.
+pub(crate) fn instance_lock(key: &InstanceKey) -> i64 {
+    hash_of([key.saga.as_bytes(), key.id.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_acked_when_its_last_item_is_done() {
+        let acked = Arc::new(Mutex::new(None));
+        let seen = acked.clone();
+        let guard = Guard::new(Ack::new(move |ack| *seen.lock().unwrap() = Some(ack)), 2);
+        guard.item_done();
+        assert_eq!(*acked.lock().unwrap(), None);
+        guard.item_done();
+        assert_eq!(*acked.lock().unwrap(), Some(true));
     }
 }

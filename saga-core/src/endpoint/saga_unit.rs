@@ -1,26 +1,25 @@
 //! The unit of work of sagas: one transaction for a batch of messages, whatever instances they concern.
 
 use super::{
-    emission::of_transition,
-    finish::finish,
-    item::{Content, Item, instance_lock},
+    dispatch::finish,
     judge::{Before, Verdict, judge},
-    ledger::{Journal, Ledger, Origin, Settling},
+    ledger::{Ledger, Origin},
     policy::UserFailure,
-    shared::{Receiver, Shared},
+    router::{Content, Item, Receiver, instance_lock},
+    shared::Shared,
 };
 use crate::{
-    CrashPoint, Envelope, HeldReason, InboxResult, InstanceKey, Store, StoreError, StoreErrorKind, panics,
-    port::{Caused, Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit},
-    project::ErasedChange,
-    saga::{
-        Route,
-        logic::{Decided, Move, Offer, Offers, Overrule, Settled},
-    },
+    CrashPoint, HandlerError, HeldReason, InstanceKey, Saga, Store, StoreError, StoreErrorKind, panics,
+    port::{Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit},
+    project::{Change, Project},
+    saga::logic::{Offer, Offers, Overrule},
 };
+use async_trait::async_trait;
 use futures_util::FutureExt;
 use std::{
+    any::Any,
     collections::{HashMap, HashSet},
+    marker::PhantomData,
     panic::AssertUnwindSafe,
 };
 
@@ -73,9 +72,10 @@ pub(super) async fn run<Db: Store>(
     overrule: Option<(Overrule, i64)>,
 ) -> Result<Ran, Failed> {
     debug_assert!(overrule.is_none() || items.len() == 1, "a projection's refusal concerns one message");
-    let mut unit = shared.store.begin(&locks(items), shared.settings.lease).await?;
+    let keys = keys(shared, items, again);
+    let mut unit = shared.store.begin(&locks(&keys.instances), shared.settings.lease).await?;
     shared.crashes.reach(CrashPoint::Lock);
-    let found = unit.read(&keys(shared, items, again)).await?;
+    let found = unit.read(&keys).await?;
     let mut groups = Groups::of(shared, items, &found);
     let wanted = groups.wanted();
     let held = match wanted.is_empty() {
@@ -122,36 +122,6 @@ pub(super) async fn run<Db: Store>(
     Ok(ran)
 }
 
-/// Runs a projection, with the same limits and precautions as a handler.
-async fn project<Db: Store>(
-    shared: &Shared<Db>,
-    saga: usize,
-    changes: Vec<ErasedChange>,
-    unit: &mut Db::Unit,
-) -> Result<(), Failed> {
-    let Some(projection) = &shared.sagas[saga].projection else { return Ok(()) };
-    let limit = shared.settings.handler_time;
-    let run = AssertUnwindSafe(projection.run(changes, unit.tx())).catch_unwind();
-    let failure = match tokio::time::timeout(limit, run).await {
-        Ok(Ok(Ok(()))) => return Ok(()),
-        Ok(Ok(Err(error))) if shared.recognise(error.source()) == Some(StoreErrorKind::StalePlan) => {
-            return Err(StoreError::new(StoreErrorKind::StalePlan, error.to_string()).into());
-        }
-        Ok(Ok(Err(error))) => UserFailure::returned(shared, &error),
-        Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*panic))),
-        Err(_) => UserFailure::transient(format!("it ran longer than {limit:?}")),
-    };
-    Err(Failed::Projection { saga, failure, before: Before::default() })
-}
-
-/// One lock for each instance: sorted, so that the same batch asks in the same order everywhere.
-fn locks(items: &[Item]) -> Vec<i64> {
-    let mut locks: Vec<i64> = items.iter().filter_map(|item| item.key.as_ref()).map(instance_lock).collect();
-    locks.sort_unstable();
-    locks.dedup();
-    locks
-}
-
 fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
     let asked = items.iter().filter(|item| again || !item.first);
     let mut instances: Vec<InstanceKey> = items.iter().filter_map(|item| item.key.clone()).collect();
@@ -162,6 +132,14 @@ fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
         message_ids: asked.map(|item| item.envelope.message_id.clone()).collect(),
         instances,
     }
+}
+
+/// One lock for each instance: sorted, so that the same batch asks in the same order everywhere.
+fn locks(instances: &[InstanceKey]) -> Vec<i64> {
+    let mut locks: Vec<i64> = instances.iter().map(instance_lock).collect();
+    locks.sort_unstable();
+    locks.dedup();
+    locks
 }
 
 /// The instances of a batch whose locks are held, in order of arrival.
@@ -278,13 +256,13 @@ impl<Db: Store> Batch<'_, Db> {
         }
         let mut unfinished = HashSet::new();
         for (place, mut group) in groups.list.into_iter().enumerate() {
-            let mut sources: Vec<Origin<'_>> = group.sources.iter().map(|before| Origin::Broker(*before)).collect();
+            let mut origins: Vec<Origin<'_>> = group.sources.iter().map(|before| Origin::Broker(*before)).collect();
             for row in held_of.remove(&place).unwrap_or_default() {
                 let (envelope, waiting) = (row.envelope.clone(), Some(row.reason));
                 group.offers.push(Offer { envelope, decoded: None, waiting, fault: None });
-                sources.push(Origin::Held(row));
+                origins.push(Origin::Held(row));
             }
-            let read = sources.len() - group.sources.len();
+            let read = origins.len() - group.sources.len();
             let offers = Offers {
                 key: &group.key,
                 row: group.row,
@@ -294,87 +272,70 @@ impl<Db: Store> Batch<'_, Db> {
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
                 body_bytes_max: self.shared.settings.body_bytes_max,
             };
-            let decided = self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers);
+            let saga = &self.shared.sagas[group.saga];
+            let mut decided = saga.logic.decide(&offers, &mut group.offers);
             if decided.more {
                 unfinished.insert(group.key.clone());
             }
-            self.perform(&group, &sources, decided);
+            if let Some(after) = decided.state.take().filter(|_| saga.projection.is_some()) {
+                let (id, before) = (group.key.id.clone(), group.row.map(|row| row.state.clone()));
+                self.changes.entry(group.saga).or_default().push(ErasedChange { id, before, after });
+            }
+            let runs = self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
+            self.ledger.decided(&group.key, &group.offers, &origins, decided, runs, self.found.now_us);
         }
         unfinished
     }
+}
 
-    /// Turns a decision into rows.
-    fn perform(&mut self, group: &Group<'_>, sources: &[Origin<'_>], decided: Decided) {
-        let key = &group.key;
-        let last = decided.instance.as_ref().map(|write| (write.row.entered, write.row.done));
-        for (i, settled) in decided.settled {
-            let envelope = &group.offers[i].envelope;
-            let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin: sources[i] };
-            let mut journal = Journal::default();
-            match settled {
-                Settled::Moved(made) => {
-                    journal.effects = Some(self.emit(key, envelope, &made, decided.originator.as_deref(), last));
-                    journal.seq = Some(made.seq);
-                    journal.from_state = made.from;
-                    journal.to_state = Some(made.to);
-                    self.ledger.settle(settling, InboxResult::Handled, 1, journal);
-                }
-                Settled::Ignored { state } => {
-                    journal.from_state = state;
-                    self.ledger.settle(settling, InboxResult::Ignored, 1, journal);
-                }
-                Settled::Stale { state } => {
-                    journal.from_state = state;
-                    self.ledger.settle(settling, InboxResult::Stale, 1, journal);
-                }
-                Settled::Held { reason, error } => {
-                    let overruled = || self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
-                    let runs = if reason.releases_itself() { 0 } else { overruled() };
-                    self.ledger.hold(settling, reason, error, runs);
-                }
-                Settled::PutOff { delay, error } => {
-                    let runs = self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
-                    self.ledger.put_off(settling, delay, error, runs);
-                }
-                Settled::Discarded { note } => {
-                    journal.note = Some(note);
-                    self.ledger.settle(settling, InboxResult::Discarded, 1, journal);
-                }
-            }
+/// Runs a projection, with the same limits and precautions as a handler.
+async fn project<Db: Store>(
+    shared: &Shared<Db>,
+    saga: usize,
+    changes: Vec<ErasedChange>,
+    unit: &mut Db::Unit,
+) -> Result<(), Failed> {
+    let Some(projection) = &shared.sagas[saga].projection else { return Ok(()) };
+    let limit = shared.settings.handler_time;
+    let run = AssertUnwindSafe(projection.run(changes, unit.tx())).catch_unwind();
+    let failure = match tokio::time::timeout(limit, run).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(error))) if shared.recognise(error.source()) == Some(StoreErrorKind::StalePlan) => {
+            return Err(StoreError::new(StoreErrorKind::StalePlan, error.to_string()).into());
         }
-        self.ledger.write.instances.extend(decided.instance);
-        self.ledger.write.timers_out.extend(decided.timers_out);
-        let saga = &self.shared.sagas[group.saga];
-        if let Some(after) = decided.state.filter(|_| saga.projection.is_some()) {
-            let before = group.row.map(|row| row.state.clone());
-            self.changes.entry(group.saga).or_default().push(ErasedChange { id: key.id.clone(), before, after });
-        }
-    }
+        Ok(Ok(Err(error))) => UserFailure::returned(shared, &error),
+        Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*panic))),
+        Err(_) => UserFailure::transient(format!("it ran longer than {limit:?}")),
+    };
+    Err(Failed::Projection { saga, failure, before: Before::default() })
+}
 
-    /// Rows for what a transition sends. A timer whose state was left again within the batch is not written at all.
-    fn emit(
-        &mut self,
-        key: &InstanceKey,
-        cause: &Envelope,
-        made: &Move,
-        originator: Option<&str>,
-        last: Option<(i64, bool)>,
-    ) -> Vec<Caused> {
-        let shared = self.shared;
-        let now_us = self.found.now_us;
-        let emissions = made.emits.iter().map(|emit| {
-            let mut emission = of_transition(shared, cause, key, made, originator, emit, now_us);
-            let pointless = last.is_some_and(|(entered, done)| match emit.route {
-                Route::After(_) => done || entered != made.entered,
-                Route::Deadline(_) => done,
-                Route::Command { .. } | Route::Event | Route::Reply => false,
-            });
-            if pointless {
-                emission.rows.clear();
-            }
-            emission
+/// A change without its type.
+pub(crate) struct ErasedChange {
+    pub(crate) id: String,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Box<dyn Any + Send>,
+}
+
+/// A projection without its types.
+#[async_trait]
+pub(crate) trait ProjectLogic<Db: Store>: Send + Sync {
+    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError>;
+}
+
+pub(crate) struct TypedProject<S, P> {
+    pub(crate) project: P,
+    pub(crate) saga: PhantomData<fn() -> S>,
+}
+
+#[async_trait]
+impl<S: Saga + Sync, Db: Store, P: Project<S, Db>> ProjectLogic<Db> for TypedProject<S, P> {
+    async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError> {
+        let typed = changes.into_iter().filter_map(|change| {
+            let after = *change.after.downcast::<S>().ok()?;
+            Some(Change { id: change.id, before: change.before, after })
         });
-        self.ledger.emit(emissions)
+        self.project.project(&typed.collect::<Vec<_>>(), tx).await
     }
 }
 

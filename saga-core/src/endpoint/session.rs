@@ -1,6 +1,10 @@
 //! Sessions: messages sent outside handlers (from a web request, say) that commit with the caller's rows.
 
-use super::{emission::of_posted, finish::finish, ledger::Ledger, shared::Shared};
+use super::{
+    dispatch::finish,
+    ledger::{Ledger, of_posted},
+    shared::Shared,
+};
 use crate::{
     Command, Encoded, Event, OutgoingMessage, Store, StoreError, StoreErrorKind,
     handler::{Addressee, post},

@@ -1,11 +1,12 @@
 //! What all tasks of an endpoint share.
 
-use super::{Settings, breaker::Breaker, dispatch::Dispatcher, trouble::Trouble};
+use super::{
+    Settings, breaker::Breaker, dispatch::Dispatcher, router::Receiver, saga_unit::ProjectLogic, trouble::Trouble,
+};
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
     handler::logic::{Description, HandlerLogic},
     port::Process,
-    project::ProjectLogic,
     saga::{Chart, logic::SagaLogic},
 };
 use std::{
@@ -51,15 +52,6 @@ pub(crate) struct HandlerEntry<Db: Store> {
     /// Number of upcoming units in which each message gets a transaction of its own, because one recently failed in a
     /// shared one.
     pub(crate) single_units: AtomicU32,
-}
-
-/// Who a message is for: a saga or a handler, by its place in the lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Receiver {
-    Saga(usize),
-    Handler(usize),
-    /// Nobody here knows it: it will be held.
-    Nobody,
 }
 
 impl<Db: Store> Shared<Db> {

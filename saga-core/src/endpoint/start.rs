@@ -1,9 +1,9 @@
 //! The start of an endpoint: tables, topology, tasks.
 
 use super::{
-    Endpoint, EndpointBuilder, StartError, confirmed,
-    dispatch::Dispatcher,
-    housekeeping, lane, leases, relay,
+    Endpoint, EndpointBuilder, StartError,
+    dispatch::{self, Dispatcher},
+    handler_lane, housekeeping, lane, relay,
     router::{self, Lanes},
     shared::Shared,
     supervisor::{Part, Supervisor},
@@ -82,7 +82,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let mut sagas = Vec::new();
     for _ in 0..shared.settings.saga_lanes {
         let (sender, items) = mpsc::unbounded_channel();
-        supervisor.spawn(Part::Lane, lane::run_sagas(shared.clone(), items, receiving.clone()));
+        supervisor.spawn(Part::Lane, lane::run(shared.clone(), items, receiving.clone()));
         sagas.push(sender);
     }
     let mut handlers = Vec::new();
@@ -90,15 +90,15 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         let mut lanes = Vec::new();
         for _ in 0..shared.settings.handler_lanes {
             let (sender, items) = mpsc::unbounded_channel();
-            supervisor.spawn(Part::Lane, lane::run_handler(shared.clone(), handler, items, receiving.clone()));
+            supervisor.spawn(Part::Lane, handler_lane::run(shared.clone(), handler, items, receiving.clone()));
             lanes.push(sender);
         }
         handlers.push(lanes);
     }
     let lanes = Lanes { sagas, handlers };
     supervisor.spawn(Part::Receiving, router::run(shared.clone(), deliveries, lanes, receiving));
-    supervisor.spawn(Part::Publishing, leases::run(shared.clone(), reports));
-    supervisor.spawn(Part::Publishing, confirmed::run(shared.clone()));
+    supervisor.spawn(Part::Publishing, dispatch::keep_leases(shared.clone(), reports));
+    supervisor.spawn(Part::Publishing, dispatch::delete_confirmed(shared.clone()));
     supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));

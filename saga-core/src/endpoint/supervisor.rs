@@ -1,6 +1,6 @@
 //! The supervisor: one task owns all others of an endpoint, ends them in order, and notices when one ends unasked.
 
-use super::{Endpoint, confirmed, shared::Shared};
+use super::{Endpoint, dispatch, shared::Shared};
 use crate::{LinkState, Store, panics};
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::{
@@ -140,7 +140,7 @@ impl<Db: Store> Supervisor<Db> {
         if tokio::time::timeout_at(until, dispatcher.emptied()).await.is_err() {
             late.push("messages were not confirmed: they are in the outbox and will be sent again");
         }
-        if tokio::time::timeout_at(until, confirmed::delete_all(&self.shared)).await.is_err() {
+        if tokio::time::timeout_at(until, dispatch::delete_all_confirmed(&self.shared)).await.is_err() {
             late.push("confirmed messages were not deleted: they will be sent again and found to be duplicates");
         }
         let sign_off = self.shared.store.sign_off(self.shared.owner());

@@ -1,0 +1,88 @@
+use super::*;
+
+fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
+    let (outgoing, sent) = mpsc::unbounded_channel();
+    (Dispatcher::new("e", 10, outgoing), sent)
+}
+
+fn row(n: u128, to: &str) -> LeasedRow {
+    LeasedRow {
+        id: Uuid::from_u128(n),
+        destination: Destination::Endpoint(to.into()),
+        envelope: Arc::new(Envelope::new("m", "t", "{}")),
+        attempts: 0,
+        expired: 0,
+    }
+}
+
+fn report(n: u128, fate: Fate) -> Report {
+    Report { row: Uuid::from_u128(n), fate }
+}
+
+#[test]
+fn what_does_not_fit_goes_to_the_relay_and_so_does_all_after_it_until_it_caught_up() {
+    let (dispatcher, _sent) = dispatcher();
+    let small = dispatcher.reserve(8);
+    assert!(small.leased);
+    let big = dispatcher.reserve(3);
+    assert!(!big.leased, "3 more do not fit a window of 10");
+    assert!(!dispatcher.reserve(1).leased, "1 would fit, but it would overtake");
+    let (_, overflows) = dispatcher.room_for_relay();
+    assert_eq!(overflows, None, "a unit is about to commit rows that the relay has not seen");
+    drop(big);
+    let (_, overflows) = dispatcher.room_for_relay();
+    drop(dispatcher.reserve(1)); // comes and goes while the relay looks
+    dispatcher.caught_up(overflows);
+    assert!(!dispatcher.reserve(1).leased);
+    let (room, overflows) = dispatcher.room_for_relay();
+    assert_eq!(room, 2);
+    dispatcher.caught_up(overflows);
+    assert!(dispatcher.reserve(1).leased);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_relay_looks_for_what_a_unit_left_while_the_next_one_is_about_to_leave_more() {
+    let (dispatcher, _sent) = dispatcher();
+    let poll = Instant::now() + Duration::from_secs(2);
+    let (first, second) = (dispatcher.reserve(11), dispatcher.reserve(11));
+    assert_eq!(dispatcher.relay_at(poll), poll, "nothing is committed yet");
+    drop(first);
+    assert_eq!(dispatcher.relay_at(poll), Instant::now());
+    dispatcher.forget_due();
+    assert_eq!(dispatcher.relay_at(poll), poll, "it has looked");
+    drop(second);
+    assert_eq!(dispatcher.relay_at(poll), Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
+    let (dispatcher, mut sent) = dispatcher();
+    let crashes = Crashes::default();
+    dispatcher.send(&[row(1, "later"), row(2, "there")]);
+    let mut reports = vec![report(1, Fate::Unroutable("no queue".into())), report(2, Fate::Confirmed)];
+    let Accounts { failed, reopened } = dispatcher.account(&mut reports, &crashes);
+    assert_eq!((failed.len(), failed[0].unroutable, failed[0].tried), (1, true, true));
+    assert!(reopened.is_empty());
+    assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok());
+    dispatcher.send(&[row(3, "later"), row(4, "there")]);
+    assert_eq!(sent.try_recv().map(|message| message.row), Ok(Uuid::from_u128(4)), "row 3 was expected to wait");
+    let Accounts { failed, .. } = dispatcher.account(&mut Vec::new(), &crashes);
+    assert_eq!((failed.len(), failed[0].id, failed[0].tried), (1, Uuid::from_u128(3), false));
+    tokio::time::advance(Duration::from_secs(600)).await;
+    dispatcher.send(&[row(1, "later")]);
+    let mut reports = vec![report(1, Fate::Confirmed)];
+    assert_eq!(dispatcher.account(&mut reports, &crashes).reopened, ["later"]);
+}
+
+#[tokio::test]
+async fn lost_leases_empty_the_window_too() {
+    let (dispatcher, _sent) = dispatcher();
+    dispatcher.send(&[row(1, "there")]);
+    let waiting = tokio::spawn({
+        let dispatcher = dispatcher.clone();
+        async move { dispatcher.emptied().await }
+    });
+    tokio::task::yield_now().await;
+    dispatcher.lost(&[Uuid::from_u128(1)]);
+    waiting.await.expect("`emptied` was expected to end when the last lease is lost");
+}

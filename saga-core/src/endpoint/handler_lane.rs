@@ -1,0 +1,103 @@
+//! Lanes of handlers: each takes all waiting items of one handler, and runs them as units of work, in order.
+
+use super::{
+    handler_unit::{self, Halted, Progress},
+    lane::{Waiting, count_crash, guarded, hold, messages_apart},
+    router::{Content, Item, Work},
+    shared::Shared,
+};
+use crate::{HeldReason, Store, StoreError, StoreErrorKind};
+use std::{pin::pin, sync::Arc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a lane of one handler until the endpoint stops.
+pub(super) async fn run<Db: Store>(
+    shared: Arc<Shared<Db>>,
+    handler: usize,
+    mut items: mpsc::UnboundedReceiver<Item>,
+    stop: CancellationToken,
+) {
+    let batch_max = shared.settings.batch_messages_max;
+    let breaker = &shared.handlers[handler].breaker;
+    let mut waiting: Vec<Item> = Vec::new();
+    while !stop.is_cancelled() {
+        if waiting.is_empty() {
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                received = items.recv_many(&mut waiting, batch_max) => received,
+            };
+            if received == 0 {
+                return;
+            }
+        }
+        let mut turn = None;
+        if breaker.is_open() {
+            let mut mine = pin!(breaker.turn());
+            while turn.is_none() {
+                // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
+                waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    mine = &mut mine => turn = Some(mine),
+                    received = items.recv_many(&mut waiting, batch_max) => if received == 0 { return },
+                }
+            }
+        }
+        let messages = if turn.is_some() { 1 } else { messages_apart(&waiting) };
+        let mut batch: Vec<Item> = waiting.drain(..messages).collect();
+        if !count_crash(&shared, &mut batch, &stop).await {
+            return;
+        }
+        let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+        hold(&shared, to_hold, &stop).await;
+        let rest = run_items(&shared, handler, batch, &stop).await;
+        drop(turn);
+        waiting.splice(..0, rest);
+    }
+}
+
+/// Runs the items until they are settled, or until the breaker opens or the endpoint stops. Returns the rest.
+async fn run_items<Db: Store>(
+    shared: &Shared<Db>,
+    handler: usize,
+    mut items: Vec<Item>,
+    stop: &CancellationToken,
+) -> Vec<Item> {
+    let mut waiting = Waiting::new(shared, stop);
+    let mut lost = 0;
+    while !items.is_empty() {
+        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost)).await {
+            Ok(progress) => progress,
+            Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),
+        };
+        items.drain(..done);
+        if done > 0 {
+            waiting.over();
+            lost = 0;
+        }
+        match error {
+            None => {
+                debug_assert!(done > 0, "a unit that does nothing would be run for ever");
+                if shared.handlers[handler].breaker.is_open() || stop.is_cancelled() {
+                    break;
+                }
+            }
+            Some(Halted { error, ran }) if error.kind() != StoreErrorKind::Rejected => {
+                lost = if ran { lost + 1 } else { 0 };
+                if waiting.pause(&error).await {
+                    break;
+                }
+            }
+            Some(Halted { error, .. }) => {
+                // the database refuses even the error text: hold the message with the refusal as its reason
+                let mut first: Vec<Item> = items.drain(..1).collect();
+                first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
+                hold(shared, first, stop).await;
+            }
+        }
+    }
+    items
+}

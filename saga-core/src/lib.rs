@@ -43,6 +43,7 @@ pub use message::Event;
 pub use message::Message;
 pub use message::MessageKind;
 pub use message::Outcome;
+pub use message::ReadError;
 pub use port::Ack;
 pub use port::ActionDone;
 pub use port::Backoff;
@@ -141,7 +142,6 @@ pub use saga::Keeps;
 pub use saga::Moment;
 pub use saga::On;
 pub use saga::Publishes;
-pub use saga::ReadError;
 pub use saga::Replies;
 #[doc(hidden)]
 pub use saga::Route;
@@ -179,9 +179,13 @@ pub use saga_core_derive::Then;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, answer, body,
+        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, answer, body,
+        decode,
     };
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;
-    pub use crate::saga::{Accepts, Chart, ChartEdge, Emits, Keeps, Moment, ReadError, Saga, State, Then, bare_edge};
+    pub use crate::saga::{
+        Accepts, Chart, ChartEdge, Emits, Keeps, Moment, Saga, Start, State, Then, Transition, bare_edge, start,
+        transition,
+    };
 }

@@ -4,10 +4,16 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Reads a message's JSON. Skips a byte order mark before it (RFC 8259, section 8.1, allows that).
-pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, String> {
+#[doc(hidden)] // the derives use it, by way of `__private`
+pub fn decode<M: Message>(body: &[u8]) -> Result<M, ReadError> {
     let json = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(json).map_err(|error| format!("{}: {error}", M::TYPE))
+    serde_json::from_slice(json).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
 }
+
+/// Why a message or a state could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct ReadError(pub String);
 
 /// Something that travels: a serde type with a logical name that never changes.
 ///

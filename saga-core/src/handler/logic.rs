@@ -25,7 +25,7 @@ impl Description {
 }
 
 fn decode<M: Message>(body: &[u8]) -> Result<Decoded, String> {
-    let message = crate::message::decode::<M>(body)?;
+    let message = crate::message::decode::<M>(body).map_err(|error| error.0)?;
     Ok(Box::new(message))
 }
 

@@ -1,11 +1,8 @@
 //! State charts as data.
 
-use crate::{HeldReason, MessageKind};
+use crate::MessageKind;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Write,
-};
+use std::{collections::HashSet, fmt::Write};
 
 /// A saga's states, messages and edges, read from its types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,7 +155,7 @@ impl Chart {
     }
 
     /// The states that can follow `state`, itself only if a cycle leads back.
-    fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
+    pub(super) fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
         let mut found = HashSet::new();
         let mut open = vec![state];
         while let Some(from) = open.pop() {
@@ -174,125 +171,6 @@ impl Chart {
 
 fn short(type_name: &str) -> &str {
     type_name.rsplit('.').next().unwrap_or(type_name)
-}
-
-/// What a state does with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// It has a transition, of its own or the enum's.
-    Transition,
-    /// `#[ignores(..)]`: journaled as ignored.
-    Ignore,
-    /// `#[defers(..)]`: waits for another state.
-    Defer,
-    /// `#[rejects(..)]`: held for a person.
-    Reject,
-    /// A state that can still be reached has a transition: the message waits for it.
-    Early,
-    /// No state that can be reached has a transition: journaled as ignored.
-    Late,
-}
-
-/// What each state does with each message: the chart as a table, made once when an endpoint starts.
-#[derive(Debug)]
-pub struct Rules {
-    by_state: HashMap<String, HashMap<String, Disposition>>,
-    done: HashSet<String>,
-    starts: HashSet<String>,
-    timers: HashSet<String>,
-    deadlines: HashSet<String>,
-    sets_timers: bool,
-}
-
-impl Rules {
-    /// Works the table out.
-    pub fn of(chart: &Chart) -> Self {
-        let types = |pick: &dyn Fn(&&ChartMessage) -> bool| -> HashSet<String> {
-            chart.messages.iter().filter(|m| pick(m)).map(|m| m.type_name.clone()).collect()
-        };
-        let starts = types(&|m| m.starts);
-        let has =
-            |state: &str, type_name: &str| chart.edges.iter().any(|edge| edge.from == state && edge.on == type_name);
-        let judge = |state: &ChartState, type_name: &String| {
-            if state.ignore.contains(type_name) {
-                Disposition::Ignore
-            } else if state.defer.contains(type_name) {
-                Disposition::Defer
-            } else if state.reject.contains(type_name) {
-                Disposition::Reject
-            } else if has(&state.name, type_name) {
-                Disposition::Transition
-            } else if !state.done
-                && !starts.contains(type_name)
-                && chart.reachable_from(&state.name).into_iter().any(|next| has(next, type_name))
-            {
-                Disposition::Early
-            } else {
-                Disposition::Late
-            }
-        };
-        let by_state = chart.states.iter().map(|state| {
-            let row = chart.messages.iter().map(|m| (m.type_name.clone(), judge(state, &m.type_name)));
-            (state.name.clone(), row.collect())
-        });
-        Self {
-            by_state: by_state.collect(),
-            done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
-            timers: types(&|m| m.kind == MessageKind::Timer),
-            deadlines: (chart.edges.iter().flat_map(|edge| &edge.effects))
-                .filter(|effect| effect.kind == "deadline")
-                .map(|effect| effect.type_name.clone())
-                .collect(),
-            sets_timers: chart
-                .edges
-                .iter()
-                .flat_map(|edge| &edge.effects)
-                .any(|effect| effect.kind == "after" || effect.kind == "deadline"),
-            starts,
-        }
-    }
-
-    /// What `state` does with a message of this type.
-    pub fn disposition(&self, state: &str, type_name: &str) -> Disposition {
-        let row = self.by_state.get(state);
-        row.and_then(|row| row.get(type_name)).copied().unwrap_or(Disposition::Late)
-    }
-
-    /// Whether a message that is held for this reason goes on in `state`, of an instance that is not paused.
-    pub(crate) fn releases(&self, state: &str, type_name: &str, reason: HeldReason) -> bool {
-        match reason {
-            HeldReason::Paused | HeldReason::Version => true,
-            HeldReason::Early | HeldReason::Deferred => {
-                !matches!(self.disposition(state, type_name), Disposition::Early | Disposition::Defer)
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether the process is over in `state`.
-    pub fn is_done(&self, state: &str) -> bool {
-        self.done.contains(state)
-    }
-
-    /// Whether the message creates an instance.
-    pub fn starts(&self, type_name: &str) -> bool {
-        self.starts.contains(type_name)
-    }
-
-    /// Whether the message is a timer.
-    pub fn is_timer(&self, type_name: &str) -> bool {
-        self.timers.contains(type_name)
-    }
-
-    /// Whether some transition sets it as a deadline, which fires whatever the entry.
-    pub fn is_deadline(&self, type_name: &str) -> bool {
-        self.deadlines.contains(type_name)
-    }
-
-    /// Whether any transition sets a timer: if none does, there is none to delete.
-    pub fn sets_timers(&self) -> bool {
-        self.sets_timers
-    }
 }
 
 #[cfg(test)]

@@ -1,56 +1,10 @@
-//! What the code written by `#[derive(Saga)]` calls.
-//!
-//! Each transition and each start is one constant. So the user's `impl` is required in one place, and a missing one
-//! gives one error.
+//! What the code written by `#[derive(Saga)]` calls, beside [`Transition`](super::Transition) and
+//! [`Start`](super::Start).
 
-use super::{
-    Accepts, Chart, ChartEdge, ChartMessage, ChartState, Emits, Keeps, Moment, On, ReadError, Starts, State, Then,
-};
+use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State};
 use crate::{Message, MessageKind};
 use serde::{Serialize, de::DeserializeOwned};
 use std::ops::Deref;
-
-/// What `On<M>` of `S` is, for saga `G`.
-pub struct Transition<S, M, G> {
-    pub go: fn(S, M, &Moment, &mut Emits) -> G,
-    /// The edges that leave the named state.
-    pub edges: fn(&'static str, &mut Vec<ChartEdge>),
-    pub keeps: Keeps,
-}
-
-pub const fn transition<S: On<M>, M: Message>() -> Transition<S, M, <S as Accepts<M>>::Saga>
-where
-    S::Then: Then<Saga = <S as Accepts<M>>::Saga>,
-{
-    Transition { go: go::<S, M>, edges: edges::<S, M>, keeps: <S::Then as Then>::KEEPS }
-}
-
-fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {
-    state.on(message, at).apply(out)
-}
-
-fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
-    <S::Then as Then>::edges(from, M::TYPE, "", out);
-}
-
-/// What `Starts<M>` of `S` is.
-pub struct Start<S, M> {
-    pub begin: fn(M, &Moment, &mut Emits) -> S,
-    pub edges: fn(&mut Vec<ChartEdge>),
-    pub keeps: Keeps,
-}
-
-pub const fn start<S: Starts<M>, M: Message>() -> Start<S, M> {
-    Start { begin: begin::<S, M>, edges: start_edges::<S, M>, keeps: <<S as Starts<M>>::Then as Then>::KEEPS }
-}
-
-fn begin<S: Starts<M>, M>(message: M, at: &Moment, out: &mut Emits) -> S {
-    S::start(message, at).apply(out)
-}
-
-fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
-    <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
-}
 
 /// A message whose id is in the field that the saga names: rustc prints this type's name when the field is missing.
 pub struct IdFieldOrByPathOrByEcho<'a, M>(&'a M);
@@ -91,10 +45,6 @@ pub(super) const fn same(a: &str, b: &str) -> bool {
 
 pub const fn is_timer<M: Message>() -> bool {
     matches!(M::KIND, MessageKind::Timer)
-}
-
-pub fn read<M: Message>(body: &[u8]) -> Result<M, ReadError> {
-    crate::message::decode(body).map_err(ReadError)
 }
 
 pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {

@@ -1,6 +1,9 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
-use super::{Emit, Rules, Saga, SagaId, run::Run};
+use super::{
+    Emit, Saga, SagaId,
+    run::{Rules, Run},
+};
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef,
     port::{InstanceWrite, TimersOut},
@@ -89,6 +92,19 @@ pub(crate) struct Originator {
     pub(crate) message_id: String,
     pub(crate) conversation_id: String,
     pub(crate) saga: Option<SagaRef>,
+}
+
+impl Originator {
+    /// The sender of the message that starts an instance, as it is stored; `None` when no answer was asked for.
+    pub(crate) fn of(envelope: &Envelope) -> Option<String> {
+        let originator = Self {
+            reply_to: envelope.reply_to.clone()?,
+            message_id: envelope.message_id.clone(),
+            conversation_id: envelope.conversation_id.clone(),
+            saga: envelope.saga.clone(),
+        };
+        serde_json::to_string(&originator).ok()
+    }
 }
 
 /// A saga without its type.

@@ -6,15 +6,16 @@ pub(crate) mod derived;
 mod effect;
 mod id;
 pub(crate) mod logic;
-mod moment;
 mod run;
-mod then;
+mod transition;
 
-pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Disposition, Rules};
+pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState};
 pub use effect::*;
 pub use id::SagaId;
-pub use moment::Moment;
-pub use then::*;
+pub use run::{Disposition, Rules};
+pub use transition::*;
+
+use crate::ReadError;
 
 /// A saga: an enum of its states. `#[derive(Saga)]` writes this; a user writes [`Starts`] and [`On`].
 #[diagnostic::on_unimplemented(
@@ -99,38 +100,3 @@ accepts_all!(A B C D E F G H I);
 accepts_all!(A B C D E F G H I J);
 accepts_all!(A B C D E F G H I J K);
 accepts_all!(A B C D E F G H I J K L);
-
-/// A transition: what a state does with a message. On the enum itself it applies in every state that is not done and
-/// has none of its own.
-///
-/// `Accepts` is a supertrait so that an `impl On` which is not listed does not compile; without it,
-/// such an impl would silently never be called.
-#[diagnostic::on_unimplemented(
-    message = "`{M}` is listed at `{Self}`, but there is no transition for it",
-    label = "no `impl On<{M}> for {Self}`",
-    note = "write `impl On<{M}> for {Self}`, or take `{M}` out of the list"
-)]
-pub trait On<M>: Accepts<M> + Sized {
-    /// The next state and what goes out with it: the edge in the state chart.
-    type Then: Then;
-    /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
-    fn on(self, message: M, at: &Moment) -> Self::Then;
-}
-
-/// How the saga begins with a message.
-#[diagnostic::on_unimplemented(
-    message = "`{M}` is listed in `#[starts(..)]`, but `{Self}` does not say how it begins",
-    label = "no `impl Starts<{M}> for {Self}`",
-    note = "write `impl Starts<{M}> for {Self}`, or take `{M}` out of `#[starts(..)]`"
-)]
-pub trait Starts<M>: Saga {
-    /// The first state and what goes out with it.
-    type Then: Then<Saga = Self>;
-    /// Decides. No I/O, no clock, no randomness.
-    fn start(message: M, at: &Moment) -> Self::Then;
-}
-
-/// Why a message or a state could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct ReadError(pub String);

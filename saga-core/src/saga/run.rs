@@ -1,16 +1,139 @@
-//! What an instance does with the messages of a batch: a pure decision, which `endpoint/` carries out.
+//! What an instance does with the messages of a batch, by the rules of its chart: a pure decision, which `endpoint/`
+//! carries out.
 
 use super::{
-    Disposition, Emits, Moment, Rules, Saga,
+    Chart, ChartMessage, ChartState, Emits, Moment, Saga,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
-    Envelope, HeldReason, InstanceRow,
+    Envelope, HeldReason, InstanceRow, MessageKind,
     envelope::body_refusal,
     panics::caught,
     port::{InstanceWrite, TimersOut},
 };
-use std::{any::Any, collections::HashMap};
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+};
+
+/// What a state does with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It has a transition, of its own or the enum's.
+    Transition,
+    /// `#[ignores(..)]`: journaled as ignored.
+    Ignore,
+    /// `#[defers(..)]`: waits for another state.
+    Defer,
+    /// `#[rejects(..)]`: held for a person.
+    Reject,
+    /// A state that can still be reached has a transition: the message waits for it.
+    Early,
+    /// No state that can be reached has a transition: journaled as ignored.
+    Late,
+}
+
+/// What each state does with each message: the chart as a table, made once when an endpoint starts.
+#[derive(Debug)]
+pub struct Rules {
+    by_state: HashMap<String, HashMap<String, Disposition>>,
+    done: HashSet<String>,
+    starts: HashSet<String>,
+    timers: HashSet<String>,
+    deadlines: HashSet<String>,
+    sets_timers: bool,
+}
+
+impl Rules {
+    /// Works the table out.
+    pub fn of(chart: &Chart) -> Self {
+        let types = |pick: &dyn Fn(&&ChartMessage) -> bool| -> HashSet<String> {
+            chart.messages.iter().filter(|m| pick(m)).map(|m| m.type_name.clone()).collect()
+        };
+        let starts = types(&|m| m.starts);
+        let has =
+            |state: &str, type_name: &str| chart.edges.iter().any(|edge| edge.from == state && edge.on == type_name);
+        let judge = |state: &ChartState, type_name: &String| {
+            if state.ignore.contains(type_name) {
+                Disposition::Ignore
+            } else if state.defer.contains(type_name) {
+                Disposition::Defer
+            } else if state.reject.contains(type_name) {
+                Disposition::Reject
+            } else if has(&state.name, type_name) {
+                Disposition::Transition
+            } else if !state.done
+                && !starts.contains(type_name)
+                && chart.reachable_from(&state.name).into_iter().any(|next| has(next, type_name))
+            {
+                Disposition::Early
+            } else {
+                Disposition::Late
+            }
+        };
+        let by_state = chart.states.iter().map(|state| {
+            let row = chart.messages.iter().map(|m| (m.type_name.clone(), judge(state, &m.type_name)));
+            (state.name.clone(), row.collect())
+        });
+        Self {
+            by_state: by_state.collect(),
+            done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
+            timers: types(&|m| m.kind == MessageKind::Timer),
+            deadlines: (chart.edges.iter().flat_map(|edge| &edge.effects))
+                .filter(|effect| effect.kind == "deadline")
+                .map(|effect| effect.type_name.clone())
+                .collect(),
+            sets_timers: chart
+                .edges
+                .iter()
+                .flat_map(|edge| &edge.effects)
+                .any(|effect| effect.kind == "after" || effect.kind == "deadline"),
+            starts,
+        }
+    }
+
+    /// What `state` does with a message of this type.
+    pub fn disposition(&self, state: &str, type_name: &str) -> Disposition {
+        let row = self.by_state.get(state);
+        row.and_then(|row| row.get(type_name)).copied().unwrap_or(Disposition::Late)
+    }
+
+    /// Whether a message that is held for this reason goes on in `state`, of an instance that is not paused.
+    pub(crate) fn releases(&self, state: &str, type_name: &str, reason: HeldReason) -> bool {
+        match reason {
+            HeldReason::Paused | HeldReason::Version => true,
+            HeldReason::Early | HeldReason::Deferred => {
+                !matches!(self.disposition(state, type_name), Disposition::Early | Disposition::Defer)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the process is over in `state`.
+    pub fn is_done(&self, state: &str) -> bool {
+        self.done.contains(state)
+    }
+
+    /// Whether the message creates an instance.
+    pub fn starts(&self, type_name: &str) -> bool {
+        self.starts.contains(type_name)
+    }
+
+    /// Whether the message is a timer.
+    pub fn is_timer(&self, type_name: &str) -> bool {
+        self.timers.contains(type_name)
+    }
+
+    /// Whether some transition sets it as a deadline, which fires whatever the entry.
+    pub fn is_deadline(&self, type_name: &str) -> bool {
+        self.deadlines.contains(type_name)
+    }
+
+    /// Whether any transition sets a timer: if none does, there is none to delete.
+    pub fn sets_timers(&self) -> bool {
+        self.sets_timers
+    }
+}
 
 /// A transition that failed: it panicked, led to a state that cannot be stored, or sends what must not leave.
 pub(super) struct FailedTransition {
@@ -245,7 +368,7 @@ impl<'a, S: Saga> Run<'a, S> {
         self.data = Some(stored(&state, &to).map_err(|error| FailedTransition { offer: i, error })?);
         self.state = Some(state);
         if from.is_none() {
-            self.originator = originator(&envelope);
+            self.originator = Originator::of(&envelope);
         }
         self.seq += 1;
         if !out.keep || from.is_none() {
@@ -314,16 +437,6 @@ fn stored<S: Saga>(state: &S, name: &str) -> Result<String, String> {
         Ok(_) => Ok(data),
         Err(error) => Err(format!("the next state cannot be read back: {error}; does it hold NaN or an infinity?")),
     }
-}
-
-fn originator(envelope: &Envelope) -> Option<String> {
-    let originator = Originator {
-        reply_to: envelope.reply_to.clone()?,
-        message_id: envelope.message_id.clone(),
-        conversation_id: envelope.conversation_id.clone(),
-        saga: envelope.saga.clone(),
-    };
-    serde_json::to_string(&originator).ok()
 }
 
 #[cfg(test)]

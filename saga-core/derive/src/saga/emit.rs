@@ -222,7 +222,7 @@ impl Emit<'_> {
         let name = &self.definition.name;
         let arms = self.messages.iter().map(|Message { ty, variant, .. }| {
             quote! {
-                <#ty as __sagabus::Message>::TYPE => __sagabus::read::<#ty>(body).map(__SagaInput::#variant)
+                <#ty as __sagabus::Message>::TYPE => __sagabus::decode::<#ty>(body).map(__SagaInput::#variant)
             }
         });
         quote! {

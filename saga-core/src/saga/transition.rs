@@ -1,6 +1,102 @@
-//! What a transition returns: the next state with its effects.
+//! Transitions: what one gets, what it is, and what it returns.
 
-use super::{ChartEdge, Effect, Emits, Saga, State};
+use super::{Accepts, ChartEdge, Effect, Emits, Saga, State};
+use crate::{Envelope, Message};
+use serde_json::Value;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A transition: what a state does with a message. On the enum itself it applies in every state that is not done and
+/// has none of its own.
+///
+/// `Accepts` is a supertrait so that an `impl On` which is not listed does not compile; without it,
+/// such an impl would silently never be called.
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is listed at `{Self}`, but there is no transition for it",
+    label = "no `impl On<{M}> for {Self}`",
+    note = "write `impl On<{M}> for {Self}`, or take `{M}` out of the list"
+)]
+pub trait On<M>: Accepts<M> + Sized {
+    /// The next state and what goes out with it: the edge in the state chart.
+    type Then: Then;
+    /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
+    fn on(self, message: M, at: &Moment) -> Self::Then;
+}
+
+/// How the saga begins with a message.
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is listed in `#[starts(..)]`, but `{Self}` does not say how it begins",
+    label = "no `impl Starts<{M}> for {Self}`",
+    note = "write `impl Starts<{M}> for {Self}`, or take `{M}` out of `#[starts(..)]`"
+)]
+pub trait Starts<M>: Saga {
+    /// The first state and what goes out with it.
+    type Then: Then<Saga = Self>;
+    /// Decides. No I/O, no clock, no randomness.
+    fn start(message: M, at: &Moment) -> Self::Then;
+}
+
+/// The surroundings of one transition: fixed values, no clock to ask.
+///
+/// A test makes one with [`Moment::at`].
+#[derive(Debug, Clone)]
+pub struct Moment {
+    pub(crate) now_us: i64,
+    pub(crate) saga_id: String,
+    pub(crate) seq: i64,
+    pub(crate) entered: i64,
+    pub(crate) envelope: Option<Arc<Envelope>>,
+}
+
+impl Moment {
+    /// A moment for a test of a transition: everything but the time is empty.
+    pub fn at(now: SystemTime) -> Self {
+        let now_us = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        Self { now_us, saga_id: String::new(), seq: 0, entered: 0, envelope: None }
+    }
+
+    /// The handling time by the database's clock; it stays the same during the transition.
+    pub fn now(&self) -> SystemTime {
+        time_from_us(self.now_us)
+    }
+
+    /// When the message was sent, if its sender says so.
+    pub fn sent_at(&self) -> Option<SystemTime> {
+        self.envelope.as_ref()?.sent_at_us.map(time_from_us)
+    }
+
+    /// The id of the message being handled.
+    pub fn message_id(&self) -> &str {
+        self.envelope.as_ref().map_or("", |envelope| &envelope.message_id)
+    }
+
+    /// The instance's business key.
+    pub fn saga_id(&self) -> &str {
+        &self.saga_id
+    }
+
+    /// Transitions made before this one.
+    pub fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    /// A header of the message being handled.
+    pub fn header(&self, name: &str) -> Option<&Value> {
+        self.envelope.as_ref()?.headers.get(name)
+    }
+
+    /// Whether an outcome answers a command sent by the present entry of the state, not by an earlier entry in a cycle.
+    pub fn answers_this_entry(&self) -> bool {
+        let saga = self.envelope.as_ref().and_then(|envelope| envelope.saga.as_ref());
+        saga.is_some_and(|saga| saga.entered == Some(self.entered))
+    }
+}
+
+fn time_from_us(us: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(us.max(0) as u64)
+}
 
 /// What a transition returns: the next state, with its effects.
 ///
@@ -208,4 +304,51 @@ impl<S: Saga> Then for Stay<S> {
 #[doc(hidden)]
 pub fn bare_edge<S: State>(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
     out.push(ChartEdge::new(from, on, branch, S::NAME, Vec::new()));
+}
+
+/// What `On<M>` of `S` is, for saga `G`. The derive writes each transition and each start as one constant. So the
+/// user's `impl` is required in one place, and a missing one gives one error.
+#[doc(hidden)]
+pub struct Transition<S, M, G> {
+    pub go: fn(S, M, &Moment, &mut Emits) -> G,
+    /// The edges that leave the named state.
+    pub edges: fn(&'static str, &mut Vec<ChartEdge>),
+    pub keeps: Keeps,
+}
+
+#[doc(hidden)]
+pub const fn transition<S: On<M>, M: Message>() -> Transition<S, M, <S as Accepts<M>>::Saga>
+where
+    S::Then: Then<Saga = <S as Accepts<M>>::Saga>,
+{
+    Transition { go: go::<S, M>, edges: edges::<S, M>, keeps: <S::Then as Then>::KEEPS }
+}
+
+fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {
+    state.on(message, at).apply(out)
+}
+
+fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
+    <S::Then as Then>::edges(from, M::TYPE, "", out);
+}
+
+/// What `Starts<M>` of `S` is.
+#[doc(hidden)]
+pub struct Start<S, M> {
+    pub begin: fn(M, &Moment, &mut Emits) -> S,
+    pub edges: fn(&mut Vec<ChartEdge>),
+    pub keeps: Keeps,
+}
+
+#[doc(hidden)]
+pub const fn start<S: Starts<M>, M: Message>() -> Start<S, M> {
+    Start { begin: begin::<S, M>, edges: start_edges::<S, M>, keeps: <<S as Starts<M>>::Then as Then>::KEEPS }
+}
+
+fn begin<S: Starts<M>, M>(message: M, at: &Moment, out: &mut Emits) -> S {
+    S::start(message, at).apply(out)
+}
+
+fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
+    <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
 }

@@ -4,27 +4,25 @@ mod connections;
 mod migrate;
 mod pooler;
 mod process;
-mod read;
 mod relay;
 mod release;
-mod statement;
 mod sweep;
 mod unit;
 mod write;
 
 use unit::PostgresUnit;
 
-use crate::error::recognise;
+use crate::{error::recognise, rows::us};
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
     Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
+    ConnectOptions, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// How long an answer may take, including waits for locks: a server that vanished must not hold us for ever.
@@ -32,10 +30,29 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Connections for relay, leases and housekeeping.
 const OWN: u32 = 2;
 
+/// Keys are looked up by an index. A plan prepared while a table has a few pages would scan all of it, and would be
+/// kept while the table grows; dead rows of the outbox are enough for that. The setting inflates the cost of a
+/// projection's unavoidable scan, which would trigger JIT, so JIT is off too. A lock timeout keeps units from waiting
+/// long for a row that another program has locked.
+const SAGAS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '5s'";
+
 /// Waits for an answer.
 async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let late = || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer from the database"));
     tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
+/// default: the unit must see what the last holder of a lock wrote.
+fn begin(limit: Duration) -> String {
+    // 0 would mean no limit
+    let limit_ms = (us(limit) / 1000).clamp(1, i64::from(i32::MAX));
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
+}
+
+/// Behind a pooler the session may have statements of another client under names that sqlx uses here too.
+fn pooled(begin: &str) -> String {
+    format!("{begin}; DEALLOCATE ALL")
 }
 
 /// A PostgreSQL database. Cheap to clone; connections are opened when they are needed.
@@ -114,7 +131,7 @@ impl Postgres {
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
         let mut connection = connections.acquire().await?;
         if self.pooled {
-            let begun = answer(connection.begin(unit::pooled("BEGIN"))).await;
+            let begun = answer(connection.begin(pooled("BEGIN"))).await;
             begun.map_err(|error| connection.lost(error))?;
         }
         Ok(connection)
@@ -133,12 +150,12 @@ impl Postgres {
     /// A transaction for housekeeping, under an advisory lock if one is named. Read committed, whatever the role's
     /// default: it must see what the previous holder of the lock wrote.
     async fn transaction(&self, lock: Option<i64>) -> Result<Leased, StoreError> {
-        let mut sql = unit::begin(ANSWER);
+        let mut sql = begin(ANSWER);
         if let Some(lock) = lock {
             sql.push_str(&format!("; SELECT pg_advisory_xact_lock({lock})"));
         }
         let mut connection = self.own.acquire().await?;
-        let begun = answer(connection.begin(if self.pooled { unit::pooled(&sql) } else { sql })).await;
+        let begun = answer(connection.begin(if self.pooled { pooled(&sql) } else { sql })).await;
         begun.map_err(|error| connection.lost(error))?;
         Ok(connection)
     }
@@ -189,13 +206,36 @@ impl Store for Postgres {
     }
 
     async fn begin(&self, locks: &[i64], limit: Duration) -> Result<PostgresUnit, StoreError> {
-        PostgresUnit::begin(self, locks, limit).await
+        // One round trip. Its last statement tries the locks, and later ones read: a statement sees what was committed
+        // when it began, and an instance that does not exist yet has no row to lock.
+        //
+        // The transaction sets a mark, `sagabus.unit`, that ends with it: `+`, and the locks that other transactions
+        // hold. The first read fetches the mark, and a write without it fails. sqlx drops the rows of these statements,
+        // so the mark also carries those locks.
+        let mut sql = begin(limit);
+        if self.pooled {
+            sql = pooled(&sql);
+        }
+        if locks.is_empty() {
+            sql.push_str("; SET LOCAL sagabus.unit = '+'");
+        } else {
+            sql.push_str(SAGAS);
+            sql.push_str("; SELECT set_config('sagabus.unit', '+' || coalesce(string_agg(k::text, ','), ''), true)");
+            sql.push_str(" FROM unnest('{");
+            for (n, lock) in locks.iter().enumerate() {
+                let _ = write!(sql, "{}{lock}", if n > 0 { "," } else { "" });
+            }
+            sql.push_str("}'::bigint[]) k WHERE NOT pg_try_advisory_xact_lock(k)");
+        }
+        let mut connection = self.units.acquire().await?;
+        answer(connection.begin(sql)).await.map_err(|error| connection.lost(error))?;
+        Ok(PostgresUnit { connection, persistent: !self.pooled, by_index: !locks.is_empty() })
     }
 
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         let mut connection = self.alone(&self.units).await?;
-        let rows = answer(read::rows(&mut connection, !self.pooled, keys)).await;
-        read::found(&self.done(connection, rows).await?)
+        let rows = answer(unit::rows(&mut connection, !self.pooled, keys)).await;
+        unit::found(&self.done(connection, rows).await?)
     }
 
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {
@@ -205,9 +245,12 @@ impl Store for Postgres {
     }
 
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
+        // Planned anew each time, in one round trip: the plan fits the present table, while a prepared one would go on
+        // reading the pages that a burst has left behind. It cannot deadlock: the only other lockers use SKIP LOCKED.
+        let ids: Vec<String> = rows.iter().map(Uuid::to_string).collect();
+        let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
         let mut connection = self.own.acquire().await?;
-        let deleted = answer(relay::delete_confirmed(&mut connection, rows)).await;
-        deleted.map_err(|error| connection.lost(error))?;
+        answer(connection.execute(sql.as_str())).await.map_err(|error| connection.lost(error))?;
         connection.give_back().await;
         Ok(())
     }

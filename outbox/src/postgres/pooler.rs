@@ -1,6 +1,6 @@
 //! Detects a pooler that the URL does not announce.
 
-use super::{ANSWER, Postgres, answer, unit};
+use super::{ANSWER, Postgres, answer, begin};
 use saga_core::StoreError;
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -18,11 +18,11 @@ pub(super) async fn check(store: &Postgres) -> Result<(), StoreError> {
     let mut first = store.own.acquire().await?;
     let mut second = store.own.acquire().await?;
     let checked = answer(async {
-        first.begin(unit::begin(ANSWER)).await?;
+        first.begin(begin(ANSWER)).await?;
         probe(&mut first).await?;
         first.commit().await?;
-        second.begin(unit::begin(ANSWER)).await?;
-        let begun = tokio::time::timeout(BEGIN, first.begin(unit::begin(ANSWER))).await;
+        second.begin(begin(ANSWER)).await?;
+        let begun = tokio::time::timeout(BEGIN, first.begin(begin(ANSWER))).await;
         if let Ok(begun) = begun {
             begun?;
             probe(&mut first).await?;

@@ -2,7 +2,7 @@
 
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
-use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
@@ -75,14 +75,6 @@ fn outbox_row(id: Uuid, row: &PgRow) -> Result<LeasedRow, String> {
     stored.read(id)
 }
 
-/// Planned anew each time, in one round trip: the plan fits the present table, while a prepared one would go on reading
-/// the pages that a burst has left behind. It cannot deadlock: the only other lockers use SKIP LOCKED.
-pub(super) async fn delete_confirmed(connection: &mut PgConnection, rows: &[Uuid]) -> Result<(), sqlx::Error> {
-    let ids: Vec<String> = rows.iter().map(Uuid::to_string).collect();
-    let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
-    connection.execute(sql.as_str()).await.map(drop)
-}
-
 const FAIL: &str = "
 UPDATE sagabus.outbox o SET lease_owner = NULL, lease_until = NULL, attempts = o.attempts + r.tried::int,
     last_error = r.error, due_at = clock_timestamp() + r.delay * interval '1 microsecond',
@@ -95,7 +87,8 @@ UPDATE sagabus.outbox SET lease_until = clock_timestamp() + $3 * interval '1 mic
 WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox WHERE id = ANY($1) AND lease_owner = $2 FOR UPDATE SKIP LOCKED))
 RETURNING id";
 
-/// Planned anew each time, like the deletion: it runs every few seconds, on a table whose size changes by the minute.
+/// Planned anew each time, like the deletion of confirmed rows: it runs every few seconds, on a table whose size
+/// changes by the minute.
 pub(super) async fn renew_and_fail(
     connection: &mut PgConnection,
     update: &LeaseUpdate<'_>,

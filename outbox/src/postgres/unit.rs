@@ -1,68 +1,26 @@
-//! One transaction.
+//! One open transaction: what it reads, in one round trip for a batch, and its end. `write.rs` has what it writes.
 
-use super::{ANSWER, Postgres, answer, connections::Leased, read, write};
-use crate::{error::store_error, rows::us};
+use super::{ANSWER, answer, connections::Leased, write};
+use crate::{
+    error::store_error,
+    rows::{from_json, reason_of, result_of},
+};
 use async_trait::async_trait;
-use saga_core::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Unit, Write};
-use sqlx::{Executor, PgConnection};
-use std::{fmt::Write as _, time::Duration};
-
-/// Keys are looked up by an index. A plan prepared while a table has a few pages would scan all of it, and would be
-/// kept while the table grows; dead rows of the outbox are enough for that. The setting inflates the cost of a
-/// projection's unavoidable scan, which would trigger JIT, so JIT is off too. A lock timeout keeps units from waiting
-/// long for a row that another program has locked.
-const SAGAS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '5s'";
+use saga_core::{
+    Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, StoreErrorKind,
+    Unit, Waiting, Write,
+};
+use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
+use std::sync::{Arc, LazyLock};
 
 /// One transaction on PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresUnit {
-    connection: Leased,
+    pub(super) connection: Leased,
     /// Statements are prepared once; not behind a pooler, where the next transaction may have another session.
-    persistent: bool,
-    /// The settings of [`SAGAS`] are in force.
-    by_index: bool,
-}
-
-/// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
-/// default: the unit must see what the last holder of a lock wrote.
-pub(super) fn begin(limit: Duration) -> String {
-    // 0 would mean no limit
-    let limit_ms = (us(limit) / 1000).clamp(1, i64::from(i32::MAX));
-    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
-}
-
-/// Behind a pooler the session may have statements of another client under names that sqlx uses here too.
-pub(super) fn pooled(begin: &str) -> String {
-    format!("{begin}; DEALLOCATE ALL")
-}
-
-impl PostgresUnit {
-    /// One round trip. This statement tries the locks and later ones read: a statement sees what was committed when it
-    /// began, and an instance that does not exist yet has no row to lock.
-    ///
-    /// The transaction sets a mark, `sagabus.unit`, that ends with it: `+`, and the locks that other transactions hold.
-    /// The first read fetches the mark, and a write without it fails. sqlx drops the rows of these statements, so the
-    /// mark also carries those locks.
-    pub(super) async fn begin(store: &Postgres, locks: &[i64], limit: Duration) -> Result<Self, StoreError> {
-        let mut sql = begin(limit);
-        if store.pooled {
-            sql = pooled(&sql);
-        }
-        if locks.is_empty() {
-            sql.push_str("; SET LOCAL sagabus.unit = '+'");
-        } else {
-            sql.push_str(SAGAS);
-            sql.push_str("; SELECT set_config('sagabus.unit', '+' || coalesce(string_agg(k::text, ','), ''), true)");
-            sql.push_str(" FROM unnest('{");
-            for (n, lock) in locks.iter().enumerate() {
-                let _ = write!(sql, "{}{lock}", if n > 0 { "," } else { "" });
-            }
-            sql.push_str("}'::bigint[]) k WHERE NOT pg_try_advisory_xact_lock(k)");
-        }
-        let mut connection = store.units.acquire().await?;
-        answer(connection.begin(sql)).await.map_err(|error| connection.lost(error))?;
-        Ok(Self { connection, persistent: !store.pooled, by_index: !locks.is_empty() })
-    }
+    pub(super) persistent: bool,
+    /// Keys are looked up by an index, whatever the plan would cost.
+    pub(super) by_index: bool,
 }
 
 #[async_trait]
@@ -74,12 +32,12 @@ impl Unit for PostgresUnit {
     }
 
     async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError> {
-        let rows = answer(read::rows(&mut self.connection, self.persistent, keys)).await;
-        read::found(&rows.map_err(|error| self.connection.lost(error))?)
+        let rows = answer(rows(&mut self.connection, self.persistent, keys)).await;
+        found(&rows.map_err(|error| self.connection.lost(error))?)
     }
 
     async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
-        let rows = answer(read::held(&mut self.connection, self.persistent, endpoint, wanted, rows_max)).await;
+        let rows = answer(held(&mut self.connection, self.persistent, endpoint, wanted, rows_max)).await;
         rows.map_err(|error| self.connection.lost(error))
     }
 
@@ -115,4 +73,160 @@ impl Unit for PostgresUnit {
         self.connection.give_back().await;
         Ok(())
     }
+}
+
+/// The unit's mark, the database's clock, and inbox rows. Each key is looked up by itself (`LATERAL`, fenced by
+/// `OFFSET 0`): with `= ANY`, a plan prepared on a young table scans all of it, and a join with `unnest` hashes all of
+/// it. The arrays' lengths are hidden from the planner as in `write.rs`. `KEY` becomes the id in a unit, where no scan
+/// is considered, and `sagabus.key(id)` elsewhere.
+const READ: &str = "
+SELECT 0 AS part, current_setting('sagabus.unit', true) AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4,
+    NULL::text AS t5, NULL::text AS t6, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1,
+    NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4
+UNION ALL
+SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, i.body_hash, i.attempts, i.round,
+    (extract(epoch FROM i.claimed_at) * 1000000)::bigint
+FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id),
+    LATERAL (SELECT * FROM sagabus.inbox WHERE message_id = {KEY} AND endpoint = $2 OFFSET 0) i";
+
+/// Instances, and counts of what is held for them, in the same answer: `part` says which table a row is from, `t` are
+/// texts and `n` numbers. Where nothing is held, the count is one index lookup for each instance.
+const READ_INSTANCES: &str = "
+UNION ALL
+SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, s.seq, s.entered, s.version,
+    (s.completed_at IS NOT NULL)::int::bigint
+FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga),
+    LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
+UNION ALL
+SELECT 3, k.saga, k.id, h.type, h.reason, NULL, NULL, h.n, NULL, NULL, NULL
+FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga),
+    LATERAL (SELECT type, reason, count(*) AS n FROM sagabus.held
+        WHERE saga_id = k.id AND saga = k.saga AND endpoint = $2 GROUP BY reason, type OFFSET 0) h";
+
+/// Handlers read outside a unit, and no instances.
+static ALONE: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "sagabus.key(k.id)"));
+static IN_UNIT: LazyLock<String> = LazyLock::new(|| READ.replace("{KEY}", "k.id") + READ_INSTANCES);
+
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    persistent: bool,
+    keys: &Keys,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let query = sqlx::query(if keys.instances.is_empty() { &ALONE } else { &IN_UNIT });
+    let mut query = query.bind(&keys.message_ids).bind(&keys.endpoint).persistent(persistent);
+    if !keys.instances.is_empty() {
+        let ids: Vec<&str> = keys.instances.iter().map(|key| key.id.as_str()).collect();
+        let sagas: Vec<&str> = keys.instances.iter().map(|key| key.saga.as_str()).collect();
+        query = query.bind(ids).bind(sagas);
+    }
+    query.fetch_all(connection).await
+}
+
+pub(super) fn found(rows: &[PgRow]) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    for row in rows {
+        match row.get::<i32, _>("part") {
+            0 => {
+                found.now_us = row.get("n1");
+                found.locked_elsewhere = locked(row.get::<Option<&str>, _>("t1").unwrap_or_default());
+            }
+            1 => {
+                let text = |column| row.get::<&str, _>(column);
+                let result = result_of(row.get("t4"))?;
+                let mut inbox = InboxFound::new(text("t1"), text("t2"), text("t3"), row.get("n1"), result);
+                inbox.attempts = row.get("n2");
+                inbox.round = u32::try_from(row.get::<i64, _>("n3")).unwrap_or_default();
+                inbox.since_us = row.get("n4");
+                found.inbox.push(inbox);
+            }
+            2 => {
+                let key = InstanceKey { saga: row.get("t1"), id: row.get("t2") };
+                let mut instance = InstanceRow::new(key, row.get::<&str, _>("t3"), row.get::<&str, _>("t4"));
+                instance.originator = row.get("t5");
+                instance.paused_by = row.get("t6");
+                instance.seq = row.get("n1");
+                instance.entered = row.get("n2");
+                instance.version = row.get::<i64, _>("n3") as i32;
+                instance.done = row.get::<i64, _>("n4") == 1;
+                found.instances.push(instance);
+            }
+            _ => {
+                let key = InstanceKey { saga: row.get("t1"), id: row.get("t2") };
+                let reason = reason_of(row.get("t4"))?;
+                found.waiting.push(Waiting::new(key, row.get::<&str, _>("t3"), reason, row.get("n1")));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The locks held elsewhere, which the unit's mark names.
+fn locked(mark: &str) -> Vec<i64> {
+    let locks = mark.strip_prefix('+').unwrap_or_default().split(',');
+    locks.filter_map(|lock| lock.parse().ok()).collect()
+}
+
+/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance before the rows
+/// themselves are read.
+const HELD: &str = "
+SELECT h.receiver, h.message_id, h.arrival, h.reason, h.saga_id, h.attempts, h.envelope::text AS envelope, h.body
+FROM (
+    SELECT p.place, row_number() OVER (PARTITION BY w.id, w.saga ORDER BY p.arrival) AS nth
+    FROM (SELECT $1::text[] AS ids, $2::text[] AS sagas, $3::text[] AS types, $4::text[] AS reasons OFFSET 0) a,
+        unnest(a.ids, a.sagas, a.types, a.reasons) AS w(id, saga, type, reason),
+        LATERAL (SELECT ctid AS place, arrival FROM sagabus.held
+            WHERE saga_id = w.id AND saga = w.saga AND endpoint = $5 AND reason = w.reason AND type = w.type
+            ORDER BY arrival LIMIT $6) p) c
+    JOIN sagabus.held h ON h.ctid = c.place
+WHERE c.nth <= $6 ORDER BY h.arrival";
+
+const UNREADABLE: &str = "
+UPDATE sagabus.held SET reason = 'undecodable', expires_at = NULL, error = $4
+WHERE message_id = $1 AND receiver = $2 AND endpoint = $3";
+
+/// Leaves out a row that cannot be read; it waits for a person from now on.
+async fn held(
+    connection: &mut PgConnection,
+    persistent: bool,
+    endpoint: &str,
+    wanted: &[HeldWanted],
+    rows_max: i64,
+) -> Result<Vec<HeldRow>, sqlx::Error> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let column = |get: fn(&HeldWanted) -> &str| wanted.iter().map(get).collect::<Vec<&str>>();
+    let rows = sqlx::query(HELD)
+        .bind(column(|wanted| &wanted.key.id))
+        .bind(column(|wanted| &wanted.key.saga))
+        .bind(column(|wanted| &wanted.type_name))
+        .bind(column(|wanted| wanted.reason.as_str()))
+        .bind(endpoint)
+        .bind(rows_max)
+        .persistent(persistent)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut held = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match held_row(row) {
+            Ok(row) => held.push(row),
+            Err(error) => {
+                let (message_id, receiver): (&str, &str) = (row.get("message_id"), row.get("receiver"));
+                tracing::warn!(endpoint, message_id, receiver, error, "a held message cannot be read");
+                let unreadable = sqlx::query(UNREADABLE).bind(message_id).bind(receiver).bind(endpoint).bind(error);
+                unreadable.persistent(false).execute(&mut *connection).await?;
+            }
+        }
+    }
+    Ok(held)
+}
+
+fn held_row(row: &PgRow) -> Result<HeldRow, String> {
+    let envelope = Arc::new(from_json(row.get("envelope"), row.get::<Vec<u8>, _>("body"))?);
+    // the query asked for reasons that are known here
+    let reason = HeldReason::parse(row.get("reason")).ok_or("its reason is not known")?;
+    let mut held = HeldRow::new(row.get::<&str, _>("receiver"), envelope, row.get("arrival"), reason);
+    held.saga_id = row.get("saga_id");
+    held.attempts = row.get("attempts");
+    Ok(held)
 }

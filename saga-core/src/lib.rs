@@ -22,7 +22,7 @@ pub use endpoint::Endpoint;
 pub use endpoint::EndpointBuilder;
 pub use endpoint::HandlerOptions;
 pub use endpoint::Session;
-pub use endpoint::Settings;
+pub use endpoint::{Bundles, Settings};
 pub use endpoint::StartError;
 pub use envelope::Envelope;
 pub use envelope::SagaRef;

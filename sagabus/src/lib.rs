@@ -102,6 +102,7 @@ pub mod handler {
 pub mod endpoint {
     pub use saga_core::Ended;
     pub use saga_core::Endpoint;
+    pub use saga_core::Bundles;
     pub use saga_core::EndpointBuilder;
     pub use saga_core::Envelope;
     pub use saga_core::HandlerOptions;

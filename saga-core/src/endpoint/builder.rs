@@ -1,7 +1,7 @@
 //! Assembly of an endpoint: `start()` checks everything and reports all mistakes in one list.
 
 use super::{
-    Endpoint, Settings,
+    Bundles, Endpoint, Settings,
     breaker::Breaker,
     router::Receiver,
     saga_unit::{ProjectLogic, TypedProject},
@@ -270,6 +270,16 @@ impl<Db: Store> EndpointBuilder<Db> {
             routes.entry(handler.description.type_name.into()).or_default().push(Receiver::Handler(i));
         }
         routes
+    }
+
+    /// Whether publishers may send bundles.
+    pub(super) fn takes_bundles(&self) -> bool {
+        let together = |entry: &HandlerEntry<Db>| entry.description.takes_batches || entry.shares_transactions;
+        match self.settings.bundles {
+            Bundles::Auto => self.handlers.iter().all(|(_, entry)| together(entry)),
+            Bundles::Always => true,
+            Bundles::Never => false,
+        }
     }
 
     /// The events that the endpoint subscribes to: those that a handler handles, that a saga starts with, or that a

@@ -68,7 +68,7 @@ mod trouble;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
 pub use session::Session;
-pub use settings::Settings;
+pub use settings::{Bundles, Settings};
 pub use supervisor::Ended;
 
 use crate::{LinkState, Store, StoreError, Transport};

@@ -41,6 +41,24 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Declare nothing at the broker: everything was provisioned by hand. Default: false.
     pub passive: bool,
+    /// Whether publishers may send this endpoint several messages in one of the broker's. Default: [`Bundles::Auto`].
+    pub bundles: Bundles,
+}
+
+/// Whether an endpoint takes bundles: many messages in one AMQP message, which costs the broker and both sides a
+/// fraction of the time. A bundle is acknowledged when its last message is settled, and until then no other process of
+/// the service can take a part of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bundles {
+    /// If the endpoint handles messages together anyway: unless it has a handler that runs each in a transaction of its
+    /// own.
+    #[default]
+    Auto,
+    /// Yes.
+    Always,
+    /// No: for plain AMQP consumers on the same queue, say. Bundles that are in the queue already are still read.
+    Never,
 }
 
 impl Default for Settings {
@@ -63,6 +81,7 @@ impl Default for Settings {
             early: Duration::from_secs(3600),
             body_bytes_max: 4 << 20,
             passive: false,
+            bundles: Bundles::Auto,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let until = Instant::now() + builder.settings.connect;
     let by_type = builder.routes();
     let subscribes = builder.subscribes();
+    let bundles = builder.takes_bundles();
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let process = Process {
         endpoint: builder.name.clone(),
@@ -46,6 +47,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         subscribes: subscribes.clone(),
         dropped: registered.dropped.clone(),
         passive: settings.passive,
+        bundles,
     };
     let limits = LinkLimits {
         prefetch: settings.prefetch,

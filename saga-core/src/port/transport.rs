@@ -40,6 +40,9 @@ pub struct Topology {
     pub dropped: Vec<String>,
     /// Declare nothing: everything was provisioned by hand.
     pub passive: bool,
+    /// Whether the endpoint takes bundles: many messages in one of the broker's. A transport that has none ignores it.
+    /// One that has them reads bundles in any case.
+    pub bundles: bool,
 }
 
 impl Topology {

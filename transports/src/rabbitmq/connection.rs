@@ -4,6 +4,7 @@ use super::{stream, trouble::Trouble};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
 use saga_core::{Backoff, Topology, TransportError, TransportErrorKind};
 use std::{
+    borrow::Cow,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -30,6 +31,14 @@ impl Broker {
     /// The name on the broker.
     pub(super) fn named(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The queue of an endpoint.
+    pub(super) fn queue<'a>(&self, endpoint: &'a str) -> Cow<'a, str> {
+        match self.prefix.as_str() {
+            "" => endpoint.into(),
+            _ => self.named(endpoint).into(),
+        }
     }
 
     pub(super) fn prefixed(&self, mut topology: Topology) -> Topology {

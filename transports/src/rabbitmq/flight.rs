@@ -1,6 +1,7 @@
 //! What is in flight on one publishing channel.
 
 use super::{addresses::Address, returns::Window, unsent::Broken};
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, Error, ErrorKind,
@@ -23,9 +24,11 @@ const FRAME_ERROR: u16 = 501;
 type Answer = (u64, Result<Confirmation, Error>);
 type Publishing = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// A message in AMQP's terms.
+/// One AMQP message: a message of ours, or a bundle.
 pub(super) struct Ready {
-    pub(super) outgoing: Outgoing,
+    pub(super) messages: Vec<Outgoing>,
+    pub(super) message_id: String,
+    pub(super) body: Bytes,
     pub(super) address: Address,
     pub(super) properties: BasicProperties,
 }
@@ -38,18 +41,26 @@ pub(super) struct Flight {
     pub(super) frame_max: usize,
     publishing: FuturesUnordered<Publishing>,
     window: Window,
-    /// Messages that are not reported yet, by number.
+    /// AMQP messages that are not reported yet, by number.
     open: BTreeMap<u64, Open>,
+    /// Our messages in them, and the bytes of their bodies.
+    messages: usize,
     bytes: usize,
+    /// What was returned because its receiver takes bundles no more: it goes again, singly and in order, when nothing
+    /// is in flight.
+    recalled: BTreeMap<u64, Vec<Outgoing>>,
     settled: Vec<(Outgoing, Fate)>,
     broken: Option<Broken>,
 }
 
 struct Open {
-    outgoing: Outgoing,
+    messages: Vec<Outgoing>,
+    bytes: usize,
+    message_id: String,
     /// When its confirm is overdue.
     limit: Instant,
     mandatory: bool,
+    to_bundles: bool,
 }
 
 impl Flight {
@@ -68,7 +79,9 @@ impl Flight {
             publishing: FuturesUnordered::new(),
             window: Window::default(),
             open: BTreeMap::new(),
+            messages: 0,
             bytes: 0,
+            recalled: BTreeMap::new(),
             settled: Vec::new(),
             broken: None,
         })
@@ -79,9 +92,24 @@ impl Flight {
         self.open.is_empty()
     }
 
-    /// Messages that await their confirm.
+    /// AMQP messages that await their confirm.
     pub(super) fn unanswered(&self) -> usize {
         self.window.open()
+    }
+
+    /// Our messages that are not reported yet.
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether something was returned that goes again once nothing is in flight.
+    pub(super) fn recalls(&self) -> bool {
+        !self.recalled.is_empty()
+    }
+
+    /// What goes again, in order.
+    pub(super) fn recalled(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.recalled).into_values().flatten().collect()
     }
 
     /// Bytes of the bodies that are not reported yet.
@@ -91,15 +119,17 @@ impl Flight {
 
     /// Publishes.
     pub(super) fn publish(&mut self, message: Ready, confirm: Duration) -> Result<(), Broken> {
-        let Ready { outgoing, address: Address { exchange, routing_key, mandatory }, properties } = message;
-        let envelope = outgoing.envelope.clone();
+        let Ready { messages, message_id, body, address, properties } = message;
+        let Address { exchange, routing_key, mandatory, to_bundles } = address;
         let number = self.window.publish();
-        self.bytes += envelope.body.len();
-        self.open.insert(number, Open { outgoing, limit: Instant::now() + confirm, mandatory });
+        self.bytes += body.len();
+        self.messages += messages.len();
+        let limit = Instant::now() + confirm;
+        self.open.insert(number, Open { messages, bytes: body.len(), message_id, limit, mandatory, to_bundles });
         let channel = self.channel.clone();
         let mut publishing: Publishing = Box::pin(async move {
             let options = BasicPublishOptions { mandatory, immediate: false };
-            let published = channel.basic_publish(exchange, routing_key, options, &envelope.body, properties).await;
+            let published = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
             let answer = match published {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
@@ -145,8 +175,7 @@ impl Flight {
                 match self.open.get(&number) {
                     // it may have been returned, and the return may come with another message's confirm
                     Some(open) if open.mandatory => {
-                        let (row, message_id) = (open.outgoing.row, open.outgoing.envelope.message_id.clone());
-                        self.window.confirmed(number, row, message_id);
+                        self.window.confirmed(number, open.message_id.clone());
                     }
                     _ => {
                         self.window.answered(number);
@@ -177,17 +206,28 @@ impl Flight {
     }
 
     fn settle(&mut self, number: u64, fate: Fate) {
-        if let Some(Open { outgoing, .. }) = self.open.remove(&number) {
-            self.bytes -= outgoing.envelope.body.len();
-            self.settled.push((outgoing, fate));
+        if let Some(Open { messages, .. }) = self.take(number) {
+            self.settled.extend(messages.into_iter().map(|message| (message, fate.clone())));
         }
+    }
+
+    fn take(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        self.bytes -= open.bytes;
+        self.messages -= open.messages.len();
+        Some(open)
     }
 
     /// Messages whose fate is known, each once.
     pub(super) fn settled(&mut self) -> Vec<(Outgoing, Fate)> {
         let mut settled = Vec::new();
         self.window.settled(&mut settled);
-        for (number, _, returned) in settled {
+        for (number, returned) in settled {
+            if returned.is_some() && self.open.get(&number).is_some_and(|open| open.to_bundles) {
+                let recalled = self.take(number);
+                self.recalled.extend(recalled.map(|open| (number, open.messages)));
+                continue;
+            }
             let fate = returned.map_or(Fate::Confirmed, |text| Fate::Unroutable(format!("no queue took it: {text}")));
             self.settle(number, fate);
         }
@@ -224,7 +264,9 @@ impl Flight {
 
     /// The messages that are not reported, in order.
     pub(super) fn into_unreported(self) -> Vec<Outgoing> {
-        self.open.into_values().map(|open| open.outgoing).collect()
+        let mut all = self.recalled;
+        all.extend(self.open.into_iter().map(|(number, open)| (number, open.messages)));
+        all.into_values().flatten().collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Deliveries that are passed on together. One by one, each would wake the tasks behind it and cost a unit of work.
 
 use saga_core::Delivery;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 /// After a group of at least this size, the first delivery of the next group waits for others: more are on their way. A
@@ -13,9 +13,11 @@ const BUSY_FOR: Duration = Duration::from_millis(100);
 /// time, on fast and slow machines alike. Slow handlers do not make it longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
-#[derive(Default)]
 pub(super) struct Group {
-    came: Vec<Delivery>,
+    came: VecDeque<Delivery>,
+    /// Messages that the endpoint has, and the most that it may have: a bundle may have more of them than fit.
+    in_hand: usize,
+    most: usize,
     /// When the group is passed on, if not at once.
     until: Option<Instant>,
     /// When the previous group was passed on, if it was a busy one.
@@ -25,14 +27,30 @@ pub(super) struct Group {
     /// The last tag of the group that is being timed, and when that group was passed on.
     timed: Option<(u64, Instant)>,
     /// How long recent groups took, from here until they were settled.
-    took: Duration,
+    took: Option<Duration>,
 }
 
 impl Group {
-    /// A delivery came.
-    pub(super) fn take(&mut self, tag: u64, delivery: Delivery) {
+    /// Of at most this many messages, together with those that the endpoint has.
+    pub(super) fn new(most: usize) -> Self {
+        let (came, in_hand, until, busy, last, timed, took) = Default::default();
+        Self { came, in_hand, most, until, busy, last, timed, took }
+    }
+
+    /// The messages of a delivery.
+    pub(super) fn take(&mut self, tag: u64, messages: impl IntoIterator<Item = Delivery>) {
         self.last = tag;
-        self.came.push(delivery);
+        self.came.extend(messages);
+    }
+
+    /// Whether messages wait until the endpoint has settled others.
+    pub(super) fn is_full(&self) -> bool {
+        !self.came.is_empty() && self.until.is_none()
+    }
+
+    /// How long recent groups took, from here until they were settled.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.took
     }
 
     /// The tag that came last.
@@ -51,7 +69,12 @@ impl Group {
     /// The wait of the next group, if it waits.
     fn wait(&self) -> Option<Duration> {
         let is_busy = self.busy.is_some_and(|busy| busy.elapsed() < BUSY_FOR);
-        is_busy.then(|| (self.took / 2).min(GATHER_MAX))
+        is_busy.then(|| (self.took.unwrap_or_default() / 2).min(GATHER_MAX))
+    }
+
+    /// A message is settled.
+    pub(super) fn message_settled(&mut self) {
+        self.in_hand = self.in_hand.saturating_sub(1);
     }
 
     /// A delivery is settled. A later one than those of the timed group counts too, so that a single slow lane does not
@@ -60,17 +83,20 @@ impl Group {
         if let Some((last, since)) = self.timed
             && tag >= last
         {
-            self.took = (3 * self.took + since.elapsed()) / 4;
+            let now = since.elapsed();
+            self.took = Some(self.took.map_or(now, |took| (3 * took + now) / 4));
             self.timed = None;
         }
     }
 
-    /// Passes the group on.
+    /// Passes the group on, or as much of it as the endpoint may have.
     pub(super) fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) {
         self.until = None;
         self.busy = (self.came.len() >= BUSY).then(Instant::now);
         self.timed.get_or_insert_with(|| (self.last, Instant::now()));
-        for delivery in self.came.drain(..) {
+        let passed = self.came.len().min(self.most.saturating_sub(self.in_hand));
+        self.in_hand += passed;
+        for delivery in self.came.drain(..passed) {
             let _ = deliveries.send(delivery); // the endpoint is gone: it goes back to the broker
         }
     }
@@ -98,7 +124,7 @@ mod tests {
     impl Line {
         fn new() -> Self {
             let (deliveries, came) = mpsc::unbounded_channel();
-            Self { group: Group::default(), deliveries, came }
+            Self { group: Group::new(1000), deliveries, came }
         }
 
         /// Passes on a group, which is settled after this time.
@@ -106,14 +132,32 @@ mod tests {
             for _ in 0..messages {
                 let envelope = Arc::new(Envelope::new("m", "t", "{}"));
                 let delivery = Delivery::new(envelope, Ack::new(|_| {}));
-                self.group.take(self.group.last + 1, delivery);
+                self.group.take(self.group.last + 1, [delivery]);
             }
             self.group.hand_on(&self.deliveries);
             let handed_on = std::iter::from_fn(|| self.came.try_recv().ok()).count();
             assert_eq!(handed_on as u64, messages, "all are handed on");
+            (0..messages).for_each(|_| self.group.message_settled());
             tokio::time::advance(took).await;
             self.group.settled(self.group.last);
         }
+    }
+
+    #[test]
+    fn the_endpoint_has_no_more_than_it_may_have() {
+        let mut line = Line::new();
+        line.group = Group::new(3);
+        let delivery = || Delivery::new(Arc::new(Envelope::new("m", "t", "{}")), Ack::new(|_| {}));
+        line.group.take(1, std::iter::repeat_with(delivery).take(5));
+        let mut handed_on = || {
+            line.group.hand_on(&line.deliveries);
+            std::iter::from_fn(|| line.came.try_recv().ok()).count()
+        };
+        assert_eq!((handed_on(), handed_on()), (3, 0));
+        assert!(line.group.is_full());
+        line.group.message_settled();
+        line.group.hand_on(&line.deliveries);
+        assert_eq!(std::iter::from_fn(|| line.came.try_recv().ok()).count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

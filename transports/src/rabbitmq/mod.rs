@@ -4,6 +4,7 @@
 mod acks;
 mod addresses;
 mod amqp;
+mod bundle;
 mod connection;
 mod consumer;
 mod flight;

@@ -1,12 +1,15 @@
-//! How many deliveries may be unsettled: a limit in messages, and one in bytes. Quorum queues have no limit in bytes.
-//! So the consumer begins with as many messages as fit if all have the maximum size, and is replaced by one with a
-//! larger prefetch when bodies prove to be small. When they prove to be large, acknowledgements wait: each would let
-//! another message come.
+//! How many deliveries may be unsettled: a limit in messages, and one in bytes. A delivery may be a bundle of many
+//! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all have
+//! the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint to be
+//! quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
+//! acknowledgements wait: each would let another one come.
 //!
-//! The broker sends everything at once that a consumer may have. When bodies suddenly become larger, one whole prefetch
-//! of them is under way: by that much the limit in bytes can be exceeded.
+//! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole
+//! prefetch of them is under way: by that much the limits can be exceeded here (what the endpoint has in hand never
+//! exceeds the limit in messages: `group.rs`).
 
 use saga_core::LinkLimits;
+use std::time::Duration;
 
 /// The weight of a message besides its body.
 const ENVELOPE_BYTES: usize = 512;
@@ -14,7 +17,9 @@ const ENVELOPE_BYTES: usize = 512;
 const GROWTH_MAX: usize = 8;
 /// The moving average covers about this many messages: the newest has a weight of one in this number.
 const AVERAGE_OF: usize = 32;
-/// This many messages may be unsettled whatever their weight: one that is never settled must not stop the others.
+/// The prefetch grows only while a full one takes the endpoint no longer than this.
+const WORK: Duration = Duration::from_millis(500);
+/// This many deliveries may be unsettled whatever their weight: one that is never settled must not stop the others.
 const FEW: usize = 4;
 
 #[derive(Debug)]
@@ -25,9 +30,36 @@ pub(super) struct Prefetch {
     current: usize,
     /// Deliveries since the consumer began, or since a replacement was last considered.
     came: usize,
+    /// Unsettled deliveries, what is in them, and what a delivery has on average.
     unsettled: usize,
-    unsettled_bytes: usize,
-    average: usize,
+    messages: Amount,
+    bytes: Amount,
+}
+
+/// Messages or bytes.
+#[derive(Debug, Default)]
+struct Amount {
+    unsettled: usize,
+    /// Of a delivery: a moving average.
+    average: f64,
+}
+
+impl Amount {
+    fn came(&mut self, amount: usize) {
+        self.unsettled += amount;
+        let weight = if self.average == 0.0 { 1.0 } else { 1.0 / AVERAGE_OF as f64 };
+        self.average += weight * (amount as f64 - self.average);
+    }
+
+    fn settled(&mut self, amount: usize) {
+        self.unsettled = self.unsettled.saturating_sub(amount);
+    }
+
+    /// How many deliveries have this much together, if they are like those before or like the unsettled ones.
+    fn deliveries(&self, amount: usize, unsettled: usize) -> usize {
+        let average = self.average.max(self.unsettled as f64 / unsettled.max(1) as f64).max(1.0);
+        (amount as f64 / average) as usize
+    }
 }
 
 impl Prefetch {
@@ -36,7 +68,8 @@ impl Prefetch {
         let bytes_max = limits.prefetch_bytes.max(1);
         let largest = limits.body_bytes_max.saturating_add(ENVELOPE_BYTES);
         let current = (bytes_max / largest).clamp(1, messages_max);
-        Self { messages_max, bytes_max, current, came: 0, unsettled: 0, unsettled_bytes: 0, average: 0 }
+        let (came, unsettled, messages, bytes) = Default::default();
+        Self { messages_max, bytes_max, current, came, unsettled, messages, bytes }
     }
 
     /// The prefetch of the running consumer.
@@ -44,37 +77,43 @@ impl Prefetch {
         self.current
     }
 
-    /// Notes a delivery with a body of this size.
-    pub(super) fn came(&mut self, body_bytes: usize) {
-        let bytes = body_bytes + ENVELOPE_BYTES;
+    /// The most messages that the endpoint has at a time.
+    pub(super) fn messages_max(&self) -> usize {
+        self.messages_max
+    }
+
+    /// Notes a delivery with this many messages, and a body of this size.
+    pub(super) fn came(&mut self, messages: usize, body_bytes: usize) {
         self.came += 1;
         self.unsettled += 1;
-        self.unsettled_bytes += bytes;
-        self.average = match self.average {
-            0 => bytes,
-            average => (average * (AVERAGE_OF - 1)).saturating_add(bytes) / AVERAGE_OF,
-        };
+        self.messages.came(messages);
+        self.bytes.came(body_bytes + messages * ENVELOPE_BYTES);
     }
 
-    /// A delivery with a body of this size was settled.
-    pub(super) fn settled(&mut self, body_bytes: usize) {
+    /// Such a delivery was settled.
+    pub(super) fn settled(&mut self, messages: usize, body_bytes: usize) {
         self.unsettled = self.unsettled.saturating_sub(1);
-        self.unsettled_bytes = self.unsettled_bytes.saturating_sub(body_bytes + ENVELOPE_BYTES);
+        self.messages.settled(messages);
+        self.bytes.settled(body_bytes + messages * ENVELOPE_BYTES);
     }
 
-    fn average(&self) -> usize {
-        self.average.max(self.unsettled_bytes / self.unsettled.max(1)).max(1)
+    /// How many deliveries have this many messages and bytes.
+    fn deliveries(&self, messages: usize, bytes: usize) -> usize {
+        let unsettled = self.unsettled;
+        self.messages.deliveries(messages, unsettled).min(self.bytes.deliveries(bytes, unsettled))
     }
 
     /// The prefetch of the next consumer, if the change is worth it. `older` deliveries of earlier consumers are
-    /// unacknowledged.
-    pub(super) fn next(&self, older: usize) -> Option<usize> {
+    /// unacknowledged, and settling a group takes the endpoint about as long as `takes`.
+    pub(super) fn next(&self, older: usize, takes: Option<Duration>) -> Option<usize> {
         if self.came < self.current || self.current >= self.messages_max {
             return None;
         }
-        let wanted = (self.bytes_max / self.average()).clamp(1, self.messages_max);
+        let wanted = self.deliveries(self.messages_max, self.bytes_max).clamp(1, self.messages_max);
         // the change is made when the running consumer has its full prefetch unacknowledged
-        let next = wanted.saturating_sub(self.current + older).min(self.current.saturating_mul(GROWTH_MAX));
+        let room = wanted.saturating_sub(self.current + older);
+        let quick = WORK.as_secs_f64() / takes?.as_secs_f64().max(1e-6) * self.current as f64;
+        let next = room.min(self.current.saturating_mul(GROWTH_MAX)).min(quick as usize);
         (next >= self.current + self.current.div_ceil(2)).then_some(next)
     }
 
@@ -91,7 +130,8 @@ impl Prefetch {
 
     /// How many settled deliveries may be acknowledged. `free` more messages may come in any case.
     pub(super) fn acknowledgeable(&self, free: usize) -> usize {
-        let room = self.bytes_max.saturating_sub(self.unsettled_bytes) / self.average();
+        let messages = self.messages_max.saturating_sub(self.messages.unsettled);
+        let room = self.deliveries(messages, self.bytes_max.saturating_sub(self.bytes.unsettled));
         room.max(FEW.saturating_sub(self.unsettled)).saturating_sub(free)
     }
 }
@@ -106,12 +146,14 @@ mod tests {
         prefetch: Prefetch,
         /// What the broker may still send to the running consumer.
         credit: usize,
-        /// Unsettled deliveries: bytes, and whether the running consumer brought it.
-        unsettled: VecDeque<(usize, bool)>,
+        /// Unsettled deliveries: messages, bytes, and whether the running consumer brought it.
+        unsettled: VecDeque<(usize, usize, bool)>,
         /// Settled but unacknowledged deliveries: whether the running consumer brought it.
         untold: VecDeque<bool>,
         /// Deliveries that are never settled.
         stuck: usize,
+        /// Messages in a delivery.
+        messages: usize,
         most_bytes: usize,
         most: usize,
         changes: usize,
@@ -124,7 +166,7 @@ mod tests {
             limits.prefetch_bytes = prefetch_bytes;
             let prefetch = Prefetch::new(&limits);
             let (credit, unsettled, untold) = (prefetch.current(), VecDeque::new(), VecDeque::new());
-            Self { prefetch, credit, unsettled, untold, stuck: 0, most_bytes: 0, most: 0, changes: 0 }
+            Self { prefetch, credit, unsettled, untold, stuck: 0, messages: 1, most_bytes: 0, most: 0, changes: 0 }
         }
 
         /// Sends messages with bodies of this size. The endpoint settles one as soon as nothing more comes.
@@ -134,18 +176,18 @@ mod tests {
                     self.settle();
                 }
                 self.credit -= 1;
-                self.prefetch.came(bytes);
-                self.unsettled.push_back((bytes, true));
+                self.prefetch.came(self.messages, bytes);
+                self.unsettled.push_back((self.messages, bytes, true));
                 self.most = self.most.max(self.unsettled.len() + self.untold.len());
-                self.most_bytes = self.most_bytes.max(self.unsettled.iter().map(|(bytes, _)| bytes).sum());
+                self.most_bytes = self.most_bytes.max(self.unsettled.iter().map(|(_, bytes, _)| bytes).sum());
                 self.change();
             }
         }
 
         fn settle(&mut self) {
-            let (bytes, is_current) =
+            let (messages, bytes, is_current) =
                 self.unsettled.pop_front().expect("nothing more comes, so something is unsettled");
-            self.prefetch.settled(bytes);
+            self.prefetch.settled(messages, bytes);
             self.untold.push_back(is_current);
             self.change();
             for _ in 0..self.prefetch.acknowledgeable(self.credit) {
@@ -158,12 +200,12 @@ mod tests {
             let unacknowledged = self.stuck + self.unsettled.len() + self.untold.len();
             let older = unacknowledged - (self.prefetch.current() - self.credit);
             if self.credit == 0
-                && let Some(next) = self.prefetch.next(older)
+                && let Some(next) = self.prefetch.next(older, Some(Duration::from_millis(1)))
             {
                 self.changes += 1;
                 self.prefetch.runs(next);
                 self.credit = next;
-                self.unsettled.iter_mut().for_each(|(_, is_current)| *is_current = false);
+                self.unsettled.iter_mut().for_each(|(.., is_current)| *is_current = false);
                 self.untold.iter_mut().for_each(|is_current| *is_current = false);
             }
         }
@@ -176,6 +218,33 @@ mod tests {
         assert!(line.prefetch.current() >= 800, "{:?}", line.prefetch);
         line.send(20_000, 300);
         assert!(line.most <= 1000 && line.changes == 2, "{} unacknowledged, {} changes", line.most, line.changes);
+    }
+
+    #[test]
+    fn bundles_count_as_what_is_in_them() {
+        let mut line = Line::new(1000, 64 << 20);
+        line.messages = 50;
+        line.send(300, 20_000);
+        assert!((15..=20).contains(&line.most), "{} bundles of 50 at a time", line.most);
+        line.messages = 1;
+        line.send(3000, 300);
+        assert!(line.prefetch.current() >= 700, "{:?}", line.prefetch);
+        line.messages = 50;
+        line.send(1500, 20_000);
+        line.most_bytes = 0;
+        line.send(100, 20_000);
+        assert!(line.most_bytes <= 20 * 20_000, "acknowledgements wait: {} bytes", line.most_bytes);
+    }
+
+    #[test]
+    fn a_slow_endpoint_takes_no_more_than_it_can_do_soon() {
+        let mut prefetch = Prefetch::new(&LinkLimits::default());
+        let first = prefetch.current();
+        (0..first).for_each(|_| prefetch.came(1, 300));
+        assert_eq!(prefetch.next(0, None), None, "nothing is settled yet");
+        assert_eq!(prefetch.next(0, Some(Duration::from_secs(2))), None);
+        assert_eq!(prefetch.next(0, Some(Duration::from_millis(250))), Some(2 * first));
+        assert_eq!(prefetch.next(0, Some(Duration::from_millis(1))), Some(GROWTH_MAX * first));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! one costs ten times as much. Messages in flight when a channel breaks go first on the next one (`unsent.rs`).
 
 use super::{
-    addresses::{Addresses, NoAddress},
+    addresses::{Address, Addresses, NoAddress},
+    bundle,
     connection::Broker,
     flight::{Flight, Ready, broken},
     keep::{Life, Line, WORKS_AFTER},
@@ -13,20 +14,21 @@ use super::{
     wire,
 };
 use futures_util::StreamExt;
-use lapin::{Connection, Event};
-use saga_core::{Fate, LinkLimits, Outgoing, Report, Topology};
-use std::{sync::Arc, time::Duration};
+use lapin::{BasicProperties, Connection, Event};
+use saga_core::{Envelope, Fate, LinkLimits, Outgoing, Report, Topology};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+use uuid::Uuid;
 
-/// The most messages in flight: lapin searches all pending tags at each multiple ack, so more cost more than they gain.
+/// The most AMQP messages in flight: lapin searches all pending tags at each multiple ack, so more cost more than they gain.
 const WINDOW_MAX: usize = 1000;
 /// The most bytes of bodies in flight: lapin copies them. A larger body goes alone.
 const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// The most messages that are prepared together.
-const TOGETHER_MAX: usize = 256;
+const TOGETHER_MAX: usize = 1000;
 /// How long a broker's limit on bodies is believed, after it refused one.
 const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
 /// How often confirms are collected: nobody waits for one, and each would wake this task by itself.
@@ -41,7 +43,7 @@ pub(super) struct Publisher {
     reports: mpsc::UnboundedSender<Report>,
     addresses: Addresses,
     unsent: Unsent,
-    /// The size of a body that the broker refused, its words, and until when that is believed.
+    /// The size from which the broker refuses a body, its words, and until when that is believed.
     too_large: Option<(usize, String, Instant)>,
     blocked: Trouble,
     refused: Trouble,
@@ -151,83 +153,164 @@ impl Publisher {
     fn room(&self, flight: &Flight) -> usize {
         match self.unsent.is_careful() {
             true => usize::from(flight.is_empty()),
-            false => self.limits.window.min(WINDOW_MAX).saturating_sub(flight.unanswered()),
+            false => {
+                let messages = self.limits.window.saturating_sub(flight.messages());
+                messages.min(WINDOW_MAX.saturating_sub(flight.unanswered()))
+            }
         }
     }
 
     /// Publishes what fits. Prepares all before the first one leaves, so that lapin's thread sends them in few packets.
     async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
-        let (mut room, mut bytes) = (self.room(flight), flight.bytes());
-        let mut ready: Vec<Ready> = Vec::new();
-        let mut made = Ok(());
-        while room > 0
-            && let Some(next) = self.unsent.front()
-            && (bytes == 0 || bytes + next.envelope.body.len() <= WINDOW_BYTES_MAX)
-            && let Some(outgoing) = self.unsent.take()
-        {
-            let body_bytes = outgoing.envelope.body.len();
-            match self.make_ready(outgoing, flight.frame_max, admin).await {
-                Ok(Some(message)) => ready.push(message),
-                Ok(None) => continue,
-                Err((outgoing, why)) => {
-                    self.unsent.put_back(outgoing);
-                    made = Err(Broken::Otherwise(why));
-                    break;
-                }
+        if flight.recalls() {
+            // later ones may come back as well: nothing goes before them
+            if !flight.is_empty() {
+                return Ok(());
             }
-            room -= 1;
-            bytes += body_bytes;
+            self.recall(flight);
         }
+        let mut ready: Vec<Ready> = Vec::new();
+        let mut parcels = self.parcels(flight).into_iter();
+        let mut left: Vec<Outgoing> = Vec::new();
+        let mut made = Ok(());
+        while made.is_ok()
+            && let Some(parcel) = parcels.next()
+        {
+            let mut parcel = parcel.into();
+            if let Err(why) = self.make_ready(&mut parcel, flight.frame_max, admin, &mut ready).await {
+                made = Err(Broken::Otherwise(why));
+            }
+            left.extend(parcel);
+        }
+        left.extend(parcels.flatten());
         let mut ready = ready.into_iter();
         while made.is_ok()
             && let Some(message) = ready.next()
         {
             made = flight.publish(message, self.limits.confirm);
         }
-        for message in ready.rev() {
-            self.unsent.put_back(message.outgoing);
+        for message in ready.flat_map(|ready| ready.messages).chain(left).collect::<Vec<_>>().into_iter().rev() {
+            self.unsent.put_back(message);
         }
         made
     }
 
-    /// All that publishing one message needs. `None` when it was refused; an error when the broker does not answer.
+    /// What was sent to the exchange for bundles came back: its receiver takes them no more. All of it goes again.
+    fn recall(&mut self, flight: &mut Flight) {
+        for message in flight.recalled().into_iter().rev() {
+            if let Some(queue) = self.addresses.queue(&message.destination).map(Cow::into_owned) {
+                self.addresses.no_bundles(&queue);
+            }
+            self.unsent.put_back(message);
+        }
+    }
+
+    /// Takes what fits into the window, as what may go together.
+    fn parcels(&mut self, flight: &Flight) -> Vec<Vec<Outgoing>> {
+        let (mut room, mut bytes) = (self.room(flight).min(TOGETHER_MAX), flight.bytes());
+        let (unsent, addresses) = (&mut self.unsent, &self.addresses);
+        let taken = std::iter::from_fn(|| {
+            let body_bytes = unsent.front()?.envelope.body.len();
+            if room == 0 || (bytes > 0 && bytes + body_bytes > WINDOW_BYTES_MAX) {
+                return None;
+            }
+            room -= 1;
+            bytes += body_bytes;
+            unsent.take()
+        });
+        bundle::parcels(taken, |message| addresses.queue(&message.destination))
+    }
+
+    /// Turns a parcel into AMQP messages: a bundle if its receiver takes bundles, else single ones. Refused messages are
+    /// reported. When the broker does not answer, the messages that are not ready stay in the parcel.
     async fn make_ready(
         &mut self,
-        outgoing: Outgoing,
+        parcel: &mut VecDeque<Outgoing>,
         frame_max: usize,
         admin: &mut Admin<'_>,
-    ) -> Result<Option<Ready>, (Outgoing, String)> {
-        let body_bytes = outgoing.envelope.body.len();
-        if let Some((bytes, words, until)) = &self.too_large
-            && body_bytes >= *bytes
-            && Instant::now() < *until
+        ready: &mut Vec<Ready>,
+    ) -> Result<(), String> {
+        if parcel.len() > 1
+            && let Some(queue) = parcel.front().and_then(|first| self.addresses.queue(&first.destination))
         {
-            let fate = Fate::Refused(words.clone());
-            self.report(&outgoing, fate);
-            return Ok(None);
+            self.addresses.ask_for_bundles(&queue, admin).await?;
+            if let Some(address) = self.addresses.of_bundles(&queue)
+                && let Some(bundle) = self.bundle(parcel, address)
+            {
+                parcel.clear();
+                ready.push(bundle);
+                return Ok(());
+            }
         }
-        let found = match self.addresses.get(&outgoing.destination) {
-            Some(address) => Ok(address.clone()),
-            None => self.addresses.find(&outgoing.destination, admin).await,
-        };
-        let address = match found {
-            Ok(address) => address,
-            Err(NoAddress::Broken(why)) => return Err((outgoing, why)),
-            Err(NoAddress::Refused(words)) => {
-                self.report(&outgoing, Fate::Refused(words));
-                return Ok(None);
+        while let Some(message) = parcel.pop_front() {
+            match self.single(&message, frame_max, admin).await {
+                Ok((address, properties)) => ready.push(Ready {
+                    message_id: message.envelope.message_id.clone(),
+                    body: message.envelope.body.clone(),
+                    messages: vec![message],
+                    address,
+                    properties,
+                }),
+                Err(NoAddress::Refused(words)) => self.report(&message, Fate::Refused(words)),
+                Err(NoAddress::Broken(why)) => {
+                    parcel.push_front(message);
+                    return Err(why);
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// The messages as a bundle; `None` if they must go singly.
+    fn bundle(&self, messages: &VecDeque<Outgoing>, address: Address) -> Option<Ready> {
+        let body = bundle::body(messages.iter().map(|message| self.addressed(&message.envelope))).ok()?;
+        if self.is_too_large(body.len()).is_some() {
+            return None;
+        }
+        let message_id = Uuid::now_v7().to_string();
+        let properties = bundle::properties(&message_id);
+        Some(Ready { messages: messages.iter().cloned().collect(), message_id, body, address, properties })
+    }
+
+    /// All that publishing one message needs.
+    async fn single(
+        &mut self,
+        message: &Outgoing,
+        frame_max: usize,
+        admin: &mut Admin<'_>,
+    ) -> Result<(Address, BasicProperties), NoAddress> {
+        if let Some(words) = self.is_too_large(message.envelope.body.len()) {
+            return Err(NoAddress::Refused(words));
+        }
+        let to_bundles = self.addresses.queue(&message.destination).and_then(|queue| self.addresses.of_bundles(&queue));
+        let address = match to_bundles.as_ref().or_else(|| self.addresses.get(&message.destination)) {
+            Some(address) => address.clone(),
+            None => self.addresses.find(&message.destination, admin).await?,
         };
-        let envelope = &outgoing.envelope;
-        // our own address gets the prefix; another's came from the broker and has it already
-        let own = envelope.reply_to.as_ref().filter(|reply_to| self.broker.named(reply_to) == self.topology.endpoint);
-        let reply_to = own.map_or(envelope.reply_to.as_deref(), |_| Some(&self.topology.endpoint));
-        match wire::properties(envelope, reply_to, frame_max) {
-            Ok(properties) => Ok(Some(Ready { outgoing, address, properties })),
-            Err(why) => {
-                self.report(&outgoing, Fate::Refused(why));
-                Ok(None)
+        let properties = wire::properties(&self.addressed(&message.envelope), frame_max).map_err(NoAddress::Refused)?;
+        Ok((address, properties))
+    }
+
+    /// The words with which the broker refuses a body of this size.
+    fn is_too_large(&self, body_bytes: usize) -> Option<String> {
+        let (bytes, words, until) = self.too_large.as_ref()?;
+        (body_bytes >= *bytes && Instant::now() < *until).then(|| words.clone())
+    }
+
+    /// The envelope with the address for answers as the broker knows it: our own gets the prefix; another's came from
+    /// the broker and has it already.
+    fn addressed<'a>(&self, envelope: &'a Envelope) -> Cow<'a, Envelope> {
+        match &envelope.reply_to {
+            Some(reply_to) if *reply_to != self.topology.endpoint => {
+                let named = self.broker.named(reply_to);
+                if named != self.topology.endpoint {
+                    return Cow::Borrowed(envelope);
+                }
+                let mut envelope = envelope.clone();
+                envelope.reply_to = Some(named);
+                Cow::Owned(envelope)
             }
+            _ => Cow::Borrowed(envelope),
         }
     }
 
@@ -244,14 +327,15 @@ impl Publisher {
     async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> String {
         let broken = flight.last_words(broken).await;
         let _ = self.account(&mut flight, line); // it is broken
+        if let Broken::Refused(_, words) = &broken {
+            self.addresses.refused_bundles(words);
+            if let Some(largest) = largest_body(words) {
+                self.too_large = Some((largest.saturating_add(1), words.clone(), Instant::now() + TOO_LARGE_FOR));
+            }
+        }
         if let Some((culprit, fate)) = self.unsent.broke(flight.into_unreported(), &broken) {
             if let Broken::Refused(code, words) = &broken {
                 self.addresses.refused(&culprit.destination, *code, words);
-                // PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576
-                if words.contains("message size") {
-                    let bytes = culprit.envelope.body.len();
-                    self.too_large = Some((bytes, words.clone(), Instant::now() + TOO_LARGE_FOR));
-                }
             }
             if self.refused.is_news() {
                 tracing::warn!(
@@ -293,5 +377,24 @@ impl Publisher {
 
     fn send(&self, outgoing: &Outgoing, fate: Fate) {
         let _ = self.reports.send(Report::new(outgoing.row, fate)); // the endpoint is gone: its leases run out
+    }
+}
+
+/// The largest body that a broker takes which refused one with these words:
+/// `PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576`.
+fn largest_body(words: &str) -> Option<usize> {
+    let (_, max) = words.split_once("message size ")?.1.split_once("max size ")?;
+    max.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_limit_is_read_from_its_words() {
+        let words = "PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576";
+        assert_eq!(largest_body(words), Some(1_048_576));
+        assert_eq!(largest_body("PRECONDITION_FAILED - max size 7 of something else"), None);
     }
 }

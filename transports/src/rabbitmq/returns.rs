@@ -4,7 +4,6 @@
 //! up.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use uuid::Uuid;
 
 /// Messages published on one channel and not yet reported.
 #[derive(Debug, Default)]
@@ -20,12 +19,11 @@ struct Confirmed {
     /// Everything below must be answered first.
     barrier: u64,
     number: u64,
-    row: Uuid,
     message_id: String,
 }
 
-/// A message's number and row with its fate: `None` for delivered, `Some` for returned, with the broker's text.
-pub(super) type Settled = (u64, Uuid, Option<String>);
+/// A message's number with its fate: `None` for delivered, `Some` for returned, with the broker's text.
+pub(super) type Settled = (u64, Option<String>);
 
 impl Window {
     /// A message is being published. Returns its number.
@@ -46,9 +44,9 @@ impl Window {
     }
 
     /// The broker confirmed a message.
-    pub(super) fn confirmed(&mut self, number: u64, row: Uuid, message_id: String) {
+    pub(super) fn confirmed(&mut self, number: u64, message_id: String) {
         self.open.remove(&number);
-        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, row, message_id });
+        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, message_id });
     }
 
     /// A message was answered, and a return of it would not matter.
@@ -61,7 +59,7 @@ impl Window {
         let first_open = self.open.first().copied().unwrap_or(self.next + 1);
         while self.confirmed.front().is_some_and(|confirmed| confirmed.barrier <= first_open) {
             let Some(confirmed) = self.confirmed.pop_front() else { return };
-            settled.push((confirmed.number, confirmed.row, self.returned.remove(&confirmed.message_id)));
+            settled.push((confirmed.number, self.returned.remove(&confirmed.message_id)));
         }
         if self.open.is_empty() && self.confirmed.is_empty() {
             self.returned.clear();
@@ -76,33 +74,31 @@ mod tests {
     #[test]
     fn t_009_a_return_that_rides_on_a_neighbours_confirm_finds_its_message() {
         let mut window = Window::default();
-        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let (first, second) = (window.publish(), window.publish());
         let mut settled = Vec::new();
         // `a` was returned; a multiple ack first completes `a` without the return, then `b` with the return of `a`
-        window.confirmed(first, a, "a".into());
+        window.confirmed(first, "a".into());
         window.settled(&mut settled);
         assert!(settled.is_empty(), "the return of `a` may still show itself on `b`");
         window.returned("a".into(), "NO_ROUTE".into());
-        window.confirmed(second, b, "b".into());
+        window.confirmed(second, "b".into());
         window.settled(&mut settled);
-        assert_eq!(settled, [(first, a, Some("NO_ROUTE".into())), (second, b, None)]);
+        assert_eq!(settled, [(first, Some("NO_ROUTE".into())), (second, None)]);
         assert_eq!(window.open(), 0);
     }
 
     #[test]
     fn later_publishes_do_not_hold_a_confirm_back() {
         let mut window = Window::default();
-        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let first = window.publish();
-        window.confirmed(first, a, "a".into());
+        window.confirmed(first, "a".into());
         let later = window.publish();
         let mut settled = Vec::new();
         window.settled(&mut settled);
-        assert_eq!(settled, [(first, a, None)]);
-        window.confirmed(later, b, "b".into());
+        assert_eq!(settled, [(first, None)]);
+        window.confirmed(later, "b".into());
         settled.clear();
         window.settled(&mut settled);
-        assert_eq!(settled, [(later, b, None)]);
+        assert_eq!(settled, [(later, None)]);
     }
 }

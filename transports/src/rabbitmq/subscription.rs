@@ -2,11 +2,13 @@
 
 use super::{
     acks::Acks,
+    bundle,
     group::Group,
     keep::{Line, WORKS_AFTER},
     prefetch::Prefetch,
     wire,
 };
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection, Consumer,
@@ -14,8 +16,12 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
-use saga_core::{Ack, Delivery, LinkLimits};
-use std::{sync::Arc, time::Duration};
+use saga_core::{Ack, Delivery, Envelope, LinkLimits};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::Instant};
 
 /// How long a settled delivery waits for others: nobody waits for an acknowledgement, and each frame is a write to the
@@ -26,12 +32,21 @@ const REPLACE: Duration = Duration::from_millis(50);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A delivery that is settled.
+/// A message that is settled.
 struct Settled {
+    /// Of the delivery that brought it.
     tag: u64,
-    body_bytes: usize,
     /// Whether it was handled; if not, it goes back to the broker.
     is_handled: bool,
+}
+
+/// A delivery of which messages are not settled.
+struct Open {
+    messages: usize,
+    body_bytes: usize,
+    unsettled: usize,
+    /// Whether a message of it goes back: then all of it does, and the inbox knows the others.
+    goes_back: bool,
 }
 
 type Settling = mpsc::UnboundedSender<Settled>;
@@ -46,6 +61,7 @@ pub(super) struct Subscription {
     prefetch: Prefetch,
     acks: Acks,
     group: Group,
+    open: HashMap<u64, Open>,
     /// Unbounded itself; it never has more items than there are unacknowledged deliveries. It belongs to this channel,
     /// because deliveries of an earlier channel cannot be acknowledged on this one. `None` when no more deliveries are
     /// wanted.
@@ -68,9 +84,10 @@ impl Subscription {
             consumer,
             queue: queue.to_owned(),
             consumers: 1,
+            group: Group::new(prefetch.messages_max()),
             prefetch,
             acks: Acks::default(),
-            group: Group::default(),
+            open: HashMap::new(),
             settle: Some(settle),
             settled,
             end: None,
@@ -117,6 +134,9 @@ impl Subscription {
                         return self.acknowledge(usize::MAX).await;
                     }
                     self.settle(&mut batch).await?;
+                    if self.group.is_full() {
+                        self.group.hand_on(deliveries);
+                    }
                     // well before the prefetch is used up, which would stop deliveries
                     if self.acks.waiting() >= (self.prefetch.current() / 4).max(1) {
                         self.tell(deliveries).await?;
@@ -141,9 +161,13 @@ impl Subscription {
     fn take(&mut self, delivery: Option<lapin::Result<Came>>) {
         match delivery {
             Some(Ok(came)) => {
-                self.prefetch.came(came.data.len());
+                let (tag, body_bytes) = (came.delivery_tag, came.data.len());
+                let messages = incoming(came, &self.settle);
+                let count = messages.len();
+                self.prefetch.came(count, body_bytes);
                 self.acks.came();
-                self.group.take(came.delivery_tag, incoming(came, self.settle.clone()));
+                self.open.insert(tag, Open { messages: count, body_bytes, unsettled: count, goes_back: false });
+                self.group.take(tag, messages);
             }
             Some(Err(error)) => self.end = Some(error.to_string()),
             None => self.end = Some("the broker cancelled the consumer".into()),
@@ -165,10 +189,18 @@ impl Subscription {
     }
 
     async fn settle(&mut self, batch: &mut Vec<Settled>) -> Result<(), String> {
-        for Settled { tag, body_bytes, is_handled } in batch.drain(..) {
+        for Settled { tag, is_handled } in batch.drain(..) {
+            self.group.message_settled();
+            let Entry::Occupied(mut open) = self.open.entry(tag) else { continue };
+            open.get_mut().unsettled -= 1;
+            open.get_mut().goes_back |= !is_handled;
+            if open.get().unsettled > 0 {
+                continue;
+            }
+            let Open { messages, body_bytes, goes_back, .. } = open.remove();
             self.group.settled(tag);
-            self.prefetch.settled(body_bytes);
-            if is_handled {
+            self.prefetch.settled(messages, body_bytes);
+            if !goes_back {
                 self.acks.handled(tag);
             } else {
                 self.acks.given_back(tag);
@@ -201,7 +233,7 @@ impl Subscription {
     /// consumer has its full prefetch, so that nothing is on its way to it: the broker would requeue that and send it
     /// later, behind others. Returns whether acknowledgements must wait for that moment.
     async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
-        let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
+        let wanted = self.prefetch.next(self.acks.older(), self.group.took()).filter(|_| self.settle.is_some());
         let Some(prefetch) = wanted else {
             self.replace_until = None;
             return Ok(false);
@@ -248,15 +280,26 @@ async fn answer_in_time<T>(asked: impl Future<Output = T>) -> Result<T, String> 
     tokio::time::timeout(ANSWER, asked).await.map_err(|_| "the broker does not answer".to_owned())
 }
 
-fn incoming(came: Came, settle: Option<Settling>) -> Delivery {
-    let (tag, body_bytes) = (came.delivery_tag, came.data.len());
+/// The messages in a delivery: one, or those of a bundle.
+fn incoming(came: Came, settle: &Option<Settling>) -> Vec<Delivery> {
+    let tag = came.delivery_tag;
     let delivery_count = wire::delivery_count(&came.properties, came.redelivered);
-    let (envelope, fault) = wire::envelope(&came.properties, came.data);
-    let ack = Ack::new(move |is_handled| {
-        let _ = settle.map(|settle| settle.send(Settled { tag, body_bytes, is_handled }));
-    });
-    let mut delivery = Delivery::new(Arc::new(envelope), ack);
-    delivery.fault = fault;
-    delivery.delivery_count = delivery_count;
-    delivery
+    let message = |envelope: Envelope, fault: Option<String>| {
+        let settle = settle.clone();
+        let ack = Ack::new(move |is_handled| {
+            let _ = settle.map(|settle| settle.send(Settled { tag, is_handled }));
+        });
+        let mut delivery = Delivery::new(Arc::new(envelope), ack);
+        delivery.fault = fault;
+        delivery.delivery_count = delivery_count;
+        delivery
+    };
+    let body = Bytes::from(came.data);
+    match bundle::read(&came.properties, &body) {
+        Some(Ok(envelopes)) => envelopes.into_iter().map(|envelope| message(envelope, None)).collect(),
+        bundle => {
+            let (envelope, fault) = wire::envelope(&came.properties, body);
+            vec![message(envelope, fault.or(bundle.and_then(Result::err)))]
+        }
+    }
 }

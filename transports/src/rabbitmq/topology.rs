@@ -1,4 +1,5 @@
-//! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event.
+//! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event, and another one
+//! for bundles, if the endpoint takes them.
 //!
 //! What exists can be deleted while endpoints run. Each endpoint checks every 10 seconds whether its queue and
 //! exchanges exist (cheap: the broker looks them up in memory), and at once when something went wrong. What is missing
@@ -27,6 +28,11 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 const DECLARE_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// The exchange to which publishers send bundles for an endpoint with this queue.
+pub(super) fn bundles_exchange(queue: &str) -> String {
+    format!("{queue}.bundles")
+}
 
 /// A channel for declarations only: an error closes it, and must not close a working one.
 pub(super) struct Admin<'a> {
@@ -67,10 +73,33 @@ impl<'a> Admin<'a> {
             let (options, none) = (QueueBindOptions::default(), FieldTable::default());
             answer(channel.queue_bind(name.clone(), short(exchange)?, "".into(), options, none)).await?;
         }
+        self.announce(&name, topology).await;
         for event in topology.dropped.iter().filter(|event| !topology.subscribes.contains(event)) {
             self.unbind(&name, event).await?;
         }
         Ok(())
+    }
+
+    /// Says whether the endpoint takes bundles: it does if its queue is bound to an exchange for them. Publishers ask
+    /// whether the exchange exists; what they send there comes back when the queue is not bound. A broker that does not
+    /// allow it costs speed only.
+    async fn announce(&mut self, queue: &ShortString, topology: &Topology) {
+        let exchange = bundles_exchange(&topology.endpoint);
+        let announced = match topology.bundles {
+            true => self.bind_bundles(queue, &exchange).await,
+            false => self.unbind(queue, &exchange).await,
+        };
+        if let Err(error) = announced {
+            let endpoint = &topology.endpoint;
+            tracing::debug!(endpoint, %error, "the broker does not let the endpoint say whether it takes bundles");
+        }
+    }
+
+    async fn bind_bundles(&mut self, queue: &ShortString, exchange: &str) -> Result<(), TransportError> {
+        self.declare_exchange(exchange).await?;
+        let channel = self.channel().await?;
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        answer(channel.queue_bind(queue.clone(), short(exchange)?, "".into(), options, none)).await
     }
 
     /// Declares the exchange of an endpoint or an event.

@@ -23,11 +23,7 @@ const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or
 /// even the connection. `frame_max` is the largest frame that the broker takes, 0 for any.
-pub(super) fn properties(
-    envelope: &Envelope,
-    reply_to: Option<&str>,
-    frame_max: usize,
-) -> Result<BasicProperties, String> {
+pub(super) fn properties(envelope: &Envelope, frame_max: usize) -> Result<BasicProperties, String> {
     let short = |text: &str| {
         ShortString::try_new(text)
             .map_err(|_| format!("`{text}` is longer than the 255 bytes that an AMQP property holds"))
@@ -73,7 +69,7 @@ pub(super) fn properties(
     if let Some(sender) = &envelope.sender {
         properties = properties.with_app_id(short(sender)?);
     }
-    if let Some(reply_to) = reply_to {
+    if let Some(reply_to) = &envelope.reply_to {
         properties = properties.with_reply_to(short(reply_to)?);
     }
     let properties = properties.with_headers(headers);
@@ -85,7 +81,7 @@ pub(super) fn properties(
 }
 
 /// The envelope of an incoming message, and what is wrong with it, if that is known before its body is read.
-pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope, Option<String>) {
+pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, Option<String>) {
     let own = |property: &Option<ShortString>| {
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
@@ -126,7 +122,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> (Envelope
     };
     // a message without an id is held under a generated one, so that nothing is lost
     let message_id = message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), Bytes::from(body));
+    let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), body);
     if let Some(conversation_id) = own(properties.correlation_id()) {
         envelope.conversation_id = conversation_id;
     }
@@ -200,8 +196,8 @@ mod tests {
         let mut sent = sent();
         for us in [0, 7, 951_782_400_000_000, 1_795_000_000_123_456, 4_102_444_799_999_999] {
             sent.sent_at_us = Some(us);
-            let made = properties(&sent, sent.reply_to.as_deref(), 0).unwrap();
-            assert_eq!(envelope(&made, sent.body.to_vec()), (sent.clone(), None));
+            let made = properties(&sent, 0).unwrap();
+            assert_eq!(envelope(&made, sent.body.clone()), (sent.clone(), None));
         }
     }
 
@@ -209,19 +205,19 @@ mod tests {
     fn times_are_written_as_documented() {
         let mut sent = sent();
         sent.sent_at_us = Some(951_782_400_000_007);
-        let made = properties(&sent, None, 0).unwrap();
+        let made = properties(&sent, 0).unwrap();
         let written = from_amqp(&made.headers().as_ref().unwrap().inner()["sent-at"]);
         assert_eq!((written, *made.timestamp()), (json!("2000-02-29T00:00:00.000007Z"), Some(951_782_400)));
         sent.sent_at_us = Some(i64::MAX);
-        assert_eq!(*properties(&sent, None, 0).unwrap().timestamp(), None, "no calendar has it");
+        assert_eq!(*properties(&sent, 0).unwrap().timestamp(), None, "no calendar has it");
     }
 
     #[test]
     fn t_026_a_stranger_needs_only_id_type_and_body() {
         let properties = BasicProperties::default().with_message_id("m-1".into()).with_type("t".into());
-        let (came, fault) = envelope(&properties, b"{}".to_vec());
+        let (came, fault) = envelope(&properties, Bytes::from_static(b"{}"));
         assert_eq!((came.message_id.as_str(), came.conversation_id.as_str(), fault), ("m-1", "m-1", None));
-        let (_, fault) = envelope(&BasicProperties::default().with_type("t".into()), vec![]);
+        let (_, fault) = envelope(&BasicProperties::default().with_type("t".into()), Bytes::new());
         assert!(fault.unwrap().contains("no message_id"));
     }
 
@@ -230,7 +226,7 @@ mod tests {
         let refused = |name: &str, value: Value| {
             let mut sent = sent();
             sent.headers.insert(name.into(), value);
-            properties(&sent, None, 131_072).err()
+            properties(&sent, 131_072).err()
         };
         for name in ["CC", "BCC"] {
             for value in [json!("bob@example.com"), json!(7), json!(null), json!({}), json!(["a", 1])] {
@@ -245,7 +241,7 @@ mod tests {
         assert!(refused("deep", deep).unwrap().contains("nested deeper"));
         let mut sent = sent();
         sent.message_id = "m".repeat(256);
-        assert!(properties(&sent, None, 0).unwrap_err().contains("255 bytes"));
+        assert!(properties(&sent, 0).unwrap_err().contains("255 bytes"));
     }
 
     #[test]
@@ -258,7 +254,7 @@ mod tests {
                 .with_message_id("m".into())
                 .with_type("t".into())
                 .with_headers(headers.clone());
-            assert_eq!(envelope(&properties, vec![]).0.attempt, 0);
+            assert_eq!(envelope(&properties, Bytes::new()).0.attempt, 0);
             assert_eq!((delivery_count(&properties, false), delivery_count(&properties, true)), (0, 7));
         }
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(i64::MAX));
@@ -276,7 +272,7 @@ mod tests {
             if let Some(encoding) = encoding {
                 properties = properties.with_content_encoding(encoding.into());
             }
-            envelope(&properties, b"{}".to_vec()).1
+            envelope(&properties, Bytes::from_static(b"{}")).1
         };
         assert!(fault(Some("gzip"), "application/json").unwrap().contains("content_encoding `gzip`"));
         assert!(fault(None, "application/json; charset=ISO-8859-1").unwrap().contains("charset `ISO-8859-1`"));

@@ -22,8 +22,8 @@ pub use endpoint::Endpoint;
 pub use endpoint::EndpointBuilder;
 pub use endpoint::HandlerOptions;
 pub use endpoint::Session;
-pub use endpoint::{Bundles, Settings};
 pub use endpoint::StartError;
+pub use endpoint::{Bundles, Settings};
 pub use envelope::Envelope;
 pub use envelope::SagaRef;
 #[doc(hidden)]

@@ -100,9 +100,9 @@ pub mod handler {
 
 /// Endpoints: what a service starts, sends from and stops.
 pub mod endpoint {
+    pub use saga_core::Bundles;
     pub use saga_core::Ended;
     pub use saga_core::Endpoint;
-    pub use saga_core::Bundles;
     pub use saga_core::EndpointBuilder;
     pub use saga_core::Envelope;
     pub use saga_core::HandlerOptions;

@@ -13,6 +13,8 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -48,7 +50,9 @@ pub(crate) async fn clean(connection: &Connection, prefix: &str) -> Result<()> {
         let queue = format!("{prefix}{}", service.name());
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
     }
-    for exchange in Service::ALL.map(Service::name).into_iter().chain(events) {
+    let own =
+        Service::ALL.into_iter().flat_map(|service| [service.name().to_owned(), format!("{}.bundles", service.name())]);
+    for exchange in own.chain(events.map(str::to_owned)) {
         let exchange = format!("{prefix}{exchange}");
         channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await?;
     }
@@ -60,15 +64,16 @@ pub(crate) async fn clean(connection: &Connection, prefix: &str) -> Result<()> {
 pub(crate) struct Publish {
     pub(crate) exchange: ShortString,
     pub(crate) routing_key: ShortString,
-    pub(crate) message: Outgoing,
+    /// One, or the messages of a bundle.
+    pub(crate) messages: Vec<Outgoing>,
     /// The sending service; `None` for the client.
     pub(crate) from: Option<Service>,
 }
 
 impl Publish {
-    /// A message of a service, straight into a queue.
-    pub(crate) fn to_queue(queue: &str, from: Service, message: Outgoing) -> Self {
-        Self { exchange: "".into(), routing_key: queue.into(), message, from: Some(from) }
+    /// Messages of a service, straight into a queue.
+    pub(crate) fn to_queue(queue: &str, from: Service, messages: Vec<Outgoing>) -> Self {
+        Self { exchange: "".into(), routing_key: queue.into(), messages, from: Some(from) }
     }
 }
 
@@ -105,6 +110,67 @@ pub(crate) fn properties(message: &Outgoing, from: Option<Service>, bare: bool) 
         .with_headers(headers)
 }
 
+/// A message in a bundle, with the same envelope.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Bundled<'a> {
+    id: Uuid,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    conversation: Uuid,
+    causation: Uuid,
+    saga: &'a str,
+    saga_id: Uuid,
+    entered: i64,
+    sent_at_us: i64,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    reply_to: Option<&'a str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    receiver: Option<&'a str>,
+    sender: &'a str,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+const BUNDLE: &str = "bundle";
+
+fn bundle(messages: &[Outgoing], from: Service) -> Result<(BasicProperties, Vec<u8>)> {
+    let sent_at_us = Timestamp::now().as_microsecond();
+    let asks = from == Service::Ordering;
+    let bundled = messages.iter().map(|message| {
+        Ok(Bundled {
+            id: message.id,
+            kind: message.kind,
+            conversation: message.came.conversation,
+            causation: message.came.id,
+            saga: "order",
+            saga_id: message.order_id,
+            entered: 1,
+            sent_at_us,
+            reply_to: asks.then_some(from.name()),
+            receiver: (!asks).then_some("order"),
+            sender: from.name(),
+            body: serde_json::from_slice(&message.body)?,
+        })
+    });
+    let bundled = bundled.collect::<Result<Vec<_>>>()?;
+    let properties = BasicProperties::default().with_type(BUNDLE.into()).with_delivery_mode(2);
+    Ok((properties, serde_json::to_vec(&bundled)?))
+}
+
+/// The messages of a delivery: ids, type, body.
+pub(crate) fn messages(delivery: &Delivery) -> Result<Vec<(Came, &str, &[u8])>> {
+    if delivery.properties.kind().as_ref().is_none_or(|kind| kind.as_str() != BUNDLE) {
+        let (came, kind) = came(delivery)?;
+        return Ok(vec![(came, kind, &delivery.data)]);
+    }
+    let bundled: Vec<Bundled<'_>> = serde_json::from_slice(&delivery.data)?;
+    let messages = bundled.into_iter().map(|message| {
+        let Bundled { id, conversation, kind, body, .. } = message;
+        (Came { id, conversation }, kind, body.get().as_bytes())
+    });
+    Ok(messages.collect())
+}
+
 /// The ids of a received message.
 pub(crate) fn came(delivery: &Delivery) -> Result<(Came, &str)> {
     let properties = &delivery.properties;
@@ -137,13 +203,19 @@ pub(crate) async fn publisher(
                     for publish in batch.drain(..) {
                         let channel = channel.clone();
                         let mut publishing = Box::pin(async move {
-                            let Publish { exchange, routing_key, message, from } = publish;
-                            let properties = properties(&message, from, bare);
-                            let Outgoing { id, body, .. } = message;
+                            let Publish { exchange, routing_key, mut messages, from } = publish;
+                            let ids: Vec<Uuid> = messages.iter().map(|message| message.id).collect();
+                            let (properties, body) = match (messages.as_mut_slice(), from) {
+                                ([message], _) => {
+                                    (properties(message, from, bare), std::mem::take(&mut message.body))
+                                }
+                                (several, Some(from)) => bundle(several, from).expect("our own bodies are JSON"),
+                                _ => unreachable!("a client sends no bundles"),
+                            };
                             let options = BasicPublishOptions::default();
                             match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
-                                Ok(confirm) => (id, confirm.await),
-                                Err(error) => (id, Err(error)),
+                                Ok(confirm) => (ids, confirm.await),
+                                Err(error) => (ids, Err(error)),
                             }
                         });
                         match publishing.as_mut().now_or_never() {
@@ -161,11 +233,13 @@ pub(crate) async fn publisher(
     Ok(sender)
 }
 
-fn settle((id, answer): (Uuid, Result<Confirmation, lapin::Error>), confirmed: &mpsc::UnboundedSender<Uuid>) {
+fn settle((ids, answer): (Vec<Uuid>, Result<Confirmation, lapin::Error>), confirmed: &mpsc::UnboundedSender<Uuid>) {
     match answer {
         Ok(Confirmation::Ack(_)) => {
-            let _ = confirmed.send(id); // nobody keeps count
+            for id in ids {
+                let _ = confirmed.send(id); // nobody keeps count
+            }
         }
-        other => panic!("the broker did not confirm {id}: {other:?}"),
+        other => panic!("the broker did not confirm {ids:?}: {other:?}"),
     }
 }

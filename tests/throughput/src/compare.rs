@@ -31,17 +31,20 @@ pub(crate) enum Contestant {
     Naive,
     /// By hand, batched as well as possible
     Limit,
+    /// The same, with up to 100 messages in an AMQP message
+    Bundled,
     /// Sagabus
     Sagabus,
 }
 
 impl Contestant {
-    const ALL: [Self; 3] = [Self::Naive, Self::Limit, Self::Sagabus];
+    const ALL: [Self; 4] = [Self::Naive, Self::Limit, Self::Bundled, Self::Sagabus];
 
     fn name(self) -> &'static str {
         match self {
             Self::Naive => "naive",
             Self::Limit => "limit",
+            Self::Bundled => "bundled",
             Self::Sagabus => "sagabus",
         }
     }
@@ -64,7 +67,7 @@ pub(crate) struct Compare {
     /// Only these contestants
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Contestant>,
-    /// How long a busy batch of `limit` waits for more
+    /// How long a busy batch of `limit` and `bundled` waits for more
     #[arg(long, value_name = "MS", default_value_t = 0)]
     limit_linger: u64,
     /// The messages written by hand carry an id and a type and nothing else; without, the same envelope as those of
@@ -208,7 +211,7 @@ impl Compare {
             median.insert(contestant.name(), Figures::median(&of.collect::<Vec<_>>()));
         }
         let mut ratio = BTreeMap::new();
-        for other in ["limit", "naive"] {
+        for other in ["bundled", "limit", "naive"] {
             if let (Some(ours), Some(other_median)) = (median.get("sagabus"), median.get(other)) {
                 ratio.insert(other, round(ours.sagas_per_s / other_median.sagas_per_s));
             }
@@ -258,9 +261,11 @@ impl Compare {
                 let running = Running::ByHand(naive::start(servers, ended, self.bare).await?);
                 (running, Entrance::queue(servers))
             }
-            Contestant::Limit => {
+            Contestant::Limit | Contestant::Bundled => {
                 let linger = Duration::from_millis(self.limit_linger);
-                (Running::ByHand(limit::start(servers, ended, linger, self.bare).await?), Entrance::queue(servers))
+                let bundled = contestant == Contestant::Bundled;
+                let running = Running::ByHand(limit::start(servers, ended, linger, self.bare, bundled).await?);
+                (running, Entrance::queue(servers))
             }
             Contestant::Sagabus => {
                 (Running::Sagabus(bus::start(servers, ended, self.handlers).await?), Entrance::event(servers))

@@ -183,7 +183,7 @@ impl Drain {
                     body: row.get(1),
                 };
                 ids.push(message.id);
-                outlet.send(Publish::to_queue(&queue, Service::Ordering, message))?;
+                outlet.send(Publish::to_queue(&queue, Service::Ordering, vec![message]))?;
             }
             let mut left = ids.len();
             while left > 0 {

@@ -53,7 +53,7 @@ impl Idle {
         let (order, id) = (OrderPlaced::new(), Uuid::now_v7());
         let came = Came { id, conversation: id };
         let message = Outgoing::new(OrderPlaced::TYPE, Service::Ordering, order.order_id, came, &order);
-        publish.send(Publish { exchange, routing_key, message, from: None })?;
+        publish.send(Publish { exchange, routing_key, messages: vec![message], from: None })?;
         confirmed.recv().await.context("the broker confirms the first message")?;
 
         let began = Instant::now();

@@ -2,6 +2,8 @@
 //! in two pipelined round trips, publishing straight from memory after the commit, deletes of confirmed rows riding on
 //! the next batch.
 //!
+//! `bundled`: the same, and what a batch sends to one service goes as AMQP messages of up to 100 messages each.
+//!
 //! It is a bound, not a bus: no relay that would recover its outbox, no retries, no timers, no journal.
 
 use crate::{
@@ -30,6 +32,7 @@ use uuid::Uuid;
 
 const PREFETCH: u16 = 500;
 const BATCH_MAX: usize = 200;
+const BUNDLE_MAX: usize = 100;
 /// A batch of at least this size means that more is coming.
 const BUSY: usize = 8;
 /// When idle, confirmed rows are deleted after this time.
@@ -41,6 +44,7 @@ pub(crate) async fn start(
     ended: mpsc::UnboundedSender<Uuid>,
     linger: Duration,
     bare: bool,
+    bundled: bool,
 ) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
     for service in Service::ALL {
@@ -74,6 +78,7 @@ pub(crate) async fn start(
             confirmed,
             ended: ended.clone(),
             linger,
+            bundled,
             _connections: [consuming, publishing],
         };
         tasks.spawn(worker.run());
@@ -132,6 +137,7 @@ struct Worker {
     confirmed: mpsc::UnboundedReceiver<Uuid>,
     ended: mpsc::UnboundedSender<Uuid>,
     linger: Duration,
+    bundled: bool,
     _connections: [Connection; 2],
 }
 
@@ -152,20 +158,23 @@ impl Worker {
                 }
             };
             let mut batch = vec![first];
+            let mut messages = count(&batch[0]);
             let until = Instant::now() + self.linger;
-            while batch.len() < BATCH_MAX {
-                match self.consumer.next().now_or_never() {
-                    Some(delivery) => batch.push(delivery.context("the consumer ended")??),
+            while messages < BATCH_MAX {
+                let delivery = match self.consumer.next().now_or_never() {
+                    Some(delivery) => delivery,
                     None if busy && !self.linger.is_zero() => {
                         match tokio::time::timeout_at(until, self.consumer.next()).await {
-                            Ok(delivery) => batch.push(delivery.context("the consumer ended")??),
+                            Ok(delivery) => delivery,
                             Err(_) => break,
                         }
                     }
                     None => break,
-                }
+                };
+                batch.push(delivery.context("the consumer ended")??);
+                messages += batch.last().map_or(0, count);
             }
-            busy = batch.len() >= BUSY;
+            busy = messages >= BUSY;
             self.take_confirmed(&mut sent);
             self.handle(&batch, &sent).await?;
             sent.clear();
@@ -181,15 +190,18 @@ impl Worker {
     }
 
     async fn handle(&self, batch: &[Delivery], sent: &Vec<Uuid>) -> Result<()> {
-        let came = batch.iter().map(amqp::came).collect::<Result<Vec<_>>>()?;
-        let ids: Vec<Uuid> = came.iter().map(|(came, _)| came.id).collect();
+        let mut came = Vec::new();
+        for delivery in batch {
+            came.extend(amqp::messages(delivery)?);
+        }
+        let ids: Vec<Uuid> = came.iter().map(|(came, ..)| came.id).collect();
         let mut outgoing = Vec::new();
         let mut ends = Vec::new();
         match self.service {
             Service::Ordering => {
-                let mut steps = Vec::with_capacity(batch.len());
-                for (delivery, (came, kind)) in batch.iter().zip(&came) {
-                    steps.push((came.id, step(kind, &delivery.data, *came)?));
+                let mut steps = Vec::with_capacity(came.len());
+                for (came, kind, body) in &came {
+                    steps.push((came.id, step(kind, body, *came)?));
                 }
                 let keys: Vec<Uuid> = steps.iter().map(|(_, step)| step.order_id).collect();
                 let (fresh, mut states) = self.open(&ids, Some(&keys), sent).await?;
@@ -218,8 +230,8 @@ impl Worker {
             Service::Payment => {
                 let (fresh, _) = self.open(&ids, None, sent).await?;
                 let (mut orders, mut payments, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
-                for (delivery, (came, _)) in batch.iter().zip(&came).filter(|(_, (came, _))| fresh.contains(&came.id)) {
-                    let MakePayment { order_id, order } = serde_json::from_slice(&delivery.data)?;
+                for (came, _, body) in came.iter().filter(|(came, ..)| fresh.contains(&came.id)) {
+                    let MakePayment { order_id, order } = serde_json::from_slice(body)?;
                     let payment_id = Uuid::now_v7();
                     orders.push(order_id);
                     payments.push(payment_id);
@@ -232,8 +244,8 @@ impl Worker {
             Service::Warehouse => {
                 let (fresh, _) = self.open(&ids, None, sent).await?;
                 let (mut orders, mut labels, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-                for (delivery, (came, _)) in batch.iter().zip(&came).filter(|(_, (came, _))| fresh.contains(&came.id)) {
-                    let CreateShippingLabel { order_id, order } = serde_json::from_slice(&delivery.data)?;
+                for (came, _, body) in came.iter().filter(|(came, ..)| fresh.contains(&came.id)) {
+                    let CreateShippingLabel { order_id, order } = serde_json::from_slice(body)?;
                     let label_id = Uuid::now_v7();
                     orders.push(order_id);
                     labels.push(label_id);
@@ -244,8 +256,20 @@ impl Worker {
                 self.close(&[&orders, &labels, &addresses], &outgoing).await?;
             }
         }
-        for message in outgoing {
-            self.publish.send(Publish::to_queue(&self.queues[message.to as usize], self.service, message))?;
+        let together = if self.bundled { BUNDLE_MAX } else { 1 };
+        // a service sends to one service or, as ordering does, to two
+        for to in Service::ALL {
+            let (now, later): (Vec<Outgoing>, Vec<Outgoing>) =
+                outgoing.into_iter().partition(|message| message.to == to);
+            outgoing = later;
+            let mut now = now.into_iter();
+            loop {
+                let messages: Vec<Outgoing> = now.by_ref().take(together).collect();
+                if messages.is_empty() {
+                    break;
+                }
+                self.publish.send(Publish::to_queue(&self.queues[to as usize], self.service, messages))?;
+            }
         }
         for end in ends {
             let _ = self.ended.send(end); // the client has what it wanted
@@ -297,4 +321,9 @@ impl Worker {
         tokio::try_join!(own, outbox, commit)?;
         Ok(())
     }
+}
+
+/// Roughly how many messages a delivery has: a bundle is full when the load is high.
+fn count(delivery: &Delivery) -> usize {
+    (delivery.data.len() / 500).max(1)
 }

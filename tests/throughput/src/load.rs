@@ -81,10 +81,10 @@ impl Client {
         let publish = Publish {
             exchange: self.entrance.exchange.clone(),
             routing_key: self.entrance.routing_key.clone(),
-            message: Outgoing {
+            messages: vec![Outgoing {
                 id,
                 ..Outgoing::new(OrderPlaced::TYPE, Service::Ordering, order.order_id, came, &order)
-            },
+            }],
             from: None,
         };
         self.publish.send(publish)?;

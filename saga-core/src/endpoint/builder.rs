@@ -274,12 +274,20 @@ impl<Db: Store> EndpointBuilder<Db> {
 
     /// Whether publishers may send bundles.
     pub(super) fn takes_bundles(&self) -> bool {
-        let together = |entry: &HandlerEntry<Db>| entry.description.takes_batches || entry.shares_transactions;
         match self.settings.bundles {
-            Bundles::Auto => self.handlers.iter().all(|(_, entry)| together(entry)),
+            Bundles::Auto => self.handlers.iter().all(|(_, entry)| entry.works_together()),
             Bundles::Always => true,
             Bundles::Never => false,
         }
+    }
+
+    /// How many messages may run at the same time.
+    pub(super) fn parallel(&self) -> usize {
+        let Settings { batch_messages_max, saga_lanes, handler_lanes, .. } = self.settings;
+        let of_handler =
+            |entry: &HandlerEntry<Db>| handler_lanes * if entry.works_together() { batch_messages_max } else { 1 };
+        let sagas = if self.sagas.is_empty() { 0 } else { saga_lanes * batch_messages_max };
+        self.handlers.iter().map(|(_, entry)| of_handler(entry)).sum::<usize>() + sagas
     }
 
     /// The events that the endpoint subscribes to: those that a handler handles, that a saga starts with, or that a

@@ -211,7 +211,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
 
     /// Whether the next unit may have several messages; if not, counts down.
     fn may_share(&self) -> bool {
-        if !(self.entry.description.takes_batches || self.entry.shares_transactions) {
+        if !self.entry.works_together() {
             return false;
         }
         let left = &self.entry.single_units;

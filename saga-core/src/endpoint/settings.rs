@@ -14,7 +14,7 @@ pub struct Settings {
     pub handler_lanes: usize,
     /// The most messages in one unit of work. Default: 200.
     pub batch_messages_max: usize,
-    /// The most unacknowledged deliveries at a time. Default: 1000.
+    /// The most unsettled messages at a time. Default: 1000.
     pub prefetch: u16,
     /// The most bytes of their bodies in memory at a time, approximately. Default: 64 MiB.
     pub prefetch_bytes: usize,
@@ -41,7 +41,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Declare nothing at the broker: everything was provisioned by hand. Default: false.
     pub passive: bool,
-    /// Whether publishers may send this endpoint several messages in one of the broker's. Default: [`Bundles::Auto`].
+    /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the queue
+    /// to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].
     pub bundles: Bundles,
 }
 

@@ -54,6 +54,13 @@ pub(crate) struct HandlerEntry<Db: Store> {
     pub(crate) single_units: AtomicU32,
 }
 
+impl<Db: Store> HandlerEntry<Db> {
+    /// Whether messages may share a transaction.
+    pub(crate) fn works_together(&self) -> bool {
+        self.description.takes_batches || self.shares_transactions
+    }
+}
+
 impl<Db: Store> Shared<Db> {
     /// The receiver's name in the inbox.
     pub(crate) fn receiver_name(&self, receiver: Receiver) -> &'static str {

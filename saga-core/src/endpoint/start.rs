@@ -25,7 +25,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let until = Instant::now() + builder.settings.connect;
     let by_type = builder.routes();
     let subscribes = builder.subscribes();
-    let bundles = builder.takes_bundles();
+    let (bundles, parallel) = (builder.takes_bundles(), builder.parallel());
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let process = Process {
         endpoint: builder.name.clone(),
@@ -52,6 +52,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let limits = LinkLimits {
         prefetch: settings.prefetch,
         prefetch_bytes: settings.prefetch_bytes,
+        parallel,
         body_bytes_max: settings.body_bytes_max,
         window: settings.window,
         confirm: settings.confirm,

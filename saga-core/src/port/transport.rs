@@ -56,10 +56,13 @@ impl Topology {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LinkLimits {
-    /// The most unacknowledged deliveries at a time.
+    /// The most unsettled messages at a time.
     pub prefetch: u16,
     /// The most bytes of their bodies, approximately: a transport may exceed it by one step.
     pub prefetch_bytes: usize,
+    /// How many messages the endpoint handles at the same time. While it is slow, it needs few more than these; another
+    /// process of the service may take the others.
+    pub parallel: usize,
     /// The largest body that the endpoint takes, in bytes.
     pub body_bytes_max: usize,
     /// The most messages that await their confirm at a time.
@@ -77,6 +80,7 @@ impl Default for LinkLimits {
         Self {
             prefetch: settings.prefetch,
             prefetch_bytes: settings.prefetch_bytes,
+            parallel: settings.prefetch.into(),
             body_bytes_max: settings.body_bytes_max,
             window: settings.window,
             confirm: settings.confirm,

@@ -84,15 +84,22 @@ impl Acks {
         self.untold.len()
     }
 
-    /// The frames that acknowledge at most `most` settled tags, lowest first: each is a tag, and whether it covers all
-    /// below. A frame must name a tag that is still unacknowledged: the broker closes the channel over any other.
+    /// The frames that acknowledge settled tags, lowest first: all of earlier consumers, whom nothing more comes to, and
+    /// at most `most` of the running one. Each is a tag, and whether it covers all below. A frame must name a tag that is still unacknowledged: the broker closes the channel over any other.
     pub(super) fn frames(&mut self, most: usize) -> Vec<(u64, bool)> {
         if let Some(last) = self.runs.remove(&self.next) {
             self.next = last + 1;
         }
         let (mut frames, mut together) = (Vec::new(), None);
-        for _ in 0..most {
-            let Some(tag) = self.untold.pop_first() else { break };
+        let mut left = most;
+        while let Some(tag) = self.untold.first().copied() {
+            if tag > self.boundary {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+            }
+            self.untold.pop_first();
             self.told(tag);
             if tag < self.next {
                 together = Some((tag, true));

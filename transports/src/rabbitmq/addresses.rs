@@ -3,12 +3,11 @@
 
 use super::{
     connection::Broker,
-    topology::{Admin, LOOK_EVERY, bundles_exchange, short},
+    topology::{Admin, LOOK_EVERY, short},
 };
 use lapin::types::ShortString;
 use saga_core::{Destination, Topology, TransportError, TransportErrorKind};
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -20,12 +19,6 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// When an exchange was deleted, its events wait this long, until the subscribers have noticed, declared it again and
 /// bound their queues.
 const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));
-/// How long a queue counts as one that takes no bundles, before its exchange for them is looked for again.
-const SINGLE_FOR: Duration = LOOK_EVERY;
-/// How long after bundles came back, or were refused.
-const WITHDRAWN_FOR: Duration = Duration::from_secs(60);
-/// The most queues of which it is known whether they take bundles: reply queues of other programs come and go.
-const BUNDLING_MAX: usize = 1000;
 /// RabbitMQ's direct reply-to: a message to such an address is delivered *and* counts as unroutable.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
@@ -36,8 +29,7 @@ pub(super) struct Address {
     pub(super) routing_key: ShortString,
     /// Whether the broker returns it when no queue takes it.
     pub(super) mandatory: bool,
-    /// Whether this is the exchange of an endpoint that takes bundles. A message that comes back from it goes to the
-    /// queue itself.
+    /// Whether this is the exchange for bundles: what comes back from there goes to the queue itself.
     pub(super) to_bundles: bool,
 }
 
@@ -65,13 +57,11 @@ pub(super) struct Addresses {
     deleted: HashMap<ShortString, Instant>,
     /// Refused destinations: the broker's words, and until when they hold.
     refused: HashMap<Destination, (Instant, String)>,
-    /// Queues whose endpoint takes bundles (`None`), and those that get single messages until then.
-    bundling: HashMap<String, Option<Instant>>,
 }
 
 impl Addresses {
     pub(super) fn new(broker: Arc<Broker>, topology: &Topology, look: Arc<Notify>) -> Self {
-        let (ready, known, deleted, refused, bundling) = Default::default();
+        let (ready, known, deleted, refused) = Default::default();
         Self {
             broker,
             endpoint: topology.endpoint.clone(),
@@ -81,62 +71,12 @@ impl Addresses {
             known,
             deleted,
             refused,
-            bundling,
         }
     }
 
     /// On a new channel everything is checked again.
     pub(super) fn forget(&mut self) {
         self.ready.clear();
-        self.bundling.retain(|_, single_until| single_until.is_some());
-    }
-
-    /// The queue that a message goes to; `None` for an event, and for an address that is no queue.
-    pub(super) fn queue<'a>(&self, destination: &'a Destination) -> Option<Cow<'a, str>> {
-        match destination {
-            Destination::Endpoint(endpoint) => Some(self.broker.queue(endpoint)),
-            Destination::ReplyTo(queue) if queue.starts_with(DIRECT_REPLY_TO) => None,
-            Destination::ReplyTo(queue) => Some(queue.as_str().into()),
-            Destination::Event(_) => None,
-        }
-    }
-
-    /// The address for bundles to a queue, if its endpoint is known to take them. Single messages to it go the same way,
-    /// so that they stay in order with bundles.
-    pub(super) fn of_bundles(&self, queue: &str) -> Option<Address> {
-        let takes = matches!(self.bundling.get(queue), Some(None));
-        let exchange = ShortString::try_new(bundles_exchange(queue)).ok().filter(|_| takes)?;
-        Some(Address { exchange, routing_key: "".into(), mandatory: true, to_bundles: true })
-    }
-
-    /// Finds out whether the endpoint with this queue takes bundles, if that is not known.
-    pub(super) async fn ask_for_bundles(&mut self, queue: &str, admin: &mut Admin<'_>) -> Result<(), String> {
-        if self.bundling.get(queue).is_some_and(|until| until.is_none_or(|until| Instant::now() < until)) {
-            return Ok(());
-        }
-        let takes = match admin.has_exchange(&bundles_exchange(queue)).await {
-            Ok(exists) => exists,
-            Err(error) if error.kind() == TransportErrorKind::Unreachable => return Err(error.to_string()),
-            Err(_) => false, // the name is too long, or the broker does not let us ask
-        };
-        if self.bundling.len() >= BUNDLING_MAX {
-            self.bundling.clear();
-        }
-        self.bundling.insert(queue.to_owned(), (!takes).then(|| Instant::now() + SINGLE_FOR));
-        Ok(())
-    }
-
-    /// What was sent as bundles to this queue came back or was refused.
-    pub(super) fn no_bundles(&mut self, queue: &str) {
-        self.bundling.insert(queue.to_owned(), Some(Instant::now() + WITHDRAWN_FOR));
-    }
-
-    /// The broker refused something with these words: if they name an exchange for bundles, no more are sent there.
-    pub(super) fn refused_bundles(&mut self, words: &str) {
-        let named = |queue: &String| words.contains(&format!("'{}'", bundles_exchange(queue)));
-        for (_, single_until) in self.bundling.iter_mut().filter(|(queue, _)| named(queue)) {
-            *single_until = Some(Instant::now() + WITHDRAWN_FOR);
-        }
     }
 
     /// The broker refused a message to this destination.

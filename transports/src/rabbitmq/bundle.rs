@@ -3,12 +3,12 @@
 //!
 //! A bundle's body is a JSON array, which any AMQP tool can show: `[{"envelope":{…},"body":{…}}, …]`. A body that is not
 //! JSON stands as `"base64":"…"`. A queue may belong to a program that knows no bundles: only a queue whose endpoint has
-//! said that it takes them gets any (`addresses.rs`).
+//! said that it takes them gets any (`bundling.rs`).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
-use saga_core::{Envelope, Outgoing};
+use saga_core::{Destination, Envelope, Outgoing};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, SeqAccess, Visitor},
@@ -22,52 +22,57 @@ pub(super) const TYPE: &str = "sagabus.bundle";
 const CONTENT_TYPE: &str = "application/vnd.sagabus.bundle.v1+json";
 /// The most messages in a bundle.
 const MESSAGES_MAX: usize = 100;
-/// The most bytes of bodies in a bundle. A larger message goes alone.
-const BYTES_MAX: usize = 128 << 10;
-/// The most messages in a bundle that is read: a forged one could have a million in little space.
-const READ_MAX: usize = 1000;
+/// The most bytes of a bundle. A larger message goes alone.
+pub(super) const BYTES_MAX: usize = 128 << 10;
+/// The largest bundle that is read, in bytes. A forged one could be large, and headers take many times their size in
+/// memory.
+const READ_BYTES_MAX: usize = 1 << 20;
 /// Roughly what an envelope takes.
 const ENVELOPE_BYTES: usize = 400;
 
-/// Puts messages for one queue together, as far as they fit. Those for one queue keep their order; `queue` names it, or
-/// is `None` for a message that goes alone.
+/// Puts messages for one queue together. Those for one queue keep their order; `queue` names it, or is `None` for a
+/// message that goes alone. A message does not join others that were ready before an event of the same instance: its
+/// receiver may subscribe to that event, and it was sent later.
 pub(super) fn parcels(
     messages: impl IntoIterator<Item = Outgoing>,
     queue: impl Fn(&Outgoing) -> Option<Cow<'_, str>>,
 ) -> Vec<Vec<Outgoing>> {
     let mut parcels: Vec<Vec<Outgoing>> = Vec::new();
-    // the last parcel for each queue, and the bytes in it
-    let mut last: HashMap<String, (usize, usize)> = HashMap::new();
+    let mut last: HashMap<String, usize> = HashMap::new();
+    let mut events: HashMap<Option<(String, String)>, usize> = HashMap::new();
+    let sender = |message: &Outgoing| message.envelope.saga.as_ref().map(|saga| (saga.saga.clone(), saga.id.clone()));
     for message in messages {
-        let bytes = message.envelope.body.len();
-        let joins = match queue(&message) {
-            None => None,
-            Some(queue) => match last.get_mut(&*queue) {
-                Some((place, sum)) if parcels[*place].len() < MESSAGES_MAX && *sum + bytes <= BYTES_MAX => {
-                    *sum += bytes;
-                    Some(*place)
-                }
-                _ => {
-                    last.insert(queue.into_owned(), (parcels.len(), bytes));
-                    None
-                }
-            },
-        };
+        let joins = queue(&message).and_then(|queue| {
+            let after = if events.is_empty() { None } else { events.get(&sender(&message)).copied() };
+            let fits = |place: &usize| parcels[*place].len() < MESSAGES_MAX && after.is_none_or(|event| *place > event);
+            let place = last.get(&*queue).copied().filter(fits);
+            if place.is_none() {
+                last.insert(queue.into_owned(), parcels.len());
+            }
+            place
+        });
         match joins {
             Some(place) => parcels[place].push(message),
-            None => parcels.push(vec![message]),
+            None => {
+                if matches!(message.destination, Destination::Event(_)) {
+                    events.insert(sender(&message), parcels.len());
+                }
+                parcels.push(vec![message]);
+            }
         }
     }
     parcels
 }
 
-/// The body of a bundle.
-pub(super) fn body<'a>(envelopes: impl Iterator<Item = Cow<'a, Envelope>>) -> Result<Bytes, String> {
-    let mut body = vec![b'['];
+/// A bundle with the first of these messages, and how many fit; `None` if not even two do.
+pub(super) fn body<'a>(envelopes: impl Iterator<Item = Cow<'a, Envelope>>, bytes_max: usize) -> Option<(usize, Bytes)> {
+    let mut body = Vec::with_capacity(envelopes.size_hint().0 * 2 * ENVELOPE_BYTES);
+    let mut messages = 0;
+    body.push(b'[');
     for envelope in envelopes {
-        body.reserve(ENVELOPE_BYTES + envelope.body.len());
-        body.extend_from_slice(if body.len() > 1 { b",{\"envelope\":" } else { b"{\"envelope\":" });
-        serde_json::to_writer(&mut body, &*envelope).map_err(|error| error.to_string())?;
+        let before = body.len();
+        body.extend_from_slice(if messages > 0 { b",{\"envelope\":" } else { b"{\"envelope\":" });
+        serde_json::to_writer(&mut body, &*envelope).ok()?;
         if is_bare_json(&envelope.body) {
             body.extend_from_slice(b",\"body\":");
             body.extend_from_slice(&envelope.body);
@@ -77,9 +82,14 @@ pub(super) fn body<'a>(envelopes: impl Iterator<Item = Cow<'a, Envelope>>) -> Re
             body.push(b'"');
         }
         body.push(b'}');
+        if body.len() >= bytes_max {
+            body.truncate(before);
+            break;
+        }
+        messages += 1;
     }
     body.push(b']');
-    Ok(body.into())
+    (messages > 1).then(|| (messages, body.into()))
 }
 
 /// Whether a body is JSON that is read back byte for byte: blanks around a value are not.
@@ -104,6 +114,7 @@ pub(super) fn read(properties: &BasicProperties, body: &Bytes) -> Option<Result<
     }
     let format = text(properties.content_type()).unwrap_or_default();
     Some(match format == CONTENT_TYPE {
+        true if body.len() > READ_BYTES_MAX => Err(format!("a bundle of more than {READ_BYTES_MAX} bytes")),
         true => messages(body),
         false => Err(format!("a bundle in the format `{format}`; this version of Sagabus reads `{CONTENT_TYPE}`")),
     })
@@ -129,13 +140,18 @@ fn messages(body: &Bytes) -> Result<Vec<Envelope>, String> {
 #[derive(Deserialize)]
 struct Part<'a> {
     envelope: Envelope,
-    #[serde(borrow)]
+    // `null` is a body too
+    #[serde(borrow, default, deserialize_with = "present")]
     body: Option<&'a RawValue>,
     #[serde(borrow)]
     base64: Option<Cow<'a, str>>,
 }
 
-/// At most [`READ_MAX`] of them.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// At most [`MESSAGES_MAX`] of them.
 struct Parts<'a>(Vec<Part<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
@@ -151,8 +167,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut parts = Vec::new();
                 while let Some(part) = seq.next_element()? {
-                    if parts.len() == READ_MAX {
-                        return Err(A::Error::custom(format!("more than {READ_MAX} messages")));
+                    if parts.len() == MESSAGES_MAX {
+                        return Err(A::Error::custom(format!("more than {MESSAGES_MAX} messages")));
                     }
                     parts.push(part);
                 }
@@ -167,43 +183,68 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use saga_core::{Destination, SagaRef};
+    use saga_core::SagaRef;
     use serde_json::json;
     use std::sync::Arc;
     use uuid::Uuid;
 
-    fn outgoing(n: u128, to: &str, bytes: usize) -> Outgoing {
-        let envelope = Envelope::new(n.to_string(), "t", vec![b'1'; bytes]);
-        Outgoing::new(Uuid::from_u128(n), Destination::Endpoint(to.into()), Arc::new(envelope))
+    fn outgoing(n: u128, to: &str) -> Outgoing {
+        let destination = match to.strip_prefix("event ") {
+            Some(event) => Destination::Event(event.into()),
+            None => Destination::Endpoint(to.into()),
+        };
+        Outgoing::new(Uuid::from_u128(n), destination, Arc::new(Envelope::new(n.to_string(), "t", "1")))
     }
 
-    fn rows(messages: Vec<Outgoing>) -> Vec<Vec<u128>> {
+    fn of_saga(id: &str, mut message: Outgoing) -> Outgoing {
+        let mut envelope = (*message.envelope).clone();
+        envelope.saga = Some(SagaRef { saga: "s".into(), id: id.into(), entered: None });
+        message.envelope = Arc::new(envelope);
+        message
+    }
+
+    fn rows(messages: impl IntoIterator<Item = Outgoing>) -> Vec<Vec<u128>> {
         let parcels = parcels(messages, |message| match &message.destination {
-            Destination::Endpoint(name) if name != "alone" => Some(name.into()),
+            Destination::Endpoint(name) => Some(name.into()),
             _ => None,
         });
         parcels.iter().map(|parcel| parcel.iter().map(|message| message.row.as_u128()).collect()).collect()
     }
 
     fn read_back(envelopes: &[Envelope]) -> Result<Vec<Envelope>, String> {
-        let body = body(envelopes.iter().map(Cow::Borrowed))?;
+        let (messages, body) = body(envelopes.iter().map(Cow::Borrowed), BYTES_MAX).expect("two fit");
+        assert_eq!(messages, envelopes.len());
         read(&properties("b"), &body).expect("it is a bundle")
     }
 
     #[test]
-    fn each_queue_has_its_bundle_in_order() {
-        let to = ["a", "b", "a", "alone", "b", "alone", "a"];
-        let messages = to.iter().zip(1..).map(|(to, n)| outgoing(n, to, 10)).collect();
+    fn each_queue_has_its_parcel_in_order() {
+        let to = ["a", "b", "a", "event e", "b", "event e", "a"];
+        let messages = to.iter().zip(1..).map(|(to, n)| of_saga(&n.to_string(), outgoing(n, to)));
         assert_eq!(rows(messages), [vec![1, 3, 7], vec![2, 5], vec![4], vec![6]]);
     }
 
     #[test]
+    fn a_message_does_not_overtake_an_event_of_its_instance() {
+        let to = [("x", "a"), ("i", "event e"), ("i", "a"), ("y", "a"), ("i", "a")];
+        let messages = to.iter().zip(1..).map(|((id, to), n)| of_saga(id, outgoing(n, to)));
+        assert_eq!(rows(messages), [vec![1], vec![2], vec![3, 4, 5]]);
+    }
+
+    #[test]
     fn a_bundle_is_bounded_in_messages_and_bytes() {
-        let many = rows((0..250).map(|n| outgoing(n, "a", 1)).collect());
+        let many = rows((0..250).map(|n| outgoing(n, "a")));
         assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
-        let sizes = [50_000, 50_000, 50_000, BYTES_MAX, 1, BYTES_MAX + 1, 1];
-        let large = rows(sizes.iter().zip(0..).map(|(size, n)| outgoing(n, "a", *size)).collect());
-        assert_eq!(large, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6]], "in order");
+        let fit = |sizes: &[usize]| {
+            let of = |size: &usize| Cow::Owned(Envelope::new("m", "t", vec![b'1'; *size]));
+            let (messages, body) = body(sizes.iter().map(of), BYTES_MAX)?;
+            assert!(body.len() <= BYTES_MAX, "{} bytes", body.len());
+            assert_eq!(read(&properties("b"), &body).unwrap().unwrap().len(), messages);
+            Some(messages)
+        };
+        assert_eq!(fit(&[50_000, 50_000, 50_000]), Some(2));
+        assert_eq!(fit(&[1, BYTES_MAX]), None);
+        assert_eq!(fit(&[BYTES_MAX, 1]), None);
     }
 
     #[test]
@@ -220,8 +261,18 @@ mod tests {
         full.content_type = Some("text/plain".into());
         full.headers.insert("list".into(), json!([true, null, 1.5, "é\0"]));
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
-        let bodies: [&[u8]; 9] =
-            [b"{}", b" {}", b"{} ", b"", b"\xef\xbb\xbf{}", b"\xff\x00", b"{\"a\":", b"1e400", deep.as_bytes()];
+        let bodies: [&[u8]; 10] = [
+            b"null",
+            b"{}",
+            b" {}",
+            b"{} ",
+            b"",
+            b"\xef\xbb\xbf{}",
+            b"\xff\x00",
+            b"{\"a\":",
+            b"1e400",
+            deep.as_bytes(),
+        ];
         let others = bodies.iter().map(|body| Envelope::new("n", "t", body.to_vec()));
         let envelopes: Vec<Envelope> = std::iter::once(full).chain(others).collect();
         assert_eq!(read_back(&envelopes), Ok(envelopes));
@@ -235,7 +286,8 @@ mod tests {
         assert!(of(r#"[{"envelope":{"message_id":"a","type":"t"}}]"#).contains("no body, or two"));
         assert!(of(r#"[{"envelope":{"type":"t"},"body":1}]"#).contains("message_id"));
         let one = r#"{"envelope":{"message_id":"a","type":"t"},"body":1}"#;
-        assert!(of(&format!("[{}]", vec![one; READ_MAX + 1].join(","))).contains("more than 1000 messages"));
+        assert!(of(&format!("[{}]", vec![one; MESSAGES_MAX + 1].join(","))).contains("more than 100 messages"));
+        assert!(of(&" ".repeat(READ_BYTES_MAX + 1)).contains("more than 1048576 bytes"));
         let newer = properties("b").with_content_type("application/vnd.sagabus.bundle.v2+json".into());
         assert!(read(&newer, &Bytes::new()).unwrap().unwrap_err().contains("bundle.v2+json"));
         assert!(read(&BasicProperties::default().with_type("t".into()), &Bytes::new()).is_none());
@@ -243,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_survives(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..5)) {
+        fn any_body_survives(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 2..5)) {
             let envelopes: Vec<_> = bodies.into_iter().map(|body| Envelope::new("m", "t", body)).collect();
             prop_assert_eq!(read_back(&envelopes), Ok(envelopes));
         }

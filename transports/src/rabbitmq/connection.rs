@@ -2,7 +2,7 @@
 
 use super::{stream, trouble::Trouble};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
-use saga_core::{Backoff, Topology, TransportError, TransportErrorKind};
+use saga_core::{Backoff, Destination, Topology, TransportError, TransportErrorKind};
 use std::{
     borrow::Cow,
     sync::atomic::{AtomicUsize, Ordering},
@@ -33,11 +33,14 @@ impl Broker {
         format!("{}{name}", self.prefix)
     }
 
-    /// The queue of an endpoint.
-    pub(super) fn queue<'a>(&self, endpoint: &'a str) -> Cow<'a, str> {
-        match self.prefix.as_str() {
-            "" => endpoint.into(),
-            _ => self.named(endpoint).into(),
+    /// The queue that a message goes to; `None` for an event, and for a queue of the broker's own naming, which no
+    /// endpoint has.
+    pub(super) fn queue<'a>(&self, destination: &'a Destination) -> Option<Cow<'a, str>> {
+        match destination {
+            Destination::Event(_) => None,
+            Destination::ReplyTo(queue) => Some(queue.as_str().into()).filter(|_| !queue.starts_with("amq.")),
+            Destination::Endpoint(endpoint) if self.prefix.is_empty() => Some(endpoint.as_str().into()),
+            Destination::Endpoint(endpoint) => Some(self.named(endpoint).into()),
         }
     }
 

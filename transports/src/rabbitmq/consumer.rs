@@ -13,6 +13,8 @@ use tokio::sync::{Notify, mpsc};
 
 pub(super) struct Consumer {
     topology: Arc<Topology>,
+    /// The exchange for bundles.
+    bundles: String,
     limits: LinkLimits,
     deliveries: mpsc::UnboundedSender<Delivery>,
     /// Asks to look for what is missing at the broker.
@@ -24,11 +26,12 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) fn new(
         topology: Arc<Topology>,
+        bundles: String,
         limits: LinkLimits,
         deliveries: mpsc::UnboundedSender<Delivery>,
         look: Arc<Notify>,
     ) -> Self {
-        Self { topology, limits, deliveries, look, is_declared: true }
+        Self { topology, bundles, limits, deliveries, look, is_declared: true }
     }
 }
 
@@ -36,7 +39,7 @@ impl Life for Consumer {
     const WHAT: &'static str = "consuming";
 
     async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<String> {
-        let mut admin = Admin::new(connection);
+        let mut admin = Admin::new(connection, &self.bundles);
         if !std::mem::take(&mut self.is_declared) {
             let restored = match admin.restore(&self.topology, &mut Trouble::default()).await {
                 Ok(()) => admin.declare(&self.topology).await,

@@ -87,6 +87,11 @@ impl Flight {
         })
     }
 
+    /// Whether the channel is open, as far as lapin knows.
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.status().connected()
+    }
+
     /// Whether everything is reported.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()

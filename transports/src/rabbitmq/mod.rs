@@ -5,6 +5,7 @@ mod acks;
 mod addresses;
 mod amqp;
 mod bundle;
+mod bundling;
 mod connection;
 mod consumer;
 mod flight;
@@ -95,9 +96,10 @@ impl Transport for RabbitMq {
     async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
         let topology = Arc::new(self.broker.prefixed(topology));
         let name = topology.endpoint.clone();
+        let bundles = self.broker.named(bundling::EXCHANGE);
         let until = Instant::now() + limits.connect;
         let connection = self.broker.connect_until(&name, until).await?;
-        let declared = tokio::time::timeout_at(until, Admin::new(&connection).declare(&topology)).await;
+        let declared = tokio::time::timeout_at(until, Admin::new(&connection, &bundles).declare(&topology)).await;
         declared.map_err(|_| {
             let text = format!("it does not declare the endpoint's queue within {:?}", limits.connect);
             TransportError::new(TransportErrorKind::Unreachable, text)
@@ -110,8 +112,8 @@ impl Transport for RabbitMq {
         let (health, state) = Health::new();
         let look = Arc::new(Notify::new());
         let broker = &self.broker;
-        let consumer = Consumer::new(topology.clone(), limits, deliveries, look.clone());
-        let publisher = Publisher::new(broker.clone(), topology, limits, rows, reports, look);
+        let consumer = Consumer::new(topology.clone(), bundles.clone(), limits, deliveries, look.clone());
+        let publisher = Publisher::new(broker.clone(), topology, bundles, limits, rows, reports, look);
         tokio::spawn(keep_connected(consumer, broker.clone(), connection, name.clone(), health.consuming()));
         tokio::spawn(keep_connected(publisher, broker.clone(), publishing, name, health.publishing()));
         Ok(Link::new(incoming, outgoing, reported, state))

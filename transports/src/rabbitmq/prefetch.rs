@@ -2,22 +2,25 @@
 //! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all have
 //! the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint to be
 //! quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
-//! acknowledgements wait: each would let another one come.
+//! acknowledgements wait: each would let another one come. So many may wait then that the prefetch shrinks again.
 //!
 //! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole
 //! prefetch of them is under way: by that much the limits can be exceeded here (what the endpoint has in hand never
 //! exceeds the limit in messages: `group.rs`).
 
+use super::bundle;
 use saga_core::LinkLimits;
 use std::time::Duration;
 
-/// The weight of a message besides its body.
+/// The weight of a delivery besides its body.
 const ENVELOPE_BYTES: usize = 512;
 /// A prefetch grows at most by this factor: a few messages say little about the next thousand.
 const GROWTH_MAX: usize = 8;
+/// The consumer is replaced by one with a smaller prefetch when that one is no more than this part of it.
+const SHRINKS_TO: usize = 4;
 /// The moving average covers about this many messages: the newest has a weight of one in this number.
 const AVERAGE_OF: usize = 32;
-/// The prefetch grows only while a full one takes the endpoint no longer than this.
+/// The prefetch grows beyond what runs at the same time only while a full one takes the endpoint no longer than this.
 const WORK: Duration = Duration::from_millis(500);
 /// This many deliveries may be unsettled whatever their weight: one that is never settled must not stop the others.
 const FEW: usize = 4;
@@ -26,11 +29,13 @@ const FEW: usize = 4;
 pub(super) struct Prefetch {
     messages_max: usize,
     bytes_max: usize,
+    /// How many messages the endpoint handles at the same time.
+    parallel: usize,
     /// The prefetch of the running consumer.
     current: usize,
     /// Deliveries since the consumer began, or since a replacement was last considered.
     came: usize,
-    /// Unsettled deliveries, what is in them, and what a delivery has on average.
+    /// Unsettled deliveries; and their messages and bytes.
     unsettled: usize,
     messages: Amount,
     bytes: Amount,
@@ -66,10 +71,10 @@ impl Prefetch {
     pub(super) fn new(limits: &LinkLimits) -> Self {
         let messages_max = usize::from(limits.prefetch.max(1));
         let bytes_max = limits.prefetch_bytes.max(1);
-        let largest = limits.body_bytes_max.saturating_add(ENVELOPE_BYTES);
+        let largest = limits.body_bytes_max.max(bundle::BYTES_MAX).saturating_add(ENVELOPE_BYTES);
         let current = (bytes_max / largest).clamp(1, messages_max);
         let (came, unsettled, messages, bytes) = Default::default();
-        Self { messages_max, bytes_max, current, came, unsettled, messages, bytes }
+        Self { messages_max, bytes_max, parallel: limits.parallel, current, came, unsettled, messages, bytes }
     }
 
     /// The prefetch of the running consumer.
@@ -87,14 +92,18 @@ impl Prefetch {
         self.came += 1;
         self.unsettled += 1;
         self.messages.came(messages);
-        self.bytes.came(body_bytes + messages * ENVELOPE_BYTES);
+        self.bytes.came(body_bytes + ENVELOPE_BYTES);
     }
 
-    /// Such a delivery was settled.
-    pub(super) fn settled(&mut self, messages: usize, body_bytes: usize) {
+    /// A message was settled.
+    pub(super) fn message_settled(&mut self) {
+        self.messages.settled(1);
+    }
+
+    /// The last message of a delivery was settled.
+    pub(super) fn settled(&mut self, body_bytes: usize) {
         self.unsettled = self.unsettled.saturating_sub(1);
-        self.messages.settled(messages);
-        self.bytes.settled(body_bytes + messages * ENVELOPE_BYTES);
+        self.bytes.settled(body_bytes + ENVELOPE_BYTES);
     }
 
     /// How many deliveries have this many messages and bytes.
@@ -104,17 +113,21 @@ impl Prefetch {
     }
 
     /// The prefetch of the next consumer, if the change is worth it. `older` deliveries of earlier consumers are
-    /// unacknowledged, and settling a group takes the endpoint about as long as `takes`.
-    pub(super) fn next(&self, older: usize, takes: Option<Duration>) -> Option<usize> {
-        if self.came < self.current || self.current >= self.messages_max {
+    /// unacknowledged, and settling a group took the endpoint this long, if one is settled.
+    pub(super) fn next(&self, older: usize, took: Option<Duration>) -> Option<usize> {
+        if self.came < self.current {
             return None;
         }
         let wanted = self.deliveries(self.messages_max, self.bytes_max).clamp(1, self.messages_max);
         // the change is made when the running consumer has its full prefetch unacknowledged
         let room = wanted.saturating_sub(self.current + older);
-        let quick = WORK.as_secs_f64() / takes?.as_secs_f64().max(1e-6) * self.current as f64;
-        let next = room.min(self.current.saturating_mul(GROWTH_MAX)).min(quick as usize);
-        (next >= self.current + self.current.div_ceil(2)).then_some(next)
+        let quick = took.map_or(0.0, |took| WORK.as_secs_f64() / took.as_secs_f64().max(1e-6) * self.current as f64);
+        let useful = (quick as usize).max(self.parallel.saturating_mul(2));
+        let next = room.min(self.current.saturating_mul(GROWTH_MAX)).min(useful);
+        if next >= self.current + self.current.div_ceil(2) {
+            return Some(next);
+        }
+        (wanted <= self.current / SHRINKS_TO && self.unsettled <= wanted).then_some(wanted)
     }
 
     /// A consumer with this prefetch runs now.
@@ -130,6 +143,9 @@ impl Prefetch {
 
     /// How many settled deliveries may be acknowledged. `free` more messages may come in any case.
     pub(super) fn acknowledgeable(&self, free: usize) -> usize {
+        if self.unsettled == 0 {
+            return usize::MAX; // what is held back would come again when the connection breaks
+        }
         let messages = self.messages_max.saturating_sub(self.messages.unsettled);
         let room = self.deliveries(messages, self.bytes_max.saturating_sub(self.bytes.unsettled));
         room.max(FEW.saturating_sub(self.unsettled)).saturating_sub(free)
@@ -187,7 +203,8 @@ mod tests {
         fn settle(&mut self) {
             let (messages, bytes, is_current) =
                 self.unsettled.pop_front().expect("nothing more comes, so something is unsettled");
-            self.prefetch.settled(messages, bytes);
+            (0..messages).for_each(|_| self.prefetch.message_settled());
+            self.prefetch.settled(bytes);
             self.untold.push_back(is_current);
             self.change();
             for _ in 0..self.prefetch.acknowledgeable(self.credit) {
@@ -241,10 +258,13 @@ mod tests {
         let mut prefetch = Prefetch::new(&LinkLimits::default());
         let first = prefetch.current();
         (0..first).for_each(|_| prefetch.came(1, 300));
+        prefetch.parallel = 2;
         assert_eq!(prefetch.next(0, None), None, "nothing is settled yet");
         assert_eq!(prefetch.next(0, Some(Duration::from_secs(2))), None);
         assert_eq!(prefetch.next(0, Some(Duration::from_millis(250))), Some(2 * first));
         assert_eq!(prefetch.next(0, Some(Duration::from_millis(1))), Some(GROWTH_MAX * first));
+        prefetch.parallel = 50;
+        assert_eq!(prefetch.next(0, Some(Duration::from_secs(2))), Some(100), "50 handlers wait for a carrier");
     }
 
     #[test]
@@ -273,7 +293,7 @@ mod tests {
         line.send(200, 1_000_000);
         assert!(line.most_bytes <= 16 << 20, "{} bytes", line.most_bytes);
         line.send(3000, 300);
-        assert!(line.prefetch.current() >= 700 && line.unsettled.len() >= 700, "{:?}", line.prefetch);
+        assert!(line.prefetch.current() >= 500 && line.unsettled.len() >= 500, "{:?}", line.prefetch);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use super::{
     addresses::{Address, Addresses, NoAddress},
     bundle,
+    bundling::Bundling,
     connection::Broker,
     flight::{Flight, Ready, broken},
     keep::{Life, Line, WORKS_AFTER},
@@ -16,7 +17,7 @@ use super::{
 use futures_util::StreamExt;
 use lapin::{BasicProperties, Connection, Event};
 use saga_core::{Envelope, Fate, LinkLimits, Outgoing, Report, Topology};
-use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -38,10 +39,15 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(super) struct Publisher {
     broker: Arc<Broker>,
     topology: Arc<Topology>,
+    /// The exchange for bundles.
+    bundles: String,
     limits: LinkLimits,
     rows: mpsc::UnboundedReceiver<Outgoing>,
     reports: mpsc::UnboundedSender<Report>,
     addresses: Addresses,
+    bundling: Bundling,
+    /// The most bytes of a bundle: less than usual at a broker with a smaller limit.
+    bundle_bytes_max: usize,
     unsent: Unsent,
     /// The size from which the broker refuses a body, its words, and until when that is believed.
     too_large: Option<(usize, String, Instant)>,
@@ -53,14 +59,31 @@ impl Publisher {
     pub(super) fn new(
         broker: Arc<Broker>,
         topology: Arc<Topology>,
+        bundles: String,
         limits: LinkLimits,
         rows: mpsc::UnboundedReceiver<Outgoing>,
         reports: mpsc::UnboundedSender<Report>,
         look: Arc<Notify>,
     ) -> Self {
         let addresses = Addresses::new(broker.clone(), &topology, look);
+        let bundling = Bundling::new(&topology.endpoint, &bundles);
         let (unsent, too_large, blocked, refused) = Default::default();
-        Self { broker, topology, limits, rows, reports, addresses, unsent, too_large, blocked, refused }
+        let bundle_bytes_max = bundle::BYTES_MAX;
+        Self {
+            broker,
+            topology,
+            bundles,
+            limits,
+            rows,
+            reports,
+            addresses,
+            bundling,
+            bundle_bytes_max,
+            unsent,
+            too_large,
+            blocked,
+            refused,
+        }
     }
 }
 
@@ -73,8 +96,11 @@ impl Life for Publisher {
             Err(why) => return Some(why),
         };
         self.addresses.forget();
+        let bundles = self.bundles.clone();
+        let mut admin = Admin::new(connection, &bundles);
+        self.bundling.begin(&mut admin, self.topology.passive).await;
         line.health.up();
-        let broken = self.publish(&mut flight, connection, line).await.err()?;
+        let broken = self.publish(&mut flight, connection, &mut admin, line).await.err()?;
         Some(self.part(flight, broken, line).await)
     }
 
@@ -85,8 +111,13 @@ impl Life for Publisher {
 
 impl Publisher {
     /// Publishes until the endpoint is done, or the channel breaks.
-    async fn publish(&mut self, flight: &mut Flight, connection: &Connection, line: &mut Line) -> Result<(), Broken> {
-        let mut admin = Admin::new(connection);
+    async fn publish(
+        &mut self,
+        flight: &mut Flight,
+        connection: &Connection,
+        admin: &mut Admin<'_>,
+        line: &mut Line,
+    ) -> Result<(), Broken> {
         let mut events = Box::pin(connection.events_listener());
         let mut look = tokio::time::interval(Duration::from_secs(1));
         let began = Instant::now();
@@ -95,10 +126,10 @@ impl Publisher {
         let mut came = Vec::new();
         loop {
             if !is_blocked {
-                self.fill(flight, &mut admin).await?;
+                self.fill(flight, admin).await?;
                 self.account(flight, line)?;
             }
-            if is_done && self.unsent.is_empty() && flight.is_empty() {
+            if is_done && self.unsent.is_empty() && flight.is_empty() && !flight.recalls() {
                 return Ok(());
             }
             let is_careful = self.unsent.is_careful();
@@ -131,7 +162,8 @@ impl Publisher {
                         self.is_unblocked();
                         line.health.up();
                     }
-                    Some(Event::Error(error)) => return Err(broken(&error)),
+                    // lapin tells of errors of all channels, and those that declare have theirs
+                    Some(Event::Error(error)) if !flight.is_open() => return Err(broken(&error)),
                     _ => {}
                 },
                 _ = look.tick() => {
@@ -176,11 +208,10 @@ impl Publisher {
         while made.is_ok()
             && let Some(parcel) = parcels.next()
         {
-            let mut parcel = parcel.into();
-            if let Err(why) = self.make_ready(&mut parcel, flight.frame_max, admin, &mut ready).await {
+            if let Err((messages, why)) = self.make_ready(parcel, flight.frame_max, admin, &mut ready).await {
+                left = messages;
                 made = Err(Broken::Otherwise(why));
             }
-            left.extend(parcel);
         }
         left.extend(parcels.flatten());
         let mut ready = ready.into_iter();
@@ -189,17 +220,16 @@ impl Publisher {
         {
             made = flight.publish(message, self.limits.confirm);
         }
-        for message in ready.flat_map(|ready| ready.messages).chain(left).collect::<Vec<_>>().into_iter().rev() {
-            self.unsent.put_back(message);
-        }
+        let unpublished: Vec<Outgoing> = ready.flat_map(|ready| ready.messages).chain(left).collect();
+        unpublished.into_iter().rev().for_each(|message| self.unsent.put_back(message));
         made
     }
 
-    /// What was sent to the exchange for bundles came back: its receiver takes them no more. All of it goes again.
+    /// What went to the exchange for bundles came back. All of it goes again, to the queues themselves.
     fn recall(&mut self, flight: &mut Flight) {
         for message in flight.recalled().into_iter().rev() {
-            if let Some(queue) = self.addresses.queue(&message.destination).map(Cow::into_owned) {
-                self.addresses.no_bundles(&queue);
+            if let Some(queue) = self.broker.queue(&message.destination) {
+                self.bundling.returned(&queue);
             }
             self.unsent.put_back(message);
         }
@@ -208,7 +238,7 @@ impl Publisher {
     /// Takes what fits into the window, as what may go together.
     fn parcels(&mut self, flight: &Flight) -> Vec<Vec<Outgoing>> {
         let (mut room, mut bytes) = (self.room(flight).min(TOGETHER_MAX), flight.bytes());
-        let (unsent, addresses) = (&mut self.unsent, &self.addresses);
+        let (unsent, broker) = (&mut self.unsent, &self.broker);
         let taken = std::iter::from_fn(|| {
             let body_bytes = unsent.front()?.envelope.body.len();
             if room == 0 || (bytes > 0 && bytes + body_bytes > WINDOW_BYTES_MAX) {
@@ -218,31 +248,25 @@ impl Publisher {
             bytes += body_bytes;
             unsent.take()
         });
-        bundle::parcels(taken, |message| addresses.queue(&message.destination))
+        bundle::parcels(taken, |message| broker.queue(&message.destination))
     }
 
-    /// Turns a parcel into AMQP messages: a bundle if its receiver takes bundles, else single ones. Refused messages are
-    /// reported. When the broker does not answer, the messages that are not ready stay in the parcel.
+    /// Turns a parcel into AMQP messages: bundles if its receiver takes them, else single ones. Refused messages are
+    /// reported. When the broker does not answer, gives back the messages that are not ready.
     async fn make_ready(
         &mut self,
-        parcel: &mut VecDeque<Outgoing>,
+        parcel: Vec<Outgoing>,
         frame_max: usize,
         admin: &mut Admin<'_>,
         ready: &mut Vec<Ready>,
-    ) -> Result<(), String> {
-        if parcel.len() > 1
-            && let Some(queue) = parcel.front().and_then(|first| self.addresses.queue(&first.destination))
-        {
-            self.addresses.ask_for_bundles(&queue, admin).await?;
-            if let Some(address) = self.addresses.of_bundles(&queue)
-                && let Some(bundle) = self.bundle(parcel, address)
-            {
-                parcel.clear();
-                ready.push(bundle);
-                return Ok(());
+    ) -> Result<(), (Vec<Outgoing>, String)> {
+        let mut parcel = parcel.into_iter();
+        loop {
+            if let Some((messages, bundle)) = self.bundle(parcel.as_slice()) {
+                ready.push(Ready { messages: parcel.by_ref().take(messages).collect(), ..bundle });
+                continue;
             }
-        }
-        while let Some(message) = parcel.pop_front() {
+            let Some(message) = parcel.next() else { return Ok(()) };
             match self.single(&message, frame_max, admin).await {
                 Ok((address, properties)) => ready.push(Ready {
                     message_id: message.envelope.message_id.clone(),
@@ -252,24 +276,20 @@ impl Publisher {
                     properties,
                 }),
                 Err(NoAddress::Refused(words)) => self.report(&message, Fate::Refused(words)),
-                Err(NoAddress::Broken(why)) => {
-                    parcel.push_front(message);
-                    return Err(why);
-                }
+                Err(NoAddress::Broken(why)) => return Err((std::iter::once(message).chain(parcel).collect(), why)),
             }
         }
-        Ok(())
     }
 
-    /// The messages as a bundle; `None` if they must go singly.
-    fn bundle(&self, messages: &VecDeque<Outgoing>, address: Address) -> Option<Ready> {
-        let body = bundle::body(messages.iter().map(|message| self.addressed(&message.envelope))).ok()?;
-        if self.is_too_large(body.len()).is_some() {
-            return None;
-        }
+    /// A bundle with the first messages, and how many; `None` if the first one must go singly.
+    fn bundle(&mut self, messages: &[Outgoing]) -> Option<(usize, Ready)> {
+        let [first, _, ..] = messages else { return None };
+        let address = self.bundling.of_bundle(&self.broker.queue(&first.destination)?)?;
+        let envelopes = messages.iter().map(|message| self.addressed(&message.envelope));
+        let (messages, body) = bundle::body(envelopes, self.bundle_bytes_max)?;
         let message_id = Uuid::now_v7().to_string();
         let properties = bundle::properties(&message_id);
-        Some(Ready { messages: messages.iter().cloned().collect(), message_id, body, address, properties })
+        Some((messages, Ready { messages: Vec::new(), message_id, body, address, properties }))
     }
 
     /// All that publishing one message needs.
@@ -282,7 +302,8 @@ impl Publisher {
         if let Some(words) = self.is_too_large(message.envelope.body.len()) {
             return Err(NoAddress::Refused(words));
         }
-        let to_bundles = self.addresses.queue(&message.destination).and_then(|queue| self.addresses.of_bundles(&queue));
+        let queue = self.broker.queue(&message.destination);
+        let to_bundles = queue.and_then(|queue| self.bundling.of_single(&queue));
         let address = match to_bundles.as_ref().or_else(|| self.addresses.get(&message.destination)) {
             Some(address) => address.clone(),
             None => self.addresses.find(&message.destination, admin).await?,
@@ -327,10 +348,14 @@ impl Publisher {
     async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> String {
         let broken = flight.last_words(broken).await;
         let _ = self.account(&mut flight, line); // it is broken
-        if let Broken::Refused(_, words) = &broken {
-            self.addresses.refused_bundles(words);
+        let mut broken = broken;
+        if let Broken::Refused(code, words) = &broken {
             if let Some(largest) = largest_body(words) {
                 self.too_large = Some((largest.saturating_add(1), words.clone(), Instant::now() + TOO_LARGE_FOR));
+                self.bundle_bytes_max = self.bundle_bytes_max.min(largest);
+            }
+            if self.bundling.refused(*code, words) {
+                broken = Broken::Otherwise(words.clone());
             }
         }
         if let Some((culprit, fate)) = self.unsent.broke(flight.into_unreported(), &broken) {

@@ -42,7 +42,6 @@ struct Settled {
 
 /// A delivery of which messages are not settled.
 struct Open {
-    messages: usize,
     body_bytes: usize,
     unsettled: usize,
     /// Whether a message of it goes back: then all of it does, and the inbox knows the others.
@@ -62,7 +61,7 @@ pub(super) struct Subscription {
     acks: Acks,
     group: Group,
     open: HashMap<u64, Open>,
-    /// Unbounded itself; it never has more items than there are unacknowledged deliveries. It belongs to this channel,
+    /// Unbounded itself; it never has more items than there are unsettled messages. It belongs to this channel,
     /// because deliveries of an earlier channel cannot be acknowledged on this one. `None` when no more deliveries are
     /// wanted.
     settle: Option<Settling>,
@@ -166,7 +165,7 @@ impl Subscription {
                 let count = messages.len();
                 self.prefetch.came(count, body_bytes);
                 self.acks.came();
-                self.open.insert(tag, Open { messages: count, body_bytes, unsettled: count, goes_back: false });
+                self.open.insert(tag, Open { body_bytes, unsettled: count, goes_back: false });
                 self.group.take(tag, messages);
             }
             Some(Err(error)) => self.end = Some(error.to_string()),
@@ -192,14 +191,15 @@ impl Subscription {
         for Settled { tag, is_handled } in batch.drain(..) {
             self.group.message_settled();
             let Entry::Occupied(mut open) = self.open.entry(tag) else { continue };
+            self.prefetch.message_settled();
             open.get_mut().unsettled -= 1;
             open.get_mut().goes_back |= !is_handled;
             if open.get().unsettled > 0 {
                 continue;
             }
-            let Open { messages, body_bytes, goes_back, .. } = open.remove();
+            let Open { body_bytes, goes_back, .. } = open.remove();
             self.group.settled(tag);
-            self.prefetch.settled(messages, body_bytes);
+            self.prefetch.settled(body_bytes);
             if !goes_back {
                 self.acks.handled(tag);
             } else {
@@ -296,7 +296,13 @@ fn incoming(came: Came, settle: &Option<Settling>) -> Vec<Delivery> {
     };
     let body = Bytes::from(came.data);
     match bundle::read(&came.properties, &body) {
-        Some(Ok(envelopes)) => envelopes.into_iter().map(|envelope| message(envelope, None)).collect(),
+        Some(Ok(envelopes)) => envelopes
+            .into_iter()
+            .map(|envelope| {
+                let (envelope, fault) = wire::bundled(envelope);
+                message(envelope, fault)
+            })
+            .collect(),
         bundle => {
             let (envelope, fault) = wire::envelope(&came.properties, body);
             vec![message(envelope, fault.or(bundle.and_then(Result::err)))]

@@ -1,5 +1,5 @@
-//! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event, and another one
-//! for bundles, if the endpoint takes them.
+//! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event, and one direct
+//! exchange for all bundles (`bundling.rs`).
 //!
 //! What exists can be deleted while endpoints run. Each endpoint checks every 10 seconds whether its queue and
 //! exchanges exist (cheap: the broker looks them up in memory), and at once when something went wrong. What is missing
@@ -29,20 +29,17 @@ const DECLARE_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The exchange to which publishers send bundles for an endpoint with this queue.
-pub(super) fn bundles_exchange(queue: &str) -> String {
-    format!("{queue}.bundles")
-}
-
 /// A channel for declarations only: an error closes it, and must not close a working one.
 pub(super) struct Admin<'a> {
     connection: &'a Connection,
     channel: Option<Channel>,
+    /// The exchange for bundles.
+    bundles: &'a str,
 }
 
 impl<'a> Admin<'a> {
-    pub(super) fn new(connection: &'a Connection) -> Self {
-        Self { connection, channel: None }
+    pub(super) fn new(connection: &'a Connection, bundles: &'a str) -> Self {
+        Self { connection, channel: None, bundles }
     }
 
     async fn channel(&mut self) -> Result<&Channel, TransportError> {
@@ -75,43 +72,50 @@ impl<'a> Admin<'a> {
         }
         self.announce(&name, topology).await;
         for event in topology.dropped.iter().filter(|event| !topology.subscribes.contains(event)) {
-            self.unbind(&name, event).await?;
+            self.unbind(&name, event, &ShortString::default()).await?;
         }
         Ok(())
     }
 
-    /// Says whether the endpoint takes bundles: it does if its queue is bound to an exchange for them. Publishers ask
-    /// whether the exchange exists; what they send there comes back when the queue is not bound. A broker that does not
-    /// allow it costs speed only.
+    /// Says whether the endpoint takes bundles. A broker that does not allow it costs speed only.
     async fn announce(&mut self, queue: &ShortString, topology: &Topology) {
-        let exchange = bundles_exchange(&topology.endpoint);
         let announced = match topology.bundles {
-            true => self.bind_bundles(queue, &exchange).await,
-            false => self.unbind(queue, &exchange).await,
+            true => self.bind_bundles(queue).await,
+            false => self.unbind(queue, self.bundles, queue).await,
         };
         if let Err(error) = announced {
             let endpoint = &topology.endpoint;
-            tracing::debug!(endpoint, %error, "the broker does not let the endpoint say whether it takes bundles");
+            tracing::debug!(endpoint, %error, "the endpoint cannot say whether it takes bundles");
         }
     }
 
-    async fn bind_bundles(&mut self, queue: &ShortString, exchange: &str) -> Result<(), TransportError> {
-        self.declare_exchange(exchange).await?;
-        let channel = self.channel().await?;
+    async fn bind_bundles(&mut self, queue: &ShortString) -> Result<(), TransportError> {
+        self.declare_bundles().await?;
+        let exchange = short(self.bundles)?;
         let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-        answer(channel.queue_bind(queue.clone(), short(exchange)?, "".into(), options, none)).await
+        let channel = self.channel().await?;
+        answer(channel.queue_bind(queue.clone(), exchange, queue.clone(), options, none)).await
+    }
+
+    /// Declares the exchange for bundles.
+    pub(super) async fn declare_bundles(&mut self) -> Result<(), TransportError> {
+        self.declare_exchange_of(self.bundles, ExchangeKind::Direct).await
     }
 
     /// Declares the exchange of an endpoint or an event.
     pub(super) async fn declare_exchange(&mut self, name: &str) -> Result<(), TransportError> {
-        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        let channel = self.channel().await?;
-        answer(channel.exchange_declare(short(name)?, ExchangeKind::Fanout, durable, FieldTable::default())).await
+        self.declare_exchange_of(name, ExchangeKind::Fanout).await
     }
 
-    async fn unbind(&mut self, queue: &ShortString, exchange: &str) -> Result<(), TransportError> {
-        let unbinding =
-            self.channel().await?.queue_unbind(queue.clone(), short(exchange)?, "".into(), FieldTable::default());
+    async fn declare_exchange_of(&mut self, name: &str, kind: ExchangeKind) -> Result<(), TransportError> {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let channel = self.channel().await?;
+        answer(channel.exchange_declare(short(name)?, kind, durable, FieldTable::default())).await
+    }
+
+    async fn unbind(&mut self, queue: &ShortString, exchange: &str, key: &ShortString) -> Result<(), TransportError> {
+        let (queue, exchange, key) = (queue.clone(), short(exchange)?, key.clone());
+        let unbinding = self.channel().await?.queue_unbind(queue, exchange, key, FieldTable::default());
         match tokio::time::timeout(ANSWER, unbinding).await {
             Ok(Err(error)) if code(&error) == Some(404) => Ok(()), // nothing to unbind from
             Ok(unbound) => unbound.map_err(failed),

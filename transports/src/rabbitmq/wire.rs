@@ -109,17 +109,10 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
     let message_id = own(properties.message_id());
     let type_name = own(properties.kind());
     let content_type = own(properties.content_type());
-    let fault = match (&message_id, &type_name) {
-        _ if unreadable.is_some() => unreadable,
-        (None, _) => Some(
-            "no message_id: without one a redelivery cannot be told from a new message; have the producer set it"
-                .into(),
-        ),
-        (_, None) => {
-            Some("no type: have the producer set the AMQP property `type` to the message's logical name".into())
-        }
-        _ => foreign(own(properties.content_encoding()).as_deref(), content_type.as_deref()),
-    };
+    let fault = unreadable.or_else(|| {
+        nameless(message_id.as_deref(), type_name.as_deref())
+            .or_else(|| foreign(own(properties.content_encoding()).as_deref(), content_type.as_deref()))
+    });
     // a message without an id is held under a generated one, so that nothing is lost
     let message_id = message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), body);
@@ -137,6 +130,29 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
     envelope.content_type = content_type.filter(|kind| kind != "application/json");
     envelope.headers = headers;
     (envelope, fault)
+}
+
+/// An envelope from a bundle, and what is wrong with it: the same as if it had come alone.
+pub(super) fn bundled(mut envelope: Envelope) -> (Envelope, Option<String>) {
+    let fault = nameless(Some(&envelope.message_id), Some(&envelope.type_name))
+        .or_else(|| foreign(None, envelope.content_type.as_deref()));
+    if envelope.message_id.is_empty() {
+        envelope.message_id = uuid::Uuid::now_v7().to_string();
+    }
+    if !(0..=ATTEMPT_MAX).contains(&envelope.attempt) {
+        envelope.attempt = 0;
+    }
+    (envelope, fault)
+}
+
+fn nameless(message_id: Option<&str>, type_name: Option<&str>) -> Option<String> {
+    let is_missing = |text: Option<&str>| text.is_none_or(str::is_empty);
+    if is_missing(message_id) {
+        let why = "no message_id: without one a redelivery cannot be told from a new message; have the producer set it";
+        return Some(why.into());
+    }
+    is_missing(type_name)
+        .then(|| "no type: have the producer set the AMQP property `type` to the message's logical name".into())
 }
 
 /// Why a body is not UTF-8 text, according to its producer.

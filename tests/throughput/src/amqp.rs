@@ -50,9 +50,8 @@ pub(crate) async fn clean(connection: &Connection, prefix: &str) -> Result<()> {
         let queue = format!("{prefix}{}", service.name());
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
     }
-    let own =
-        Service::ALL.into_iter().flat_map(|service| [service.name().to_owned(), format!("{}.bundles", service.name())]);
-    for exchange in own.chain(events.map(str::to_owned)) {
+    let own = Service::ALL.map(Service::name).into_iter().chain(["sagabus.bundles.v1"]);
+    for exchange in own.chain(events) {
         let exchange = format!("{prefix}{exchange}");
         channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await?;
     }

@@ -12,7 +12,7 @@ pub struct Settings {
     /// Units of work that run at the same time, for each handler. Use more for handlers that wait for other services (a
     /// bank, a carrier), one for handlers that only write to the database. Default: one per core, 2 to 8.
     pub handler_lanes: usize,
-    /// The most messages in one unit of work. Default: 200.
+    /// The most messages in one unit of work. Default: 400.
     pub batch_messages_max: usize,
     /// The most unsettled messages at a time. Default: 1000.
     pub prefetch: u16,
@@ -68,7 +68,7 @@ impl Default for Settings {
         Self {
             saga_lanes: (cores / 2).clamp(1, 8),
             handler_lanes: cores.clamp(2, 8),
-            batch_messages_max: 200,
+            batch_messages_max: 400,
             prefetch: 1000,
             prefetch_bytes: 64 << 20,
             window: 4096,

@@ -58,9 +58,10 @@ impl Group {
         self.last
     }
 
-    /// When to pass the group on. Asked after the first delivery of a group, which begins its wait.
+    /// When to pass the group on. Asked after the first delivery of a group, which begins its wait. A bundle has gathered
+    /// already, at its publisher: it does not wait.
     pub(super) fn gathers_until(&mut self) -> Option<Instant> {
-        if self.until.is_none() && !self.came.is_empty() {
+        if self.until.is_none() && (1..BUSY).contains(&self.came.len()) {
             self.until = self.wait().map(|wait| Instant::now() + wait);
         }
         self.until
@@ -172,6 +173,11 @@ mod tests {
         tokio::time::advance(BUSY_FOR).await;
         assert_eq!(line.group.wait(), None, "it was quiet: a message comes alone again");
         line.pass(BUSY as u64, unit).await;
+        let bundle =
+            std::iter::repeat_with(|| Delivery::new(Arc::new(Envelope::new("m", "t", "{}")), Ack::new(|_| {})));
+        line.group.take(line.group.last + 1, bundle.take(BUSY));
+        assert_eq!(line.group.gathers_until(), None, "a bundle waits for nobody");
+        line.group.give_back();
         line.pass(1, unit).await;
         assert_eq!(line.group.wait(), None, "a message came alone");
     }

@@ -12,7 +12,8 @@ pub struct Settings {
     /// Units of work that run at the same time, for each handler. Use more for handlers that wait for other services (a
     /// bank, a carrier), one for handlers that only write to the database. Default: one per core, 2 to 8.
     pub handler_lanes: usize,
-    /// The most messages in one unit of work. Default: 400.
+    /// The most messages in one unit of work. Default: 400; less with more than 4 lanes for sagas, so that together they
+    /// lock no more than 1,600 instances at a time (PostgreSQL's lock table is small).
     pub batch_messages_max: usize,
     /// The most unsettled messages at a time. Default: 1000.
     pub prefetch: u16,
@@ -62,13 +63,17 @@ pub enum Bundles {
     Never,
 }
 
+/// Instances that the lanes of an endpoint lock at the same time, by default.
+const LOCKED_TOGETHER: usize = 1600;
+
 impl Default for Settings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let saga_lanes = (cores / 2).clamp(1, 8);
         Self {
-            saga_lanes: (cores / 2).clamp(1, 8),
+            saga_lanes,
             handler_lanes: cores.clamp(2, 8),
-            batch_messages_max: 400,
+            batch_messages_max: (LOCKED_TOGETHER / saga_lanes).min(400),
             prefetch: 1000,
             prefetch_bytes: 64 << 20,
             window: 4096,

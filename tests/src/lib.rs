@@ -4,6 +4,7 @@ mod databases;
 pub mod house;
 pub mod link;
 pub mod model;
+pub mod plain;
 pub mod process;
 pub mod proxy;
 pub mod raw;

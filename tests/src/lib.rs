@@ -11,6 +11,7 @@ pub mod raw;
 mod services;
 pub mod store_suite;
 pub mod tables;
+pub mod works;
 
 pub use databases::{Database, File, PgBouncer};
 pub use services::Vhost;

@@ -62,6 +62,11 @@ pub fn outgoing(n: u128, destination: Destination) -> Outgoing {
     Outgoing::new(Uuid::from_u128(n), destination, Arc::new(envelope))
 }
 
+/// The same with another envelope.
+pub fn with_envelope(outgoing: Outgoing, envelope: Envelope) -> Outgoing {
+    crate::with!(outgoing, envelope = Arc::new(envelope))
+}
+
 /// The same with a header.
 pub fn with_header(outgoing: Outgoing, name: &str, value: serde_json::Value) -> Outgoing {
     let mut envelope = (*outgoing.envelope).clone();

@@ -245,11 +245,11 @@ impl Tracer {
         let plain = Plain::connect(&vhost.url()).await;
         let (exclusive, none) = (QueueDeclareOptions { exclusive: true, ..Default::default() }, FieldTable::default);
         let channel = &plain.channel;
-        channel.queue_declare("tracing".into(), exclusive, none()).await.expect("a queue");
+        let queue = channel.queue_declare("".into(), exclusive, none()).await.expect("a queue").name().clone();
         let (bind, trace) = (QueueBindOptions::default(), "amq.rabbitmq.trace");
-        let bound = channel.queue_bind("tracing".into(), trace.into(), "publish.#".into(), bind, none());
+        let bound = channel.queue_bind(queue.clone(), trace.into(), "publish.#".into(), bind, none());
         bound.await.expect("a binding");
-        let mut consumer = plain.consume("tracing").await;
+        let mut consumer = plain.consume(queue.as_str()).await;
         // the tracer is on once it reports a message
         for tries in 0.. {
             assert!(tries < 100, "the broker's tracer was expected to begin");
@@ -277,20 +277,13 @@ impl Tracer {
         }
     }
 
-    /// The next AMQP message that reached this queue.
+    /// The next AMQP message that reached a queue.
     ///
     /// # Panics
     /// When none comes.
-    pub async fn next_to(&mut self, queue: &str) -> Traced {
-        let next = async {
-            loop {
-                let traced = self.next().await.expect("the tracer goes on");
-                if traced.queues.iter().any(|name| name.as_str() == queue) {
-                    return traced;
-                }
-            }
-        };
-        timeout(PATIENCE, next).await.expect("an AMQP message was expected")
+    pub async fn message(&mut self) -> Traced {
+        let next = timeout(PATIENCE, self.next()).await.expect("an AMQP message was expected");
+        next.expect("the tracer goes on")
     }
 }
 

@@ -22,6 +22,9 @@ pub const BUNDLE: &str = "sagabus.bundle";
 /// The content type of such a message: any other version is foreign.
 pub const BUNDLE_V1: &str = "application/vnd.sagabus.bundle.v1+json";
 
+/// The exchange to which queues are bound that take them.
+const BUNDLES: &str = "sagabus.bundles.v1";
+
 /// One connection with one channel that confirms.
 #[derive(Debug)]
 pub struct Plain {
@@ -65,23 +68,21 @@ impl Plain {
         self.channel.queue_bind(queue.into(), exchange.into(), "".into(), options, none).await.expect("a binding");
     }
 
-    /// Takes the queue's binding to its exchange for bundles away.
+    /// Takes a queue's binding to the exchange for bundles away.
     ///
     /// # Panics
     /// When the broker refuses.
     pub async fn unbind_bundles(&self, queue: &str) {
-        let exchange = format!("{queue}.bundles");
-        let unbound = self.channel.queue_unbind(queue.into(), exchange.into(), "".into(), FieldTable::default());
+        let unbound = self.channel.queue_unbind(queue.into(), BUNDLES.into(), queue.into(), FieldTable::default());
         unbound.await.expect("the binding is there");
     }
 
-    /// Deletes the exchange for bundles of a queue.
+    /// Deletes the exchange for bundles.
     ///
     /// # Panics
     /// When the broker refuses.
-    pub async fn delete_bundles(&self, queue: &str) {
-        let exchange = format!("{queue}.bundles");
-        self.channel.exchange_delete(exchange.into(), Default::default()).await.expect("the exchange is there");
+    pub async fn delete_bundles(&self) {
+        self.channel.exchange_delete(BUNDLES.into(), Default::default()).await.expect("the exchange is there");
     }
 
     /// Consumes a queue.

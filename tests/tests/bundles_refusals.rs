@@ -82,7 +82,7 @@ async fn an_exchange_that_is_deleted_while_bundles_flow_costs_no_message_and_no_
     let sending = async {
         for n in 1..=all {
             if n == 2500 {
-                plain.delete_bundles("receiver").await;
+                plain.delete_bundles().await;
             }
             sender.outgoing.send(outgoing(n, to("receiver"))).expect("the link is open");
             tokio::task::yield_now().await;
@@ -101,7 +101,7 @@ async fn a_single_message_is_not_refused_because_the_exchange_for_bundles_is_gon
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
     send(&mut sender, messages(1..=300)).await;
     receive(&mut receiver, 1..=300).await;
-    Plain::connect(&vhost.url()).await.delete_bundles("receiver").await;
+    Plain::connect(&vhost.url()).await.delete_bundles().await;
     send(&mut sender, messages(301..=301)).await;
     receive(&mut receiver, 301..=301).await;
 }

@@ -1,7 +1,7 @@
 //! How many deliveries may be unsettled: a limit in messages, and one in bytes. A delivery may be a bundle of many
-//! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all have
-//! the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint to be
-//! quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
+//! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all
+//! have the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint
+//! to be quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
 //! acknowledgements wait: each would let another one come. So many may wait then that the prefetch shrinks again.
 //!
 //! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole

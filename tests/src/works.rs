@@ -1,6 +1,10 @@
 //! Commands for a worker on RabbitMQ and PostgreSQL, as another program may put them on its queue.
 
-use crate::{Vhost, eventually, model::Effects, plain::Plain};
+use crate::{
+    Vhost, eventually,
+    model::Effects,
+    plain::{Plain, bundle_body},
+};
 use outbox::Postgres;
 use saga_core::{Endpoint, Envelope};
 use serde_json::json;
@@ -26,6 +30,13 @@ pub async fn effects(store: &Postgres, expected: impl IntoIterator<Item = i64>) 
     })
     .await;
     assert_eq!(store.effects().await, expected, "each message was expected to be handled once");
+}
+
+/// Waits until a worker that has handled the first so many has settled all that came to it before, duplicates included:
+/// they leave no trace, but every lane works in order, and gets some of a hundred new messages.
+pub async fn everything_before_is_settled(plain: &Plain, worker: &Endpoint<Postgres>, handled: u64) {
+    plain.publish_bundle("worker", "new", &bundle_body(&works(handled..handled + 100))).await;
+    effects(worker.store(), 0..handled as i64 + 100).await;
 }
 
 /// Ends an endpoint, and expects that it has acknowledged all that was in its queue: a message that was sent last

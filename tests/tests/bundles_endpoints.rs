@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use lapin::options::BasicNackOptions;
 use outbox::Postgres;
 use saga_core::{
-    After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, Message, Moment, On,
-    OutboxFilter, Retries, Saga, Starts, after,
+    After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, InstanceFilter, Message, Moment,
+    On, OutboxFilter, Retries, Saga, Starts, after,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use tests::{
     link::provision_taking,
     model::{Began, Effects, Journey, Work, WorkOutcome, Worked, Worker},
     plain::{BUNDLE, Plain, Tracer, bundle_body, bundle_properties, is_bundle, parts},
-    works::{effects, nothing_is_left, work, works},
+    works::{effects, everything_before_is_settled, nothing_is_left, work, works},
 };
 
 /// A worker that handles messages together.
@@ -57,6 +57,14 @@ async fn amqp_messages<const N: usize>(tracer: &mut Tracer, types: [(&str, usize
     amqp
 }
 
+async fn instances(store: &Postgres, state: &str, expected: u64) {
+    let filter = InstanceFilter { state: Some(state.into()), ..Default::default() };
+    eventually(&format!("{expected} instances to be {state}"), || async {
+        (store.instances_count(&filter).await.ok()? == expected).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_and_replies_are_bundled() {
     let (vhost, [first, second]) = (Vhost::create().await, [Database::create().await, Database::create().await]);
@@ -74,6 +82,7 @@ async fn commands_and_replies_are_bundled() {
     assert!(came["worker.Work"] <= 60, "bundles of commands were expected: {came:?}");
     assert!(came["worker.Worked"] <= 60, "bundles of replies were expected: {came:?}");
     effects(worker.store(), 0..300).await;
+    instances(journeys.store(), "Waiting", 300).await;
     assert!(held(journeys.store()).await.is_empty() && held(worker.store()).await.is_empty(), "nothing is held");
     nothing_is_left(&vhost, journeys).await;
     nothing_is_left(&vhost, worker).await;
@@ -190,12 +199,7 @@ async fn timers_are_bundled() {
     let came = amqp_messages(&mut tracer, [("naps.Rang", 200)]).await;
     assert!(came["naps.Rang"] <= 60, "bundles of timers were expected: {came:?}");
     assert_eq!(came["client.Lay"], 200, "each event was expected in an AMQP message of its own: {came:?}");
-    eventually("all to be awake", || async {
-        let filter = saga_core::InstanceFilter { state: Some("Awake".into()), ..Default::default() };
-        let count = naps.store().instances_count(&filter).await.ok()?;
-        (count == 200).then_some(())
-    })
-    .await;
+    instances(naps.store(), "Awake", 200).await;
     nothing_is_left(&vhost, naps).await;
 }
 
@@ -240,7 +244,7 @@ async fn a_bundle_that_comes_twice_changes_nothing() {
     plain.publish_bundle("worker", "b", &body).await;
     let twice_inside: Vec<Envelope> = works(100..150).into_iter().flat_map(|one| [one.clone(), one]).collect();
     plain.publish_bundle("worker", "c", &bundle_body(&twice_inside)).await;
-    effects(worker.store(), 0..150).await;
+    everything_before_is_settled(&plain, &worker, 150).await;
     assert!(held(worker.store()).await.is_empty(), "nothing is held");
     nothing_is_left(&vhost, worker).await;
 }

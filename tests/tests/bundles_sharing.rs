@@ -15,7 +15,7 @@ use tests::{
     link::{attach, outgoing, provision, send, to, with_envelope},
     model::{Effects, Work, WorkOutcome, Worked},
     plain::{Plain, bundle_body},
-    works::{effects, nothing_is_left, work, works},
+    works::{effects, everything_before_is_settled, nothing_is_left, work, works},
 };
 use tokio::sync::Semaphore;
 
@@ -99,8 +99,7 @@ async fn a_bundle_that_comes_again_is_handled_once() {
     let _ = second.stop().await; // what came again may go back once more
     let third = slow_worker(&vhost, database.store(), &slow).start().await.expect("the worker starts");
     let plain = Plain::connect(&vhost.url()).await; // the first was closed with the others
-    plain.publish_one("worker", &work(100, "")).await;
-    effects(third.store(), 0..=100).await;
+    everything_before_is_settled(&plain, &third, 100).await;
     nothing_is_left(&vhost, third).await;
 }
 

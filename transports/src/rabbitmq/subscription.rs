@@ -130,7 +130,9 @@ impl Subscription {
                 }
                 n = self.settled.recv_many(&mut batch, 1024) => {
                     if n == 0 {
-                        return self.acknowledge(usize::MAX).await;
+                        self.acknowledge(usize::MAX).await?;
+                        // a connection that closes over the last of them may lose it, and its messages come again
+                        return answer(self.channel.close(200, "bye".into())).await;
                     }
                     self.settle(&mut batch).await?;
                     if self.group.is_full() {

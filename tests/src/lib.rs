@@ -4,12 +4,14 @@ mod databases;
 pub mod house;
 pub mod link;
 pub mod model;
+pub mod plain;
 pub mod process;
 pub mod proxy;
 pub mod raw;
 mod services;
 pub mod store_suite;
 pub mod tables;
+pub mod works;
 
 pub use databases::{Database, File, PgBouncer};
 pub use services::Vhost;

@@ -1,6 +1,6 @@
 //! A link of a transport, as the tests of transports use it.
 
-use crate::PATIENCE;
+use crate::{PATIENCE, Vhost};
 use saga_core::{Delivery, Destination, Envelope, Fate, Link, LinkLimits, Outgoing, Report, Topology, Transport};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -38,7 +38,16 @@ pub async fn attach(transport: &impl Transport, endpoint: &str, subscribes: &[&s
 /// # Panics
 /// When the transport does not let us, or the link does not close.
 pub async fn provision(transport: &impl Transport, endpoint: &str, subscribes: &[&str]) {
-    let Link { mut state, .. } = attach(transport, endpoint, subscribes).await; // its other ends are dropped
+    close(attach(transport, endpoint, subscribes).await).await;
+}
+
+/// Closes a link; all its deliveries must be settled or dropped.
+///
+/// # Panics
+/// When it does not close.
+pub async fn close(link: Link) {
+    let Link { mut state, deliveries, outgoing, reports, .. } = link;
+    drop((deliveries, outgoing, reports));
     let closed = timeout(PATIENCE, async { while state.changed().await.is_ok() {} }).await;
     closed.expect("the link was expected to close");
 }
@@ -51,6 +60,11 @@ pub fn outgoing(n: u128, destination: Destination) -> Outgoing {
     envelope.sender = Some("sender".into());
     envelope.sent_at_us = Some(1_795_000_000_000_000);
     Outgoing::new(Uuid::from_u128(n), destination, Arc::new(envelope))
+}
+
+/// The same with another envelope.
+pub fn with_envelope(outgoing: Outgoing, envelope: Envelope) -> Outgoing {
+    crate::with!(outgoing, envelope = Arc::new(envelope))
 }
 
 /// The same with a header.
@@ -106,4 +120,51 @@ pub async fn fates(link: &mut Link, messages: usize) -> HashMap<u128, Fate> {
         assert!(before.is_none(), "{} was reported twice", report.row);
     }
     fates
+}
+
+/// Of an endpoint that takes bundles.
+pub fn taking(endpoint: &str) -> Topology {
+    crate::with!(topology(endpoint, &[]), bundles = true)
+}
+
+/// Attaches an endpoint that takes bundles.
+///
+/// # Panics
+/// When the transport refuses.
+pub async fn attach_taking(vhost: &Vhost, endpoint: &str, limits: LinkLimits) -> Link {
+    vhost.transport().attach(taking(endpoint), limits).await.expect("the endpoint attaches")
+}
+
+/// Declares a queue that takes bundles; nobody consumes it when this returns.
+///
+/// # Panics
+/// When the transport refuses.
+pub async fn provision_taking(vhost: &Vhost, endpoint: &str) {
+    close(attach_taking(vhost, endpoint, limits()).await).await;
+}
+
+/// Sends all at once, and expects that all are confirmed, each once.
+///
+/// # Panics
+/// When not.
+pub async fn send(sender: &mut Link, messages: impl IntoIterator<Item = Outgoing>) {
+    let messages: Vec<Outgoing> = messages.into_iter().collect();
+    let count = messages.len();
+    for message in messages {
+        sender.outgoing.send(message).expect("the link is open");
+    }
+    let fates = fates(sender, count).await;
+    assert!(fates.values().all(|fate| *fate == Fate::Confirmed), "all were expected to be confirmed: {fates:?}");
+}
+
+/// Receives these numbers, in order, and acknowledges each.
+///
+/// # Panics
+/// When something else comes.
+pub async fn receive(link: &mut Link, numbers: impl IntoIterator<Item = u128>) {
+    for expected in numbers {
+        let came = delivery(link).await;
+        assert_eq!((number(&came), &came.fault), (expected, &None), "they were expected once and in order");
+        came.ack.ack();
+    }
 }

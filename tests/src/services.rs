@@ -92,6 +92,15 @@ impl Vhost {
         self.put(self.api("vhost-limits", &format!("/{what}")), &value).await;
     }
 
+    /// Sets a policy for the queues whose names match.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn policy(&self, pattern: &str, definition: &serde_json::Value) {
+        let policy = serde_json::json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
+        self.put(self.api("policies", "/test"), &policy).await;
+    }
+
     async fn put(&self, url: String, body: &serde_json::Value) {
         let answer = reqwest::Client::new().put(url).json(body).send().await;
         let status = answer.expect("the management interface answers").status();

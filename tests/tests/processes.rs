@@ -1,26 +1,20 @@
 //! The promise under faults: the sample's services as processes on RabbitMQ and PostgreSQL, killed, doubled, disturbed;
 //! and an audit of the books afterwards.
 
-use futures_util::{StreamExt, future::join_all};
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
-        QueueDeclareOptions,
-    },
-    types::{AMQPValue, FieldTable, ShortString},
-};
+use futures_util::future::join_all;
+use lapin::{options::BasicPublishOptions, types::AMQPValue};
 use saga_core::CrashPoint;
 use sqlx::{Connection as _, PgConnection};
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 use tests::{
     Database, eventually,
+    plain::{Plain, Traced, Tracer, is_bundle},
     process::{Service, System, free_port},
 };
 
@@ -134,90 +128,70 @@ async fn two_instances_of_every_service_share_the_work() {
 async fn every_message_put_twice_on_every_queue_changes_nothing() {
     let system = System::create().await;
     let port = free_port();
-    let _services = serve_all(&system, port, &[]).await;
+    let _services = serve_all(&system, port, &["--bundles"]).await;
     ready(port).await;
-    let doubled = Arc::new(AtomicUsize::new(0));
-    let _doubling = double(&system, doubled.clone()).await;
+    let doubled = Arc::new(Doubled::default());
+    double(&system, doubled.clone()).await;
     place(&system, &[port], 100).await;
-    eventually("at least 400 doubled messages", || {
-        let doubled = doubled.load(Ordering::SeqCst);
-        async move { (doubled >= 400).then_some(()) }
+    // many messages are in a bundle, each of which counts once
+    eventually("at least 120 doubled messages, and bundles among them", || {
+        let (all, bundles) = (doubled.all.load(Ordering::SeqCst), doubled.bundles.load(Ordering::SeqCst));
+        async move { (all >= 120 && bundles >= 5).then_some(()) }
     })
     .await;
     system.verify(100).await;
 }
 
-/// Puts every message once more on every queue that it reached, as reported by the broker's tracer:
-/// <https://www.rabbitmq.com/docs/firehose>.
-async fn double(system: &System, doubled: Arc<AtomicUsize>) -> Connection {
-    system.vhost.trace().await;
-    let connection =
-        Connection::connect(&system.vhost.url(), ConnectionProperties::default()).await.expect("a connection");
-    let channel = connection.create_channel().await.expect("a channel");
-    let none = FieldTable::default;
-    let (exclusive, bind) =
-        (QueueDeclareOptions { exclusive: true, ..Default::default() }, QueueBindOptions::default());
-    channel.queue_declare("doubling".into(), exclusive, none()).await.expect("a queue");
-    let bound = channel.queue_bind("doubling".into(), "amq.rabbitmq.trace".into(), "publish.#".into(), bind, none());
-    bound.await.expect("a binding");
-    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-    let consume = channel.basic_consume("doubling".into(), "doubling".into(), BasicConsumeOptions::default(), none());
-    let mut consumer = consume.await.expect("a consumer");
-    // the tracer is on once it reports a message
-    for tries in 0.. {
-        assert!(tries < 100, "the broker's tracer was expected to begin");
-        let probe = BasicProperties::default();
-        let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), "nobody".into(), options, b"", probe).await.expect("a probe");
-        if tokio::time::timeout(Duration::from_millis(100), consumer.next()).await.is_ok() {
-            break;
-        }
-    }
+/// What `double` did.
+#[derive(Default)]
+struct Doubled {
+    all: AtomicUsize,
+    bundles: AtomicUsize,
+}
+
+/// Puts every message once more on every queue that it reached, bundles whole.
+async fn double(system: &System, doubled: Arc<Doubled>) {
+    const MARK: &str = "doubled";
+    let mut tracer = Tracer::start(&system.vhost).await;
+    let plain = Plain::connect(&system.vhost.url()).await;
     tokio::spawn(async move {
-        while let Some(Ok(delivery)) = consumer.next().await {
-            let _ = delivery.acker.ack(BasicAckOptions::default()).await; // the test is over
-            let Some((queues, properties)) = traced(&delivery.properties) else { continue };
+        while let Some(Traced { queues, properties, body }) = tracer.next().await {
+            let mut headers = properties.headers().clone().unwrap_or_default();
+            if headers.inner().contains_key(MARK) {
+                continue; // published here
+            }
+            headers.insert(MARK.into(), AMQPValue::Boolean(true));
+            let is_bundle = is_bundle(&properties);
+            let properties = properties.with_headers(headers);
             for queue in queues {
                 let options = BasicPublishOptions::default();
-                let publish = channel.basic_publish("".into(), queue, options, &delivery.data, properties.clone());
+                let publish = plain.channel.basic_publish("".into(), queue, options, &body, properties.clone());
                 if let Ok(confirm) = publish.await {
                     let _ = confirm.await; // the test is over
                 }
-                doubled.fetch_add(1, Ordering::SeqCst);
+                doubled.all.fetch_add(1, Ordering::SeqCst);
+                doubled.bundles.fetch_add(usize::from(is_bundle), Ordering::SeqCst);
             }
         }
     });
-    connection
 }
 
-/// The queues that a traced message reached, and its properties, marked; `None` for one that `double` published itself.
-fn traced(trace: &BasicProperties) -> Option<(Vec<ShortString>, BasicProperties)> {
-    const MARK: &str = "doubled";
-    let trace = trace.headers().as_ref()?.inner();
-    let AMQPValue::FieldTable(properties) = trace.get("properties")? else { return None };
-    let AMQPValue::FieldArray(queues) = trace.get("routed_queues")? else { return None };
-    let text = |value: &AMQPValue| value.as_long_string().map(|text| ShortString::from(text.to_string()));
-    let property = |name: &str| properties.inner().get(name).and_then(text);
-    let mut headers = match properties.inner().get("headers") {
-        Some(AMQPValue::FieldTable(headers)) => headers.clone(),
-        _ => FieldTable::default(),
-    };
-    if headers.inner().contains_key(MARK) {
-        return None;
-    }
-    headers.insert(MARK.into(), AMQPValue::Boolean(true));
-    let mut marked = BasicProperties::default()
-        .with_message_id(property("message_id")?)
-        .with_type(property("type")?)
-        .with_correlation_id(property("correlation_id")?)
-        .with_app_id(property("app_id")?)
-        .with_headers(headers);
-    if let Some(reply_to) = property("reply_to") {
-        marked = marked.with_reply_to(reply_to); // a command's
-    }
-    Some((queues.as_slice().iter().filter_map(text).collect(), marked))
+/// Counts the bundles that reach each service.
+async fn count_bundles(system: &System) -> Arc<Mutex<BTreeMap<String, usize>>> {
+    let bundles = Arc::new(Mutex::new(BTreeMap::new()));
+    let (counted, mut tracer) = (bundles.clone(), Tracer::start(&system.vhost).await);
+    tokio::spawn(async move {
+        while let Some(traced) = tracer.next().await {
+            if is_bundle(&traced.properties) {
+                let mut counted = counted.lock().expect("nobody panics with this lock");
+                traced.queues.iter().for_each(|queue| *counted.entry(queue.to_string()).or_default() += 1);
+            }
+        }
+    });
+    bundles
 }
 
+/// Bundles are in flight wherever the processes die: every service takes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
     for (n, step) in CrashPoint::ALL.iter().enumerate() {
@@ -225,7 +199,8 @@ async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
         let port = free_port();
         let times = 1 + n % 2;
         let crash = format!("{step:?}:{times}");
-        let mut services = serve_all(&system, port, &["--crash-at", &crash]).await;
+        let mut services = serve_all(&system, port, &["--bundles", "--crash-at", &crash]).await;
+        let bundles = count_bundles(&system).await;
         let ports = [port];
         let crashed = AtomicBool::new(false);
         // One round of orders may be a single batch, or be cancelled on a slow machine before it reaches the warehouse.
@@ -239,7 +214,7 @@ async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
         };
         let restarting = async {
             let listen = format!("127.0.0.1:{port}");
-            let arguments: Vec<&str> = ["--listen", &listen].into_iter().chain(SHORT).collect();
+            let arguments: Vec<&str> = ["--bundles", "--listen", &listen].into_iter().chain(SHORT).collect();
             for (service, name) in services.iter_mut().zip(SERVICES) {
                 eventually(&format!("{name} to crash at step {step:?}"), || {
                     let dead = service.is_dead();
@@ -256,6 +231,10 @@ async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
         };
         let (orders, ()) = tokio::join!(placing, restarting);
         system.verify(orders).await;
+        eventually(&format!("bundles to several services at step {step:?}"), || async {
+            (bundles.lock().expect("nobody panics with this lock").len() >= 2).then_some(())
+        })
+        .await;
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Declare nothing at the broker: everything was provisioned by hand. Default: false.
     pub passive: bool,
-    /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the queue
-    /// to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].
+    /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the
+    /// queue to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].
     pub bundles: Bundles,
 }
 

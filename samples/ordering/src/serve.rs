@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use sagabus::{
     Endpoint, Postgres, RabbitMq,
-    endpoint::{Ended, EndpointBuilder},
+    endpoint::{Bundles, Ended, EndpointBuilder},
     testing::{CrashPoint, Crashes},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -46,6 +46,9 @@ pub(crate) struct Serve {
     /// How long a process owns the messages it publishes: when it dies, others take over its messages after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     lease: f64,
+    /// Take bundles although each message is handled by itself: for tests
+    #[arg(long, hide = true)]
+    bundles: bool,
     /// Die when a step is reached for the Nth time, as by `kill -9`: for tests
     #[arg(long, value_name = "STEP:N", hide = true, value_parser = crash)]
     crash_at: Option<(CrashPoint, u64)>,
@@ -105,7 +108,12 @@ impl Serve {
 
     fn with_options<Db: Ledger>(&self, builder: EndpointBuilder<Db>) -> EndpointBuilder<Db> {
         let lease = Duration::from_secs_f64(self.lease);
-        let builder = builder.settings(|settings| settings.lease = lease);
+        let builder = builder.settings(|settings| {
+            settings.lease = lease;
+            if self.bundles {
+                settings.bundles = Bundles::Always;
+            }
+        });
         match self.crash_at {
             Some((step, n)) => builder.crashes(Crashes::at(step, n)),
             None => builder,

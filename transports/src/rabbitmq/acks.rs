@@ -84,8 +84,9 @@ impl Acks {
         self.untold.len()
     }
 
-    /// The frames that acknowledge settled tags, lowest first: all of earlier consumers, whom nothing more comes to, and
-    /// at most `most` of the running one. Each is a tag, and whether it covers all below. A frame must name a tag that is still unacknowledged: the broker closes the channel over any other.
+    /// The frames that acknowledge settled tags, lowest first: all of earlier consumers, whom nothing more comes to,
+    /// and at most `most` of the running one. Each is a tag, and whether it covers all below. A frame must name a tag
+    /// that is still unacknowledged: the broker closes the channel over any other.
     pub(super) fn frames(&mut self, most: usize) -> Vec<(u64, bool)> {
         if let Some(last) = self.runs.remove(&self.next) {
             self.next = last + 1;

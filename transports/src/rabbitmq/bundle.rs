@@ -1,9 +1,9 @@
 //! Bundles: many messages in one AMQP message. RabbitMQ's price is per AMQP message, not per byte, and most of what a
 //! client library costs is too. So direct messages that are ready together for one queue travel together, in order.
 //!
-//! A bundle's body is a JSON array, which any AMQP tool can show: `[{"envelope":{…},"body":{…}}, …]`. A body that is not
-//! JSON stands as `"base64":"…"`. A queue may belong to a program that knows no bundles: only a queue whose endpoint has
-//! said that it takes them gets any (`bundling.rs`).
+//! A bundle's body is a JSON array, which any AMQP tool can show: `[{"envelope":{…},"body":{…}}, …]`. A body that is
+//! not JSON stands as `"base64":"…"`. A queue may belong to a program that knows no bundles: only a queue whose
+//! endpoint has said that it takes them gets any (`bundling.rs`).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;

@@ -48,11 +48,6 @@ impl Group {
         !self.came.is_empty() && self.until.is_none()
     }
 
-    /// How long recent groups took, from here until they were settled.
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.took
-    }
-
     /// The tag that came last.
     pub(super) fn last(&self) -> u64 {
         self.last

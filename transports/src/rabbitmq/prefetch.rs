@@ -1,7 +1,7 @@
 //! How many deliveries may be unsettled: a limit in messages, and one in bytes. A delivery may be a bundle of many
-//! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all have
-//! the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint to be
-//! quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
+//! messages, and quorum queues have no limit in bytes. So the consumer begins with as many deliveries as fit if all
+//! have the maximum size, and is replaced by one with a larger prefetch when they prove to be small, and the endpoint
+//! to be quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
 //! acknowledgements wait: each would let another one come. So many may wait then that the prefetch shrinks again.
 //!
 //! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole
@@ -11,6 +11,7 @@
 use super::bundle;
 use saga_core::LinkLimits;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The weight of a delivery besides its body.
 const ENVELOPE_BYTES: usize = 512;
@@ -39,6 +40,16 @@ pub(super) struct Prefetch {
     unsettled: usize,
     messages: Amount,
     bytes: Amount,
+    pace: Pace,
+}
+
+/// How long a full prefetch takes the endpoint: from the delivery that completes it until that one is settled. It is
+/// measured anew for each consumer: behind a smaller prefetch, deliveries wait less.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The tag that is being timed.
+    timed: Option<(u64, Instant)>,
+    takes: Option<Duration>,
 }
 
 /// Messages or bytes.
@@ -73,8 +84,8 @@ impl Prefetch {
         let bytes_max = limits.prefetch_bytes.max(1);
         let largest = limits.body_bytes_max.max(bundle::BYTES_MAX).saturating_add(ENVELOPE_BYTES);
         let current = (bytes_max / largest).clamp(1, messages_max);
-        let (came, unsettled, messages, bytes) = Default::default();
-        Self { messages_max, bytes_max, parallel: limits.parallel, current, came, unsettled, messages, bytes }
+        let (came, unsettled, messages, bytes, pace) = Default::default();
+        Self { messages_max, bytes_max, parallel: limits.parallel, current, came, unsettled, messages, bytes, pace }
     }
 
     /// The prefetch of the running consumer.
@@ -88,8 +99,11 @@ impl Prefetch {
     }
 
     /// Notes a delivery with this many messages, and a body of this size.
-    pub(super) fn came(&mut self, messages: usize, body_bytes: usize) {
+    pub(super) fn came(&mut self, tag: u64, messages: usize, body_bytes: usize) {
         self.came += 1;
+        if self.came >= self.current {
+            self.pace.timed.get_or_insert_with(|| (tag, Instant::now()));
+        }
         self.unsettled += 1;
         self.messages.came(messages);
         self.bytes.came(body_bytes + ENVELOPE_BYTES);
@@ -100,8 +114,12 @@ impl Prefetch {
         self.messages.settled(1);
     }
 
-    /// The last message of a delivery was settled.
-    pub(super) fn settled(&mut self, body_bytes: usize) {
+    /// The last message of a delivery was settled. A later delivery than the timed one counts too, so that a single
+    /// slow lane does not hide the others.
+    pub(super) fn settled(&mut self, tag: u64, body_bytes: usize) {
+        if let Some((_, since)) = self.pace.timed.take_if(|(timed, _)| tag >= *timed) {
+            self.pace.takes = Some(since.elapsed());
+        }
         self.unsettled = self.unsettled.saturating_sub(1);
         self.bytes.settled(body_bytes + ENVELOPE_BYTES);
     }
@@ -113,15 +131,16 @@ impl Prefetch {
     }
 
     /// The prefetch of the next consumer, if the change is worth it. `older` deliveries of earlier consumers are
-    /// unacknowledged, and settling a group took the endpoint this long, if one is settled.
-    pub(super) fn next(&self, older: usize, took: Option<Duration>) -> Option<usize> {
+    /// unacknowledged.
+    pub(super) fn next(&self, older: usize) -> Option<usize> {
         if self.came < self.current {
             return None;
         }
         let wanted = self.deliveries(self.messages_max, self.bytes_max).clamp(1, self.messages_max);
         // the change is made when the running consumer has its full prefetch unacknowledged
         let room = wanted.saturating_sub(self.current + older);
-        let quick = took.map_or(0.0, |took| WORK.as_secs_f64() / took.as_secs_f64().max(1e-6) * self.current as f64);
+        let takes = self.pace.takes.map(|takes| takes.as_secs_f64().max(1e-6));
+        let quick = takes.map_or(0.0, |takes| WORK.as_secs_f64() / takes * self.current as f64);
         let useful = (quick as usize).max(self.parallel.saturating_mul(2));
         let next = room.min(self.current.saturating_mul(GROWTH_MAX)).min(useful);
         if next >= self.current + self.current.div_ceil(2) {
@@ -133,12 +152,13 @@ impl Prefetch {
     /// A consumer with this prefetch runs now.
     pub(super) fn runs(&mut self, current: usize) {
         self.current = current;
-        self.came = 0;
+        self.suffices();
     }
 
     /// Do not replace the consumer now: messages come so slowly that its prefetch is enough.
     pub(super) fn suffices(&mut self) {
         self.came = 0;
+        self.pace = Pace::default();
     }
 
     /// How many settled deliveries may be acknowledged. `free` more messages may come in any case.
@@ -162,6 +182,9 @@ mod tests {
         prefetch: Prefetch,
         /// What the broker may still send to the running consumer.
         credit: usize,
+        /// Deliveries so far, and those that are settled: in order, so these are tags.
+        came: u64,
+        settled: u64,
         /// Unsettled deliveries: messages, bytes, and whether the running consumer brought it.
         unsettled: VecDeque<(usize, usize, bool)>,
         /// Settled but unacknowledged deliveries: whether the running consumer brought it.
@@ -181,8 +204,10 @@ mod tests {
             limits.prefetch = prefetch;
             limits.prefetch_bytes = prefetch_bytes;
             let prefetch = Prefetch::new(&limits);
-            let (credit, unsettled, untold) = (prefetch.current(), VecDeque::new(), VecDeque::new());
-            Self { prefetch, credit, unsettled, untold, stuck: 0, messages: 1, most_bytes: 0, most: 0, changes: 0 }
+            let credit = prefetch.current();
+            let (came, settled, unsettled, untold, stuck, most_bytes, most, changes) = Default::default();
+            let messages = 1;
+            Self { prefetch, credit, came, settled, unsettled, untold, stuck, messages, most_bytes, most, changes }
         }
 
         /// Sends messages with bodies of this size. The endpoint settles one as soon as nothing more comes.
@@ -192,7 +217,8 @@ mod tests {
                     self.settle();
                 }
                 self.credit -= 1;
-                self.prefetch.came(self.messages, bytes);
+                self.came += 1;
+                self.prefetch.came(self.came, self.messages, bytes);
                 self.unsettled.push_back((self.messages, bytes, true));
                 self.most = self.most.max(self.unsettled.len() + self.untold.len());
                 self.most_bytes = self.most_bytes.max(self.unsettled.iter().map(|(_, bytes, _)| bytes).sum());
@@ -204,7 +230,8 @@ mod tests {
             let (messages, bytes, is_current) =
                 self.unsettled.pop_front().expect("nothing more comes, so something is unsettled");
             (0..messages).for_each(|_| self.prefetch.message_settled());
-            self.prefetch.settled(bytes);
+            self.settled += 1;
+            self.prefetch.settled(self.settled, bytes);
             self.untold.push_back(is_current);
             self.change();
             for _ in 0..self.prefetch.acknowledgeable(self.credit) {
@@ -217,7 +244,7 @@ mod tests {
             let unacknowledged = self.stuck + self.unsettled.len() + self.untold.len();
             let older = unacknowledged - (self.prefetch.current() - self.credit);
             if self.credit == 0
-                && let Some(next) = self.prefetch.next(older, Some(Duration::from_millis(1)))
+                && let Some(next) = self.prefetch.next(older)
             {
                 self.changes += 1;
                 self.prefetch.runs(next);
@@ -253,18 +280,43 @@ mod tests {
         assert!(line.most_bytes <= 20 * 20_000, "acknowledgements wait: {} bytes", line.most_bytes);
     }
 
-    #[test]
-    fn a_slow_endpoint_takes_no_more_than_it_can_do_soon() {
-        let mut prefetch = Prefetch::new(&LinkLimits::default());
+    /// Of an endpoint that handles few messages at the same time.
+    fn of_few_at_a_time() -> Prefetch {
+        Prefetch { parallel: 2, ..Prefetch::new(&LinkLimits::default()) }
+    }
+
+    /// What is wanted when a full prefetch, of the deliveries behind this tag, took the endpoint so long.
+    async fn next_after(prefetch: &mut Prefetch, tag: u64, millis: u64) -> Option<usize> {
+        let tags = tag + 1..=tag + prefetch.current() as u64;
+        tags.clone().for_each(|tag| prefetch.came(tag, 1, 300));
+        assert_eq!(prefetch.next(0), None, "it is not settled yet");
+        tokio::time::advance(Duration::from_millis(millis)).await;
+        for tag in tags {
+            prefetch.message_settled();
+            prefetch.settled(tag, 300);
+        }
+        prefetch.next(0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_endpoint_takes_no_more_than_it_can_do_soon() {
+        let first = of_few_at_a_time().current();
+        for (millis, next) in [(2000, None), (250, Some(2 * first)), (1, Some(GROWTH_MAX * first))] {
+            assert_eq!(next_after(&mut of_few_at_a_time(), 0, millis).await, next, "{millis} ms");
+        }
+        let mut carriers = Prefetch { parallel: 50, ..of_few_at_a_time() };
+        (0..first as u64).for_each(|tag| carriers.came(tag, 1, 300));
+        assert_eq!(carriers.next(0), Some(100), "50 handlers wait for a carrier");
+    }
+
+    /// Else it would grow again and again by the pace of the first few.
+    #[tokio::test(start_paused = true)]
+    async fn a_larger_prefetch_is_measured_anew() {
+        let mut prefetch = of_few_at_a_time();
         let first = prefetch.current();
-        (0..first).for_each(|_| prefetch.came(1, 300));
-        prefetch.parallel = 2;
-        assert_eq!(prefetch.next(0, None), None, "nothing is settled yet");
-        assert_eq!(prefetch.next(0, Some(Duration::from_secs(2))), None);
-        assert_eq!(prefetch.next(0, Some(Duration::from_millis(250))), Some(2 * first));
-        assert_eq!(prefetch.next(0, Some(Duration::from_millis(1))), Some(GROWTH_MAX * first));
-        prefetch.parallel = 50;
-        assert_eq!(prefetch.next(0, Some(Duration::from_secs(2))), Some(100), "50 handlers wait for a carrier");
+        let next = next_after(&mut prefetch, 0, 200).await.expect("it grows");
+        prefetch.runs(next);
+        assert_eq!(next_after(&mut prefetch, first as u64, 450).await, None);
     }
 
     #[test]

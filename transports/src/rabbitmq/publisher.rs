@@ -24,7 +24,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// The most AMQP messages in flight: lapin searches all pending tags at each multiple ack, so more cost more than they gain.
+/// The most AMQP messages in flight: lapin searches all pending tags at each multiple ack, so more cost more than they
+/// gain.
 const WINDOW_MAX: usize = 1000;
 /// The most bytes of bodies in flight: lapin copies them. A larger body goes alone.
 const WINDOW_BYTES_MAX: usize = 64 << 20;

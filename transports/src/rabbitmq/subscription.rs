@@ -130,7 +130,9 @@ impl Subscription {
                 }
                 n = self.settled.recv_many(&mut batch, 1024) => {
                     if n == 0 {
-                        return self.acknowledge(usize::MAX).await;
+                        self.acknowledge(usize::MAX).await?;
+                        // a connection that closes over the last of them may lose it, and its messages come again
+                        return answer(self.channel.close(200, "bye".into())).await;
                     }
                     self.settle(&mut batch).await?;
                     if self.group.is_full() {
@@ -163,7 +165,7 @@ impl Subscription {
                 let (tag, body_bytes) = (came.delivery_tag, came.data.len());
                 let messages = incoming(came, &self.settle);
                 let count = messages.len();
-                self.prefetch.came(count, body_bytes);
+                self.prefetch.came(tag, count, body_bytes);
                 self.acks.came();
                 self.open.insert(tag, Open { body_bytes, unsettled: count, goes_back: false });
                 self.group.take(tag, messages);
@@ -199,7 +201,7 @@ impl Subscription {
             }
             let Open { body_bytes, goes_back, .. } = open.remove();
             self.group.settled(tag);
-            self.prefetch.settled(body_bytes);
+            self.prefetch.settled(tag, body_bytes);
             if !goes_back {
                 self.acks.handled(tag);
             } else {
@@ -233,7 +235,7 @@ impl Subscription {
     /// consumer has its full prefetch, so that nothing is on its way to it: the broker would requeue that and send it
     /// later, behind others. Returns whether acknowledgements must wait for that moment.
     async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
-        let wanted = self.prefetch.next(self.acks.older(), self.group.took()).filter(|_| self.settle.is_some());
+        let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
         let Some(prefetch) = wanted else {
             self.replace_until = None;
             return Ok(false);

@@ -1,0 +1,186 @@
+//! Bundles that the broker does not take, or that no queue takes: each message of them has its fate, and none is lost.
+
+use saga_core::{Fate, Link, LinkState, Outgoing};
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use tests::{
+    PATIENCE, Vhost, eventually,
+    link::{attach, attach_taking, fates, limits, number, outgoing, provision_taking, receive, send, to},
+    plain::{Plain, assert_single, bodies, is_bundle, next, read},
+};
+use tokio::time::timeout;
+use transports::RabbitMq;
+
+fn messages(numbers: impl IntoIterator<Item = u128>) -> impl Iterator<Item = Outgoing> {
+    numbers.into_iter().map(|n| outgoing(n, to("receiver")))
+}
+
+/// Receives up to the last number; each comes once or, when a channel broke, twice, and none is overtaken.
+async fn receive_in_order(link: &mut Link, last: u128) {
+    let mut times: HashMap<u128, u32> = HashMap::new();
+    let mut newest = 0;
+    while times.len() < last as usize {
+        let came = tests::link::delivery(link).await;
+        let n = number(&came);
+        let times = times.entry(n).or_default();
+        *times += 1;
+        assert!(*times <= 2, "{n} was expected twice at most");
+        if *times == 1 {
+            assert_eq!(n, newest + 1, "the next one was expected");
+            newest = n;
+        }
+        came.ack.ack();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_from_an_unbound_exchange_goes_singly_and_in_order() {
+    let vhost = Vhost::create().await;
+    provision_taking(&vhost, "receiver").await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    send(&mut sender, messages(1..=500)).await; // it knows that bundles are taken
+    let plain = Plain::connect(&vhost.url()).await;
+    assert!(read(&plain, "receiver", 500).await.iter().any(|came| is_bundle(&came.properties)), "bundles at first");
+    plain.unbind_bundles("receiver").await;
+    send(&mut sender, messages(501..=501)).await; // even a single message
+    send(&mut sender, messages(502..=1500)).await;
+    assert_single(&read(&plain, "receiver", 1000).await, 501..=1500);
+}
+
+/// What was on its way arrives, what comes back goes again before anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_is_unbound_while_bundles_flow_costs_no_message_and_no_order() {
+    let vhost = Vhost::create().await;
+    let mut receiver = attach_taking(&vhost, "receiver", limits()).await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    let plain = Plain::connect(&vhost.url()).await;
+    let all = 5000;
+    let sending = async {
+        for message in messages(1..=all) {
+            sender.outgoing.send(message).expect("the link is open");
+            tokio::task::yield_now().await;
+        }
+        fates(&mut sender, all as usize).await
+    };
+    let receiving = async {
+        receive(&mut receiver, 1..=1000).await;
+        plain.unbind_bundles("receiver").await;
+        receive(&mut receiver, 1001..=all).await;
+    };
+    let (fates, ()) = tokio::join!(sending, receiving);
+    assert!(fates.values().all(|fate| *fate == Fate::Confirmed), "all were expected to be confirmed: {fates:?}");
+}
+
+/// The broker closes the channel over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_is_deleted_while_bundles_flow_costs_no_message_and_no_order() {
+    let vhost = Vhost::create().await;
+    let mut receiver = attach_taking(&vhost, "receiver", limits()).await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    let plain = Plain::connect(&vhost.url()).await;
+    let all = 5000;
+    let sending = async {
+        for n in 1..=all {
+            if n == 2500 {
+                plain.delete_bundles().await;
+            }
+            sender.outgoing.send(outgoing(n, to("receiver"))).expect("the link is open");
+            tokio::task::yield_now().await;
+        }
+        fates(&mut sender, all as usize).await
+    };
+    let (fates, ()) = tokio::join!(sending, receive_in_order(&mut receiver, all));
+    assert!(fates.values().all(|fate| *fate == Fate::Confirmed), "all were expected to be confirmed: {fates:?}");
+}
+
+/// A single message goes the way of the bundles, when there were any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_message_is_not_refused_because_the_exchange_for_bundles_is_gone() {
+    let vhost = Vhost::create().await;
+    let mut receiver = attach_taking(&vhost, "receiver", limits()).await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    send(&mut sender, messages(1..=300)).await;
+    receive(&mut receiver, 1..=300).await;
+    Plain::connect(&vhost.url()).await.delete_bundles().await;
+    send(&mut sender, messages(301..=301)).await;
+    receive(&mut receiver, 301..=301).await;
+}
+
+const WITHOUT_BUNDLES: &str = "^(sender|receiver|amq[.]default)$";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_may_not_write_bundles_sends_singly_and_keeps_its_channel() {
+    let vhost = Vhost::create().await;
+    provision_taking(&vhost, "receiver").await;
+    let narrow = RabbitMq::new(&vhost.url_with_writes(WITHOUT_BUNDLES).await).expect("a URL");
+    let mut sender = attach(&narrow, "sender", &[]).await;
+    send(&mut sender, messages(1..=1000)).await;
+    timeout(PATIENCE, sender.state.wait_for(|state| *state == LinkState::Up)).await.expect("it is up").unwrap();
+    sender.state.mark_unchanged();
+    for first in (1001..=2000).step_by(100) {
+        send(&mut sender, messages(first..first + 100)).await;
+    }
+    assert!(!sender.state.has_changed().unwrap(), "the channel was expected to break once, and broke again");
+    let plain = Plain::connect(&vhost.url()).await;
+    let mut consumer = plain.consume("receiver").await;
+    let (mut seen, mut newest) = (HashSet::new(), 0);
+    while seen.len() < 2000 {
+        let came = next(&mut consumer).await;
+        assert!(!is_bundle(&came.properties), "single messages were expected");
+        let n: u128 = bodies(&came)[0].parse().expect("a number");
+        if seen.insert(n) {
+            assert_eq!(n, newest + 1, "the next one was expected");
+            newest = n;
+        }
+    }
+}
+
+/// A full queue refuses: what it did not take is reported, message by message, and only that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_each_message_of_a_bundle() {
+    let vhost = Vhost::create().await;
+    provision_taking(&vhost, "receiver").await;
+    vhost.policy("^receiver$", &json!({ "max-length": 3, "overflow": "reject-publish" })).await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    let all = 2000;
+    for message in messages(1..=all) {
+        sender.outgoing.send(message).expect("the link is open");
+    }
+    let fates = fates(&mut sender, all as usize).await;
+    let mut confirmed = Vec::new();
+    for n in 1..=all {
+        match &fates[&n] {
+            Fate::Confirmed => confirmed.push(n),
+            Fate::Refused(words) => assert!(words.contains("nack"), "{n}: {words}"),
+            fate => panic!("{n} was expected to be confirmed or refused: {fate:?}"),
+        }
+    }
+    assert!(confirmed.len() < all as usize, "some were expected to be refused");
+    let plain = Plain::connect(&vhost.url()).await;
+    let came = read(&plain, "receiver", confirmed.len()).await;
+    assert!(came.iter().any(|came| is_bundle(&came.properties)), "bundles were expected");
+    let came: Vec<String> = came.iter().flat_map(bodies).collect();
+    let confirmed: Vec<String> = confirmed.iter().map(u128::to_string).collect();
+    assert_eq!(came, confirmed, "what was confirmed was expected in the queue, and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_whose_queue_was_deleted_is_reported_message_by_message() {
+    let vhost = Vhost::create().await;
+    provision_taking(&vhost, "receiver").await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    send(&mut sender, messages(1..=300)).await;
+    let plain = Plain::connect(&vhost.url()).await;
+    plain.channel.queue_delete("receiver".into(), Default::default()).await.expect("the queue is there");
+    for message in messages(301..=600) {
+        sender.outgoing.send(message).expect("the link is open");
+    }
+    for (n, fate) in fates(&mut sender, 300).await {
+        assert!(matches!(fate, Fate::Unroutable(_)), "{n} was expected to be unroutable: {fate:?}");
+    }
+    // the endpoint comes back, and all of them again, as an outbox sends them
+    let mut receiver = attach_taking(&vhost, "receiver", limits()).await;
+    eventually("the queue", || async { (vhost.list("queues").await.len() >= 2).then_some(()) }).await;
+    send(&mut sender, messages(301..=600)).await;
+    receive(&mut receiver, 301..=600).await;
+}

@@ -12,8 +12,8 @@ pub struct Settings {
     /// Units of work that run at the same time, for each handler. Use more for handlers that wait for other services (a
     /// bank, a carrier), one for handlers that only write to the database. Default: one per core, 2 to 8.
     pub handler_lanes: usize,
-    /// The most messages in one unit of work. Default: 400; less with more than 4 lanes for sagas, so that together they
-    /// lock no more than 1,600 instances at a time (PostgreSQL's lock table is small).
+    /// The most messages in one unit of work. Default: 400; less with more than 4 lanes for sagas, so that together
+    /// they lock no more than 1,600 instances at a time (PostgreSQL's lock table is small).
     pub batch_messages_max: usize,
     /// The most unsettled messages at a time. Default: 1000.
     pub prefetch: u16,

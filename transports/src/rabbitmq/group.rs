@@ -53,8 +53,8 @@ impl Group {
         self.last
     }
 
-    /// When to pass the group on. Asked after the first delivery of a group, which begins its wait. A bundle has gathered
-    /// already, at its publisher: it does not wait.
+    /// When to pass the group on. Asked after the first delivery of a group, which begins its wait. A bundle has
+    /// gathered already, at its publisher: it does not wait.
     pub(super) fn gathers_until(&mut self) -> Option<Instant> {
         if self.until.is_none() && (1..BUSY).contains(&self.came.len()) {
             self.until = self.wait().map(|wait| Instant::now() + wait);

@@ -169,15 +169,16 @@ async fn the_throughput_program_measures_all_it_names() {
         json(&output)
     };
     let report = measure(&["compare", "--sagas", "200", "--in-flight", "50", "--rounds", "1"]);
-    for contestant in ["naive", "limit", "sagabus"] {
+    for contestant in ["naive", "limit", "bundled", "sagabus"] {
         let median = &report["median"][contestant];
         let figures = ["sagas_per_s", "p50_ms", "p99_ms"].map(|name| &median[name]);
         let cpu = ["postgres", "broker", "self"].map(|name| &median["cpu_us_per_saga"][name]);
         assert!(figures.iter().all(|figure| figure.as_f64().is_some_and(|n| n > 0.0)), "{median}");
         assert!(cpu.iter().all(|figure| figure.is_number()), "{median}");
     }
-    assert!(report["ratio"]["limit"].is_number() && report["ratio"]["naive"].is_number(), "{report}");
-    assert_eq!(report["rounds"].as_array().map(Vec::len), Some(3), "{report}");
+    let ratios = ["naive", "limit", "bundled"].map(|other| &report["ratio"][other]);
+    assert!(ratios.iter().all(|ratio| ratio.is_number()), "{report}");
+    assert_eq!(report["rounds"].as_array().map(Vec::len), Some(4), "{report}");
     let parked = measure(&["parked", "--parked", "1000", "--sagas", "200", "--rounds", "1"]);
     assert!(parked["ratio"].is_number(), "{parked}");
     let drain = measure(&["drain", "--rows", "2000"]);

@@ -7,10 +7,11 @@ use crate::{
     rig::Servers,
     work::{Came, MakePayment, Order, OrderPlaced, Outgoing, Service},
 };
-use anyhow::{Result, bail};
-use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use lapin::{Channel, options::BasicConsumeOptions, types::FieldTable};
 use saga_core::Message;
-use serde::Serialize;
+use serde::{Serialize, de::IgnoredAny};
 use sqlx::{Connection as _, Executor, Row};
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
@@ -20,6 +21,8 @@ use uuid::Uuid;
 const ROWS: i64 = 1000;
 /// The run has failed when no message reaches the queue for this long.
 const STALLED: Duration = Duration::from_secs(30);
+/// The run has failed when the outbox is not empty after this time.
+const LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Drain {
@@ -97,42 +100,38 @@ impl Drain {
         Ok((connection, channel))
     }
 
-    /// Waits until all rows are in payment's queue. Returns rows per second, from `began`.
-    async fn arrived(&self, servers: &Servers, channel: &Channel, began: Instant) -> Result<f64> {
-        let mut last = (0, Instant::now());
-        loop {
-            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = servers.queue_of(Service::Payment);
-            let queue = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await?;
-            let there = queue.message_count();
-            if there >= self.rows {
-                return Ok(f64::from(self.rows) / began.elapsed().as_secs_f64());
-            }
-            if there > last.0 {
-                last = (there, Instant::now());
-            }
-            if last.1.elapsed() > STALLED {
-                bail!("{there} of {} rows arrived, and no more", self.rows);
+    /// Waits until the outbox is empty. Returns rows per second, from `began`.
+    async fn emptied(&self, servers: &Servers, began: Instant) -> Result<f64> {
+        let mut database = servers.connection_to(Service::Ordering).await?;
+        let until = Instant::now() + LIMIT;
+        while sqlx::query_scalar("SELECT EXISTS (SELECT FROM sagabus.outbox)").fetch_one(&mut database).await? {
+            if Instant::now() > until {
+                bail!("rows are left in the outbox after {LIMIT:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let rate = f64::from(self.rows) / began.elapsed().as_secs_f64();
+        database.close().await?;
+        Ok(rate)
     }
 
-    /// The outbox must be empty soon after.
-    async fn empty(&self, servers: &Servers) -> Result<()> {
-        let mut database = servers.connection_to(Service::Ordering).await?;
-        let until = Instant::now() + STALLED;
-        loop {
-            let left: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.outbox").fetch_one(&mut database).await?;
-            if left == 0 {
-                break;
-            }
-            if Instant::now() > until {
-                bail!("{left} rows are left in the outbox");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    /// All rows must be in payment's queue, alone or in bundles.
+    async fn arrived(&self, servers: &Servers, channel: &Channel) -> Result<()> {
+        let (queue, options) =
+            (servers.queue_of(Service::Payment), BasicConsumeOptions { no_ack: true, ..<_>::default() });
+        let none = FieldTable::default();
+        let mut consumer = channel.basic_consume(queue.as_str().into(), "count".into(), options, none).await?;
+        let mut there = 0;
+        while there < self.rows as usize {
+            let Ok(delivery) = tokio::time::timeout(STALLED, consumer.next()).await else {
+                bail!("{there} of {} rows arrived, and no more", self.rows);
+            };
+            let delivery = delivery.context("the consumer ended")??;
+            let is_bundle = delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == "sagabus.bundle");
+            let messages: Vec<IgnoredAny> =
+                if is_bundle { serde_json::from_slice(&delivery.data)? } else { vec![IgnoredAny] };
+            there += messages.len();
         }
-        database.close().await?;
         Ok(())
     }
 
@@ -141,8 +140,8 @@ impl Drain {
         let (ended, _ends) = mpsc::unbounded_channel();
         let began = Instant::now();
         let endpoint = bus::start_one(servers, Service::Ordering, ended, Handlers::Batch).await?;
-        let rate = self.arrived(servers, &channel, began).await?;
-        self.empty(servers).await?;
+        let rate = self.emptied(servers, began).await?;
+        self.arrived(servers, &channel).await?;
         endpoint.stop().await?;
         servers.reset(&connection, false).await?;
         Ok(rate)
@@ -193,8 +192,8 @@ impl Drain {
             sqlx::query("DELETE FROM sagabus.outbox WHERE id = ANY($1)").bind(&ids).execute(&mut *tx).await?;
             tx.commit().await?;
         }
-        let rate = self.arrived(servers, &channel, began).await?;
-        self.empty(servers).await?;
+        let rate = self.emptied(servers, began).await?;
+        self.arrived(servers, &channel).await?;
         database.close().await?;
         servers.reset(&connection, false).await?;
         Ok(rate)

@@ -153,7 +153,15 @@ pub async fn send(sender: &mut Link, messages: impl IntoIterator<Item = Outgoing
     for message in messages {
         sender.outgoing.send(message).expect("the link is open");
     }
-    let fates = fates(sender, count).await;
+    confirmed(sender, count).await;
+}
+
+/// Expects that so many messages are confirmed, each once.
+///
+/// # Panics
+/// When not.
+pub async fn confirmed(sender: &mut Link, messages: usize) {
+    let fates = fates(sender, messages).await;
     assert!(fates.values().all(|fate| *fate == Fate::Confirmed), "all were expected to be confirmed: {fates:?}");
 }
 

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::HashMap, fmt};
 
 /// The AMQP property `type` of a bundle.
-pub(super) const TYPE: &str = "sagabus.bundle";
+const TYPE: &str = "sagabus.bundle";
 /// The only format so far: the version is a part of the content type.
 const CONTENT_TYPE: &str = "application/vnd.sagabus.bundle.v1+json";
 /// The most messages in a bundle.
@@ -108,11 +108,8 @@ pub(super) fn properties(id: &str) -> BasicProperties {
 
 /// The messages of a bundle, or why it cannot be read; `None`: it is no bundle.
 pub(super) fn read(properties: &BasicProperties, body: &Bytes) -> Option<Result<Vec<Envelope>, String>> {
-    let text = |property: &Option<ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
-    if text(properties.kind()).as_deref() != Some(TYPE) {
-        return None;
-    }
-    let format = text(properties.content_type()).unwrap_or_default();
+    properties.kind().as_ref().filter(|kind| kind.as_str() == TYPE)?;
+    let format = properties.content_type().as_ref().map_or("", ShortString::as_str);
     Some(match format == CONTENT_TYPE {
         true if body.len() > READ_BYTES_MAX => Err(format!("a bundle of more than {READ_BYTES_MAX} bytes")),
         true => messages(body),

@@ -112,8 +112,8 @@ impl Transport for RabbitMq {
         let (health, state) = Health::new();
         let look = Arc::new(Notify::new());
         let broker = &self.broker;
-        let consumer = Consumer::new(topology.clone(), bundles.clone(), limits, deliveries, look.clone());
-        let publisher = Publisher::new(broker.clone(), topology, bundles, limits, rows, reports, look);
+        let consumer = Consumer::new(topology.clone(), bundles, limits, deliveries, look.clone());
+        let publisher = Publisher::new(broker.clone(), topology, limits, rows, reports, look);
         tokio::spawn(keep_connected(consumer, broker.clone(), connection, name.clone(), health.consuming()));
         tokio::spawn(keep_connected(publisher, broker.clone(), publishing, name, health.publishing()));
         Ok(Link::new(incoming, outgoing, reported, state))

@@ -5,7 +5,7 @@
 use super::{
     addresses::{Address, Addresses, NoAddress},
     bundle,
-    bundling::Bundling,
+    bundling::{Bundling, EXCHANGE},
     connection::Broker,
     flight::{Flight, Ready, broken},
     keep::{Life, Line, WORKS_AFTER},
@@ -40,8 +40,6 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(super) struct Publisher {
     broker: Arc<Broker>,
     topology: Arc<Topology>,
-    /// The exchange for bundles.
-    bundles: String,
     limits: LinkLimits,
     rows: mpsc::UnboundedReceiver<Outgoing>,
     reports: mpsc::UnboundedSender<Report>,
@@ -60,20 +58,18 @@ impl Publisher {
     pub(super) fn new(
         broker: Arc<Broker>,
         topology: Arc<Topology>,
-        bundles: String,
         limits: LinkLimits,
         rows: mpsc::UnboundedReceiver<Outgoing>,
         reports: mpsc::UnboundedSender<Report>,
         look: Arc<Notify>,
     ) -> Self {
         let addresses = Addresses::new(broker.clone(), &topology, look);
-        let bundling = Bundling::new(&topology.endpoint, &bundles);
+        let bundling = Bundling::new(&topology.endpoint, &broker.named(EXCHANGE));
         let (unsent, too_large, blocked, refused) = Default::default();
         let bundle_bytes_max = bundle::BYTES_MAX;
         Self {
             broker,
             topology,
-            bundles,
             limits,
             rows,
             reports,
@@ -97,7 +93,7 @@ impl Life for Publisher {
             Err(why) => return Some(why),
         };
         self.addresses.forget();
-        let bundles = self.bundles.clone();
+        let bundles = self.broker.named(EXCHANGE);
         let mut admin = Admin::new(connection, &bundles);
         self.bundling.begin(&mut admin, self.topology.passive).await;
         line.health.up();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// Names that a user's header must not have: Sagabus or the broker reads them. Names that begin with `x-` are the
 /// broker's.
-const RESERVED_HEADERS: [&str; 18] = [
+const RESERVED_HEADERS: [&str; 19] = [
     "attempt",
     "bcc",
     "causation-id",
@@ -25,6 +25,7 @@ const RESERVED_HEADERS: [&str; 18] = [
     "sagabus-unreadable",
     "sender",
     "sent-at",
+    "timer",
     "traceparent",
     "tracestate",
     "type",
@@ -99,9 +100,12 @@ pub struct SagaRef {
     pub saga: String,
     /// The instance.
     pub id: String,
-    /// How many state entries the instance had made; `None` on a deadline.
+    /// How many state entries the instance had made; on commands and events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<i64>,
+    /// Which of the instance's timers it is; on timers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer: Option<i64>,
 }
 
 impl Envelope {
@@ -124,7 +128,7 @@ impl Envelope {
     /// A wake-up for an instance.
     pub fn wake(key: &InstanceKey) -> Self {
         Self {
-            saga: Some(SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: None }),
+            saga: Some(SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: None, timer: None }),
             receiver: Some(key.saga.clone()),
             ..Self::new(Uuid::now_v7().to_string(), Self::WAKE, Bytes::from_static(b"{}"))
         }
@@ -270,7 +274,7 @@ mod tests {
     fn everything_but_the_body_survives_json() {
         let envelope = Envelope {
             causation_id: Some("before".into()),
-            saga: Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) }),
+            saga: Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3), timer: Some(4) }),
             attempt: 3,
             sender: Some("other".into()),
             content_type: Some("application/json".into()),

@@ -104,7 +104,7 @@ pub use port::Status;
 pub use port::Store;
 pub use port::StoreError;
 pub use port::StoreErrorKind;
-pub use port::TimersOut;
+pub use port::TimerOut;
 pub use port::Topology;
 pub use port::Transport;
 pub use port::TransportError;
@@ -122,6 +122,8 @@ pub use retries::Retries;
 pub use saga::Accepts;
 pub use saga::AcceptsAll;
 pub use saga::After;
+pub use saga::Begin;
+pub use saga::Cancels;
 pub use saga::Chart;
 pub use saga::ChartEdge;
 pub use saga::ChartEffect;
@@ -136,12 +138,10 @@ pub use saga::Either;
 pub use saga::Emit;
 #[doc(hidden)]
 pub use saga::Emits;
-pub use saga::Keep;
-#[doc(hidden)]
-pub use saga::Keeps;
 pub use saga::Moment;
 pub use saga::On;
 pub use saga::Publishes;
+pub use saga::Reenter;
 pub use saga::Replies;
 #[doc(hidden)]
 pub use saga::Route;
@@ -154,9 +154,11 @@ pub use saga::Starts;
 pub use saga::State;
 pub use saga::Stay;
 pub use saga::Then;
+pub use saga::Upcast;
 pub use saga::after;
 #[doc(hidden)]
 pub use saga::bare_edge;
+pub use saga::cancel;
 pub use saga::days;
 pub use saga::deadline;
 pub use saga::hours;
@@ -172,8 +174,9 @@ pub use saga_core_derive::Event;
 pub use saga_core_derive::Message;
 pub use saga_core_derive::Outcome;
 pub use saga_core_derive::Reply;
-pub use saga_core_derive::Saga;
 pub use saga_core_derive::Then;
+pub use saga_core_derive::saga;
+pub use saga_core_derive::states;
 
 /// What the derives write into a user's crate. Not part of the API: it changes with the derives.
 #[doc(hidden)]
@@ -185,7 +188,9 @@ pub mod __private {
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;
     pub use crate::saga::{
-        Accepts, Chart, ChartEdge, Emits, Keeps, Moment, Saga, Start, State, Then, Transition, bare_edge, start,
-        transition,
+        Accepts, Begin, Chart, ChartEdge, ChartState, Emits, Moment, On, Saga, Start, Starts, State, Then, Transition,
+        bare_edge, start, start_with_data, transition,
     };
+    pub use saga_core_derive::__saga;
+    pub use serde;
 }

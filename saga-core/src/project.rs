@@ -21,12 +21,13 @@ pub trait Project<S: Saga, Db: Store>: Send + Sync + 'static {
 }
 
 /// An instance that changed within a batch.
-#[derive(Debug)]
-pub struct Change<S> {
+pub struct Change<S: Saga> {
     /// The instance.
     pub id: String,
     /// The state before the batch; `None` when the instance started in this batch.
     pub before: Option<String>,
     /// The state after the batch.
     pub after: S,
+    /// What every state knows, after the batch.
+    pub data: S::Data,
 }

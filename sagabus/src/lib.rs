@@ -28,6 +28,8 @@ pub use outbox::Postgres;
 pub use transports::RabbitMq;
 
 pub use saga_core::async_trait;
+pub use saga_core::saga;
+pub use saga_core::states;
 /// The database library, in the version that the stores use: `cx.tx()` hands out its connections.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
@@ -37,16 +39,17 @@ pub use saga_core::__private;
 
 /// Sagas: states, transitions, their effects, and the chart.
 ///
-/// See [`derive(Saga)`](derive@crate::Saga) for the attributes and an example of all of them, and
+/// See [`#[saga]`](macro@crate::saga) for the form and an example of all attributes, and
 /// [`Then`](crate::saga::Then) for what a transition returns.
 pub mod saga {
     pub use saga_core::After;
+    pub use saga_core::Cancels;
     pub use saga_core::Deadline;
     pub use saga_core::Either;
-    pub use saga_core::Keep;
     pub use saga_core::Moment;
     pub use saga_core::On;
     pub use saga_core::Publishes;
+    pub use saga_core::Reenter;
     pub use saga_core::Replies;
     pub use saga_core::Saga;
     pub use saga_core::SagaId;
@@ -54,8 +57,10 @@ pub mod saga {
     pub use saga_core::Starts;
     pub use saga_core::Stay;
     pub use saga_core::Then;
+    pub use saga_core::Upcast;
 
     pub use saga_core::after;
+    pub use saga_core::cancel;
     pub use saga_core::deadline;
     pub use saga_core::publish;
     pub use saga_core::reply;
@@ -77,6 +82,7 @@ pub mod saga {
 
     pub use saga_core::Accepts;
     pub use saga_core::AcceptsAll;
+    pub use saga_core::Begin;
     pub use saga_core::Effect;
     pub use saga_core::ReadError;
     pub use saga_core::State;

@@ -8,12 +8,13 @@ pub use saga_core::Outcome;
 pub use saga_core::Reply;
 
 pub use saga_core::After;
+pub use saga_core::Cancels;
 pub use saga_core::Deadline;
 pub use saga_core::Either;
-pub use saga_core::Keep;
 pub use saga_core::Moment;
 pub use saga_core::On;
 pub use saga_core::Publishes;
+pub use saga_core::Reenter;
 pub use saga_core::Replies;
 pub use saga_core::Saga;
 pub use saga_core::SagaId;
@@ -21,7 +22,9 @@ pub use saga_core::Sends;
 pub use saga_core::Starts;
 pub use saga_core::Stay;
 pub use saga_core::Then;
+pub use saga_core::Upcast;
 pub use saga_core::after;
+pub use saga_core::cancel;
 pub use saga_core::days;
 pub use saga_core::deadline;
 pub use saga_core::hours;
@@ -30,6 +33,9 @@ pub use saga_core::publish;
 pub use saga_core::reply;
 pub use saga_core::seconds;
 pub use saga_core::send;
+
+pub use saga_core::saga;
+pub use saga_core::states;
 
 pub use saga_core::BatchContext;
 pub use saga_core::Context;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// The statements of an order. Times are the database's.
 pub(crate) struct Statements {
-    /// A held message becomes an outbox row: id (1), saga, saga id and entered of its sender (2 to 4), envelope (5);
+    /// A held message becomes an outbox row: id (1), saga, saga id and timer of its sender (2 to 4), envelope (5);
     /// endpoint, receiver, message id (6 to 8).
     pub(super) send: &'static str,
     /// A wake-up becomes an outbox row: id (1), endpoint (2), message id (3), type (4), saga (5), saga id (6),
@@ -86,7 +86,7 @@ async fn retry<T: Tables>(
         Some(Uuid::now_v7().to_string()),
         from.map(|saga| saga.saga.clone()),
         from.map(|saga| saga.id.clone()),
-        from.and_then(|saga| saga.entered).map(|entered| entered.to_string()),
+        from.and_then(|saga| saga.timer).map(|timer| timer.to_string()),
         Some(serde_json::to_string(&envelope).map_err(unreadable)?),
     ];
     params.extend(key(row));

@@ -143,7 +143,7 @@ impl Tables for Postgres {
     type Session = PostgresSession;
 
     const ORDER: Statements = Statements {
-        send: "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+        send: "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
                 envelope, body, created_at, due_at)
             SELECT $1::uuid, endpoint, message_id, coalesce(kind, 'retry'), type, coalesce(destination, endpoint),
                 $2, $3, $4::bigint, $5::json, body, clock_timestamp(), clock_timestamp()

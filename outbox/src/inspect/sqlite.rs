@@ -145,7 +145,7 @@ impl Tables for Sqlite {
     type Session = SqliteSession;
 
     const ORDER: Statements = Statements {
-        send: "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+        send: "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
                 envelope, body, created_at, due_at)
             SELECT ?1, endpoint, message_id, coalesce(kind, 'retry'), type, coalesce(destination, endpoint),
                 ?2, ?3, ?4, ?5, body, CAST(unixepoch('subsec') * 1000000 AS INTEGER),

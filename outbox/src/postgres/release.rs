@@ -19,7 +19,7 @@ WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
 const MOVE: &str = "
 WITH r AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[])
-        AS r(message_id, id, envelope, saga, saga_id, entered)),
+        AS r(message_id, id, envelope, saga, saga_id, timer)),
 gone AS (
     DELETE FROM sagabus.held h USING r
     WHERE h.message_id = r.message_id AND h.message_id = ANY($2) AND h.receiver = '' AND h.endpoint = $1
@@ -27,9 +27,9 @@ gone AS (
 unmarked AS (
     DELETE FROM sagabus.inbox i
     WHERE i.message_id = ANY($2) AND i.receiver = '' AND i.endpoint = $1)
-INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope, body,
+INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer, envelope, body,
     created_at, due_at)
-SELECT r.id, $1, r.message_id, 'retry', g.type, $1, r.saga, r.saga_id, r.entered, r.envelope::json, g.body,
+SELECT r.id, $1, r.message_id, 'retry', g.type, $1, r.saga, r.saga_id, r.timer, r.envelope::json, g.body,
     clock_timestamp(), clock_timestamp()
 FROM r JOIN gone g USING (message_id)";
 
@@ -57,7 +57,7 @@ async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64
     let rows = sqlx::query(UNKNOWN).bind(&process.endpoint).bind(&process.types).bind(STEP_ROWS_MAX);
     let rows = rows.bind(&process.receivers).persistent(false).fetch_all(&mut *connection).await?;
     let (mut ids, mut keys, mut envelopes) = (Vec::<&str>::new(), Vec::new(), Vec::new());
-    let (mut sagas, mut saga_ids, mut entered) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sagas, mut saga_ids, mut timer) = (Vec::new(), Vec::new(), Vec::new());
     for row in &rows {
         let message_id: &str = row.get("message_id");
         let read = from_json(row.get("envelope"), Vec::new()).and_then(|mut envelope| {
@@ -72,7 +72,7 @@ async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64
                 let saga = sender(&envelope);
                 sagas.push(saga.map(|saga| saga.saga.clone()));
                 saga_ids.push(saga.map(|saga| saga.id.clone()));
-                entered.push(saga.and_then(|saga| saga.entered));
+                timer.push(saga.and_then(|saga| saga.timer));
             }
             Err(error) => {
                 tracing::warn!(endpoint = process.endpoint, message_id, error, "a held message cannot be read");
@@ -85,7 +85,7 @@ async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64
         return Ok(0);
     }
     let moved = sqlx::query(MOVE).bind(&process.endpoint).bind(ids).bind(keys).bind(envelopes);
-    let moved = moved.bind(sagas).bind(saga_ids).bind(entered).persistent(false);
+    let moved = moved.bind(sagas).bind(saga_ids).bind(timer).persistent(false);
     moved.execute(connection).await.map(|done| done.rows_affected())
 }
 

@@ -27,6 +27,7 @@ CREATE TABLE sagabus.saga (
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far
     version      integer NOT NULL,            -- of the definition that wrote the state
+    progress     json,                        -- {"timers", "visited"}: living timers, states it has been in
     originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
     created_at   timestamptz NOT NULL,
@@ -76,7 +77,7 @@ CREATE TABLE sagabus.outbox (
     destination      text COLLATE "C" NOT NULL,
     saga             text COLLATE "C",        -- the sender, if it is an instance
     saga_id          text COLLATE "C",
-    entered          bigint,                  -- of the sender: its state entries; none on a deadline
+    timer            bigint,                  -- which of the instance's timers
     envelope         json NOT NULL,           -- everything about the message but its body
     body             bytea NOT NULL,
     created_at       timestamptz NOT NULL,

@@ -33,33 +33,33 @@ FROM {rows(receiver text, message_id text, body_hash bigint, result text, saga_i
 WHERE i.ctid = p.place AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
 
 const STARTED: &str = "
-INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, originator, paused_by,
+INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, progress, originator, paused_by,
     created_at, updated_at, completed_at)
-SELECT r.saga, r.id, r.state, r.data::json, r.seq, r.entered, r.version, r.originator::json, r.paused_by,
-    clock_timestamp(), clock_timestamp(), CASE WHEN r.done THEN clock_timestamp() END
-FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, paused_by text,
-    done bool, originator text)}";
+SELECT r.saga, r.id, r.state, r.data::json, r.seq, r.entered, r.version, r.progress::json, r.originator::json,
+    r.paused_by, clock_timestamp(), clock_timestamp(), CASE WHEN r.done THEN clock_timestamp() END
+FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, progress text,
+    paused_by text, done bool, originator text)}";
 
 /// Found as in [`COMPLETE`]. Who started an instance never changes.
 const MOVED: &str = "
 UPDATE sagabus.saga s SET state = r.state, data = r.data::json, seq = r.seq, entered = r.entered, version = r.version,
-    paused_by = r.paused_by, updated_at = clock_timestamp(),
+    progress = r.progress::json, paused_by = r.paused_by, updated_at = clock_timestamp(),
     completed_at = CASE WHEN r.done THEN coalesce(s.completed_at, clock_timestamp()) END
-FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, paused_by text,
-    done bool, base_seq bigint)},
+FROM {rows(saga text, id text, state text, data text, seq bigint, entered bigint, version int, progress text,
+    paused_by text, done bool, base_seq bigint)},
     LATERAL (SELECT ctid AS place FROM sagabus.saga WHERE id = r.id AND saga = r.saga OFFSET 0) p
 WHERE s.ctid = p.place AND s.seq = r.base_seq RETURNING 1";
 
 const OUTBOX: &str = "
 INSERT INTO sagabus.outbox (endpoint, lease_owner, lease_until, first_attempt_at, id, message_id, kind, type,
-    destination, saga, saga_id, entered, envelope, body, created_at, due_at, last_error)
+    destination, saga, saga_id, timer, envelope, body, created_at, due_at, last_error)
 SELECT {}, CASE WHEN r.leased THEN {} END,
     CASE WHEN r.leased THEN clock_timestamp() + {}::bigint * interval '1 microsecond' END,
     CASE WHEN r.leased THEN clock_timestamp() END, r.id, r.message_id, r.kind, r.type,
-    r.destination, r.saga, r.saga_id, r.entered, r.envelope::json, r.body, clock_timestamp(),
+    r.destination, r.saga, r.saga_id, r.timer, r.envelope::json, r.body, clock_timestamp(),
     clock_timestamp() + r.delay * interval '1 microsecond', r.last_error
 FROM {rows(leased bool, id uuid, message_id text, kind text, type text, destination text, saga text,
-    saga_id text, entered bigint, envelope text, body bytea, delay bigint, last_error text)}";
+    saga_id text, timer bigint, envelope text, body bytea, delay bigint, last_error text)}";
 
 const HELD_IN: &str = "
 INSERT INTO sagabus.held AS h (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,
@@ -83,9 +83,8 @@ SELECT p.place FROM {rows(receiver text, message_id text)},
 const HELD_OUT: &str = "DELETE FROM sagabus.held h USING p6 p WHERE h.ctid = p.place RETURNING 1";
 
 const TIMERS_OUT: &str = "
-DELETE FROM sagabus.outbox o USING {rows(saga text, id text, keep bigint)}
-WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[])
-    AND (r.keep IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.keep))";
+DELETE FROM sagabus.outbox o USING {rows(saga text, id text, timer bigint)}
+WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[]) AND o.timer = r.timer";
 
 /// A part, by its place among the parts.
 struct Part {
@@ -226,6 +225,7 @@ fn instances(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError
         s.add(column(rows, |write| write.row.seq))?;
         s.add(column(rows, |write| write.row.entered))?;
         s.add(column(rows, |write| write.row.version))?;
+        s.add(column(rows, |write| write.row.progress.as_deref()))?;
         s.add(column(rows, |write| write.row.paused_by.as_deref()))?;
         s.add(column(rows, |write| write.row.done))
     };
@@ -262,7 +262,7 @@ fn outbox(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(column(rows, |row| row.destination.name()))?;
         s.add(column(rows, |row| sender(&row.envelope).map(|saga| saga.saga.as_str())))?;
         s.add(column(rows, |row| sender(&row.envelope).map(|saga| saga.id.as_str())))?;
-        s.add(column(rows, |row| sender(&row.envelope).and_then(|saga| saga.entered)))?;
+        s.add(column(rows, |row| sender(&row.envelope).and_then(|saga| saga.timer)))?;
         s.add(envelopes)?;
         s.add(column(rows, |row| &row.envelope.body[..]))?;
         s.add(column(rows, |row| us(row.delay.unwrap_or_default())))?;
@@ -307,10 +307,10 @@ fn deletes(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> 
     }
     let rows = &write.timers_out.iter().collect::<Vec<_>>();
     statement.part(8, None, |s| {
-        s.add(column(rows, |timers| timers.key.saga.as_str()))?;
-        s.add(column(rows, |timers| timers.key.id.as_str()))?;
-        s.add(column(rows, |timers| timers.keep_entered))?;
-        s.add(column(rows, |timers| timers.key.id.as_str()))
+        s.add(column(rows, |timer| timer.key.saga.as_str()))?;
+        s.add(column(rows, |timer| timer.key.id.as_str()))?;
+        s.add(column(rows, |timer| timer.number))?;
+        s.add(column(rows, |timer| timer.key.id.as_str()))
     })
 }
 

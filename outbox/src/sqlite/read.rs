@@ -17,7 +17,7 @@ SELECT receiver, message_id, type, result, body_hash, attempts, round, claimed_a
 WHERE message_id IN (SELECT value FROM json_each($1)) AND endpoint = $2";
 
 const INSTANCES: &str = "
-SELECT saga, id, state, data, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
+SELECT saga, id, state, data, progress, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
 FROM sagabus_saga WHERE (id, saga) IN (SELECT r.value ->> 1, r.value ->> 0 FROM json_each($1) r)";
 
 const WAITING: &str = "
@@ -63,6 +63,7 @@ fn inbox(row: &SqliteRow) -> Result<InboxFound, StoreError> {
 fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
     let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? };
     let mut instance = InstanceRow::new(key, row.try_get::<&str, _>("state")?, row.try_get::<&str, _>("data")?);
+    instance.progress = row.try_get("progress")?;
     instance.originator = row.try_get("originator")?;
     instance.paused_by = row.try_get("paused_by")?;
     instance.seq = row.try_get("seq")?;

@@ -30,7 +30,7 @@ UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $3
 WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
 
 const MOVE: &str = "
-INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered, envelope, body,
+INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer, envelope, body,
     created_at, due_at)
 SELECT $3, endpoint, message_id, 'retry', type, endpoint, $4, $5, $6, $7, body, $8, $8
 FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
@@ -68,7 +68,7 @@ async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result
             .bind(Uuid::now_v7().to_string())
             .bind(saga.map(|saga| saga.saga.as_str()))
             .bind(saga.map(|saga| saga.id.as_str()))
-            .bind(saga.and_then(|saga| saga.entered))
+            .bind(saga.and_then(|saga| saga.timer))
             .bind(json)
             .bind(now_us());
         moved += retry.execute(&mut *connection).await?.rows_affected();

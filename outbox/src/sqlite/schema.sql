@@ -3,7 +3,7 @@ CREATE TABLE sagabus_schema_version (version INTEGER PRIMARY KEY, applied_at INT
 
 CREATE TABLE sagabus_saga (
     saga TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL, seq INTEGER NOT NULL,
-    entered INTEGER NOT NULL, version INTEGER NOT NULL, originator TEXT, paused_by TEXT,
+    entered INTEGER NOT NULL, version INTEGER NOT NULL, progress TEXT, originator TEXT, paused_by TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, completed_at INTEGER,
     PRIMARY KEY (id, saga)
 ) WITHOUT ROWID;
@@ -26,7 +26,7 @@ CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (handled_at);
 CREATE TABLE sagabus_outbox (
     id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, message_id TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
-    type TEXT NOT NULL, destination TEXT NOT NULL, saga TEXT, saga_id TEXT, entered INTEGER, envelope TEXT NOT NULL,
+    type TEXT NOT NULL, destination TEXT NOT NULL, saga TEXT, saga_id TEXT, timer INTEGER, envelope TEXT NOT NULL,
     body BLOB NOT NULL, created_at INTEGER NOT NULL, due_at INTEGER NOT NULL, lease_until INTEGER, lease_owner TEXT,
     first_attempt_at INTEGER, attempts INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0, waits_for TEXT,
     last_error TEXT

@@ -30,22 +30,22 @@ WHERE sagabus_inbox.message_id = r.value ->> 1 AND sagabus_inbox.receiver = r.va
 
 const STARTED: &str = "
 INSERT INTO sagabus_saga (created_at, updated_at, completed_at, saga, id, state, data, seq, entered, version,
-    originator, paused_by)
+    originator, paused_by, progress)
 SELECT $2, $2, CASE WHEN r.value ->> 9 THEN $2 END, r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3,
-    r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8
+    r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 11
 FROM json_each($1) r WHERE true ON CONFLICT DO NOTHING";
 
 /// Who started an instance never changes.
 const MOVED: &str = "
 UPDATE sagabus_saga SET updated_at = $2, completed_at = CASE WHEN r.value ->> 9 THEN coalesce(completed_at, $2) END,
     state = r.value ->> 2, data = r.value ->> 3, seq = r.value ->> 4, entered = r.value ->> 5, version = r.value ->> 6,
-    paused_by = r.value ->> 8
+    paused_by = r.value ->> 8, progress = r.value ->> 11
 FROM json_each($1) r
 WHERE sagabus_saga.id = r.value ->> 1 AND sagabus_saga.saga = r.value ->> 0 AND sagabus_saga.seq = r.value ->> 10";
 
 const OUTBOX: &str = "
 INSERT INTO sagabus_outbox (endpoint, lease_owner, lease_until, first_attempt_at, created_at, id, message_id, kind,
-    type, destination, saga, saga_id, entered, envelope, body, due_at, last_error)
+    type, destination, saga, saga_id, timer, envelope, body, due_at, last_error)
 SELECT $2, CASE WHEN r.value ->> 0 THEN $3 END, CASE WHEN r.value ->> 0 THEN $4 END,
     CASE WHEN r.value ->> 0 THEN $5 END, $5, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5,
     r.value ->> 6, r.value ->> 7,
@@ -71,8 +71,7 @@ WHERE endpoint = $2 AND (message_id, receiver) IN (SELECT r.value ->> 1, r.value
 const TIMERS_OUT: &str = "
 DELETE FROM sagabus_outbox WHERE id IN (
     SELECT o.id FROM json_each($1) r CROSS JOIN sagabus_outbox o
-    WHERE o.kind = 'timer' AND o.saga_id = r.value ->> 1 AND o.saga = r.value ->> 0
-        AND (r.value ->> 2 IS NULL OR (o.entered IS NOT NULL AND o.entered <> r.value ->> 2)))";
+    WHERE o.kind = 'timer' AND o.saga_id = r.value ->> 1 AND o.saga = r.value ->> 0 AND o.timer = r.value ->> 2)";
 
 pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
     let endpoint = write.endpoint.as_str();
@@ -109,7 +108,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
         query.execute(&mut *connection).await.map_err(store_error)?;
     }
     if !write.timers_out.is_empty() {
-        let rows = write.timers_out.iter().map(|out| json!([out.key.saga, out.key.id, out.keep_entered]));
+        let rows = write.timers_out.iter().map(|out| json!([out.key.saga, out.key.id, out.number]));
         sqlx::query(TIMERS_OUT).bind(array(rows)).execute(&mut *connection).await.map_err(store_error)?;
     }
     Ok(())
@@ -157,7 +156,8 @@ fn instance(write: &InstanceWrite) -> Value {
         row.originator,
         row.paused_by,
         row.done,
-        write.base_seq
+        write.base_seq,
+        row.progress
     ])
 }
 
@@ -174,7 +174,7 @@ fn outbox(row: &OutboxRow) -> Result<Value, StoreError> {
         row.destination.name(),
         saga.map(|saga| &saga.saga),
         saga.map(|saga| &saga.id),
-        saga.and_then(|saga| saga.entered),
+        saga.and_then(|saga| saga.timer),
         to_json(envelope)?,
         text,
         hex,

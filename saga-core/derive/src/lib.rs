@@ -1,10 +1,11 @@
-//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Saga`, `Then`.
+//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Then`; and the attributes `states` and `saga`.
 //!
 //! Use them through the package `sagabus`: the generated code refers to it.
 
 mod message;
 mod outcome;
 mod saga;
+mod states;
 mod then;
 
 use proc_macro::TokenStream;
@@ -57,51 +58,76 @@ derive!(
     outcome, Outcome, [outcome], outcome::expand
 );
 derive!(
-    #[doc = include_str!("saga.md")]
-    saga, Saga, [saga starts on timer done ignores defers rejects], saga::expand
-);
-derive!(
     /// The named branches of a transition: an enum whose variants each hold what one branch returns, a state or a tuple
     /// `(State, Effect, ..)`.
     ///
-    /// The variants' names stand on the edges of the state chart.
+    /// The variants' names stand on the edges of the state chart. The branches of a start, where the states share data,
+    /// are marked with `#[starts]`; each holds a tuple `(Data, State, Effect, ..)`.
     ///
     /// ```
     /// use sagabus::prelude::*;
     /// use serde::{Deserialize, Serialize};
     /// # #[derive(Event, Serialize, Deserialize)] struct Opened { id: u64 }
     /// # #[derive(Event, Serialize, Deserialize)] struct Signed { id: u64 }
-    /// # #[derive(Serialize, Deserialize)] pub struct Collecting { missing: u32 }
-    /// # #[derive(Serialize, Deserialize)] pub struct Complete;
-    /// # #[derive(Saga)]
-    /// # #[saga(name = "petition", id = id: u64)]
-    /// # #[starts(Opened)]
-    /// # pub enum Petition { #[on(Signed)] Collecting(Collecting), #[done] Complete(Complete) }
-    /// # impl Starts<Opened> for Petition {
-    /// #     type Then = Collecting;
-    /// #     fn start(_: Opened, _: &Moment) -> Collecting { Collecting { missing: 2 } }
-    /// # }
+    ///
+    /// #[states]
+    /// enum Petition {
+    ///     Collecting { missing: u32 },
+    ///     #[done]
+    ///     Complete,
+    /// }
     ///
     /// #[derive(Then)]
     /// enum AfterSignature {
-    ///     More((Collecting, Keep)),
+    ///     More(Collecting),
     ///     Enough(Complete),
     /// }
     ///
-    /// impl On<Signed> for Collecting {
-    ///     type Then = AfterSignature;
-    ///     fn on(self, _: Signed, _: &Moment) -> AfterSignature {
-    ///         match self.missing {
+    /// #[saga(name = "petition", id = id: u64)]
+    /// impl Petition {
+    ///     fn opened(_: Opened) -> Collecting { Collecting { missing: 2 } }
+    ///
+    ///     fn signed(petition: Collecting, _: Signed) -> AfterSignature {
+    ///         match petition.missing {
     ///             0 | 1 => AfterSignature::Enough(Complete),
-    ///             more => AfterSignature::More((Collecting { missing: more - 1 }, Keep)),
+    ///             more => AfterSignature::More(Collecting { missing: more - 1 }),
     ///         }
     ///     }
     /// }
     ///
+    /// # fn main() {
     /// assert!(Petition::chart().to_mermaid().contains("Collecting --> Complete : Signed [Enough]"));
+    /// # }
     /// ```
-    then, Then, [], then::expand
+    then, Then, [starts], then::expand
 );
+
+/// The states of a saga: an enum with a variant for each.
+///
+/// It writes a struct for each variant, with the variant's fields, and derives `Debug`, `Clone`, `PartialEq`, `Serialize`
+/// and `Deserialize` for it. A variant may hold a struct of your own instead: `AwaitingPayment(AwaitingPayment)`. The
+/// transitions follow in a [`#[saga]`](macro@saga) block, which also says what `data`, `#[done]` and the other
+/// attributes mean.
+#[proc_macro_attribute]
+pub fn states(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let plain: proc_macro2::TokenStream = item.clone().into();
+    let expanded = states::expand(arguments.into(), item.into());
+    expanded.unwrap_or_else(|error| states::fallback(&error, &plain)).into()
+}
+
+#[doc = include_str!("saga.md")]
+#[proc_macro_attribute]
+pub fn saga(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let expanded = saga::block(&arguments.into(), item.into());
+    expanded.unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// What the macro that [`states`] writes calls.
+#[doc(hidden)]
+#[proc_macro]
+pub fn __saga(input: TokenStream) -> TokenStream {
+    saga::both(input.into()).unwrap_or_else(|error| error.to_compile_error()).into()
+}
 
 /// The single unnamed field of a variant.
 fn single_field(variant: &Variant) -> syn::Result<&Type> {
@@ -143,6 +169,14 @@ fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result
         return Ok(());
     }
     Err(syn::Error::new_spanned(&input.generics, format!("{what} has no parameters: {why}")))
+}
+
+/// A field's name as a number, for a const parameter: FNV-1a of 64 bits.
+fn field_key(field: &syn::Ident) -> u64 {
+    use syn::ext::IdentExt;
+    field.unraw().to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Names travel as AMQP short strings (at most 255 bytes) and name exchanges and queues.

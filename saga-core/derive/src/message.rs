@@ -1,6 +1,6 @@
 //! `Message`, `Event`, `Reply`, `Command`.
 
-use crate::{name_fault, without_parameters};
+use crate::{field_key, name_fault, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt};
@@ -65,18 +65,49 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     without_parameters(input, "a message", "its name on the wire stands for one type")?;
     let ident = &input.ident;
     let name = found.type_name(input)?;
-    let kind = format_ident!("{kind}");
+    let kind_name = format_ident!("{kind}");
     let outcome = found.outcome.as_ref().map_or_else(|| quote!(()), |outcome| quote!(#outcome));
     let body = quote_spanned!(ident.span()=> ::sagabus::__private::body::<#ident>());
     let implement = implement(ident, "Message");
+    let fields = if kind == "Timer" { timer_fields(ident) } else { fields(input) };
     Ok(quote! {
         const _: () = #body;
         #implement {
             const TYPE: &'static str = #name;
-            const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind;
+            const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind_name;
             type Outcome = #outcome;
         }
+        #fields
     })
+}
+
+/// Each field, so that a saga finds the one with its id.
+fn fields(input: &DeriveInput) -> TokenStream {
+    let syn::Data::Struct(syn::DataStruct { fields: syn::Fields::Named(fields), .. }) = &input.data else {
+        return TokenStream::new();
+    };
+    let message = &input.ident;
+    let each = fields.named.iter().filter_map(|field| {
+        let (name, ty) = (field.ident.as_ref()?, &field.ty);
+        let key = field_key(name);
+        Some(quote! {
+            #[automatically_derived]
+            impl ::sagabus::__private::KeyField<#ty, #key> for #message {
+                fn key(&self) -> ::std::option::Option<&#ty> { ::std::option::Option::Some(&self.#name) }
+            }
+        })
+    });
+    quote!(#(#each)*)
+}
+
+/// A timer needs none.
+fn timer_fields(timer: &Ident) -> TokenStream {
+    quote! {
+        #[automatically_derived]
+        impl<__Id, const __NAME: u64> ::sagabus::__private::KeyField<__Id, __NAME> for #timer {
+            fn key(&self) -> ::std::option::Option<&__Id> { ::std::option::Option::None }
+        }
+    }
 }
 
 /// The head of an impl, with a condition that reduces errors about serde to one.

@@ -77,7 +77,6 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         runs: i64,
         now_us: i64,
     ) {
-        let last = decided.instance.as_ref().map(|write| (write.row.entered, write.row.done));
         for (i, settled) in decided.settled {
             let envelope = &offers[i].envelope;
             let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin: origins[i] };
@@ -85,7 +84,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             match settled {
                 Settled::Moved(made) => {
                     let originator = decided.originator.as_deref();
-                    journal.effects = Some(self.moved(key, envelope, &made, originator, last, now_us));
+                    journal.effects = Some(self.moved(key, envelope, &made, originator, &decided.timers, now_us));
                     journal.seq = Some(made.seq);
                     journal.from_state = made.from;
                     journal.to_state = Some(made.to);
@@ -114,25 +113,20 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.write.timers_out.extend(decided.timers_out);
     }
 
-    /// Rows for what a transition sends. A timer whose state was left again within the batch is not written at all.
+    /// Rows for what a transition sends. A timer that is not alive any more after the batch is not written at all.
     fn moved(
         &mut self,
         key: &InstanceKey,
         cause: &Envelope,
         made: &Move,
         originator: Option<&str>,
-        last: Option<(i64, bool)>,
+        alive: &[i64],
         now_us: i64,
     ) -> Vec<Caused> {
         let endpoint = &self.shared.name;
-        let emissions = made.emits.iter().map(|emit| {
-            let mut emission = of_transition(endpoint, cause, key, made, originator, emit, now_us);
-            let pointless = last.is_some_and(|(entered, done)| match emit.route {
-                Route::After(_) => done || entered != made.entered,
-                Route::Deadline(_) => done,
-                Route::Command { .. } | Route::Event | Route::Reply => false,
-            });
-            if pointless {
+        let emissions = made.emits.iter().zip(&made.timers).map(|(emit, timer)| {
+            let mut emission = of_transition(endpoint, cause, key, made, originator, (emit, *timer), now_us);
+            if timer.is_some_and(|number| !alive.contains(&number)) {
                 emission.rows.clear();
             }
             emission
@@ -325,13 +319,13 @@ fn of_transition(
     key: &InstanceKey,
     made: &Move,
     originator: Option<&str>,
-    emit: &Emit,
+    (emit, timer): (&Emit, Option<i64>),
     now_us: i64,
 ) -> Emission {
     let id = Uuid::now_v7();
     let message = &emit.message;
     let mut new = envelope(endpoint, id, message, Some(cause), now_us);
-    let mut own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered) };
+    let own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered), timer: None };
     let row = match &emit.route {
         Route::Command { to } => {
             new.reply_to = Some(endpoint.into());
@@ -342,11 +336,8 @@ fn of_transition(
             new.saga = Some(own);
             row(OutboxKind::Event, Destination::Event(message.type_name.into()), new, None)
         }
-        Route::After(delay) | Route::Deadline(delay) => {
-            if matches!(emit.route, Route::Deadline(_)) {
-                own.entered = None;
-            }
-            new.saga = Some(own);
+        Route::Timer { delay, .. } => {
+            new.saga = Some(SagaRef { entered: None, timer, ..own });
             new.receiver = Some(key.saga.clone());
             row(OutboxKind::Timer, Destination::Endpoint(endpoint.into()), new, Some(*delay))
         }

@@ -332,8 +332,8 @@ pub(crate) struct TypedProject<S, P> {
 impl<S: Saga + Sync, Db: Store, P: Project<S, Db>> ProjectLogic<Db> for TypedProject<S, P> {
     async fn run(&self, changes: Vec<ErasedChange>, tx: &mut Db::Tx) -> Result<(), HandlerError> {
         let typed = changes.into_iter().filter_map(|change| {
-            let after = *change.after.downcast::<S>().ok()?;
-            Some(Change { id: change.id, before: change.before, after })
+            let (after, data) = *change.after.downcast::<(S, S::Data)>().ok()?;
+            Some(Change { id: change.id, before: change.before, after, data })
         });
         self.project.project(&typed.collect::<Vec<_>>(), tx).await
     }

@@ -25,4 +25,4 @@ pub use transport::{
 };
 pub use unit::{Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, Waiting};
 pub use words::{HeldReason, InboxResult, OutboxKind};
-pub use write::{Caused, HeldIn, HeldKey, InboxRow, InstanceWrite, OutboxRow, TimersOut, Write};
+pub use write::{Caused, HeldIn, HeldKey, InboxRow, InstanceWrite, OutboxRow, TimerOut, Write};

@@ -149,7 +149,7 @@ pub struct InstanceRow {
     pub key: InstanceKey,
     /// The state's name.
     pub state: String,
-    /// The state's data, JSON.
+    /// The state, and the data that all states share, JSON.
     pub data: String,
     /// Transitions so far.
     pub seq: i64,
@@ -157,6 +157,8 @@ pub struct InstanceRow {
     pub entered: i64,
     /// The version of the definition that wrote it.
     pub version: i32,
+    /// Its living timers and the states it has been in, JSON; none while there are none.
+    pub progress: Option<String>,
     /// Who started it, JSON.
     pub originator: Option<String>,
     /// The failed message that later ones wait behind.
@@ -175,6 +177,7 @@ impl InstanceRow {
             seq: 0,
             entered: 0,
             version: 0,
+            progress: None,
             originator: None,
             paused_by: None,
             done: false,

@@ -29,8 +29,8 @@ pub struct Write {
     pub held_in: Vec<HeldIn>,
     /// Messages no longer held.
     pub held_out: Vec<HeldKey>,
-    /// Timers to delete, because their state was left.
-    pub timers_out: Vec<TimersOut>,
+    /// Timers to delete.
+    pub timers_out: Vec<TimerOut>,
 }
 
 impl Write {
@@ -193,20 +193,20 @@ impl InstanceWrite {
     }
 }
 
-/// Timers of an instance that go because their state was left.
-#[derive(Debug, Clone)]
+/// A timer to delete: its state was left, another one took its place, or it was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TimersOut {
+pub struct TimerOut {
     /// Whose.
     pub key: InstanceKey,
-    /// Timers of this entry stay; deadlines stay too. `None`: all go, deadlines included.
-    pub keep_entered: Option<i64>,
+    /// Which of the instance's timers, as in [`SagaRef::timer`](crate::SagaRef::timer).
+    pub number: i64,
 }
 
-impl TimersOut {
-    /// Timers of an instance that go; see [`TimersOut::keep_entered`].
-    pub fn new(key: InstanceKey, keep_entered: Option<i64>) -> Self {
-        Self { key, keep_entered }
+impl TimerOut {
+    /// Timer `number` of an instance.
+    pub fn new(key: InstanceKey, number: i64) -> Self {
+        Self { key, number }
     }
 }
 

@@ -28,6 +28,15 @@ pub struct ChartState {
     pub name: String,
     /// Whether the process is over in it.
     pub done: bool,
+    /// Only instances of older versions are in it: no transition need lead here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub legacy: bool,
+    /// It waits on purpose without a timer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+    /// Its former names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub was: Vec<String>,
     /// Messages journaled as ignored here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
@@ -49,7 +58,10 @@ pub struct ChartMessage {
     pub kind: MessageKind,
     /// Whether it creates an instance.
     pub starts: bool,
-    /// Whether the saga takes it `from anyone`, although it also answers a command of the saga.
+    /// Held for a person when it comes although the instance exists, and the state does not take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rejects_repeats: bool,
+    /// Whether the saga takes it from anyone (`#[on(anyone)]`), although it also answers a command of the saga.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
 }
@@ -80,7 +92,7 @@ impl ChartEdge {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChartEffect {
-    /// `send`, `publish`, `reply`, `after` or `deadline`.
+    /// `send`, `publish`, `reply`, `after`, `deadline` or `cancel`.
     pub kind: String,
     /// The message's logical name.
     pub type_name: String,
@@ -90,6 +102,47 @@ pub struct ChartEffect {
     /// The possible outcomes of a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcome: Vec<String>,
+}
+
+/// What is said about a state, one word after the other, as the macros write it.
+#[doc(hidden)]
+impl ChartState {
+    pub fn new(name: impl Into<String>) -> Self {
+        let (none, name) = (Vec::new, name.into());
+        Self { name, done: false, legacy: false, waits: false, was: none(), ignore: none(), defer: none(), reject: none() }
+    }
+
+    pub fn done(self, done: bool) -> Self {
+        Self { done, ..self }
+    }
+
+    pub fn legacy(self, legacy: bool) -> Self {
+        Self { legacy, ..self }
+    }
+
+    pub fn waits(self, waits: bool) -> Self {
+        Self { waits, ..self }
+    }
+
+    pub fn was(self, names: &[&str]) -> Self {
+        Self { was: texts(names), ..self }
+    }
+
+    pub fn ignores(self, types: &[&str]) -> Self {
+        Self { ignore: texts(types), ..self }
+    }
+
+    pub fn defers(self, types: &[&str]) -> Self {
+        Self { defer: texts(types), ..self }
+    }
+
+    pub fn rejects(self, types: &[&str]) -> Self {
+        Self { reject: texts(types), ..self }
+    }
+}
+
+fn texts(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&text| text.into()).collect()
 }
 
 impl Chart {
@@ -116,7 +169,7 @@ impl Chart {
 
     /// Whether the saga takes a message of this type only as the answer to a command that it sends itself.
     ///
-    /// A message that starts the saga, or that is listed `from anyone`, may come from others too.
+    /// A message that starts the saga, or that a function with `#[on(anyone)]` takes, may come from others too.
     pub fn is_answer(&self, type_name: &str) -> bool {
         let message = self.messages.iter().find(|message| message.type_name == type_name);
         let wanted_from_all = message.is_some_and(|message| message.starts || message.anyone);
@@ -142,6 +195,9 @@ impl Chart {
         }
         for state in &self.states {
             let name = state.name.as_str();
+            if state.legacy {
+                continue;
+            }
             if !reachable.contains(name) {
                 wrong.push(format!("saga `{}`: no transition leads to state `{name}`", self.saga));
             } else if !state.done && !self.edges.iter().any(|edge| edge.from == name) {
@@ -178,7 +234,7 @@ mod tests {
     use super::*;
 
     fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
-        ChartMessage { type_name: type_name.into(), kind, starts: false, anyone: false }
+        ChartMessage { type_name: type_name.into(), kind, starts: false, rejects_repeats: false, anyone: false }
     }
 
     /// A saga that starts with `Placed` and `Restarted`, sends `Pay` with four outcomes, and takes other messages.

@@ -1,26 +1,11 @@
-//! What the code written by `#[derive(Saga)]` calls, beside [`Transition`](super::Transition) and
+//! What the code written by `#[states]` and `#[saga]` calls, beside [`Transition`](super::Transition) and
 //! [`Start`](super::Start).
 
-use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State};
-use crate::{Message, MessageKind};
-use serde::{Serialize, de::DeserializeOwned};
-use std::ops::Deref;
-
-/// A message whose id is in the field that the saga names: rustc prints this type's name when the field is missing.
-pub struct IdFieldOrByPathOrByEcho<'a, M>(&'a M);
-
-impl<'a, M> IdFieldOrByPathOrByEcho<'a, M> {
-    pub fn of(message: &'a M) -> Self {
-        Self(message)
-    }
-}
-
-impl<M> Deref for IdFieldOrByPathOrByEcho<'_, M> {
-    type Target = M;
-    fn deref(&self) -> &M {
-        self.0
-    }
-}
+use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State, Upcast};
+use crate::Message;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use std::marker::PhantomData;
 
 /// Whether one of `names` is `name`.
 pub const fn contains(names: &[&str], name: &str) -> bool {
@@ -34,7 +19,7 @@ pub const fn contains(names: &[&str], name: &str) -> bool {
     false
 }
 
-pub(super) const fn same(a: &str, b: &str) -> bool {
+const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut n = 0;
     while n < a.len() && n < b.len() && a[n] == b[n] {
@@ -43,24 +28,69 @@ pub(super) const fn same(a: &str, b: &str) -> bool {
     n == a.len() && n == b.len()
 }
 
-pub const fn is_timer<M: Message>() -> bool {
-    matches!(M::KIND, MessageKind::Timer)
-}
-
 pub fn unknown<T>(saga: &str, type_name: &str) -> Result<T, ReadError> {
     Err(ReadError(format!("`{type_name}` is not a message of saga `{saga}`")))
-}
-
-pub fn load<S: DeserializeOwned>(state: &str, data: &str) -> Result<S, ReadError> {
-    serde_json::from_str(data).map_err(|error| ReadError(format!("state `{state}`: {error}")))
 }
 
 pub fn unknown_state<T>(state: &str) -> Result<T, ReadError> {
     Err(ReadError(format!("unknown state `{state}`")))
 }
 
+/// What is stored where the states share data.
+#[derive(Serialize, Deserialize)]
+struct Stored<D, S> {
+    data: D,
+    state: S,
+}
+
 pub fn store<S: State + Serialize>(state: &S) -> String {
     serde_json::to_string(state).unwrap_or_else(|error| panic!("state {} does not encode: {error}", S::NAME))
+}
+
+pub fn store_with_data<S: State + Serialize, D: Serialize>(state: &S, data: &D) -> String {
+    serde_json::to_string(&Stored { data, state })
+        .unwrap_or_else(|error| panic!("state {} does not encode with its data: {error}", S::NAME))
+}
+
+/// Splits what was stored into data and state, each still JSON.
+pub fn parts<'a>(state: &str, json: &'a str) -> Result<(&'a str, &'a str), ReadError> {
+    let stored: Stored<&RawValue, &RawValue> =
+        serde_json::from_str(json).map_err(|error| ReadError(format!("state `{state}` with its data: {error}")))?;
+    Ok((stored.data.get(), stored.state.get()))
+}
+
+/// A part of what was stored, to be read in the form of one version: `None` when that version has no form of its own.
+///
+/// This and [`Newest`] choose by method resolution, where a trait bound cannot: an impl for `Form` is found before one
+/// for `&Form`. So the macro need not know for which versions the user wrote an `Upcast`.
+pub struct Form<T, const V: u32>(pub PhantomData<T>);
+
+pub trait Older<T> {
+    fn read(&self, what: &str, json: &str) -> Option<Result<T, ReadError>>;
+}
+
+impl<T: Upcast<V>, const V: u32> Older<T> for Form<T, V> {
+    fn read(&self, what: &str, json: &str) -> Option<Result<T, ReadError>> {
+        let old = serde_json::from_str(json).map_err(|error| ReadError(format!("{what} as of version {V}: {error}")));
+        Some(old.and_then(|old| {
+            T::upcast(old).map_err(|error| ReadError(format!("{what}: upcast from version {V}: {error}")))
+        }))
+    }
+}
+
+pub trait Newest<T> {
+    fn read(&self, what: &str, json: &str) -> Option<Result<T, ReadError>>;
+}
+
+impl<T, const V: u32> Newest<T> for &Form<T, V> {
+    fn read(&self, _: &str, _: &str) -> Option<Result<T, ReadError>> {
+        None
+    }
+}
+
+/// Reads the present form.
+pub fn load<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, ReadError> {
+    serde_json::from_str(json).map_err(|error| ReadError(format!("{what}: {error}")))
 }
 
 pub fn chart(
@@ -73,11 +103,18 @@ pub fn chart(
     Chart { saga: saga.into(), version, states, messages, edges }
 }
 
-pub fn state(name: &str, done: bool, ignore: Vec<&str>, defer: Vec<&str>, reject: Vec<&str>) -> ChartState {
-    let names = |list: Vec<&str>| list.into_iter().map(Into::into).collect();
-    ChartState { name: name.into(), done, ignore: names(ignore), defer: names(defer), reject: names(reject) }
+pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> ChartMessage {
+    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, rejects_repeats, anyone }
 }
 
-pub fn message<M: Message>(starts: bool, anyone: bool) -> ChartMessage {
-    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, anyone }
+/// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, if it has the type of the
+/// saga's id. The derives of messages write one for each field; a timer has none and comes back by itself.
+#[diagnostic::on_unimplemented(
+    message = "saga cannot tell by `{Self}` which instance is meant: no field of the name and the type ({Id}) of its id",
+    label = "takes `{Self}`",
+    note = "say where the id is: `#[saga(.., by({Self} = path.to.the.id))]`",
+    note = "or, if it answers a command of the saga, that its envelope names the instance: `by({Self} = echo)`"
+)]
+pub trait KeyField<Id, const NAME: u64> {
+    fn key(&self) -> Option<&Id>;
 }

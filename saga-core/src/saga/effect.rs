@@ -9,12 +9,9 @@ use std::time::Duration;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an effect",
     label = "not an effect",
-    note = "effects are Sends, Publishes, Replies, After, Deadline, Keep, and Option and Vec of them"
+    note = "effects are Sends, Publishes, Replies, After, Deadline, Cancels, Reenter, and Option and Vec of them"
 )]
 pub trait Effect<S> {
-    /// Whether it is `Keep`.
-    #[doc(hidden)]
-    const KEEPS: bool = false;
     #[doc(hidden)]
     fn emit(self, out: &mut Emits);
     #[doc(hidden)]
@@ -26,9 +23,10 @@ pub trait Effect<S> {
 pub struct Emits {
     /// In the order in which the transition listed them.
     pub emits: Vec<Emit>,
-    /// The state's timers are kept: the transition does not enter the state anew. It must lead into the state that it
-    /// leaves.
-    pub keep: bool,
+    /// Timers that are taken back, by type and key, before those in `emits` are set.
+    pub cancels: Vec<(&'static str, String)>,
+    /// The state is entered anew, although it was not left.
+    pub anew: bool,
 }
 
 /// One message that a transition sends.
@@ -52,10 +50,15 @@ pub enum Route {
     Event,
     /// To the sender of the message that started the saga.
     Reply,
-    /// Back to the instance, if it is still in the state it enters now.
-    After(Duration),
-    /// Back to the instance, whatever state it is in.
-    Deadline(Duration),
+    /// Back to the instance after this time; until then another one may replace it.
+    Timer {
+        /// How long it waits.
+        delay: Duration,
+        /// Tells timers of one type apart.
+        key: String,
+        /// It outlives the state that set it.
+        deadline: bool,
+    },
 }
 
 /// Sends the command `C` to its one handler.
@@ -65,14 +68,14 @@ pub enum Route {
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Sends<PayFee>);
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         let fee = PayFee { id: self.id, cents: scanned.fees.iter().sum() };
-///         (self, send(fee))
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> (Travelling, Sends<PayFee>) {
+///     let fee = PayFee { id: it.id, cents: scanned.fees.iter().sum() };
+///     (it, send(fee))
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -81,14 +84,14 @@ pub struct Sends<C>(pub C);
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Publishes<ParcelMoved>);
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         let moved = ParcelMoved { id: self.id, place: scanned.place };
-///         (self, publish(moved))
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> (Travelling, Publishes<ParcelMoved>) {
+///     let moved = ParcelMoved { id: it.id, place: scanned.place };
+///     (it, publish(moved))
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -99,70 +102,135 @@ pub struct Publishes<E>(pub E);
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Arrived, Replies<ParcelArrived>);
-///
-///     fn on(self, _: Scanned, _: &Moment) -> Self::Then {
-///         (Arrived, reply(ParcelArrived { id: self.id }))
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, _: Scanned) -> (Arrived, Replies<ParcelArrived>) {
+///     (Arrived, reply(ParcelArrived { id: it.id }))
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replies<M>(pub M);
 /// A timer of the state entered: it comes back to the instance after the delay, and is deleted when the state is left.
 ///
-/// The state must list it in `#[timer(..)]`. A transition into the same state leaves the state too: it drops the
-/// state's timers and sets those that it returns, unless it returns [`Keep`]. The database's clock decides when the
-/// time has come.
+/// An instance has one living timer of each type: setting it again replaces it, even if it is on its way. A transition
+/// into the same state keeps the timers that it does not set. For several of one type at once, see
+/// [`keyed`](Self::keyed). The database's clock decides when the time has come.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, After<Silent>);
-///
-///     fn on(self, _: Scanned, _: &Moment) -> Self::Then {
-///         (self, after(days(3), Silent {})) // three days from now, whatever was set before
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, _: Scanned) -> (Travelling, After<Silent>) {
+///     (it, after(days(3), Silent {})) // three days from now, whatever was set before
 /// }
+/// fn silent(_: Travelling, _: Silent) -> Arrived { Arrived }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct After<T>(pub Duration, pub T);
+pub struct After<T>(Timer<T>);
 /// A timer of the whole saga: it fires in whatever state the instance is by then, and is deleted when the saga is done.
 ///
-/// The enum must list it in `#[timer(..)]`.
+/// A function of the whole enum (`self`) takes it.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Deadline<Lost>);
-///
-///     fn on(self, _: Scanned, _: &Moment) -> Self::Then {
-///         (self, deadline(days(60), Lost {}))
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// fn packed(packed: ParcelPacked) -> (Travelling, Deadline<Lost>) {
+///     (Travelling { id: packed.id, scans: 0 }, deadline(days(60), Lost {}))
 /// }
+/// fn scanned(_: Travelling, _: Scanned) -> Arrived { Arrived }
+/// fn lost(self, _: Lost) -> Arrived { Arrived }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Deadline<T>(pub Duration, pub T);
-/// A transition into the same state that keeps the state's timers: it does not enter the state anew.
-///
-/// A `Keep` into another state does not compile.
+pub struct Deadline<T>(Timer<T>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Timer<T> {
+    delay: Duration,
+    message: T,
+    key: String,
+}
+
+macro_rules! timer {
+    ($($name:ident)+) => {$(
+        impl<T> $name<T> {
+            /// The same under a key: of one type, an instance has one living timer for each key.
+            pub fn keyed(mut self, key: impl std::fmt::Display) -> Self {
+                self.0.key = key.to_string();
+                self
+            }
+
+            /// The message that comes back.
+            pub fn message(&self) -> &T {
+                &self.0.message
+            }
+
+            /// How long it waits.
+            pub fn delay(&self) -> Duration {
+                self.0.delay
+            }
+        }
+    )+};
+}
+timer!(After Deadline);
+
+impl<T: Message> Timer<T> {
+    fn emit(self, deadline: bool, out: &mut Emits) {
+        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`") };
+        push(out, Route::Timer { delay: self.delay, key: self.key, deadline }, &self.message);
+    }
+}
+
+/// Takes the timer `T` back, even if it is on its way.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Keep);
-///
-///     fn on(self, _: Scanned, _: &Moment) -> Self::Then {
-///         (Travelling { scans: self.scans + 1, ..self }, Keep) // `Silent` still comes when it was to come
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// fn packed(packed: ParcelPacked) -> (Travelling, After<Silent>) {
+///     (Travelling { id: packed.id, scans: 0 }, after(days(3), Silent {}))
 /// }
+/// fn scanned(it: Travelling, _: Scanned) -> (Travelling, Cancels<Silent>) { (it, cancel()) }
+/// fn silent(_: Travelling, _: Silent) -> Arrived { Arrived }
+/// # }
+/// # fn main() {}
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cancels<T> {
+    key: String,
+    timer: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> Cancels<T> {
+    /// The same for the timer under a key.
+    pub fn keyed(mut self, key: impl std::fmt::Display) -> Self {
+        self.key = key.to_string();
+        self
+    }
+}
+
+/// The state is entered anew, although the transition leads into the state that it leaves: all timers of the state go,
+/// and outcomes of commands sent before no longer [answer this entry](super::Moment::answers_this_entry).
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, _: Scanned) -> (Travelling, Reenter) { (it, Reenter) }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Keep;
+pub struct Reenter;
 
 /// Sends a command. See [`Sends`].
 pub fn send<C: Command>(command: C) -> Sends<C> {
@@ -178,11 +246,15 @@ pub fn reply<M: Answer>(message: M) -> Replies<M> {
 }
 /// Sets a timer of the state entered. See [`After`].
 pub fn after<T: Message>(delay: Duration, timer: T) -> After<T> {
-    After(delay, timer)
+    After(Timer { delay, message: timer, key: String::new() })
 }
 /// Sets a timer of the whole saga. See [`Deadline`].
 pub fn deadline<T: Message>(delay: Duration, timer: T) -> Deadline<T> {
-    Deadline(delay, timer)
+    Deadline(Timer { delay, message: timer, key: String::new() })
+}
+/// Takes a timer back. See [`Cancels`].
+pub fn cancel<T: Message>() -> Cancels<T> {
+    Cancels { key: String::new(), timer: std::marker::PhantomData }
 }
 /// A span of `n` seconds.
 pub const fn seconds(n: u64) -> Duration {
@@ -246,8 +318,7 @@ impl<S, M: Answer> Effect<S> for Replies<M> {
 
 impl<S: Accepts<T>, T: Message> Effect<S> for After<T> {
     fn emit(self, out: &mut Emits) {
-        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`") };
-        push(out, Route::After(self.0), &self.1);
+        self.0.emit(false, out);
     }
     fn describe(out: &mut Vec<ChartEffect>) {
         out.push(effect::<T>("after", None, vec![]));
@@ -260,18 +331,26 @@ where
     S::Saga: Accepts<T>,
 {
     fn emit(self, out: &mut Emits) {
-        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`") };
-        push(out, Route::Deadline(self.0), &self.1);
+        self.0.emit(true, out);
     }
     fn describe(out: &mut Vec<ChartEffect>) {
         out.push(effect::<T>("deadline", None, vec![]));
     }
 }
 
-impl<S> Effect<S> for Keep {
-    const KEEPS: bool = true;
+impl<S, T: Message> Effect<S> for Cancels<T> {
     fn emit(self, out: &mut Emits) {
-        out.keep = true;
+        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`: only timers are cancelled") };
+        out.cancels.push((T::TYPE, self.key));
+    }
+    fn describe(out: &mut Vec<ChartEffect>) {
+        out.push(effect::<T>("cancel", None, vec![]));
+    }
+}
+
+impl<S> Effect<S> for Reenter {
+    fn emit(self, out: &mut Emits) {
+        out.anew = true;
     }
     fn describe(_: &mut Vec<ChartEffect>) {}
 }
@@ -280,18 +359,17 @@ impl<S> Effect<S> for Keep {
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Option<Sends<PayFee>>);
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         let fee = scanned.fees.first().map(|&cents| send(PayFee { id: self.id, cents }));
-///         (self, fee)
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> (Travelling, Option<Sends<PayFee>>) {
+///     let fee = scanned.fees.first().map(|&cents| send(PayFee { id: it.id, cents }));
+///     (it, fee)
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 impl<S, E: Effect<S>> Effect<S> for Option<E> {
-    const KEEPS: bool = E::KEEPS;
     fn emit(self, out: &mut Emits) {
         if let Some(effect) = self {
             effect.emit(out);
@@ -306,18 +384,17 @@ impl<S, E: Effect<S>> Effect<S> for Option<E> {
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Vec<Sends<PayFee>>);
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         let fees = scanned.fees.iter().map(|&cents| send(PayFee { id: self.id, cents })).collect();
-///         (self, fees)
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> (Travelling, Vec<Sends<PayFee>>) {
+///     let fees = scanned.fees.iter().map(|&cents| send(PayFee { id: it.id, cents })).collect();
+///     (it, fees)
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 impl<S, E: Effect<S>> Effect<S> for Vec<E> {
-    const KEEPS: bool = E::KEEPS;
     fn emit(self, out: &mut Emits) {
         for effect in self {
             effect.emit(out);

@@ -1,4 +1,4 @@
-// What the examples of `Then` and of the effects have in common; each adds `impl On<Scanned> for Travelling`.
+// What the examples of `Then` and of the effects have in common; each adds the `#[saga]` block of `Parcel`.
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -24,32 +24,9 @@ struct Silent {}
 #[derive(Message, Serialize, Deserialize)]
 struct Lost {}
 
-#[derive(Serialize, Deserialize)]
-struct Travelling { id: u64, scans: u32 }
-#[derive(Serialize, Deserialize)]
-struct Arrived;
-
-#[derive(Saga)]
-#[saga(name = "parcel", id = id: u64)]
-#[starts(ParcelPacked)]
-#[timer(Lost)]
+#[states]
 enum Parcel {
-    #[on(Scanned)]
-    #[timer(Silent)]
-    Travelling(Travelling),
+    Travelling { id: u64, scans: u32 },
     #[done]
-    Arrived(Arrived),
-}
-
-impl Starts<ParcelPacked> for Parcel {
-    type Then = Travelling;
-    fn start(packed: ParcelPacked, _: &Moment) -> Travelling { Travelling { id: packed.id, scans: 0 } }
-}
-impl On<Silent> for Travelling {
-    type Then = Arrived;
-    fn on(self, _: Silent, _: &Moment) -> Arrived { Arrived }
-}
-impl On<Lost> for Parcel {
-    type Then = Arrived;
-    fn on(self, _: Lost, _: &Moment) -> Arrived { Arrived }
+    Arrived,
 }

@@ -1,12 +1,12 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
 use super::{
-    Emit, Saga, SagaId,
+    Emit, Progress, Saga, SagaId,
     run::{Rules, Run},
 };
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef,
-    port::{InstanceWrite, TimersOut},
+    port::{InstanceWrite, TimerOut},
 };
 use serde::{Deserialize, Serialize};
 use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
@@ -68,6 +68,8 @@ pub(crate) struct Move {
     pub(crate) seq: i64,
     pub(crate) entered: i64,
     pub(crate) emits: Vec<Emit>,
+    /// The number of each emit that is a timer.
+    pub(crate) timers: Vec<Option<i64>>,
 }
 
 /// What an instance decided about a batch.
@@ -78,8 +80,11 @@ pub(crate) struct Decided {
     /// A held message that was not read fits now: the instance must be asked again.
     pub(crate) more: bool,
     pub(crate) instance: Option<InstanceWrite>,
-    pub(crate) timers_out: Option<TimersOut>,
-    /// The state after, for projections, when a transition was made.
+    /// The numbers of the timers that are alive after all.
+    pub(crate) timers: Vec<i64>,
+    /// Timers to delete.
+    pub(crate) timers_out: Vec<TimerOut>,
+    /// The state after and its data, for projections, when a transition was made.
     pub(crate) state: Option<Box<dyn Any + Send>>,
     /// Who started the instance, as stored; only read when a transition replies.
     pub(crate) originator: Option<String>,
@@ -154,7 +159,10 @@ impl<S: Saga> SagaLogic for Typed<S> {
     }
 
     fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool {
-        row.paused_by.is_none() && row.version <= self.version() && self.rules.releases(&row.state, type_name, reason)
+        row.paused_by.is_none() && row.version <= self.version() && {
+            let visited = Progress::read(row.progress.as_deref()).visited;
+            self.rules.releases(self.rules.name_of(&row.state), type_name, reason, &visited)
+        }
     }
 
     fn decide(&self, offers: &Offers<'_>, messages: &mut [Offer]) -> Decided {

@@ -5,6 +5,7 @@ mod chart;
 pub(crate) mod derived;
 mod effect;
 mod id;
+mod progress;
 pub(crate) mod logic;
 mod run;
 mod transition;
@@ -12,16 +13,18 @@ mod transition;
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState};
 pub use effect::*;
 pub use id::SagaId;
+pub(crate) use progress::{Progress, SetTimer};
 pub use run::{Disposition, Rules};
 pub use transition::*;
 
 use crate::ReadError;
+use serde::de::DeserializeOwned;
 
-/// A saga: an enum of its states. `#[derive(Saga)]` writes this; a user writes [`Starts`] and [`On`].
+/// A saga: an enum of its states. [`#[states]`](macro@crate::states) and [`#[saga]`](macro@crate::saga) write this.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a saga",
-    label = "needs `#[derive(Saga)]`",
-    note = "a saga is an enum whose variants each hold one state"
+    label = "needs `#[states]` at the enum and `#[saga(..)]` at its `impl`",
+    note = "a saga is an enum of states and a block of functions, each a transition"
 )]
 pub trait Saga: Sized + Send + 'static {
     /// The logical name, on the wire and in the database.
@@ -30,32 +33,39 @@ pub trait Saga: Sized + Send + 'static {
     const VERSION: u32;
     /// The business key.
     type Id: SagaId;
+    /// What every state knows; `()` if the states share nothing.
+    type Data: Send + 'static;
     /// All messages it takes, decoded.
     #[doc(hidden)]
     type In: Send + 'static;
 
-    // The names below must not collide with a user's: `Starts::start` and a hidden `start` would be ambiguous in every
-    // unit test.
+    // The names below must not collide with those of a user's transitions.
     #[doc(hidden)]
     fn __read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
     #[doc(hidden)]
     fn __id(message: &Self::In) -> Option<Self::Id>;
     #[doc(hidden)]
-    fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, Self::In>;
+    fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<(Self, Self::Data), Self::In>;
     #[doc(hidden)]
-    fn __step(self, message: Self::In, at: &Moment, out: &mut Emits) -> Result<Self, (Self, Self::In)>;
+    fn __step(
+        self,
+        data: &mut Self::Data,
+        message: Self::In,
+        at: &Moment,
+        out: &mut Emits,
+    ) -> Result<Self, (Self, Self::In)>;
     #[doc(hidden)]
-    fn __load(state: &str, data: &str) -> Result<Self, ReadError>;
+    fn __load(state: &str, version: u32, json: &str) -> Result<(Self, Self::Data), ReadError>;
     /// The name of the state that the instance is in, as in the database and on charts.
     fn state_name(&self) -> &'static str;
     #[doc(hidden)]
-    fn __store(&self) -> String;
+    fn __store(&self, data: &Self::Data) -> String;
 
     /// The state chart, read from the types: every edge that they allow.
     fn chart() -> Chart;
 }
 
-/// One variant's struct. Written by `#[derive(Saga)]`.
+/// One variant's struct. Written by [`#[states]`](macro@crate::states).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state of a saga",
     label = "not a state",
@@ -68,17 +78,54 @@ pub trait State: Into<Self::Saga> {
     const NAME: &'static str;
     /// Whether the process is over in it.
     const DONE: bool;
+    /// The state itself, if the enum is in it.
+    #[doc(hidden)]
+    fn __of(saga: Self::Saga) -> Result<Self, Self::Saga>;
 }
 
-/// The state (or the whole enum) lists the message in `#[on(..)]` or `#[timer(..)]`. Written by `#[derive(Saga)]`.
+/// A function of the `#[saga]` block takes the message in this state, or in the whole enum. Written by
+/// [`#[saga]`](macro@crate::saga).
 #[diagnostic::on_unimplemented(
-    message = "state `{Self}` has no transition for `{M}`",
-    label = "`{M}` is not listed at `{Self}`",
-    note = "add `{M}` to the `#[on(..)]` (or `#[timer(..)]`) of `{Self}` and write `impl On<{M}> for {Self}`"
+    message = "state `{Self}` is entered with something whose end is `{M}`, but no function takes (`{Self}`, `{M}`)",
+    label = "no function takes (`{Self}`, `{M}`)",
+    note = "write `fn name(_: {Self}, _: {M}) -> ..` in the `#[saga]` block",
+    note = "a state that sends a command takes every message of its outcome, and one that sets a timer takes the timer"
 )]
 pub trait Accepts<M>: Sized {
     /// The saga.
-    type Saga;
+    type Saga: Saga;
+}
+
+/// An older form of a state, or of the data that all states know.
+///
+/// An instance that was stored by version `V` or an older one, and by no newer one than `V`, is read as
+/// [`Old`](Self::Old) and converted. Versions without an `Upcast` are read in the form of the next version.
+///
+/// ```
+/// # use sagabus::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Serialize, Deserialize)]
+/// struct AwaitingApproval { amount_cents: i64, currency: String }
+///
+/// /// As version 1 stored it.
+/// #[derive(Deserialize)]
+/// struct AwaitingApprovalV1 { amount: f64 }
+///
+/// impl Upcast<1> for AwaitingApproval {
+///     type Old = AwaitingApprovalV1;
+///     fn upcast(old: AwaitingApprovalV1) -> Result<Self, String> {
+///         Ok(Self { amount_cents: (old.amount * 100.0).round() as i64, currency: "EUR".into() })
+///     }
+/// }
+/// ```
+pub trait Upcast<const V: u32>: Sized {
+    /// What was stored.
+    type Old: DeserializeOwned;
+    /// The present form of it.
+    ///
+    /// # Errors
+    /// When there is none: the message is held, the instance is paused, and its row stays as it is.
+    fn upcast(old: Self::Old) -> Result<Self, String>;
 }
 
 /// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for a command's outcome.

@@ -2,19 +2,24 @@
 //! carries out.
 
 use super::{
-    Chart, ChartMessage, ChartState, Emits, Moment, Saga,
+    Chart, ChartMessage, ChartState, Emits, Moment, Progress, Route, Saga, SetTimer,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
     Envelope, HeldReason, InstanceRow, MessageKind,
     envelope::body_refusal,
     panics::caught,
-    port::{InstanceWrite, TimersOut},
+    port::{InstanceWrite, TimerOut},
 };
 use std::{
     any::Any,
     collections::{HashMap, HashSet},
 };
+
+/// The most timers that one transition sets: they are numbered by it.
+const TIMERS_MAX: i64 = 1000;
+/// The most living timers of an instance: they are part of its row.
+const ALIVE_MAX: usize = 1000;
 
 /// What a state does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +41,23 @@ pub enum Disposition {
 /// What each state does with each message: the chart as a table, made once when an endpoint starts.
 #[derive(Debug)]
 pub struct Rules {
-    by_state: HashMap<String, HashMap<String, Disposition>>,
+    by_state: HashMap<String, HashMap<String, Rule>>,
     done: HashSet<String>,
     starts: HashSet<String>,
     timers: HashSet<String>,
-    deadlines: HashSet<String>,
-    sets_timers: bool,
+    /// States that can be entered again.
+    cyclic: HashSet<String>,
+    /// Present names of renamed states, by their old ones.
+    renamed: HashMap<String, String>,
+}
+
+/// What a state does with a message.
+#[derive(Debug)]
+enum Rule {
+    Always(Disposition),
+    /// Early as long as the instance has not been in one of these states, all of which take the message and can still
+    /// be reached.
+    EarlyFor(Vec<String>),
 }
 
 impl Rules {
@@ -51,10 +67,11 @@ impl Rules {
             chart.messages.iter().filter(|m| pick(m)).map(|m| m.type_name.clone()).collect()
         };
         let starts = types(&|m| m.starts);
+        let rejects_repeats = types(&|m| m.rejects_repeats);
         let has =
             |state: &str, type_name: &str| chart.edges.iter().any(|edge| edge.from == state && edge.on == type_name);
         let judge = |state: &ChartState, type_name: &String| {
-            if state.ignore.contains(type_name) {
+            let always = if state.ignore.contains(type_name) {
                 Disposition::Ignore
             } else if state.defer.contains(type_name) {
                 Disposition::Defer
@@ -62,51 +79,59 @@ impl Rules {
                 Disposition::Reject
             } else if has(&state.name, type_name) {
                 Disposition::Transition
-            } else if !state.done
-                && !starts.contains(type_name)
-                && chart.reachable_from(&state.name).into_iter().any(|next| has(next, type_name))
-            {
-                Disposition::Early
+            } else if !state.done && !starts.contains(type_name) {
+                let ahead = chart.reachable_from(&state.name).into_iter().filter(|next| has(next, type_name));
+                return Rule::EarlyFor(ahead.map(Into::into).collect());
+            } else if rejects_repeats.contains(type_name) {
+                Disposition::Reject
             } else {
                 Disposition::Late
-            }
+            };
+            Rule::Always(always)
         };
         let by_state = chart.states.iter().map(|state| {
             let row = chart.messages.iter().map(|m| (m.type_name.clone(), judge(state, &m.type_name)));
             (state.name.clone(), row.collect())
         });
+        let cyclic = chart.states.iter().filter(|state| chart.reachable_from(&state.name).contains(&*state.name));
+        let renamed = chart.states.iter().flat_map(|state| state.was.iter().map(|was| (was.clone(), state.name.clone())));
         Self {
             by_state: by_state.collect(),
             done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
             timers: types(&|m| m.kind == MessageKind::Timer),
-            deadlines: (chart.edges.iter().flat_map(|edge| &edge.effects))
-                .filter(|effect| effect.kind == "deadline")
-                .map(|effect| effect.type_name.clone())
-                .collect(),
-            sets_timers: chart
-                .edges
-                .iter()
-                .flat_map(|edge| &edge.effects)
-                .any(|effect| effect.kind == "after" || effect.kind == "deadline"),
+            cyclic: cyclic.map(|state| state.name.clone()).collect(),
+            renamed: renamed.collect(),
             starts,
         }
     }
 
-    /// What `state` does with a message of this type.
-    pub fn disposition(&self, state: &str, type_name: &str) -> Disposition {
-        let row = self.by_state.get(state);
-        row.and_then(|row| row.get(type_name)).copied().unwrap_or(Disposition::Late)
+    /// What `state` does with a message of this type, in an instance that has been in these states before.
+    ///
+    /// A state that was visited had its chance: a message that only such states take is late. Else the second click on a
+    /// button would be applied when the page is shown again.
+    pub fn disposition(&self, state: &str, type_name: &str, visited: &[String]) -> Disposition {
+        match self.by_state.get(state).and_then(|row| row.get(type_name)) {
+            Some(Rule::Always(disposition)) => *disposition,
+            Some(Rule::EarlyFor(states)) if states.iter().any(|state| !visited.contains(state)) => Disposition::Early,
+            Some(Rule::EarlyFor(_)) | None => Disposition::Late,
+        }
     }
 
     /// Whether a message that is held for this reason goes on in `state`, of an instance that is not paused.
-    pub(crate) fn releases(&self, state: &str, type_name: &str, reason: HeldReason) -> bool {
+    pub(crate) fn releases(&self, state: &str, type_name: &str, reason: HeldReason, visited: &[String]) -> bool {
         match reason {
             HeldReason::Paused | HeldReason::Version => true,
             HeldReason::Early | HeldReason::Deferred => {
-                !matches!(self.disposition(state, type_name), Disposition::Early | Disposition::Defer)
+                let disposition = self.disposition(state, type_name, visited);
+                !matches!(disposition, Disposition::Early | Disposition::Defer)
             }
             _ => false,
         }
+    }
+
+    /// The present name of a state.
+    pub fn name_of<'a>(&'a self, state: &'a str) -> &'a str {
+        self.renamed.get(state).map_or(state, String::as_str)
     }
 
     /// Whether the process is over in `state`.
@@ -123,16 +148,6 @@ impl Rules {
     pub fn is_timer(&self, type_name: &str) -> bool {
         self.timers.contains(type_name)
     }
-
-    /// Whether some transition sets it as a deadline, which fires whatever the entry.
-    pub fn is_deadline(&self, type_name: &str) -> bool {
-        self.deadlines.contains(type_name)
-    }
-
-    /// Whether any transition sets a timer: if none does, there is none to delete.
-    pub fn sets_timers(&self) -> bool {
-        self.sets_timers
-    }
 }
 
 /// A transition that failed: it panicked, led to a state that cannot be stored, or sends what must not leave.
@@ -142,13 +157,13 @@ pub(super) struct FailedTransition {
 }
 
 /// One pass over the offers of one instance.
-pub(super) struct Run<'a, S> {
+pub(super) struct Run<'a, S: Saga> {
     rules: &'a Rules,
     offers: &'a Offers<'a>,
     /// Offers whose transition failed in an earlier pass.
     failed: &'a HashMap<usize, String>,
-    /// The state decoded; taken while a transition runs.
-    state: Option<S>,
+    /// The state decoded, and what every state knows; taken while a transition runs.
+    state: Option<(S, S::Data)>,
     /// Its name; none while there is no instance.
     name: Option<String>,
     /// Its JSON, once a transition was made.
@@ -157,6 +172,7 @@ pub(super) struct Run<'a, S> {
     unreadable: Option<String>,
     seq: i64,
     entered: i64,
+    progress: Progress,
     paused_by: Option<String>,
     originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
@@ -178,9 +194,10 @@ impl<'a, S: Saga> Run<'a, S> {
             state: None,
             data: None,
             unreadable: None,
-            name: row.map(|row| row.state.clone()),
+            name: row.map(|row| rules.name_of(&row.state).to_owned()),
             seq: row.map_or(0, |row| row.seq),
             entered: row.map_or(0, |row| row.entered),
+            progress: Progress::read(row.and_then(|row| row.progress.as_deref())),
             paused_by: row.and_then(|row| row.paused_by.clone()),
             originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
@@ -190,7 +207,7 @@ impl<'a, S: Saga> Run<'a, S> {
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|_| !run.is_newer()) {
-            match S::__load(&row.state, &row.data) {
+            match S::__load(&row.state, row.version.unsigned_abs(), &row.data) {
                 Ok(state) => run.state = Some(state),
                 Err(error) => {
                     let key = offers.key;
@@ -242,7 +259,7 @@ impl<'a, S: Saga> Run<'a, S> {
 
     fn fits(&self, type_name: &str, reason: HeldReason) -> bool {
         let Some(state) = &self.name else { return false };
-        self.paused_by.is_none() && !self.is_newer() && self.rules.releases(state, type_name, reason)
+        self.paused_by.is_none() && !self.is_newer() && self.rules.releases(state, type_name, reason, &self.progress.visited)
     }
 
     fn offer(&mut self, i: usize, messages: &mut [Offer]) -> Result<(), FailedTransition> {
@@ -286,10 +303,10 @@ impl<'a, S: Saga> Run<'a, S> {
             };
         };
         let timer = self.rules.is_timer(type_name);
-        if timer && self.is_of_an_earlier_entry(&envelope) {
+        if timer && !self.is_alive(&envelope) {
             return Ok(Settled::Stale { state: Some(state) });
         }
-        match self.rules.disposition(&state, type_name) {
+        match self.rules.disposition(&state, type_name, &self.progress.visited) {
             Disposition::Transition => self.transition(i, offer, Some(state)),
             Disposition::Early | Disposition::Late if timer => Ok(Settled::Stale { state: Some(state) }),
             Disposition::Ignore | Disposition::Late => Ok(Settled::Ignored { state: Some(state) }),
@@ -299,12 +316,8 @@ impl<'a, S: Saga> Run<'a, S> {
         }
     }
 
-    /// A timer belongs to an earlier entry unless its headers name this one. A deadline names an instance but no entry.
-    fn is_of_an_earlier_entry(&self, timer: &Envelope) -> bool {
-        match timer.saga.as_ref().and_then(|saga| saga.entered) {
-            Some(entered) => entered != self.entered,
-            None => !self.rules.is_deadline(&timer.type_name),
-        }
+    fn is_alive(&self, timer: &Envelope) -> bool {
+        timer.saga.as_ref().and_then(|saga| saga.timer).is_some_and(|number| self.progress.is_alive(number))
     }
 
     /// Holds a message that later ones of the instance must wait behind. Where there is no instance, nobody waits.
@@ -343,7 +356,10 @@ impl<'a, S: Saga> Run<'a, S> {
         let state = self.state.take();
         let next = caught(|| match state {
             None => S::__start(message, &at, &mut out).map_err(|_| None),
-            Some(state) => state.__step(message, &at, &mut out).map_err(|(state, _)| Some(state)),
+            Some((state, mut data)) => match state.__step(&mut data, message, &at, &mut out) {
+                Ok(state) => Ok((state, data)),
+                Err((state, _)) => Err(Some((state, data))),
+            },
         })
         .map_err(|error| FailedTransition { offer: i, error })?;
         let state = match next {
@@ -353,13 +369,7 @@ impl<'a, S: Saga> Run<'a, S> {
             }
             Ok(state) => state,
         };
-        let to = state.state_name().to_owned();
-        if out.keep && from.as_ref().is_some_and(|from| *from != to) {
-            let from = from.unwrap_or_default();
-            let error =
-                format!("the transition keeps the timers of `{from}` and enters `{to}`: `Keep` and `Stay` stay");
-            return Err(FailedTransition { offer: i, error });
-        }
+        let to = state.0.state_name().to_owned();
         let max = self.offers.body_bytes_max;
         let refused = out.emits.iter().find_map(|emit| body_refusal(emit.message.type_name, &emit.message.body, max));
         if let Some(error) = refused {
@@ -371,11 +381,54 @@ impl<'a, S: Saga> Run<'a, S> {
             self.originator = Originator::of(&envelope);
         }
         self.seq += 1;
-        if !out.keep || from.is_none() {
-            self.entered += 1;
+        if let Some(timer) = envelope.saga.as_ref().and_then(|saga| saga.timer) {
+            self.progress.timers.retain(|known| known.number != timer); // it has come
         }
+        if from.as_ref() != Some(&to) || out.anew {
+            self.enter(from.as_ref());
+        }
+        let timers = self.set_timers(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
         self.name = Some(to.clone());
-        Ok(Settled::Moved(Move { from, to, seq: self.seq, entered: self.entered, emits: out.emits }))
+        Ok(Settled::Moved(Move { from, to, seq: self.seq, entered: self.entered, emits: out.emits, timers }))
+    }
+
+    /// A state was entered: the timers of the one before are gone, and messages that only it takes had their chance.
+    fn enter(&mut self, from: Option<&String>) {
+        self.entered += 1;
+        self.progress.timers.retain(|timer| timer.deadline);
+        if let Some(from) = from.filter(|from| self.rules.cyclic.contains(*from) && !self.progress.visited.contains(from)) {
+            self.progress.visited.push(from.clone());
+        }
+    }
+
+    /// Numbers the timers that a transition sets; `None` for what is no timer.
+    fn set_timers(&mut self, to: &str, out: &Emits) -> Result<Vec<Option<i64>>, String> {
+        for (type_name, key) in &out.cancels {
+            self.progress.cancel(type_name, key);
+        }
+        let mut numbers = Vec::with_capacity(out.emits.len());
+        let mut set = 0;
+        for emit in &out.emits {
+            let Route::Timer { key, deadline, .. } = &emit.route else {
+                numbers.push(None);
+                continue;
+            };
+            if set == TIMERS_MAX {
+                return Err(format!("the transition sets more than {TIMERS_MAX} timers"));
+            }
+            let number = self.seq * TIMERS_MAX + set;
+            set += 1;
+            let type_name = emit.message.type_name.to_owned();
+            self.progress.set(SetTimer { type_name, key: key.clone(), number, deadline: *deadline });
+            numbers.push(Some(number));
+        }
+        if self.rules.is_done(to) {
+            self.progress.timers.clear();
+        }
+        if self.progress.timers.len() > ALIVE_MAX {
+            return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
+        }
+        Ok(numbers)
     }
 
     fn overruled(&mut self, envelope: &Envelope, overrule: Overrule) -> Settled {
@@ -396,6 +449,9 @@ impl<'a, S: Saga> Run<'a, S> {
         let old = self.offers.row;
         let paused = old.and_then(|row| row.paused_by.as_ref()) != self.paused_by.as_ref();
         let done = self.name.as_deref().is_some_and(|name| self.rules.is_done(name));
+        if done {
+            self.progress.visited.clear();
+        }
         let data = self.data.take();
         let row = match (&self.name, data, old) {
             (Some(name), Some(data), _) => Some((name.clone(), data, S::VERSION as i32)),
@@ -413,16 +469,26 @@ impl<'a, S: Saga> Run<'a, S> {
                 seq: self.seq,
                 entered: self.entered,
                 version,
+                progress: self.progress.json(),
                 originator: self.originator.clone(),
                 paused_by: self.paused_by.clone(),
                 done,
             },
         });
-        let left = old.is_some_and(|row| row.entered != self.entered);
-        let timers_out = (self.rules.sets_timers() && left)
-            .then(|| TimersOut { key: self.offers.key.clone(), keep_entered: (!done).then_some(self.entered) });
+        let before = Progress::read(old.and_then(|row| row.progress.as_deref())).timers;
+        let gone = before.into_iter().map(|timer| timer.number).filter(|number| !self.progress.is_alive(*number));
+        let timers_out = gone.map(|number| TimerOut { key: self.offers.key.clone(), number }).collect();
+        let timers = self.progress.timers.iter().map(|timer| timer.number).collect();
         let state = self.state.take().filter(|_| moved).map(|state| Box::new(state) as Box<dyn Any + Send>);
-        Decided { settled: self.settled, more: self.more, instance, timers_out, state, originator: self.originator }
+        Decided {
+            settled: self.settled,
+            more: self.more,
+            instance,
+            timers,
+            timers_out,
+            state,
+            originator: self.originator,
+        }
     }
 }
 
@@ -431,9 +497,9 @@ fn held(reason: HeldReason, error: String) -> Settled {
 }
 
 /// The state's JSON, read back: what cannot be read (NaN becomes `null`) would stop the instance at its next message.
-fn stored<S: Saga>(state: &S, name: &str) -> Result<String, String> {
-    let data = caught(|| state.__store())?;
-    match caught(|| S::__load(name, &data))? {
+fn stored<S: Saga>((state, data): &(S, S::Data), name: &str) -> Result<String, String> {
+    let data = caught(|| state.__store(data))?;
+    match caught(|| S::__load(name, S::VERSION, &data))? {
         Ok(_) => Ok(data),
         Err(error) => Err(format!("the next state cannot be read back: {error}; does it hold NaN or an infinity?")),
     }

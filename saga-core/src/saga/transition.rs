@@ -1,7 +1,7 @@
 //! Transitions: what one gets, what it is, and what it returns.
 
 use super::{Accepts, ChartEdge, Effect, Emits, Saga, State};
-use crate::{Envelope, Message};
+use crate::{Envelope, Message, SagaRef};
 use serde_json::Value;
 use std::{
     sync::Arc,
@@ -11,36 +11,32 @@ use std::{
 /// A transition: what a state does with a message. On the enum itself it applies in every state that is not done and
 /// has none of its own.
 ///
-/// `Accepts` is a supertrait so that an `impl On` which is not listed does not compile; without it,
-/// such an impl would silently never be called.
-#[diagnostic::on_unimplemented(
-    message = "`{M}` is listed at `{Self}`, but there is no transition for it",
-    label = "no `impl On<{M}> for {Self}`",
-    note = "write `impl On<{M}> for {Self}`, or take `{M}` out of the list"
-)]
+/// [`#[saga]`](macro@crate::saga) writes it for each function of its block; write it by hand only to generate code.
 pub trait On<M>: Accepts<M> + Sized {
     /// The next state and what goes out with it: the edge in the state chart.
     type Then: Then;
     /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
-    fn on(self, message: M, at: &Moment) -> Self::Then;
+    fn on(self, message: M, data: &mut <Self::Saga as Saga>::Data, at: &Moment) -> Self::Then;
 }
 
-/// How the saga begins with a message.
-#[diagnostic::on_unimplemented(
-    message = "`{M}` is listed in `#[starts(..)]`, but `{Self}` does not say how it begins",
-    label = "no `impl Starts<{M}> for {Self}`",
-    note = "write `impl Starts<{M}> for {Self}`, or take `{M}` out of `#[starts(..)]`"
-)]
+/// How the saga begins with a message. [`#[saga]`](macro@crate::saga) writes it.
 pub trait Starts<M>: Saga {
-    /// The first state and what goes out with it.
-    type Then: Then<Saga = Self>;
+    /// What every state knows, the first state, and what goes out with it.
+    type Then;
     /// Decides. No I/O, no clock, no randomness.
     fn start(message: M, at: &Moment) -> Self::Then;
 }
 
 /// The surroundings of one transition: fixed values, no clock to ask.
 ///
-/// A test makes one with [`Moment::at`].
+/// A test makes one with [`Moment::at`] and sets what else the transition looks at:
+///
+/// ```
+/// # use sagabus::Moment;
+/// # use std::time::SystemTime;
+/// let at = Moment::at(SystemTime::UNIX_EPOCH).with_message_id("7").with_header("tenant", "north");
+/// assert_eq!((at.message_id(), at.header("tenant").and_then(|it| it.as_str())), ("7", Some("north")));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Moment {
     pub(crate) now_us: i64,
@@ -55,6 +51,47 @@ impl Moment {
     pub fn at(now: SystemTime) -> Self {
         let now_us = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         Self { now_us, saga_id: String::new(), seq: 0, entered: 0, envelope: None }
+    }
+
+    /// The same with the id of the message being handled.
+    pub fn with_message_id(self, id: &str) -> Self {
+        self.with(|envelope| envelope.message_id = id.into())
+    }
+
+    /// The same with a header of the message being handled.
+    pub fn with_header(self, name: &str, value: impl Into<Value>) -> Self {
+        self.with(|envelope| drop(envelope.headers.insert(name.into(), value.into())))
+    }
+
+    /// The same with the time at which the message was sent.
+    pub fn with_sent_at(self, at: SystemTime) -> Self {
+        let us = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        self.with(|envelope| envelope.sent_at_us = Some(us))
+    }
+
+    /// The same for an outcome that answers a command of this entry of the state; without it, of an earlier entry.
+    pub fn answering_this_entry(self) -> Self {
+        let (id, entered) = (self.saga_id.clone(), Some(self.entered));
+        self.with(|envelope| {
+            envelope.saga = Some(SagaRef { saga: String::new(), id, entered, timer: None });
+        })
+    }
+
+    /// The same for the instance with this business key.
+    pub fn with_saga_id(mut self, id: impl std::fmt::Display) -> Self {
+        self.saga_id = id.to_string();
+        self
+    }
+
+    /// The same after so many transitions.
+    pub fn with_seq(mut self, seq: i64) -> Self {
+        self.seq = seq;
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Envelope)) -> Self {
+        change(Arc::make_mut(self.envelope.get_or_insert_with(Arc::default)));
+        self
     }
 
     /// The handling time by the database's clock; it stays the same during the transition.
@@ -103,30 +140,29 @@ fn time_from_us(us: i64) -> SystemTime {
 /// - a state alone;
 /// - a tuple `(State, Effect, …)` of a state and up to eight effects: [`Sends`](super::Sends),
 ///   [`Publishes`](super::Publishes), [`Replies`](super::Replies), [`After`](super::After),
-///   [`Deadline`](super::Deadline), [`Keep`](super::Keep), and `Option` and `Vec` of them;
+///   [`Deadline`](super::Deadline), [`Cancels`](super::Cancels), [`Reenter`](super::Reenter), and `Option` and `Vec` of
+///   them;
 /// - an [`Either`] of two such;
 /// - an enum of such with `#[derive(Then)]`, which gives the branches names;
-/// - a [`Stay`].
-///
-/// The type is the edge of the state chart, so it is written out: `type Then = ..`.
+/// - a [`Stay`], alone or in place of the state of a tuple.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = (Travelling, Keep, Publishes<ParcelMoved>, Vec<Sends<PayFee>>);
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         let Travelling { id, scans } = self;
-///         let fees = scanned.fees.iter().map(|&cents| send(PayFee { id, cents })).collect();
-///         let moved = ParcelMoved { id, place: scanned.place };
-///         (Travelling { id, scans: scans + 1 }, Keep, publish(moved), fees)
-///     }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> (Travelling, Publishes<ParcelMoved>, Vec<Sends<PayFee>>) {
+///     let Travelling { id, scans } = it;
+///     let fees = scanned.fees.iter().map(|&cents| send(PayFee { id, cents })).collect();
+///     let moved = ParcelMoved { id, place: scanned.place };
+///     (Travelling { id, scans: scans + 1 }, publish(moved), fees)
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 //
 // There is no blanket `impl<S: State> Then for S`: it would make rustc hide the helpful message about a state that
-// cannot take an outcome. The derive writes one impl per state instead.
+// cannot take an outcome. `#[states]` writes one impl per state instead.
 #[diagnostic::on_unimplemented(
     message = "a transition cannot return `{Self}`",
     label = "not a state with effects",
@@ -134,64 +170,67 @@ fn time_from_us(us: i64) -> SystemTime {
 )]
 pub trait Then {
     /// The saga it belongs to.
-    type Saga;
-    #[doc(hidden)]
-    const KEEPS: Keeps = Keeps::NONE;
+    type Saga: Saga;
     #[doc(hidden)]
     fn apply(self, out: &mut Emits) -> Self::Saga;
     #[doc(hidden)]
     fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>);
 }
 
-/// The states that the branches of a transition enter with `Keep`: known to the compiler, so that a `Keep` which enters
-/// another state than the one left does not compile.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy)]
-pub enum Keeps {
-    /// No branch keeps.
-    None,
-    /// A branch stays in whatever state is current.
-    Stay,
-    /// A branch enters the state with `Keep`.
-    In(&'static str),
-    /// What two branches keep.
-    Both {
-        /// The first.
-        a: &'static Self,
-        /// The second.
-        b: &'static Self,
-    },
+/// What a start returns where the states share data: a tuple `(Data, State, Effect, …)`, an [`Either`] of two such, or
+/// an enum with `#[derive(Then)]` and `#[starts]`. Where they share none, a start returns a [`Then`].
+#[diagnostic::on_unimplemented(
+    message = "a start cannot return `{Self}`",
+    label = "not the data, a state, and effects",
+    note = "a start returns `(Data, State, Effect, …)`: first what every state knows, then the first state",
+    note = "`Data` is the type that `#[states(data = ..)]` names"
+)]
+pub trait Begin {
+    /// The saga it belongs to.
+    type Saga: Saga;
+    #[doc(hidden)]
+    fn begin(self, out: &mut Emits) -> (Self::Saga, <Self::Saga as Saga>::Data);
+    #[doc(hidden)]
+    fn edges(on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>);
 }
 
-#[doc(hidden)]
-impl Keeps {
-    pub const NONE: Self = Self::None;
-
-    /// Whether no state but `from` is entered with `Keep`.
-    pub const fn only_in(&self, from: &str) -> bool {
-        match self {
-            Self::None | Self::Stay => true,
-            Self::In(state) => super::derived::same(state, from),
-            Self::Both { a, b } => a.only_in(from) && b.only_in(from),
+macro_rules! tuples {
+    ($($e:ident)*) => {
+        #[allow(non_snake_case)]
+        impl<Data, S: State, $($e: Effect<S>),*> Begin for (Data, S, $($e),*)
+        where
+            S::Saga: Saga<Data = Data>,
+        {
+            type Saga = S::Saga;
+            fn begin(self, _out: &mut Emits) -> (S::Saga, Data) {
+                let (data, state, $($e),*) = self;
+                $($e.emit(_out);)*
+                (state.into(), data)
+            }
+            fn edges(on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
+                #[allow(unused_mut)]
+                let mut effects = Vec::new();
+                $($e::describe(&mut effects);)*
+                out.push(ChartEdge::new("", on, branch, S::NAME, effects));
+            }
         }
-    }
-
-    /// Whether no branch keeps.
-    pub const fn nowhere(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Stay | Self::In(_) => false,
-            Self::Both { a, b } => a.nowhere() && b.nowhere(),
-        }
-    }
+    };
 }
+tuples!();
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+tuples!(A B C D E F);
+tuples!(A B C D E F G);
+tuples!(A B C D E F G H);
 
 macro_rules! then_tuple {
     ($($e:ident)+) => {
         #[allow(non_snake_case)]
         impl<S: State, $($e: Effect<S>),+> Then for (S, $($e),+) {
             type Saga = S::Saga;
-            const KEEPS: Keeps = if false $(|| $e::KEEPS)+ { Keeps::In(S::NAME) } else { Keeps::NONE };
             fn apply(self, out: &mut Emits) -> S::Saga {
                 let (state, $($e),+) = self;
                 $($e.emit(out);)+
@@ -201,6 +240,21 @@ macro_rules! then_tuple {
                 let mut effects = Vec::new();
                 $($e::describe(&mut effects);)+
                 out.push(ChartEdge::new(from, on, branch, S::NAME, effects));
+            }
+        }
+
+        #[allow(non_snake_case)]
+        impl<S: Saga, $($e: Effect<S>),+> Then for (Stay<S>, $($e),+) {
+            type Saga = S;
+            fn apply(self, out: &mut Emits) -> S {
+                let (Stay(saga), $($e),+) = self;
+                $($e.emit(out);)+
+                saga
+            }
+            fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
+                let mut effects = Vec::new();
+                $($e::describe(&mut effects);)+
+                out.push(ChartEdge::new(from, on, branch, from, effects));
             }
         }
     };
@@ -218,16 +272,16 @@ then_tuple!(A B C D E F G H);
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// impl On<Scanned> for Travelling {
-///     type Then = Either<(Travelling, Keep), Arrived>;
-///
-///     fn on(self, scanned: Scanned, _: &Moment) -> Self::Then {
-///         match scanned.place.as_str() {
-///             "front door" => Either::B(Arrived),
-///             _ => Either::A((self, Keep)),
-///         }
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// fn scanned(it: Travelling, scanned: Scanned) -> Either<Travelling, Arrived> {
+///     match scanned.place.as_str() {
+///         "front door" => Either::B(Arrived),
+///         _ => Either::A(it),
 ///     }
 /// }
+/// # }
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -240,7 +294,6 @@ pub enum Either<A, B> {
 
 impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     type Saga = A::Saga;
-    const KEEPS: Keeps = Keeps::Both { a: &A::KEEPS, b: &B::KEEPS };
     fn apply(self, out: &mut Emits) -> A::Saga {
         match self {
             Self::A(then) => then.apply(out),
@@ -253,46 +306,45 @@ impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     }
 }
 
-/// A transition that leaves the state as it is: `Stay(self)`, on the enum. The state's timers stay too.
-///
-/// It is for transitions of the whole enum, which do not know the state. To send something, return the state and
-/// [`Keep`](super::Keep).
+impl<A: Begin, B: Begin<Saga = A::Saga>> Begin for Either<A, B> {
+    type Saga = A::Saga;
+    fn begin(self, out: &mut Emits) -> (A::Saga, <A::Saga as Saga>::Data) {
+        match self {
+            Self::A(begin) => begin.begin(out),
+            Self::B(begin) => begin.begin(out),
+        }
+    }
+    fn edges(on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
+        A::edges(on, branch, out);
+        B::edges(on, branch, out);
+    }
+}
+
+/// A transition that leaves the state as it is: `Stay(self)`, for functions of the whole enum, which do not know the
+/// state. Effects may follow it: `(Stay<Self>, Publishes<E>)`.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
-/// # impl On<Scanned> for Travelling {
-/// #     type Then = Travelling;
-/// #     fn on(self, _: Scanned, _: &Moment) -> Travelling { self }
-/// # }
+/// use sagabus::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
 /// #[derive(Event, Serialize, Deserialize)]
 /// struct Renamed { key: u64 }
-/// # #[derive(Serialize, Deserialize)] struct Open;
-/// # #[derive(Serialize, Deserialize)] struct Closed;
 ///
-/// #[derive(Saga)]
+/// #[states]
+/// enum Account { Open, Frozen }
+///
 /// #[saga(name = "account", id = key: u64)]
-/// #[starts(Renamed)]
-/// #[on(Renamed)]
-/// enum Account { Open(Open) }
-///
-/// impl On<Renamed> for Account {
-///     type Then = Stay<Self>;
-///     fn on(self, _: Renamed, _: &Moment) -> Stay<Self> { Stay(self) }
+/// impl Account {
+///     fn opened(_: Renamed) -> Either<Open, Frozen> { Either::A(Open) }
+///     fn renamed(self, _: Renamed) -> Stay<Self> { Stay(self) }
 /// }
-/// # impl Starts<Renamed> for Account {
-/// #     type Then = Open;
-/// #     fn start(_: Renamed, _: &Moment) -> Open { Open }
-/// # }
-/// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stay<S>(pub S);
 
 impl<S: Saga> Then for Stay<S> {
     type Saga = S;
-    const KEEPS: Keeps = Keeps::Stay;
-    fn apply(self, out: &mut Emits) -> S {
-        out.keep = true;
+    fn apply(self, _: &mut Emits) -> S {
         self.0
     }
     fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
@@ -300,20 +352,19 @@ impl<S: Saga> Then for Stay<S> {
     }
 }
 
-/// What the derives call for a bare state.
+/// What `#[states]` calls for a bare state.
 #[doc(hidden)]
 pub fn bare_edge<S: State>(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
     out.push(ChartEdge::new(from, on, branch, S::NAME, Vec::new()));
 }
 
-/// What `On<M>` of `S` is, for saga `G`. The derive writes each transition and each start as one constant. So the
-/// user's `impl` is required in one place, and a missing one gives one error.
+/// What one function of a `#[saga]` block does, for saga `G`: one constant, so that a return type which is none gives
+/// one error.
 #[doc(hidden)]
-pub struct Transition<S, M, G> {
-    pub go: fn(S, M, &Moment, &mut Emits) -> G,
+pub struct Transition<S, M, G: Saga> {
+    pub go: fn(S, M, &mut G::Data, &Moment, &mut Emits) -> G,
     /// The edges that leave the named state.
     pub edges: fn(&'static str, &mut Vec<ChartEdge>),
-    pub keeps: Keeps,
 }
 
 #[doc(hidden)]
@@ -321,34 +372,50 @@ pub const fn transition<S: On<M>, M: Message>() -> Transition<S, M, <S as Accept
 where
     S::Then: Then<Saga = <S as Accepts<M>>::Saga>,
 {
-    Transition { go: go::<S, M>, edges: edges::<S, M>, keeps: <S::Then as Then>::KEEPS }
+    Transition { go: go::<S, M>, edges: edges::<S, M> }
 }
 
-fn go<S: On<M>, M>(state: S, message: M, at: &Moment, out: &mut Emits) -> <S::Then as Then>::Saga {
-    state.on(message, at).apply(out)
+fn go<S: On<M>, M>(
+    state: S,
+    message: M,
+    data: &mut <S::Saga as Saga>::Data,
+    at: &Moment,
+    out: &mut Emits,
+) -> <S::Then as Then>::Saga {
+    state.on(message, data, at).apply(out)
 }
 
 fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
     <S::Then as Then>::edges(from, M::TYPE, "", out);
 }
 
-/// What `Starts<M>` of `S` is.
+/// What one start of `S` does.
 #[doc(hidden)]
-pub struct Start<S, M> {
-    pub begin: fn(M, &Moment, &mut Emits) -> S,
+pub struct Start<S: Saga, M> {
+    pub begin: fn(M, &Moment, &mut Emits) -> (S, S::Data),
     pub edges: fn(&mut Vec<ChartEdge>),
-    pub keeps: Keeps,
 }
 
+/// Where the states share nothing.
 #[doc(hidden)]
-pub const fn start<S: Starts<M>, M: Message>() -> Start<S, M> {
-    Start { begin: begin::<S, M>, edges: start_edges::<S, M>, keeps: <<S as Starts<M>>::Then as Then>::KEEPS }
+pub const fn start<S: Starts<M> + Saga<Data = ()>, M: Message>() -> Start<S, M>
+where
+    S::Then: Then<Saga = S>,
+{
+    Start {
+        begin: |message, at, out| (S::start(message, at).apply(out), ()),
+        edges: |out| <S::Then as Then>::edges("", M::TYPE, "", out),
+    }
 }
 
-fn begin<S: Starts<M>, M>(message: M, at: &Moment, out: &mut Emits) -> S {
-    S::start(message, at).apply(out)
-}
-
-fn start_edges<S: Starts<M>, M: Message>(out: &mut Vec<ChartEdge>) {
-    <<S as Starts<M>>::Then as Then>::edges("", M::TYPE, "", out);
+/// Where the states share data.
+#[doc(hidden)]
+pub const fn start_with_data<S: Starts<M>, M: Message>() -> Start<S, M>
+where
+    S::Then: Begin<Saga = S>,
+{
+    Start {
+        begin: |message, at, out| S::start(message, at).begin(out),
+        edges: |out| <S::Then as Begin>::edges(M::TYPE, "", out),
+    }
 }

@@ -128,7 +128,7 @@ pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab
 fn early(message_id: &str, type_name: &str, from: &str) -> Write {
     let mut row = typed(held_in(message_id, HeldReason::Early), type_name);
     let mut envelope = (*row.envelope).clone();
-    envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None });
+    envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None, timer: None });
     row.envelope = Arc::new(envelope);
     row.expires = Some(Duration::ZERO);
     let claim = crate::with!(

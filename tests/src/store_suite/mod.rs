@@ -54,7 +54,7 @@ pub fn envelope(message_id: &str) -> Envelope {
     let mut envelope = Envelope::new(message_id, "test.Message", Bytes::from_static(b"{\"a\": 1}"));
     envelope.conversation_id = "conversation".into();
     envelope.causation_id = Some("cause".into());
-    envelope.saga = Some(SagaRef { saga: "sender".into(), id: "9".into(), entered: Some(2) });
+    envelope.saga = Some(SagaRef { saga: "sender".into(), id: "9".into(), entered: Some(2), timer: None });
     envelope.reply_to = Some("e".into());
     envelope.sender = Some("e".into());
     envelope.sent_at_us = Some(1_795_000_000_123_456);

@@ -89,7 +89,7 @@ pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
         let mut row = outbox_row("t", Some(Duration::from_secs(3600)), false);
         row.kind = OutboxKind::Timer;
         let mut envelope = envelope(&row.id.to_string());
-        envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered });
+        envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered, timer: None });
         row.envelope = Arc::new(envelope);
         row
     };

@@ -195,7 +195,7 @@ mod tests {
 
     fn of_saga(id: &str, mut message: Outgoing) -> Outgoing {
         let mut envelope = (*message.envelope).clone();
-        envelope.saga = Some(SagaRef { saga: "s".into(), id: id.into(), entered: None });
+        envelope.saga = Some(SagaRef { saga: "s".into(), id: id.into(), entered: None, timer: None });
         message.envelope = Arc::new(envelope);
         message
     }
@@ -249,7 +249,7 @@ mod tests {
         let mut full = Envelope::new("m", "ordering.Pay", r#"{"a": [1e400, "\ud800", {"b" : null}]}"#);
         full.conversation_id = "c".into();
         full.causation_id = Some("before".into());
-        full.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) });
+        full.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3), timer: None });
         full.receiver = Some("s".into());
         full.attempt = 4;
         full.reply_to = Some("ordering".into());

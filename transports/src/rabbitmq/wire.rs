@@ -49,6 +49,9 @@ pub(super) fn properties(envelope: &Envelope, frame_max: usize) -> Result<BasicP
         if let Some(entered) = saga.entered {
             put("entered", AMQPValue::LongLongInt(entered));
         }
+        if let Some(timer) = saga.timer {
+            put("timer", AMQPValue::LongLongInt(timer));
+        }
     }
     if let Some(receiver) = &envelope.receiver {
         put("receiver", text(receiver));
@@ -86,8 +89,8 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
     let mut headers: BTreeMap<String, Value> = BTreeMap::new();
-    let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None);
-    let (mut entered, mut sent_at, mut attempt, mut unreadable) = (None, None, None, None);
+    let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None, None);
+    let (mut entered, mut timer, mut sent_at, mut attempt, mut unreadable) = (None, None, None, None, None);
     for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
         let text = || match from_amqp(value) {
             Value::String(text) => text,
@@ -99,6 +102,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
             "saga-id" => saga_id = Some(text()),
             "receiver" => receiver = Some(text()),
             "entered" => entered = text().parse().ok(),
+            "timer" => timer = text().parse().ok(),
             "sent-at" => sent_at = text().parse::<Timestamp>().ok().map(|at| at.as_microsecond()),
             "attempt" => attempt = text().parse().ok().filter(|attempt| (0..=ATTEMPT_MAX).contains(attempt)),
             "x-delivery-count" => {} // the broker's own
@@ -120,7 +124,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
         envelope.conversation_id = conversation_id;
     }
     envelope.causation_id = causation_id;
-    envelope.saga = saga.zip(saga_id).map(|(saga, id)| SagaRef { saga, id, entered });
+    envelope.saga = saga.zip(saga_id).map(|(saga, id)| SagaRef { saga, id, entered, timer });
     envelope.receiver = receiver;
     envelope.attempt = attempt.unwrap_or(0);
     envelope.reply_to = own(properties.reply_to());
@@ -193,7 +197,7 @@ mod tests {
         let mut sent = Envelope::new("m", "ordering.OrderPlaced", "{}");
         sent.conversation_id = "c".into();
         sent.causation_id = Some("before".into());
-        sent.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3) });
+        sent.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3), timer: None });
         sent.receiver = Some("s".into());
         sent.attempt = 4;
         sent.reply_to = Some("ordering".into());

@@ -1,149 +1,119 @@
-//! What must hold between the attributes, and the list of messages that follows from them.
+//! What must hold between the functions and the attributes, and the list of messages that follows from them.
 
-use super::parse::{By, Definition, Listed, State, Taken};
-use proc_macro2::Span;
+use super::{
+    function::{Function, Of},
+    parse::{By, Definition, Path},
+};
+use crate::states::State;
 use quote::{ToTokens, format_ident};
-use syn::{Ident, Token, Type, punctuated::Punctuated, spanned::Spanned};
+use syn::{Ident, Type};
 
 /// A message of the saga, once, with the way to its key.
-pub(super) struct Message {
+pub(super) struct Message<'a> {
     pub(super) ty: Type,
     /// Its variant of the enum of all messages.
     pub(super) variant: Ident,
-    pub(super) key: Key,
+    pub(super) key: Key<'a>,
     pub(super) starts: bool,
+    pub(super) rejects_repeats: bool,
     pub(super) anyone: bool,
-    pub(super) timer: bool,
 }
 
 /// Where the instance's id stands.
-pub(super) enum Key {
-    /// In the field that the saga names. Its span is the message, so that a missing field is reported there.
-    IdField(Ident),
-    Path(Punctuated<Ident, Token![.]>),
+pub(super) enum Key<'a> {
+    /// In the fields that the saga names; a timer has them nowhere and comes back by itself.
+    Fields,
+    Paths(&'a [Path]),
     Envelope,
 }
 
-/// Every message of the saga once, in the order in which they are listed.
+/// Every message of the saga once, in the order in which they are written.
 ///
 /// # Errors
-/// When a list contradicts another one, at the message in question.
-pub(super) fn messages(definition: &Definition<'_>) -> syn::Result<Vec<Message>> {
-    at_most_once(definition.starts.iter().map(|listed| (&listed.message, "starts")), "the saga")?;
-    at_most_once(taken(&definition.anywhere), "the saga")?;
-    for state in &definition.states {
-        at_most_once(all_of(state), &format!("state `{}`", state.ident))?;
+/// When a function or a list contradicts another one, at the message in question.
+pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Message<'a>>> {
+    each_once(definition)?;
+    let mut all: Vec<Message<'a>> = Vec::new();
+    let of = |all: &mut Vec<Message<'a>>, ty: &Type| {
+        all.iter().position(|message| message.ty == *ty).unwrap_or_else(|| {
+            let (variant, ty) = (format_ident!("M{}", all.len()), ty.clone());
+            let (starts, rejects_repeats, anyone) = (false, false, false);
+            all.push(Message { ty, variant, key: Key::Fields, starts, rejects_repeats, anyone });
+            all.len() - 1
+        })
+    };
+    for function in &definition.functions {
+        let n = of(&mut all, &function.message);
+        all[n].starts |= function.of == Of::Start;
+        all[n].rejects_repeats |= function.rejects_repeats;
+        all[n].anyone |= function.anyone;
     }
+    for (_, _, ty) in definition.states.states.iter().flat_map(lists) {
+        of(&mut all, ty);
+    }
+    for (n, (ty, by)) in definition.by.iter().enumerate() {
+        let name = text(ty);
+        if definition.by[..n].iter().any(|(other, _)| other == ty) {
+            let fault = format!("`by` names `{name}` twice: a message finds its instance one way");
+            return Err(syn::Error::new_spanned(ty, fault));
+        }
+        let Some(message) = all.iter_mut().find(|message| message.ty == *ty) else {
+            let fault = format!("`by` names `{name}`, but no function takes it");
+            return Err(syn::Error::new_spanned(ty, fault));
+        };
+        message.key = match by {
+            By::Echo => Key::Envelope,
+            By::Paths(paths) if paths.len() == definition.id.len() => Key::Paths(paths),
+            By::Paths(_) => {
+                let fault = format!("the id has {} parts: name as many, `{name} = (a, b.c)`", definition.id.len());
+                return Err(syn::Error::new_spanned(ty, fault));
+            }
+        };
+    }
+    Ok(all)
+}
 
-    let mut found = Messages { all: Vec::new(), said: Vec::new() };
-    for listed in &definition.starts {
-        found.add(listed)?.starts = true;
-    }
-    for state in &definition.states {
-        found.add_taken(&state.takes)?;
-        for listed in state.ignores.iter().chain(&state.defers).chain(&state.rejects) {
-            found.add(listed)?;
+/// What a state says about messages in its attributes.
+fn lists(state: &State) -> impl Iterator<Item = (&State, &'static str, &Type)> {
+    let named = move |list, name| <[Type]>::iter(list).map(move |ty| (state, name, ty));
+    let others = named(&state.defers, "defers").chain(named(&state.rejects, "rejects"));
+    named(&state.ignores, "ignores").chain(others)
+}
+
+/// A state does one thing with a message.
+fn each_once(definition: &Definition<'_>) -> syn::Result<()> {
+    let saga = &definition.states.ident;
+    let whose = |function: &Function| match function.of {
+        Of::Start => "begin with".to_owned(),
+        Of::Enum => "of the whole enum take".to_owned(),
+        Of::State(place) => format!("in `{}` take", definition.state(place).ident),
+    };
+    for (n, function) in definition.functions.iter().enumerate() {
+        let same = |other: &&Function| other.of == function.of && other.message == function.message;
+        if let Some(other) = definition.functions[..n].iter().find(same) {
+            let (a, b) = (&other.name, &function.name);
+            let fault =
+                format!("`{saga}::{a}` and `{saga}::{b}` both {} `{}`", whose(function), text(&function.message));
+            return Err(syn::Error::new_spanned(&function.message, fault));
         }
     }
-    found.add_taken(&definition.anywhere)?;
-    Ok(found.with_id(&definition.id))
-}
-
-fn taken(taken: &Taken) -> impl Iterator<Item = (&Type, &'static str)> {
-    let on = taken.on.iter().map(|listed| (&listed.message, "on"));
-    on.chain(taken.timers.iter().map(|timer| (timer, "timer")))
-}
-
-fn all_of<'a>(state: &'a State<'_>) -> impl Iterator<Item = (&'a Type, &'static str)> {
-    let named = |list: &'a [Listed], name| list.iter().map(move |listed| (&listed.message, name));
-    let others = named(&state.ignores, "ignores").chain(named(&state.defers, "defers"));
-    taken(&state.takes).chain(others).chain(named(&state.rejects, "rejects"))
-}
-
-fn at_most_once<'a>(lists: impl Iterator<Item = (&'a Type, &'static str)>, place: &str) -> syn::Result<()> {
-    let mut seen: Vec<(&Type, &str)> = Vec::new();
-    for (ty, list) in lists {
-        if let Some((_, other)) = seen.iter().find(|(known, _)| *known == ty) {
+    for (place, state) in definition.states.states.iter().enumerate() {
+        let mut seen: Vec<(&Type, &str)> = Vec::new();
+        for (State { ident, .. }, list, ty) in lists(state) {
             let name = text(ty);
-            let fault = if list == *other {
-                format!("{place} lists `{name}` twice in `#[{list}(..)]`")
+            let fault = if let Some((_, other)) = seen.iter().find(|(known, _)| *known == ty) {
+                format!("state `{ident}` names `{name}` in `#[{other}(..)]` and in `#[{list}(..)]`: take it out of one")
+            } else if let Some(function) = definition.of_kind(Of::State(place)).find(|it| it.message == *ty) {
+                let function = &function.name;
+                format!("state `{ident}` names `{name}` in `#[{list}(..)]`, and `{saga}::{function}` takes it there")
             } else {
-                format!("{place} lists `{name}` in `#[{other}(..)]` and in `#[{list}(..)]`: take it out of one")
+                seen.push((ty, list));
+                continue;
             };
             return Err(syn::Error::new_spanned(ty, fault));
         }
-        seen.push((ty, list));
     }
     Ok(())
-}
-
-struct Messages {
-    all: Vec<Message>,
-    /// The key that each message in `all` was listed with.
-    said: Vec<Option<By>>,
-}
-
-impl Messages {
-    fn add(&mut self, listed: &Listed) -> syn::Result<&mut Message> {
-        let n = self.position(&listed.message);
-        match (&self.said[n], &listed.by) {
-            (_, None) => {}
-            (None, Some(by)) => self.said[n] = Some(by.clone()),
-            (Some(known), Some(by)) if known == by => {}
-            (Some(_), Some(_)) => {
-                let name = text(&listed.message);
-                let fault =
-                    format!("`{name}` is listed with another `by` before: a message finds its instance one way");
-                return Err(syn::Error::new_spanned(&listed.message, fault));
-            }
-        }
-        let message = &mut self.all[n];
-        message.anyone |= listed.anyone;
-        Ok(message)
-    }
-
-    fn add_taken(&mut self, taken: &Taken) -> syn::Result<()> {
-        for listed in &taken.on {
-            self.add(listed)?;
-        }
-        for timer in &taken.timers {
-            let n = self.position(timer);
-            self.all[n].timer = true;
-        }
-        Ok(())
-    }
-
-    fn position(&mut self, ty: &Type) -> usize {
-        self.all.iter().position(|message| message.ty == *ty).unwrap_or_else(|| {
-            let variant = format_ident!("M{}", self.all.len());
-            let (ty, key) = (ty.clone(), Key::Envelope);
-            self.all.push(Message { ty, variant, key, starts: false, anyone: false, timer: false });
-            self.said.push(None);
-            self.all.len() - 1
-        })
-    }
-
-    /// Fills in the keys: as listed, else the saga's own field.
-    fn with_id(mut self, id: &Ident) -> Vec<Message> {
-        for (message, said) in self.all.iter_mut().zip(self.said) {
-            message.key = match said {
-                Some(By::Path(path)) => Key::Path(path),
-                Some(By::Echo) => Key::Envelope,
-                None if message.timer => Key::Envelope,
-                None => {
-                    let mut field = id.clone();
-                    field.set_span(span(&message.ty));
-                    Key::IdField(field)
-                }
-            };
-        }
-        self.all
-    }
-}
-
-/// Where the message stands, with the names in scope there.
-fn span(ty: &Type) -> Span {
-    ty.span().resolved_at(Span::call_site())
 }
 
 /// A type as a person writes it.

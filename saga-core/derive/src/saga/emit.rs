@@ -1,45 +1,46 @@
-//! What `#[derive(Saga)]` writes: one anonymous constant, so that no name of ours enters the user's module.
+//! What `#[saga]` writes: one anonymous constant, so that no name of ours enters the user's module.
 
 use super::{
     check::{Key, Message, text},
-    parse::{Definition, Listed, State},
+    function::{Function, Of},
+    parse::{Definition, Path},
 };
-use proc_macro2::TokenStream;
+use crate::{field_key, states::State};
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
 
 pub(super) struct Emit<'a> {
     pub(super) definition: &'a Definition<'a>,
-    pub(super) messages: &'a [Message],
+    pub(super) messages: &'a [Message<'a>],
 }
 
 /// A transition: of one state, or of the enum in all states that inherit it.
 struct Transition<'a> {
     /// The constant that holds it.
     constant: Ident,
-    message: &'a Message,
+    message: &'a Message<'a>,
+    function: &'a Function,
     /// The state that has it; none for the enum.
-    own: Option<&'a State<'a>>,
+    own: Option<&'a State>,
     /// The states in which it applies.
-    states: Vec<&'a State<'a>>,
+    states: Vec<&'a State>,
 }
 
 impl Emit<'_> {
     pub(super) fn all(&self) -> TokenStream {
         let transitions = self.transitions();
-        let states = self.definition.states.iter().map(|state| self.state(state));
         let accepts = self.accepts();
-        let constants = transitions.iter().map(|transition| self.constant(transition));
-        let starts = self.start_constants();
+        let each = transitions.iter().map(|transition| self.transition(transition));
+        let starts = self.starts();
         let names = self.names();
         let input = self.input();
         let saga = self.saga(&transitions);
         quote! {
             const _: () = {
                 use ::sagabus::__private as __sagabus;
-                #(#states)*
                 #accepts
-                #(#constants)*
+                #(#each)*
                 #starts
                 #names
                 #input
@@ -48,117 +49,104 @@ impl Emit<'_> {
         }
     }
 
-    fn message(&self, ty: &Type) -> &Message {
+    fn message(&self, ty: &Type) -> &Message<'_> {
         self.messages.iter().find(|message| message.ty == *ty).expect("`check` listed every message")
     }
 
+    /// Those of the states in the order of the states, then those of the enum.
     fn transitions(&self) -> Vec<Transition<'_>> {
-        let states = &self.definition.states;
-        let own = states.iter().flat_map(|state| state.takes.types().map(move |ty| (Some(state), ty, vec![state])));
-        let inherited = self.definition.anywhere.types().map(|ty| {
-            let heirs = states.iter().filter(|state| !state.done && state.takes.types().all(|own| own != ty));
-            (None, ty, heirs.collect())
-        });
-        let numbered = own.chain(inherited).enumerate().map(|(n, (own, ty, states))| {
+        let (definition, states) = (self.definition, &self.definition.states.states);
+        let own = (0..states.len()).flat_map(|place| definition.of_kind(Of::State(place)).map(move |it| (Some(place), it)));
+        let of_enum = definition.of_kind(Of::Enum).map(|function| (None, function));
+        let numbered = own.chain(of_enum).enumerate().map(|(n, (place, function))| {
             let constant = format_ident!("__TRANSITION_{n}");
-            Transition { constant, message: self.message(ty), own, states }
+            let own = place.map(|place| &states[place]);
+            let states = own.map_or_else(|| self.heirs(&function.message), |own| vec![own]);
+            Transition { constant, message: self.message(&function.message), function, own, states }
         });
         numbered.collect()
     }
 
-    /// What each variant's struct is.
-    fn state(&self, state: &State<'_>) -> TokenStream {
-        let saga = self.definition.ident;
-        let State { ident, ty, done, .. } = state;
-        let label = ident.unraw().to_string();
-        quote! {
-            #[automatically_derived]
-            impl __sagabus::State for #ty {
-                type Saga = #saga;
-                const NAME: &'static str = #label;
-                const DONE: bool = #done;
-            }
-            #[automatically_derived]
-            impl ::std::convert::From<#ty> for #saga { fn from(state: #ty) -> Self { Self::#ident(state) } }
-            #[automatically_derived]
-            impl __sagabus::Then for #ty {
-                type Saga = #saga;
-                fn apply(self, _: &mut __sagabus::Emits) -> #saga { #saga::#ident(self) }
-                fn edges(
-                    from: &'static str,
-                    on: &'static str,
-                    branch: &'static str,
-                    out: &mut ::std::vec::Vec<__sagabus::ChartEdge>,
-                ) {
-                    __sagabus::bare_edge::<Self>(from, on, branch, out);
-                }
-            }
-        }
+    /// The states that inherit a transition of the enum.
+    fn heirs(&self, message: &Type) -> Vec<&State> {
+        let definition = self.definition;
+        let states = definition.states.states.iter().enumerate();
+        let heirs = states.filter(|(place, state)| {
+            let says = |list: &[Type]| list.contains(message);
+            !state.done
+                && definition.of_kind(Of::State(*place)).all(|own| own.message != *message)
+                && !(says(&state.ignores) || says(&state.defers) || says(&state.rejects))
+        });
+        heirs.map(|(_, state)| state).collect()
     }
 
     /// Which state takes which message: its own, and what it inherits from the enum.
     fn accepts(&self) -> TokenStream {
-        let Definition { ident: saga, anywhere, states, .. } = self.definition;
-        let accepts = |ty: &Type, message: &Type| {
+        let saga = &self.definition.states.ident;
+        let accepts = |ty: &TokenStream, message: &Type| {
             quote! {
                 #[automatically_derived]
                 impl __sagabus::Accepts<#message> for #ty { type Saga = #saga; }
             }
         };
-        let of_enum = anywhere.types().map(|message| {
-            quote! {
-                #[automatically_derived]
-                impl __sagabus::Accepts<#message> for #saga { type Saga = Self; }
-            }
+        let each = self.transitions().into_iter().flat_map(|Transition { own, message, states, .. }| {
+            let of_enum = own.is_none().then(|| accepts(&quote!(#saga), &message.ty));
+            let of_states = states.iter().map(|State { ty, .. }| accepts(&quote!(#ty), &message.ty));
+            of_states.chain(of_enum).collect::<Vec<_>>()
         });
-        let of_states = states.iter().flat_map(|state| {
-            let own: Vec<_> = state.takes.types().collect();
-            let inherited = anywhere.types().filter(|ty| !state.done && !own.contains(ty));
-            let all = own.iter().copied().chain(inherited);
-            all.map(|message| accepts(state.ty, message)).collect::<Vec<_>>()
+        // what it ignores, defers or rejects has its place too
+        let said = self.definition.states.states.iter().flat_map(|state| {
+            let lists = state.ignores.iter().chain(&state.defers).chain(&state.rejects);
+            let ty = &state.ty;
+            lists.map(|message| accepts(&quote!(#ty), message)).collect::<Vec<_>>()
         });
-        quote!(#(#of_states)* #(#of_enum)*)
+        quote!(#(#each)* #(#said)*)
     }
 
-    /// A transition as a constant: the one place that asks for the user's `impl On`, so a missing one is one error.
-    fn constant(&self, transition: &Transition<'_>) -> TokenStream {
-        let saga = self.definition.ident;
-        let Transition { constant, message: Message { ty, timer, .. }, own, .. } = transition;
-        let value = |from: TokenStream| quote_spanned!(ty.span()=> __sagabus::transition::<#from, #ty>());
-        let (from, value, keeps) = match own {
-            Some(State { ident, ty: state, .. }) => {
-                let (label, name) = (ident.unraw().to_string(), text(ty));
-                let fault = format!("`{label}` on `{name}`: `Keep` is for a transition into the same state");
-                let assertion = quote_spanned! {ty.span()=>
-                    ::std::assert!(#constant.keeps.only_in(#label), #fault)
-                };
-                (quote!(#state), value(quote!(#state)), quote!(const _: () = #assertion;))
-            }
-            None => (quote!(#saga), value(quote!(#saga)), quote!()),
-        };
-        let kind = timer.then(|| {
-            let fault = format!("`{}` is listed in `#[timer(..)]`: a timer derives `Message`", text(ty));
-            let assertion = quote_spanned!(ty.span()=> ::std::assert!(__sagabus::is_timer::<#ty>(), #fault));
-            quote!(const _: () = #assertion;)
-        });
+    /// The function as a trait, and the transition as a constant, the one place that asks whether it returns one.
+    fn transition(&self, transition: &Transition<'_>) -> TokenStream {
+        let saga = &self.definition.states.ident;
+        let Transition { constant, message: Message { ty, .. }, function, own, .. } = transition;
+        let Function { name, then, arguments, .. } = function;
+        let from = own.map_or_else(|| quote!(#saga), |State { ty, .. }| quote!(#ty));
+        let value = quote_spanned!(spot(then)=> __sagabus::transition::<#from, #ty>());
         quote! {
+            #[automatically_derived]
+            impl __sagabus::On<#ty> for #from {
+                type Then = #then;
+                #[allow(unused_variables)]
+                fn on(
+                    self,
+                    message: #ty,
+                    data: &mut <#saga as __sagabus::Saga>::Data,
+                    at: &__sagabus::Moment,
+                ) -> Self::Then {
+                    #saga::#name(#(#arguments),*)
+                }
+            }
             #[allow(dead_code)] // of the enum, when every state has its own
             const #constant: __sagabus::Transition<#from, #ty, #saga> = #value;
-            #keeps
-            #kind
         }
     }
 
-    fn start_constants(&self) -> TokenStream {
-        let saga = self.definition.ident;
-        let each = self.definition.starts.iter().enumerate().map(|(n, Listed { message: ty, .. })| {
+    fn starts(&self) -> TokenStream {
+        let saga = &self.definition.states.ident;
+        let start = match self.definition.states.data {
+            Some(_) => quote!(start_with_data),
+            None => quote!(start),
+        };
+        let each = self.definition.of_kind(Of::Start).enumerate().map(|(n, function)| {
+            let Function { name, message, then, arguments, .. } = function;
             let constant = format_ident!("__START_{n}");
-            let value = quote_spanned!(ty.span()=> __sagabus::start::<#saga, #ty>());
-            let fault = format!("`Keep` and `Stay` have nothing to keep where `{}` starts the saga", text(ty));
-            let assertion = quote_spanned!(ty.span()=> ::std::assert!(#constant.keeps.nowhere(), #fault));
+            let value = quote_spanned!(spot(then)=> __sagabus::#start::<#saga, #message>());
             quote! {
-                const #constant: __sagabus::Start<#saga, #ty> = #value;
-                const _: () = #assertion;
+                #[automatically_derived]
+                impl __sagabus::Starts<#message> for #saga {
+                    type Then = #then;
+                    #[allow(unused_variables)]
+                    fn start(message: #message, at: &__sagabus::Moment) -> Self::Then { #saga::#name(#(#arguments),*) }
+                }
+                const #constant: __sagabus::Start<#saga, #message> = #value;
             }
         });
         quote!(#(#each)*)
@@ -183,7 +171,7 @@ impl Emit<'_> {
 
     /// The enum of all messages, decoded.
     fn input(&self) -> TokenStream {
-        let visibility = self.definition.visibility;
+        let visibility = &self.definition.states.visibility;
         let types = self.messages.iter().map(|message| &message.ty);
         let variants = self.messages.iter().map(|message| &message.variant);
         quote! {
@@ -194,7 +182,9 @@ impl Emit<'_> {
     }
 
     fn saga(&self, transitions: &[Transition<'_>]) -> TokenStream {
-        let Definition { ident: saga, name, version, id_type, .. } = self.definition;
+        let Definition { name, version, .. } = self.definition;
+        let saga = &self.definition.states.ident;
+        let (id_type, data) = (self.id_type(), self.data());
         let (read, id) = (self.read(), self.id());
         let (start, step) = (self.start(), self.step(transitions));
         let (load, names, store) = (self.load(), self.state_names(), self.store());
@@ -205,6 +195,7 @@ impl Emit<'_> {
                 const NAME: &'static str = #name;
                 const VERSION: u32 = #version;
                 type Id = #id_type;
+                type Data = #data;
                 type In = __SagaInput;
                 #read
                 #id
@@ -216,6 +207,18 @@ impl Emit<'_> {
                 #chart
             }
         }
+    }
+
+    fn id_type(&self) -> TokenStream {
+        let types = self.definition.id.iter().map(|(_, ty)| ty);
+        match self.definition.id.as_slice() {
+            [(_, ty)] => quote!(#ty),
+            _ => quote!((#(#types),*)),
+        }
+    }
+
+    fn data(&self) -> TokenStream {
+        self.definition.states.data.as_ref().map_or_else(|| quote!(()), |data| quote!(#data))
     }
 
     fn read(&self) -> TokenStream {
@@ -236,20 +239,23 @@ impl Emit<'_> {
     }
 
     fn id(&self) -> TokenStream {
-        let id_type = &self.definition.id_type;
         let arms = self.messages.iter().map(|Message { ty, variant, key, .. }| {
-            let id = match key {
+            let parts: Vec<_> = match key {
                 Key::Envelope => return quote!(__SagaInput::#variant(_) => ::std::option::Option::None),
-                Key::IdField(field) => {
-                    quote_spanned!(field.span()=> &__sagabus::IdFieldOrByPathOrByEcho::<#ty>::of(message).#field)
+                Key::Fields => self.definition.id.iter().map(|(field, part)| of_field(ty, field, part)).collect(),
+                Key::Paths(paths) => {
+                    let parts = paths.iter().zip(&self.definition.id);
+                    parts.map(|(path, (_, part))| of_path(path, part)).collect()
                 }
-                Key::Path(path) => quote!(&message.#path),
+            };
+            let id = match parts.as_slice() {
+                [part] => quote!(#part),
+                parts => quote!((#(#parts),*)),
             };
             quote! {
                 __SagaInput::#variant(message) => {
                     let message: &#ty = message;
-                    let id: &#id_type = #id;
-                    ::std::option::Option::Some(::std::clone::Clone::clone(id))
+                    ::std::option::Option::Some(#id)
                 }
             }
         });
@@ -261,9 +267,9 @@ impl Emit<'_> {
     }
 
     fn start(&self) -> TokenStream {
-        let starts = &self.definition.starts;
-        let arms = starts.iter().enumerate().map(|(n, listed)| {
-            let (constant, variant) = (format_ident!("__START_{n}"), &self.message(&listed.message).variant);
+        let starts: Vec<_> = self.definition.of_kind(Of::Start).collect();
+        let arms = starts.iter().enumerate().map(|(n, function)| {
+            let (constant, variant) = (format_ident!("__START_{n}"), &self.message(&function.message).variant);
             quote!(__SagaInput::#variant(message) => ::std::result::Result::Ok((#constant.begin)(message, at, out)))
         });
         // an unreachable arm would be a warning in the user's build
@@ -273,7 +279,7 @@ impl Emit<'_> {
                 message: Self::In,
                 at: &__sagabus::Moment,
                 out: &mut __sagabus::Emits,
-            ) -> ::std::result::Result<Self, Self::In> {
+            ) -> ::std::result::Result<(Self, Self::Data), Self::In> {
                 match message { #(#arms,)* #rest }
             }
         }
@@ -281,24 +287,25 @@ impl Emit<'_> {
 
     fn step(&self, transitions: &[Transition<'_>]) -> TokenStream {
         let made = transitions.iter().filter(|transition| !transition.states.is_empty());
-        let arms = made.map(|Transition { constant, message, own, states }| {
-            let (variant, idents) = (&message.variant, states.iter().map(|state| state.ident));
+        let arms = made.map(|Transition { constant, message, own, states, .. }| {
+            let (variant, idents) = (&message.variant, states.iter().map(|state| &state.ident));
             let pattern = match own {
                 Some(State { ident, .. }) => quote!(Self::#ident(state)),
                 None => quote!(state @ (#(Self::#idents(_))|*)),
             };
             quote! {
                 (#pattern, __SagaInput::#variant(message)) =>
-                    ::std::result::Result::Ok((#constant.go)(state, message, at, out))
+                    ::std::result::Result::Ok((#constant.go)(state, message, data, at, out))
             }
         });
         let pairs: usize = transitions.iter().map(|transition| transition.states.len()).sum();
-        let all = self.definition.states.len() * self.messages.len();
+        let all = self.definition.states.states.len() * self.messages.len();
         let rest = (pairs < all).then(|| quote!(other => ::std::result::Result::Err(other)));
-        let unused = (pairs == 0).then(|| quote!(let _ = (at, out);));
+        let unused = (pairs == 0).then(|| quote!(let _ = (data, at, out);));
         quote! {
             fn __step(
                 self,
+                data: &mut Self::Data,
                 message: Self::In,
                 at: &__sagabus::Moment,
                 out: &mut __sagabus::Emits,
@@ -310,19 +317,49 @@ impl Emit<'_> {
     }
 
     fn load(&self) -> TokenStream {
-        let arms = self.definition.states.iter().map(|State { ident, ty, .. }| {
+        let version = self.definition.version;
+        // in the form of the oldest version that is not older than the stored one and has a form of its own
+        let read = |ty: &dyn quote::ToTokens| {
+            let older = (1..version).map(|version| {
+                quote! {
+                    if version <= #version
+                        && let ::std::option::Option::Some(read) =
+                            (&__sagabus::Form::<#ty, #version>(::std::marker::PhantomData)).read(what, json)
+                    {
+                        return read;
+                    }
+                }
+            });
+            quote!((|what: &str, json: &str| { #(#older)* __sagabus::load::<#ty>(what, json) }))
+        };
+        let (data, of_data) = match &self.definition.states.data {
+            Some(data) => {
+                let reads = read(data);
+                (quote!(let (data, json) = __sagabus::parts(state, json)?; let data = #reads("the saga's data", data)?;), quote!(data))
+            }
+            None => (quote!(), quote!(())),
+        };
+        let arms = self.definition.states.states.iter().map(|State { ident, ty, was, .. }| {
             let label = ident.unraw().to_string();
-            quote!(#label => __sagabus::load::<#ty>(state, data).map(Self::#ident))
+            let (what, reads) = (format!("state `{label}`"), read(ty));
+            quote!(#label #(| #was)* => (Self::#ident(#reads(#what, json)?), #of_data))
         });
         quote! {
-            fn __load(state: &str, data: &str) -> ::std::result::Result<Self, __sagabus::ReadError> {
-                match state { #(#arms,)* other => __sagabus::unknown_state(other) }
+            #[allow(unused_imports, unused_variables)]
+            fn __load(
+                state: &str,
+                version: u32,
+                json: &str,
+            ) -> ::std::result::Result<(Self, Self::Data), __sagabus::ReadError> {
+                use __sagabus::{Newest as _, Older as _};
+                #data
+                ::std::result::Result::Ok(match state { #(#arms,)* other => return __sagabus::unknown_state(other) })
             }
         }
     }
 
     fn state_names(&self) -> TokenStream {
-        let arms = self.definition.states.iter().map(|State { ident, .. }| {
+        let arms = self.definition.states.states.iter().map(|State { ident, .. }| {
             let label = ident.unraw().to_string();
             quote!(Self::#ident(_) => #label)
         });
@@ -330,17 +367,23 @@ impl Emit<'_> {
     }
 
     fn store(&self) -> TokenStream {
-        let idents = self.definition.states.iter().map(|state| state.ident);
+        let idents = self.definition.states.states.iter().map(|state| &state.ident);
+        let store = match self.definition.states.data {
+            Some(_) => quote!(__sagabus::store_with_data(state, data)),
+            None => quote!(__sagabus::store(state)),
+        };
         quote! {
-            fn __store(&self) -> ::std::string::String {
-                match self { #(Self::#idents(state) => __sagabus::store(state),)* }
+            #[allow(unused_variables)]
+            fn __store(&self, data: &Self::Data) -> ::std::string::String {
+                match self { #(Self::#idents(state) => #store,)* }
             }
         }
     }
 
     fn chart(&self, transitions: &[Transition<'_>]) -> TokenStream {
-        let Definition { name, version, starts, states, .. } = self.definition;
-        let start_edges = (0..starts.len()).map(|n| {
+        let Definition { name, version, .. } = self.definition;
+        let states = &self.definition.states.states;
+        let start_edges = (0..self.definition.of_kind(Of::Start).count()).map(|n| {
             let constant = format_ident!("__START_{n}");
             quote!((#constant.edges)(&mut edges);)
         });
@@ -353,19 +396,10 @@ impl Emit<'_> {
             })
         };
         let edges = edges_of(true).chain(edges_of(false));
-        let chart_states = states.iter().map(|state| {
-            let (label, done) = (state.ident.unraw().to_string(), state.done);
-            let names = |list: &[Listed]| {
-                let types = list.iter().map(|listed| &listed.message);
-                quote!(::std::vec![#(<#types as __sagabus::Message>::TYPE),*])
-            };
-            let (ignores, defers, rejects) = (names(&state.ignores), names(&state.defers), names(&state.rejects));
-            quote!(__sagabus::state(#label, #done, #ignores, #defers, #rejects))
+        let chart_states = states.iter().map(chart_state);
+        let messages = self.messages.iter().map(|Message { ty, starts, rejects_repeats, anyone, .. }| {
+            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone))
         });
-        let messages = self
-            .messages
-            .iter()
-            .map(|Message { ty, starts, anyone, .. }| quote!(__sagabus::message::<#ty>(#starts, #anyone)));
         quote! {
             fn chart() -> __sagabus::Chart {
                 let mut edges = ::std::vec::Vec::new();
@@ -381,4 +415,39 @@ impl Emit<'_> {
             }
         }
     }
+}
+
+fn chart_state(state: &State) -> TokenStream {
+    let State { ident, done, legacy, waits, was, ignores, defers, rejects, .. } = state;
+    let label = ident.unraw().to_string();
+    let names = |types: &[Type]| quote!(&[#(<#types as __sagabus::Message>::TYPE),*]);
+    let (ignores, defers, rejects) = (names(ignores), names(defers), names(rejects));
+    quote! {
+        __sagabus::ChartState::new(#label)
+            .done(#done).legacy(#legacy).waits(#waits).was(&[#(#was),*])
+            .ignores(#ignores).defers(#defers).rejects(#rejects)
+    }
+}
+
+/// A part of the id in the field of that name.
+fn of_field(message: &Type, field: &Ident, part: &Type) -> TokenStream {
+    let key = field_key(field);
+    let of = quote_spanned!(message.span()=> <#message as __sagabus::KeyField<#part, #key>>::key);
+    quote!(::std::clone::Clone::clone(match #of(message) {
+        ::std::option::Option::Some(part) => part,
+        ::std::option::Option::None => return ::std::option::Option::None,
+    }))
+}
+
+/// A part of the id at a path of fields.
+fn of_path(path: &Path, part: &Type) -> TokenStream {
+    quote!({
+        let part: &#part = &message.#path;
+        ::std::clone::Clone::clone(part)
+    })
+}
+
+/// Where the return type stands, with our names in scope.
+fn spot(then: &TokenStream) -> Span {
+    then.span().resolved_at(Span::call_site())
 }

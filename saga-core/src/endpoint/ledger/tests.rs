@@ -6,7 +6,7 @@ fn encoded(kind: MessageKind) -> Encoded {
 }
 
 fn asker() -> Option<(String, Option<SagaRef>)> {
-    Some(("shop".into(), Some(SagaRef { saga: "order".into(), id: "7".into(), entered: Some(2) })))
+    Some(("shop".into(), Some(SagaRef { saga: "order".into(), id: "7".into(), entered: Some(2), timer: None })))
 }
 
 fn answered(kind: MessageKind, asker: Option<(String, Option<SagaRef>)>) -> Emission {

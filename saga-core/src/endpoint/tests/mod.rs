@@ -167,7 +167,7 @@ fn step(id: u64, n: u32) -> Envelope {
 }
 
 fn from_instance(saga: &str, id: &str, envelope: Envelope) -> Envelope {
-    Envelope { saga: Some(SagaRef { saga: saga.into(), id: id.into(), entered: None }), ..envelope }
+    Envelope { saga: Some(SagaRef { saga: saga.into(), id: id.into(), entered: None, timer: None }), ..envelope }
 }
 
 /// Lets this operation fail as long as it lasts.

@@ -42,7 +42,7 @@ fn outbox(id: &str) -> OutboxRow {
 
 fn timer(entered: Option<i64>) -> OutboxRow {
     let mut envelope = Envelope::new("timer", "test.Timer", "{}");
-    envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered });
+    envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered, timer: None });
     OutboxRow { kind: OutboxKind::Timer, envelope: Arc::new(envelope), delay: Some(WEEK), ..outbox("timer") }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, StoreErrorKind,
-    TimersOut, Write,
+    TimerOut, Write,
 };
 use std::collections::BTreeSet;
 
@@ -54,9 +54,8 @@ pub(super) fn apply(
     for write in &write.instances {
         put_instance(tables, own, write, now)?;
     }
-    // before the new rows: a timer set by this write belongs to the state entered, not to the one left
     for out in &write.timers_out {
-        take_timers(tables, own, out);
+        take_timer(tables, own, out);
     }
     for row in &write.outbox {
         if get(&tables.outbox, &own.outbox, &row.id).is_some() {
@@ -120,11 +119,10 @@ fn put_instance(tables: &Tables, own: &mut Changes, write: &InstanceWrite, now: 
     Ok(())
 }
 
-fn take_timers(tables: &Tables, own: &mut Changes, out: &TimersOut) {
+fn take_timer(tables: &Tables, own: &mut Changes, out: &TimerOut) {
     let goes = |row: &OutboxRecord| {
         let Some(saga) = row.envelope.saga.as_ref().filter(|_| row.kind == OutboxKind::Timer) else { return false };
-        let left = out.keep_entered.is_none_or(|keep| saga.entered.is_some_and(|entered| entered != keep));
-        saga.saga == out.key.saga && saga.id == out.key.id && left
+        saga.saga == out.key.saga && saga.id == out.key.id && saga.timer == Some(out.number)
     };
     let gone: Vec<_> = all(&tables.outbox, &own.outbox).filter(|(_, row)| goes(row)).map(|(id, _)| *id).collect();
     own.outbox.extend(gone.into_iter().map(|id| (id, None)));

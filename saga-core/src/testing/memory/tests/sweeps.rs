@@ -94,7 +94,7 @@ async fn an_early_event_that_answers_nobody_is_journaled_as_discarded() {
     register(&store).await;
     let event = |id: &str, from: &str| {
         let mut envelope = Envelope::new(id, "test.Event", "{}");
-        envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None });
+        envelope.saga = Some(SagaRef { saga: from.into(), id: "7".into(), entered: None, timer: None });
         Arc::new(envelope)
     };
     for (id, from) in [("event", "another"), ("answer", "saga")] {

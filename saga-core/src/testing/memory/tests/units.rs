@@ -196,7 +196,7 @@ async fn two_units_that_wait_for_each_other_are_a_conflict_for_one() {
 async fn timers_of_a_state_that_was_left_go_and_deadlines_stay_until_the_end() {
     let store = MemoryStore::new();
     let other = |mut row: OutboxRow| {
-        Arc::make_mut(&mut row.envelope).saga = Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: Some(1) });
+        Arc::make_mut(&mut row.envelope).saga = Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: Some(1), timer: None });
         row
     };
     let rows = vec![timer(Some(1)), timer(Some(2)), timer(None), other(timer(Some(1))), outbox("command")];

@@ -1,0 +1,150 @@
+//! A function of the block, as a transition.
+
+use super::check::text;
+use crate::states::States;
+use proc_macro2::{Group, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
+use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type};
+
+/// A transition or a start.
+pub(super) struct Function {
+    pub(super) name: Ident,
+    pub(super) of: Of,
+    pub(super) message: Type,
+    /// What it returns, with the enum's name in the place of `Self`.
+    pub(super) then: TokenStream,
+    /// How it is called with `self` or the state, `message`, `data` and `at`.
+    pub(super) arguments: Vec<TokenStream>,
+    /// `#[on(anyone)]`.
+    pub(super) anyone: bool,
+    /// `#[starts(reject)]`.
+    pub(super) rejects_repeats: bool,
+}
+
+/// Whose transition it is.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Of {
+    /// It begins an instance.
+    Start,
+    /// Of every state that is not done and has none of its own.
+    Enum,
+    /// Of one state, by its place in the enum.
+    State(usize),
+}
+
+impl Function {
+    pub(super) fn of(states: &States, attributes: &[Attribute], signature: &Signature) -> syn::Result<Self> {
+        let fault = |at: &dyn ToTokens, text: &str| {
+            let name = format!("`{}::{}`", states.ident, signature.ident);
+            syn::Error::new_spanned(at.to_token_stream(), format!("{name}: {text}"))
+        };
+        if let Some(token) = &signature.asyncness {
+            return Err(fault(token, "a transition only decides: what waits is the work of a command's handler"));
+        }
+        if !signature.generics.params.is_empty() {
+            return Err(fault(&signature.generics, "a transition has no parameters of its own"));
+        }
+        let (mut receiver, mut values, mut arguments) = (false, Vec::new(), Vec::new());
+        for input in &signature.inputs {
+            match input {
+                FnArg::Receiver(it) if it.reference.is_some() => {
+                    return Err(fault(it, "a transition takes the state by value: `self`"));
+                }
+                FnArg::Receiver(_) => {
+                    receiver = true;
+                    arguments.push(quote!(self));
+                }
+                FnArg::Typed(typed) => match &*typed.ty {
+                    Type::Reference(reference) => arguments.push(by_reference(states, reference).ok_or_else(|| {
+                        let data = states.data.as_ref().map_or_else(
+                            || "; for what every state knows, write `#[states(data = YourStruct)]`".to_owned(),
+                            |data| format!(", `&{0}` and `&mut {0}`", text(data)),
+                        );
+                        fault(reference, &format!("by reference, a transition takes `&Moment`{data}"))
+                    })?),
+                    by_value => {
+                        values.push(by_value);
+                        arguments.push(quote!(message));
+                    }
+                },
+            }
+        }
+        let place = |ty: &Type| states.states.iter().position(|state| state.ty == *ty);
+        let names = || states.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect::<Vec<_>>().join(", ");
+        let (of, message) = match (receiver, values.as_slice()) {
+            (false, [message]) if place(message).is_some() => {
+                return Err(fault(message, "takes a state and no message: `fn name(_: State, _: Message) -> ..`"));
+            }
+            (false, [message]) => (Of::Start, *message),
+            (true, [message]) => (Of::Enum, *message),
+            (false, [state, message]) => match place(state) {
+                Some(place) => {
+                    let first = arguments.iter().position(|argument| argument.to_string() == "message");
+                    arguments[first.unwrap_or_default()] = quote!(self);
+                    (Of::State(place), *message)
+                }
+                None if place(message).is_some() => return Err(fault(state, "the state comes before the message")),
+                None => {
+                    let text = format!("`{}` is not a state of `{}`; its states are {}", text(state), states.ident, names());
+                    return Err(fault(state, &text));
+                }
+            },
+            _ => {
+                let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` and a \
+                            message, or the message that begins; write other functions in an `impl` of their own";
+                return Err(fault(&signature.ident, text));
+            }
+        };
+        let ReturnType::Type(_, then) = &signature.output else {
+            return Err(fault(&signature.ident, "a transition returns the next state: `-> State` or `-> (State, Effect, ..)`"));
+        };
+        let mut function = Self {
+            name: signature.ident.clone(),
+            of,
+            message: message.clone(),
+            then: named(then.to_token_stream(), &states.ident),
+            arguments,
+            anyone: false,
+            rejects_repeats: false,
+        };
+        for attr in attributes {
+            let word: Ident = attr.parse_args()?;
+            match attr.path().get_ident().map(Ident::to_string).as_deref() {
+                Some("on") if word == "anyone" => function.anyone = true,
+                Some("starts") if word == "reject" && of == Of::Start => function.rejects_repeats = true,
+                Some("on") => return Err(fault(&word, "known here: `#[on(anyone)]`")),
+                _ if of != Of::Start => return Err(fault(&word, "`#[starts(..)]` is for a function that begins an instance")),
+                _ => return Err(fault(&word, "known here: `#[starts(reject)]`")),
+            }
+        }
+        Ok(function)
+    }
+}
+
+/// An argument that is not the state and not the message.
+fn by_reference(states: &States, reference: &syn::TypeReference) -> Option<TokenStream> {
+    let mutable = reference.mutability.is_some();
+    if states.data.as_ref() == Some(&*reference.elem) {
+        return Some(if mutable { quote!(data) } else { quote!(&*data) });
+    }
+    let Type::Path(path) = &*reference.elem else { return None };
+    (!mutable && path.path.segments.last()?.ident == "Moment").then(|| quote!(at))
+}
+
+/// `Self` is another type in the impl that a transition is written into.
+fn named(tokens: TokenStream, saga: &Ident) -> TokenStream {
+    let replaced = tokens.into_iter().map(|token| match token {
+        TokenTree::Ident(ident) if ident == "Self" => {
+            let mut saga = saga.clone();
+            saga.set_span(ident.span());
+            TokenTree::Ident(saga)
+        }
+        TokenTree::Group(group) => {
+            let mut inner = Group::new(group.delimiter(), named(group.stream(), saga));
+            inner.set_span(group.span());
+            TokenTree::Group(inner)
+        }
+        other => other,
+    });
+    replaced.collect()
+}

@@ -1,10 +1,7 @@
 //! Messages, handlers and a saga that the tests use: small, but with one of everything.
 
 use async_trait::async_trait;
-use saga_core::{
-    After, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Moment, On, Outcome,
-    Publishes, Saga, Sends, Starts, Store, after, publish, seconds, send,
-};
+use saga_core::{After, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Outcome, Publishes, Sends, Store, after, publish, seconds, send, saga, states};
 use serde::{Deserialize, Serialize};
 use std::sync::{
     Arc, Mutex,
@@ -69,68 +66,38 @@ pub struct Arrived {
 pub struct TooLate {}
 
 /// A process: asks the worker, waits for its answer and then for the client's.
-#[derive(Saga)]
-#[saga(name = "journey", id = id: u64)]
-#[starts(Began)]
+#[states]
 pub enum Journey {
     /// Asked the worker.
-    #[on(Worked)]
-    #[timer(TooLate)]
-    Working(Working),
+    Working { id: u64 },
     /// Waits for the client.
-    #[on(Closed)]
-    Waiting(Waiting),
+    Waiting { id: u64 },
     /// Over.
     #[done]
-    Over(Over),
+    Over {
+        /// Whether the worker was too slow.
+        late: bool,
+    },
 }
 
-/// Asked the worker.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Working {
-    id: u64,
-}
-
-/// Waits for the client.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Waiting {
-    id: u64,
-}
-
-/// Over.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Over {
-    /// Whether the worker was too slow.
-    pub late: bool,
-}
-
-impl Starts<Began> for Journey {
-    type Then = (Working, Sends<Work>, After<TooLate>);
-    fn start(began: Began, _: &Moment) -> Self::Then {
+#[saga(name = "journey", id = id: u64)]
+impl Journey {
+    fn began(began: Began) -> (Working, Sends<Work>, After<TooLate>) {
         let id = began.id;
         (Working { id }, send(Work { id, note: "please".into() }), after(seconds(3600), TooLate {}))
     }
-}
 
-impl On<Worked> for Working {
-    type Then = Waiting;
-    fn on(self, _: Worked, _: &Moment) -> Waiting {
-        Waiting { id: self.id }
+    fn worked(state: Working, _: Worked) -> Waiting {
+        Waiting { id: state.id }
     }
-}
 
-impl On<TooLate> for Working {
-    type Then = Over;
-    fn on(self, _: TooLate, _: &Moment) -> Over {
+    fn too_late(_: Working, _: TooLate) -> Over {
         Over { late: true }
     }
-}
 
-impl On<Closed> for Waiting {
-    type Then = (Over, Publishes<Arrived>);
-    fn on(self, closed: Closed, _: &Moment) -> Self::Then {
+    fn closed(state: Waiting, closed: Closed) -> (Over, Publishes<Arrived>) {
         assert!(!closed.poison, "poisoned by order");
-        (Over { late: false }, publish(Arrived { id: self.id }))
+        (Over { late: false }, publish(Arrived { id: state.id }))
     }
 }
 

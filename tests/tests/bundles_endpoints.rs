@@ -3,10 +3,7 @@
 use async_trait::async_trait;
 use lapin::options::BasicNackOptions;
 use outbox::Postgres;
-use saga_core::{
-    After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, InstanceFilter, Message, Moment,
-    On, OutboxFilter, Retries, Saga, Starts, after,
-};
+use saga_core::{After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, InstanceFilter, Message, OutboxFilter, Retries, after, saga, states};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -156,32 +153,20 @@ struct Lay {
     id: u64,
 }
 
-#[derive(Saga)]
-#[saga(name = "nap", id = id: u64)]
-#[starts(Lay)]
+#[states]
 enum Nap {
-    #[timer(Rang)]
-    Sleeping(Sleeping),
+    Sleeping,
     #[done]
-    Awake(Awake),
+    Awake,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sleeping {}
-#[derive(Serialize, Deserialize)]
-struct Awake {}
-
-impl Starts<Lay> for Nap {
-    type Then = (Sleeping, After<Rang>);
-    fn start(_: Lay, _: &Moment) -> Self::Then {
-        (Sleeping {}, after(saga_core::seconds(1), Rang {}))
+#[saga(name = "nap", id = id: u64)]
+impl Nap {
+    fn laid(_: Lay) -> (Sleeping, After<Rang>) {
+        (Sleeping, after(saga_core::seconds(1), Rang {}))
     }
-}
-
-impl On<Rang> for Sleeping {
-    type Then = Awake;
-    fn on(self, _: Rang, _: &Moment) -> Awake {
-        Awake {}
+    fn rang(_: Sleeping, _: Rang) -> Awake {
+        Awake
     }
 }
 

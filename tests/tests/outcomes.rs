@@ -1,10 +1,7 @@
 //! An outcome goes to the instance that asked, and to nobody else unless it is an event that others subscribe to.
 
 use async_trait::async_trait;
-use saga_core::{
-    Command, Context, Endpoint, Event, Handle, HandlerError, Inspect, InstanceFilter, InstanceKey, Moment, On,
-    OutboxFilter, Outcome, Reply, Saga, Sends, Starts, Store, Transport, send,
-};
+use saga_core::{Command, Context, Endpoint, Event, Handle, HandlerError, Inspect, InstanceFilter, InstanceKey, OutboxFilter, Outcome, Reply, Sends, Store, Transport, send, saga, states};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 use tests::{endpoint_suite, eventually, house::held, model::Effects};
@@ -52,68 +49,47 @@ struct PlaceTwo {
     answer_id: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Waiting {}
-#[derive(Serialize, Deserialize)]
-struct Done {}
+#[states]
+enum One {
+    Waiting,
+    #[done]
+    Done,
+}
+
+#[saga(name = "one", id = id: u64)]
+impl One {
+    fn placed(place: PlaceOne) -> (Waiting, Sends<Pay>) {
+        (Waiting, send(Pay { id: place.id, answer_id: place.id, decline: place.decline }))
+    }
+    fn paid(_: Waiting, _: Paid) -> Done {
+        Done
+    }
+    fn declined(_: Waiting, _: Declined) -> Done {
+        Done
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Waiting2 {}
 #[derive(Serialize, Deserialize)]
 struct Done2 {}
 
-#[derive(Saga)]
-#[saga(name = "one", id = id: u64)]
-#[starts(PlaceOne)]
-enum One {
-    #[on(Paid, Declined)]
-    Waiting(Waiting),
-    #[done]
-    Done(Done),
-}
-
-#[derive(Saga)]
-#[saga(name = "two", id = id: u64)]
-#[starts(PlaceTwo)]
+#[states]
 enum Two {
-    #[on(Paid, Declined)]
     Waiting(Waiting2),
     #[done]
     Done(Done2),
 }
 
-impl Starts<PlaceOne> for One {
-    type Then = (Waiting, Sends<Pay>);
-    fn start(place: PlaceOne, _: &Moment) -> Self::Then {
-        (Waiting {}, send(Pay { id: place.id, answer_id: place.id, decline: place.decline }))
-    }
-}
-impl On<Paid> for Waiting {
-    type Then = Done;
-    fn on(self, _: Paid, _: &Moment) -> Done {
-        Done {}
-    }
-}
-impl On<Declined> for Waiting {
-    type Then = Done;
-    fn on(self, _: Declined, _: &Moment) -> Done {
-        Done {}
-    }
-}
-impl Starts<PlaceTwo> for Two {
-    type Then = (Waiting2, Sends<Pay>);
-    fn start(place: PlaceTwo, _: &Moment) -> Self::Then {
+#[saga(name = "two", id = id: u64)]
+impl Two {
+    fn placed(place: PlaceTwo) -> (Waiting2, Sends<Pay>) {
         (Waiting2 {}, send(Pay { id: place.id, answer_id: place.answer_id, decline: false }))
     }
-}
-impl On<Paid> for Waiting2 {
-    type Then = Done2;
-    fn on(self, _: Paid, _: &Moment) -> Done2 {
+    fn paid(_: Waiting2, _: Paid) -> Done2 {
         Done2 {}
     }
-}
-impl On<Declined> for Waiting2 {
-    type Then = Done2;
-    fn on(self, _: Declined, _: &Moment) -> Done2 {
+    fn declined(_: Waiting2, _: Declined) -> Done2 {
         Done2 {}
     }
 }

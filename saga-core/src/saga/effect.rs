@@ -27,6 +27,8 @@ pub struct Emits {
     pub cancels: Vec<(&'static str, String)>,
     /// The state is entered anew, although it was not left.
     pub anew: bool,
+    /// The transition said that it stays in its state: another one would be an edge that is not on the chart.
+    pub stays: bool,
 }
 
 /// One message that a transition sends.

@@ -303,7 +303,7 @@ impl<'a, S: Saga> Run<'a, S> {
             };
         };
         let timer = self.rules.is_timer(type_name);
-        if timer && !self.is_alive(&envelope) {
+        if timer && !self.number_of(&envelope).is_some_and(|number| self.progress.is_alive(number)) {
             return Ok(Settled::Stale { state: Some(state) });
         }
         match self.rules.disposition(&state, type_name, &self.progress.visited) {
@@ -316,8 +316,9 @@ impl<'a, S: Saga> Run<'a, S> {
         }
     }
 
-    fn is_alive(&self, timer: &Envelope) -> bool {
-        timer.saga.as_ref().and_then(|saga| saga.timer).is_some_and(|number| self.progress.is_alive(number))
+    /// Which of the instance's timers it is; `None` for what is no timer, whatever its headers say.
+    fn number_of(&self, envelope: &Envelope) -> Option<i64> {
+        envelope.saga.as_ref()?.timer.filter(|_| self.rules.is_timer(&envelope.type_name))
     }
 
     /// Holds a message that later ones of the instance must wait behind. Where there is no instance, nobody waits.
@@ -370,6 +371,10 @@ impl<'a, S: Saga> Run<'a, S> {
             Ok(state) => state,
         };
         let to = state.0.state_name().to_owned();
+        if let Some(from) = from.as_ref().filter(|from| out.stays && **from != to) {
+            let error = format!("the transition says `Stay` in `{from}`, and enters `{to}`: return `{to}` instead");
+            return Err(FailedTransition { offer: i, error });
+        }
         let max = self.offers.body_bytes_max;
         let refused = out.emits.iter().find_map(|emit| body_refusal(emit.message.type_name, &emit.message.body, max));
         if let Some(error) = refused {
@@ -381,11 +386,11 @@ impl<'a, S: Saga> Run<'a, S> {
             self.originator = Originator::of(&envelope);
         }
         self.seq += 1;
-        if let Some(timer) = envelope.saga.as_ref().and_then(|saga| saga.timer) {
+        if let Some(timer) = self.number_of(&envelope) {
             self.progress.timers.retain(|known| known.number != timer); // it has come
         }
         if from.as_ref() != Some(&to) || out.anew {
-            self.enter(from.as_ref());
+            self.enter(from.as_ref(), &to);
         }
         let timers = self.set_timers(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
         self.name = Some(to.clone());
@@ -393,11 +398,14 @@ impl<'a, S: Saga> Run<'a, S> {
     }
 
     /// A state was entered: the timers of the one before are gone, and messages that only it takes had their chance.
-    fn enter(&mut self, from: Option<&String>) {
+    fn enter(&mut self, from: Option<&String>, to: &str) {
         self.entered += 1;
         self.progress.timers.retain(|timer| timer.deadline);
         if let Some(from) = from.filter(|from| self.rules.cyclic.contains(*from) && !self.progress.visited.contains(from)) {
             self.progress.visited.push(from.clone());
+        }
+        if self.rules.is_done(to) {
+            self.progress = Progress::default();
         }
     }
 
@@ -423,7 +431,7 @@ impl<'a, S: Saga> Run<'a, S> {
             numbers.push(Some(number));
         }
         if self.rules.is_done(to) {
-            self.progress.timers.clear();
+            self.progress.timers.clear(); // set on the way into a state in which nothing waits
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
@@ -449,9 +457,6 @@ impl<'a, S: Saga> Run<'a, S> {
         let old = self.offers.row;
         let paused = old.and_then(|row| row.paused_by.as_ref()) != self.paused_by.as_ref();
         let done = self.name.as_deref().is_some_and(|name| self.rules.is_done(name));
-        if done {
-            self.progress.visited.clear();
-        }
         let data = self.data.take();
         let row = match (&self.name, data, old) {
             (Some(name), Some(data), _) => Some((name.clone(), data, S::VERSION as i32)),

@@ -247,9 +247,9 @@ macro_rules! then_tuple {
         impl<S: Saga, $($e: Effect<S>),+> Then for (Stay<S>, $($e),+) {
             type Saga = S;
             fn apply(self, out: &mut Emits) -> S {
-                let (Stay(saga), $($e),+) = self;
+                let (stay, $($e),+) = self;
                 $($e.emit(out);)+
-                saga
+                stay.apply(out)
             }
             fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
                 let mut effects = Vec::new();
@@ -344,7 +344,8 @@ pub struct Stay<S>(pub S);
 
 impl<S: Saga> Then for Stay<S> {
     type Saga = S;
-    fn apply(self, _: &mut Emits) -> S {
+    fn apply(self, out: &mut Emits) -> S {
+        out.stays = true;
         self.0
     }
     fn edges(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {

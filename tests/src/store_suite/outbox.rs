@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::eventually;
-use saga_core::{LeaseUpdate, PublishFailed, TimersOut};
+use saga_core::{LeaseUpdate, PublishFailed, TimerOut};
 
 fn failed(id: Uuid, delay: Duration) -> PublishFailed {
     PublishFailed::new(id, "no route", delay)
@@ -83,22 +83,25 @@ pub async fn o_033_a_row_that_commits_late_is_found(store: &impl Lab) {
     assert_eq!(lease(store, "me").await.rows[0].id, late.id);
 }
 
-/// S-049, S-008: the timers of a state are deleted when it is left, deadlines when the saga is done.
+/// S-049, S-008: the timers that a unit names are deleted, and no others.
 pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
-    let timer = |entered: Option<i64>| {
+    let timer = |number: i64| {
         let mut row = outbox_row("t", Some(Duration::from_secs(3600)), false);
         row.kind = OutboxKind::Timer;
         let mut envelope = envelope(&row.id.to_string());
-        envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered, timer: None });
+        envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered: None, timer: Some(number) });
         row.envelope = Arc::new(envelope);
         row
     };
-    let outbox = vec![timer(Some(1)), timer(Some(2)), timer(None), outbox_row("c", None, false)];
+    let outbox = vec![timer(1), timer(2), timer(3), outbox_row("c", None, false)];
     write(store, crate::with!(writes(), outbox = outbox)).await.unwrap();
-    let out = |keep_entered| crate::with!(writes(), timers_out = vec![TimersOut::new(key(), keep_entered)]);
-    write(store, out(Some(2))).await.unwrap();
-    assert_eq!(store.count("outbox").await, 3, "the deadline and the present state's timer stay");
-    write(store, out(None)).await.unwrap();
+    let out = |numbers: &[i64]| {
+        let timers = numbers.iter().map(|number| TimerOut::new(key(), *number)).collect();
+        crate::with!(writes(), timers_out = timers)
+    };
+    write(store, out(&[1])).await.unwrap();
+    assert_eq!(store.count("outbox").await, 3, "the other two stay");
+    write(store, out(&[2, 3, 9])).await.unwrap();
     assert_eq!(store.count("outbox").await, 1, "the command stays");
 }
 

@@ -10,10 +10,7 @@ use crate::{
 use anyhow::Result;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
-use saga_core::{
-    BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, HandlerOptions, Moment, On, Project,
-    Saga, Sends, Starts, Store, send,
-};
+use saga_core::{BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, HandlerOptions, Project, Sends, Store, send, saga, states};
 use serde::{Deserialize, Serialize};
 use sqlx::Executor;
 use std::path::Path;
@@ -21,53 +18,25 @@ use tokio::sync::mpsc;
 use transports::{InProcess, RabbitMq};
 use uuid::Uuid;
 
-#[derive(Saga)]
-#[saga(name = "order", id = order_id: Uuid)]
-#[starts(OrderPlaced)]
+#[states]
 pub(crate) enum Fulfilment {
-    #[on(PaymentCompleted)]
-    AwaitingPayment(AwaitingPayment),
-    #[on(ShippingLabelCreated)]
-    AwaitingShipment(AwaitingShipment),
+    AwaitingPayment { order: Order },
+    AwaitingShipment { order: Order },
     #[done]
-    Shipped(Shipped),
+    Shipped { order: Order },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct AwaitingPayment {
-    order: Order,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct AwaitingShipment {
-    order: Order,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Shipped {
-    order: Order,
-}
-
-impl Starts<OrderPlaced> for Fulfilment {
-    type Then = (AwaitingPayment, Sends<MakePayment>);
-
-    fn start(OrderPlaced { order_id, order }: OrderPlaced, _: &Moment) -> Self::Then {
+#[saga(name = "order", id = order_id: Uuid)]
+impl Fulfilment {
+    fn order_placed(OrderPlaced { order_id, order }: OrderPlaced) -> (AwaitingPayment, Sends<MakePayment>) {
         (AwaitingPayment { order: order.clone() }, send(MakePayment { order_id, order }))
     }
-}
 
-impl On<PaymentCompleted> for AwaitingPayment {
-    type Then = (AwaitingShipment, Sends<CreateShippingLabel>);
-
-    fn on(self, PaymentCompleted { order_id, order, .. }: PaymentCompleted, _: &Moment) -> Self::Then {
+    fn payment_completed(_: AwaitingPayment, PaymentCompleted { order_id, order, .. }: PaymentCompleted) -> (AwaitingShipment, Sends<CreateShippingLabel>) {
         (AwaitingShipment { order: order.clone() }, send(CreateShippingLabel { order_id, order }))
     }
-}
 
-impl On<ShippingLabelCreated> for AwaitingShipment {
-    type Then = Shipped;
-
-    fn on(self, label: ShippingLabelCreated, _: &Moment) -> Shipped {
+    fn shipping_label_created(_: AwaitingShipment, label: ShippingLabelCreated) -> Shipped {
         Shipped { order: label.order }
     }
 }

@@ -73,32 +73,14 @@ pub(super) enum Payment {
 pub(super) struct Tired {}
 
 /// Here: takes steps. There: takes what waited. Each publishes what it takes.
-#[derive(Saga)]
-#[saga(name = "walk", id = id: u64)]
-#[starts(Begin)]
-#[on(Finish)]
+#[states]
 pub(super) enum Walk {
-    #[on(Step, Go, Boom, Buy, Paid)]
-    #[timer(Tired)]
     #[defers(Wait)]
-    Here(Here),
-    #[on(Wait, Arrive)]
+    Here { steps: Vec<u32> },
     #[ignores(Step, Go, Boom)]
-    There(There),
+    There { steps: Vec<u32> },
     #[done]
-    Over(Over),
-}
-#[derive(Serialize, Deserialize)]
-pub(super) struct Here {
-    steps: Vec<u32>,
-}
-#[derive(Serialize, Deserialize)]
-pub(super) struct There {
-    steps: Vec<u32>,
-}
-#[derive(Serialize, Deserialize)]
-pub(super) struct Over {
-    steps: Vec<u32>,
+    Over { steps: Vec<u32> },
 }
 
 fn one_more(mut steps: Vec<u32>, n: u32) -> Vec<u32> {
@@ -106,63 +88,45 @@ fn one_more(mut steps: Vec<u32>, n: u32) -> Vec<u32> {
     steps
 }
 
-impl Starts<Begin> for Walk {
-    type Then = Here;
-    fn start(_: Begin, _: &Moment) -> Here {
+#[saga(name = "walk", id = id: u64)]
+impl Walk {
+    fn begin(_: Begin) -> Here {
         Here { steps: Vec::new() }
     }
-}
-impl On<Step> for Here {
-    type Then = (Here, Publishes<Stepped>);
-    fn on(self, Step { id, n }: Step, _: &Moment) -> Self::Then {
-        (Here { steps: one_more(self.steps, n) }, publish(Stepped { id, n }))
+
+    fn step(state: Here, Step { id, n }: Step) -> (Here, Publishes<Stepped>) {
+        (Here { steps: one_more(state.steps, n) }, publish(Stepped { id, n }))
     }
-}
-impl On<Go> for Here {
-    type Then = There;
-    fn on(self, _: Go, _: &Moment) -> There {
-        There { steps: self.steps }
+
+    fn go(state: Here, _: Go) -> There {
+        There { steps: state.steps }
     }
-}
-impl On<Boom> for Here {
-    type Then = Here;
-    fn on(self, boom: Boom, _: &Moment) -> Here {
+
+    fn boom(_: Here, boom: Boom) -> Here {
         panic!("boom {}", boom.id)
     }
-}
-impl On<Buy> for Here {
-    type Then = (Here, Sends<Pay>, After<Tired>);
-    fn on(self, buy: Buy, _: &Moment) -> Self::Then {
-        (self, send(Pay { id: buy.id }), after(hours(1), Tired {}))
+
+    fn buy(state: Here, buy: Buy) -> (Here, Sends<Pay>, After<Tired>) {
+        (state, send(Pay { id: buy.id }), after(hours(1), Tired {}))
     }
-}
-impl On<Paid> for Here {
-    type Then = There;
-    fn on(self, _: Paid, _: &Moment) -> There {
-        There { steps: self.steps }
+
+    fn paid(state: Here, _: Paid) -> There {
+        There { steps: state.steps }
     }
-}
-impl On<Tired> for Here {
-    type Then = Over;
-    fn on(self, _: Tired, _: &Moment) -> Over {
-        Over { steps: self.steps }
+
+    fn tired(state: Here, _: Tired) -> Over {
+        Over { steps: state.steps }
     }
-}
-impl On<Wait> for There {
-    type Then = There;
-    fn on(self, wait: Wait, _: &Moment) -> There {
-        There { steps: one_more(self.steps, wait.n) }
+
+    fn wait(state: There, wait: Wait) -> There {
+        There { steps: one_more(state.steps, wait.n) }
     }
-}
-impl On<Arrive> for There {
-    type Then = There;
-    fn on(self, arrive: Arrive, _: &Moment) -> There {
-        There { steps: one_more(self.steps, arrive.n) }
+
+    fn arrive(state: There, arrive: Arrive) -> There {
+        There { steps: one_more(state.steps, arrive.n) }
     }
-}
-impl On<Finish> for Walk {
-    type Then = Over;
-    fn on(self, _: Finish, _: &Moment) -> Over {
+
+    fn finish(self, _: Finish) -> Over {
         let (Walk::Here(Here { steps }) | Walk::There(There { steps }) | Walk::Over(Over { steps })) = self;
         Over { steps }
     }

@@ -14,42 +14,31 @@ macro_rules! events {
         struct $name { id: u64 }
     )*};
 }
-events! { Begin Next Back Tick Join Boom Skip Later Refuse Cancel Bye Note }
+events! { Begin Next Back Tick Again Rest Join Boom Bang Skip Later Refuse Cancel Bye Note }
+
+#[derive(Event, Serialize, Deserialize)]
+struct Line {
+    id: u64,
+    line: u32,
+}
 
 #[derive(Message, Serialize, Deserialize)]
 struct Timeout {}
 #[derive(Message, Serialize, Deserialize)]
+struct LineDue {}
+#[derive(Message, Serialize, Deserialize)]
 struct GiveUp {}
 
-#[derive(Saga)]
-#[saga(name = "walk", id = id: u64)]
-#[starts(Begin)]
-#[on(Cancel, Tick, Later)]
-#[timer(GiveUp)]
+#[states]
 enum Walk {
-    #[on(Next, Tick, Boom)]
-    #[timer(Timeout)]
     #[ignores(Skip)]
     #[defers(Later)]
     #[rejects(Refuse)]
-    A(A),
-    #[on(Back, Skip, Join)]
-    B(B),
+    A { ticks: u32 },
+    B { later: u32 },
     #[done]
-    #[on(Bye)]
-    Done(Done),
+    Done,
 }
-
-#[derive(Serialize, Deserialize)]
-struct A {
-    ticks: u32,
-}
-#[derive(Serialize, Deserialize)]
-struct B {
-    later: u32,
-}
-#[derive(Serialize, Deserialize)]
-struct Done;
 
 type StartOfA = (A, After<Timeout>);
 
@@ -57,85 +46,81 @@ fn enter_a(ticks: u32) -> StartOfA {
     (A { ticks }, after(seconds(10), Timeout {}))
 }
 
-impl Starts<Begin> for Walk {
-    type Then = (A, After<Timeout>, Deadline<GiveUp>, Vec<Publishes<Note>>);
-    fn start(begin: Begin, _: &Moment) -> Self::Then {
+#[saga(name = "walk", id = id: u64)]
+impl Walk {
+    fn begin(begin: Begin) -> (A, After<Timeout>, Deadline<GiveUp>, Vec<Publishes<Note>>) {
         let notes = (0..2).map(|_| publish(Note { id: begin.id })).collect();
         (A { ticks: 0 }, after(seconds(10), Timeout {}), deadline(hours(1), GiveUp {}), notes)
     }
-}
-impl On<Next> for A {
-    type Then = B;
-    fn on(self, _: Next, _: &Moment) -> B {
+
+    fn next(_: A, _: Next) -> B {
         B { later: 0 }
     }
-}
-impl On<Tick> for A {
-    type Then = (A, Keep);
-    fn on(self, _: Tick, _: &Moment) -> Self::Then {
-        (A { ticks: self.ticks + 1 }, Keep)
+
+    fn tick(state: A, _: Tick) -> A {
+        A { ticks: state.ticks + 1 }
     }
-}
-impl On<Boom> for A {
-    type Then = Done;
-    fn on(self, boom: Boom, _: &Moment) -> Done {
+
+    fn again(state: A, _: Again) -> (A, Reenter) {
+        (state, Reenter)
+    }
+
+    fn rest(state: A, _: Rest) -> (A, Cancels<Timeout>) {
+        (state, cancel())
+    }
+
+    fn line(state: A, line: Line) -> (A, After<LineDue>) {
+        (state, after(seconds(1), LineDue {}).keyed(line.line))
+    }
+
+    fn line_due(state: A, _: LineDue) -> A {
+        A { ticks: state.ticks + 100 }
+    }
+
+    fn boom(_: A, boom: Boom) -> Done {
         panic!("boom {}", boom.id)
     }
-}
-impl On<Timeout> for A {
-    type Then = StartOfA;
-    fn on(self, _: Timeout, _: &Moment) -> StartOfA {
-        enter_a(self.ticks)
+
+    fn timeout(state: A, _: Timeout) -> StartOfA {
+        enter_a(state.ticks)
     }
-}
-impl On<Back> for B {
-    type Then = Either<StartOfA, Done>;
-    fn on(self, _: Back, _: &Moment) -> Self::Then {
+
+    fn back(_: B, _: Back) -> Either<StartOfA, Done> {
         Either::A(enter_a(0))
     }
-}
-impl On<Skip> for B {
-    type Then = Done;
-    fn on(self, _: Skip, _: &Moment) -> Done {
+
+    fn bang(_: B, _: Bang) -> Done {
+        panic!("bang")
+    }
+
+    fn skip(_: B, _: Skip) -> Done {
         Done
     }
-}
-impl On<Join> for B {
-    type Then = (Done, Replies<Note>);
-    fn on(self, join: Join, _: &Moment) -> Self::Then {
+
+    fn join(_: B, join: Join) -> (Done, Replies<Note>) {
         (Done, reply(Note { id: join.id }))
     }
-}
-impl On<Bye> for Done {
-    type Then = (A, After<Timeout>);
-    fn on(self, _: Bye, _: &Moment) -> Self::Then {
+
+    fn bye(_: Done, _: Bye) -> (A, After<Timeout>) {
         enter_a(0)
     }
-}
-impl On<Cancel> for Walk {
-    type Then = Done;
-    fn on(self, _: Cancel, _: &Moment) -> Done {
+
+    fn cancel(self, _: Cancel) -> Done {
         Done
     }
-}
-impl On<Tick> for Walk {
-    type Then = Stay<Self>;
-    fn on(self, _: Tick, _: &Moment) -> Stay<Self> {
+
+    fn tick_anywhere(self, _: Tick) -> Stay<Self> {
         Stay(self)
     }
-}
-impl On<Later> for Walk {
-    type Then = Stay<Self>;
-    fn on(self, _: Later, _: &Moment) -> Stay<Self> {
+
+    fn later(self, _: Later) -> Stay<Self> {
         match self {
             Self::B(b) => Stay(Self::B(B { later: b.later + 1 })),
             other => Stay(other),
         }
     }
-}
-impl On<GiveUp> for Walk {
-    type Then = Done;
-    fn on(self, _: GiveUp, _: &Moment) -> Done {
+
+    fn give_up(self, _: GiveUp) -> Done {
         Done
     }
 }
@@ -149,11 +134,12 @@ struct Instance {
 }
 
 impl Instance {
-    fn message(&mut self, type_name: &str, entered: Option<i64>) -> Arc<Envelope> {
+    fn message(&mut self, type_name: &str, timer: Option<i64>) -> Arc<Envelope> {
         self.messages += 1;
         let mut envelope = Envelope::new(format!("{type_name}-{}", self.messages), type_name, "{\"id\":7}");
         envelope.reply_to = Some("asker".into());
-        envelope.saga = entered.map(|entered| SagaRef { saga: "walk".into(), id: "7".into(), entered: Some(entered) });
+        let of = |timer| SagaRef { saga: "walk".into(), id: "7".into(), entered: None, timer: Some(timer) };
+        envelope.saga = timer.map(of);
         Arc::new(envelope)
     }
 
@@ -163,8 +149,8 @@ impl Instance {
         self.offer(messages)
     }
 
-    fn timer(&mut self, name: &str, entered: i64) -> Vec<String> {
-        let message = self.message(name, Some(entered));
+    fn timer(&mut self, name: &str, number: i64) -> Vec<String> {
+        let message = self.message(name, Some(number));
         self.offer(vec![message])
     }
 
@@ -239,7 +225,9 @@ fn s_001_s_024_a_start_creates_and_its_effects_keep_their_order() {
     assert_eq!(words, [("Begin".into(), "A 1".into())]);
     let Settled::Moved(made) = &decided.settled[0].1 else { panic!("a transition was expected") };
     let routes: Vec<_> = made.emits.iter().map(|emit| (emit.message.type_name, emit.route.clone())).collect();
-    let (timeout, give_up) = (Route::After(Duration::from_secs(10)), Route::Deadline(Duration::from_secs(3600)));
+    let timer = |seconds, deadline| Route::Timer { delay: Duration::from_secs(seconds), key: String::new(), deadline };
+    let (timeout, give_up) = (timer(10, false), timer(3600, true));
+    assert_eq!(made.timers, [Some(1000), Some(1001), None, None], "the timers of the first transition");
     assert_eq!(routes, [("Timeout", timeout), ("GiveUp", give_up), ("Note", Route::Event), ("Note", Route::Event)]);
     let originator: Originator = serde_json::from_str(decided.originator.as_deref().unwrap()).unwrap();
     assert_eq!((originator.reply_to.as_str(), &instance.row().originator), ("asker", &decided.originator));
@@ -279,17 +267,82 @@ fn s_026_s_027_the_enums_transition_runs_where_the_state_has_none_of_its_own() {
     assert_eq!(Instance::default().batch(&["Cancel"]), ["Cancel: held early"]);
 }
 
+/// The numbers of the timers that a batch deletes, and of those alive after it.
+fn timers(decided: &Decided) -> (Vec<i64>, Vec<i64>) {
+    (decided.timers_out.iter().map(|timer| timer.number).collect(), decided.timers.clone())
+}
+
 #[test]
-fn s_028_s_029_keep_is_no_new_entry_and_a_transition_without_it_is() {
+fn s_028_a_transition_into_the_same_state_enters_it_anew_only_by_order() {
     let mut instance = Instance::at(&["Begin"]);
-    let tick = instance.message("Tick", None);
-    let (kept, _) = instance.decide(vec![tick]);
-    assert!(kept.timers_out.is_none(), "the timers are kept");
-    assert_eq!((instance.row().seq, instance.row().entered), (2, 1));
-    let timeout = instance.message("Timeout", Some(1));
-    let (entered, _) = instance.decide(vec![timeout]);
-    assert_eq!((instance.row().seq, instance.row().entered), (3, 2));
-    assert_eq!(entered.timers_out.and_then(|timers| timers.keep_entered), Some(2), "those of the entry before go");
+    let again = instance.message("Again", None);
+    let (decided, _) = instance.decide(vec![again]);
+    assert_eq!((instance.row().seq, instance.row().entered), (2, 2));
+    assert_eq!(timers(&decided), (vec![1000], vec![1001]), "the state's timer goes, the deadline stays");
+}
+
+#[test]
+fn s_029_a_transition_into_the_same_state_keeps_the_timers_that_it_does_not_set() {
+    let mut instance = Instance::at(&["Begin"]);
+    for seq in 2..4 {
+        let tick = instance.message("Tick", None);
+        let (decided, _) = instance.decide(vec![tick]);
+        assert_eq!(timers(&decided), (vec![], vec![1000, 1001]));
+        assert_eq!((instance.row().seq, instance.row().entered), (seq, 1));
+    }
+}
+
+#[test]
+fn s_053_a_timer_that_is_set_again_replaces_the_one_before() {
+    let mut instance = Instance::at(&["Begin"]);
+    for number in 1..6 {
+        let timeout = instance.message("Timeout", Some(number * 1000));
+        let (decided, words) = instance.decide(vec![timeout]);
+        let next = (number + 1) * 1000;
+        assert_eq!(words, [("Timeout".into(), format!("A {}", number + 1))]);
+        assert_eq!(timers(&decided), (vec![number * 1000], vec![1001, next]), "one timer is alive at any moment");
+    }
+    assert_eq!(instance.timer("Timeout", 5000), ["Timeout: stale"], "one that was on its way when it was replaced");
+    assert_eq!(instance.row().entered, 1, "it stayed in its state");
+}
+
+#[test]
+fn a_timer_that_is_taken_back_is_stale() {
+    let mut instance = Instance::at(&["Begin"]);
+    let rest = instance.message("Rest", None);
+    let (decided, _) = instance.decide(vec![rest]);
+    assert_eq!(timers(&decided), (vec![1000], vec![1001]));
+    assert_eq!(instance.timer("Timeout", 1000), ["Timeout: stale"]);
+}
+
+#[test]
+fn timers_of_one_type_live_side_by_side_under_their_keys() {
+    let mut instance = Instance::at(&["Begin"]);
+    let line = |instance: &mut Instance, line: u32| {
+        let message = instance.message("Line", None);
+        let body = format!("{{\"id\":7,\"line\":{line}}}");
+        instance.offer(vec![Arc::new(Envelope { body: body.into(), ..(*message).clone() })])
+    };
+    for n in [1, 2, 1] {
+        line(&mut instance, n);
+    }
+    assert_eq!(instance.timer("LineDue", 2000), ["LineDue: stale"], "line 1 was set again");
+    assert_eq!(instance.timer("LineDue", 3000), ["LineDue: A 5"], "line 2");
+    assert_eq!(instance.timer("LineDue", 3000), ["LineDue: stale"], "it has come once");
+    assert_eq!(instance.timer("LineDue", 4000), ["LineDue: A 6"], "line 1");
+    assert_eq!(instance.timer("Timeout", 1000), ["Timeout: A 7"], "timers of another type are untouched");
+}
+
+#[test]
+fn more_timers_than_an_instance_may_have_fail_the_transition() {
+    let mut instance = Instance::at(&["Begin"]);
+    let lines = (0..1000).map(|line| {
+        let body = format!("{{\"id\":7,\"line\":{line}}}");
+        Arc::new(Envelope { body: body.into(), ..(*instance.message("Line", None)).clone() })
+    });
+    let lines = lines.collect();
+    let words = instance.offer(lines);
+    assert_eq!(words.iter().position(|word| word.contains("held failed")), Some(998), "two timers were alive before");
 }
 
 #[test]
@@ -297,34 +350,49 @@ fn s_008_when_the_saga_is_done_all_timers_go() {
     let mut instance = Instance::at(&["Begin"]);
     let cancel = instance.message("Cancel", None);
     let (decided, _) = instance.decide(vec![cancel]);
-    assert_eq!(decided.timers_out.map(|timers| timers.keep_entered), Some(None));
+    assert_eq!(timers(&decided), (vec![1000, 1001], vec![]));
+    assert_eq!(instance.row().progress, None, "nothing is left of them in the row");
 }
 
 #[test]
-fn s_050_s_056_a_timer_counts_only_for_the_entry_that_set_it() {
+fn s_050_s_051_s_056_a_timer_that_is_on_its_way_counts_if_it_is_alive() {
     let mut instance = Instance::at(&["Begin", "Tick"]);
-    assert_eq!(instance.timer("Timeout", 1), ["Timeout: A 3"], "`Tick` kept the entry");
-    assert_eq!(instance.timer("Timeout", 1), ["Timeout: stale"], "a new entry since");
+    assert_eq!(instance.timer("Timeout", 1000), ["Timeout: A 3"], "`Tick` kept it");
+    assert_eq!(instance.timer("Timeout", 1000), ["Timeout: stale"], "it has come, and another one was set");
     instance.batch(&["Next"]);
-    assert_eq!(instance.timer("Timeout", 2), ["Timeout: stale"], "the state was left");
-    assert_eq!(Instance::default().timer("Timeout", 1), ["Timeout: stale"]);
+    assert_eq!(instance.timer("Timeout", 3000), ["Timeout: stale"], "the state was left");
+    instance.batch(&["Back"]);
+    assert_eq!(instance.timer("Timeout", 3000), ["Timeout: stale"], "the state was entered again, with a timer of its own");
+    assert_eq!(instance.timer("Timeout", 5000), ["Timeout: A 6"]);
+    assert_eq!(Instance::default().timer("Timeout", 1000), ["Timeout: stale"]);
 }
 
 #[test]
 fn s_055_a_deadline_fires_into_whatever_state() {
     let mut instance = Instance::at(&["Begin", "Next"]);
-    let give_up = instance.message("GiveUp", None);
-    assert_eq!(instance.offer(vec![give_up]), ["GiveUp: Done 3"]);
+    assert_eq!(instance.timer("GiveUp", 1001), ["GiveUp: Done 3"]);
 }
 
 #[test]
 fn s_036_s_037_early_messages_are_offered_in_order_each_to_the_state_before_it_left() {
     let mut instance = Instance::at(&["Begin"]);
-    assert_eq!(instance.batch(&["Back", "Join"]), ["Back: held early", "Join: held early"]);
-    // `Back` leads from B to A again, where `Join` is still early
-    assert_eq!(instance.batch(&["Next"]), ["Next: B 2", "Back: A 3"]);
-    assert_eq!(instance.batch(&["Next"]), ["Next: B 4", "Join: Done 5"]);
+    assert_eq!(instance.batch(&["Join", "Bye"]), ["Join: held early", "Bye: held early"]);
+    assert_eq!(instance.batch(&["Next"]), ["Next: B 2", "Join: Done 3", "Bye: A 4"]);
     assert!(instance.held.is_empty());
+}
+
+#[test]
+fn a_state_that_was_visited_had_its_chance_the_double_click() {
+    let mut instance = Instance::at(&["Begin", "Next"]);
+    assert_eq!(instance.batch(&["Next"]), ["Next: ignored"], "A took the first one");
+    let mut instance = Instance::at(&["Begin"]);
+    assert_eq!(instance.batch(&["Join"]), ["Join: held early"], "B was not visited yet");
+    let mut instance = Instance::at(&["Begin", "Next", "Back"]);
+    assert_eq!(instance.batch(&["Join"]), ["Join: ignored"], "B was visited");
+    let mut instance = Instance::at(&["Begin"]);
+    instance.batch(&["Back", "Join"]);
+    let words = instance.batch(&["Next"]);
+    assert_eq!(words, ["Next: B 2", "Back: A 3", "Join: ignored"], "B was left before it was the turn of `Join`");
 }
 
 #[test]

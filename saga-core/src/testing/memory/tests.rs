@@ -40,9 +40,9 @@ fn outbox(id: &str) -> OutboxRow {
     }
 }
 
-fn timer(entered: Option<i64>) -> OutboxRow {
+fn timer(number: i64) -> OutboxRow {
     let mut envelope = Envelope::new("timer", "test.Timer", "{}");
-    envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered, timer: None });
+    envelope.saga = Some(SagaRef { saga: "saga".into(), id: "7".into(), entered: None, timer: Some(number) });
     OutboxRow { kind: OutboxKind::Timer, envelope: Arc::new(envelope), delay: Some(WEEK), ..outbox("timer") }
 }
 
@@ -71,6 +71,7 @@ fn instance(seq: i64, base_seq: i64) -> InstanceWrite {
         seq,
         entered: seq,
         version: 1,
+        progress: None,
         originator: Some(format!("written at {seq}")),
         paused_by: None,
         done: false,

@@ -23,11 +23,11 @@ fn s_069_s_070_s_071_a_panic_pauses_and_a_success_of_the_same_message_releases()
 
 #[test]
 fn s_047_an_early_message_that_panics_does_not_undo_the_transition_that_released_it() {
-    let mut instance = Instance::at(&["Begin", "Next"]);
-    assert_eq!(instance.batch(&["Boom"]), ["Boom: held early"]);
-    assert_eq!(instance.batch(&["Back"]), ["Back: A 3", "Boom: held failed"]);
-    assert_eq!(instance.row().paused_by.as_deref(), Some("Boom-3"));
-    assert_eq!(instance.row().state, "A");
+    let mut instance = Instance::at(&["Begin"]);
+    assert_eq!(instance.batch(&["Bang"]), ["Bang: held early"]);
+    assert_eq!(instance.batch(&["Next"]), ["Next: B 2", "Bang: held failed"]);
+    assert_eq!(instance.row().paused_by.as_deref(), Some("Bang-2"));
+    assert_eq!(instance.row().state, "B");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::collections::BTreeMap;
 
-/// A message: its type, the entry that a timer names, whether its body can be read.
+/// A message: its type, the transition that set it if it is a timer, whether its body can be read.
 type Sent = (&'static str, i64, bool);
 
 const TYPES: [&str; 14] = [
@@ -117,6 +117,10 @@ struct Model {
     at: Option<(&'static str, u32)>,
     seq: i64,
     entered: i64,
+    /// The transition that set the timer which is alive.
+    timer: Option<i64>,
+    /// Whether B, and whether Done was visited. A is where it begins.
+    visited: (bool, bool),
     paused_by: Option<String>,
     waiting: Vec<(String, Sent)>,
     left: Left,
@@ -127,7 +131,7 @@ impl Model {
         if self.paused_by.is_some() {
             return self.holds(id, message, "paused");
         }
-        let (name, entered, readable) = message;
+        let (name, set_by, readable) = message;
         let Some((state, number)) = self.at else {
             return match name {
                 "Begin" if !readable => self.says(id, "undecodable"),
@@ -136,14 +140,14 @@ impl Model {
                 _ => self.holds(id, message, "early"),
             };
         };
-        if name == "Timeout" && (state != "A" || entered != self.entered) {
+        if name == "Timeout" && self.timer != Some(set_by) {
             return self.says(id, "stale");
         }
         // where to, whether that is a new entry, what goes out
         let to: (_, _, &[_]) = match (state, name) {
             ("A", "Next") => (("B", 0), true, &[]),
             ("A", "Tick") => (("A", number + 1), false, &[]),
-            ("A", "Timeout") => (("A", number), true, &["Timeout"]),
+            ("A", "Timeout") => (("A", number), false, &["Timeout"]),
             ("A", "Boom") => (("", 0), true, &[]),
             ("B", "Tick") => (("B", number), false, &[]),
             ("B", "Later") => (("B", number + 1), false, &[]),
@@ -153,7 +157,7 @@ impl Model {
             ("A" | "B", "Cancel") => (("Done", 0), true, &[]),
             ("A", "Later") => return self.holds(id, message, "deferred"),
             ("A", "Refuse") => return self.says(id, "rejected"),
-            ("A", "Back" | "Join" | "Bye") | ("B", "Next" | "Boom" | "Bye") => return self.holds(id, message, "early"),
+            (state, name) if self.waits(state, name) => return self.holds(id, message, "early"),
             _ => return self.says(id, "ignored"),
         };
         if !readable || name == "Boom" {
@@ -175,20 +179,36 @@ impl Model {
     fn moves(&mut self, id: &str, to: (&'static str, u32), enters: bool, effects: &[&'static str]) {
         self.says(id, "moved");
         self.left.moves.push((id.into(), to.0.into(), effects.to_vec()));
-        self.at = Some(to);
+        let from = self.at.replace(to).map(|(state, _)| state);
         self.seq += 1;
-        self.entered += i64::from(enters);
+        if enters {
+            self.entered += 1;
+            self.timer = None;
+            self.visited.0 |= from == Some("B");
+            self.visited.1 |= from == Some("Done");
+            if to.0 == "Done" {
+                self.visited = (false, false);
+            }
+        }
+        if effects.contains(&"Timeout") {
+            self.timer = Some(self.seq);
+        }
         // waiting messages that fit now go on, oldest first, each before the state may change again
         while self.paused_by.is_none() {
             let (state, _) = self.at.unwrap_or_default();
-            let waits = |name| match state {
-                "A" => matches!(name, "Back" | "Join" | "Bye" | "Later"),
-                "B" => matches!(name, "Next" | "Boom" | "Bye"),
-                _ => false,
-            };
-            let Some(place) = self.waiting.iter().position(|(_, (name, ..))| !waits(*name)) else { return };
+            let waits = |name: &str| self.waits(state, name) || (state, name) == ("A", "Later");
+            let Some(place) = self.waiting.iter().position(|(_, (name, ..))| !waits(name)) else { return };
             let (id, message) = self.waiting.remove(place);
             self.takes(&id, message);
+        }
+    }
+
+    /// Whether a state that was not visited yet takes the message.
+    fn waits(&self, state: &str, name: &str) -> bool {
+        match name {
+            "Back" | "Join" => state == "A" && !self.visited.0,
+            "Bye" => matches!(state, "A" | "B") && !self.visited.1,
+            _ => false,
         }
     }
 
@@ -200,9 +220,9 @@ impl Model {
 }
 
 fn envelopes(history: &[Sent]) -> Vec<Arc<Envelope>> {
-    let envelope = |(n, (name, entered, readable)): (usize, &Sent)| {
+    let envelope = |(n, (name, set_by, readable)): (usize, &Sent)| {
         let mut envelope = Envelope::new(format!("{n}"), *name, if *readable { "{\"id\":7}" } else { "{" });
-        envelope.saga = Some(SagaRef { saga: "walk".into(), id: "7".into(), entered: Some(*entered) });
+        envelope.saga = Some(SagaRef { saga: "walk".into(), id: "7".into(), entered: None, timer: Some(set_by * 1000) });
         Arc::new(envelope)
     };
     history.iter().enumerate().map(envelope).collect()

@@ -2,16 +2,11 @@
 
 use super::*;
 
-#[derive(Saga)]
-#[saga(name = "odd", id = id: u64)]
-#[starts(Begin)]
-#[on(Tick)]
+#[states]
 enum Odd {
-    #[on(Next, Join)]
-    Fine(Fine),
+    Fine { ratio: f64 },
     #[done]
-    #[on(Next)]
-    Half(Half),
+    Half,
 }
 
 #[derive(Event, Serialize, Deserialize)]
@@ -19,42 +14,26 @@ struct Large {
     text: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Fine {
-    ratio: f64,
-}
-#[derive(Serialize, Deserialize)]
-struct Half;
-
-impl Starts<Begin> for Odd {
-    type Then = Fine;
-    fn start(_: Begin, _: &Moment) -> Fine {
+#[saga(name = "odd", id = id: u64)]
+impl Odd {
+    fn begin(_: Begin) -> Fine {
         Fine { ratio: 0.5 }
     }
-}
-impl On<Next> for Fine {
-    type Then = Fine;
-    fn on(self, _: Next, _: &Moment) -> Fine {
-        Fine { ratio: self.ratio / 0.0 }
+
+    fn next(state: Fine, _: Next) -> Fine {
+        Fine { ratio: state.ratio / 0.0 }
     }
-}
-impl On<Next> for Half {
-    type Then = Half;
-    fn on(self, _: Next, _: &Moment) -> Half {
-        self
+
+    fn next_in_half(state: Half, _: Next) -> Half {
+        state
     }
-}
-impl On<Tick> for Odd {
-    type Then = Stay<Self>;
-    fn on(self, _: Tick, _: &Moment) -> Stay<Self> {
+
+    fn tick(self, _: Tick) -> Stay<Self> {
         Stay(Self::Half(Half))
     }
-}
 
-impl On<Join> for Fine {
-    type Then = (Fine, Publishes<Large>);
-    fn on(self, _: Join, _: &Moment) -> Self::Then {
-        (self, publish(Large { text: "x".repeat(100) }))
+    fn join(state: Fine, _: Join) -> (Fine, Publishes<Large>) {
+        (state, publish(Large { text: "x".repeat(100) }))
     }
 }
 
@@ -88,9 +67,9 @@ fn a_state_that_cannot_be_read_back_fails_the_transition_that_made_it() {
 }
 
 #[test]
-fn keeping_the_timers_of_one_state_in_another_fails() {
+fn a_stay_that_enters_another_state_fails() {
     let (decided, error) = after_start("Tick");
-    assert!(error.contains("keeps the timers of `Fine` and enters `Half`"), "{error}");
+    assert!(error.contains("says `Stay` in `Fine`, and enters `Half`"), "{error}");
     assert_eq!(decided.instance.expect("it was started").row.state, "Fine");
 }
 

@@ -105,10 +105,10 @@ async fn confirmed_rows_go_and_those_that_are_gone_are_no_error() {
 #[tokio::test]
 async fn a_row_that_a_unit_is_deleting_is_not_leased() {
     let store = MemoryStore::new();
-    let timer = OutboxRow { delay: None, ..timer(Some(1)) };
+    let timer = OutboxRow { delay: None, ..timer(1) };
     write(&store, Write { outbox: vec![timer], ..writes() }).await.unwrap();
     let mut unit = begin(&store).await;
-    let out = crate::TimersOut { key: key(), keep_entered: None };
+    let out = crate::TimerOut { key: key(), number: 1 };
     unit.write(&Write { timers_out: vec![out], ..writes() }).await.unwrap();
     assert!(lease(&store, "me").await.rows.is_empty());
     unit.rollback().await.unwrap();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{HeldKey, HeldWanted, TimersOut};
+use crate::{HeldKey, HeldWanted, TimerOut};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -193,18 +193,18 @@ async fn two_units_that_wait_for_each_other_are_a_conflict_for_one() {
 }
 
 #[tokio::test]
-async fn timers_of_a_state_that_was_left_go_and_deadlines_stay_until_the_end() {
+async fn timers_go_by_their_instance_and_number() {
     let store = MemoryStore::new();
     let other = |mut row: OutboxRow| {
-        Arc::make_mut(&mut row.envelope).saga = Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: Some(1), timer: None });
+        Arc::make_mut(&mut row.envelope).saga = Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: None, timer: Some(1) });
         row
     };
-    let rows = vec![timer(Some(1)), timer(Some(2)), timer(None), other(timer(Some(1))), outbox("command")];
+    let rows = vec![timer(1), timer(2), timer(3), other(timer(1)), outbox("command")];
     write(&store, Write { outbox: rows, ..writes() }).await.unwrap();
-    let out = |keep_entered| TimersOut { key: key(), keep_entered };
-    write(&store, Write { timers_out: vec![out(Some(2))], outbox: vec![timer(Some(2))], ..writes() }).await.unwrap();
-    assert_eq!(store.outbox().len(), 5, "the deadline, two timers, the other instance's timer and the command stay");
-    write(&store, Write { timers_out: vec![out(None)], ..writes() }).await.unwrap();
+    let out = |number| TimerOut { key: key(), number };
+    write(&store, Write { timers_out: vec![out(1)], outbox: vec![timer(4)], ..writes() }).await.unwrap();
+    assert_eq!(store.outbox().len(), 5, "three timers, the other instance's and the command stay");
+    write(&store, Write { timers_out: vec![out(2), out(3), out(4)], ..writes() }).await.unwrap();
     assert_eq!(store.outbox().len(), 2);
 }
 

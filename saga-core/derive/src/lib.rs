@@ -110,9 +110,8 @@ derive!(
 /// attributes mean.
 #[proc_macro_attribute]
 pub fn states(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    let plain: proc_macro2::TokenStream = item.clone().into();
-    let expanded = states::expand(arguments.into(), item.into());
-    expanded.unwrap_or_else(|error| states::fallback(&error, &plain)).into()
+    let expanded = states::expand(&arguments.into(), &item.into());
+    expanded.unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
 #[doc = include_str!("saga.md")]
@@ -140,11 +139,11 @@ fn single_field(variant: &Variant) -> syn::Result<&Type> {
     }
 }
 
-/// The variants of an enum, or an error that says an enum is needed.
+/// The variants of an enum, or an error that says an enum is needed. `what` ends in its verb.
 fn variants<'a>(input: &'a DeriveInput, what: &str) -> syn::Result<&'a Punctuated<Variant, Token![,]>> {
     match &input.data {
         syn::Data::Enum(data) if !data.variants.is_empty() => Ok(&data.variants),
-        _ => Err(syn::Error::new_spanned(&input.ident, format!("{what} is an enum with at least one variant"))),
+        _ => Err(syn::Error::new_spanned(&input.ident, format!("{what} an enum with at least one variant"))),
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let outcome = &input.ident;
     without_parameters(input, "an outcome", "each variant holds one message")?;
     refuse_attributes(input)?;
-    let variants = variants(input, "an outcome")?;
+    let variants = variants(input, "an outcome is")?;
     if variants.len() > VARIANTS_MAX {
         return Err(syn::Error::new_spanned(outcome, format!("an outcome has at most {VARIANTS_MAX} variants")));
     }

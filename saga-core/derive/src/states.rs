@@ -1,6 +1,6 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
-use crate::{without_parameters, variants};
+use crate::{saga, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
@@ -62,38 +62,68 @@ pub(crate) struct State {
 const OURS: [&str; 7] = ["done", "legacy", "waits", "was", "ignores", "defers", "rejects"];
 
 impl States {
-    pub(crate) fn of(arguments: Arguments, input: &DeriveInput) -> syn::Result<Self> {
+    /// The states, as far as they can be read, with what is wrong with them.
+    ///
+    /// # Errors
+    /// When there is nothing to go on with.
+    pub(crate) fn of(
+        arguments: syn::Result<Arguments>,
+        input: &DeriveInput,
+    ) -> syn::Result<(Self, Option<syn::Error>)> {
         without_parameters(input, "a saga", "its instances are stored under one name")?;
+        let mut faults = Faults(None);
         for attr in &input.attrs {
             if let Some(name) = OURS.iter().find(|name| attr.path().is_ident(name)) {
                 let fault = format!("`#[{name}]` belongs to a state, not to the enum");
-                return Err(syn::Error::new_spanned(attr, fault));
+                faults.add(syn::Error::new_spanned(attr, fault));
             }
         }
-        let states = variants(input, "the states of a saga")?.iter().map(State::of).collect::<syn::Result<Vec<_>>>()?;
-        for (n, state) in states.iter().enumerate() {
-            if let Some(other) = states[..n].iter().find(|other| other.ty == state.ty) {
-                let fault = format!(
-                    "`{}` and `{}` hold the same type: each state needs a struct of its own",
-                    state.ident, other.ident
-                );
-                return Err(syn::Error::new_spanned(&state.ty, fault));
+        let mut states: Vec<State> = Vec::new();
+        for variant in variants(input, "the states of a saga are")? {
+            let state = State::of(variant, &mut faults);
+            match states.iter().find(|other| other.ty == state.ty) {
+                Some(other) => {
+                    let fault = format!(
+                        "`{}` and `{}` hold the same type: each state needs a struct of its own",
+                        state.ident, other.ident
+                    );
+                    faults.add(syn::Error::new_spanned(&state.ty, fault));
+                }
+                None => states.push(state),
             }
         }
+        let data = arguments.unwrap_or_else(|error| {
+            faults.add(error);
+            Arguments { data: None }
+        });
         let (ident, visibility) = (input.ident.clone(), input.vis.clone());
-        Ok(Self { ident, visibility, data: arguments.data, states })
+        Ok((Self { ident, visibility, data: data.data, states }, faults.0))
+    }
+}
+
+/// All that is wrong, in one error.
+struct Faults(Option<syn::Error>);
+
+impl Faults {
+    fn add(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(faults) => faults.combine(error),
+            None => self.0 = Some(error),
+        }
     }
 }
 
 impl State {
-    fn of(variant: &Variant) -> syn::Result<Self> {
+    fn of(variant: &Variant, faults: &mut Faults) -> Self {
         let ident = variant.ident.clone();
         let (ty, written) = match &variant.fields {
             Fields::Unit | Fields::Named(_) => (syn::parse_quote!(#ident), true),
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => (fields.unnamed[0].ty.clone(), false),
             Fields::Unnamed(_) => {
-                let fault = format!("name the fields, `{ident} {{ .. }}`, or hold one struct of your own: `{ident}(..)`");
-                return Err(syn::Error::new_spanned(variant, fault));
+                let fault =
+                    format!("name the fields, `{ident} {{ .. }}`, or hold one struct of your own: `{ident}(..)`");
+                faults.add(syn::Error::new_spanned(variant, fault));
+                (syn::parse_quote!(#ident), true)
             }
         };
         let mut state = Self {
@@ -111,9 +141,9 @@ impl State {
             rejects: Vec::new(),
         };
         for attr in &variant.attrs {
-            state.read(attr)?;
+            state.read(attr).unwrap_or_else(|error| faults.add(error));
         }
-        Ok(state)
+        state
     }
 
     fn read(&mut self, attr: &Attribute) -> syn::Result<()> {
@@ -143,9 +173,14 @@ impl State {
 }
 
 fn flag(flag: &mut bool, attr: &Attribute) -> syn::Result<()> {
-    attr.meta.require_path_only()?;
     *flag = true;
-    Ok(())
+    match &attr.meta {
+        syn::Meta::Path(_) => Ok(()),
+        meta => {
+            let name = meta.path().get_ident().map(Ident::to_string).unwrap_or_default();
+            Err(syn::Error::new_spanned(meta, format!("`#[{name}]` stands alone")))
+        }
+    }
 }
 
 fn list<T: Parse>(list: &mut Vec<T>, attr: &Attribute) -> syn::Result<()> {
@@ -158,18 +193,32 @@ pub(crate) fn handover(saga: &Ident) -> Ident {
     format_ident!("{}_has_its_states_above_its_saga_block", saga.unraw())
 }
 
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
-    let input: DeriveInput = syn::parse2(item.clone())?;
-    let states = States::of(syn::parse2(arguments.clone())?, &input)?;
+pub(crate) fn expand(arguments: &TokenStream, item: &TokenStream) -> syn::Result<TokenStream> {
+    let Ok(input) = syn::parse2::<DeriveInput>(item.clone()) else {
+        let first = item.clone().into_iter().find(|token| token.to_string() != "#");
+        return Err(syn::Error::new_spanned(first, "`#[states]` stands at an enum; its `impl` has `#[saga(..)]`"));
+    };
+    let (states, fault) = match States::of(syn::parse2(arguments.clone()), &input) {
+        Ok(read) => read,
+        Err(error) => return Ok(nothing(&error, &input)),
+    };
     let (saga, visibility) = (&states.ident, &states.visibility);
     let attributes = &input.attrs;
-    let structs = states.states.iter().filter(|state| state.written).map(|state| structure(visibility, state));
+    let allowed: Vec<_> = attributes.iter().filter(|attr| attr.path().is_ident("allow")).collect();
+    let structs = states.states.iter().filter(|state| state.written).map(|state| structure(&states, &allowed, state));
     let variants = states.states.iter().map(|State { ident, ty, written, attributes, .. }| {
         let attributes = attributes.iter().filter(|attr| !written || attr.path().is_ident("doc"));
         quote!(#(#attributes)* #ident(#ty))
     });
     let impls = states.states.iter().map(|state| implement(saga, state));
     let handover = handover(saga);
+    // states that are wrong are a saga all the same, so that its uses add no errors to the one that matters
+    let fallback = fault.as_ref().map(|error| {
+        let (error, fallback) = (error.to_compile_error(), saga::fallback(&states));
+        quote!(#error #fallback)
+    });
+    let both = fault.is_none().then(|| quote!(::sagabus::__private::__saga! { { #arguments } { #item } $($block)* }));
+    let attributes = attributes.iter().filter(|attr| !OURS.iter().any(|name| attr.path().is_ident(name)));
     Ok(quote! {
         #(#attributes)*
         #visibility enum #saga { #(#variants),* }
@@ -181,13 +230,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<T
         #[doc(hidden)]
         #[allow(unused_macros, non_snake_case)]
         macro_rules! #handover {
-            ($($block:tt)*) => { ::sagabus::__private::__saga! { { #arguments } { #item } $($block)* } };
+            ($($block:tt)*) => { #both };
         }
+        #fallback
     })
 }
 
 /// The struct of a state: its fields are as visible as the enum's would be.
-fn structure(visibility: &Visibility, state: &State) -> TokenStream {
+fn structure(States { visibility, .. }: &States, allowed: &[&Attribute], state: &State) -> TokenStream {
     let State { ident, fields, attributes, .. } = state;
     let body = match fields {
         Fields::Named(fields) => {
@@ -197,7 +247,12 @@ fn structure(visibility: &Visibility, state: &State) -> TokenStream {
             });
             quote!({ #(#fields),* })
         }
-        _ => quote!(;),
+        // refused, but the other errors shall not be about it
+        Fields::Unnamed(fields) => {
+            let fields = fields.unnamed.iter().map(|field| &field.ty);
+            quote!((#(#visibility #fields),*);)
+        }
+        Fields::Unit => quote!(;),
     };
     let document = attributes.iter().all(|attr| !attr.path().is_ident("doc")).then(|| {
         let text = format!("The state `{ident}`.");
@@ -205,6 +260,7 @@ fn structure(visibility: &Visibility, state: &State) -> TokenStream {
     });
     quote! {
         #document
+        #(#allowed)*
         #(#attributes)*
         #[derive(
             ::std::fmt::Debug,
@@ -239,30 +295,43 @@ fn implement(saga: &Ident, state: &State) -> TokenStream {
         }
         #[automatically_derived]
         impl ::std::convert::From<#ty> for #saga { fn from(state: #ty) -> Self { Self::#ident(state) } }
-        #[automatically_derived]
-        impl __sagabus::Then for #ty {
-            type Saga = #saga;
-            fn apply(self, _: &mut __sagabus::Emits) -> #saga { #saga::#ident(self) }
-            fn edges(
-                from: &'static str,
-                on: &'static str,
-                branch: &'static str,
-                out: &mut ::std::vec::Vec<__sagabus::ChartEdge>,
-            ) {
-                __sagabus::bare_edge::<Self>(from, on, branch, out);
-            }
-        }
     }
 }
 
-/// What stands in for states that are wrong, with the error: the `#[saga]` block then adds none of its own.
-pub(crate) fn fallback(error: &syn::Error, item: &TokenStream) -> TokenStream {
-    let error = error.to_compile_error();
-    let Ok(DeriveInput { ident, vis, .. }) = syn::parse2(item.clone()) else { return error };
-    let handover = handover(&ident);
+/// Each state as the whole result of a transition. The `#[saga]` block writes it: where that is missing, the bound of
+/// one trait says so, not of two.
+pub(crate) fn thens(states: &States) -> TokenStream {
+    let saga = &states.ident;
+    let each = states.states.iter().map(|State { ident, ty, .. }| {
+        quote! {
+            #[automatically_derived]
+            impl __sagabus::Then for #ty {
+                type Saga = #saga;
+                fn apply(self, _: &mut __sagabus::Emits) -> #saga { #saga::#ident(self) }
+                fn edges(
+                    from: &'static str,
+                    on: &'static str,
+                    branch: &'static str,
+                    out: &mut ::std::vec::Vec<__sagabus::ChartEdge>,
+                ) {
+                    __sagabus::bare_edge::<Self>(from, on, branch, out);
+                }
+            }
+        }
+    });
+    quote!(#(#each)*)
+}
+
+/// What stands in for states of which there are none.
+fn nothing(error: &syn::Error, input: &DeriveInput) -> TokenStream {
+    let (error, handover, saga, visibility) =
+        (error.to_compile_error(), handover(&input.ident), &input.ident, &input.vis);
+    let states = States { ident: saga.clone(), visibility: visibility.clone(), data: None, states: Vec::new() };
+    let fallback = saga::fallback(&states);
     quote! {
         #error
-        #vis enum #ident {}
+        #visibility enum #saga {}
+        #fallback
         #[doc(hidden)]
         #[allow(unused_macros, non_snake_case)]
         macro_rules! #handover { ($($block:tt)*) => {}; }

@@ -16,7 +16,3 @@ struct Yes { id: u64 }
 struct No { id: u64 }
 #[derive(Message, Serialize, Deserialize)]
 struct Overdue {}
-#[derive(Serialize, Deserialize)]
-struct Waiting;
-#[derive(Serialize, Deserialize)]
-struct Done;

@@ -1,28 +1,19 @@
-// A deadline that the enum does not handle.
+// A deadline that the enum does not take.
 include!("common.rs");
 
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Process {
-    #[on(Yes)]
-    #[timer(Overdue)]
-    Waiting(Waiting),
+    Waiting,
     #[done]
-    Done(Done),
-}
-impl Starts<Placed> for Process {
-    type Then = (Waiting, Deadline<Overdue>);
-    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, deadline(seconds(1), Overdue {})) }
-}
-impl On<Overdue> for Waiting {
-    type Then = Done;
-    fn on(self, _: Overdue, _: &Moment) -> Done { Done }
+    Done,
 }
 
-impl On<Yes> for Waiting {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+#[saga(name = "order", id = id: u64)]
+impl Process {
+    fn placed(_: Placed) -> (Waiting, Deadline<Overdue>) { (Waiting, deadline(seconds(1), Overdue {})) }
+    fn overdue(_: Waiting, _: Overdue) -> Done { Done }
 }
 
-fn main() {}
+fn main() {
+    Process::chart();
+}

@@ -1,25 +1,48 @@
-// A message that a state takes and ignores.
+// A message of which a state says two things.
 include!("common.rs");
 
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
-enum Process {
-    #[on(Yes)]
-    #[ignores(Yes)]
-    Waiting(Waiting),
-    #[done]
-    Done(Done),
+mod ignored_and_taken {
+    use super::*;
+
+    #[states]
+    enum Process {
+        #[ignores(Yes)]
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
 }
 
-impl Starts<Placed> for Process {
-    type Then = Waiting;
-    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+mod ignored_and_deferred {
+    use super::*;
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[done]
+        #[ignores(Yes)]
+        #[defers(Yes)]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
 }
 
-impl On<Yes> for Waiting {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+fn main() {
+    ignored_and_taken::chart();
+    ignored_and_deferred::chart();
 }
-
-fn main() {}

@@ -1,40 +1,29 @@
 // A transition into a state of another saga.
 include!("common.rs");
 
-#[derive(Serialize, Deserialize)]
-struct Elsewhere;
-
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Other {
-    #[done]
-    Elsewhere(Elsewhere),
+    Elsewhere,
 }
 
-impl Starts<Placed> for Other {
-    type Then = Elsewhere;
-    fn start(_: Placed, _: &Moment) -> Elsewhere { Elsewhere }
+#[saga(name = "other", id = id: u64)]
+impl Other {
+    fn placed(_: Placed) -> Elsewhere { Elsewhere }
 }
 
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Process {
-    #[on(Yes)]
-    Waiting(Waiting),
+    Waiting,
     #[done]
-    Done(Done),
+    Done,
 }
 
-impl Starts<Placed> for Process {
-    type Then = Waiting;
-    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+#[saga(name = "order", id = id: u64)]
+impl Process {
+    fn placed(_: Placed) -> Waiting { Waiting }
+    fn paid(_: Waiting, _: Yes) -> Elsewhere { Elsewhere }
 }
 
-impl On<Yes> for Waiting {
-    type Then = Elsewhere;
-    fn on(self, _: Yes, _: &Moment) -> Elsewhere { Elsewhere }
+fn main() {
+    Process::chart();
 }
-
-fn main() {}

@@ -1,24 +1,19 @@
-// An event in the list of timers.
+// An event as a timer.
 include!("common.rs");
 
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Process {
-    #[timer(Yes)]
-    Waiting(Waiting),
+    Waiting,
     #[done]
-    Done(Done),
+    Done,
 }
 
-impl Starts<Placed> for Process {
-    type Then = Waiting;
-    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+#[saga(name = "order", id = id: u64)]
+impl Process {
+    fn placed(placed: Placed) -> (Waiting, After<Yes>) { (Waiting, after(seconds(1), Yes { id: placed.id })) }
+    fn paid(_: Waiting, _: Yes) -> Done { Done }
 }
 
-impl On<Yes> for Waiting {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+fn main() {
+    Process::chart();
 }
-
-fn main() {}

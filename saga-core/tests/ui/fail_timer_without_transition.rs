@@ -1,23 +1,19 @@
-// A timer that nobody handles.
+// A timer that nobody takes.
 include!("common.rs");
 
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Process {
-    #[on(Yes)]
-    Waiting(Waiting),
+    Waiting,
     #[done]
-    Done(Done),
-}
-impl Starts<Placed> for Process {
-    type Then = (Waiting, After<Overdue>);
-    fn start(_: Placed, _: &Moment) -> Self::Then { (Waiting, after(seconds(1), Overdue {})) }
+    Done,
 }
 
-impl On<Yes> for Waiting {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+#[saga(name = "order", id = id: u64)]
+impl Process {
+    fn placed(_: Placed) -> (Waiting, After<Overdue>) { (Waiting, after(seconds(1), Overdue {})) }
+    fn paid(_: Waiting, _: Yes) -> Done { Done }
 }
 
-fn main() {}
+fn main() {
+    Process::chart();
+}

@@ -3,33 +3,20 @@ include!("common.rs");
 
 mod messages { pub(crate) use super::Yes; }
 
-#[derive(Serialize, Deserialize)]
-struct Other;
-#[derive(Saga)]
-#[saga(name = "order", id = id: u64)]
-#[starts(Placed)]
+#[states]
 enum Process {
-    #[on(Yes)]
-    Waiting(Waiting),
-    #[on(messages::Yes)]
-    Other(Other),
+    Waiting,
     #[done]
-    Done(Done),
+    Done,
 }
 
-impl Starts<Placed> for Process {
-    type Then = Waiting;
-    fn start(_: Placed, _: &Moment) -> Waiting { Waiting }
+#[saga(name = "order", id = id: u64)]
+impl Process {
+    fn placed(_: Placed) -> Waiting { Waiting }
+    fn paid(_: Waiting, _: Yes) -> Done { Done }
+    fn again(_: Done, _: messages::Yes) -> Done { Done }
 }
 
-impl On<Yes> for Waiting {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
+fn main() {
+    Process::chart();
 }
-
-impl On<Yes> for Other {
-    type Then = Done;
-    fn on(self, _: Yes, _: &Moment) -> Done { Done }
-}
-
-fn main() {}

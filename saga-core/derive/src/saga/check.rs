@@ -65,7 +65,15 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Me
             By::Echo => Key::Envelope,
             By::Paths(paths) if paths.len() == definition.id.len() => Key::Paths(paths),
             By::Paths(_) => {
-                let fault = format!("the id has {} parts: name as many, `{name} = (a, b.c)`", definition.id.len());
+                let (fields, one) =
+                    (definition.id.iter().map(|(field, _)| field.to_string()), definition.id.len() == 1);
+                let example = fields.collect::<Vec<_>>().join(", ");
+                let fault = match one {
+                    true => format!("the id has one part: `{name} = path.to.{example}`"),
+                    false => {
+                        format!("the id has {} parts: a path for each, `{name} = ({example})`", definition.id.len())
+                    }
+                };
                 return Err(syn::Error::new_spanned(ty, fault));
             }
         };
@@ -84,16 +92,15 @@ fn lists(state: &State) -> impl Iterator<Item = (&State, &'static str, &Type)> {
 fn each_once(definition: &Definition<'_>) -> syn::Result<()> {
     let saga = &definition.states.ident;
     let whose = |function: &Function| match function.of {
-        Of::Start => "begin with".to_owned(),
-        Of::Enum => "of the whole enum take".to_owned(),
-        Of::State(place) => format!("in `{}` take", definition.state(place).ident),
+        Of::Start => format!("begin with `{}`", text(&function.message)),
+        Of::Enum => format!("take `{}` for the whole enum", text(&function.message)),
+        Of::State(place) => format!("take `{}` in `{}`", text(&function.message), definition.state(place).ident),
     };
     for (n, function) in definition.functions.iter().enumerate() {
         let same = |other: &&Function| other.of == function.of && other.message == function.message;
         if let Some(other) = definition.functions[..n].iter().find(same) {
             let (a, b) = (&other.name, &function.name);
-            let fault =
-                format!("`{saga}::{a}` and `{saga}::{b}` both {} `{}`", whose(function), text(&function.message));
+            let fault = format!("`{saga}::{a}` and `{saga}::{b}` both {}", whose(function));
             return Err(syn::Error::new_spanned(&function.message, fault));
         }
     }

@@ -3,10 +3,11 @@
 use super::{
     check::{Key, Message, text},
     function::{Function, Of},
-    parse::{Definition, Path},
+    parse::Definition,
+    pieces::{at, chart_state, of_field, of_path},
 };
-use crate::{field_key, states::State};
-use proc_macro2::{Span, TokenStream};
+use crate::states::{self, State};
+use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
 
@@ -30,7 +31,7 @@ struct Transition<'a> {
 impl Emit<'_> {
     pub(super) fn all(&self) -> TokenStream {
         let transitions = self.transitions();
-        let accepts = self.accepts();
+        let (thens, accepts) = (states::thens(self.definition.states), self.accepts());
         let each = transitions.iter().map(|transition| self.transition(transition));
         let starts = self.starts();
         let names = self.names();
@@ -39,6 +40,7 @@ impl Emit<'_> {
         quote! {
             const _: () = {
                 use ::sagabus::__private as __sagabus;
+                #thens
                 #accepts
                 #(#each)*
                 #starts
@@ -56,7 +58,8 @@ impl Emit<'_> {
     /// Those of the states in the order of the states, then those of the enum.
     fn transitions(&self) -> Vec<Transition<'_>> {
         let (definition, states) = (self.definition, &self.definition.states.states);
-        let own = (0..states.len()).flat_map(|place| definition.of_kind(Of::State(place)).map(move |it| (Some(place), it)));
+        let own =
+            (0..states.len()).flat_map(|place| definition.of_kind(Of::State(place)).map(move |it| (Some(place), it)));
         let of_enum = definition.of_kind(Of::Enum).map(|function| (None, function));
         let numbered = own.chain(of_enum).enumerate().map(|(n, (place, function))| {
             let constant = format_ident!("__TRANSITION_{n}");
@@ -109,7 +112,7 @@ impl Emit<'_> {
         let Transition { constant, message: Message { ty, .. }, function, own, .. } = transition;
         let Function { name, then, arguments, .. } = function;
         let from = own.map_or_else(|| quote!(#saga), |State { ty, .. }| quote!(#ty));
-        let value = quote_spanned!(spot(then)=> __sagabus::transition::<#from, #ty>());
+        let value = at(then, "transition");
         quote! {
             #[automatically_derived]
             impl __sagabus::On<#ty> for #from {
@@ -132,13 +135,13 @@ impl Emit<'_> {
     fn starts(&self) -> TokenStream {
         let saga = &self.definition.states.ident;
         let start = match self.definition.states.data {
-            Some(_) => quote!(start_with_data),
-            None => quote!(start),
+            Some(_) => "start_with_data",
+            None => "start",
         };
         let each = self.definition.of_kind(Of::Start).enumerate().map(|(n, function)| {
             let Function { name, message, then, arguments, .. } = function;
             let constant = format_ident!("__START_{n}");
-            let value = quote_spanned!(spot(then)=> __sagabus::#start::<#saga, #message>());
+            let value = at(then, start);
             quote! {
                 #[automatically_derived]
                 impl __sagabus::Starts<#message> for #saga {
@@ -335,7 +338,13 @@ impl Emit<'_> {
         let (data, of_data) = match &self.definition.states.data {
             Some(data) => {
                 let reads = read(data);
-                (quote!(let (data, json) = __sagabus::parts(state, json)?; let data = #reads("the saga's data", data)?;), quote!(data))
+                (
+                    quote! {
+                        let (data, json) = __sagabus::parts(state, json)?;
+                        let data = #reads("the saga's data", data)?;
+                    },
+                    quote!(data),
+                )
             }
             None => (quote!(), quote!(())),
         };
@@ -415,39 +424,4 @@ impl Emit<'_> {
             }
         }
     }
-}
-
-fn chart_state(state: &State) -> TokenStream {
-    let State { ident, done, legacy, waits, was, ignores, defers, rejects, .. } = state;
-    let label = ident.unraw().to_string();
-    let names = |types: &[Type]| quote!(&[#(<#types as __sagabus::Message>::TYPE),*]);
-    let (ignores, defers, rejects) = (names(ignores), names(defers), names(rejects));
-    quote! {
-        __sagabus::ChartState::new(#label)
-            .done(#done).legacy(#legacy).waits(#waits).was(&[#(#was),*])
-            .ignores(#ignores).defers(#defers).rejects(#rejects)
-    }
-}
-
-/// A part of the id in the field of that name.
-fn of_field(message: &Type, field: &Ident, part: &Type) -> TokenStream {
-    let key = field_key(field);
-    let of = quote_spanned!(message.span()=> <#message as __sagabus::KeyField<#part, #key>>::key);
-    quote!(::std::clone::Clone::clone(match #of(message) {
-        ::std::option::Option::Some(part) => part,
-        ::std::option::Option::None => return ::std::option::Option::None,
-    }))
-}
-
-/// A part of the id at a path of fields.
-fn of_path(path: &Path, part: &Type) -> TokenStream {
-    quote!({
-        let part: &#part = &message.#path;
-        ::std::clone::Clone::clone(part)
-    })
-}
-
-/// Where the return type stands, with our names in scope.
-fn spot(then: &TokenStream) -> Span {
-    then.span().resolved_at(Span::call_site())
 }

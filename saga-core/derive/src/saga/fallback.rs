@@ -2,16 +2,21 @@
 //!
 //! Without it each use of the saga would add its own errors, "`Order` is not a saga", to the one that matters.
 
-use crate::states::States;
+use crate::states::{States, thens};
 use proc_macro2::TokenStream;
 use quote::quote;
 
-pub(super) fn of(states: &States) -> TokenStream {
+pub(crate) fn of(states: &States) -> TokenStream {
     let saga = &states.ident;
     let data = states.data.as_ref().map_or_else(|| quote!(()), |data| quote!(#data));
+    let thens = thens(states);
+    let types = states.states.iter().map(|state| &state.ty);
     quote! {
         const _: () = {
             use ::sagabus::__private as __sagabus;
+            #thens
+            impl<__M> __sagabus::Accepts<__M> for #saga { type Saga = #saga; }
+            #(impl<__M> __sagabus::Accepts<__M> for #types { type Saga = #saga; })*
             impl __sagabus::Saga for #saga {
                 const NAME: &'static str = "";
                 const VERSION: u32 = 1;

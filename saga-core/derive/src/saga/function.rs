@@ -44,6 +44,7 @@ impl Function {
         if !signature.generics.params.is_empty() {
             return Err(fault(&signature.generics, "a transition has no parameters of its own"));
         }
+        let place = |ty: &Type| states.states.iter().position(|state| state.ty == *ty);
         let (mut receiver, mut values, mut arguments) = (false, Vec::new(), Vec::new());
         for input in &signature.inputs {
             match input {
@@ -60,8 +61,16 @@ impl Function {
                             || "; for what every state knows, write `#[states(data = YourStruct)]`".to_owned(),
                             |data| format!(", `&{0}` and `&mut {0}`", text(data)),
                         );
-                        fault(reference, &format!("by reference, a transition takes `&Moment`{data}"))
+                        match place(&reference.elem) {
+                            Some(_) => {
+                                fault(reference, &format!("a state is taken by value: `{}`", text(&reference.elem)))
+                            }
+                            None => fault(reference, &format!("by reference, a transition takes `&Moment`{data}")),
+                        }
                     })?),
+                    Type::ImplTrait(it) => {
+                        return Err(fault(it, "a transition has no parameters of its own: name the type"));
+                    }
                     by_value => {
                         values.push(by_value);
                         arguments.push(quote!(message));
@@ -69,8 +78,8 @@ impl Function {
                 },
             }
         }
-        let place = |ty: &Type| states.states.iter().position(|state| state.ty == *ty);
-        let names = || states.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect::<Vec<_>>().join(", ");
+        let names =
+            || states.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect::<Vec<_>>().join(", ");
         let (of, message) = match (receiver, values.as_slice()) {
             (false, [message]) if place(message).is_some() => {
                 return Err(fault(message, "takes a state and no message: `fn name(_: State, _: Message) -> ..`"));
@@ -85,19 +94,31 @@ impl Function {
                 }
                 None if place(message).is_some() => return Err(fault(state, "the state comes before the message")),
                 None => {
-                    let text = format!("`{}` is not a state of `{}`; its states are {}", text(state), states.ident, names());
+                    let text =
+                        format!("`{}` is not a state of `{}`; its states are {}", text(state), states.ident, names());
                     return Err(fault(state, &text));
                 }
             },
             _ => {
-                let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` and a \
-                            message, or the message that begins; write other functions in an `impl` of their own";
+                let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` and \
+                            a message, or the message that begins; other functions have an `impl` of their own";
                 return Err(fault(&signature.ident, text));
             }
         };
         let ReturnType::Type(_, then) = &signature.output else {
-            return Err(fault(&signature.ident, "a transition returns the next state: `-> State` or `-> (State, Effect, ..)`"));
+            return Err(fault(
+                &signature.ident,
+                "a transition returns the next state: `-> State` or `-> (State, Effect, ..)`",
+            ));
         };
+        let borrows = |input: &&FnArg| match input {
+            FnArg::Typed(typed) => matches!(&*typed.ty, Type::Reference(it) if states.data.as_ref() == Some(&*it.elem)),
+            FnArg::Receiver(_) => false,
+        };
+        if let (Of::Start, Some(input)) = (of, signature.inputs.iter().find(borrows)) {
+            return Err(fault(input, "there is no data yet where an instance begins: this function returns it"));
+        }
+        returned(states, of, then).map_or(Ok(()), |(at, text)| Err(fault(at, &text)))?;
         let mut function = Self {
             name: signature.ident.clone(),
             of,
@@ -108,17 +129,63 @@ impl Function {
             rejects_repeats: false,
         };
         for attr in attributes {
-            let word: Ident = attr.parse_args()?;
+            let word: Ident = attr.parse_args().map_err(|_| fault(attr, known(attr)))?;
             match attr.path().get_ident().map(Ident::to_string).as_deref() {
                 Some("on") if word == "anyone" => function.anyone = true,
                 Some("starts") if word == "reject" && of == Of::Start => function.rejects_repeats = true,
-                Some("on") => return Err(fault(&word, "known here: `#[on(anyone)]`")),
-                _ if of != Of::Start => return Err(fault(&word, "`#[starts(..)]` is for a function that begins an instance")),
-                _ => return Err(fault(&word, "known here: `#[starts(reject)]`")),
+                Some("on") => return Err(fault(&word, known(attr))),
+                _ if of != Of::Start => {
+                    return Err(fault(&word, "`#[starts(..)]` is for a function that begins an instance"));
+                }
+                _ => return Err(fault(&word, known(attr))),
             }
         }
         Ok(function)
     }
+}
+
+fn known(attr: &Attribute) -> &'static str {
+    if attr.path().is_ident("on") { "known here: `#[on(anyone)]`" } else { "known here: `#[starts(reject)]`" }
+}
+
+/// What is wrong with a result, where the types' names tell; the compiler sees the rest.
+fn returned<'a>(states: &States, of: Of, then: &'a Type) -> Option<(&'a Type, String)> {
+    let is_state = |ty: &Type| states.states.iter().any(|state| state.ty == *ty);
+    let parts: Vec<&Type> = match then {
+        Type::Tuple(tuple) => tuple.elems.iter().collect(),
+        other => vec![other],
+    };
+    let (first, rest) = parts.split_first()?;
+    let state = text(first);
+    match &states.data {
+        Some(data) if of == Of::Start && is_state(first) => {
+            let data = text(data);
+            return Some((
+                then,
+                format!("begins an instance, so what every state knows comes first: `({data}, {state}, ..)`"),
+            ));
+        }
+        Some(data) if of != Of::Start && *data == **first => {
+            return Some((
+                first,
+                format!("only a start returns the data; here it is changed in place, `&mut {state}`"),
+            ));
+        }
+        Some(_) if of == Of::Start => return None,
+        _ => {}
+    }
+    let wrong = rest.iter().find(|part| is_state(part))?;
+    let (state, wrong_state) = (text(first), text(wrong));
+    if is_state(first) {
+        let branches = format!("enters one state; of two ways to go on, it returns `Either<{state}, {wrong_state}>`");
+        return Some((wrong, branches));
+    }
+    Some((
+        first,
+        format!(
+            "`{state}` comes before the state; is it what every state knows? Then write `#[states(data = {state})]`"
+        ),
+    ))
 }
 
 /// An argument that is not the state and not the message.

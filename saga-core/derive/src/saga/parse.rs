@@ -5,6 +5,7 @@ use crate::{
     name_fault,
     states::{Arguments, State, States},
 };
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use syn::{
     Attribute, DeriveInput, Ident, LitInt, LitStr, Signature, Token, Type, braced, parenthesized,
     parse::{Parse, ParseStream},
@@ -19,8 +20,8 @@ mod keyword {
 pub(super) struct Both {
     pub(super) states: Arguments,
     pub(super) item: DeriveInput,
-    pub(super) arguments: SagaArguments,
-    pub(super) functions: Vec<(Vec<Attribute>, Signature)>,
+    /// The attribute's arguments and the functions, if they are right.
+    pub(super) block: Option<(SagaArguments, Vec<(Vec<Attribute>, Signature)>)>,
 }
 
 impl Parse for Both {
@@ -28,11 +29,17 @@ impl Parse for Both {
         let part = |input: ParseStream<'_>| {
             let content;
             braced!(content in input);
-            content.parse::<proc_macro2::TokenStream>()
+            content.parse::<TokenStream>()
         };
-        let states = syn::parse2(part(input)?)?;
-        let item = syn::parse2(part(input)?)?;
-        let arguments = syn::parse2(part(input)?)?;
+        let (states, item) = (part(input)?, part(input)?);
+        if input.is_empty() {
+            return Ok(Self { states: syn::parse2(states)?, item: syn::parse2(item)?, block: None });
+        }
+        let arguments = part(input)?;
+        // the enum comes out of a macro: without that, errors at it do not tell of the macro
+        let place = arguments.clone().into_iter().next().map_or_else(Span::call_site, |token| token.span());
+        let (states, item) = (syn::parse2(as_written(states, place))?, syn::parse2(as_written(item, place))?);
+        let arguments = syn::parse2(arguments)?;
         let signatures;
         braced!(signatures in input);
         let mut functions = Vec::new();
@@ -40,8 +47,22 @@ impl Parse for Both {
             functions.push((Attribute::parse_outer(&signatures)?, signatures.parse()?));
             signatures.parse::<Token![;]>()?;
         }
-        Ok(Self { states, item, arguments, functions })
+        Ok(Self { states, item, block: Some((arguments, functions)) })
     }
+}
+
+/// Each token where it stands, as if it were written like `place`.
+fn as_written(tokens: TokenStream, place: Span) -> TokenStream {
+    let each = tokens.into_iter().map(|token| {
+        let span = token.span().resolved_at(place);
+        let mut token = match token {
+            TokenTree::Group(group) => Group::new(group.delimiter(), as_written(group.stream(), place)).into(),
+            other => other,
+        };
+        token.set_span(span);
+        token
+    });
+    each.collect()
 }
 
 /// A field of a path, `order.id`.
@@ -71,7 +92,9 @@ impl Parse for SagaArguments {
             if key == "by" {
                 let content;
                 parenthesized!(content in input);
-                by.extend(Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?.into_iter().map(|by| (by.0, by.1)));
+                by.extend(
+                    Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?.into_iter().map(|by| (by.0, by.1)),
+                );
             } else {
                 input.parse::<Token![=]>()?;
                 match key.to_string().as_str() {
@@ -80,7 +103,8 @@ impl Parse for SagaArguments {
                     "version" if version.is_none() => version = Some(version_number(&input.parse()?)?),
                     "name" | "id" | "version" => return Err(syn::Error::new_spanned(key, "given twice")),
                     _ => {
-                        let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, `by(Message = path)`";
+                        let known =
+                            "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, `by(Message = path)`";
                         return Err(syn::Error::new_spanned(key, known));
                     }
                 }
@@ -89,7 +113,7 @@ impl Parse for SagaArguments {
                 input.parse::<Token![,]>()?;
             }
         }
-        let missing = |what: &str| input.error(format!("a saga needs {what}"));
+        let missing = |what: &str| syn::Error::new(Span::call_site(), format!("a saga needs {what}"));
         let id = id.ok_or_else(|| missing("its key: `id = order_id: Uuid`"))?;
         let name: LitStr = name.ok_or_else(|| missing("`name = \"..\"`"))?;
         if let Some(fault) = name_fault(&name.value()) {
@@ -103,6 +127,9 @@ impl Parse for SagaArguments {
 fn id_fields(input: ParseStream<'_>) -> syn::Result<Vec<(Ident, Type)>> {
     let field = |input: ParseStream<'_>| {
         let field: Ident = input.parse()?;
+        if !input.peek(Token![:]) {
+            return Err(syn::Error::new_spanned(&field, format!("the id has a type: `{field}: Uuid`")));
+        }
         input.parse::<Token![:]>()?;
         Ok((field, input.parse()?))
     };
@@ -110,11 +137,11 @@ fn id_fields(input: ParseStream<'_>) -> syn::Result<Vec<(Ident, Type)>> {
         return Ok(vec![field(input)?]);
     }
     let content;
-    parenthesized!(content in input);
+    let parts = parenthesized!(content in input);
     let fields = content.parse_terminated(field, Token![,])?;
     match fields.len() {
         1..=4 => Ok(fields.into_iter().collect()),
-        _ => Err(content.error("an id has one to four parts")),
+        _ => Err(syn::Error::new(parts.span.join(), "an id has one to four parts")),
     }
 }
 
@@ -123,7 +150,11 @@ struct ByOf(Type, By);
 
 impl Parse for ByOf {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        let message = input.parse()?;
+        let message: Type = input.parse()?;
+        if !input.peek(Token![=]) {
+            let fault = "say where the id is: `by(Message = path.to.the.id)` or `by(Message = echo)`";
+            return Err(syn::Error::new_spanned(message, fault));
+        }
         input.parse::<Token![=]>()?;
         if input.peek(keyword::echo) && !input.peek2(Token![.]) {
             input.parse::<keyword::echo>()?;
@@ -167,7 +198,8 @@ impl<'a> Definition<'a> {
         let functions = functions.iter().map(|(attributes, signature)| Function::of(states, attributes, signature));
         let functions = functions.collect::<syn::Result<Vec<_>>>()?;
         if functions.iter().all(|function| function.of != Of::Start) {
-            let fault = "no function begins the saga: one takes a message alone, `fn placed(placed: OrderPlaced) -> ..`";
+            let fault =
+                "no function begins the saga: one takes a message alone, `fn placed(placed: OrderPlaced) -> ..`";
             return Err(syn::Error::new_spanned(&states.ident, fault));
         }
         Ok(Self { states, name, id, version, by, functions })

@@ -1,0 +1,48 @@
+//! Pieces of what `#[saga]` writes.
+
+use super::parse::Path;
+use crate::{field_key, states::State};
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
+
+pub(super) fn chart_state(state: &State) -> TokenStream {
+    let State { ident, done, legacy, waits, was, ignores, defers, rejects, .. } = state;
+    let label = ident.unraw().to_string();
+    let names = |types: &[Type]| quote!(&[#(<#types as __sagabus::Message>::TYPE),*]);
+    let (ignores, defers, rejects) = (names(ignores), names(defers), names(rejects));
+    quote! {
+        __sagabus::ChartState::new(#label)
+            .done(#done).legacy(#legacy).waits(#waits).was(&[#(#was),*])
+            .ignores(#ignores).defers(#defers).rejects(#rejects)
+    }
+}
+
+/// A part of the id in the field of that name.
+pub(super) fn of_field(message: &Type, field: &Ident, part: &Type) -> TokenStream {
+    let key = field_key(field);
+    let of = quote_spanned!(message.span()=> <#message as __sagabus::KeyField<#part, #key>>::key);
+    quote!(::std::clone::Clone::clone(match #of(message) {
+        ::std::option::Option::Some(part) => part,
+        ::std::option::Option::None => return ::std::option::Option::None,
+    }))
+}
+
+/// A part of the id at a path of fields.
+pub(super) fn of_path(path: &Path, part: &Type) -> TokenStream {
+    // it stands where the path does, so that rustc points there
+    let place = Span::call_site().located_at(path.first().map_or_else(Span::call_site, Ident::span));
+    let field = quote_spanned!(place=> &message.#path);
+    quote!({
+        let part: &#part = #field;
+        ::std::clone::Clone::clone(part)
+    })
+}
+
+/// A call of ours, without type arguments, that stands where the tokens do: rustc points at all of them.
+pub(super) fn at(tokens: &TokenStream, function: &str) -> TokenStream {
+    let first = tokens.clone().into_iter().next().map_or_else(Span::call_site, |token| token.span());
+    let last = tokens.clone().into_iter().last().map_or_else(Span::call_site, |token| token.span());
+    let (function, path) = (Ident::new(function, last), quote_spanned!(first=> ::sagabus::__private::));
+    quote_spanned!(last=> #path #function())
+}

@@ -28,13 +28,15 @@ pub use envelope::Envelope;
 pub use envelope::SagaRef;
 #[doc(hidden)]
 pub use envelope::hash_of;
+pub use handler::Batch;
 pub use handler::BatchContext;
-pub use handler::Cause;
 pub use handler::Context;
 pub use handler::Handle;
 pub use handler::HandleBatch;
 pub use handler::HandlerError;
 pub use handler::HandlerErrorKind;
+pub use handler::Handlers;
+pub use handler::InBatch;
 pub use handler::OutgoingMessage;
 pub use message::Answer;
 pub use message::Command;
@@ -175,12 +177,15 @@ pub use saga_core_derive::Message;
 pub use saga_core_derive::Outcome;
 pub use saga_core_derive::Reply;
 pub use saga_core_derive::Then;
+pub use saga_core_derive::handlers;
 pub use saga_core_derive::saga;
 pub use saga_core_derive::states;
 
 /// What the derives write into a user's crate. Not part of the API: it changes with the derives.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::endpoint::{EndpointBuilder, HandlerOptions};
+    pub use crate::handler::{Batch, BatchContext, Context, Handle, HandleBatch, HandlerError, Handlers};
     pub use crate::message::{
         Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, answer, body,
         decode,
@@ -191,6 +196,7 @@ pub mod __private {
         Accepts, Begin, Chart, ChartEdge, ChartState, Emits, Moment, On, Saga, Start, Starts, State, Then, Transition,
         bare_edge, start, start_with_data, transition,
     };
+    pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;
     pub use serde;
 }

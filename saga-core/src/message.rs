@@ -42,6 +42,9 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     const KIND: MessageKind;
     /// What its handler returns: `()` for everything but commands.
     type Outcome: Outcome;
+    /// The endpoint that handles a command; as in [`Command::TO`].
+    #[doc(hidden)]
+    const ENDPOINT: Option<&'static str> = None;
 }
 
 /// How a message travels.
@@ -133,6 +136,14 @@ pub trait Outcome: Send + 'static {
     fn types() -> Vec<&'static str>;
     /// The variant's message; `None` for `()`.
     fn encode(self) -> Option<Encoded>;
+    /// What stands for no answer: `()`, which events have.
+    #[doc(hidden)]
+    fn of_nothing() -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 impl Outcome for () {
@@ -142,6 +153,9 @@ impl Outcome for () {
     }
     fn encode(self) -> Option<Encoded> {
         None
+    }
+    fn of_nothing() -> Option<Self> {
+        Some(())
     }
 }
 

@@ -28,6 +28,7 @@ pub use outbox::Postgres;
 pub use transports::RabbitMq;
 
 pub use saga_core::async_trait;
+pub use saga_core::handlers;
 pub use saga_core::saga;
 pub use saga_core::states;
 /// The database library, in the version that the stores use: `cx.tx()` hands out its connections.
@@ -90,13 +91,15 @@ pub mod saga {
 
 /// Handlers: code with a database transaction, for messages that do not belong to a saga.
 pub mod handler {
+    pub use saga_core::Batch;
     pub use saga_core::BatchContext;
-    pub use saga_core::Cause;
     pub use saga_core::Context;
     pub use saga_core::Handle;
     pub use saga_core::HandleBatch;
     pub use saga_core::HandlerError;
     pub use saga_core::HandlerErrorKind;
+    pub use saga_core::Handlers;
+    pub use saga_core::InBatch;
     pub use saga_core::OutgoingMessage;
 
     pub use saga_core::Decision;

@@ -34,9 +34,11 @@ pub use saga_core::reply;
 pub use saga_core::seconds;
 pub use saga_core::send;
 
+pub use saga_core::handlers;
 pub use saga_core::saga;
 pub use saga_core::states;
 
+pub use saga_core::Batch;
 pub use saga_core::BatchContext;
 pub use saga_core::Context;
 pub use saga_core::Handle;

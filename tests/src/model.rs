@@ -1,7 +1,10 @@
 //! Messages, handlers and a saga that the tests use: small, but with one of everything.
 
 use async_trait::async_trait;
-use saga_core::{After, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Outcome, Publishes, Sends, Store, after, publish, seconds, send, saga, states};
+use saga_core::{
+    After, Batch, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Outcome,
+    Publishes, Sends, Saga, Store, after, publish, saga, seconds, send, states,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::{
     Arc, Mutex,
@@ -194,18 +197,19 @@ impl<Db: Effects> Handle<Work, Db> for Worker {
 
 #[async_trait]
 impl<Db: Effects> HandleBatch<Work, Db> for Worker {
-    async fn handle(&self, batch: Vec<Work>, cx: &mut BatchContext<'_, Db>) -> Result<Vec<WorkOutcome>, HandlerError> {
+    async fn handle(&self, batch: &mut Batch<'_, Work>, cx: &mut BatchContext<'_, Db>) -> Result<(), HandlerError> {
         self.runs.fetch_add(1, Ordering::SeqCst);
-        for (n, work) in batch.iter().enumerate() {
-            Db::effect(cx.tx().await?, work.id).await?;
-            cx.message(n).publish(Arrived { id: work.id });
-            if work.note == "fail" {
-                return Err(HandlerError::transient("failed by order"));
+        for work in batch {
+            let id = work.id;
+            Db::effect(cx.tx().await?, id).await?;
+            work.publish(Arrived { id });
+            match work.note.as_str() {
+                "fail" => return Err(HandlerError::transient("failed by order")),
+                "forget the outcome" => {}
+                _ => work.answer(Worked { id }),
             }
         }
-        let forgotten = batch.iter().any(|work| work.note == "forget the outcome");
-        let outcomes = batch.into_iter().map(|work| Worked { id: work.id }.into());
-        Ok(outcomes.skip(usize::from(forgotten)).collect())
+        Ok(())
     }
 }
 

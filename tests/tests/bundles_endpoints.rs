@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use lapin::options::BasicNackOptions;
 use outbox::Postgres;
-use saga_core::{After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, InstanceFilter, Message, OutboxFilter, Retries, after, saga, states};
+use saga_core::{
+    After, Bundles, Context, Endpoint, Envelope, Event, Handle, HandlerError, Inspect, InstanceFilter, Message,
+    OutboxFilter, Retries, after, saga, states,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{

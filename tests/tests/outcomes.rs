@@ -1,7 +1,10 @@
 //! An outcome goes to the instance that asked, and to nobody else unless it is an event that others subscribe to.
 
 use async_trait::async_trait;
-use saga_core::{Command, Context, Endpoint, Event, Handle, HandlerError, Inspect, InstanceFilter, InstanceKey, OutboxFilter, Outcome, Reply, Sends, Store, Transport, send, saga, states};
+use saga_core::{
+    Command, Context, Endpoint, Event, Handle, HandlerError, Inspect, InstanceFilter, InstanceKey, OutboxFilter,
+    Outcome, Reply, Sends, Store, Transport, saga, send, states,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 use tests::{endpoint_suite, eventually, house::held, model::Effects};

@@ -1,7 +1,8 @@
-//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Then`; and the attributes `states` and `saga`.
+//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Then`; and the attributes `states`, `saga` and `handlers`.
 //!
 //! Use them through the package `sagabus`: the generated code refers to it.
 
+mod handlers;
 mod message;
 mod outcome;
 mod saga;
@@ -121,6 +122,67 @@ pub fn saga(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expanded.unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
+/// Handlers: a block of functions, each of which handles a command or an event.
+///
+/// A function takes `&self`, the message, and its surroundings. A command's returns one of its outcomes, an event's `()`.
+/// [`EndpointBuilder::handlers`](../sagabus/endpoint/struct.EndpointBuilder.html#method.handlers) adds them all. A
+/// function that takes `&mut Batch<'_, Message>` gets all messages that came together, in one transaction. Handlers for
+/// several databases have the database as a parameter of each function: `async fn pay<Db: Tables>(&self, ..)`.
+///
+/// | At a function | |
+/// |---|---|
+/// | `#[handler(retries = Retries::none())]` | The retry policy of this handler, instead of the endpoint's. |
+/// | `#[handler(name = "mail")]` | Its name in the inbox, when an endpoint has two handlers for one event. |
+/// | `#[handler(shares_transactions)]` | Messages that come together share a transaction. |
+///
+/// ```
+/// use sagabus::prelude::*;
+/// use serde::{Deserialize, Serialize};
+/// # #[derive(Command, Serialize, Deserialize)]
+/// # #[command(to = "payment", outcome = PaymentOutcome)]
+/// # struct MakePayment { order_id: i64, cents: i64 }
+/// # #[derive(Outcome)] enum PaymentOutcome { Completed(PaymentCompleted), Declined(PaymentDeclined) }
+/// # #[derive(Reply, Serialize, Deserialize)]
+/// # struct PaymentCompleted { order_id: i64 }
+/// # #[derive(Reply, Serialize, Deserialize)]
+/// # struct PaymentDeclined { reason: String }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # struct OrderEnded { order_id: i64 }
+///
+/// struct Payments;
+///
+/// #[handlers]
+/// impl Payments {
+///     #[handler(retries = Retries::none().immediate(2))]
+///     async fn pay(&self, pay: MakePayment, cx: &mut Context<'_, Sqlite>) -> Result<PaymentOutcome, HandlerError> {
+///         if pay.cents > 100_000 {
+///             return Ok(PaymentDeclined { reason: "too much".into() }.into());
+///         }
+///         sagabus::sqlx::query("INSERT INTO charge (order_id, cents) VALUES (?, ?)")
+///             .bind(pay.order_id)
+///             .bind(pay.cents)
+///             .execute(cx.tx().await?)
+///             .await?;
+///         Ok(PaymentCompleted { order_id: pay.order_id }.into())
+///     }
+///
+///     async fn forget(&self, ended: OrderEnded, _: &mut Context<'_, Sqlite>) -> Result<(), HandlerError> {
+///         println!("order {} has ended", ended.order_id);
+///         Ok(())
+///     }
+/// }
+///
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Sqlite::open("payment.db").await?;
+/// let endpoint = Endpoint::builder("payment", InProcess::new(), store).handlers(Payments).start().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_attribute]
+pub fn handlers(_: TokenStream, item: TokenStream) -> TokenStream {
+    handlers::expand(item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
 /// What the macro that [`states`] writes calls.
 #[doc(hidden)]
 #[proc_macro]
@@ -173,9 +235,11 @@ fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result
 /// A field's name as a number, for a const parameter: FNV-1a of 64 bits.
 fn field_key(field: &syn::Ident) -> u64 {
     use syn::ext::IdentExt;
-    field.unraw().to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    field
+        .unraw()
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Names travel as AMQP short strings (at most 255 bytes) and name exchanges and queues.

@@ -69,6 +69,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     let outcome = found.outcome.as_ref().map_or_else(|| quote!(()), |outcome| quote!(#outcome));
     let body = quote_spanned!(ident.span()=> ::sagabus::__private::body::<#ident>());
     let implement = implement(ident, "Message");
+    let endpoint = found.namespace.iter().filter(|_| kind == "Command");
     let fields = if kind == "Timer" { timer_fields(ident) } else { fields(input) };
     Ok(quote! {
         const _: () = #body;
@@ -76,6 +77,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
             const TYPE: &'static str = #name;
             const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind_name;
             type Outcome = #outcome;
+            #(const ENDPOINT: ::std::option::Option<&'static str> = ::std::option::Option::Some(#endpoint);)*
         }
         #fields
     })

@@ -9,8 +9,8 @@ use super::{
     start,
 };
 use crate::{
-    Command, Crashes, Event, Handle, HandleBatch, MessageKind, Project, Retries, Saga, Store, StoreError, Transport,
-    TransportError,
+    Command, Crashes, Event, Handle, HandleBatch, Handlers, Message, MessageKind, Project, Retries, Saga, Store,
+    StoreError, Transport, TransportError,
     handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler},
     saga::logic::Typed,
 };
@@ -122,7 +122,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl Handle<C, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.command::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }), options)
+        self.add::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }), options)
     }
 
     /// Handles a command that is sent to this endpoint, a batch in one call.
@@ -136,7 +136,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl HandleBatch<C, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.command::<C>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }), options)
+        self.add::<C>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }), options)
     }
 
     /// Handles an event, whoever publishes it.
@@ -150,8 +150,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl Handle<E, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        let logic = Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> });
-        self.handler(MessageKind::Event, logic, options)
+        self.add::<E>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> }), options)
     }
 
     /// Handles an event, whoever publishes it, a batch in one call.
@@ -165,23 +164,43 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl HandleBatch<E, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        let logic = Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> });
-        self.handler(MessageKind::Event, logic, options)
+        self.add::<E>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> }), options)
     }
 
-    fn command<C: Command>(
+    /// Handles the messages of a [`#[handlers]`](macro@crate::handlers) block: commands that are sent to this endpoint,
+    /// and events, whoever publishes them.
+    pub fn handlers<H: Handlers<Db>>(self, handlers: H) -> Self {
+        Arc::new(handlers).__add(self)
+    }
+
+    /// A handler of a block.
+    #[doc(hidden)]
+    pub fn __handler<M: Message>(self, handler: impl Handle<M, Db>, options: HandlerOptions) -> Self {
+        self.add::<M>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+    }
+
+    /// A handler of a block that takes batches.
+    #[doc(hidden)]
+    pub fn __batch_handler<M: Message>(self, handler: impl HandleBatch<M, Db>, options: HandlerOptions) -> Self {
+        self.add::<M>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+    }
+
+    fn add<M: Message>(
         mut self,
         logic: Arc<dyn HandlerLogic<Db>>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        if C::TO != self.name {
-            self.wrong.push(format!("`{}` is sent to `{}`, so endpoint `{}` never gets it", C::TYPE, C::TO, self.name));
+        if let Some(to) = M::ENDPOINT {
+            if to != self.name {
+                self.wrong.push(format!("`{}` is sent to `{to}`, so endpoint `{}` never gets it", M::TYPE, self.name));
+            }
+            if self.handlers.iter().any(|(_, entry)| entry.description.type_name == M::TYPE) {
+                self.wrong.push(format!("`{}` has two handlers: a command has one", M::TYPE));
+            }
+        } else if M::KIND != MessageKind::Event {
+            self.wrong.push(format!("`{}` is neither a command nor an event: no handler gets it", M::TYPE));
         }
-        let taken = self.handlers.iter().any(|(_, entry)| entry.description.type_name == C::TYPE);
-        if taken {
-            self.wrong.push(format!("`{}` has two handlers: a command has one", C::TYPE));
-        }
-        self.handler(MessageKind::Command, logic, options)
+        self.handler(M::KIND, logic, options)
     }
 
     fn handler(

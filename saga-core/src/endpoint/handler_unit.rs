@@ -10,8 +10,10 @@ use super::{
     shared::{HandlerEntry, Shared},
 };
 use crate::{
-    Cause, CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind,
-    handler::transaction::LazyTransaction, panics, port::Keys,
+    CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind,
+    handler::{Cause, transaction::LazyTransaction},
+    panics,
+    port::Keys,
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};

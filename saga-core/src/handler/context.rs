@@ -52,12 +52,10 @@ impl<Db: Store> Context<'_, Db> {
     }
 }
 
-/// The surroundings of a [`HandleBatch`](crate::HandleBatch): the transaction, and the surroundings of each message by
-/// its place in the batch.
+/// The surroundings of a handler of batches: the transaction that all its messages share.
 #[derive(Debug)]
 pub struct BatchContext<'a, Db: Store> {
     pub(crate) transaction: &'a mut LazyTransaction<Db>,
-    pub(crate) causes: &'a mut [Cause],
 }
 
 impl<Db: Store> BatchContext<'_, Db> {
@@ -68,19 +66,11 @@ impl<Db: Store> BatchContext<'_, Db> {
     pub async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
         self.transaction.tx().await
     }
-
-    /// The `n`th message, counted from 0. Messages published and sent through it name it as their cause.
-    ///
-    /// # Panics
-    /// When the batch has no `n`th message.
-    pub fn message(&mut self, n: usize) -> &mut Cause {
-        &mut self.causes[n]
-    }
 }
 
 /// A message being handled, and what it causes.
 #[derive(Debug)]
-pub struct Cause {
+pub(crate) struct Cause {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) posted: Vec<OutgoingMessage>,
     pub(crate) runs_before: i64,
@@ -88,27 +78,27 @@ pub struct Cause {
 
 impl Cause {
     /// Publishes an event when the transaction has committed.
-    pub fn publish<E: Event>(&mut self, event: E) -> &mut OutgoingMessage {
+    pub(crate) fn publish<E: Event>(&mut self, event: E) -> &mut OutgoingMessage {
         post(&mut self.posted, Addressee::Subscribers, Encoded::checked(&event))
     }
 
     /// Sends a command when the transaction has committed.
-    pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
+    pub(crate) fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
         post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
     }
 
     /// The id of the message: the same on every retry and redelivery.
-    pub fn message_id(&self) -> &str {
+    pub(crate) fn message_id(&self) -> &str {
         &self.envelope.message_id
     }
 
     /// The message with its properties and headers.
-    pub fn envelope(&self) -> &Envelope {
+    pub(crate) fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
     /// How many earlier runs of this message were counted: 0 at first.
-    pub fn runs_before(&self) -> i64 {
+    pub(crate) fn runs_before(&self) -> i64 {
         self.runs_before
     }
 }

@@ -1,6 +1,6 @@
 //! Handlers without their types, as the endpoint keeps them.
 
-use super::{BatchContext, Cause, Context, Handle, HandleBatch, HandlerError, transaction::LazyTransaction};
+use super::{Batch, BatchContext, Cause, Context, Handle, HandleBatch, HandlerError, transaction::LazyTransaction};
 use crate::{Encoded, Message, Outcome, Store};
 use async_trait::async_trait;
 use std::{any::Any, marker::PhantomData};
@@ -91,14 +91,16 @@ impl<M: Message, Db: Store, H: HandleBatch<M, Db>> HandlerLogic<Db> for TypedBat
         transaction: &mut LazyTransaction<Db>,
         causes: &mut [Cause],
     ) -> Result<Vec<Option<Encoded>>, HandlerError> {
-        let expected = messages.len();
         let messages = messages.into_iter().map(typed::<M>).collect::<Result<Vec<M>, _>>()?;
-        let outcomes = self.handler.handle(messages, &mut BatchContext { transaction, causes }).await?;
-        if outcomes.len() != expected {
-            let got = outcomes.len();
-            let text = format!("the handler returned {got} outcomes for {expected} messages of {}", M::TYPE);
-            return Err(HandlerError::permanent(text));
+        let mut batch = Batch::new(messages, causes);
+        self.handler.handle(&mut batch, &mut BatchContext { transaction }).await?;
+        let of = batch.len();
+        match batch.answers() {
+            Ok(answers) => Ok(answers.into_iter().map(Outcome::encode).collect()),
+            Err(missing) => {
+                let text = format!("the handler left {missing} of {of} messages {} without an answer", M::TYPE);
+                Err(HandlerError::permanent(text))
+            }
         }
-        Ok(outcomes.into_iter().map(Outcome::encode).collect())
     }
 }

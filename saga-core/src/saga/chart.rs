@@ -109,7 +109,16 @@ pub struct ChartEffect {
 impl ChartState {
     pub fn new(name: impl Into<String>) -> Self {
         let (none, name) = (Vec::new, name.into());
-        Self { name, done: false, legacy: false, waits: false, was: none(), ignore: none(), defer: none(), reject: none() }
+        Self {
+            name,
+            done: false,
+            legacy: false,
+            waits: false,
+            was: none(),
+            ignore: none(),
+            defer: none(),
+            reject: none(),
+        }
     }
 
     pub fn done(self, done: bool) -> Self {

@@ -5,8 +5,8 @@ mod chart;
 pub(crate) mod derived;
 mod effect;
 mod id;
-mod progress;
 pub(crate) mod logic;
+mod progress;
 mod run;
 mod transition;
 

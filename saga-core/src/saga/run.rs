@@ -94,7 +94,8 @@ impl Rules {
             (state.name.clone(), row.collect())
         });
         let cyclic = chart.states.iter().filter(|state| chart.reachable_from(&state.name).contains(&*state.name));
-        let renamed = chart.states.iter().flat_map(|state| state.was.iter().map(|was| (was.clone(), state.name.clone())));
+        let renamed =
+            chart.states.iter().flat_map(|state| state.was.iter().map(|was| (was.clone(), state.name.clone())));
         Self {
             by_state: by_state.collect(),
             done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
@@ -259,7 +260,9 @@ impl<'a, S: Saga> Run<'a, S> {
 
     fn fits(&self, type_name: &str, reason: HeldReason) -> bool {
         let Some(state) = &self.name else { return false };
-        self.paused_by.is_none() && !self.is_newer() && self.rules.releases(state, type_name, reason, &self.progress.visited)
+        self.paused_by.is_none()
+            && !self.is_newer()
+            && self.rules.releases(state, type_name, reason, &self.progress.visited)
     }
 
     fn offer(&mut self, i: usize, messages: &mut [Offer]) -> Result<(), FailedTransition> {
@@ -401,7 +404,9 @@ impl<'a, S: Saga> Run<'a, S> {
     fn enter(&mut self, from: Option<&String>, to: &str) {
         self.entered += 1;
         self.progress.timers.retain(|timer| timer.deadline);
-        if let Some(from) = from.filter(|from| self.rules.cyclic.contains(*from) && !self.progress.visited.contains(from)) {
+        if let Some(from) =
+            from.filter(|from| self.rules.cyclic.contains(*from) && !self.progress.visited.contains(from))
+        {
             self.progress.visited.push(from.clone());
         }
         if self.rules.is_done(to) {

@@ -78,14 +78,13 @@ pub(crate) fn payment<Db: Ledger>(
 ) -> EndpointBuilder<Db> {
     let payments = Payments { world, silence: timeout + timeout / 2 };
     Endpoint::builder("payment", transport, store)
-        .handle::<MakePayment>(payments)
-        .handle::<RefundPayment>(payments)
+        .handlers(payments)
         .retries(Retries::default())
 }
 
 /// Warehouse: prints shipping labels.
 pub(crate) fn warehouse<Db: Ledger>(transport: impl Transport, store: Db, world: World) -> EndpointBuilder<Db> {
-    Endpoint::builder("warehouse", transport, store).handle::<CreateShippingLabel>(Warehouse { world })
+    Endpoint::builder("warehouse", transport, store).handlers(Warehouse { world })
 }
 
 /// The result of placing an order.
@@ -160,9 +159,13 @@ fn cannot_be_paid(amount_cents: i64) -> Option<String> {
     (!(1..=CENTS_MAX).contains(&amount_cents)).then(reason)
 }
 
-#[async_trait]
-impl<Db: Ledger> Handle<MakePayment, Db> for Payments {
-    async fn handle(&self, command: MakePayment, cx: &mut Context<'_, Db>) -> Result<PaymentOutcome, HandlerError> {
+#[handlers]
+impl Payments {
+    async fn pay<Db: Ledger>(
+        &self,
+        command: MakePayment,
+        cx: &mut Context<'_, Db>,
+    ) -> Result<PaymentOutcome, HandlerError> {
         let MakePayment { order_id, amount_cents } = command;
         if let Some(reason) = cannot_be_paid(amount_cents) {
             return Ok(PaymentDeclined { order_id, reason }.into());
@@ -178,11 +181,12 @@ impl<Db: Ledger> Handle<MakePayment, Db> for Payments {
         let Charge { payment_id, amount_cents } = Db::charge(cx.tx().await?, &by, order_id, &charge).await?;
         Ok(PaymentCompleted { order_id, payment_id, amount_cents }.into())
     }
-}
 
-#[async_trait]
-impl<Db: Ledger> Handle<RefundPayment, Db> for Payments {
-    async fn handle(&self, command: RefundPayment, cx: &mut Context<'_, Db>) -> Result<RefundOutcome, HandlerError> {
+    async fn refund<Db: Ledger>(
+        &self,
+        command: RefundPayment,
+        cx: &mut Context<'_, Db>,
+    ) -> Result<RefundOutcome, HandlerError> {
         let RefundPayment { order_id, payment_id, amount_cents } = command;
         let by = cx.message_id().to_owned();
         Db::refund(cx.tx().await?, &by, order_id, &Charge { payment_id, amount_cents }).await?;
@@ -194,9 +198,9 @@ struct Warehouse {
     world: World,
 }
 
-#[async_trait]
-impl<Db: Ledger> Handle<CreateShippingLabel, Db> for Warehouse {
-    async fn handle(
+#[handlers]
+impl Warehouse {
+    async fn label<Db: Ledger>(
         &self,
         command: CreateShippingLabel,
         cx: &mut Context<'_, Db>,

@@ -10,8 +10,11 @@ use crate::{
 use anyhow::Result;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
-use saga_core::{BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, HandlerOptions, Project, Sends, Store, send, saga, states};
-use serde::{Deserialize, Serialize};
+use saga_core::{
+    Batch, BatchContext, Change, Context, Endpoint, Handle, HandleBatch, HandlerError, HandlerOptions, Project, Sends,
+    Store, saga, send, states,
+};
+use serde::Serialize;
 use sqlx::Executor;
 use std::path::Path;
 use tokio::sync::mpsc;
@@ -20,10 +23,16 @@ use uuid::Uuid;
 
 #[states]
 pub(crate) enum Fulfilment {
-    AwaitingPayment { order: Order },
-    AwaitingShipment { order: Order },
+    AwaitingPayment {
+        order: Order,
+    },
+    AwaitingShipment {
+        order: Order,
+    },
     #[done]
-    Shipped { order: Order },
+    Shipped {
+        order: Order,
+    },
 }
 
 #[saga(name = "order", id = order_id: Uuid)]
@@ -32,7 +41,10 @@ impl Fulfilment {
         (AwaitingPayment { order: order.clone() }, send(MakePayment { order_id, order }))
     }
 
-    fn payment_completed(_: AwaitingPayment, PaymentCompleted { order_id, order, .. }: PaymentCompleted) -> (AwaitingShipment, Sends<CreateShippingLabel>) {
+    fn payment_completed(
+        _: AwaitingPayment,
+        PaymentCompleted { order_id, order, .. }: PaymentCompleted,
+    ) -> (AwaitingShipment, Sends<CreateShippingLabel>) {
         (AwaitingShipment { order: order.clone() }, send(CreateShippingLabel { order_id, order }))
     }
 
@@ -101,9 +113,9 @@ impl Handle<CreateShippingLabel, Postgres> for Desk {
 impl HandleBatch<MakePayment, Postgres> for Desk {
     async fn handle(
         &self,
-        batch: Vec<MakePayment>,
+        batch: &mut Batch<'_, MakePayment>,
         cx: &mut BatchContext<'_, Postgres>,
-    ) -> Result<Vec<PaymentOutcome>, HandlerError> {
+    ) -> Result<(), HandlerError> {
         let orders: Vec<Uuid> = batch.iter().map(|command| command.order_id).collect();
         let amounts: Vec<i64> = batch.iter().map(|command| command.order.amount_cents).collect();
         let payments: Vec<Uuid> = batch.iter().map(|_| Uuid::now_v7()).collect();
@@ -116,12 +128,11 @@ impl HandleBatch<MakePayment, Postgres> for Desk {
         .bind(amounts)
         .execute(cx.tx().await?)
         .await?;
-        let paid = batch.into_iter().zip(payments);
-        Ok(paid
-            .map(|(MakePayment { order_id, order }, payment_id)| {
-                PaymentCompleted { order_id, payment_id, order }.into()
-            })
-            .collect())
+        for (command, payment_id) in batch.iter_mut().zip(payments) {
+            let (order_id, order) = (command.order_id, command.order.clone());
+            command.answer(PaymentCompleted { order_id, payment_id, order });
+        }
+        Ok(())
     }
 }
 
@@ -129,9 +140,9 @@ impl HandleBatch<MakePayment, Postgres> for Desk {
 impl HandleBatch<CreateShippingLabel, Postgres> for Desk {
     async fn handle(
         &self,
-        batch: Vec<CreateShippingLabel>,
+        batch: &mut Batch<'_, CreateShippingLabel>,
         cx: &mut BatchContext<'_, Postgres>,
-    ) -> Result<Vec<ShippingOutcome>, HandlerError> {
+    ) -> Result<(), HandlerError> {
         let orders: Vec<Uuid> = batch.iter().map(|command| command.order_id).collect();
         let addresses: Vec<&str> = batch.iter().map(|command| command.order.address.as_str()).collect();
         let labels: Vec<Uuid> = batch.iter().map(|_| Uuid::now_v7()).collect();
@@ -143,12 +154,11 @@ impl HandleBatch<CreateShippingLabel, Postgres> for Desk {
         .bind(addresses)
         .execute(cx.tx().await?)
         .await?;
-        let labelled = batch.into_iter().zip(labels);
-        Ok(labelled
-            .map(|(CreateShippingLabel { order_id, order }, label_id)| {
-                ShippingLabelCreated { order_id, label_id, order }.into()
-            })
-            .collect())
+        for (command, label_id) in batch.iter_mut().zip(labels) {
+            let (order_id, order) = (command.order_id, command.order.clone());
+            command.answer(ShippingLabelCreated { order_id, label_id, order });
+        }
+        Ok(())
     }
 }
 
@@ -242,14 +252,14 @@ pub(crate) async fn start_embedded(
 impl HandleBatch<MakePayment, Sqlite> for Desk {
     async fn handle(
         &self,
-        batch: Vec<MakePayment>,
+        batch: &mut Batch<'_, MakePayment>,
         cx: &mut BatchContext<'_, Sqlite>,
-    ) -> Result<Vec<PaymentOutcome>, HandlerError> {
-        let (mut rows, mut outcomes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for MakePayment { order_id, order } in batch {
-            let payment_id = Uuid::now_v7();
+    ) -> Result<(), HandlerError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for command in batch {
+            let (order_id, payment_id, order) = (command.order_id, Uuid::now_v7(), command.order.clone());
             rows.push((order_id.simple(), payment_id.simple(), order.amount_cents));
-            outcomes.push(PaymentCompleted { order_id, payment_id, order }.into());
+            command.answer(PaymentCompleted { order_id, payment_id, order });
         }
         sqlx::query(
             "INSERT INTO charge (order_id, payment_id, amount_cents)
@@ -258,7 +268,7 @@ impl HandleBatch<MakePayment, Sqlite> for Desk {
         .bind(serde_json::to_string(&rows)?)
         .execute(cx.tx().await?)
         .await?;
-        Ok(outcomes)
+        Ok(())
     }
 }
 
@@ -266,14 +276,14 @@ impl HandleBatch<MakePayment, Sqlite> for Desk {
 impl HandleBatch<CreateShippingLabel, Sqlite> for Desk {
     async fn handle(
         &self,
-        batch: Vec<CreateShippingLabel>,
+        batch: &mut Batch<'_, CreateShippingLabel>,
         cx: &mut BatchContext<'_, Sqlite>,
-    ) -> Result<Vec<ShippingOutcome>, HandlerError> {
-        let (mut rows, mut outcomes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for CreateShippingLabel { order_id, order } in batch {
-            let label_id = Uuid::now_v7();
+    ) -> Result<(), HandlerError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for command in batch {
+            let (order_id, label_id, order) = (command.order_id, Uuid::now_v7(), command.order.clone());
             rows.push((order_id.simple(), label_id.simple(), order.address.clone()));
-            outcomes.push(ShippingLabelCreated { order_id, label_id, order }.into());
+            command.answer(ShippingLabelCreated { order_id, label_id, order });
         }
         sqlx::query(
             "INSERT INTO label (order_id, label_id, address)
@@ -282,6 +292,6 @@ impl HandleBatch<CreateShippingLabel, Sqlite> for Desk {
         .bind(serde_json::to_string(&rows)?)
         .execute(cx.tx().await?)
         .await?;
-        Ok(outcomes)
+        Ok(())
     }
 }

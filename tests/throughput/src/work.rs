@@ -61,7 +61,7 @@ pub(crate) enum ShippingOutcome {
 }
 
 /// What an order is about.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(PartialEq, Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) customer: String,
     pub(crate) address: String,

@@ -89,7 +89,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
     let mut headers: BTreeMap<String, Value> = BTreeMap::new();
-    let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None, None);
+    let (mut causation_id, mut saga, mut saga_id, mut receiver) = (None, None, None, None);
     let (mut entered, mut timer, mut sent_at, mut attempt, mut unreadable) = (None, None, None, None, None);
     for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
         let text = || match from_amqp(value) {

@@ -21,8 +21,11 @@ pub(super) struct Both {
     pub(super) states: Arguments,
     pub(super) item: DeriveInput,
     /// The attribute's arguments and the functions, if they are right.
-    pub(super) block: Option<(SagaArguments, Vec<(Vec<Attribute>, Signature)>)>,
+    pub(super) block: Option<(SagaArguments, Vec<Written>)>,
 }
+
+/// A function, with the attributes that are ours.
+pub(super) type Written = (Vec<Attribute>, Signature);
 
 impl Parse for Both {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
@@ -192,7 +195,7 @@ impl<'a> Definition<'a> {
     pub(super) fn of(
         states: &'a States,
         arguments: SagaArguments,
-        functions: Vec<(Vec<Attribute>, Signature)>,
+        functions: Vec<Written>,
     ) -> syn::Result<Self> {
         let SagaArguments { name, id, version, by } = arguments;
         let functions = functions.iter().map(|(attributes, signature)| Function::of(states, attributes, signature));

@@ -281,21 +281,25 @@ pub(super) struct Batches(pub(super) Script);
 impl HandleBatch<Do, testing::MemoryStore> for Batches {
     async fn handle(
         &self,
-        batch: Vec<Do>,
+        batch: &mut Batch<'_, Do>,
         cx: &mut BatchContext<'_, testing::MemoryStore>,
-    ) -> Result<Vec<Deed>, HandlerError> {
-        self.0.0.lock().unwrap().batches.push(batch.len());
-        let mut outcomes = Vec::new();
-        for (place, Do { n }) in batch.into_iter().enumerate() {
-            let next = self.0.next(n, cx.message(place).runs_before());
+    ) -> Result<(), HandlerError> {
+        let answered = {
+            let mut script = self.0.0.lock().unwrap();
+            script.batches.push(batch.len());
+            batch.len().saturating_sub(script.outcomes_left_out)
+        };
+        for (place, message) in batch.iter_mut().enumerate() {
+            let n = message.n;
+            let next = self.0.next(n, message.runs_before());
             let tx = cx.tx().await?;
             tx.insert("done", n)?;
             act(next, tx).await?;
-            outcomes.push(Did { n }.into());
+            if place < answered {
+                message.answer(Did { n });
+            }
         }
-        let left_out = self.0.0.lock().unwrap().outcomes_left_out;
-        outcomes.truncate(outcomes.len().saturating_sub(left_out));
-        Ok(outcomes)
+        Ok(())
     }
 }
 

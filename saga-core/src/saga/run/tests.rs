@@ -34,8 +34,12 @@ enum Walk {
     #[ignores(Skip)]
     #[defers(Later)]
     #[rejects(Refuse)]
-    A { ticks: u32 },
-    B { later: u32 },
+    A {
+        ticks: u32,
+    },
+    B {
+        later: u32,
+    },
     #[done]
     Done,
 }
@@ -362,7 +366,11 @@ fn s_050_s_051_s_056_a_timer_that_is_on_its_way_counts_if_it_is_alive() {
     instance.batch(&["Next"]);
     assert_eq!(instance.timer("Timeout", 3000), ["Timeout: stale"], "the state was left");
     instance.batch(&["Back"]);
-    assert_eq!(instance.timer("Timeout", 3000), ["Timeout: stale"], "the state was entered again, with a timer of its own");
+    assert_eq!(
+        instance.timer("Timeout", 3000),
+        ["Timeout: stale"],
+        "the state was entered again, with a timer of its own"
+    );
     assert_eq!(instance.timer("Timeout", 5000), ["Timeout: A 6"]);
     assert_eq!(Instance::default().timer("Timeout", 1000), ["Timeout: stale"]);
 }

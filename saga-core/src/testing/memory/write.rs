@@ -6,8 +6,8 @@ use super::{
     tables::{Changes, MessageKey, Tables, all, get, held_key, inbox_key},
 };
 use crate::{
-    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, StoreErrorKind,
-    TimerOut, Write,
+    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, StoreErrorKind, TimerOut,
+    Write,
 };
 use std::collections::BTreeSet;
 

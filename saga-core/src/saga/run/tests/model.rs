@@ -222,7 +222,8 @@ impl Model {
 fn envelopes(history: &[Sent]) -> Vec<Arc<Envelope>> {
     let envelope = |(n, (name, set_by, readable)): (usize, &Sent)| {
         let mut envelope = Envelope::new(format!("{n}"), *name, if *readable { "{\"id\":7}" } else { "{" });
-        envelope.saga = Some(SagaRef { saga: "walk".into(), id: "7".into(), entered: None, timer: Some(set_by * 1000) });
+        envelope.saga =
+            Some(SagaRef { saga: "walk".into(), id: "7".into(), entered: None, timer: Some(set_by * 1000) });
         Arc::new(envelope)
     };
     history.iter().enumerate().map(envelope).collect()

@@ -4,7 +4,9 @@ use super::*;
 
 #[states]
 enum Odd {
-    Fine { ratio: f64 },
+    Fine {
+        ratio: f64,
+    },
     #[done]
     Half,
 }

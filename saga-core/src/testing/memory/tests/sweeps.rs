@@ -11,7 +11,13 @@ fn done(id: &str) -> InstanceWrite {
 }
 
 async fn register(store: &MemoryStore) {
-    let event = ChartMessage { type_name: "test.Event".into(), kind: MessageKind::Event, starts: false, rejects_repeats: false, anyone: false };
+    let event = ChartMessage {
+        type_name: "test.Event".into(),
+        kind: MessageKind::Event,
+        starts: false,
+        rejects_repeats: false,
+        anyone: false,
+    };
     let chart = Chart { messages: vec![event], ..chart("saga", 1) };
     let process = Process { endpoint: "e".into(), owner: "me".into(), charts: vec![chart], ..Process::default() };
     store.register(&process).await.unwrap();

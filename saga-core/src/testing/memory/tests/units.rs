@@ -196,7 +196,8 @@ async fn two_units_that_wait_for_each_other_are_a_conflict_for_one() {
 async fn timers_go_by_their_instance_and_number() {
     let store = MemoryStore::new();
     let other = |mut row: OutboxRow| {
-        Arc::make_mut(&mut row.envelope).saga = Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: None, timer: Some(1) });
+        Arc::make_mut(&mut row.envelope).saga =
+            Some(SagaRef { saga: "saga".into(), id: "8".into(), entered: None, timer: Some(1) });
         row
     };
     let rows = vec![timer(1), timer(2), timer(3), other(timer(1)), outbox("command")];

@@ -46,6 +46,7 @@ pub use message::Message;
 pub use message::MessageKind;
 pub use message::Outcome;
 pub use message::ReadError;
+pub use message::Timer;
 pub use port::Ack;
 pub use port::ActionDone;
 pub use port::Backoff;
@@ -187,8 +188,8 @@ pub mod __private {
     pub use crate::endpoint::{EndpointBuilder, HandlerOptions};
     pub use crate::handler::{Batch, BatchContext, Context, Handle, HandleBatch, HandlerError, Handlers};
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, answer, body,
-        decode,
+        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, Timer, answer,
+        body, decode,
     };
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;

@@ -103,6 +103,14 @@ pub trait Command: Message {
     const TO: &'static str;
 }
 
+/// A message from an instance to itself, later. [`derive(Message)`](derive@crate::Message) writes it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a timer",
+    label = "only a timer is set and taken back",
+    note = "a timer derives `Message`, and not `Event`, `Reply` or `Command`"
+)]
+pub trait Timer: Message<Outcome = ()> {}
+
 /// The possible outcomes of a command: an enum whose variants each hold one [`Answer`], or `()` for none.
 ///
 /// The answer goes to the sender of the command, and to no other saga. A variant whose message is an event is published

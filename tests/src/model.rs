@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use saga_core::{
     After, Batch, BatchContext, Command, Context, Event, Handle, HandleBatch, HandlerError, Message, Outcome,
-    Publishes, Sends, Saga, Store, after, publish, saga, seconds, send, states,
+    Publishes, Saga, Sends, Store, after, publish, saga, seconds, send, states,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{

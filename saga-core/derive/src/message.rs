@@ -122,7 +122,9 @@ fn implement(ident: &Ident, name: &str) -> TokenStream {
 }
 
 pub(crate) fn timer(input: &DeriveInput) -> syn::Result<TokenStream> {
-    message(input, &attributes(input, "message", "")?, "Timer")
+    let message = message(input, &attributes(input, "message", "")?, "Timer")?;
+    let timer = implement(&input.ident, "Timer");
+    Ok(quote!(#message #timer {}))
 }
 
 pub(crate) fn event(input: &DeriveInput) -> syn::Result<TokenStream> {

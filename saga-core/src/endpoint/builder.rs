@@ -90,7 +90,11 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// Runs a saga.
     pub fn saga<S: Saga>(mut self) -> Self {
         let chart = S::chart();
-        self.wrong.extend(chart.verify());
+        let errors = chart.errors();
+        for advice in chart.verify().into_iter().filter(|text| !errors.contains(text)) {
+            tracing::warn!(endpoint = self.name, "{advice}");
+        }
+        self.wrong.extend(errors);
         let logic = Arc::new(Typed::<S>::new());
         let types = chart.messages.iter().map(|message| &message.type_name);
         let answers = types.filter(|type_name| chart.is_answer(type_name)).cloned().collect();

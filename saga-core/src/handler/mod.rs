@@ -16,6 +16,7 @@ pub(crate) use outgoing::{Addressee, post};
 
 use crate::{EndpointBuilder, Message, Store};
 use async_trait::async_trait;
+use std::sync::Arc;
 
 /// Handles messages `M` on the database `Db`, one at a time, each in a transaction of its own.
 /// [`#[handlers]`](macro@crate::handlers) writes it for each function of a block.
@@ -68,6 +69,30 @@ pub trait HandleBatch<M: Message, Db: Store>: Send + Sync + 'static {
     }
 }
 
+/// A handler that several names share: a block of functions handles several messages.
+#[async_trait]
+impl<M: Message, Db: Store, H: Handle<M, Db>> Handle<M, Db> for Arc<H> {
+    async fn handle(&self, message: M, cx: &mut Context<'_, Db>) -> Result<M::Outcome, HandlerError> {
+        (**self).handle(message, cx).await
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+}
+
+/// The same for batches.
+#[async_trait]
+impl<M: Message, Db: Store, H: HandleBatch<M, Db>> HandleBatch<M, Db> for Arc<H> {
+    async fn handle(&self, batch: &mut Batch<'_, M>, cx: &mut BatchContext<'_, Db>) -> Result<(), HandlerError> {
+        (**self).handle(batch, cx).await
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+}
+
 /// A block of handlers, as [`#[handlers]`](macro@crate::handlers) writes it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no block of handlers on the database `{Db}`",
@@ -76,5 +101,5 @@ pub trait HandleBatch<M: Message, Db: Store>: Send + Sync + 'static {
 pub trait Handlers<Db: Store>: Send + Sync + Sized + 'static {
     /// Adds each handler of the block.
     #[doc(hidden)]
-    fn __add(self: std::sync::Arc<Self>, builder: EndpointBuilder<Db>) -> EndpointBuilder<Db>;
+    fn __add(self: Arc<Self>, builder: EndpointBuilder<Db>) -> EndpointBuilder<Db>;
 }

@@ -58,6 +58,9 @@ pub struct ChartMessage {
     pub kind: MessageKind,
     /// Whether it creates an instance.
     pub starts: bool,
+    /// What a command that creates an instance may be answered with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcome: Vec<String>,
     /// Held for a person when it comes although the instance exists, and the state does not take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rejects_repeats: bool,
@@ -85,6 +88,19 @@ pub struct ChartEdge {
 impl ChartEdge {
     pub(crate) fn new(from: &str, on: &str, branch: &str, to: &str, effects: Vec<ChartEffect>) -> Self {
         Self { from: from.into(), on: on.into(), branch: branch.into(), to: to.into(), effects }
+    }
+
+    /// Message, branch and effects, as they stand on a drawing.
+    fn label(&self) -> String {
+        let mut label = short(&self.on).to_owned();
+        if !self.branch.is_empty() {
+            let _ = write!(label, " [{}]", self.branch);
+        }
+        for (i, effect) in self.effects.iter().enumerate() {
+            let sign = if i == 0 { " / " } else { ", " };
+            let _ = write!(label, "{sign}{} {}", effect.kind, short(&effect.type_name));
+        }
+        label
     }
 }
 
@@ -160,15 +176,7 @@ impl Chart {
         let mut text = String::from("stateDiagram-v2\n");
         for edge in &self.edges {
             let from = if edge.from.is_empty() { "[*]" } else { &edge.from };
-            let mut label = short(&edge.on).to_owned();
-            if !edge.branch.is_empty() {
-                let _ = write!(label, " [{}]", edge.branch);
-            }
-            for (i, effect) in edge.effects.iter().enumerate() {
-                let sign = if i == 0 { " / " } else { ", " };
-                let _ = write!(label, "{sign}{} {}", effect.kind, short(&effect.type_name));
-            }
-            let _ = writeln!(text, "    {from} --> {} : {label}", edge.to);
+            let _ = writeln!(text, "    {from} --> {} : {}", edge.to, edge.label());
         }
         for state in self.states.iter().filter(|state| state.done) {
             let _ = writeln!(text, "    {} --> [*]", state.name);
@@ -193,44 +201,107 @@ impl Chart {
         events.map(|message| message.type_name.as_str()).filter(|name| !self.is_answer(name)).collect()
     }
 
-    /// What is wrong with the chart, each in one sentence; empty when it holds together.
-    pub fn verify(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let starts: Vec<&str> =
-            self.edges.iter().filter(|edge| edge.from.is_empty()).map(|edge| edge.to.as_str()).collect();
-        let mut reachable: HashSet<&str> = starts.iter().copied().collect();
-        for start in starts {
-            reachable.extend(self.reachable_from(start));
-        }
+    /// The chart in the language of Graphviz.
+    pub fn to_dot(&self) -> String {
+        let mut text = format!("digraph {:?} {{\n    rankdir=LR; node [shape=box, style=rounded];\n", self.saga);
+        text.push_str("    \"\" [shape=point];\n");
         for state in &self.states {
+            let peripheries = if state.done { 2 } else { 1 };
+            let _ = writeln!(text, "    {:?} [peripheries={peripheries}];", state.name);
+        }
+        for edge in &self.edges {
+            let _ = writeln!(text, "    {:?} -> {:?} [label={:?}];", edge.from, edge.to, edge.label());
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// What is wrong with the chart and what deserves a look, each in one sentence; empty when there is neither. An
+    /// endpoint does not start with [what is wrong](Self::errors), and logs the rest.
+    ///
+    /// It deserves a look when a state waits without any timer: mark it `#[waits]` if nothing need happen there.
+    pub fn verify(&self) -> Vec<String> {
+        let mut found = self.errors();
+        found.extend(self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
+            let Self { saga, .. } = self;
+            let name = &state.name;
+            format!("saga `{saga}`: state `{name}` waits without a timer: set one where it is entered, or mark it `#[waits]`")
+        }));
+        found
+    }
+
+    /// What is wrong with the chart, each in one sentence.
+    pub fn errors(&self) -> Vec<String> {
+        let starts = self.edges.iter().filter(|edge| edge.from.is_empty()).map(|edge| edge.to.as_str());
+        let reachable = self.reached(starts, |_| true);
+        let mut wrong = Vec::new();
+        for state in self.states.iter().filter(|state| !state.legacy) {
             let name = state.name.as_str();
-            if state.legacy {
-                continue;
-            }
             if !reachable.contains(name) {
-                wrong.push(format!("saga `{}`: no transition leads to state `{name}`", self.saga));
-            } else if !state.done && !self.edges.iter().any(|edge| edge.from == name) {
                 wrong.push(format!(
-                    "saga `{}`: state `{name}` is a dead end: give it a transition, or mark it `#[done]`",
-                    self.saga
+                    "no transition leads to state `{name}`; if only old instances are in it, say `#[legacy]`"
                 ));
+            } else if !state.done && !self.edges.iter().any(|edge| edge.from == name) {
+                wrong.push(format!("state `{name}` is a dead end: give it a transition, or mark it `#[done]`"));
+            }
+        }
+        for timer in self.messages.iter().filter(|message| message.kind == MessageKind::Timer) {
+            let name = &timer.type_name;
+            if !self.effects().any(|effect| effect.type_name == *name && effect.kind != "cancel") {
+                wrong.push(format!("a function takes the timer `{name}`, but no transition sets it"));
+            }
+        }
+        wrong.extend(self.unanswered());
+        wrong.into_iter().map(|text| format!("saga `{}`: {text}", self.saga)).collect()
+    }
+
+    fn effects(&self) -> impl Iterator<Item = &ChartEffect> {
+        self.edges.iter().flat_map(|edge| &edge.effects)
+    }
+
+    /// No timer can be alive in it: none is set on the way in, no deadline at all.
+    fn waits_for_ever(&self, state: &ChartState) -> bool {
+        let into = self.edges.iter().filter(|edge| edge.to == state.name);
+        let timers = into.flat_map(|edge| &edge.effects).any(|effect| effect.kind == "after");
+        !(state.done || state.waits || state.legacy || timers || self.effects().any(|effect| effect.kind == "deadline"))
+    }
+
+    /// A saga that a command with an outcome begins answers it before it is done, on every way.
+    fn unanswered(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for command in self.messages.iter().filter(|message| message.starts && !message.outcome.is_empty()) {
+            let answers = |edge: &ChartEdge| {
+                edge.effects.iter().any(|effect| effect.kind == "reply" && command.outcome.contains(&effect.type_name))
+            };
+            let begun = self.edges.iter().filter(|edge| edge.from.is_empty() && edge.on == command.type_name);
+            let begun = begun.filter(|edge| !answers(edge)).map(|edge| edge.to.as_str());
+            let silent = self.reached(begun, |edge| !answers(edge));
+            for state in self.states.iter().filter(|state| state.done && silent.contains(state.name.as_str())) {
+                let (name, command) = (&state.name, &command.type_name);
+                wrong.push(format!("state `{name}` can be reached without an answer to `{command}`: return `Replies`"));
             }
         }
         wrong
     }
 
-    /// The states that can follow `state`, itself only if a cycle leads back.
-    pub(super) fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
-        let mut found = HashSet::new();
-        let mut open = vec![state];
+    /// The states that can be reached from these, themselves included, by edges of this kind.
+    fn reached<'a>(&'a self, from: impl Iterator<Item = &'a str>, by: impl Fn(&ChartEdge) -> bool) -> HashSet<&'a str> {
+        let mut open: Vec<&str> = from.collect();
+        let mut found: HashSet<&str> = open.iter().copied().collect();
         while let Some(from) = open.pop() {
-            for edge in self.edges.iter().filter(|edge| edge.from == from) {
+            for edge in self.edges.iter().filter(|edge| edge.from == from && by(edge)) {
                 if found.insert(edge.to.as_str()) {
                     open.push(&edge.to);
                 }
             }
         }
         found
+    }
+
+    /// The states that can follow `state`, itself only if a cycle leads back.
+    pub(super) fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
+        let next = self.edges.iter().filter(|edge| edge.from == state).map(|edge| edge.to.as_str());
+        self.reached(next, |_| true)
     }
 }
 
@@ -239,68 +310,4 @@ fn short(type_name: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
-        ChartMessage { type_name: type_name.into(), kind, starts: false, rejects_repeats: false, anyone: false }
-    }
-
-    /// A saga that starts with `Placed` and `Restarted`, sends `Pay` with four outcomes, and takes other messages.
-    fn chart() -> Chart {
-        let pay = ChartEffect {
-            kind: "send".into(),
-            type_name: "Pay".into(),
-            to: Some("bank".into()),
-            outcome: ["Paid", "Declined", "Watched", "Restarted"].map(String::from).into(),
-        };
-        let started = |type_name| ChartMessage { starts: true, ..message(type_name, MessageKind::Event) };
-        Chart {
-            saga: "order".into(),
-            version: 1,
-            states: Vec::new(),
-            messages: vec![
-                started("Placed"),
-                started("Restarted"),
-                message("Paid", MessageKind::Event),
-                message("Declined", MessageKind::Reply),
-                ChartMessage { anyone: true, ..message("Watched", MessageKind::Event) },
-                message("Cancel", MessageKind::Event),
-                message("ChildDone", MessageKind::Reply),
-                message("DoIt", MessageKind::Command),
-                message("Overdue", MessageKind::Timer),
-            ],
-            edges: vec![ChartEdge::new("", "Placed", "", "Waiting", vec![pay])],
-        }
-    }
-
-    #[test]
-    fn an_outcome_of_its_own_command_is_an_answer() {
-        let chart = chart();
-        let answers = chart.messages.iter().map(|message| message.type_name.as_str()).filter(|m| chart.is_answer(m));
-        assert_eq!(answers.collect::<Vec<_>>(), ["Paid", "Declined"]);
-        assert!(!chart.is_answer("Unknown"));
-    }
-
-    #[test]
-    fn an_endpoint_subscribes_to_the_events_that_are_no_answers() {
-        assert_eq!(chart().subscribes(), ["Placed", "Restarted", "Watched", "Cancel"]);
-    }
-
-    #[test]
-    fn only_a_sent_command_makes_an_event_an_answer() {
-        let mut chart = chart();
-        chart.edges[0].effects[0].kind = "publish".into();
-        assert!(!chart.is_answer("Paid"));
-        assert_eq!(chart.subscribes(), ["Placed", "Restarted", "Paid", "Watched", "Cancel"]);
-    }
-
-    #[test]
-    fn from_anyone_is_written_only_where_it_was_said() {
-        let chart = chart();
-        let written = serde_json::to_value(&chart).unwrap();
-        let anyone = |n: usize| written["messages"][n].get("anyone").cloned();
-        assert_eq!((anyone(2), anyone(4)), (None, Some(true.into())));
-        assert_eq!(serde_json::from_value::<Chart>(written).unwrap(), chart);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! [`Start`](super::Start).
 
 use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State, Upcast};
-use crate::Message;
+use crate::{Message, Outcome as _};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::marker::PhantomData;
@@ -104,7 +104,8 @@ pub fn chart(
 }
 
 pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> ChartMessage {
-    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, rejects_repeats, anyone }
+    let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
+    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, outcome, rejects_repeats, anyone }
 }
 
 /// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, if it has the type of the

@@ -1,7 +1,7 @@
 //! What goes out with a transition, as types.
 
-use super::{Accepts, AcceptsAll, ChartEffect, State};
-use crate::{Answer, Command, Encoded, Event, Message, MessageKind, Outcome};
+use super::{AcceptsAll, AwaitsDeadline, AwaitsTimer, ChartEffect, State};
+use crate::{Answer, Command, Encoded, Event, Message, Outcome, Timer};
 use std::time::Duration;
 
 /// Something that goes out with a transition into state `S`, in the transaction that stores the state: both happen or
@@ -134,7 +134,7 @@ pub struct Replies<M>(pub M);
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct After<T>(Timer<T>);
+pub struct After<T>(Due<T>);
 /// A timer of the whole saga: it fires in whatever state the instance is by then, and is deleted when the saga is done.
 ///
 /// A function of the whole enum (`self`) takes it.
@@ -152,10 +152,10 @@ pub struct After<T>(Timer<T>);
 /// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Deadline<T>(Timer<T>);
+pub struct Deadline<T>(Due<T>);
 
 #[derive(Debug, Clone, PartialEq)]
-struct Timer<T> {
+struct Due<T> {
     delay: Duration,
     message: T,
     key: String,
@@ -184,9 +184,8 @@ macro_rules! timer {
 }
 timer!(After Deadline);
 
-impl<T: Message> Timer<T> {
+impl<T: Timer> Due<T> {
     fn emit(self, deadline: bool, out: &mut Emits) {
-        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`") };
         push(out, Route::Timer { delay: self.delay, key: self.key, deadline }, &self.message);
     }
 }
@@ -247,15 +246,15 @@ pub fn reply<M: Answer>(message: M) -> Replies<M> {
     Replies(message)
 }
 /// Sets a timer of the state entered. See [`After`].
-pub fn after<T: Message>(delay: Duration, timer: T) -> After<T> {
-    After(Timer { delay, message: timer, key: String::new() })
+pub fn after<T: Timer>(delay: Duration, timer: T) -> After<T> {
+    After(Due { delay, message: timer, key: String::new() })
 }
 /// Sets a timer of the whole saga. See [`Deadline`].
-pub fn deadline<T: Message>(delay: Duration, timer: T) -> Deadline<T> {
-    Deadline(Timer { delay, message: timer, key: String::new() })
+pub fn deadline<T: Timer>(delay: Duration, timer: T) -> Deadline<T> {
+    Deadline(Due { delay, message: timer, key: String::new() })
 }
 /// Takes a timer back. See [`Cancels`].
-pub fn cancel<T: Message>() -> Cancels<T> {
+pub fn cancel<T: Timer>() -> Cancels<T> {
     Cancels { key: String::new(), timer: std::marker::PhantomData }
 }
 /// A span of `n` seconds.
@@ -290,7 +289,7 @@ fn effect<M: Message>(kind: &str, to: Option<&str>, outcome: Vec<&'static str>) 
 
 impl<S, C: Command> Effect<S> for Sends<C>
 where
-    S: AcceptsAll<<C::Outcome as Outcome>::Messages>,
+    S: AcceptsAll<<C::Outcome as Outcome>::Messages, C>,
 {
     fn emit(self, out: &mut Emits) {
         push(out, Route::Command { to: C::TO }, &self.0);
@@ -318,7 +317,7 @@ impl<S, M: Answer> Effect<S> for Replies<M> {
     }
 }
 
-impl<S: Accepts<T>, T: Message> Effect<S> for After<T> {
+impl<S: AwaitsTimer<T>, T: Timer> Effect<S> for After<T> {
     fn emit(self, out: &mut Emits) {
         self.0.emit(false, out);
     }
@@ -328,9 +327,9 @@ impl<S: Accepts<T>, T: Message> Effect<S> for After<T> {
 }
 
 /// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
-impl<S: State, T: Message> Effect<S> for Deadline<T>
+impl<S: State, T: Timer> Effect<S> for Deadline<T>
 where
-    S::Saga: Accepts<T>,
+    S::Saga: AwaitsDeadline<T>,
 {
     fn emit(self, out: &mut Emits) {
         self.0.emit(true, out);
@@ -340,9 +339,8 @@ where
     }
 }
 
-impl<S, T: Message> Effect<S> for Cancels<T> {
+impl<S, T: Timer> Effect<S> for Cancels<T> {
     fn emit(self, out: &mut Emits) {
-        const { assert!(matches!(T::KIND, MessageKind::Timer), "a timer derives `Message`: only timers are cancelled") };
         out.cancels.push((T::TYPE, self.key));
     }
     fn describe(out: &mut Vec<ChartEffect>) {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// The longest id, in bytes: it is part of an index's key.
 const ID_BYTES_MAX: usize = 1000;
 
-/// What can be a saga's id: `Uuid`, an integer, or a string that is not empty.
+/// What can be a saga's id: `Uuid`, an integer, a string that is not empty, or a tuple of up to four such.
 ///
 /// One id has one text: [`to_text`](Self::to_text) writes it, and the tables find the instance by it.
 pub trait SagaId: Sized + Send {
@@ -69,6 +69,31 @@ impl SagaId for String {
     }
 }
 
+/// Several fields together: their texts with `/` between them, in which `/` and `%` are written `%2F` and `%25`.
+macro_rules! of_parts {
+    ($($part:ident)+) => {
+        #[allow(non_snake_case)]
+        impl<$($part: SagaId),+> SagaId for ($($part,)+) {
+            fn to_text(&self) -> String {
+                let ($($part,)+) = self;
+                [$($part.to_text().replace('%', "%25").replace('/', "%2F")),+].join("/")
+            }
+            fn parse(text: &str) -> Result<Self, ReadError> {
+                let mut parts = text.split('/').map(|part| part.replace("%2F", "/").replace("%25", "%"));
+                let mut next = || parts.next().ok_or_else(|| ReadError(format!("saga-id `{text}` has too few parts")));
+                let id = ($($part::parse(&next()?)?,)+);
+                match parts.next() {
+                    None => Ok(id),
+                    Some(_) => Err(ReadError(format!("saga-id `{text}` has too many parts"))),
+                }
+            }
+        }
+    };
+}
+of_parts!(A B);
+of_parts!(A B C);
+of_parts!(A B C D);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +118,17 @@ mod tests {
         assert_eq!((u64::canonical("+5").unwrap(), u64::canonical("007").unwrap()), ("5".into(), "7".into()));
         assert_eq!((i64::canonical("-0").unwrap(), i32::canonical("-007").unwrap()), ("0".into(), "-7".into()));
         assert_eq!(String::canonical(" A ").unwrap(), " A ", "a string is exact");
+    }
+
+    #[test]
+    fn several_parts_make_one_text_that_tells_them_apart() {
+        let id = ("a/b".to_owned(), 7_u64, "100%2F".to_owned());
+        assert_eq!(id.to_text(), "a%2Fb/7/100%252F");
+        assert_eq!(<(String, u64, String)>::parse(&id.to_text()).unwrap(), id);
+        assert_eq!(<(u64, u64)>::canonical("007/+5").unwrap(), "7/5");
+        for text in ["7", "7/8/9", "/8", "x/8"] {
+            assert!(<(u64, u64)>::canonical(text).is_err(), "{text}");
+        }
     }
 
     #[test]

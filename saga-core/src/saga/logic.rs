@@ -1,9 +1,6 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
-use super::{
-    Emit, Progress, Saga, SagaId,
-    run::{Rules, Run},
-};
+use super::{Emit, Progress, Rules, Saga, SagaId, run::Run};
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef,
     port::{InstanceWrite, TimerOut},

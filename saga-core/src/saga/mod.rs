@@ -7,6 +7,7 @@ mod effect;
 mod id;
 pub(crate) mod logic;
 mod progress;
+mod rules;
 mod run;
 mod transition;
 
@@ -14,7 +15,7 @@ pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState};
 pub use effect::*;
 pub use id::SagaId;
 pub(crate) use progress::{Progress, SetTimer};
-pub use run::{Disposition, Rules};
+pub use rules::{Disposition, Rules};
 pub use transition::*;
 
 use crate::ReadError;
@@ -86,10 +87,9 @@ pub trait State: Into<Self::Saga> {
 /// A function of the `#[saga]` block takes the message in this state, or in the whole enum. Written by
 /// [`#[saga]`](macro@crate::saga).
 #[diagnostic::on_unimplemented(
-    message = "state `{Self}` is entered with something whose end is `{M}`, but no function takes (`{Self}`, `{M}`)",
+    message = "no function takes (`{Self}`, `{M}`)",
     label = "no function takes (`{Self}`, `{M}`)",
-    note = "write `fn name(_: {Self}, _: {M}) -> ..` in the `#[saga]` block",
-    note = "a state that sends a command takes every message of its outcome, and one that sets a timer takes the timer"
+    note = "write `fn name(_: {Self}, _: {M}) -> ..` in the `#[saga]` block"
 )]
 pub trait Accepts<M>: Sized {
     /// The saga.
@@ -128,12 +128,13 @@ pub trait Upcast<const V: u32>: Sized {
     fn upcast(old: Self::Old) -> Result<Self, String>;
 }
 
-/// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for a command's outcome.
-pub trait AcceptsAll<L> {}
+/// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for the outcome of the command
+/// `C`.
+pub trait AcceptsAll<L, C> {}
 
-impl<S> AcceptsAll<()> for S {}
+impl<S, C> AcceptsAll<(), C> for S {}
 macro_rules! accepts_all {
-    ($($m:ident)+) => { impl<S, $($m),+> AcceptsAll<($($m,)+)> for S where $(S: Accepts<$m>),+ {} };
+    ($($m:ident)+) => { impl<S, Sent, $($m),+> AcceptsAll<($($m,)+), Sent> for S where $(S: AwaitsOutcome<$m, Sent>),+ {} };
 }
 accepts_all!(A);
 accepts_all!(A B);
@@ -147,3 +148,41 @@ accepts_all!(A B C D E F G H I);
 accepts_all!(A B C D E F G H I J);
 accepts_all!(A B C D E F G H I J K);
 accepts_all!(A B C D E F G H I J K L);
+
+// What follows is `Accepts`, with the reason in the text of the error.
+
+/// Accepts a message of the outcome of the command `C`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is entered with the command `{C}`, but no function takes (`{Self}`, `{M}`)",
+    label = "no function takes (`{Self}`, `{M}`)",
+    note = "`{M}` is an outcome of `{C}`: write `fn name(_: {Self}, _: {M}) -> ..` in the `#[saga]` block"
+)]
+pub trait AwaitsOutcome<M, C> {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Accepts<M>, M, C> AwaitsOutcome<M, C> for S {}
+
+/// Accepts the timer `T`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is entered with the timer `{T}`, but no function takes (`{Self}`, `{T}`)",
+    label = "no function takes (`{Self}`, `{T}`)",
+    note = "write `fn name(_: {Self}, _: {T}) -> ..` in the `#[saga]` block"
+)]
+pub trait AwaitsTimer<T> {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Accepts<T>, T> AwaitsTimer<T> for S {}
+
+/// The enum accepts the timer `T` in whatever state it is.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the deadline `{T}` is set, but no function takes it for the whole enum `{Self}`",
+    label = "no function takes (`self`, `{T}`)",
+    note = "it fires in whatever state is current by then: write `fn name(self, _: {T}) -> ..` in the `#[saga]` block"
+)]
+pub trait AwaitsDeadline<T> {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Accepts<T>, T> AwaitsDeadline<T> for S {}

@@ -13,8 +13,8 @@ use std::{
 ///
 /// [`#[saga]`](macro@crate::saga) writes it for each function of its block; write it by hand only to generate code.
 pub trait On<M>: Accepts<M> + Sized {
-    /// The next state and what goes out with it: the edge in the state chart.
-    type Then: Then;
+    /// The next state and what goes out with it, a [`Then`]: the edge in the state chart.
+    type Then; // [`transition`] asks whether it is one: a bound here would be a second error
     /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
     fn on(self, message: M, data: &mut <Self::Saga as Saga>::Data, at: &Moment) -> Self::Then;
 }
@@ -382,11 +382,17 @@ fn go<S: On<M>, M>(
     data: &mut <S::Saga as Saga>::Data,
     at: &Moment,
     out: &mut Emits,
-) -> <S::Then as Then>::Saga {
+) -> <S::Then as Then>::Saga
+where
+    S::Then: Then,
+{
     state.on(message, data, at).apply(out)
 }
 
-fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>) {
+fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>)
+where
+    S::Then: Then,
+{
     <S::Then as Then>::edges(from, M::TYPE, "", out);
 }
 

@@ -2,8 +2,10 @@
 //! told to.
 
 mod memory;
+mod saga;
 
 pub use memory::{
     HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
     ProcessRecord,
 };
+pub use saga::{Breach, Explore, Explored, Harness, Sent};

@@ -18,9 +18,11 @@ pub(crate) struct Order {
 #[states(data = Order)]
 pub(crate) enum OrderFulfilment {
     AwaitingPayment,
+    #[waits] // the warehouse always answers
     AwaitingShipment {
         payment_id: Uuid,
     },
+    #[waits]
     Refunding {
         reason: String,
     },

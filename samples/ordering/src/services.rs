@@ -77,9 +77,7 @@ pub(crate) fn payment<Db: Ledger>(
     timeout: Duration,
 ) -> EndpointBuilder<Db> {
     let payments = Payments { world, silence: timeout + timeout / 2 };
-    Endpoint::builder("payment", transport, store)
-        .handlers(payments)
-        .retries(Retries::default())
+    Endpoint::builder("payment", transport, store).handlers(payments).retries(Retries::default())
 }
 
 /// Warehouse: prints shipping labels.

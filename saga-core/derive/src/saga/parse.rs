@@ -192,11 +192,7 @@ pub(super) struct Definition<'a> {
 }
 
 impl<'a> Definition<'a> {
-    pub(super) fn of(
-        states: &'a States,
-        arguments: SagaArguments,
-        functions: Vec<Written>,
-    ) -> syn::Result<Self> {
+    pub(super) fn of(states: &'a States, arguments: SagaArguments, functions: Vec<Written>) -> syn::Result<Self> {
         let SagaArguments { name, id, version, by } = arguments;
         let functions = functions.iter().map(|(attributes, signature)| Function::of(states, attributes, signature));
         let functions = functions.collect::<syn::Result<Vec<_>>>()?;

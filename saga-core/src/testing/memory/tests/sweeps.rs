@@ -15,6 +15,7 @@ async fn register(store: &MemoryStore) {
         type_name: "test.Event".into(),
         kind: MessageKind::Event,
         starts: false,
+        outcome: Vec::new(),
         rejects_repeats: false,
         anyone: false,
     };

@@ -1,0 +1,362 @@
+//! Every story of one instance, up to a bound.
+
+use super::instance::{Instance, Sent, encoded, id_of};
+use crate::{Command, Encoded, HeldReason, Message, Saga, saga::Route};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// A walk through every state that an instance can come to, with every order of outcomes, timers and events.
+///
+/// The outcomes of each command come from a function of yours; each of them is tried, early and late. Timers that are
+/// alive may come at any time. Events may come once each, at any time. What is checked always:
+///
+/// - no transition panics, and none sends or stores what cannot be read;
+/// - from everywhere a done state can be reached;
+/// - when nothing can come any more, nothing is held.
+///
+/// ```
+/// # use sagabus::{prelude::*, testing::Explore};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # struct Placed { order_id: u64 }
+/// # #[derive(Command, Serialize, Deserialize)]
+/// # #[command(to = "bank", outcome = PaymentOutcome)]
+/// # struct Pay { order_id: u64 }
+/// # #[derive(Outcome)]
+/// # enum PaymentOutcome { Paid(Paid), Declined(Declined) }
+/// # #[derive(Reply, Serialize, Deserialize)]
+/// # struct Paid { order_id: u64 }
+/// # #[derive(Reply, Serialize, Deserialize)]
+/// # struct Declined { order_id: u64 }
+/// # #[derive(Message, Serialize, Deserialize)]
+/// # struct Overdue {}
+/// # #[states]
+/// # enum Order { Waiting, #[done] Shipped, #[done] Cancelled }
+/// # #[saga(name = "order", id = order_id: u64)]
+/// # impl Order {
+/// #     fn placed(placed: Placed) -> (Waiting, Sends<Pay>, After<Overdue>) {
+/// #         (Waiting, send(Pay { order_id: placed.order_id }), after(minutes(1), Overdue {}))
+/// #     }
+/// #     fn paid(_: Waiting, _: Paid) -> Shipped { Shipped }
+/// #     fn declined(_: Waiting, _: Declined) -> Cancelled { Cancelled }
+/// #     fn overdue(_: Waiting, _: Overdue) -> Cancelled { Cancelled }
+/// # }
+/// # fn main() {
+/// let explored = Explore::<Order>::from(Placed { order_id: 7 })
+///     .answers(|pay: Pay| vec![Paid { order_id: pay.order_id }.into(), Declined { order_id: pay.order_id }.into()])
+///     .at_most_once::<Pay>()
+///     .run();
+/// explored.expect_no_breach();
+/// assert_eq!(explored.states_reached(), ["Cancelled", "Shipped", "Waiting"]);
+/// # }
+/// ```
+pub struct Explore<S> {
+    start: Instance<S>,
+    answers: HashMap<&'static str, Answers>,
+    events: Vec<Encoded>,
+    checks: Vec<(String, Check)>,
+    situations_max: usize,
+}
+
+type Answers = Box<dyn Fn(&Sent) -> Vec<Encoded>>;
+/// Whether what is looked at is allowed: the state's name, and everything sent.
+type Check = Box<dyn Fn(&str, &[Sent]) -> bool>;
+
+/// What a walk found.
+#[derive(Debug)]
+pub struct Explored {
+    situations: usize,
+    complete: bool,
+    reached: Vec<String>,
+    breaches: Vec<Breach>,
+}
+
+/// Something that must not happen, and the shortest way to it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Breach {
+    /// What is wrong.
+    pub what: String,
+    /// What came, and what it led to; one line for each message.
+    pub path: Vec<String>,
+}
+
+impl std::fmt::Display for Breach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.what)?;
+        self.path.iter().enumerate().try_for_each(|(n, line)| write!(f, "\n  {}. {line}", n + 1))
+    }
+}
+
+/// An instance and what may still come to it.
+struct Situation<S> {
+    instance: Instance<S>,
+    /// Commands without an answer: what each may be answered with, and the entry that it answers.
+    open: Vec<(Vec<Encoded>, i64)>,
+    /// Events that have not come.
+    events: Vec<usize>,
+    /// Messages that it has sent and that were looked at.
+    seen: usize,
+}
+
+/// What comes next.
+enum Step {
+    Answer(usize, usize),
+    Event(usize),
+    Timer(i64),
+}
+
+impl<S: Saga> Explore<S> {
+    /// A walk that begins with this message.
+    ///
+    /// # Panics
+    /// When no function of the saga begins with it.
+    #[track_caller]
+    pub fn from<M: Message>(message: M) -> Self {
+        let message = Encoded::of(&message);
+        let mut start = Instance::new(&id_of::<S>(&message));
+        start.give(&message, None);
+        assert!(start.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, start.story());
+        Self { start, answers: HashMap::new(), events: Vec::new(), checks: Vec::new(), situations_max: 100_000 }
+    }
+
+    /// What may come back for a command: each outcome is tried. A command without this is never answered.
+    pub fn answers<C: Command>(mut self, answers: impl Fn(C) -> Vec<C::Outcome> + 'static) -> Self {
+        let answers = move |sent: &Sent| {
+            let command = serde_json::from_value(sent.body.clone());
+            encoded::<C>(answers(command.unwrap_or_else(|error| panic!("{}: {error}", C::TYPE))))
+        };
+        self.answers.insert(C::TYPE, Box::new(answers));
+        self
+    }
+
+    /// A message that may come once, at any time: an event, or the starting message once more.
+    pub fn event<M: Message>(mut self, message: M) -> Self {
+        self.events.push(Encoded::of(&message));
+        self
+    }
+
+    /// No story sends this message twice.
+    pub fn at_most_once<M: Message>(self) -> Self {
+        let once = |_: &str, sent: &[Sent]| sent.iter().filter(|sent| sent.type_name == M::TYPE).count() <= 1;
+        self.always(&format!("`{}` is sent at most once", M::TYPE), once)
+    }
+
+    /// This holds at every moment: of the state's name and of everything sent so far.
+    pub fn always(mut self, what: &str, holds: impl Fn(&str, &[Sent]) -> bool + 'static) -> Self {
+        self.checks.push((what.into(), Box::new(holds)));
+        self
+    }
+
+    /// This is so at no moment.
+    pub fn never(self, what: &str, is_so: impl Fn(&str, &[Sent]) -> bool + 'static) -> Self {
+        self.always(&format!("never: {what}"), move |state, sent| !is_so(state, sent))
+    }
+
+    /// The most situations that the walk looks at, 100,000 unless said otherwise.
+    pub fn situations_max(mut self, max: usize) -> Self {
+        self.situations_max = max;
+        self
+    }
+
+    /// Walks. The shortest way to each kind of breach is kept.
+    pub fn run(self) -> Explored {
+        let events = (0..self.events.len()).collect();
+        let first = Situation { instance: self.start.clone(), open: Vec::new(), events, seen: 0 };
+        let mut walk = Walk::default();
+        walk.enter(&self, first, None);
+        while let Some((n, situation)) = walk.queue.pop_front() {
+            if walk.known.len() > self.situations_max {
+                break;
+            }
+            for step in situation.steps() {
+                let next = situation.after(&self, &step);
+                walk.enter(&self, next, Some(n));
+            }
+        }
+        walk.finish()
+    }
+}
+
+struct Walk<S> {
+    known: HashMap<String, usize>,
+    queue: VecDeque<(usize, Situation<S>)>,
+    /// The path to each situation, and whether it is done.
+    nodes: Vec<(Vec<String>, bool)>,
+    /// Which situations lead to which.
+    back: Vec<Vec<usize>>,
+    reached: HashSet<String>,
+    breaches: Vec<Breach>,
+}
+
+impl<S> Default for Walk<S> {
+    fn default() -> Self {
+        Self {
+            known: HashMap::new(),
+            queue: VecDeque::new(),
+            nodes: Vec::new(),
+            back: Vec::new(),
+            reached: HashSet::new(),
+            breaches: Vec::new(),
+        }
+    }
+}
+
+impl<S: Saga> Walk<S> {
+    fn enter(&mut self, explore: &Explore<S>, mut situation: Situation<S>, from: Option<usize>) {
+        situation.look_at_what_was_sent(explore);
+        let key = situation.key(explore);
+        let n = *self.known.entry(key).or_insert(self.nodes.len());
+        if let Some(from) = from {
+            if n == self.back.len() {
+                self.back.push(Vec::new());
+            }
+            self.back[n].push(from);
+        } else {
+            self.back.push(Vec::new());
+        }
+        if n < self.nodes.len() {
+            return;
+        }
+        let instance = &situation.instance;
+        let state = instance.state().unwrap_or_default().to_owned();
+        let done = instance.row.as_ref().is_some_and(|row| row.done);
+        self.nodes.push((instance.journal.clone(), done));
+        for what in situation.wrong(explore) {
+            self.breach(what, instance.journal.clone());
+        }
+        self.reached.insert(state);
+        self.queue.push_back((n, situation));
+    }
+
+    fn breach(&mut self, what: String, path: Vec<String>) {
+        if self.breaches.iter().all(|known| known.what != what) {
+            self.breaches.push(Breach { what, path });
+        }
+    }
+
+    fn finish(mut self) -> Explored {
+        let complete = self.queue.is_empty();
+        if complete {
+            // backwards from the done situations; what is not found cannot come to an end
+            let mut open: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].1).collect();
+            let mut ends: HashSet<usize> = open.iter().copied().collect();
+            while let Some(n) = open.pop() {
+                open.extend(self.back[n].iter().copied().filter(|before| ends.insert(*before)));
+            }
+            if let Some(n) = (0..self.nodes.len()).find(|n| !ends.contains(n)) {
+                let path = self.nodes[n].0.clone();
+                self.breach("no done state can be reached from here".into(), path);
+            }
+        }
+        let mut reached: Vec<String> = self.reached.into_iter().collect();
+        reached.sort_unstable();
+        Explored { situations: self.nodes.len(), complete, reached, breaches: self.breaches }
+    }
+}
+
+impl<S: Saga> Situation<S> {
+    fn look_at_what_was_sent(&mut self, explore: &Explore<S>) {
+        for sent in &self.instance.sent[self.seen..] {
+            if let (Route::Command { .. }, Some(answers)) = (&sent.route, explore.answers.get(sent.type_name)) {
+                let answers = answers(sent);
+                if !answers.is_empty() {
+                    self.open.push((answers, sent.entered));
+                }
+            }
+        }
+        self.seen = self.instance.sent.len();
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let answers = self.open.iter().enumerate();
+        let answers =
+            answers.flat_map(|(n, (answers, _))| (0..answers.len()).map(move |answer| Step::Answer(n, answer)));
+        let timers = self.instance.timers.iter().map(|timer| Step::Timer(timer.number));
+        answers.chain((0..self.events.len()).map(Step::Event)).chain(timers).collect()
+    }
+
+    fn after(&self, explore: &Explore<S>, step: &Step) -> Self {
+        let Self { instance, open, events, seen } = self;
+        let mut next = Self { instance: instance.clone(), open: open.clone(), events: events.clone(), seen: *seen };
+        match *step {
+            Step::Answer(n, answer) => {
+                let (mut answers, entered) = next.open.remove(n);
+                next.instance.give(&answers.swap_remove(answer), Some(entered));
+            }
+            Step::Event(n) => {
+                let event = next.events.remove(n);
+                next.instance.give(&explore.events[event], None);
+            }
+            Step::Timer(number) => next.instance.fire(number),
+        }
+        next
+    }
+
+    /// Two situations with the same key go on in the same way. What was sent belongs to it only if a check looks at it:
+    /// else a saga that asks again and again would never come back to where it was.
+    fn key(&self, explore: &Explore<S>) -> String {
+        let Instance { row, held, timers, sent, .. } = &self.instance;
+        let now = row.as_ref().map_or(0, |row| row.entered);
+        let row = row.as_ref().map(|row| (&row.state, &row.data, row.paused_by.is_some()));
+        let timers: Vec<_> = timers.iter().map(|timer| (timer.message.type_name, &timer.message.body)).collect();
+        let held: Vec<_> =
+            held.iter().map(|(envelope, reason, _)| (&envelope.type_name, &envelope.body, reason)).collect();
+        let looked_at = if explore.checks.is_empty() { &[][..] } else { &sent[..] };
+        let sent: Vec<_> = looked_at.iter().map(|sent| (sent.type_name, &sent.body)).collect();
+        let open: Vec<_> = self.open.iter().map(|(answers, entered)| (answers.first(), now - entered)).collect();
+        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {:?}", self.events)
+    }
+
+    fn wrong(&self, explore: &Explore<S>) -> Vec<String> {
+        let Instance { held, sent, timers, .. } = &self.instance;
+        let state = self.instance.state().unwrap_or_default();
+        let broken = explore.checks.iter().filter(|(_, holds)| !holds(state, sent)).map(|(what, _)| what.clone());
+        let failed =
+            held.iter().filter(|(_, reason, _)| *reason == HeldReason::Failed || *reason == HeldReason::Undecodable);
+        let failed = failed.map(|(envelope, _, error)| format!("`{}` fails in {state}: {error}", envelope.type_name));
+        let quiet = self.open.is_empty() && self.events.is_empty() && timers.is_empty();
+        let stuck = held.iter().filter(|(_, reason, _)| quiet && reason.releases_itself());
+        let stuck =
+            stuck.map(|(envelope, ..)| format!("`{}` is held in {state}, and nobody can free it", envelope.type_name));
+        broken.chain(failed).chain(stuck).collect()
+    }
+}
+
+impl Explored {
+    /// How many different situations there are.
+    pub fn situations(&self) -> usize {
+        self.situations
+    }
+
+    /// Whether all of them were looked at.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The states that were reached, sorted.
+    pub fn states_reached(&self) -> &[String] {
+        &self.reached
+    }
+
+    /// What must not happen and does.
+    pub fn breaches(&self) -> &[Breach] {
+        &self.breaches
+    }
+
+    /// Nothing wrong was found, and everything was looked at.
+    ///
+    /// # Panics
+    /// Otherwise, with each breach and the shortest way to it.
+    #[track_caller]
+    pub fn expect_no_breach(&self) {
+        let breaches: Vec<String> = self.breaches.iter().map(ToString::to_string).collect();
+        assert!(
+            breaches.is_empty(),
+            "{} breaches in {} situations:\n{}",
+            breaches.len(),
+            self.situations,
+            breaches.join("\n")
+        );
+        assert!(self.complete, "only {} situations were looked at: raise `situations_max`", self.situations);
+    }
+}

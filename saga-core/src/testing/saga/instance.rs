@@ -1,0 +1,198 @@
+//! One instance of a saga without a store and without a broker: its row, what is held for it, its timers, and what it
+//! has sent.
+
+use crate::{
+    Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
+    saga::{
+        Route,
+        logic::{Offer, Offers, SagaLogic, Settled, Typed},
+    },
+};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+
+/// A body that no transition may send: as at an endpoint with default settings.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// A message that the saga sent.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The logical name.
+    pub type_name: &'static str,
+    /// The body.
+    pub body: Value,
+    /// Where it goes.
+    pub(super) route: Route,
+    /// The number of the transition that sent it, from 1.
+    pub seq: i64,
+    /// State entries at that time.
+    pub(super) entered: i64,
+}
+
+/// A timer that is alive.
+#[derive(Debug, Clone)]
+pub(super) struct Timer {
+    pub(super) number: i64,
+    pub(super) due_us: i64,
+    pub(super) message: Encoded,
+}
+
+pub(super) struct Instance<S> {
+    logic: Arc<Typed<S>>,
+    pub(super) key: InstanceKey,
+    pub(super) row: Option<InstanceRow>,
+    pub(super) held: Vec<(Arc<Envelope>, HeldReason, String)>,
+    pub(super) timers: Vec<Timer>,
+    pub(super) sent: Vec<Sent>,
+    /// One line for each message that was offered.
+    pub(super) journal: Vec<String>,
+    pub(super) now_us: i64,
+    messages: u64,
+}
+
+// not derived: that would ask for a saga that can be cloned
+impl<S> Clone for Instance<S> {
+    fn clone(&self) -> Self {
+        Self {
+            logic: self.logic.clone(),
+            key: self.key.clone(),
+            row: self.row.clone(),
+            held: self.held.clone(),
+            timers: self.timers.clone(),
+            sent: self.sent.clone(),
+            journal: self.journal.clone(),
+            now_us: self.now_us,
+            messages: self.messages,
+        }
+    }
+}
+
+impl<S: Saga> Instance<S> {
+    pub(super) fn new(id: &S::Id) -> Self {
+        Self {
+            logic: Arc::new(Typed::new()),
+            key: InstanceKey { saga: S::NAME.into(), id: id.to_text() },
+            row: None,
+            held: Vec::new(),
+            timers: Vec::new(),
+            sent: Vec::new(),
+            journal: Vec::new(),
+            now_us: 0,
+            messages: 0,
+        }
+    }
+
+    /// The message as it comes to the instance, in answer to what it sent at that entry of its state.
+    pub(super) fn envelope(&mut self, message: &Encoded, entered: Option<i64>) -> Envelope {
+        self.messages += 1;
+        let mut envelope = Envelope::new(format!("message-{}", self.messages), message.type_name, message.body.clone());
+        envelope.reply_to = Some("asker".into());
+        let (saga, id) = (self.key.saga.clone(), self.key.id.clone());
+        envelope.saga = entered.map(|entered| SagaRef { saga, id, entered: Some(entered), timer: None });
+        envelope
+    }
+
+    pub(super) fn give(&mut self, message: &Encoded, entered: Option<i64>) {
+        let envelope = self.envelope(message, entered);
+        self.offer(envelope);
+    }
+
+    /// Lets a timer come that is alive.
+    pub(super) fn fire(&mut self, number: i64) {
+        let Some(place) = self.timers.iter().position(|timer| timer.number == number) else { return };
+        let timer = self.timers.remove(place);
+        let mut envelope = self.envelope(&timer.message, None);
+        let (saga, id) = (self.key.saga.clone(), self.key.id.clone());
+        envelope.saga = Some(SagaRef { saga, id, entered: None, timer: Some(number) });
+        self.offer(envelope);
+    }
+
+    fn offer(&mut self, envelope: Envelope) {
+        let came = (Arc::new(envelope), None);
+        let waiting = std::mem::take(&mut self.held);
+        let waiting = waiting.into_iter().map(|(envelope, reason, _)| (envelope, Some(reason)));
+        let offer = |(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None };
+        let mut offers: Vec<Offer> = std::iter::once(came).chain(waiting).map(offer).collect();
+        let asked = Offers {
+            key: &self.key,
+            row: self.row.as_ref(),
+            now_us: self.now_us,
+            unread: &[],
+            partial: false,
+            overrule: None,
+            body_bytes_max: BODY_BYTES_MAX,
+        };
+        let decided = self.logic.decide(&asked, &mut offers);
+        let mut still: Vec<Option<(HeldReason, String)>> =
+            offers.iter().map(|offer| offer.waiting.map(|reason| (reason, String::new()))).collect();
+        for (i, settled) in decided.settled {
+            let name = offers[i].envelope.type_name.clone();
+            still[i] = None;
+            self.journal.push(match settled {
+                Settled::Moved(made) => {
+                    let line = format!("{name}: {} -> {}", made.from.as_deref().unwrap_or("(start)"), made.to);
+                    for (emit, number) in made.emits.into_iter().zip(made.timers) {
+                        match (&emit.route, number) {
+                            (Route::Timer { delay, .. }, Some(number)) => self.timers.push(Timer {
+                                number,
+                                due_us: self.now_us.saturating_add(us(*delay)),
+                                message: emit.message,
+                            }),
+                            _ => self.sent.push(Sent {
+                                type_name: emit.message.type_name,
+                                body: serde_json::from_slice(&emit.message.body).unwrap_or_default(),
+                                route: emit.route,
+                                seq: made.seq,
+                                entered: made.entered,
+                            }),
+                        }
+                    }
+                    line
+                }
+                Settled::Ignored { state } => format!("{name}: ignored in {}", state.unwrap_or_default()),
+                Settled::Stale { .. } => format!("{name}: stale"),
+                Settled::Held { reason, error } => {
+                    let error = error.unwrap_or_default();
+                    let line = format!("{name}: held as {}: {error}", reason.as_str());
+                    still[i] = Some((reason, error));
+                    line
+                }
+                Settled::PutOff { error, .. } => format!("{name}: put off: {error}"),
+                Settled::Discarded { note } => format!("{name}: discarded: {note}"),
+            });
+        }
+        let held = offers.iter().zip(still);
+        self.held =
+            held.filter_map(|(offer, held)| held.map(|(why, error)| (offer.envelope.clone(), why, error))).collect();
+        if let Some(write) = decided.instance {
+            self.row = Some(write.row);
+            self.timers.retain(|timer| decided.timers.contains(&timer.number));
+        }
+    }
+
+    pub(super) fn state(&self) -> Option<&str> {
+        self.row.as_ref().map(|row| row.state.as_str())
+    }
+
+    /// What happened, for the text of a failed expectation.
+    pub(super) fn story(&self) -> String {
+        let lines = self.journal.iter().map(|line| format!("\n  {line}"));
+        format!("what happened:{}", lines.collect::<String>())
+    }
+}
+
+/// The id that a message names.
+pub(super) fn id_of<S: Saga>(message: &Encoded) -> S::Id {
+    let read = S::__read(message.type_name, &message.body).unwrap_or_else(|error| panic!("{error}"));
+    S::__id(&read).unwrap_or_else(|| panic!("`{}` does not name the instance that it begins", message.type_name))
+}
+
+/// Each message of an outcome, encoded.
+pub(super) fn encoded<M: Message>(outcomes: Vec<M::Outcome>) -> Vec<Encoded> {
+    outcomes.into_iter().filter_map(Outcome::encode).collect()
+}
+
+pub(super) fn us(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}

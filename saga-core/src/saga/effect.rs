@@ -184,7 +184,7 @@ macro_rules! timer {
 }
 timer!(After Deadline);
 
-impl<T: Timer> Due<T> {
+impl<T: Message> Due<T> {
     fn emit(self, deadline: bool, out: &mut Emits) {
         push(out, Route::Timer { delay: self.delay, key: self.key, deadline }, &self.message);
     }
@@ -317,7 +317,7 @@ impl<S, M: Answer> Effect<S> for Replies<M> {
     }
 }
 
-impl<S: AwaitsTimer<T>, T: Timer> Effect<S> for After<T> {
+impl<S: AwaitsTimer<T>, T: Message> Effect<S> for After<T> {
     fn emit(self, out: &mut Emits) {
         self.0.emit(false, out);
     }
@@ -327,7 +327,7 @@ impl<S: AwaitsTimer<T>, T: Timer> Effect<S> for After<T> {
 }
 
 /// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
-impl<S: State, T: Timer> Effect<S> for Deadline<T>
+impl<S: State, T: Message> Effect<S> for Deadline<T>
 where
     S::Saga: AwaitsDeadline<T>,
 {
@@ -339,7 +339,7 @@ where
     }
 }
 
-impl<S, T: Timer> Effect<S> for Cancels<T> {
+impl<S, T: Message> Effect<S> for Cancels<T> {
     fn emit(self, out: &mut Emits) {
         out.cancels.push((T::TYPE, self.key));
     }

@@ -103,6 +103,7 @@ fn refund(reason: String, payment_id: Uuid, order: &Order) -> (Refunding, Sends<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sagabus::testing::Explore;
 
     fn order() -> Order {
         Order { order_id: Uuid::from_u128(7), address: "here".into(), amount_cents: 100 }
@@ -129,6 +130,41 @@ mod tests {
         let cancelled = OrderFulfilment::refunded(refunding, refunded);
         let again = OrderFulfilment::paid_too_late(cancelled, paid(), &order());
         assert!(matches!(again, Either::A(_)), "the same charge was sent back twice");
+    }
+
+    /// Every order of answers and timers.
+    #[test]
+    fn money_is_kept_for_a_shipped_order_alone_in_any_story() {
+        let placed = OrderPlaced {
+            order_id: Uuid::from_u128(7),
+            customer: "Ann".into(),
+            address: "here".into(),
+            amount_cents: 100,
+            payment_timeout_ms: 1000,
+        };
+        let explored = Explore::<OrderFulfilment>::from(placed)
+            .answers(|pay: MakePayment| {
+                let MakePayment { order_id, amount_cents } = pay;
+                let paid = PaymentCompleted { order_id, payment_id: Uuid::from_u128(1), amount_cents };
+                vec![paid.into(), PaymentDeclined { order_id, reason: "no money".into() }.into()]
+            })
+            .answers(|label: CreateShippingLabel| {
+                let order_id = label.order_id;
+                let created = ShippingLabelCreated { order_id, label_id: Uuid::from_u128(2) };
+                vec![created.into(), ShipmentRejected { order_id, reason: "out of stock".into() }.into()]
+            })
+            .answers(|refund: RefundPayment| {
+                let RefundPayment { order_id, payment_id, .. } = refund;
+                vec![PaymentRefunded { order_id, payment_id }.into()]
+            })
+            .at_most_once::<RefundPayment>()
+            .at_most_once::<CreateShippingLabel>()
+            .run();
+        explored.expect_no_breach();
+        assert_eq!(
+            explored.states_reached(),
+            ["AwaitingPayment", "AwaitingShipment", "Cancelled", "Refunding", "Shipped"]
+        );
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! - `test`: finds or installs RabbitMQ and PostgreSQL, starts them on free ports, runs all tests, adds up the results
 //! - `up`: only starts the servers, and prints the environment variables that the tests need
+//! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
 //! - `new-user`: follows the README in an empty folder, as a new user would
 
+mod conformance;
 mod lint;
 mod new_user;
 mod services;
@@ -20,6 +22,7 @@ use std::{
 
 const HELP: &str = "cargo xtask test [ARGUMENTS OF cargo test]   run all tests; sets up RabbitMQ and PostgreSQL first
 cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C
+cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask new-user                         follow the README's `Add it` in an empty folder: build, run, test";
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let done = match arguments.split_first() {
         Some((command, rest)) if command == "test" => test::run(rest),
         Some((command, [])) if command == "up" => up(),
+        Some((command, areas)) if command == "conformance" => conformance::run(areas),
         Some((command, [])) if command == "lint" => root().and_then(|root| lint::run(&root)),
         Some((command, [])) if command == "new-user" => root().and_then(|root| new_user::run(&root)),
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {

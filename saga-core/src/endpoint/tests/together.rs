@@ -109,7 +109,7 @@ async fn a_batch_with_too_few_outcomes_fails_as_a_whole_and_says_so() {
     assert_eq!((rig.done(), rig.held().len()), (vec![], 3));
     let errors = rig.store.held().into_iter().map(|row| row.error.unwrap());
     for error in errors {
-        assert_eq!(error, "the handler returned 0 outcomes for 1 messages of shop.Do");
+        assert_eq!(error, "the handler left 1 of 1 messages shop.Do without an answer");
     }
 }
 

@@ -7,3 +7,6 @@ mod instance;
 pub use explore::{Breach, Explore, Explored};
 pub use harness::Harness;
 pub use instance::Sent;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! What `Explore` finds, and what `Harness` plays.
+
+use super::*;
+use crate::*;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Placed {
+    id: u64,
+    /// Which fault the order shows.
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Fault {
+    None,
+    NeverDone,
+    HeldForEver,
+    SentTwice,
+    Panic,
+}
+
+#[derive(Command, Serialize, Deserialize)]
+#[command(to = "bank", outcome = Payment)]
+struct Pay {
+    id: u64,
+}
+#[derive(Outcome)]
+enum Payment {
+    Paid(Paid),
+    Declined(Declined),
+}
+#[derive(Reply, Serialize, Deserialize)]
+struct Paid {
+    id: u64,
+}
+#[derive(Reply, Serialize, Deserialize)]
+struct Declined {
+    id: u64,
+}
+#[derive(Event, Serialize, Deserialize)]
+struct Note {
+    id: u64,
+}
+#[derive(Message, Serialize, Deserialize)]
+struct Overdue {}
+
+#[states(data = Placed)]
+enum Order {
+    Waiting,
+    Again,
+    #[waits]
+    Limbo,
+    #[done]
+    Done,
+    #[done]
+    #[defers(Note)]
+    DoneDeferring,
+    #[done]
+    Cancelled,
+}
+
+#[derive(Then)]
+enum AfterPayment {
+    Done(Done),
+    Deferring(DoneDeferring),
+}
+
+#[derive(Then)]
+enum AfterDecline {
+    Over(Cancelled),
+    Limbo(Limbo),
+    Again((Again, Sends<Pay>, After<Overdue>)),
+}
+
+#[saga(name = "order", id = id: u64)]
+impl Order {
+    fn placed(placed: Placed) -> (Placed, Waiting, Sends<Pay>, After<Overdue>) {
+        let pay = send(Pay { id: placed.id });
+        (placed, Waiting, pay, after(minutes(10), Overdue {}))
+    }
+    fn paid(_: Waiting, _: Paid, placed: &Placed) -> AfterPayment {
+        match placed.fault {
+            Fault::HeldForEver => AfterPayment::Deferring(DoneDeferring),
+            Fault::Panic => panic!("as planted"),
+            _ => AfterPayment::Done(Done),
+        }
+    }
+    fn declined(_: Waiting, _: Declined, placed: &Placed) -> AfterDecline {
+        match placed.fault {
+            Fault::NeverDone => AfterDecline::Limbo(Limbo),
+            Fault::SentTwice => {
+                AfterDecline::Again((Again, send(Pay { id: placed.id }), after(minutes(1), Overdue {})))
+            }
+            _ => AfterDecline::Over(Cancelled),
+        }
+    }
+    fn overdue(_: Waiting, _: Overdue) -> Cancelled {
+        Cancelled
+    }
+    fn paid_again(_: Again, _: Paid) -> Done {
+        Done
+    }
+    fn declined_again(_: Again, _: Declined) -> Cancelled {
+        Cancelled
+    }
+    fn overdue_again(_: Again, _: Overdue) -> Cancelled {
+        Cancelled
+    }
+    fn noted(_: Limbo, _: Note) -> Limbo {
+        Limbo
+    }
+}
+
+fn explore(fault: Fault) -> Explored {
+    Explore::<Order>::from(Placed { id: 7, fault })
+        .answers(|pay: Pay| vec![Paid { id: pay.id }.into(), Declined { id: pay.id }.into()])
+        .event(Note { id: 7 })
+        .at_most_once::<Pay>()
+        .run()
+}
+
+#[test]
+fn s_080_each_planted_fault_is_found_with_the_shortest_way_to_it() {
+    explore(Fault::None).expect_no_breach();
+    for (fault, what, path) in [
+        (
+            Fault::NeverDone,
+            "no done state can be reached from here",
+            vec!["Placed: (start) -> Waiting", "Declined: Waiting -> Limbo"],
+        ),
+        (
+            Fault::SentTwice,
+            "`bank.Pay` is sent at most once",
+            vec!["Placed: (start) -> Waiting", "Declined: Waiting -> Again"],
+        ),
+        (
+            Fault::HeldForEver,
+            "`Note` is held in DoneDeferring, and nobody can free it",
+            vec![
+                "Placed: (start) -> Waiting",
+                "Paid: Waiting -> DoneDeferring",
+                "Note: held as deferred: state `DoneDeferring` defers it",
+            ],
+        ),
+    ] {
+        let explored = explore(fault);
+        let breach = explored.breaches().first().unwrap_or_else(|| panic!("{fault:?} was not found"));
+        assert_eq!((breach.what.as_str(), &breach.path), (what, &path.into_iter().map(String::from).collect()));
+    }
+    let explored = explore(Fault::Panic);
+    let panics = explored.breaches().iter().find(|breach| breach.what.contains("as planted"));
+    assert!(panics.is_some_and(|breach| breach.what.starts_with("`Paid` fails in Waiting")), "{explored:?}");
+}
+
+#[test]
+fn a_walk_that_was_cut_off_says_so() {
+    let explored =
+        Explore::<Order>::from(Placed { id: 7, fault: Fault::None }).event(Note { id: 7 }).situations_max(1).run();
+    assert!(!explored.is_complete(), "{explored:?}");
+}
+
+#[test]
+fn time_passes_when_it_is_told_to_and_timers_come_in_order() {
+    let order = Harness::<Order>::begin(Placed { id: 7, fault: Fault::SentTwice });
+    let order = order.advance(Duration::from_secs(599)).expect_state("Waiting").expect_timers(1);
+    let again = order.clone().give(Declined { id: 7 }).expect_state("Again").expect_sent::<Pay>(2);
+    again.advance(minutes(1)).expect_state("Cancelled").expect_timers(0).expect_nothing_held();
+    order.advance(Duration::from_secs(1)).expect_state("Cancelled").expect_sent::<Pay>(1);
+}
+
+#[test]
+fn what_comes_before_the_beginning_waits() {
+    let order = Harness::<Order>::before_it_begins(&7).give(Note { id: 7 }).expect_held(HeldReason::Early, 1);
+    assert_eq!(order.state(), None);
+    order.give(Placed { id: 7, fault: Fault::None }).expect_state("Waiting").expect_held(HeldReason::Early, 1);
+}
+
+#[test]
+#[should_panic(expected = "another state was expected; what happened:\n  Placed: (start) -> Waiting")]
+fn an_expectation_that_fails_tells_the_story() {
+    Harness::<Order>::begin(Placed { id: 7, fault: Fault::None }).expect_state("Done");
+}

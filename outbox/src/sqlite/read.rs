@@ -1,6 +1,9 @@
 //! Reads what a batch must know, and held messages that fit.
 
-use super::{array, now_us};
+use super::{
+    array, now_us,
+    values::{bind, fetch},
+};
 use crate::{
     error::store_error,
     rows::{from_json, reason_of, result_of},
@@ -13,34 +16,33 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use std::{collections::BTreeMap, sync::Arc};
 
 const INBOX: &str = "
-SELECT receiver, message_id, type, result, body_hash, attempts, round, claimed_at FROM sagabus_inbox
-WHERE message_id IN (SELECT value FROM json_each($1)) AND endpoint = $2";
+SELECT receiver, message_id, type, result, body_hash, attempts, round, claimed_at FROM ({rows}) r
+    CROSS JOIN sagabus_inbox i ON i.message_id = r.column1 AND i.endpoint = r.column2";
 
 const INSTANCES: &str = "
-SELECT saga, id, state, data, progress, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
-FROM sagabus_saga WHERE (id, saga) IN (SELECT r.value ->> 1, r.value ->> 0 FROM json_each($1) r)";
+SELECT saga, id, state, data, progress, originator, paused_by, seq, entered, version,
+    completed_at IS NOT NULL AS done
+FROM ({rows}) r CROSS JOIN sagabus_saga s ON s.id = r.column2 AND s.saga = r.column1";
 
 const WAITING: &str = "
-SELECT saga, saga_id, type, reason, count(*) AS n FROM sagabus_held
-WHERE saga_id IS NOT NULL AND (saga_id, saga) IN (SELECT r.value ->> 1, r.value ->> 0 FROM json_each($1) r)
-    AND endpoint = $2 GROUP BY saga_id, saga, reason, type";
+SELECT saga, saga_id, type, reason, count(*) AS n FROM ({rows}) r
+    CROSS JOIN sagabus_held h ON h.saga_id = r.column2 AND h.saga = r.column1 AND h.endpoint = r.column3
+WHERE saga_id IS NOT NULL GROUP BY saga_id, saga, reason, type";
 
 pub(super) async fn read(connection: &mut SqliteConnection, keys: &Keys) -> Result<Found, StoreError> {
     let mut found = Found::new(now_us());
-    let ids = serde_json::to_string(&keys.message_ids).unwrap_or_default();
-    let rows = sqlx::query(INBOX).bind(ids).bind(&keys.endpoint).fetch_all(&mut *connection).await;
+    let mut ids: Vec<&str> = keys.message_ids.iter().map(String::as_str).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let rows = fetch(connection, INBOX, &ids, |values, id| bind!(values: id, &keys.endpoint)).await;
     for row in &rows.map_err(store_error)? {
         found.inbox.push(inbox(row)?);
     }
-    if keys.instances.is_empty() {
-        return Ok(found);
-    }
-    let instances = array(keys.instances.iter().map(|key| json!([key.saga, key.id])));
-    let rows = sqlx::query(INSTANCES).bind(&instances).fetch_all(&mut *connection).await.map_err(store_error)?;
-    let rows = rows.iter().map(instance);
-    found.instances = rows.collect::<Result<_, _>>().map_err(store_error)?;
-    let rows = sqlx::query(WAITING).bind(&instances).bind(&keys.endpoint).fetch_all(&mut *connection).await;
-    for row in &rows.map_err(store_error)? {
+    let instances = &keys.instances;
+    let rows = fetch(connection, INSTANCES, instances, |values, key| bind!(values: &key.saga, &key.id)).await;
+    found.instances = rows.map_err(store_error)?.iter().map(instance).collect::<Result<_, _>>().map_err(store_error)?;
+    let rows = fetch(connection, WAITING, instances, |values, key| bind!(values: &key.saga, &key.id, &keys.endpoint));
+    for row in &rows.await.map_err(store_error)? {
         found.waiting.push(waiting(row)?);
     }
     Ok(found)

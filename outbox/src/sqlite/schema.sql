@@ -22,7 +22,8 @@ CREATE TABLE sagabus_inbox (
 CREATE INDEX sagabus_inbox_journal ON sagabus_inbox (saga_id, saga) WHERE saga_id IS NOT NULL;
 CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (handled_at);
 
--- The id is a uuid as text, in lower case and with hyphens.
+-- The id is a uuid as text, in lower case and with hyphens. With rowids: without, a row beyond 1,002 bytes, which is
+-- most of them, has a page of its own beside the tree's.
 CREATE TABLE sagabus_outbox (
     id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, message_id TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
@@ -30,7 +31,7 @@ CREATE TABLE sagabus_outbox (
     body BLOB NOT NULL, created_at INTEGER NOT NULL, due_at INTEGER NOT NULL, lease_until INTEGER, lease_owner TEXT,
     first_attempt_at INTEGER, attempts INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0, waits_for TEXT,
     last_error TEXT
-) WITHOUT ROWID;
+);
 CREATE INDEX sagabus_outbox_due ON sagabus_outbox (endpoint, due_at);
 CREATE INDEX sagabus_outbox_timers ON sagabus_outbox (saga_id, saga) WHERE kind = 'timer';
 CREATE INDEX sagabus_outbox_waits ON sagabus_outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;

@@ -8,4 +8,4 @@ pub use memory::{
     HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
     ProcessRecord,
 };
-pub use saga::{Breach, Explore, Explored, Harness, Sent};
+pub use saga::{Breach, Ending, Explore, Explored, Harness, Sent};

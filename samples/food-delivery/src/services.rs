@@ -117,7 +117,7 @@ impl Courier {
     }
 
     async fn release<Db: Tables>(&self, it: ReleaseCourier, cx: &mut Context<'_, Db>) -> Result<(), HandlerError> {
-        Ok(Db::release(cx.tx().await?, it.order_id).await?)
+        Ok(Db::free(cx.tx().await?, it.order_id).await?)
     }
 
     async fn deliver<Db: Tables>(

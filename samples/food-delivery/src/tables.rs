@@ -31,7 +31,7 @@ pub(crate) trait Tables: Store {
     async fn assign(tx: &mut Self::Tx, order_id: Uuid) -> Done {
         Self::run(tx, "INSERT INTO ride (order_id, state) VALUES ($1, $2)", order_id, 0).await
     }
-    async fn release(tx: &mut Self::Tx, order_id: Uuid) -> Done {
+    async fn free(tx: &mut Self::Tx, order_id: Uuid) -> Done {
         Self::run(tx, "UPDATE ride SET state = state + $2 WHERE order_id = $1", order_id, 10).await
     }
     async fn deliver(tx: &mut Self::Tx, order_id: Uuid) -> Done {

@@ -54,7 +54,32 @@ pub struct Explore<S> {
     answers: HashMap<&'static str, Answers>,
     events: Vec<Encoded>,
     checks: Vec<(String, Check)>,
+    endings: Vec<(String, Box<dyn Fn(&Ending<'_>) -> bool>)>,
     situations_max: usize,
+}
+
+/// A moment at which nothing can come any more.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Ending<'a> {
+    /// The state's name.
+    pub state: &'a str,
+    /// Everything that was sent, in order.
+    pub sent: &'a [Sent],
+    /// The logical names of everything that came, in order.
+    pub came: &'a [&'static str],
+}
+
+impl Ending<'_> {
+    /// How many messages of this type were sent.
+    pub fn sent<M: Message>(&self) -> usize {
+        self.sent.iter().filter(|sent| sent.type_name == M::TYPE).count()
+    }
+
+    /// How many messages of this type came.
+    pub fn came<M: Message>(&self) -> usize {
+        self.came.iter().filter(|came| **came == M::TYPE).count()
+    }
 }
 
 type Answers = Box<dyn Fn(&Sent) -> Vec<Encoded>>;
@@ -96,6 +121,8 @@ struct Situation<S> {
     events: Vec<usize>,
     /// Messages that it has sent and that were looked at.
     seen: usize,
+    /// What came, by logical name.
+    came: Vec<&'static str>,
 }
 
 /// What comes next.
@@ -116,7 +143,14 @@ impl<S: Saga> Explore<S> {
         let mut start = Instance::new(&id_of::<S>(&message));
         start.give(&message, None);
         assert!(start.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, start.story());
-        Self { start, answers: HashMap::new(), events: Vec::new(), checks: Vec::new(), situations_max: 100_000 }
+        Self {
+            start,
+            answers: HashMap::new(),
+            events: Vec::new(),
+            checks: Vec::new(),
+            endings: Vec::new(),
+            situations_max: 100_000,
+        }
     }
 
     /// What may come back for a command: each outcome is tried. A command without this is never answered.
@@ -152,6 +186,12 @@ impl<S: Saga> Explore<S> {
         self.always(&format!("never: {what}"), move |state, sent| !is_so(state, sent))
     }
 
+    /// When nothing can come any more, this is so: what was taken was used or given back, for example.
+    pub fn in_the_end(mut self, what: &str, is_so: impl Fn(&Ending<'_>) -> bool + 'static) -> Self {
+        self.endings.push((what.into(), Box::new(is_so)));
+        self
+    }
+
     /// The most situations that the walk looks at, 100,000 unless said otherwise.
     pub fn situations_max(mut self, max: usize) -> Self {
         self.situations_max = max;
@@ -161,7 +201,7 @@ impl<S: Saga> Explore<S> {
     /// Walks. The shortest way to each kind of breach is kept.
     pub fn run(self) -> Explored {
         let events = (0..self.events.len()).collect();
-        let first = Situation { instance: self.start.clone(), open: Vec::new(), events, seen: 0 };
+        let first = Situation { instance: self.start.clone(), open: Vec::new(), events, seen: 0, came: Vec::new() };
         let mut walk = Walk::default();
         walk.enter(&self, first, None);
         while let Some((n, situation)) = walk.queue.pop_front() {
@@ -276,15 +316,24 @@ impl<S: Saga> Situation<S> {
     }
 
     fn after(&self, explore: &Explore<S>, step: &Step) -> Self {
-        let Self { instance, open, events, seen } = self;
-        let mut next = Self { instance: instance.clone(), open: open.clone(), events: events.clone(), seen: *seen };
+        let Self { instance, open, events, seen, came } = self;
+        let mut next = Self {
+            instance: instance.clone(),
+            open: open.clone(),
+            events: events.clone(),
+            seen: *seen,
+            came: came.clone(),
+        };
         match *step {
             Step::Answer(n, answer) => {
                 let (mut answers, entered) = next.open.remove(n);
-                next.instance.give(&answers.swap_remove(answer), Some(entered));
+                let answer = answers.swap_remove(answer);
+                next.came.push(answer.type_name);
+                next.instance.give(&answer, Some(entered));
             }
             Step::Event(n) => {
                 let event = next.events.remove(n);
+                next.came.push(explore.events[event].type_name);
                 next.instance.give(&explore.events[event], None);
             }
             Step::Timer(number) => next.instance.fire(number),
@@ -301,10 +350,11 @@ impl<S: Saga> Situation<S> {
         let timers: Vec<_> = timers.iter().map(|timer| (timer.message.type_name, &timer.message.body)).collect();
         let held: Vec<_> =
             held.iter().map(|(envelope, reason, _)| (&envelope.type_name, &envelope.body, reason)).collect();
-        let looked_at = if explore.checks.is_empty() { &[][..] } else { &sent[..] };
+        let looked_at = if explore.checks.is_empty() && explore.endings.is_empty() { &[][..] } else { &sent[..] };
+        let came = if explore.endings.is_empty() { &[][..] } else { &self.came[..] };
         let sent: Vec<_> = looked_at.iter().map(|sent| (sent.type_name, &sent.body)).collect();
         let open: Vec<_> = self.open.iter().map(|(answers, entered)| (answers.first(), now - entered)).collect();
-        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {:?}", self.events)
+        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?}", self.events)
     }
 
     fn wrong(&self, explore: &Explore<S>) -> Vec<String> {
@@ -318,7 +368,9 @@ impl<S: Saga> Situation<S> {
         let stuck = held.iter().filter(|(_, reason, _)| quiet && reason.releases_itself());
         let stuck =
             stuck.map(|(envelope, ..)| format!("`{}` is held in {state}, and nobody can free it", envelope.type_name));
-        broken.chain(failed).chain(stuck).collect()
+        let ending = Ending { state, sent, came: &self.came };
+        let ends = explore.endings.iter().filter(|(_, is_so)| quiet && !is_so(&ending)).map(|(what, _)| what.clone());
+        broken.chain(failed).chain(stuck).chain(ends).collect()
     }
 }
 

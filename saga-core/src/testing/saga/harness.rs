@@ -58,8 +58,13 @@ use std::time::Duration;
 /// Harness::<Order>::begin(Placed { order_id: 7 }).advance(hours(1)).expect_sent::<Pay>(3).expect_state("Cancelled");
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct Harness<S>(Instance<S>);
+
+impl<S> Clone for Harness<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<S> std::fmt::Debug for Harness<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

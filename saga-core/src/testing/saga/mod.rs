@@ -4,7 +4,7 @@ mod explore;
 mod harness;
 mod instance;
 
-pub use explore::{Breach, Explore, Explored};
+pub use explore::{Breach, Ending, Explore, Explored};
 pub use harness::Harness;
 pub use instance::Sent;
 

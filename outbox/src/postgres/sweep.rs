@@ -75,8 +75,8 @@ held AS (
         attempts, clock_timestamp(), type, envelope, body, kind, destination FROM old RETURNING 1)
 SELECT count(*) FROM held";
 
-/// `$4` is where the step before was, so that its dead rows are not read again: while somebody holds a transaction open,
-/// they cannot be removed, and a million of them would be read a thousand times.
+/// `$4` is where the step before was, so that its dead rows are not read again: while somebody holds a transaction
+/// open, they cannot be removed, and a million of them would be read a thousand times.
 const OLD_INBOX: &str = "
 WITH gone AS (DELETE FROM sagabus.inbox WHERE ctid = ANY(ARRAY(
     SELECT i.ctid FROM sagabus.inbox i

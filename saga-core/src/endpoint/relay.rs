@@ -19,8 +19,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database or the broker is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// A look at all rows that takes longer than this reads many that are gone. PostgreSQL cannot remove them while somebody
-/// holds a transaction open.
+/// A look at all rows that takes longer than this reads many that are gone. PostgreSQL cannot remove them while
+/// somebody holds a transaction open.
 const QUICK: Duration = Duration::from_millis(50);
 /// Slow looks at all rows take at most one part in this number of the time; the looks in between go back only to the
 /// previous one.

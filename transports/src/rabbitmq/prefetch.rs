@@ -5,8 +5,8 @@
 //! acknowledgements wait: each would let another one come. So many may wait then that the prefetch shrinks again.
 //!
 //! A larger prefetch needs room beside the running consumer's, whose deliveries are all unacknowledged when it is
-//! replaced. One of more than two fifths of what is wanted has no room for much more beside it. When it proves to be too
-//! small, a small one follows it, a bridge, and the large one when the deliveries before the bridge are settled.
+//! replaced. One of more than two fifths of what is wanted has no room for much more beside it. When it proves to be
+//! too small, a small one follows it, a bridge, and the large one when the deliveries before the bridge are settled.
 //!
 //! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole
 //! prefetch of them is under way: by that much the limits can be exceeded here (what the endpoint has in hand never

@@ -180,7 +180,15 @@ async fn the_throughput_program_measures_all_it_names() {
     assert!(ratios.iter().all(|ratio| ratio.is_number()), "{report}");
     assert_eq!(report["rounds"].as_array().map(Vec::len), Some(4), "{report}");
     let parked = measure(&["parked", "--parked", "1000", "--sagas", "200", "--rounds", "1"]);
-    assert!(parked["ratio"].is_number(), "{parked}");
+    assert!(parked["ratio"]["beside 1000"].is_number(), "{parked}");
+    let few = ["--sagas", "200", "--rounds", "1"];
+    let processes = measure(&[&["processes", "--processes", "2"], &few[..]].concat());
+    assert!(processes["ratio"]["2 of each"].is_number(), "{processes}");
+    let distance = measure(&[&["distance", "--delay", "1"], &few[..]].concat());
+    assert!(distance["ratio"]["1 ms away"].is_number(), "{distance}");
+    let growth = measure(&[&["growth", "--inbox", "3000", "--expired", "1500"], &few[..]].concat());
+    let ratios = ["full", "held", "both", "sweep"].map(|condition| &growth["ratio"][condition]);
+    assert!(ratios.iter().all(|ratio| ratio.is_number()), "{growth}");
     let drain = measure(&["drain", "--rows", "2000"]);
     assert!(drain["ratio"].is_number(), "{drain}");
     let embedded = measure(&["embedded", "--sagas", "200", "--rounds", "1"]);

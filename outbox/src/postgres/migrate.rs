@@ -12,7 +12,7 @@ const LOCK: i64 = 0x5a6a_b005;
 
 /// Rule 13: the lock is taken only if there is something to do, and the catalogue is read again afterwards.
 pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
-    let mut connection = store.transaction(None).await?;
+    let mut connection = store.transaction("").await?;
     let encoding: String =
         answer(sqlx::query_scalar("SHOW server_encoding").persistent(false).fetch_one(&mut *connection))
             .await

@@ -50,6 +50,11 @@ fn begin(limit: Duration) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
 }
 
+/// Takes an advisory lock of the transaction.
+fn lock(lock: i64) -> String {
+    format!("; SELECT pg_advisory_xact_lock({lock})")
+}
+
 /// Behind a pooler the session may have statements of another client under names that sqlx uses here too.
 fn pooled(begin: &str) -> String {
     format!("{begin}; DEALLOCATE ALL")
@@ -147,13 +152,10 @@ impl Postgres {
         Ok(value)
     }
 
-    /// A transaction for housekeeping, under an advisory lock if one is named. Read committed, whatever the role's
+    /// A transaction for housekeeping, which begins with `more`: a lock, say. Read committed, whatever the role's
     /// default: it must see what the previous holder of the lock wrote.
-    async fn transaction(&self, lock: Option<i64>) -> Result<Leased, StoreError> {
-        let mut sql = begin(ANSWER);
-        if let Some(lock) = lock {
-            sql.push_str(&format!("; SELECT pg_advisory_xact_lock({lock})"));
-        }
+    async fn transaction(&self, more: &str) -> Result<Leased, StoreError> {
+        let sql = format!("{}{more}", begin(ANSWER));
         let mut connection = self.own.acquire().await?;
         let begun = answer(connection.begin(if self.pooled { pooled(&sql) } else { sql })).await;
         begun.map_err(|error| connection.lost(error))?;
@@ -188,7 +190,7 @@ impl Store for Postgres {
     }
 
     async fn register(&self, process: &Process) -> Result<Registered, StoreError> {
-        let mut connection = self.transaction(Some(process::LOCK)).await?;
+        let mut connection = self.transaction(&lock(process::LOCK)).await?;
         let registered = answer(process::register(&mut connection, process)).await;
         self.finish(connection, registered).await
     }
@@ -274,14 +276,14 @@ impl Store for Postgres {
     }
 
     async fn release(&self, process: &Process) -> Result<u64, StoreError> {
-        let mut connection = self.transaction(None).await?;
+        let mut connection = self.transaction("").await?;
         let released = answer(release::release(&mut connection, process)).await;
         self.finish(connection, released).await
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
-        let mut connection = self.alone(&self.own).await?;
+        let mut connection = self.transaction(sweep::BY_INDEX).await?;
         let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
-        self.done(connection, result).await
+        self.finish(connection, result).await
     }
 }

@@ -3,16 +3,17 @@
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use uuid::Uuid;
 
 /// `statement_timestamp()` finds the due rows, because an index cannot be searched by a volatile function; leases are
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
-/// with the id in `ORDER BY`, rows that became due together would be sorted at each lease.
+/// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
+/// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near.
 const LEASE: &str = "
 WITH due AS (
     SELECT id FROM sagabus.outbox
-    WHERE endpoint = $1 AND due_at <= statement_timestamp()
+    WHERE endpoint = $1 AND due_at <= statement_timestamp(){SINCE}
         AND (lease_until IS NULL OR lease_until < statement_timestamp())
         AND (first_attempt_at IS NULL OR first_attempt_at > statement_timestamp() - $5 * interval '1 microsecond')
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED),
@@ -26,6 +27,10 @@ SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
     t.id, t.kind, t.destination, t.envelope::text AS envelope, t.body, t.attempts, t.expired
 FROM (SELECT 1) one LEFT JOIN taken t ON true ORDER BY t.due_at, t.id";
 
+static ALL: LazyLock<String> = LazyLock::new(|| LEASE.replace("{SINCE}", ""));
+static SINCE: LazyLock<String> =
+    LazyLock::new(|| LEASE.replace("{SINCE}", " AND due_at >= statement_timestamp() - $6 * interval '1 microsecond'"));
+
 const PUT_OFF: &str = "
 UPDATE sagabus.outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2,
     due_at = clock_timestamp() + $3 * interval '1 microsecond'
@@ -36,15 +41,18 @@ pub(super) async fn lease(
     persistent: bool,
     request: &LeaseRequest<'_>,
 ) -> Result<Leased, sqlx::Error> {
-    let rows = sqlx::query(LEASE)
+    let query = sqlx::query(if request.since.is_some() { &SINCE } else { &ALL })
         .bind(request.endpoint)
         .bind(request.owner)
         .bind(request.rows_max)
         .bind(us(request.lease))
         .bind(us(request.retention))
-        .persistent(persistent)
-        .fetch_all(&mut *connection)
-        .await?;
+        .persistent(persistent);
+    let query = match request.since {
+        Some(since) => query.bind(us(since)),
+        None => query,
+    };
+    let rows = query.fetch_all(&mut *connection).await?;
     let next_due = rows.first().and_then(|row| row.get::<Option<i64>, _>("next_due"));
     let next_due = next_due.map(|us| Duration::from_micros(us.max(0) as u64));
     let mut leased = Leased::new(Vec::with_capacity(rows.len()), next_due);

@@ -2,7 +2,13 @@
 
 use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Of a large table whose old rows are many, the planner expects to find the first thousand soon, and reads it from its
+/// beginning. But those are at its end, or dead rows lie before them.
+pub(super) const BY_INDEX: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+/// How long steps follow each other from where the last one was. Then rows in between are looked for, from the first.
+const RUN: Duration = Duration::from_millis(500);
 
 /// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
 /// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
@@ -69,23 +75,27 @@ held AS (
         attempts, clock_timestamp(), type, envelope, body, kind, destination FROM old RETURNING 1)
 SELECT count(*) FROM held";
 
+/// `$4` is where the step before was, so that its dead rows are not read again: while somebody holds a transaction
+/// open, they cannot be removed, and a million of them would be read a thousand times.
 const OLD_INBOX: &str = "
 WITH gone AS (DELETE FROM sagabus.inbox WHERE ctid = ANY(ARRAY(
     SELECT i.ctid FROM sagabus.inbox i
     WHERE i.handled_at < statement_timestamp() - $3 * interval '1 microsecond' AND i.endpoint = $1
+        AND i.handled_at >= 'epoch'::timestamptz + $4::bigint * interval '1 microsecond'
         AND i.result IN ('handled', 'ignored', 'stale', 'discarded')
         AND NOT EXISTS (SELECT FROM sagabus.held h WHERE h.message_id = i.message_id)
-    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-SELECT count(*) FROM gone";
+    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING handled_at AS at)
+SELECT count(*), (extract(epoch FROM min(at)) * 1000000)::bigint FROM gone";
 
 const OLD_INSTANCES: &str = "
 WITH gone AS (DELETE FROM sagabus.saga WHERE ctid = ANY(ARRAY(
     SELECT s.ctid FROM sagabus.saga s
     WHERE s.completed_at < statement_timestamp() - $3 * interval '1 microsecond'
+        AND s.completed_at >= 'epoch'::timestamptz + $4::bigint * interval '1 microsecond'
         AND s.saga IN (SELECT d.saga FROM sagabus.definition d WHERE d.endpoint = $1)
         AND NOT EXISTS (SELECT FROM sagabus.held h WHERE h.saga_id = s.id AND h.saga = s.saga)
-    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-SELECT count(*) FROM gone";
+    LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING completed_at AS at)
+SELECT count(*), (extract(epoch FROM min(at)) * 1000000)::bigint FROM gone";
 
 /// Processes that did not sign off. Their rows stay for a while, for operators to see.
 const OLD_PROCESSES: &str = "
@@ -104,8 +114,21 @@ pub(super) async fn sweep(
     let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);
     rows += expired.fetch_one(&mut *connection).await?;
     rows += step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
-    for sql in [STRANDED, OLD_INBOX, OLD_INSTANCES] {
-        rows += step(sql).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    rows += step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    for sql in [OLD_INBOX, OLD_INSTANCES] {
+        let until = Instant::now() + RUN;
+        let mut from = 0;
+        loop {
+            // planned anew each time, as above
+            let old = sqlx::query_as::<_, (i64, Option<i64>)>(sql).persistent(false);
+            let old = old.bind(endpoint).bind(STEP_ROWS_MAX).bind(us(retention)).bind(from);
+            let (deleted, first) = old.fetch_one(&mut *connection).await?;
+            rows += deleted;
+            from = first.unwrap_or(from);
+            if deleted < STEP_ROWS_MAX || Instant::now() > until {
+                break;
+            }
+        }
     }
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
     Ok(u64::try_from(rows).unwrap_or_default())

@@ -19,6 +19,45 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database or the broker is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// A look at all rows that takes longer than this reads many that are gone. PostgreSQL cannot remove them while
+/// somebody holds a transaction open.
+const QUICK: Duration = Duration::from_millis(50);
+/// Slow looks at all rows take at most one part in this number of the time; the looks in between go back only to the
+/// previous one.
+const SHARE: u32 = 20;
+/// The longest time between two looks at all rows: so much later the rows of a dead process may go on.
+const ALL_MAX: Duration = Duration::from_secs(600);
+/// What was written before a look may be committed so much later.
+const LATE: Duration = Duration::from_secs(5);
+
+/// How far back the looks go.
+#[derive(Debug, Default)]
+struct Looks {
+    /// When the last one began that left nothing.
+    last: Option<Instant>,
+    /// When all rows are looked at again, if not each time.
+    all_at: Option<Instant>,
+}
+
+impl Looks {
+    fn since(&self, now: Instant) -> Option<Duration> {
+        self.all_at.filter(|at| now < *at)?;
+        self.last.map(|last| now - last + LATE)
+    }
+
+    /// A look has ended. `rest`: it left rows.
+    fn looked(&mut self, since: Option<Duration>, began: Instant, rest: bool) {
+        if since.is_none() {
+            let took = began.elapsed();
+            let slow = took > QUICK && !rest;
+            self.all_at = slow.then(|| Instant::now() + (took * SHARE).min(ALL_MAX));
+        }
+        if !rest {
+            self.last = Some(began);
+        }
+    }
+}
+
 /// Runs until `stop` is cancelled.
 pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>, stop: CancellationToken) {
     let dispatcher = &shared.dispatcher;
@@ -26,6 +65,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
     let mut next_poll = Instant::now();
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let trouble = Trouble::default();
+    let mut looks = Looks::default();
     loop {
         let wake = dispatcher.relay_at(next_poll);
         if Instant::now() < wake {
@@ -51,9 +91,12 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
         }
         let rows_max = room.min(LEASED_ROWS_MAX);
         dispatcher.forget_due();
-        next_poll = Instant::now() + poll;
-        match look(&shared, rows_max).await {
+        let began = Instant::now();
+        next_poll = began + poll;
+        let since = looks.since(began);
+        match look(&shared, rows_max, since).await {
             Ok(rows) => {
+                looks.looked(since, began, rows == rows_max);
                 backoff.reset();
                 if let Some(lasted) = trouble.ends() {
                     tracing::info!(endpoint = shared.name, ?lasted, "the relay reaches the database again");
@@ -74,14 +117,15 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
     }
 }
 
-/// Leases what is due and sends it. Returns how many rows there were.
-async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize) -> Result<usize, StoreError> {
+/// Leases what is due, or became due `since`, and sends it. Returns how many rows there were.
+async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize, since: Option<Duration>) -> Result<usize, StoreError> {
     let request = LeaseRequest {
         endpoint: &shared.name,
         owner: shared.owner(),
         rows_max: rows_max as i64,
         lease: shared.settings.lease,
         retention: shared.settings.retention,
+        since,
     };
     let leased = shared.store.lease(&request).await?;
     shared.dispatcher.send(&leased.rows);
@@ -89,4 +133,39 @@ async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize) -> Result<usize, 
         shared.dispatcher.due_in(delay);
     }
     Ok(leased.rows.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_looks_at_all_rows_are_rare() {
+        let mut looks = Looks::default();
+        let mut all = Vec::new();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            let began = Instant::now();
+            let since = looks.since(began);
+            tokio::time::advance(Duration::from_millis(if since.is_none() { 800 } else { 10 })).await;
+            looks.looked(since, began, false);
+            match since {
+                None => all.push((began - start).as_secs()),
+                Some(since) => assert!(since >= LATE && since < LATE + Duration::from_secs(4), "{since:?}"),
+            }
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        assert!(all.len() == 4 && all[0] == 0, "at these seconds: {all:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quick_looks_and_those_that_leave_rows_are_at_all_rows() {
+        for (takes, rest) in [(10, false), (900, true)] {
+            let mut looks = Looks::default();
+            let began = Instant::now();
+            tokio::time::advance(Duration::from_millis(takes)).await;
+            looks.looked(None, began, rest);
+            assert_eq!(looks.since(Instant::now()), None, "{takes} ms");
+        }
+    }
 }

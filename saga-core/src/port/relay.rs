@@ -20,12 +20,15 @@ pub struct LeaseRequest<'a> {
     /// Rows whose first publish is older than this are left alone: [`Store::sweep`](super::Store::sweep) holds them for
     /// a person.
     pub retention: Duration,
+    /// Rows that became due longer ago need not be looked for: the relay has looked there just now, and looks again
+    /// soon. `None`: all rows. On a store that does not slow down by rows that are gone it makes no difference.
+    pub since: Option<Duration>,
 }
 
 impl<'a> LeaseRequest<'a> {
     /// A process's request for the rows of its endpoint.
     pub fn new(endpoint: &'a str, owner: &'a str, rows_max: i64, lease: Duration, retention: Duration) -> Self {
-        Self { endpoint, owner, rows_max, lease, retention }
+        Self { endpoint, owner, rows_max, lease, retention, since: None }
     }
 }
 

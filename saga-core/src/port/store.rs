@@ -71,7 +71,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// ([`Envelope::wake`](crate::Envelope::wake)) goes there. Returns how many.
     async fn release(&self, process: &Process) -> Result<u64, StoreError>;
 
-    /// Deletes, in one bounded step, inbox rows and done instances older than the retention, except those that a held
+    /// Deletes, for a bounded time, inbox rows and done instances older than the retention, except those that a held
     /// message refers to. Holds outbox rows whose first publish is that old. Returns how many rows changed.
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError>;
 }

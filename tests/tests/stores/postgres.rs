@@ -267,6 +267,38 @@ async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
     assert!(read < 5000, "40 messages read {read} rows of the tables in sequence");
 }
 
+/// Steps follow each other from where the last one was; a row further back, in a later page, goes with the next sweep.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_go_whatever_order_they_lie_in() {
+    let (store, _database) = on_postgres().await;
+    let rows = (0..3500).map(|n| inbox_row(&format!("m{n}"))).collect();
+    write(&store, tests::with!(writes(), claims = rows)).await.unwrap();
+    let age = "UPDATE sagabus.inbox SET handled_at = now() - interval '20 days'
+        - abs(1500 - substr(message_id, 2)::int) * interval '1 minute' WHERE message_id <> 'm7'";
+    store.pool().execute(age).await.unwrap();
+    let mut deleted = Vec::new();
+    while deleted.last() != Some(&0) {
+        deleted.push(store.sweep("e", WEEK).await.unwrap());
+    }
+    assert!(deleted.iter().sum::<u64>() == 3499 && deleted[0] > 1000, "{deleted:?}");
+}
+
+/// A look that goes back only so far finds what became due since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_may_go_back_only_so_far() {
+    let (store, _database) = on_postgres().await;
+    let rows = ["old", "new"].map(|id| outbox_row(id, None, false)).to_vec();
+    write(&store, tests::with!(writes(), outbox = rows)).await.unwrap();
+    let age = "UPDATE sagabus.outbox SET due_at = due_at - interval '1 hour' WHERE message_id = 'old'";
+    store.pool().execute(age).await.unwrap();
+    let look = async |since: Option<Duration>| {
+        let leased = store.lease(&tests::with!(request("me"), since = since)).await.unwrap();
+        leased.rows.iter().map(|row| row.envelope.message_id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(look(Some(Duration::from_secs(60))).await, ["new"]);
+    assert_eq!(look(None).await, ["old"]);
+}
+
 /// X15: a handler's statements need no setting of their own behind a pooler.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")]

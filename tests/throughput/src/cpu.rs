@@ -10,6 +10,7 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct Cpu {
     pub(crate) postgres: Duration,
     pub(crate) broker: Duration,
+    /// This process and those that it started.
     pub(crate) own: Duration,
     /// Everything on the machine, those included.
     pub(crate) all: Duration,
@@ -46,17 +47,17 @@ impl Watch {
 
     pub(crate) fn now(&self) -> Cpu {
         let processes = processes();
-        // backends that ended are in the postmaster's count of its children
-        let postgres = self.postmaster.map_or(0, |postmaster| {
-            let of = |pid: &u32, p: &Process| (*pid == postmaster || p.parent == postmaster) as u64 * p.own_ticks;
-            let waited = processes.get(&postmaster).map_or(0, |p| p.waited_ticks);
+        // children that ended are in their parent's count
+        let family = |parent: u32| {
+            let of = |pid: &u32, p: &Process| (*pid == parent || p.parent == parent) as u64 * p.own_ticks;
+            let waited = processes.get(&parent).map_or(0, |p| p.waited_ticks);
             waited + processes.iter().map(|(pid, process)| of(pid, process)).sum::<u64>()
-        });
+        };
         let of = |pid: Option<u32>| pid.and_then(|pid| processes.get(&pid)).map_or(0, |process| process.own_ticks);
         Cpu {
-            postgres: TICK * postgres as u32,
+            postgres: TICK * self.postmaster.map_or(0, family) as u32,
             broker: TICK * of(self.broker) as u32,
-            own: TICK * of(Some(std::process::id())) as u32,
+            own: TICK * family(std::process::id()) as u32,
             all: TICK * all_ticks() as u32,
         }
     }

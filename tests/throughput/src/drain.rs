@@ -75,9 +75,9 @@ impl Drain {
         let Order { customer, address, amount_cents, note } = order;
         let mut database = servers.connection_to(Service::Ordering).await?;
         sqlx::query(
-            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id,
                 envelope, body, created_at, due_at)
-             SELECT u, 'ordering', u, 'command', 'payment.MakePayment', 'payment', 'order', u, 1,
+             SELECT u, 'ordering', u, 'command', 'payment.MakePayment', 'payment', 'order', u,
                 json_build_object('message_id', u, 'type', 'payment.MakePayment', 'conversation_id', u,
                     'causation_id', u, 'saga', json_build_object('saga', 'order', 'id', u, 'entered', 1),
                     'reply_to', 'ordering', 'sender', 'ordering', 'sent_at_us', 1795000000123456),

@@ -6,6 +6,7 @@ use crate::{
     compare::round,
     cpu,
     load::Entrance,
+    process,
     rig::Servers,
     work::{Came, OrderPlaced, Outgoing, Service},
 };
@@ -14,13 +15,14 @@ use saga_core::Message;
 use serde::Serialize;
 use sqlx::{Connection as _, Row};
 use std::{process::Stdio, time::Duration};
-use tokio::{process::Command, sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 /// How long a process may take to handle its first message before we give up.
 const FIRST: Duration = Duration::from_secs(30);
-/// The pause between the first message and the idle time: surplus connections are closed meanwhile.
-const CALM: Duration = Duration::from_secs(5);
+/// The pause between the first message and the idle time. An idle session of PostgreSQL reports its transactions up to
+/// 10 s late: after less, those of the start would count.
+const CALM: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Idle {
@@ -57,13 +59,7 @@ impl Idle {
         confirmed.recv().await.context("the broker confirms the first message")?;
 
         let began = Instant::now();
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["service", "--broker", &servers.broker, "--database", &servers.database])
-            .args(["--prefix", &servers.prefix])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut process = process::command(servers, Service::Ordering)?.stdout(Stdio::null()).spawn()?;
         let pid = process.id().context("the process runs")?;
         let mut database = servers.connection_to(Service::Ordering).await?;
         loop {
@@ -119,14 +115,4 @@ async fn transactions(servers: &Servers) -> Result<i64> {
         .await?;
     server.close().await?;
     Ok(row.get(0))
-}
-
-/// The process that `idle` watches: ordering, until its standard input ends.
-pub(crate) async fn service(servers: &Servers) -> Result<bool> {
-    let (ended, _ends) = mpsc::unbounded_channel();
-    let endpoint = bus::start_one(servers, Service::Ordering, ended, Handlers::Batch).await?;
-    let mut rest = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut tokio::io::stdin(), &mut rest).await?;
-    endpoint.stop().await?;
-    Ok(true)
 }

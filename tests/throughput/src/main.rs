@@ -4,14 +4,19 @@ mod amqp;
 mod bus;
 mod compare;
 mod cpu;
+mod distance;
 mod drain;
 mod embedded;
+mod growth;
 mod idle;
 mod limit;
 mod load;
 mod naive;
 mod parked;
+mod process;
+mod processes;
 mod rig;
+mod series;
 mod work;
 
 use anyhow::Result;
@@ -48,9 +53,15 @@ enum What {
     Drain(drain::Drain),
     /// In one process on SQLite files, compared with a loop by hand
     Embedded(embedded::Embedded),
-    /// The process that `idle` watches
+    /// With one process of each service, and with several
+    Processes(processes::Processes),
+    /// With broker and database near, and with each packet delayed
+    Distance(distance::Distance),
+    /// With an inbox of millions of rows, and with a transaction that somebody holds open
+    Growth(growth::Growth),
+    /// One service in a process of its own, until its standard input ends
     #[command(hide = true)]
-    Service,
+    Service { service: work::Service },
 }
 
 #[tokio::main]
@@ -70,7 +81,10 @@ async fn main() -> Result<std::process::ExitCode> {
         Some(What::Parked(parked)) => parked.run(&cli.servers, cli.json).await?,
         Some(What::Drain(drain)) => drain.run(&cli.servers, cli.json).await?,
         Some(What::Embedded(embedded)) => embedded.run(cli.json).await?,
-        Some(What::Service) => idle::service(&cli.servers).await?,
+        Some(What::Processes(processes)) => processes.run(&cli.servers, cli.json).await?,
+        Some(What::Distance(distance)) => distance.run(&cli.servers, cli.json).await?,
+        Some(What::Growth(growth)) => growth.run(&cli.servers, cli.json).await?,
+        Some(What::Service { service }) => process::serve(&cli.servers, service).await?,
     };
     Ok(if ok { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
 }

@@ -3,70 +3,34 @@
 use crate::{
     amqp,
     bus::{self, Handlers},
-    compare::{Figures, round},
-    load::{Client, Entrance, Load},
+    compare::Figures,
     rig::Servers,
+    series::{Series, Size, WARM_UP},
     work::Service,
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use sqlx::{Connection as _, Executor};
 use tokio::sync::mpsc;
 
-/// Sagas before the clock starts.
-const WARM_UP: usize = 500;
-
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Parked {
-    /// Open sagas, each with a timer due in 30 days
+    /// Open instances of the saga under test, each with a timer due in 30 days
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     parked: usize,
-    /// Sagas of one round
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    sagas: usize,
-    /// Sagas under way at a time
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    in_flight: usize,
-    /// Rounds, with and without in turn
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    parked: usize,
-    sagas: usize,
-    in_flight: usize,
-    without: Figures,
-    with: Figures,
-    ratio: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    size: Size,
 }
 
 impl Parked {
     pub(crate) async fn run(self, servers: &Servers, json: bool) -> Result<bool> {
-        let (mut without, mut with) = (Vec::new(), Vec::new());
-        for n in 1..=self.rounds {
-            for (parked, all) in [(0, &mut without), (self.parked, &mut with)] {
-                let figures = self.round(servers, parked).await?;
-                if !json {
-                    println!("round {n}  {parked:>8} parked {}", figures.line());
-                }
-                all.push(figures);
-            }
+        let mut series = Series::new(json);
+        for _ in 0..self.size.rounds {
+            series.add("alone", self.round(servers, 0).await?);
+            series.add(&format!("beside {}", self.parked), self.round(servers, self.parked).await?);
         }
-        let (without, with) = (Figures::median(&without), Figures::median(&with));
-        let ratio = round(with.sagas_per_s / without.sagas_per_s);
-        let Self { parked, sagas, in_flight, .. } = self;
-        let report = Report { parked, sagas, in_flight, without, with, ratio };
-        if json {
-            println!("{}", serde_json::to_string(&report)?);
-        } else {
-            println!(
-                "\nmedians: {:.0} sagas/s without, {:.0} beside {parked} parked: {ratio} x",
-                without.sagas_per_s, with.sagas_per_s
-            );
-        }
-        Ok(true)
+        series.report(self)
     }
 
     async fn round(&self, servers: &Servers, parked: usize) -> Result<Figures> {
@@ -80,15 +44,21 @@ impl Parked {
             park(servers, parked).await?;
         }
         let endpoints = bus::start(servers, ended, Handlers::Batch).await?;
-        let mut client = Client::new(&connection, Entrance::event(servers), ends).await?;
-        client.drive(Load { sagas: WARM_UP, in_flight: self.in_flight.min(WARM_UP), rate: None }).await?;
-        let watch = servers.watch()?;
-        let before = watch.now();
-        let timed = client.drive(Load { sagas: self.sagas, in_flight: self.in_flight, rate: None }).await?;
-        let figures = Figures::of(&timed, watch.now().since(before));
+        let figures = self.size.measure(servers, &connection, ends).await?;
         for endpoint in endpoints {
             endpoint.stop().await?;
         }
+        let mut database = servers.connection_to(Service::Ordering).await?;
+        let sql = "SELECT (SELECT count(*) FROM sagabus.saga WHERE completed_at IS NULL),
+            (SELECT count(*) FROM sagabus.saga WHERE completed_at IS NOT NULL),
+            (SELECT count(*) FROM sagabus.outbox WHERE kind = 'timer')";
+        let (open, done, timers): (i64, i64, i64) = sqlx::query_as(sql).fetch_one(&mut database).await?;
+        let sagas = WARM_UP + self.size.sagas;
+        ensure!(
+            (open as usize, done as usize, timers as usize) == (parked, sagas, parked),
+            "the books do not agree: {open} open and {done} done sagas, {timers} timers"
+        );
+        database.close().await?;
         servers.reset(&connection, false).await?;
         Ok(figures)
     }
@@ -98,18 +68,20 @@ impl Parked {
 async fn park(servers: &Servers, parked: usize) -> Result<()> {
     let mut database = servers.connection_to(Service::Ordering).await?;
     let sagas = format!(
-        "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
+        "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, progress, created_at,
+            updated_at)
          SELECT 'order', gen_random_uuid(), 'AwaitingPayment', json_build_object('order', json_build_object(
             'customer', 'Ada Lovelace', 'address', '12 St James''s Square, London', 'amount_cents', 4200,
-            'note', repeat('n', 300))), 1, 1, 1, now(), now()
+            'note', repeat('n', 300))), 1, 1, 1,
+            '{{"timers":[{{"type":"ordering.PaymentOverdue","number":1000}}]}}', now(), now()
          FROM generate_series(1, {parked})"
     );
     let timers =
-        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, entered,
+        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
             envelope, body, created_at, due_at)
-         SELECT gen_random_uuid(), 'ordering', m, 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', id, 1,
+         SELECT gen_random_uuid(), 'ordering', m, 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', id, 1000,
             json_build_object('message_id', m, 'type', 'ordering.PaymentOverdue', 'conversation_id', gen_random_uuid(),
-                'causation_id', gen_random_uuid(), 'saga', json_build_object('saga', 'order', 'id', id, 'entered', 1),
+                'causation_id', gen_random_uuid(), 'saga', json_build_object('saga', 'order', 'id', id, 'timer', 1000),
                 'receiver', 'order', 'sender', 'ordering', 'sent_at_us', 1795000000123456),
             '{}', now(), now() + interval '30 days'
          FROM (SELECT id, gen_random_uuid() m FROM sagabus.saga) sagas";

@@ -83,7 +83,7 @@ impl OrderPlaced {
 }
 
 /// The three services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Service {
     Ordering,
     Payment,

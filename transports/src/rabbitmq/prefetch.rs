@@ -4,6 +4,10 @@
 //! to be quick: what waits here cannot be taken by another process of the service. When deliveries prove to be large,
 //! acknowledgements wait: each would let another one come. So many may wait then that the prefetch shrinks again.
 //!
+//! A larger prefetch needs room beside the running consumer's, whose deliveries are all unacknowledged when it is
+//! replaced. One of more than two fifths of what is wanted has no room for much more beside it. When it proves to be
+//! too small, a small one follows it, a bridge, and the large one when the deliveries before the bridge are settled.
+//!
 //! The broker sends everything at once that a consumer may have. When deliveries suddenly become larger, one whole
 //! prefetch of them is under way: by that much the limits can be exceeded here (what the endpoint has in hand never
 //! exceeds the limit in messages: `group.rs`).
@@ -23,6 +27,8 @@ const SHRINKS_TO: usize = 4;
 const AVERAGE_OF: usize = 32;
 /// The prefetch grows beyond what runs at the same time only while a full one takes the endpoint no longer than this.
 const WORK: Duration = Duration::from_millis(500);
+/// A bridge lasts until the earlier consumers' unacknowledged deliveries are this part of what is wanted.
+const REMAINDER: usize = 16;
 /// This many deliveries may be unsettled whatever their weight: one that is never settled must not stop the others.
 const FEW: usize = 4;
 
@@ -41,6 +47,16 @@ pub(super) struct Prefetch {
     messages: Amount,
     bytes: Amount,
     pace: Pace,
+    bridge: Option<Bridge>,
+}
+
+/// The running consumer is one: it is there to make room.
+#[derive(Debug)]
+struct Bridge {
+    /// What the endpoint could do soon, measured before: behind a bridge it has too little to do to be measured.
+    useful: usize,
+    /// Unacknowledged deliveries of earlier consumers when they were last looked at.
+    older: usize,
 }
 
 /// How long a full prefetch takes the endpoint: from the delivery that completes it until that one is settled. It is
@@ -84,8 +100,9 @@ impl Prefetch {
         let bytes_max = limits.prefetch_bytes.max(1);
         let largest = limits.body_bytes_max.max(bundle::BYTES_MAX).saturating_add(ENVELOPE_BYTES);
         let current = (bytes_max / largest).clamp(1, messages_max);
-        let (came, unsettled, messages, bytes, pace) = Default::default();
-        Self { messages_max, bytes_max, parallel: limits.parallel, current, came, unsettled, messages, bytes, pace }
+        let parallel = limits.parallel;
+        let (came, unsettled, messages, bytes, pace, bridge) = Default::default();
+        Self { messages_max, bytes_max, parallel, current, came, unsettled, messages, bytes, pace, bridge }
     }
 
     /// The prefetch of the running consumer.
@@ -130,27 +147,49 @@ impl Prefetch {
         self.messages.deliveries(messages, unsettled).min(self.bytes.deliveries(bytes, unsettled))
     }
 
+    /// How many deliveries the endpoint can do soon, as far as the running consumer has told.
+    fn useful(&self) -> usize {
+        let takes = self.pace.takes.map(|takes| takes.as_secs_f64().max(1e-6));
+        let quick = takes.map_or(0.0, |takes| WORK.as_secs_f64() / takes * self.current as f64);
+        (quick as usize).max(self.parallel.saturating_mul(2))
+    }
+
     /// The prefetch of the next consumer, if the change is worth it. `older` deliveries of earlier consumers are
     /// unacknowledged.
-    pub(super) fn next(&self, older: usize) -> Option<usize> {
+    pub(super) fn next(&mut self, older: usize) -> Option<usize> {
         if self.came < self.current {
             return None;
         }
         let wanted = self.deliveries(self.messages_max, self.bytes_max).clamp(1, self.messages_max);
+        if wanted <= self.current / SHRINKS_TO {
+            return (self.unsettled <= wanted).then_some(wanted);
+        }
+        if let Some(bridge) = &mut self.bridge
+            && older > wanted / REMAINDER
+            && older < bridge.older
+        {
+            bridge.older = older;
+            self.came = 0;
+            return None;
+        }
+        let useful = self.bridge.as_ref().map_or_else(|| self.useful(), |bridge| bridge.useful);
         // the change is made when the running consumer has its full prefetch unacknowledged
         let room = wanted.saturating_sub(self.current + older);
-        let takes = self.pace.takes.map(|takes| takes.as_secs_f64().max(1e-6));
-        let quick = takes.map_or(0.0, |takes| WORK.as_secs_f64() / takes * self.current as f64);
-        let useful = (quick as usize).max(self.parallel.saturating_mul(2));
         let next = room.min(self.current.saturating_mul(GROWTH_MAX)).min(useful);
-        if next >= self.current + self.current.div_ceil(2) {
+        let worth_it = self.current + self.current.div_ceil(2);
+        if next >= worth_it {
             return Some(next);
         }
-        (wanted <= self.current / SHRINKS_TO && self.unsettled <= wanted).then_some(wanted)
+        self.bridge = None;
+        let bridge = wanted / GROWTH_MAX;
+        let behind_it = useful.min(wanted - bridge);
+        let is_stuck = wanted < self.current + worth_it && older <= wanted / REMAINDER;
+        (is_stuck && bridge >= FEW && behind_it >= self.current + self.current.div_ceil(3)).then_some(bridge)
     }
 
     /// A consumer with this prefetch runs now.
     pub(super) fn runs(&mut self, current: usize) {
+        self.bridge = (current < self.current).then(|| Bridge { useful: self.useful(), older: usize::MAX });
         self.current = current;
         self.suffices();
     }
@@ -345,7 +384,24 @@ mod tests {
         line.send(200, 1_000_000);
         assert!(line.most_bytes <= 16 << 20, "{} bytes", line.most_bytes);
         line.send(3000, 300);
-        assert!(line.prefetch.current() >= 500 && line.unsettled.len() >= 500, "{:?}", line.prefetch);
+        assert!(line.prefetch.current() >= 700 && line.unsettled.len() >= 700, "{:?}", line.prefetch);
+    }
+
+    /// The bridge is crossed although some of what came before it is never settled; and there is no second one.
+    #[test]
+    fn a_prefetch_with_no_room_beside_it_grows_over_a_bridge() {
+        for stuck in [0, 40, 300] {
+            let mut line = Line::new(1000, 64 << 20);
+            line.prefetch.runs(600);
+            line.credit = 600;
+            line.send(600, 300);
+            line.unsettled.drain(..stuck).for_each(drop);
+            line.stuck = stuck;
+            line.send(20_000, 300);
+            let (most, least) = (1000 - stuck, if stuck < 200 { 700 } else { 500 });
+            assert!((least..=most).contains(&line.prefetch.current()), "{stuck} stuck: {:?}", line.prefetch);
+            assert!(line.changes == 2 && line.most <= 1000, "{stuck} stuck: {} changes", line.changes);
+        }
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Replaces the consumer by one with a larger prefetch, when that is wanted. It does so only when the running
+    /// Replaces the consumer by one with another prefetch, when that is wanted. It does so only when the running
     /// consumer has its full prefetch, so that nothing is on its way to it: the broker would requeue that and send it
     /// later, behind others. Returns whether acknowledgements must wait for that moment.
     async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {

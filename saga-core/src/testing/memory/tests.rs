@@ -103,7 +103,7 @@ async fn write(store: &MemoryStore, write: Write) -> Result<(), StoreError> {
 }
 
 async fn lease(store: &MemoryStore, owner: &str) -> Leased {
-    let request = LeaseRequest { endpoint: "e", owner, rows_max: 100, lease: LEASE, retention: WEEK };
+    let request = LeaseRequest::new("e", owner, 100, LEASE, WEEK);
     store.lease(&request).await.expect("rows are leased")
 }
 

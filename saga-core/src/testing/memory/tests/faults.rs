@@ -14,7 +14,7 @@ async fn ordered_failures_come_in_order_and_once() {
 async fn failures_last_while_the_test_says_so() {
     let store = MemoryStore::new();
     store.fail_while(|operation| (operation == Operation::Lease).then_some(StoreErrorKind::Unavailable));
-    let request = LeaseRequest { endpoint: "e", owner: "me", rows_max: 1, lease: LEASE, retention: WEEK };
+    let request = LeaseRequest::new("e", "me", 1, LEASE, WEEK);
     for _ in 0..2 {
         assert_eq!(kind(store.lease(&request).await), UNAVAILABLE);
     }

@@ -40,7 +40,7 @@ async fn at_most_as_many_rows_as_asked_for_are_leased_oldest_due_first() {
     let rows: Vec<_> = (0..5).map(|n| outbox(&n.to_string())).collect();
     let expected: Vec<_> = rows.iter().map(|row| row.id).collect();
     write(&store, Write { outbox: rows.into_iter().rev().collect(), ..writes() }).await.unwrap();
-    let mut request = LeaseRequest { endpoint: "e", owner: "me", rows_max: 0, lease: LEASE, retention: WEEK };
+    let mut request = LeaseRequest::new("e", "me", 0, LEASE, WEEK);
     assert!(store.lease(&request).await.unwrap().rows.is_empty());
     request.rows_max = 3;
     assert_eq!(ids(&store.lease(&request).await.unwrap()), expected[..3]);

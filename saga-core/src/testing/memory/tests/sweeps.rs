@@ -67,7 +67,7 @@ async fn what_was_first_published_too_long_ago_is_held_and_not_leased() {
     tokio::time::advance(HOUR).await;
     assert_eq!(store.sweep("e", Duration::ZERO).await.unwrap(), 0, "its lease runs: somebody is publishing it");
     tokio::time::advance(WEEK).await;
-    let request = LeaseRequest { endpoint: "e", owner: "me", rows_max: 9, lease: LEASE, retention: WEEK };
+    let request = LeaseRequest::new("e", "me", 9, LEASE, WEEK);
     let rows = store.lease(&request).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["fresh"]);
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);

@@ -73,11 +73,11 @@ async fn park(servers: &Servers, parked: usize) -> Result<()> {
          SELECT 'order', gen_random_uuid(), 'AwaitingPayment', json_build_object('order', json_build_object(
             'customer', 'Ada Lovelace', 'address', '12 St James''s Square, London', 'amount_cents', 4200,
             'note', repeat('n', 300))), 1, 1, 1,
-            '{{"timers":[{{"type":"ordering.PaymentOverdue","number":1000}}]}}', now(), now()
+            json_build_object('timers', json_build_array(json_build_object('type', 'ordering.PaymentOverdue',
+                'number', 1000))), now(), now()
          FROM generate_series(1, {parked})"
     );
-    let timers =
-        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
+    let timers = "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
             envelope, body, created_at, due_at)
          SELECT gen_random_uuid(), 'ordering', m, 'timer', 'ordering.PaymentOverdue', 'ordering', 'order', id, 1000,
             json_build_object('message_id', m, 'type', 'ordering.PaymentOverdue', 'conversation_id', gen_random_uuid(),

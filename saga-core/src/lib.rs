@@ -33,10 +33,12 @@ pub use handler::BatchContext;
 pub use handler::Context;
 pub use handler::Handle;
 pub use handler::HandleBatch;
+pub use handler::HandleLater;
 pub use handler::HandlerError;
 pub use handler::HandlerErrorKind;
 pub use handler::Handlers;
 pub use handler::InBatch;
+pub use handler::Later;
 pub use handler::OutgoingMessage;
 pub use message::Answer;
 pub use message::Command;
@@ -125,6 +127,7 @@ pub use retries::Retries;
 pub use saga::Accepts;
 pub use saga::AcceptsAll;
 pub use saga::After;
+pub use saga::All;
 pub use saga::Begin;
 pub use saga::Cancels;
 pub use saga::Chart;
@@ -141,8 +144,10 @@ pub use saga::Either;
 pub use saga::Emit;
 #[doc(hidden)]
 pub use saga::Emits;
+pub use saga::Gather;
 pub use saga::Moment;
 pub use saga::On;
+pub use saga::Parts;
 pub use saga::Publishes;
 pub use saga::Reenter;
 pub use saga::Replies;
@@ -186,7 +191,9 @@ pub use saga_core_derive::states;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::endpoint::{EndpointBuilder, HandlerOptions};
-    pub use crate::handler::{Batch, BatchContext, Context, Handle, HandleBatch, HandlerError, Handlers};
+    pub use crate::handler::{
+        Batch, BatchContext, Context, Handle, HandleBatch, HandleLater, HandlerError, Handlers, Later,
+    };
     pub use crate::message::{
         Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, Timer, answer,
         body, decode,
@@ -194,8 +201,8 @@ pub mod __private {
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;
     pub use crate::saga::{
-        Accepts, Begin, Chart, ChartEdge, ChartState, Emits, Moment, On, Saga, Start, Starts, State, Then, Transition,
-        bare_edge, start, start_with_data, transition,
+        Accepts, Begin, Chart, ChartEdge, ChartState, Either, Emits, Moment, On, Saga, Start, Starts, State, Then,
+        Transition, bare_edge, start, start_with_data, transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

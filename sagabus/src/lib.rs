@@ -44,9 +44,11 @@ pub use saga_core::__private;
 /// [`Then`](crate::saga::Then) for what a transition returns.
 pub mod saga {
     pub use saga_core::After;
+    pub use saga_core::All;
     pub use saga_core::Cancels;
     pub use saga_core::Deadline;
     pub use saga_core::Either;
+    pub use saga_core::Gather;
     pub use saga_core::Moment;
     pub use saga_core::On;
     pub use saga_core::Publishes;
@@ -85,6 +87,7 @@ pub mod saga {
     pub use saga_core::AcceptsAll;
     pub use saga_core::Begin;
     pub use saga_core::Effect;
+    pub use saga_core::Parts;
     pub use saga_core::ReadError;
     pub use saga_core::State;
 }
@@ -96,10 +99,12 @@ pub mod handler {
     pub use saga_core::Context;
     pub use saga_core::Handle;
     pub use saga_core::HandleBatch;
+    pub use saga_core::HandleLater;
     pub use saga_core::HandlerError;
     pub use saga_core::HandlerErrorKind;
     pub use saga_core::Handlers;
     pub use saga_core::InBatch;
+    pub use saga_core::Later;
     pub use saga_core::OutgoingMessage;
 
     pub use saga_core::Decision;

@@ -122,7 +122,7 @@ impl Tables {
         let (saga, saga_id) = (text(held.saga_id.map(|_| *receiver)), text(held.saga_id));
         let envelope = format!(
             r#"{{"message_id":"{message_id}","type":"{type_name}","conversation_id":"c","sender":"payment",
-                "saga":{{"saga":"asker","id":"9","entered":4}},"attempt":1,"receiver":"somebody"}}"#
+                "saga":{{"saga":"asker","id":"9","timer":4}},"attempt":1,"receiver":"somebody"}}"#
         );
         self.sql(&format!(
             "INSERT INTO {{s}}held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,

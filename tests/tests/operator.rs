@@ -114,7 +114,7 @@ async fn a_retried_message_goes_to_its_receiver_with_its_runs(tables: Tables) {
     assert_eq!(envelope.sender.as_deref(), Some("payment"), "all else stays");
     // those of its sender, by which timers are found
     assert_eq!((row.saga.as_deref(), row.saga_id.as_deref()), (Some("asker"), Some("9")));
-    assert_eq!(tables.one("SELECT CAST(entered AS text) FROM {s}outbox").await.as_deref(), Some("4"));
+    assert_eq!(tables.one("SELECT CAST(timer AS text) FROM {s}outbox").await.as_deref(), Some("4"));
     assert_eq!(tables.one("SELECT 'due' FROM {s}outbox WHERE due_at <= {now}").await.as_deref(), Some("due"));
     assert_eq!(tables.store.outbox_body(&row.id).await.unwrap().unwrap(), br#"{"a":1}"#);
     let inbox = "SELECT result || ' ' || attempts || ' ' || round || ' ' || note FROM {s}inbox";

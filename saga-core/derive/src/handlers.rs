@@ -68,7 +68,29 @@ struct Handler {
     /// Of the function: its database, when it works on several.
     generics: Generics,
     result: TokenStream,
+    later: Answer,
     options: Options,
+}
+
+/// When the handler answers.
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    Now,
+    Later,
+    /// It returns `Either<Outcome, Later>`.
+    Either,
+}
+
+impl Answer {
+    fn of(result: &Type) -> Self {
+        let named =
+            |name: &str| parameter_first(result, "Result").filter(|ok| last_ident(ok).is_some_and(|it| it == name));
+        if named("Later").is_some() {
+            return Self::Later;
+        }
+        let second = named("Either").and_then(|either| parameter(either, "Either"));
+        if second.is_some_and(|it| last_ident(it).is_some_and(|it| it == "Later")) { Self::Either } else { Self::Now }
+    }
 }
 
 /// `#[handler(name = "..", retries = .., shares_transactions)]`.
@@ -128,6 +150,7 @@ impl Handler {
             batch,
             database: database.clone(),
             generics: signature.generics.clone(),
+            later: Answer::of(result),
             result: result.to_token_stream(),
             options: Options::of(&function.attrs)?,
         })
@@ -137,12 +160,17 @@ impl Handler {
         let Self { name, message, batch, database, result, options, .. } = self;
         let (parameters, _, condition) = generics.split_for_impl();
         let label = options.name.as_ref().map(|name| quote!(fn name(&self) -> &'static str { #name }));
-        let call = quote_spanned!(result.span()=> <#of>::#name(self, message, cx).await);
+        let always = (self.later == Answer::Later).then(|| quote!(.map(__sagabus::Either::B)));
+        let call = quote_spanned!(result.span()=> <#of>::#name(self, message, cx).await #always);
+        let outcome = quote!(<#message as __sagabus::Message>::Outcome);
         let (implemented, taken, context, returned) = if *batch {
             let taken = quote!(&mut __sagabus::Batch<'_, #message>);
             (quote!(HandleBatch), taken, quote!(BatchContext), quote!(()))
+        } else if self.later != Answer::Now {
+            let returned = quote!(__sagabus::Either<#outcome, __sagabus::Later>);
+            (quote!(HandleLater), quote!(#message), quote!(Context), returned)
         } else {
-            (quote!(Handle), quote!(#message), quote!(Context), quote!(<#message as __sagabus::Message>::Outcome))
+            (quote!(Handle), quote!(#message), quote!(Context), outcome)
         };
         quote! {
             #[__sagabus::async_trait]
@@ -161,7 +189,11 @@ impl Handler {
 
     fn add(&self) -> TokenStream {
         let Self { message, batch, options: Options { retries, shares_transactions, .. }, .. } = self;
-        let add = if *batch { quote!(__batch_handler) } else { quote!(__handler) };
+        let add = match (batch, self.later) {
+            (true, _) => quote!(__batch_handler),
+            (false, Answer::Now) => quote!(__handler),
+            (false, Answer::Later | Answer::Either) => quote!(__later_handler),
+        };
         let retries = retries.as_ref().map(|retries| quote!(.retries(#retries)));
         let shares = shares_transactions.then(|| quote!(.shares_transactions()));
         let options = quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #shares);
@@ -190,6 +222,22 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn last_ident(ty: &Type) -> Option<&syn::Ident> {
+    let Type::Path(path) = ty else { return None };
+    path.path.segments.last().map(|last| &last.ident)
+}
+
+/// The first type parameter of a type with this name.
+fn parameter_first<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == name)?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
 }
 
 /// The last type parameter of a type with this name.

@@ -126,6 +126,7 @@ pub fn saga(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// A function takes `&self`, the message, and its surroundings. A command's returns one of its outcomes, an event's `()`.
 /// [`EndpointBuilder::handlers`](../sagabus/endpoint/struct.EndpointBuilder.html#method.handlers) adds them all. A
+/// function that returns [`Later`](../sagabus/handler/struct.Later.html), or `Either<Outcome, Later>`, is answered later. A
 /// function that takes `&mut Batch<'_, Message>` gets all messages that came together, in one transaction. Handlers for
 /// several databases have the database as a parameter of each function: `async fn pay<Db: Tables>(&self, ..)`.
 ///

@@ -9,9 +9,9 @@ use super::{
     start,
 };
 use crate::{
-    Command, Crashes, Event, Handle, HandleBatch, Handlers, Message, MessageKind, Project, Retries, Saga, Store,
-    StoreError, Transport, TransportError,
-    handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler},
+    Command, Crashes, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind, Project, Retries, Saga,
+    Store, StoreError, Transport, TransportError,
+    handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler, TypedLaterHandler},
     saga::logic::Typed,
 };
 use std::{
@@ -181,6 +181,12 @@ impl<Db: Store> EndpointBuilder<Db> {
     #[doc(hidden)]
     pub fn __handler<M: Message>(self, handler: impl Handle<M, Db>, options: HandlerOptions) -> Self {
         self.add::<M>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+    }
+
+    /// A handler of a block whose answer may come later.
+    #[doc(hidden)]
+    pub fn __later_handler<M: Message>(self, handler: impl HandleLater<M, Db>, options: HandlerOptions) -> Self {
+        self.add::<M>(Arc::new(TypedLaterHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
     }
 
     /// A handler of a block that takes batches.

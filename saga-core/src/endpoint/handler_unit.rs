@@ -18,6 +18,7 @@ use crate::{
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// How long an answer of the inbox about a batch is trusted. Handlers may have effects that no rollback undoes, so a
 /// message that another process has handled meanwhile should not run here.
@@ -400,7 +401,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         let posted = cause.posted.iter().map(|posted| of_posted(self.shared, command, posted));
         let mut emissions = posted.collect::<Result<Vec<_>, String>>()?;
         if let Some(outcome) = outcome {
-            emissions.push(of_outcome(self.shared, &cause.envelope, &outcome)?);
+            emissions.push(of_outcome(self.shared, &cause.envelope, &outcome, Uuid::now_v7())?);
         }
         let effects = Some(ledger.emit(emissions));
         let journal = Journal { effects, ..Journal::default() };

@@ -6,7 +6,8 @@ use super::{
     shared::{Shared, now_us},
 };
 use crate::{
-    Destination, Encoded, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, SagaRef, Store,
+    Destination, Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, MessageKind, OutboxKind, SagaRef,
+    Store,
     envelope::body_refusal,
     handler::{Addressee, OutgoingMessage},
     hash_of,
@@ -217,6 +218,16 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         });
     }
 
+    /// The answer to a command that was handled before. The inbox remembers it, so that there is one.
+    pub(crate) fn answer_later(&mut self, later: &Later, message: &Encoded) -> Result<(), String> {
+        let command = Arc::new(later.envelope());
+        let emission = of_outcome(self.shared, &command, message, later.answer_id())?;
+        let effects = Some(self.emit([emission]));
+        let row = InboxRow { effects, ..InboxRow::new(later.receiver(), command, InboxResult::Handled) };
+        self.write.claims.push(row);
+        Ok(())
+    }
+
     fn held_out(&mut self, settling: Settling<'_>) {
         if let Origin::Held(row) = settling.origin {
             let key = HeldKey { receiver: row.receiver.clone(), message_id: row.envelope.message_id.clone() };
@@ -374,11 +385,11 @@ pub(crate) fn of_outcome<Db: Store>(
     shared: &Shared<Db>,
     command: &Envelope,
     message: &Encoded,
+    id: Uuid,
 ) -> Result<Emission, String> {
     if let Some(refused) = body_refusal(message.type_name, &message.body, shared.settings.body_bytes_max) {
         return Err(refused);
     }
-    let id = Uuid::now_v7();
     let new = envelope(&shared.name, id, message, Some(command), now_us());
     let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
     Ok(answer(id, message, new, asker))

@@ -6,9 +6,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    Command, Encoded, Event, OutgoingMessage, Store, StoreError, StoreErrorKind,
+    Command, Encoded, Event, Later, Outcome, OutgoingMessage, Store, StoreError, StoreErrorKind,
     handler::{Addressee, post},
-    port::Unit,
+    port::{Keys, Unit},
 };
 use std::{fmt, sync::Arc};
 
@@ -20,6 +20,7 @@ pub struct Session<Db: Store> {
     shared: Arc<Shared<Db>>,
     unit: Option<Db::Unit>,
     posted: Vec<OutgoingMessage>,
+    answers: Vec<(Later, Encoded)>,
 }
 
 impl<Db: Store> fmt::Debug for Session<Db> {
@@ -31,7 +32,7 @@ impl<Db: Store> fmt::Debug for Session<Db> {
 impl<Db: Store> Session<Db> {
     pub(super) async fn begin(shared: Arc<Shared<Db>>) -> Result<Self, StoreError> {
         let unit = shared.store.begin(&[], shared.settings.handler_time).await?;
-        Ok(Self { shared, unit: Some(unit), posted: Vec::new() })
+        Ok(Self { shared, unit: Some(unit), posted: Vec::new(), answers: Vec::new() })
     }
 
     /// The connection of the transaction.
@@ -49,6 +50,37 @@ impl<Db: Store> Session<Db> {
         post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
     }
 
+    /// Answers a command whose handler returned [`Later`]. Says whether this is the first answer; a second one is not
+    /// sent. An answer is known as long as the inbox keeps it ([`Settings::retention`](crate::Settings::retention)).
+    ///
+    /// # Errors
+    /// When `later` belongs to another command, or when the database cannot be read. When two give an answer at the same
+    /// time, one [`commit`](Self::commit) is a [`Conflict`](StoreErrorKind::Conflict); run again, it says that there is
+    /// an answer.
+    pub async fn answer<C: Command>(
+        &mut self,
+        later: &Later,
+        outcome: impl Into<C::Outcome>,
+    ) -> Result<bool, StoreError> {
+        if later.command() != C::TYPE {
+            let text = format!("the answer belongs to a `{}`, not to a `{}`", later.command(), C::TYPE);
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
+        let Some(message) = outcome.into().encode() else { return Ok(true) };
+        let mut keys = Keys { endpoint: self.shared.name.clone(), ..Keys::default() };
+        keys.message_ids.push(later.envelope().message_id);
+        let unit = self.unit.as_mut().expect("it is taken only by `commit` and `rollback`, which consume the session");
+        let found = unit.read(&keys).await?;
+        let receiver = later.receiver();
+        if found.inbox.iter().any(|row| row.receiver == receiver)
+            || self.answers.iter().any(|(known, _)| known == later)
+        {
+            return Ok(false);
+        }
+        self.answers.push((later.clone(), message));
+        Ok(true)
+    }
+
     /// Commits rows and messages together.
     ///
     /// # Errors
@@ -59,6 +91,7 @@ impl<Db: Store> Session<Db> {
     pub async fn commit(mut self) -> Result<(), StoreError> {
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");
         let posted = std::mem::take(&mut self.posted);
+        let answers = std::mem::take(&mut self.answers);
         let emissions: Result<Vec<_>, String> =
             posted.iter().map(|posted| of_posted(&self.shared, None, posted)).collect();
         let emissions = match emissions {
@@ -74,6 +107,12 @@ impl<Db: Store> Session<Db> {
         let committing = tokio::spawn(async move {
             let mut ledger = Ledger::new(&shared);
             ledger.emit(emissions);
+            for (later, message) in answers {
+                if let Err(refused) = ledger.answer_later(&later, &message) {
+                    unit.rollback().await?;
+                    return Err(StoreError::new(StoreErrorKind::Rejected, refused));
+                }
+            }
             finish(&shared, unit, ledger.write).await
         });
         let committed = committing.await;
@@ -86,6 +125,7 @@ impl<Db: Store> Session<Db> {
     /// When the database cannot be reached. It rolls back by itself then.
     pub async fn rollback(mut self) -> Result<(), StoreError> {
         self.posted.clear();
+        self.answers.clear();
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");
         unit.rollback().await
     }
@@ -93,8 +133,8 @@ impl<Db: Store> Session<Db> {
 
 impl<Db: Store> Drop for Session<Db> {
     fn drop(&mut self) {
-        if !self.posted.is_empty() {
-            let messages = self.posted.len();
+        let messages = self.posted.len() + self.answers.len();
+        if messages > 0 {
             tracing::warn!(
                 endpoint = self.shared.name,
                 messages,

@@ -1,6 +1,6 @@
 //! What a handler sees beside its message.
 
-use super::{Addressee, HandlerError, OutgoingMessage, post, transaction::LazyTransaction};
+use super::{Addressee, HandlerError, Later, OutgoingMessage, post, transaction::LazyTransaction};
 use crate::{Command, Encoded, Envelope, Event, Store};
 use std::sync::Arc;
 
@@ -34,6 +34,11 @@ impl<Db: Store> Context<'_, Db> {
     /// Sends a command when the transaction has committed.
     pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
         self.cause.send(command)
+    }
+
+    /// Whom the answer goes to when it comes later: keep it, and return it instead of an outcome.
+    pub fn later(&self) -> Later {
+        Later::of(self.cause.envelope())
     }
 
     /// The id of the message being handled: the same on every retry and redelivery.

@@ -1,7 +1,9 @@
 //! Handlers without their types, as the endpoint keeps them.
 
-use super::{Batch, BatchContext, Cause, Context, Handle, HandleBatch, HandlerError, transaction::LazyTransaction};
-use crate::{Encoded, Message, Outcome, Store};
+use super::{
+    Batch, BatchContext, Cause, Context, Handle, HandleBatch, HandleLater, HandlerError, transaction::LazyTransaction,
+};
+use crate::{Either, Encoded, Message, Outcome, Store};
 use async_trait::async_trait;
 use std::{any::Any, marker::PhantomData};
 
@@ -69,6 +71,36 @@ impl<M: Message, Db: Store, H: Handle<M, Db>> HandlerLogic<Db> for TypedHandler<
         for (message, cause) in messages.into_iter().zip(causes) {
             let mut cx = Context { transaction: &mut *transaction, cause };
             outcomes.push(self.handler.handle(typed::<M>(message)?, &mut cx).await?.encode());
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Of commands whose answer may come later.
+pub(crate) struct TypedLaterHandler<M, H> {
+    pub(crate) handler: H,
+    pub(crate) message: PhantomData<fn() -> M>,
+}
+
+#[async_trait]
+impl<M: Message, Db: Store, H: HandleLater<M, Db>> HandlerLogic<Db> for TypedLaterHandler<M, H> {
+    fn description(&self) -> Description {
+        Description::of::<M>(self.handler.name(), false)
+    }
+
+    async fn run(
+        &self,
+        messages: Vec<Decoded>,
+        transaction: &mut LazyTransaction<Db>,
+        causes: &mut [Cause],
+    ) -> Result<Vec<Option<Encoded>>, HandlerError> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for (message, cause) in messages.into_iter().zip(causes) {
+            let mut cx = Context { transaction: &mut *transaction, cause };
+            outcomes.push(match self.handler.handle(typed::<M>(message)?, &mut cx).await? {
+                Either::A(outcome) => outcome.encode(),
+                Either::B(_) => None,
+            });
         }
         Ok(outcomes)
     }

@@ -3,6 +3,7 @@
 mod batch;
 mod context;
 mod error;
+mod later;
 pub(crate) mod logic;
 mod outgoing;
 pub(crate) mod transaction;
@@ -11,10 +12,11 @@ pub use batch::{Batch, InBatch};
 pub(crate) use context::Cause;
 pub use context::{BatchContext, Context};
 pub use error::{HandlerError, HandlerErrorKind};
+pub use later::{HandleLater, Later};
 pub use outgoing::OutgoingMessage;
 pub(crate) use outgoing::{Addressee, post};
 
-use crate::{EndpointBuilder, Message, Store};
+use crate::{Either, EndpointBuilder, Message, Store};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -86,6 +88,18 @@ impl<M: Message, Db: Store, H: Handle<M, Db>> Handle<M, Db> for Arc<H> {
 impl<M: Message, Db: Store, H: HandleBatch<M, Db>> HandleBatch<M, Db> for Arc<H> {
     async fn handle(&self, batch: &mut Batch<'_, M>, cx: &mut BatchContext<'_, Db>) -> Result<(), HandlerError> {
         (**self).handle(batch, cx).await
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+}
+
+/// The same for answers that come later.
+#[async_trait]
+impl<M: Message, Db: Store, H: HandleLater<M, Db>> HandleLater<M, Db> for Arc<H> {
+    async fn handle(&self, message: M, cx: &mut Context<'_, Db>) -> Result<Either<M::Outcome, Later>, HandlerError> {
+        (**self).handle(message, cx).await
     }
 
     fn name(&self) -> &'static str {

@@ -7,6 +7,7 @@ mod database;
 mod dialects;
 mod handlers;
 mod identity;
+mod later;
 mod life;
 mod projections;
 mod sending;

@@ -54,7 +54,7 @@ pub struct Explore<S> {
     answers: HashMap<&'static str, Answers>,
     events: Vec<Encoded>,
     checks: Vec<(String, Check)>,
-    endings: Vec<(String, Box<dyn Fn(&Ending<'_>) -> bool>)>,
+    endings: Vec<(String, AtEnd)>,
     situations_max: usize,
 }
 
@@ -85,6 +85,7 @@ impl Ending<'_> {
 type Answers = Box<dyn Fn(&Sent) -> Vec<Encoded>>;
 /// Whether what is looked at is allowed: the state's name, and everything sent.
 type Check = Box<dyn Fn(&str, &[Sent]) -> bool>;
+type AtEnd = Box<dyn Fn(&Ending<'_>) -> bool>;
 
 /// What a walk found.
 #[derive(Debug)]

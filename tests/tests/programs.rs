@@ -108,7 +108,7 @@ fn look_around(url: &str, orders: u64) {
     let states: Vec<&str> =
         shown["journal"].as_array().unwrap().iter().filter_map(|line| line["to_state"].as_str()).collect();
     assert_eq!(states, ["AwaitingPayment", "AwaitingShipment", "Shipped"]);
-    assert!(shown["instance"]["data"]["label_id"].is_string(), "{shown}");
+    assert!(shown["instance"]["data"]["state"]["label_id"].is_string(), "{shown}");
     let page = text(&sagabus(&["sagas", "show", "order-fulfilment", id]));
     assert!(page.contains("→ AwaitingPayment") && page.contains("payment.MakePayment"), "{page}");
 }

@@ -157,7 +157,8 @@ impl<S: Saga> SagaLogic for Typed<S> {
 
     fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool {
         row.paused_by.is_none() && row.version <= self.version() && {
-            let visited = Progress::read(row.progress.as_deref()).visited;
+            // the run says what is wrong with one that cannot be read
+            let visited = Progress::read(row.progress.as_deref()).unwrap_or_default().visited;
             self.rules.releases(self.rules.name_of(&row.state), type_name, reason, &visited)
         }
     }

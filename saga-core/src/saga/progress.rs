@@ -29,8 +29,10 @@ pub(crate) struct SetTimer {
 }
 
 impl Progress {
-    pub(crate) fn read(json: Option<&str>) -> Self {
-        json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    /// As it was stored; what cannot be read must not pass for an instance without timers.
+    pub(crate) fn read(json: Option<&str>) -> Result<Self, String> {
+        let read = json.map(serde_json::from_str).transpose();
+        read.map(Option::unwrap_or_default).map_err(|error| format!("its timers and states: {error}"))
     }
 
     /// As it is stored.

@@ -76,7 +76,11 @@ impl Rules {
             let row = chart.messages.iter().map(|m| (m.type_name.clone(), judge(state, &m.type_name)));
             (state.name.clone(), row.collect())
         });
-        let cyclic = chart.states.iter().filter(|state| chart.reachable_from(&state.name).contains(&*state.name));
+        // a state that leads to itself alone is left for good
+        let cyclic = chart.states.iter().filter(|state| {
+            let next = chart.reachable_from(&state.name);
+            next.iter().any(|next| **next != state.name && chart.reachable_from(next).contains(&*state.name))
+        });
         let renamed =
             chart.states.iter().flat_map(|state| state.was.iter().map(|was| (was.clone(), state.name.clone())));
         Self {

@@ -65,7 +65,7 @@ impl<'a, S: Saga> Run<'a, S> {
             name: row.map(|row| rules.name_of(&row.state).to_owned()),
             seq: row.map_or(0, |row| row.seq),
             entered: row.map_or(0, |row| row.entered),
-            progress: Progress::read(row.and_then(|row| row.progress.as_deref())),
+            progress: Progress::default(),
             paused_by: row.and_then(|row| row.paused_by.clone()),
             originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
@@ -75,8 +75,10 @@ impl<'a, S: Saga> Run<'a, S> {
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|_| !run.is_newer()) {
-            match S::__load(&row.state, row.version.unsigned_abs(), &row.data) {
-                Ok(state) => run.state = Some(state),
+            let stored =
+                S::__load(&row.state, row.version.unsigned_abs(), &row.data).map_err(|error| error.to_string());
+            match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
+                Ok((state, progress)) => (run.state, run.progress) = (Some(state), progress),
                 Err(error) => {
                     let key = offers.key;
                     run.unreadable =
@@ -344,14 +346,16 @@ impl<'a, S: Saga> Run<'a, S> {
                 seq: self.seq,
                 entered: self.entered,
                 version,
-                progress: self.progress.json(),
+                // what could not be read stays as it is
+                progress: if moved { self.progress.json() } else { old.and_then(|row| row.progress.clone()) },
                 originator: self.originator.clone(),
                 paused_by: self.paused_by.clone(),
                 done,
             },
         });
-        let before = Progress::read(old.and_then(|row| row.progress.as_deref())).timers;
-        let gone = before.into_iter().map(|timer| timer.number).filter(|number| !self.progress.is_alive(*number));
+        let before = Progress::read(old.and_then(|row| row.progress.as_deref())).unwrap_or_default().timers;
+        let gone =
+            before.into_iter().map(|timer| timer.number).filter(|number| moved && !self.progress.is_alive(*number));
         let timers_out = gone.map(|number| TimerOut { key: self.offers.key.clone(), number }).collect();
         let timers = self.progress.timers.iter().map(|timer| timer.number).collect();
         let state = self.state.take().filter(|_| moved).map(|state| Box::new(state) as Box<dyn Any + Send>);

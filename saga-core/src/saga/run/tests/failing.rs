@@ -50,6 +50,18 @@ fn a_state_that_cannot_be_read_pauses_its_instance_and_stays_as_it_is() {
 }
 
 #[test]
+fn timers_that_cannot_be_read_pause_the_instance_and_stay_as_they_are() {
+    let mut instance = Instance::at(&["Begin"]);
+    let progress = Some("{\"timers\":[{}]}".to_owned());
+    instance.row.as_mut().expect("it was started").progress = progress.clone();
+    let tick = instance.message("Tick", None);
+    let (decided, words) = instance.decide(vec![tick]);
+    assert_eq!(words, [("Tick".into(), "held failed".into())]);
+    assert_eq!((decided.timers_out.len(), &instance.row().progress), (0, &progress));
+    assert!(instance.row().paused_by.is_some());
+}
+
+#[test]
 fn r_019_an_undecodable_message_that_names_the_instance_pauses_it() {
     let mut instance = Instance::at(&["Begin"]);
     let broken = Arc::new(Envelope { body: "{".into(), ..(*instance.message("Tick", Some(1))).clone() });

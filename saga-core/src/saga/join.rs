@@ -22,7 +22,14 @@ pub struct All<T: Parts>(T::Some);
 pub trait Parts {
     /// Each part, if it has come.
     #[doc(hidden)]
-    type Some;
+    type Some: Default;
+}
+
+impl<T: Parts> All<T> {
+    /// Nothing has come yet.
+    pub fn none() -> Self {
+        Self(T::Some::default())
+    }
 }
 
 macro_rules! all {
@@ -32,11 +39,6 @@ macro_rules! all {
         }
 
         impl<$($part),+> All<$all> {
-            /// Nothing has come yet.
-            pub fn none() -> Self {
-                Self(($(None::<$part>,)+))
-            }
-
             $(
                 #[doc = concat!("The ", $which, " has come; if it came before, this one takes its place.")]
                 pub fn $method(mut self, it: $part) -> Either<Self, $all> {

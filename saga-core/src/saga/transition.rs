@@ -32,7 +32,7 @@ pub trait Starts<M>: Saga {
 /// A test makes one with [`Moment::at`] and sets what else the transition looks at:
 ///
 /// ```
-/// # use sagabus::Moment;
+/// # use sagabus::saga::Moment;
 /// # use std::time::SystemTime;
 /// let at = Moment::at(SystemTime::UNIX_EPOCH).with_message_id("7").with_header("tenant", "north");
 /// assert_eq!((at.message_id(), at.header("tenant").and_then(|it| it.as_str())), ("7", Some("north")));

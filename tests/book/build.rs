@@ -1,7 +1,7 @@
 //! Makes each Rust block of the book a program, so that it can be a doctest and is still shown without noise.
 //!
-//! - A comment `<!-- rust … -->` holds lines that every later block of its page begins with, until the next such comment.
-//!   `<!-- and … -->` holds lines for the next block alone. `{root}` in them is the repository.
+//! - A comment `<!-- rust … -->` holds lines that every later block of its page begins with, until the next such
+//!   comment. `<!-- and … -->` holds lines for the next block alone. `{root}` in them is the repository.
 //! - A block without `fn main` gets one that calls its `#[test]` functions: a doctest would leave them out.
 
 use std::{env, fs, path::Path};
@@ -33,11 +33,16 @@ fn main() {
 
 /// The page with hidden lines in its Rust blocks.
 fn programs(page: &str, root: &str) -> String {
-    let (mut shared, mut own) = (Vec::new(), Vec::new());
+    let (mut shared, mut own) = (Vec::<String>::new(), Vec::<String>::new());
     let mut out = String::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         out.push_str(line);
+        // a block that takes in files of the repository needs its own `crate`, in which they find each other
+        let takes_files = |line: &String| line.starts_with("#[path");
+        if line.starts_with("```rust") && shared.iter().any(takes_files) {
+            out.push_str(",standalone_crate");
+        }
         out.push('\n');
         let hidden = lines.clone().take_while(|line| *line != "-->").map(|line| line.replace("{root}", root));
         match line {

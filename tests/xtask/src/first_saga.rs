@@ -2,8 +2,8 @@
 //!
 //! - `rust` is the whole of the file that its first line names (`// src/main.rs`), or an end of it (`// add to
 //!   src/main.rs`), or goes behind an item of it (`// insert into src/main.rs after "impl Board {"`).
-//! - `diff` names its file in the first line (`--- src/main.rs`); each run of `-` lines is replaced by the `+` lines after
-//!   it.
+//! - `diff` names its file in the first line (`--- src/main.rs`); each run of `-` lines is replaced by the `+` lines
+//!   after it.
 //! - `sh`: each `cargo` line is run; one with the comment `# fails` must fail.
 //! - `toml`: the dependencies. `text`: what the command before printed, as in the README.
 

@@ -4,9 +4,10 @@
 //! - `up`: only starts the servers, and prints the environment variables that the tests need
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
-//! - `new-user`: follows the README in an empty folder, as a new user would
+//! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would
 
 mod conformance;
+mod first_saga;
 mod lint;
 mod new_user;
 mod services;
@@ -24,7 +25,7 @@ const HELP: &str = "cargo xtask test [ARGUMENTS OF cargo test]   run all tests; 
 cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
-cargo xtask new-user                         follow the README's `Add it` in an empty folder: build, run, test";
+cargo xtask new-user                         follow the README's `Add it` and the tutorial in an empty folder";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -9,9 +9,9 @@
 //! - `text`: is what the program prints. Its lines are expected in this order; other lines may stand between, and `…`
 //!   stands for anything.
 //!
-//! The program must end by itself, and at least one of its tests must run.
+//! The program must end by itself, and at least one of its tests must run. Then the tutorial, `first_saga.rs`.
 
-use crate::{cargo, summary::Summary};
+use crate::{cargo, first_saga, summary::Summary};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::BTreeMap,
@@ -26,22 +26,22 @@ const SECTION: &str = "## Add it";
 const RUN: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(root: &Path) -> Result<()> {
+    follow(root)?;
+    first_saga::run(root)
+}
+
+fn follow(root: &Path) -> Result<()> {
     let readme = fs::read_to_string(root.join("README.md")).context("cannot read README.md")?;
     let guide = Guide::read(&readme)?;
     let folder = Folder::create(root)?;
     folder.cargo(&folder.0, &guide.new, root)?;
     let package = folder.0.join(guide.name()?);
-    let manifest = package.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest)?;
-    ensure!(text.ends_with("[dependencies]\n"), "`cargo new` wrote another Cargo.toml than expected:\n{text}");
-    fs::write(&manifest, format!("{text}{}", at_checkout(&guide.toml, root)))?;
+    depend(&package, &guide.toml, root)?;
     for (file, text) in &guide.files {
         let file = package.join(file);
         fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
         fs::write(file, text)?;
     }
-    // the versions that the repository was tested with; packages that are not needed are dropped by cargo
-    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
     folder.cargo(&package, &["build"], root)?;
     if guide.is_program() {
         let printed = folder.run(&package, root)?;
@@ -114,18 +114,35 @@ impl Guide {
 
     /// Whether the program printed what the README shows.
     fn check(&self, printed: &str) -> Result<()> {
-        let mut lines = printed.lines();
-        for expected in &self.output {
-            if !lines.any(|line| matches(expected.trim(), line.trim())) {
-                bail!("the README shows the line `{expected}`; the program printed:\n{printed}");
-            }
-        }
-        Ok(())
+        check(self.output.iter().map(String::as_str), printed)
     }
 }
 
+/// Whether a program printed the lines that are shown, in this order.
+pub(crate) fn check<'a>(shown: impl Iterator<Item = &'a str>, printed: &str) -> Result<()> {
+    let mut lines = printed.lines();
+    for expected in shown {
+        if !lines.any(|line| matches(expected.trim(), line.trim())) {
+            bail!("the line `{expected}` is shown; the program printed:\n{printed}");
+        }
+    }
+    Ok(())
+}
+
+/// Adds the dependencies of a `toml` block to a new package.
+pub(crate) fn depend(package: &Path, toml: &str, root: &Path) -> Result<()> {
+    let manifest = package.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)?;
+    ensure!(text.ends_with("[dependencies]\n"), "`cargo new` wrote another Cargo.toml than expected:\n{text}");
+    let toml = toml.strip_prefix("[dependencies]\n").unwrap_or(toml);
+    fs::write(&manifest, format!("{text}{}", at_checkout(toml, root)))?;
+    // the versions that the repository was tested with; packages that are not needed are dropped by cargo
+    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
+    Ok(())
+}
+
 /// The fenced blocks of a section, with their languages; it ends at the next heading of its level.
-fn blocks(section: &str) -> Vec<(&str, String)> {
+pub(crate) fn blocks(section: &str) -> Vec<(&str, String)> {
     let mut blocks: Vec<(&str, String)> = Vec::new();
     let mut inside = false;
     for line in section.lines() {
@@ -174,10 +191,10 @@ fn matches(expected: &str, line: &str) -> bool {
 }
 
 /// An empty folder outside the repository, gone at the end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn create(root: &Path) -> Result<Self> {
+    pub(crate) fn create(root: &Path) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("sagabus-new-user-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let folder = Self(folder.canonicalize()?);
@@ -192,17 +209,22 @@ impl Folder {
     }
 
     /// Runs cargo to its end; returns what it printed, or says what went wrong.
-    fn cargo(&self, at: &Path, arguments: &[impl AsRef<str>], root: &Path) -> Result<String> {
-        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        println!("$ cargo {}", arguments.join(" "));
-        let done = self.command(at, root).args(&arguments).stderr(Stdio::inherit()).output()?;
-        let printed = String::from_utf8_lossy(&done.stdout).into_owned();
-        ensure!(done.status.success(), "`cargo {}` failed:\n{printed}", arguments.join(" "));
+    pub(crate) fn cargo(&self, at: &Path, arguments: &[impl AsRef<str>], root: &Path) -> Result<String> {
+        let (succeeded, printed) = self.try_cargo(at, arguments, root)?;
+        ensure!(succeeded, "cargo failed:\n{printed}");
         Ok(printed)
     }
 
+    /// The same, and whether it succeeded.
+    pub(crate) fn try_cargo(&self, at: &Path, arguments: &[impl AsRef<str>], root: &Path) -> Result<(bool, String)> {
+        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        println!("$ cargo {}", arguments.join(" "));
+        let done = self.command(at, root).args(&arguments).stderr(Stdio::inherit()).output()?;
+        Ok((done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned()))
+    }
+
     /// Runs the program; it must end by itself in time.
-    fn run(&self, at: &Path, root: &Path) -> Result<String> {
+    pub(crate) fn run(&self, at: &Path, root: &Path) -> Result<String> {
         println!("$ cargo run");
         let out = self.0.join("printed");
         let mut program = self.command(at, root).args(["run", "--quiet"]).stdout(fs::File::create(&out)?).spawn()?;
@@ -217,10 +239,10 @@ impl Folder {
         let printed = fs::read_to_string(&out)?;
         print!("{printed}");
         match status {
-            Some(status) => ensure!(status.success(), "the README's program failed: {status}"),
+            Some(status) => ensure!(status.success(), "the program failed: {status}"),
             None => {
                 program.kill()?;
-                bail!("the README's program did not end within {RUN:?}");
+                bail!("the program did not end within {RUN:?}");
             }
         }
         Ok(printed)

@@ -78,9 +78,11 @@ impl<'a, S: Saga> Run<'a, S> {
             match S::__load(&row.state, row.version.unsigned_abs(), &row.data) {
                 Ok(state) => run.state = Some(state),
                 Err(error) => {
-                    let key = offers.key;
-                    run.unreadable =
-                        Some(format!("the stored state of {}/{} cannot be read: {error}", key.saga, key.id));
+                    let (key, ours) = (offers.key, S::VERSION);
+                    run.unreadable = Some(format!(
+                        "the state of {}/{}, stored by version {}, cannot be read by version {ours}: {error}",
+                        key.saga, key.id, row.version
+                    ));
                 }
             }
         }

@@ -41,7 +41,7 @@ pub(crate) async fn s_048_s_054_a_timer_is_due_by_the_databases_clock<Db: Base, 
     let exact = of("2").await.expect("it is stored");
     assert!(is_about(delay(&exact), years), "{exact:?}");
     let endless = of("3").await.expect("it is stored");
-    assert!(is_about(delay(&endless), years) || delay(&endless) > delay(&exact), "never in the past: {endless:?}");
+    assert!(is_about(delay(&endless), days(1000 * 365)), "for ever is a thousand years: {endless:?}");
 
     // an hour passes for one of them; for the others it is three hundred years at least
     let before = of("4").await.expect("it is stored");

@@ -9,7 +9,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// The longest time that is added to a clock: it stays within every database's calendar.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86_400);
 /// The most rows that one step of housekeeping touches.
 pub(crate) const STEP_ROWS_MAX: i64 = 1000;
 /// A process without a heartbeat for this long counts as dead; it should write one every 30 seconds.
@@ -26,7 +26,7 @@ pub(crate) const NO_INSTANCE: &str = "no instance came in time; start it and ret
 pub(crate) const NO_VERSION: &str =
     "no process came in time that knows this type, or the version of its instance; deploy one, then retry";
 
-/// A duration in microseconds, as the tables count time: a hundred years at most.
+/// A duration in microseconds, as the tables count time: a thousand years at most.
 pub(crate) fn us(duration: Duration) -> i64 {
     duration.min(LONGEST).as_micros() as i64
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m8_for_ever_is_a_hundred_years() {
+    fn m8_for_ever_is_a_thousand_years() {
         assert_eq!(us(Duration::MAX), us(LONGEST));
         assert_eq!(us(Duration::from_millis(1)), 1000);
     }

@@ -9,10 +9,10 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CrashPoint, HandlerError, HeldReason, InstanceKey, Saga, Store, StoreError, StoreErrorKind, panics,
-    port::{Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit},
+    CrashPoint, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, panics,
+    port::{Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit, Waiting},
     project::{Change, Project},
-    saga::logic::{Offer, Offers, Overrule},
+    saga::logic::{Decided, Offer, Offers, Overrule},
 };
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -72,20 +72,54 @@ pub(super) async fn run<Db: Store>(
     overrule: Option<(Overrule, i64)>,
 ) -> Result<Ran, Failed> {
     debug_assert!(overrule.is_none() || items.len() == 1, "a projection's refusal concerns one message");
+    let mut follow = Follow { may: overrule.is_none(), did: false };
+    match unit(shared, items, again, tries, overrule, &mut follow).await {
+        // a held message that followed may be to blame: each is to fail in a unit of its own
+        Err(failed) if failed.waits().is_none() && items.len() == 1 && follow.did => {
+            unit(shared, items, again, tries, None, &mut Follow::default()).await
+        }
+        ran => ran,
+    }
+}
+
+/// Whether held messages that fit a state which the batch has reached follow in the same unit.
+#[derive(Default)]
+struct Follow {
+    may: bool,
+    did: bool,
+}
+
+async fn unit<Db: Store>(
+    shared: &Shared<Db>,
+    items: &mut [Item],
+    again: bool,
+    tries: u32,
+    overrule: Option<(Overrule, i64)>,
+    follow: &mut Follow,
+) -> Result<Ran, Failed> {
     let keys = keys(shared, items, again);
     let mut unit = shared.store.begin(&locks(&keys.instances), shared.settings.lease).await?;
     shared.crashes.reach(CrashPoint::Lock);
     let found = unit.read(&keys).await?;
     let mut groups = Groups::of(shared, items, &found);
     let wanted = groups.wanted();
-    let held = match wanted.is_empty() {
-        true => Vec::new(),
-        false => unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?,
-    };
+    if !wanted.is_empty() {
+        groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?);
+    }
     let mut batch = Batch { shared, found: &found, ledger: Ledger::new(shared), changes: HashMap::new(), overrule };
     batch.judge(items, &mut groups);
     let before = groups.list.first().and_then(|group| group.sources.first().copied()).unwrap_or_default();
-    let unfinished = batch.decide(groups, &held);
+    batch.ask(&mut groups);
+    while follow.may {
+        let reached = groups.reached(shared);
+        if reached.is_empty() {
+            break;
+        }
+        follow.did = true;
+        groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX).await?);
+        batch.ask(&mut groups);
+    }
+    let unfinished = batch.write(groups);
     let Batch { ledger, changes, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
     for (saga, changes) in changes {
@@ -154,12 +188,24 @@ struct Group<'a> {
     row: Option<&'a InstanceRow>,
     offers: Vec<Offer>,
     sources: Vec<Before>,
-    /// Held messages that fit the instance as it is stored.
-    wanted: Vec<HeldWanted>,
-    /// Held messages that do not, by type and reason.
-    unread: Vec<(String, HeldReason)>,
-    /// How many fitting messages there are.
-    fitting: i64,
+    /// Held messages that fit: the instance as it is stored, or a state that the batch leads to.
+    fitting: Vec<&'a Waiting>,
+    /// Those that were read, in order of arrival.
+    held: Vec<HeldRow>,
+    /// Held messages that do not fit.
+    unread: Vec<&'a Waiting>,
+    /// What the instance decided; none until it is asked.
+    decided: Option<Decided>,
+}
+
+impl Group<'_> {
+    fn fitting(&self) -> i64 {
+        self.fitting.iter().map(|waiting| waiting.count).sum()
+    }
+}
+
+fn wanted(waiting: &Waiting) -> HeldWanted {
+    HeldWanted { key: waiting.key.clone(), type_name: waiting.type_name.clone(), reason: waiting.reason }
 }
 
 impl<'a> Groups<'a> {
@@ -178,30 +224,58 @@ impl<'a> Groups<'a> {
                 row: rows.get(key).copied(),
                 offers: Vec::new(),
                 sources: Vec::new(),
-                wanted: Vec::new(),
+                fitting: Vec::new(),
+                held: Vec::new(),
                 unread: Vec::new(),
-                fitting: 0,
+                decided: None,
             });
         }
         for waiting in &found.waiting {
             let Some(group) = groups.by_key.get(&waiting.key).map(|place| &mut groups.list[*place]) else { continue };
             let logic = &shared.sagas[group.saga].logic;
             if group.row.is_some_and(|row| logic.fits(row, &waiting.type_name, waiting.reason)) {
-                group.fitting += waiting.count;
-                group.wanted.push(HeldWanted {
-                    key: waiting.key.clone(),
-                    type_name: waiting.type_name.clone(),
-                    reason: waiting.reason,
-                });
+                group.fitting.push(waiting);
             } else {
-                group.unread.push((waiting.type_name.clone(), waiting.reason));
+                group.unread.push(waiting);
             }
         }
         groups
     }
 
     fn wanted(&self) -> Vec<HeldWanted> {
-        self.list.iter().flat_map(|group| group.wanted.iter().cloned()).collect()
+        self.list.iter().flat_map(|group| group.fitting.iter().map(|waiting| wanted(waiting))).collect()
+    }
+
+    /// Held messages that fit the states in which the instances have stopped, unless there are too many for the unit.
+    /// Their instances are to be asked again.
+    fn reached<Db: Store>(&mut self, shared: &Shared<Db>) -> Vec<HeldWanted> {
+        let mut all = Vec::new();
+        for group in &mut self.list {
+            let Some(decided) = group.decided.as_ref().filter(|decided| decided.more) else { continue };
+            let Some(row) = decided.instance.as_ref().map(|write| &write.row).or(group.row) else { continue };
+            let logic = &shared.sagas[group.saga].logic;
+            let fits = |waiting: &&Waiting| logic.fits(row, &waiting.type_name, waiting.reason);
+            let (fit, others): (Vec<&Waiting>, Vec<&Waiting>) = group.unread.iter().copied().partition(fits);
+            let count: i64 = fit.iter().map(|waiting| waiting.count).sum();
+            if fit.is_empty() || group.fitting() + count > HELD_ROWS_MAX {
+                continue;
+            }
+            all.extend(fit.iter().map(|waiting| wanted(waiting)));
+            group.fitting.extend(fit);
+            group.unread = others;
+            group.decided = None;
+        }
+        all
+    }
+
+    fn read(&mut self, held: Vec<HeldRow>) {
+        for row in held {
+            let id = row.saga_id.clone().unwrap_or_default();
+            let key = InstanceKey { saga: row.receiver.clone(), id };
+            let Some(place) = self.by_key.get(&key) else { continue };
+            self.list[*place].held.push(row);
+        }
+        self.list.iter_mut().for_each(|group| group.held.sort_by_key(|row| row.arrival));
     }
 }
 
@@ -245,38 +319,39 @@ impl<Db: Store> Batch<'_, Db> {
         }
     }
 
-    /// Lets every instance decide. Returns those that have more to do than fits this unit.
-    fn decide(&mut self, groups: Groups<'_>, held: &[HeldRow]) -> HashSet<InstanceKey> {
-        let mut held_of: HashMap<usize, Vec<&HeldRow>> = HashMap::new();
-        for row in held {
-            let id = row.saga_id.clone().unwrap_or_default();
-            let key = InstanceKey { saga: row.receiver.clone(), id };
-            let Some(place) = groups.by_key.get(&key) else { continue };
-            held_of.entry(*place).or_default().push(row);
-        }
-        let mut unfinished = HashSet::new();
-        for (place, mut group) in groups.list.into_iter().enumerate() {
-            let mut origins: Vec<Origin<'_>> = group.sources.iter().map(|before| Origin::Broker(*before)).collect();
-            for row in held_of.remove(&place).unwrap_or_default() {
+    /// Lets every instance decide that has not decided yet.
+    fn ask(&self, groups: &mut Groups<'_>) {
+        for group in groups.list.iter_mut().filter(|group| group.decided.is_none()) {
+            group.offers.truncate(group.sources.len());
+            group.offers.extend(group.held.iter().map(|row| {
                 let (envelope, waiting) = (row.envelope.clone(), Some(row.reason));
-                group.offers.push(Offer { envelope, decoded: None, waiting, fault: None });
-                origins.push(Origin::Held(row));
-            }
-            let read = origins.len() - group.sources.len();
+                Offer { envelope, decoded: None, waiting, fault: None }
+            }));
+            let unread: Vec<_> = group.unread.iter().map(|it| (it.type_name.clone(), it.reason)).collect();
             let offers = Offers {
                 key: &group.key,
                 row: group.row,
                 now_us: self.found.now_us,
-                unread: &group.unread,
-                partial: (read as i64) < group.fitting,
+                unread: &unread,
+                partial: (group.held.len() as i64) < group.fitting(),
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
                 body_bytes_max: self.shared.settings.body_bytes_max,
             };
-            let saga = &self.shared.sagas[group.saga];
-            let mut decided = saga.logic.decide(&offers, &mut group.offers);
+            group.decided = Some(self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers));
+        }
+    }
+
+    /// Enters what the instances decided. Returns those that have more to do than fits this unit.
+    fn write(&mut self, groups: Groups<'_>) -> HashSet<InstanceKey> {
+        let mut unfinished = HashSet::new();
+        for group in groups.list {
+            let Some(mut decided) = group.decided else { continue };
+            let came = group.sources.iter().map(|before| Origin::Broker(*before));
+            let origins: Vec<Origin<'_>> = came.chain(group.held.iter().map(Origin::Held)).collect();
             if decided.more {
                 unfinished.insert(group.key.clone());
             }
+            let saga = &self.shared.sagas[group.saga];
             if let Some(after) = decided.state.take().filter(|_| saga.projection.is_some()) {
                 let (id, before) = (group.key.id.clone(), group.row.map(|row| row.state.clone()));
                 self.changes.entry(group.saga).or_default().push(ErasedChange { id, before, after });

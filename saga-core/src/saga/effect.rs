@@ -119,7 +119,8 @@ pub struct Replies<M>(pub M);
 ///
 /// An instance has one living timer of each type: setting it again replaces it, even if it is on its way. A transition
 /// into the same state keeps the timers that it does not set. For several of one type at once, see
-/// [`keyed`](Self::keyed). The database's clock decides when the time has come.
+/// [`keyed`](Self::keyed). The database's clock decides when the time has come; more than a thousand years are a
+/// thousand years.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));

@@ -143,10 +143,14 @@ impl<S: Saga> SagaLogic for Typed<S> {
     }
 
     fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String> {
-        let message = S::__read(type_name, body).map_err(|error| format!("{error} (saga `{}`)", S::NAME))?;
+        let field = S::__id_field(type_name);
+        let message = S::__read(type_name, body).map_err(|error| match field {
+            "" => format!("{error} (saga `{}`)", S::NAME),
+            field => format!("{error} (saga `{}`, id in `{field}`)", S::NAME),
+        })?;
         let id = S::__id(&message).map(|id| id.to_text());
         if id.as_deref() == Some("") {
-            return Err(format!("{type_name}: the id of saga `{}` is empty", S::NAME));
+            return Err(format!("{type_name}: `{field}`, the id of saga `{}`, is empty", S::NAME));
         }
         Ok((id, Box::new(message)))
     }

@@ -47,6 +47,11 @@ pub trait Saga: Sized + Send + 'static {
     fn __read(type_name: &str, body: &[u8]) -> Result<Self::In, ReadError>;
     #[doc(hidden)]
     fn __id(message: &Self::In) -> Option<Self::Id>;
+    /// Where a message of this type has the instance's id, for error texts; empty when it is in no field.
+    #[doc(hidden)]
+    fn __id_field(_type_name: &str) -> &'static str {
+        ""
+    }
     #[doc(hidden)]
     fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<(Self, Self::Data), Self::In>;
     #[doc(hidden)]

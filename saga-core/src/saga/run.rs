@@ -80,9 +80,11 @@ impl<'a, S: Saga> Run<'a, S> {
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
                 Ok((state, progress)) => (run.state, run.progress) = (Some(state), progress),
                 Err(error) => {
-                    let key = offers.key;
-                    run.unreadable =
-                        Some(format!("the stored state of {}/{} cannot be read: {error}", key.saga, key.id));
+                    let (key, ours) = (offers.key, S::VERSION);
+                    run.unreadable = Some(format!(
+                        "the state of {}/{}, stored by version {}, cannot be read by version {ours}: {error}",
+                        key.saga, key.id, row.version
+                    ));
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::{
     check::{Key, Message, text},
     function::{Function, Of},
     parse::Definition,
-    pieces::{at, chart_state, of_field, of_path},
+    pieces::{at, chart_state, dotted, of_field, of_path},
 };
 use crate::states::{self, State};
 use proc_macro2::TokenStream;
@@ -188,7 +188,7 @@ impl Emit<'_> {
         let Definition { name, version, .. } = self.definition;
         let saga = &self.definition.states.ident;
         let (id_type, data) = (self.id_type(), self.data());
-        let (read, id) = (self.read(), self.id());
+        let (read, id, id_field) = (self.read(), self.id(), self.id_field());
         let (start, step) = (self.start(), self.step(transitions));
         let (load, names, store) = (self.load(), self.state_names(), self.store());
         let chart = self.chart(transitions);
@@ -202,6 +202,7 @@ impl Emit<'_> {
                 type In = __SagaInput;
                 #read
                 #id
+                #id_field
                 #start
                 #step
                 #load
@@ -265,6 +266,24 @@ impl Emit<'_> {
         quote! {
             fn __id(message: &Self::In) -> ::std::option::Option<Self::Id> {
                 match message { #(#arms,)* }
+            }
+        }
+    }
+
+    /// Where a message has its id, as a person finds it.
+    fn id_field(&self) -> TokenStream {
+        let plain = dotted(self.definition.id.iter().map(|(field, _)| [field]));
+        let arms = self.messages.iter().filter_map(|Message { ty, key, .. }| {
+            let place = match key {
+                Key::Fields => return None,
+                Key::Envelope => String::new(),
+                Key::Paths(paths) => dotted(paths.iter()),
+            };
+            Some(quote!(<#ty as __sagabus::Message>::TYPE => #place))
+        });
+        quote! {
+            fn __id_field(type_name: &str) -> &'static str {
+                match type_name { #(#arms,)* _ => #plain }
             }
         }
     }

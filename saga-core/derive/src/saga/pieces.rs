@@ -39,6 +39,12 @@ pub(super) fn of_path(path: &Path, part: &Type) -> TokenStream {
     })
 }
 
+/// Paths of fields, as a person writes them.
+pub(super) fn dotted<'a, P: IntoIterator<Item = &'a Ident>>(paths: impl Iterator<Item = P>) -> String {
+    let one = |path: P| path.into_iter().map(|field| field.unraw().to_string()).collect::<Vec<_>>().join(".");
+    paths.map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// A call of ours, without type arguments, that stands where the tokens do: rustc points at all of them.
 pub(super) fn at(tokens: &TokenStream, function: &str) -> TokenStream {
     let first = tokens.clone().into_iter().next().map_or_else(Span::call_site, |token| token.span());

@@ -6,7 +6,7 @@ use crate::{
     *,
 };
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 macro_rules! events {
     ($($name:ident)*) => {$(
@@ -249,7 +249,7 @@ fn s_002_s_006_a_repeated_start_is_late_wherever_the_instance_is() {
 }
 
 #[test]
-fn s_020_s_021_a_batch_in_any_order_comes_to_the_same() {
+fn a_batch_in_any_order_comes_to_the_same() {
     for batch in
         [["Begin", "Next", "Join"], ["Next", "Begin", "Join"], ["Join", "Next", "Begin"], ["Next", "Join", "Begin"]]
     {
@@ -421,5 +421,7 @@ fn s_043_s_044_s_045_by_order_of_the_definition() {
 }
 
 mod failing;
+mod life;
 mod model;
 mod odd;
+mod versions;

@@ -154,3 +154,17 @@ fn a_timer_without_the_entry_that_set_it_is_stale_unless_it_is_a_deadline() {
     let forged = instance.message("Timeout", None);
     assert_eq!(instance.offer(vec![forged]), ["Timeout: stale"]);
 }
+
+#[test]
+fn s_045_a_rejected_message_says_which_state_rejects_it() {
+    let mut instance = Instance::at(&["Begin"]);
+    let before = instance.row().clone();
+    let refuse = instance.message("Refuse", None);
+    let (decided, _) = instance.decide(vec![refuse]);
+    let Settled::Held { reason: HeldReason::Rejected, error: Some(error) } = &decided.settled[0].1 else {
+        panic!("it was expected to be held: {:?}", decided.settled)
+    };
+    assert!(error.contains("`A`") && error.contains("Refuse"), "{error}");
+    assert_eq!(instance.row(), &before);
+    assert_eq!(instance.batch(&["Next"]), ["Next: B 2"], "it does not come back by itself, and pauses nobody");
+}

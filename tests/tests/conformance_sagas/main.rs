@@ -1,0 +1,197 @@
+//! What docs/conformance.md says of sagas, where a real database matters: commits, ids as text, the database's clock,
+//! and several processes of one service. On SQLite in-process and on PostgreSQL with RabbitMQ alike.
+
+mod lives;
+mod sagas;
+mod several;
+mod timers;
+mod trouble;
+mod versions;
+
+use async_trait::async_trait;
+use outbox::{Postgres, Sqlite};
+use saga_core::{
+    Endpoint, EndpointBuilder, Event, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView,
+    OutboxFilter, OutboxView, Transport,
+};
+use std::time::Duration;
+use tests::{Database, File, Vhost, eventually, store_suite::Lab};
+use transports::InProcess;
+
+/// A database whose tables a test looks into.
+#[async_trait]
+trait Base: Lab + Inspect {
+    /// The only value of a statement, in which `{s}` is the prefix of a table's name.
+    async fn text(&self, sql: &str) -> String;
+}
+
+#[async_trait]
+impl Base for Postgres {
+    async fn text(&self, sql: &str) -> String {
+        let sql = sql.replace("{s}", "sagabus.");
+        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
+    }
+}
+
+#[async_trait]
+impl Base for Sqlite {
+    async fn text(&self, sql: &str) -> String {
+        let sql = sql.replace("{s}", "sagabus_");
+        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
+    }
+}
+
+/// Three processes of one service, not yet started: each has its own way to the database that they share.
+struct Service<Db, T> {
+    stores: [Db; 3],
+    transports: [T; 3],
+}
+
+impl<Db: Base, T: Transport + Clone> Service<Db, T> {
+    /// Starts a process.
+    async fn start(&self, n: usize, build: impl FnOnce(EndpointBuilder<Db>) -> EndpointBuilder<Db>) -> Endpoint<Db> {
+        let builder = Endpoint::builder("service", self.transports[n].clone(), self.stores[n].clone());
+        let builder = builder.settings(|settings| settings.poll = Duration::from_millis(100));
+        build(builder).start().await.expect("the process starts")
+    }
+
+    /// The database, as an operator sees it.
+    fn db(&self) -> &Db {
+        &self.stores[2]
+    }
+
+    async fn instance(&self, saga: &str, id: &str) -> Option<InstanceView> {
+        let filter = InstanceFilter { saga: Some(saga.into()), id: Some(id.into()), ..Default::default() };
+        let found = self.db().instances(&filter, 1000).await.expect("the database answers");
+        found.into_iter().find(|instance| instance.id == id) // ids that begin like it are among them
+    }
+
+    /// Waits until an instance is in a state after so many transitions.
+    async fn reaches(&self, saga: &str, id: &str, state: &str, seq: i64) -> InstanceView {
+        eventually(&format!("{saga} {id} to be {state} after {seq} transitions"), || async {
+            self.instance(saga, id).await.filter(|it| (it.state.as_str(), it.seq) == (state, seq))
+        })
+        .await
+    }
+
+    /// Waits until so many instances are in a state.
+    async fn count(&self, saga: &str, state: &str, expected: u64) {
+        let filter = InstanceFilter { saga: Some(saga.into()), state: Some(state.into()), ..Default::default() };
+        eventually(&format!("{expected} instances of {saga} to be {state}"), || async {
+            (self.db().instances_count(&filter).await.ok()? == expected).then_some(())
+        })
+        .await;
+    }
+
+    async fn journal(&self, saga: &str, id: &str) -> Vec<JournalView> {
+        let key = InstanceKey { saga: saga.into(), id: id.into() };
+        self.db().journal(&key, 1000).await.expect("the database answers")
+    }
+
+    /// Waits until an instance's journal has so many lines; type and result of each.
+    async fn journaled(&self, saga: &str, id: &str, lines: usize) -> Vec<(String, String)> {
+        let journal = eventually(&format!("{lines} lines in the journal of {saga} {id}"), || async {
+            let journal = self.journal(saga, id).await;
+            (journal.iter().filter(|line| line.result != "held").count() == lines).then_some(journal)
+        })
+        .await;
+        journal.into_iter().map(|line| (line.type_name, line.result)).collect()
+    }
+
+    async fn held(&self) -> Vec<HeldView> {
+        tests::house::held(self.db()).await
+    }
+
+    async fn timers(&self) -> Vec<OutboxView> {
+        let rows = self.db().outbox(&OutboxFilter::default(), 10_000).await.expect("the database answers");
+        rows.into_iter().filter(|row| row.kind == "timer").collect()
+    }
+
+    /// Waits until nothing is in the outbox.
+    async fn quiet(&self) {
+        eventually("an empty outbox", || async { (self.db().count("outbox").await == 0).then_some(()) }).await;
+    }
+
+    /// Lets time pass for what is in the outbox.
+    async fn later(&self, by: Duration) {
+        self.db().age("outbox", "due_at", by).await;
+    }
+}
+
+/// Publishes from a process, in one transaction.
+async fn publish<Db: Base, E: Event>(process: &Endpoint<Db>, events: impl IntoIterator<Item = E>) {
+    let mut session = process.session().await.expect("a session opens");
+    for event in events {
+        session.publish(event);
+    }
+    session.commit().await.expect("the session commits");
+}
+
+async fn stop<Db: Base>(processes: impl IntoIterator<Item = Endpoint<Db>>) {
+    for process in processes {
+        process.stop().await.expect("an orderly end");
+    }
+}
+
+/// Each process has a bus of its own: what it sends to the service comes to itself, unless another relay takes it.
+async fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Service<Sqlite, InProcess>) -> F) {
+    let file = File::create();
+    let stores = [file.store("one.db").await, file.store("one.db").await, file.store("one.db").await];
+    test(Service { stores, transports: std::array::from_fn(|_| InProcess::new()) }).await;
+}
+
+async fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(Service<Postgres, transports::RabbitMq>) -> F) {
+    let (vhost, database) = (Vhost::create().await, Database::create().await);
+    let stores = std::array::from_fn(|_| database.store());
+    test(Service { stores, transports: std::array::from_fn(|_| vhost.transport()) }).await;
+}
+
+macro_rules! suite {
+    ($($module:ident::{$($test:ident)*})*) => {
+        mod sqlite {
+            $($(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::on_sqlite(super::$module::$test).await;
+            })*)*
+        }
+        mod postgres {
+            $($(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::on_postgres(super::$module::$test).await;
+            })*)*
+        }
+    };
+}
+
+suite! {
+    lives::{
+        s_001_a_start_appears_with_its_timer_and_its_journal_in_one_commit
+        s_010_two_sagas_with_one_id_are_two_instances
+        s_013_an_event_of_its_own_comes_back_after_the_commit
+        s_014_numbers_and_uuids_are_exact_as_text
+        s_015_texts_that_differ_in_one_byte_are_different_instances
+        s_034_half_a_join_survives_a_restart
+        s_068_each_key_is_handled_in_the_order_of_the_queue
+    }
+    several::{
+        s_009_five_hundred_instances_run_through_in_two_processes
+        s_035_both_halves_at_once_join_exactly_once
+        s_058_an_answer_and_a_timer_at_once_have_one_effect
+        s_064_two_messages_for_one_instance_are_applied_one_after_the_other
+        s_065_two_starts_of_one_instance_make_one_row
+        s_066_no_message_of_two_hundred_for_a_new_instance_is_lost
+    }
+    timers::{
+        s_048_s_054_a_timer_is_due_by_the_databases_clock
+        s_051_only_the_timer_of_the_second_entry_has_effect
+        s_059_timers_that_fall_due_while_all_are_down_are_handled_once
+    }
+    trouble::{
+        s_060_s_070_s_071_what_came_while_an_instance_was_paused_follows_in_order
+        s_072_what_comes_behind_a_start_that_panics_waits_for_it
+    }
+    versions::{
+        s_073_rows_pass_through_upcast_as_their_messages_come
+        s_075_an_older_process_leaves_a_newer_row_to_a_newer_process
+    }
+}

@@ -1,0 +1,201 @@
+//! Small sagas and their messages.
+
+use saga_core::{After, Either, Event, Message, Publishes, Reenter, after, hours, publish, saga, states};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+macro_rules! events {
+    ($($name:ident { $($field:ident: $type:ty),* })*) => {$(
+        #[derive(Debug, Clone, Event, Serialize, Deserialize)]
+        #[event(from = "service")]
+        pub(crate) struct $name { pub(crate) key: u64 $(, pub(crate) $field: $type)* }
+    )*};
+}
+
+events! {
+    Opened {}
+    Added { n: u64 }
+    Closed {}
+    Ended {}
+    Started {}
+    Answered {}
+    Entered {}
+    Left {}
+    Labelled {}
+    Invoiced {}
+    Met {}
+    Rung { times: u32 }
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(name = "service.Idle")]
+pub(crate) struct Idle {}
+
+/// Adds up; the number 13 and the key 13 are more than a broken one can bear.
+macro_rules! counter {
+    ($module:ident, $broken:literal) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            #[states]
+            pub(crate) enum Counter {
+                Open {
+                    added: Vec<u64>,
+                },
+                #[done]
+                Shut {
+                    added: Vec<u64>,
+                    idle: bool,
+                },
+            }
+
+            #[saga(name = "counter", id = key: u64)]
+            impl Counter {
+                fn opened(opened: Opened) -> (Open, After<Idle>) {
+                    assert!(!$broken || opened.key != 13, "broken by order");
+                    (Open { added: Vec::new() }, after(hours(1), Idle {}))
+                }
+
+                fn added(mut state: Open, added: Added) -> Open {
+                    assert!(!$broken || added.n != 13, "broken by order");
+                    state.added.push(added.n);
+                    state
+                }
+
+                fn closed(state: Open, closed: Closed) -> (Shut, Publishes<Ended>) {
+                    (Shut { added: state.added, idle: false }, publish(Ended { key: closed.key }))
+                }
+
+                fn idle(state: Open, _: Idle) -> Shut {
+                    Shut { added: state.added, idle: true }
+                }
+            }
+        }
+    };
+}
+counter!(sound, false);
+counter!(broken, true);
+
+/// An answer and a timer race; other timers come at once or long after.
+pub(crate) mod race {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Race {
+        Racing,
+        #[done]
+        Won,
+        #[done]
+        Lost,
+    }
+
+    #[saga(name = "race", id = key: u64)]
+    impl Race {
+        fn started(_: Started) -> (Racing, After<Idle>) {
+            (Racing, after(hours(1), Idle {}))
+        }
+
+        fn answered(_: Racing, _: Answered) -> Won {
+            Won
+        }
+
+        fn idle(_: Racing, _: Idle) -> Lost {
+            Lost
+        }
+
+        fn added(state: Racing, added: Added) -> (Racing, After<Idle>, Reenter) {
+            (state, after(Duration::from_secs(added.n), Idle {}), Reenter)
+        }
+    }
+}
+
+/// A door through which one goes in and out.
+pub(crate) mod door {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Door {
+        Inside { idle: u32 },
+        Outside { idle: u32 },
+    }
+
+    #[saga(name = "door", id = key: u64)]
+    impl Door {
+        fn first(_: Entered) -> (Inside, After<Idle>) {
+            (Inside { idle: 0 }, after(hours(1), Idle {}))
+        }
+
+        fn left(state: Inside, _: Left) -> Outside {
+            Outside { idle: state.idle }
+        }
+
+        fn entered(state: Outside, _: Entered) -> (Inside, After<Idle>) {
+            (Inside { idle: state.idle }, after(hours(1), Idle {}))
+        }
+
+        fn idle(state: Inside, _: Idle) -> Inside {
+            Inside { idle: state.idle + 1 }
+        }
+    }
+}
+
+/// Two halves, either of which may come first.
+pub(crate) mod meeting {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Meeting {
+        Half {
+            label: bool,
+        },
+        #[done]
+        Whole,
+    }
+
+    type Next = Either<Half, (Whole, Publishes<Met>)>;
+
+    #[saga(name = "meeting", id = key: u64)]
+    impl Meeting {
+        fn label_first(_: Labelled) -> Half {
+            Half { label: true }
+        }
+
+        fn invoice_first(_: Invoiced) -> Half {
+            Half { label: false }
+        }
+
+        fn label(state: Half, it: Labelled) -> Next {
+            if state.label { Either::A(state) } else { Either::B((Whole, publish(Met { key: it.key }))) }
+        }
+
+        fn invoice(state: Half, it: Invoiced) -> Next {
+            if state.label { Either::B((Whole, publish(Met { key: it.key }))) } else { Either::A(state) }
+        }
+    }
+}
+
+/// Hears itself, three times.
+pub(crate) mod bell {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Bell {
+        Ringing,
+        #[done]
+        Silent,
+    }
+
+    #[saga(name = "bell", id = key: u64)]
+    impl Bell {
+        fn entered(entered: Entered) -> (Ringing, Publishes<Rung>) {
+            (Ringing, publish(Rung { key: entered.key, times: 1 }))
+        }
+
+        fn rung(state: Ringing, rung: Rung) -> Either<(Ringing, Publishes<Rung>), Silent> {
+            match rung.times {
+                3 => Either::B(Silent),
+                times => Either::A((state, publish(Rung { key: rung.key, times: times + 1 }))),
+            }
+        }
+    }
+}

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 /// Of a large table whose old rows are many, the planner expects to find the first thousand soon, and reads it from its
 /// beginning. But those are at its end, or dead rows lie before them.
 pub(super) const BY_INDEX: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
-/// How long steps follow each other from where the last one was. Then rows in between are looked for, from the first.
-const RUN: Duration = Duration::from_millis(500);
+/// Steps follow each other, from where the last one was, for this many times as long as the first one takes, which
+/// begins at the first row and reads what is gone.
+const MORE: f64 = 10.0;
+const RUN_MIN: Duration = Duration::from_millis(500);
+const RUN_MAX: Duration = Duration::from_secs(4);
 
 /// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
 /// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
@@ -111,13 +114,9 @@ pub(super) async fn sweep(
     // planned anew each time: it runs once a minute, and tables grow
     let step = |sql| sqlx::query_scalar::<_, i64>(sql).persistent(false).bind(endpoint);
     let mut rows = 0;
-    let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);
-    rows += expired.fetch_one(&mut *connection).await?;
-    rows += step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
-    rows += step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    // first, because it takes longest: locks on held messages are short
     for sql in [OLD_INBOX, OLD_INSTANCES] {
-        let until = Instant::now() + RUN;
-        let mut from = 0;
+        let (began, mut from, mut until) = (Instant::now(), 0, None);
         loop {
             // planned anew each time, as above
             let old = sqlx::query_as::<_, (i64, Option<i64>)>(sql).persistent(false);
@@ -125,11 +124,16 @@ pub(super) async fn sweep(
             let (deleted, first) = old.fetch_one(&mut *connection).await?;
             rows += deleted;
             from = first.unwrap_or(from);
-            if deleted < STEP_ROWS_MAX || Instant::now() > until {
+            let until = *until.get_or_insert_with(|| began.elapsed().mul_f64(MORE).clamp(RUN_MIN, RUN_MAX));
+            if deleted < STEP_ROWS_MAX || began.elapsed() > until {
                 break;
             }
         }
     }
+    let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);
+    rows += expired.fetch_one(&mut *connection).await?;
+    rows += step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
+    rows += step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
     Ok(u64::try_from(rows).unwrap_or_default())
 }

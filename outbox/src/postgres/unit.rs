@@ -81,8 +81,9 @@ impl Unit for PostgresUnit {
 /// is considered, and `sagabus.key(id)` elsewhere.
 const READ: &str = "
 SELECT 0 AS part, current_setting('sagabus.unit', true) AS t1, NULL::text AS t2, NULL::text AS t3, NULL::text AS t4,
-    NULL::text AS t5, NULL::text AS t6, NULL::text AS t7, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1,
-    NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4
+    NULL::text AS t5, NULL::text AS t6, NULL::text AS t7,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n1, NULL::bigint AS n2,
+    NULL::bigint AS n3, NULL::bigint AS n4
 UNION ALL
 SELECT 1, i.receiver, i.message_id, i.type, i.result, NULL, NULL, NULL, i.body_hash, i.attempts, i.round,
     (extract(epoch FROM i.claimed_at) * 1000000)::bigint
@@ -93,8 +94,8 @@ FROM (SELECT $1::text[] AS ids OFFSET 0) a, unnest(a.ids) AS k(id),
 /// texts and `n` numbers. Where nothing is held, the count is one index lookup for each instance.
 const READ_INSTANCES: &str = "
 UNION ALL
-SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, s.progress::text, s.seq, s.entered, s.version,
-    (s.completed_at IS NOT NULL)::int::bigint
+SELECT 2, s.saga, s.id, s.state, s.data::text, s.originator::text, s.paused_by, s.progress::text, s.seq, s.entered,
+    s.version, (s.completed_at IS NOT NULL)::int::bigint
 FROM (SELECT $3::text[] AS ids, $4::text[] AS sagas OFFSET 0) a, unnest(a.ids, a.sagas) AS k(id, saga),
     LATERAL (SELECT * FROM sagabus.saga WHERE id = k.id AND saga = k.saga OFFSET 0) s
 UNION ALL

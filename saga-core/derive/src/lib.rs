@@ -1,4 +1,5 @@
-//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Then`; and the attributes `states`, `saga` and `handlers`.
+//! The derives of Sagabus: `Message`, `Event`, `Reply`, `Command`, `Outcome`, `Then`; and the
+//! attributes `states`, `saga` and `handlers`.
 //!
 //! Use them through the package `sagabus`: the generated code refers to it.
 
@@ -105,9 +106,10 @@ derive!(
 
 /// The states of a saga: an enum with a variant for each.
 ///
-/// It writes a struct for each variant, with the variant's fields, and derives `Debug`, `Clone`, `PartialEq`, `Serialize`
-/// and `Deserialize` for it. A variant may hold a struct of your own instead: `AwaitingPayment(AwaitingPayment)`. The
-/// transitions follow in a [`#[saga]`](macro@saga) block, which also says what `data`, `#[done]` and the other
+/// It writes a struct for each variant, with the variant's fields, and derives `Debug`, `Clone`, `PartialEq`,
+/// `Serialize` and `Deserialize` for it. A variant may hold a struct of your own instead:
+/// `AwaitingPayment(AwaitingPayment)`.
+/// The transitions follow in a [`#[saga]`](macro@saga) block, which also says what `data`, `#[done]` and the other
 /// attributes mean.
 #[proc_macro_attribute]
 pub fn states(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -124,9 +126,11 @@ pub fn saga(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Handlers: a block of functions, each of which handles a command or an event.
 ///
-/// A function takes `&self`, the message, and its surroundings. A command's returns one of its outcomes, an event's `()`.
+/// A function takes `&self`, the message, and its surroundings. A command's returns one of its outcomes, an event's
+/// `()`.
 /// [`EndpointBuilder::handlers`](../sagabus/endpoint/struct.EndpointBuilder.html#method.handlers) adds them all. A
-/// function that returns [`Later`](../sagabus/handler/struct.Later.html), or `Either<Outcome, Later>`, is answered later. A
+/// function that returns [`Later`](../sagabus/handler/struct.Later.html), or `Either<Outcome, Later>`, is answered
+/// later. A
 /// function that takes `&mut Batch<'_, Message>` gets all messages that came together, in one transaction. Handlers for
 /// several databases have the database as a parameter of each function: `async fn pay<Db: Tables>(&self, ..)`.
 ///

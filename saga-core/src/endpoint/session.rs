@@ -54,9 +54,9 @@ impl<Db: Store> Session<Db> {
     /// sent. An answer is known as long as the inbox keeps it ([`Settings::retention`](crate::Settings::retention)).
     ///
     /// # Errors
-    /// When `later` belongs to another command, or when the database cannot be read. When two give an answer at the same
-    /// time, one [`commit`](Self::commit) is a [`Conflict`](StoreErrorKind::Conflict); run again, it says that there is
-    /// an answer.
+    /// When `later` belongs to another command, or when the database cannot be read. When two give an answer at the
+    /// same time, one [`commit`](Self::commit) is a [`Conflict`](StoreErrorKind::Conflict); run again, it says that
+    /// there is an answer.
     pub async fn answer<C: Command>(
         &mut self,
         later: &Later,

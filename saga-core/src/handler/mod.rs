@@ -55,7 +55,7 @@ pub trait Handle<M: Message, Db: Store>: Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle batches of `{M}` on the database `{Db}`",
     label = "no handler of batches of `{M}`",
-    note = "write `async fn name(&self, batch: &mut Batch<'_, {M}>, cx: &mut BatchContext<'_, ..>)` in a `#[handlers]` block"
+    note = "in a `#[handlers]` block: `async fn name(&self, batch: &mut Batch<'_, {M}>, cx: &mut BatchContext<'_, ..>)`"
 )]
 #[async_trait]
 pub trait HandleBatch<M: Message, Db: Store>: Send + Sync + 'static {

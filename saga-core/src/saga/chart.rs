@@ -225,7 +225,8 @@ impl Chart {
         found.extend(self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
             let Self { saga, .. } = self;
             let name = &state.name;
-            format!("saga `{saga}`: state `{name}` waits without a timer: set one where it is entered, or mark it `#[waits]`")
+            let remedy = "set one where it is entered, or mark it `#[waits]`";
+            format!("saga `{saga}`: state `{name}` waits without a timer: {remedy}")
         }));
         found
     }

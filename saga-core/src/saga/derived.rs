@@ -111,7 +111,7 @@ pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) ->
 /// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, if it has the type of the
 /// saga's id. The derives of messages write one for each field; a timer has none and comes back by itself.
 #[diagnostic::on_unimplemented(
-    message = "saga cannot tell by `{Self}` which instance is meant: no field of the name and the type ({Id}) of its id",
+    message = "`{Self}` does not name its instance: it has no field of the name and the type ({Id}) of the id",
     label = "takes `{Self}`",
     note = "say where the id is: `#[saga(.., by({Self} = path.to.the.id))]`",
     note = "or, if it answers a command of the saga, that its envelope names the instance: `by({Self} = echo)`"

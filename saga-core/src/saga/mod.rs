@@ -141,7 +141,9 @@ pub trait AcceptsAll<L, C> {}
 
 impl<S, C> AcceptsAll<(), C> for S {}
 macro_rules! accepts_all {
-    ($($m:ident)+) => { impl<S, Sent, $($m),+> AcceptsAll<($($m,)+), Sent> for S where $(S: AwaitsOutcome<$m, Sent>),+ {} };
+    ($($m:ident)+) => {
+        impl<S, Sent, $($m),+> AcceptsAll<($($m,)+), Sent> for S where $(S: AwaitsOutcome<$m, Sent>),+ {}
+    };
 }
 accepts_all!(A);
 accepts_all!(A B);

@@ -95,8 +95,8 @@ impl Rules {
 
     /// What `state` does with a message of this type, in an instance that has been in these states before.
     ///
-    /// A state that was visited had its chance: a message that only such states take is late. Else the second click on a
-    /// button would be applied when the page is shown again.
+    /// A state that was visited had its chance: a message that only such states take is late. Else the second click on
+    /// a button would be applied when the page is shown again.
     pub fn disposition(&self, state: &str, type_name: &str, visited: &[String]) -> Disposition {
         match self.by_state.get(state).and_then(|row| row.get(type_name)) {
             Some(Rule::Always(disposition)) => *disposition,

@@ -24,7 +24,7 @@ struct Cli {
     /// A RabbitMQ, `amqp://guest:guest@127.0.0.1:5672`, instead of messages within the process
     #[arg(long, value_name = "URL", requires = "database")]
     broker: Option<String>,
-    /// A PostgreSQL database, `postgres://postgres@127.0.0.1:5432/food`, instead of a file; it is created if it is missing
+    /// A PostgreSQL database, `postgres://postgres@127.0.0.1:5432/food`, instead of a file; created if missing
     #[arg(long, value_name = "URL", requires = "broker")]
     database: Option<String>,
     /// The SQLite file, which must not exist yet; a temporary one if none is given

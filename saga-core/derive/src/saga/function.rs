@@ -100,8 +100,8 @@ impl Function {
                 }
             },
             _ => {
-                let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` and \
-                            a message, or the message that begins; other functions have an `impl` of their own";
+                let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` \
+                            and a message, or the message that begins; other functions have an `impl` of their own";
                 return Err(fault(&signature.ident, text));
             }
         };

@@ -1,6 +1,6 @@
 //! The process of a food order. The restaurant is asked a number of times, at intervals, and not for ever; then comes
-//! the payment; then preparation and courier side by side. It can be cancelled until the courier rides; money and courier
-//! go back.
+//! the payment; then preparation and courier side by side. It can be cancelled until the courier rides; money and
+//! courier go back.
 
 use crate::messages::*;
 use sagabus::prelude::*;

@@ -23,16 +23,12 @@ use uuid::Uuid;
 
 #[states]
 pub(crate) enum Fulfilment {
-    AwaitingPayment {
-        order: Order,
-    },
-    AwaitingShipment {
-        order: Order,
-    },
+    #[waits]
+    AwaitingPayment { order: Order },
+    #[waits]
+    AwaitingShipment { order: Order },
     #[done]
-    Shipped {
-        order: Order,
-    },
+    Shipped { order: Order },
 }
 
 #[saga(name = "order", id = order_id: Uuid)]

@@ -1,5 +1,6 @@
 //! `#[handlers]`: a block of functions, each of which handles a message.
 
+use crate::text;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{
@@ -83,12 +84,13 @@ enum Answer {
 
 impl Answer {
     fn of(result: &Type) -> Self {
-        let named =
-            |name: &str| parameter_first(result, "Result").filter(|ok| last_ident(ok).is_some_and(|it| it == name));
+        let named = |name: &str| {
+            parameters(result, "Result").first().copied().filter(|ok| last_ident(ok).is_some_and(|it| it == name))
+        };
         if named("Later").is_some() {
             return Self::Later;
         }
-        let second = named("Either").and_then(|either| parameter(either, "Either"));
+        let second = named("Either").and_then(|either| parameters(either, "Either").last().copied());
         if second.is_some_and(|it| last_ident(it).is_some_and(|it| it == "Later")) { Self::Either } else { Self::Now }
     }
 }
@@ -123,16 +125,20 @@ impl Handler {
             return fault(&signature.ident, shape);
         };
         let (batch, message) = match &*message.ty {
-            Type::Reference(reference) if reference.mutability.is_some() => match parameter(&reference.elem, "Batch") {
-                Some(message) => (true, message),
-                None => return fault(&message.ty, "the message comes by value, or as `&mut Batch<'_, Message>`"),
-            },
+            Type::Reference(reference) if reference.mutability.is_some() => {
+                match parameters(&reference.elem, "Batch").last() {
+                    Some(message) => (true, *message),
+                    None => return fault(&message.ty, "the message comes by value, or as `&mut Batch<'_, Message>`"),
+                }
+            }
             Type::Reference(_) => return fault(&message.ty, "the message comes by value"),
             by_value => (false, by_value),
         };
         let named = if batch { "BatchContext" } else { "Context" };
         let database = match &*context.ty {
-            Type::Reference(reference) if reference.mutability.is_some() => parameter(&reference.elem, named),
+            Type::Reference(reference) if reference.mutability.is_some() => {
+                parameters(&reference.elem, named).last().copied()
+            }
             _ => None,
         };
         let Some(database) = database else {
@@ -229,26 +235,16 @@ fn last_ident(ty: &Type) -> Option<&syn::Ident> {
     path.path.segments.last().map(|last| &last.ident)
 }
 
-/// The first type parameter of a type with this name.
-fn parameter_first<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
-    let Type::Path(path) = ty else { return None };
-    let last = path.path.segments.last().filter(|last| last.ident == name)?;
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
-    arguments.args.iter().find_map(|argument| match argument {
+/// The type parameters of a type with this name; none when it has another name, or no parameters.
+fn parameters<'a>(ty: &'a Type, name: &str) -> Vec<&'a Type> {
+    let Type::Path(path) = ty else { return Vec::new() };
+    let Some(last) = path.path.segments.last().filter(|last| last.ident == name) else { return Vec::new() };
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return Vec::new() };
+    let types = arguments.args.iter().filter_map(|argument| match argument {
         GenericArgument::Type(ty) => Some(ty),
         _ => None,
-    })
-}
-
-/// The last type parameter of a type with this name.
-fn parameter<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
-    let Type::Path(path) = ty else { return None };
-    let last = path.path.segments.last().filter(|last| last.ident == name)?;
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
-    arguments.args.iter().rev().find_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(ty),
-        _ => None,
-    })
+    });
+    types.collect()
 }
 
 /// The parameters of the block and of its functions.
@@ -260,8 +256,4 @@ fn merged(block: &Generics, function: &Generics) -> Generics {
         all.make_where_clause().predicates.extend(predicates);
     }
     all
-}
-
-fn text(ty: &Type) -> String {
-    ty.to_token_stream().to_string().replace(' ', "")
 }

@@ -237,6 +237,12 @@ fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result
     Err(syn::Error::new_spanned(&input.generics, format!("{what} has no parameters: {why}")))
 }
 
+/// A type as a person writes it.
+fn text(ty: &Type) -> String {
+    use quote::ToTokens;
+    ty.to_token_stream().to_string().replace(' ', "")
+}
+
 /// A field's name as a number, for a const parameter: FNV-1a of 64 bits.
 fn field_key(field: &syn::Ident) -> u64 {
     use syn::ext::IdentExt;

@@ -285,13 +285,6 @@ fn implement(saga: &Ident, state: &State) -> TokenStream {
             type Saga = #saga;
             const NAME: &'static str = #label;
             const DONE: bool = #done;
-            #[allow(unreachable_patterns)] // of an enum with one state
-            fn __of(saga: #saga) -> ::std::result::Result<Self, #saga> {
-                match saga {
-                    #saga::#ident(state) => ::std::result::Result::Ok(state),
-                    other => ::std::result::Result::Err(other),
-                }
-            }
         }
         #[automatically_derived]
         impl ::std::convert::From<#ty> for #saga { fn from(state: #ty) -> Self { Self::#ident(state) } }

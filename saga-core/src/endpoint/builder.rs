@@ -90,11 +90,10 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// Runs a saga.
     pub fn saga<S: Saga>(mut self) -> Self {
         let chart = S::chart();
-        let errors = chart.errors();
-        for advice in chart.verify().into_iter().filter(|text| !errors.contains(text)) {
+        for advice in chart.advice() {
             tracing::warn!(endpoint = self.name, "{advice}");
         }
-        self.wrong.extend(errors);
+        self.wrong.extend(chart.errors());
         let logic = Arc::new(Typed::<S>::new());
         let types = chart.messages.iter().map(|message| &message.type_name);
         let answers = types.filter(|type_name| chart.is_answer(type_name)).cloned().collect();
@@ -126,7 +125,10 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl Handle<C, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.add::<C>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }), options)
+        self.add::<C>(
+            Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> C> }),
+            options(HandlerOptions::default()),
+        )
     }
 
     /// Handles a command that is sent to this endpoint, a batch in one call.
@@ -140,7 +142,10 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl HandleBatch<C, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.add::<C>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }), options)
+        self.add::<C>(
+            Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> C> }),
+            options(HandlerOptions::default()),
+        )
     }
 
     /// Handles an event, whoever publishes it.
@@ -154,7 +159,10 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl Handle<E, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.add::<E>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> }), options)
+        self.add::<E>(
+            Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> E> }),
+            options(HandlerOptions::default()),
+        )
     }
 
     /// Handles an event, whoever publishes it, a batch in one call.
@@ -168,7 +176,10 @@ impl<Db: Store> EndpointBuilder<Db> {
         handler: impl HandleBatch<E, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
-        self.add::<E>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> }), options)
+        self.add::<E>(
+            Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> E> }),
+            options(HandlerOptions::default()),
+        )
     }
 
     /// Handles the messages of a [`#[handlers]`](macro@crate::handlers) block: commands that are sent to this endpoint,
@@ -180,26 +191,22 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// A handler of a block.
     #[doc(hidden)]
     pub fn __handler<M: Message>(self, handler: impl Handle<M, Db>, options: HandlerOptions) -> Self {
-        self.add::<M>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+        self.add::<M>(Arc::new(TypedHandler { handler, message: PhantomData::<fn() -> M> }), options)
     }
 
     /// A handler of a block whose answer may come later.
     #[doc(hidden)]
     pub fn __later_handler<M: Message>(self, handler: impl HandleLater<M, Db>, options: HandlerOptions) -> Self {
-        self.add::<M>(Arc::new(TypedLaterHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+        self.add::<M>(Arc::new(TypedLaterHandler { handler, message: PhantomData::<fn() -> M> }), options)
     }
 
     /// A handler of a block that takes batches.
     #[doc(hidden)]
     pub fn __batch_handler<M: Message>(self, handler: impl HandleBatch<M, Db>, options: HandlerOptions) -> Self {
-        self.add::<M>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> M> }), |_| options)
+        self.add::<M>(Arc::new(TypedBatchHandler { handler, message: PhantomData::<fn() -> M> }), options)
     }
 
-    fn add<M: Message>(
-        mut self,
-        logic: Arc<dyn HandlerLogic<Db>>,
-        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
-    ) -> Self {
+    fn add<M: Message>(mut self, logic: Arc<dyn HandlerLogic<Db>>, options: HandlerOptions) -> Self {
         if let Some(to) = M::ENDPOINT {
             if to != self.name {
                 self.wrong.push(format!("`{}` is sent to `{to}`, so endpoint `{}` never gets it", M::TYPE, self.name));
@@ -213,13 +220,8 @@ impl<Db: Store> EndpointBuilder<Db> {
         self.handler(M::KIND, logic, options)
     }
 
-    fn handler(
-        mut self,
-        kind: MessageKind,
-        logic: Arc<dyn HandlerLogic<Db>>,
-        options: impl FnOnce(HandlerOptions) -> HandlerOptions,
-    ) -> Self {
-        let HandlerOptions { retries, shares_transactions } = options(HandlerOptions::default());
+    fn handler(mut self, kind: MessageKind, logic: Arc<dyn HandlerLogic<Db>>, options: HandlerOptions) -> Self {
+        let HandlerOptions { retries, shares_transactions } = options;
         let entry = HandlerEntry {
             description: logic.description(),
             logic,

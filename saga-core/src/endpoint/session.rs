@@ -68,7 +68,7 @@ impl<Db: Store> Session<Db> {
         }
         let Some(message) = outcome.into().encode() else { return Ok(true) };
         let mut keys = Keys { endpoint: self.shared.name.clone(), ..Keys::default() };
-        keys.message_ids.push(later.envelope().message_id);
+        keys.message_ids.push(later.message_id().to_owned());
         let unit = self.unit.as_mut().expect("it is taken only by `commit` and `rollback`, which consume the session");
         let found = unit.read(&keys).await?;
         let receiver = later.receiver();

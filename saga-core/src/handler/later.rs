@@ -72,6 +72,10 @@ impl Later {
         &self.command
     }
 
+    pub(crate) fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
     /// The command, as far as its answer needs it.
     pub(crate) fn envelope(&self) -> Envelope {
         Envelope {

@@ -221,14 +221,18 @@ impl Chart {
     ///
     /// It deserves a look when a state waits without any timer: mark it `#[waits]` if nothing need happen there.
     pub fn verify(&self) -> Vec<String> {
-        let mut found = self.errors();
-        found.extend(self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
+        [self.errors(), self.advice()].concat()
+    }
+
+    /// What deserves a look, each in one sentence.
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let waiting = self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
             let Self { saga, .. } = self;
             let name = &state.name;
             let remedy = "set one where it is entered, or mark it `#[waits]`";
             format!("saga `{saga}`: state `{name}` waits without a timer: {remedy}")
-        }));
-        found
+        });
+        waiting.collect()
     }
 
     /// What is wrong with the chart, each in one sentence.

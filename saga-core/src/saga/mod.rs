@@ -86,9 +86,6 @@ pub trait State: Into<Self::Saga> {
     const NAME: &'static str;
     /// Whether the process is over in it.
     const DONE: bool;
-    /// The state itself, if the enum is in it.
-    #[doc(hidden)]
-    fn __of(saga: Self::Saga) -> Result<Self, Self::Saga>;
 }
 
 /// A function of the `#[saga]` block takes the message in this state, or in the whole enum. Written by

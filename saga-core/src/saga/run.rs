@@ -41,6 +41,8 @@ pub(super) struct Run<'a, S: Saga> {
     seq: i64,
     entered: i64,
     progress: Progress,
+    /// The timers that were alive when the row was read.
+    alive_before: Vec<i64>,
     paused_by: Option<String>,
     originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
@@ -66,6 +68,7 @@ impl<'a, S: Saga> Run<'a, S> {
             seq: row.map_or(0, |row| row.seq),
             entered: row.map_or(0, |row| row.entered),
             progress: Progress::default(),
+            alive_before: Vec::new(),
             paused_by: row.and_then(|row| row.paused_by.clone()),
             originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
@@ -78,7 +81,10 @@ impl<'a, S: Saga> Run<'a, S> {
             let stored =
                 S::__load(&row.state, row.version.unsigned_abs(), &row.data).map_err(|error| error.to_string());
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
-                Ok((state, progress)) => (run.state, run.progress) = (Some(state), progress),
+                Ok((state, progress)) => {
+                    run.alive_before = progress.timers.iter().map(|timer| timer.number).collect();
+                    (run.state, run.progress) = (Some(state), progress);
+                }
                 Err(error) => {
                     let (key, ours) = (offers.key, S::VERSION);
                     run.unreadable = Some(format!(
@@ -264,7 +270,7 @@ impl<'a, S: Saga> Run<'a, S> {
             self.progress.timers.retain(|known| known.number != timer); // it has come
         }
         if from.as_ref() != Some(&to) || out.anew {
-            self.enter(from.as_ref(), &to);
+            self.enter(from.as_ref());
         }
         let timers = self.set_timers(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
         self.name = Some(to.clone());
@@ -272,14 +278,11 @@ impl<'a, S: Saga> Run<'a, S> {
     }
 
     /// A state was entered: the timers of the one before are gone, and messages that only it takes had their chance.
-    fn enter(&mut self, from: Option<&String>, to: &str) {
+    fn enter(&mut self, from: Option<&String>) {
         self.entered += 1;
         self.progress.timers.retain(|timer| timer.deadline);
         if let Some(from) = from.filter(|from| self.rules.is_cyclic(from) && !self.progress.visited.contains(from)) {
             self.progress.visited.push(from.clone());
-        }
-        if self.rules.is_done(to) {
-            self.progress = Progress::default();
         }
     }
 
@@ -305,7 +308,7 @@ impl<'a, S: Saga> Run<'a, S> {
             numbers.push(Some(number));
         }
         if self.rules.is_done(to) {
-            self.progress.timers.clear(); // set on the way into a state in which nothing waits
+            self.progress = Progress::default(); // nothing waits there, not even a timer set on the way
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
@@ -355,9 +358,7 @@ impl<'a, S: Saga> Run<'a, S> {
                 done,
             },
         });
-        let before = Progress::read(old.and_then(|row| row.progress.as_deref())).unwrap_or_default().timers;
-        let gone =
-            before.into_iter().map(|timer| timer.number).filter(|number| moved && !self.progress.is_alive(*number));
+        let gone = self.alive_before.iter().copied().filter(|number| !self.progress.is_alive(*number));
         let timers_out = gone.map(|number| TimerOut { key: self.offers.key.clone(), number }).collect();
         let timers = self.progress.timers.iter().map(|timer| timer.number).collect();
         let state = self.state.take().filter(|_| moved).map(|state| Box::new(state) as Box<dyn Any + Send>);

@@ -4,8 +4,8 @@ use super::{
     function::{Function, Of},
     parse::{By, Definition, Path},
 };
-use crate::states::State;
-use quote::{ToTokens, format_ident};
+use crate::{states::State, text};
+use quote::format_ident;
 use syn::{Ident, Type};
 
 /// A message of the saga, once, with the way to its key.
@@ -121,9 +121,4 @@ fn each_once(definition: &Definition<'_>) -> syn::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A type as a person writes it.
-pub(super) fn text(ty: &Type) -> String {
-    ty.to_token_stream().to_string().replace(' ', "")
 }

@@ -1,12 +1,15 @@
 //! What `#[saga]` writes: one anonymous constant, so that no name of ours enters the user's module.
 
 use super::{
-    check::{Key, Message, text},
+    check::{Key, Message},
     function::{Function, Of},
     parse::Definition,
     pieces::{at, chart_state, dotted, of_field, of_path},
 };
-use crate::states::{self, State};
+use crate::{
+    states::{self, State},
+    text,
+};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};

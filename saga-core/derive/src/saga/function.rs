@@ -1,7 +1,6 @@
 //! A function of the block, as a transition.
 
-use super::check::text;
-use crate::states::States;
+use crate::{states::States, text};
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type};

@@ -1,0 +1,129 @@
+//! The samples beside `ordering`, on both stacks, and killed in the middle: each audits its own books.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+use tests::{Database, File, Vhost, process::program};
+
+fn command(sample: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(sample));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs a sample to its end; what it printed.
+fn run(sample: &str, arguments: &[&str]) -> String {
+    let output = command(sample, arguments).output().expect("it runs");
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{sample}: clean books were expected: {text}{errors}");
+    assert!(text.contains("the books add up"), "{text}");
+    text.into_owned()
+}
+
+/// Runs a sample until it prints `line`, and kills it by SIGKILL.
+fn kill_at(sample: &str, arguments: &[&str], line: &str) {
+    let mut child = command(sample, arguments).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut printed = BufReader::new(child.stdout.take().expect("stdout is piped")).lines().map_while(Result::ok);
+    let found = printed.any(|printed| printed.contains(line));
+    child.kill().expect("it can be killed");
+    let status = child.wait().expect("it has ended");
+    assert!(found && !status.success(), "{sample} was to be killed when it prints `{line}`: {status}");
+}
+
+/// Kills a sample at each of these lines, each time on the same file; then its books must be clean.
+fn killed_again_and_again(sample: &str, arguments: &[&str], lines: &[&str]) {
+    let file = File::create();
+    let path = file.folder.join("sample.db");
+    let arguments = [arguments, &["--file", path.to_str().expect("the folder's name is text")]].concat();
+    for line in lines {
+        kill_at(sample, &arguments, line);
+    }
+    run(sample, &arguments);
+}
+
+/// On RabbitMQ and PostgreSQL: killed at each of these lines, then to its end; what it printed then.
+async fn on_servers(sample: &'static str, arguments: &'static [&str], lines: &'static [&str]) -> String {
+    let (vhost, database) = (Vhost::create().await, Database::create().await);
+    let (broker, url) = (vhost.url(), database.url());
+    let told = tokio::task::spawn_blocking(move || {
+        let arguments = [arguments, &["--broker", &broker, "--database", &url]].concat();
+        lines.iter().for_each(|line| kill_at(sample, &arguments, line));
+        run(sample, &arguments)
+    });
+    told.await.expect("it runs")
+}
+
+const ONBOARDING: &[&str] = &["--visitors", "24"];
+
+#[test]
+fn onboarding_changes_its_version_in_one_process_and_the_books_add_up() {
+    let told = run("onboarding", ONBOARDING);
+    assert!(told.contains("version 1, after") && told.contains("version 2, after"), "seen live: {told}");
+}
+
+#[test]
+fn onboarding_that_is_killed_goes_on() {
+    killed_again_and_again("onboarding", ONBOARDING, &["version 1 runs", "live:", "version 2 takes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn onboarding_runs_two_versions_side_by_side_on_servers_also_when_killed() {
+    let told = on_servers("onboarding", ONBOARDING, &["version 2 runs beside"]).await;
+    assert!(told.contains("version 2 runs beside version 1"), "{told}");
+}
+
+const FOOD: &[&str] = &["--orders", "60"];
+
+/// Begins orders with version 1, is killed, and goes on with version 2.
+fn food_of_version_1_goes_on_in_version_2(place: &[&str]) {
+    kill_at("food-delivery", &[FOOD, place, &["--version", "1"]].concat(), "orders placed");
+    let told = run("food-delivery", &[FOOD, place, &["--version", "2"]].concat());
+    assert!(!told.contains("finds 0 open orders"), "open orders of version 1 were expected: {told}");
+    assert!(told.contains("open orders of older versions") && told.contains("AskingRestaurant"), "{told}");
+}
+
+#[test]
+fn food_of_version_1_goes_on_in_version_2_in_one_process() {
+    let file = File::create();
+    let path = file.folder.join("food.db");
+    food_of_version_1_goes_on_in_version_2(&["--file", path.to_str().expect("the folder's name is text")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn food_of_version_1_goes_on_in_version_2_on_servers() {
+    let (vhost, database) = (Vhost::create().await, Database::create().await);
+    let (broker, url) = (vhost.url(), database.url());
+    let told = tokio::task::spawn_blocking(move || {
+        food_of_version_1_goes_on_in_version_2(&["--broker", &broker, "--database", &url]);
+    });
+    told.await.expect("it runs");
+}
+
+#[test]
+fn food_delivery_that_is_killed_goes_on() {
+    killed_again_and_again("food-delivery", FOOD, &["finds", "orders placed", "open: "]);
+}
+
+/// Each README names the chart's file, and a manifest that inherits from a workspace could not be read elsewhere.
+#[test]
+fn a_copy_of_each_sample_outside_the_workspace_has_a_manifest_that_is_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository");
+    for sample in std::fs::read_dir(root.join("samples")).expect("there are samples") {
+        let sample = sample.expect("the folder can be read").path();
+        let Ok(manifest) = std::fs::read_to_string(sample.join("Cargo.toml")) else { continue };
+        assert_eq!(manifest.matches("../..").count(), 1, "one path to correct was expected:\n{manifest}");
+        let elsewhere = File::create();
+        let copy = manifest.replace("../..", root.to_str().expect("the repository's path is text"));
+        std::fs::write(elsewhere.folder.join("Cargo.toml"), copy).expect("the folder can be written");
+        std::fs::create_dir(elsewhere.folder.join("src")).expect("the folder can be written");
+        std::fs::write(elsewhere.folder.join("src/main.rs"), "fn main() {}").expect("the folder can be written");
+        let read = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()))
+            .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+            .current_dir(&elsewhere.folder)
+            .output()
+            .expect("cargo runs");
+        assert!(read.status.success(), "{}: {}", sample.display(), String::from_utf8_lossy(&read.stderr));
+    }
+}

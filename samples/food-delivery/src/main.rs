@@ -2,18 +2,27 @@
 
 mod messages;
 mod saga;
+mod saga_v2;
 mod services;
 mod tables;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use messages::{CancelRequested, OrderPlaced, Patience};
-use sagabus::{InProcess, Postgres, RabbitMq, Session, Sqlite, port::Transport};
-use std::{collections::HashSet, process::ExitCode, time::Duration};
+use sagabus::{
+    InProcess, Postgres, RabbitMq, Saga, Session, Sqlite,
+    port::{InstanceFilter, Transport},
+};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use tables::Tables;
-use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
+
+/// How long the orders may take, and money and couriers that are under way.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Places food orders, waits for their end and audits the books.
 #[derive(Parser)]
@@ -21,13 +30,16 @@ struct Cli {
     /// Orders to place
     #[arg(long, default_value_t = 200)]
     orders: u32,
+    /// The version of the process: 2 knows priority, and goes on with what 1 has begun
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    version: u8,
     /// A RabbitMQ, `amqp://guest:guest@127.0.0.1:5672`, instead of messages within the process
     #[arg(long, value_name = "URL", requires = "database")]
     broker: Option<String>,
-    /// A PostgreSQL database, `postgres://postgres@127.0.0.1:5432/food`, instead of a file; created if missing
+    /// A PostgreSQL database that exists, `postgres://postgres@127.0.0.1:5432/food`, instead of a file
     #[arg(long, value_name = "URL", requires = "broker")]
     database: Option<String>,
-    /// The SQLite file, which must not exist yet; a temporary one if none is given
+    /// The SQLite file; a temporary one if none is given
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     file: Option<std::path::PathBuf>,
 }
@@ -47,16 +59,11 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<()> {
     if let (Some(broker), Some(database)) = (&cli.broker, &cli.database) {
-        return deliver(RabbitMq::new(broker)?, Postgres::new(database)?, cli.orders).await;
+        return version(&cli, RabbitMq::new(broker)?, Postgres::new(database)?).await;
     }
     let temporary = std::env::temp_dir().join(format!("food-delivery-{}.db", Uuid::new_v4()));
-    let file = cli.file.as_ref().unwrap_or(&temporary);
-    if file.exists() {
-        bail!("{} exists: name another file, or remove it", file.display());
-    }
-    let store = Sqlite::open(file).await?;
-    let transport = InProcess::of(&["food", "restaurant", "payment", "courier"]);
-    let done = deliver(transport, store, cli.orders).await;
+    let store = Sqlite::open(cli.file.as_ref().unwrap_or(&temporary)).await?;
+    let done = version(&cli, InProcess::of(&["food", "restaurant", "payment", "courier"]), store).await;
     if cli.file.is_none() {
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", temporary.display())); // whether they are left or not
@@ -65,68 +72,70 @@ async fn run(cli: Cli) -> Result<()> {
     done
 }
 
-/// Runs the four services until every order has ended; audits.
-async fn deliver<T: Transport + Clone, Db: Tables + Clone>(transport: T, store: Db, orders: u32) -> Result<()> {
-    let (ended, mut endings) = mpsc::unbounded_channel();
-    let food = services::food(transport.clone(), store.clone(), ended).start().await?;
-    store.create().await.context("cannot create the tables (an earlier run may have left them)")?;
+async fn version<Db: Tables>(cli: &Cli, transport: impl Transport + Clone, store: Db) -> Result<()> {
+    match cli.version {
+        1 => deliver::<saga::FoodOrder, Db>(transport, store, cli.orders).await,
+        _ => deliver::<saga_v2::FoodOrder, Db>(transport, store, cli.orders).await,
+    }
+}
+
+/// Runs the four services until every order has ended and the books add up. Orders that an earlier run has placed on
+/// the same database begin nothing new.
+async fn deliver<S: Saga, Db: Tables>(transport: impl Transport + Clone, store: Db, orders: u32) -> Result<()> {
+    store.migrate().await?;
+    store.create().await.context("cannot create the tables")?;
+    let left = store.instances(&InstanceFilter { open: true, ..Default::default() }, i64::from(orders)).await?;
+    let left = left.iter().filter(|order| i64::from(order.version) < i64::from(S::VERSION)).count();
+    println!("version {} finds {left} open orders of older versions", S::VERSION);
+    let food = services::food::<S, Db>(transport.clone(), store.clone()).start().await?;
     let others = [
         services::restaurant(transport.clone(), store.clone()).start().await?,
         services::payment(transport.clone(), store.clone()).start().await?,
         services::courier(transport, store.clone()).start().await?,
     ];
 
-    let ids: Vec<Uuid> =
-        (0..orders).map(|n| Uuid::from_u128((u128::from(n) + 1) * 0x9e37_79b9_7f4a_7c15_f39c)).collect();
-    for (n, order_id) in ids.iter().enumerate() {
+    for n in 0..orders {
+        let order_id = Uuid::from_u128((u128::from(n) + 1) * 0x9e37_79b9_7f4a_7c15_f39c);
         let mut session: Session<Db> = food.session().await?;
-        session.publish(placed(*order_id));
+        session.publish(placed(order_id, n % 3 == 0));
         if n % 10 == 9 {
-            session.publish(CancelRequested { order_id: *order_id });
+            session.publish(CancelRequested { order_id });
         }
         session.commit().await?;
     }
-    println!("{orders} orders placed; every tenth is cancelled at once");
+    println!("{orders} orders placed; every tenth is cancelled at once, every third has priority");
 
-    let mut open: HashSet<Uuid> = ids.into_iter().collect();
-    while !open.is_empty() {
-        let next = tokio::time::timeout(Duration::from_secs(60), endings.recv()).await;
-        let Some(order_id) = next.with_context(|| format!("{} orders do not end", open.len()))? else { break };
-        open.remove(&order_id);
+    let until = Instant::now() + SETTLE;
+    loop {
+        // how many orders are in which state: what a dashboard would ask for
+        let states = store.status().await?.instances;
+        let in_state = |state: &str| states.iter().find(|it| it.state == state).map_or(0, |it| it.count);
+        let wrong = store.audit(i64::from(orders), in_state("Delivered"), in_state("Cancelled")).await?;
+        if wrong.is_empty() {
+            println!("{} delivered, {} cancelled", in_state("Delivered"), in_state("Cancelled"));
+            break;
+        }
+        let open: Vec<String> =
+            states.iter().filter(|it| it.done == 0).map(|it| format!("{} {}", it.count, it.state)).collect();
+        println!("open: {}", open.join(", "));
+        if Instant::now() > until {
+            bail!("the books do not add up:\n  {}", wrong.join("\n  "));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    settled(&store).await?;
-    let delivered = store.number("SELECT count(*) FROM ride WHERE state = 1").await?;
-    let wrong = store.audit(i64::from(orders), delivered).await?;
-    println!("{delivered} delivered, {} cancelled", i64::from(orders) - delivered);
     for endpoint in others.into_iter().chain([food]) {
         endpoint.stop().await?;
-    }
-    if !wrong.is_empty() {
-        bail!("the books do not add up:\n  {}", wrong.join("\n  "));
     }
     println!("the books add up: no charge and no courier is left over");
     Ok(())
 }
 
-/// Late payments and couriers go back after the end of their order: waits until none is under way.
-async fn settled<Db: Tables>(store: &Db) -> Result<()> {
-    let open = "SELECT (SELECT count(*) FROM charge WHERE refunded = 0) - (SELECT count(*) FROM ride WHERE state = 1)
-                + (SELECT count(*) FROM ride WHERE state NOT IN (1, 10))";
-    for _ in 0..600 {
-        if store.number(open).await? == 0 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    bail!("charges or couriers do not go back")
-}
-
-fn placed(order_id: Uuid) -> OrderPlaced {
+fn placed(order_id: Uuid, priority: bool) -> OrderPlaced {
     let patience = Patience {
         asks_max: 4,
         interval: Duration::from_millis(500),
         in_all: Duration::from_secs(3),
         payment: Duration::from_secs(5),
     };
-    OrderPlaced { order_id, dish: "pizza".into(), address: "12 Harbour Road".into(), cents: 1_250, patience }
+    OrderPlaced { order_id, dish: "pizza".into(), address: "12 Harbour Road".into(), cents: 1_250, patience, priority }
 }

@@ -23,6 +23,9 @@ pub(crate) struct OrderPlaced {
     pub(crate) address: String,
     pub(crate) cents: i64,
     pub(crate) patience: Patience,
+    /// The courier is to wait for the food, not the food for the courier. Version 1 does not know it.
+    #[serde(default)]
+    pub(crate) priority: bool,
 }
 
 #[derive(Debug, Event, Serialize, Deserialize)]

@@ -31,13 +31,13 @@ impl FoodOrder {
     fn placed(
         order: OrderPlaced,
     ) -> (OrderPlaced, AskingRestaurant, Sends<AskRestaurant>, After<Again>, After<Silent>) {
-        let (asking, ask, again) = order.ask(1);
+        let (asking, question, again) = ask(&order, 1);
         let silent = after(order.patience.in_all, Silent {});
-        (order, asking, ask, again, silent)
+        (order, asking, question, again, silent)
     }
     fn ask_again(asking: AskingRestaurant, _: Again, order: &OrderPlaced) -> Either<Asks, Cancelled> {
         match asking.asks {
-            asks if asks < order.patience.asks_max => Either::A(order.ask(asks + 1)), // `Silent` keeps running
+            asks if asks < order.patience.asks_max => Either::A(ask(order, asks + 1)), // `Silent` keeps running
             _ => Either::B(cancelled("the restaurant does not answer")),
         }
     }
@@ -65,13 +65,13 @@ impl FoodOrder {
         (preparing, send(PrepareFood { order_id, dish: order.dish.clone() }), send(FindCourier { order_id }))
     }
     fn food_ready(preparing: Preparing, _: FoodReady, order: &OrderPlaced) -> Join {
-        order.join(Preparing { food_ready: true, ..preparing })
+        join(order, Preparing { food_ready: true, ..preparing })
     }
     fn courier_found(preparing: Preparing, _: CourierAssigned, order: &OrderPlaced) -> Join {
-        order.join(Preparing { courier: true, ..preparing })
+        join(order, Preparing { courier: true, ..preparing })
     }
     fn no_courier(preparing: Preparing, _: NoCourierFree, order: &OrderPlaced) -> Refunds {
-        order.refund(&preparing, "no courier is free")
+        refund(order, &preparing, "no courier is free")
     }
     fn delivered(_: Delivering, _: FoodDelivered) -> Delivered {
         Delivered
@@ -84,7 +84,7 @@ impl FoodOrder {
         cancelled("as requested")
     }
     fn cancel_preparing(preparing: Preparing, _: CancelRequested, order: &OrderPlaced) -> Refunds {
-        order.refund(&preparing, "as requested")
+        refund(order, &preparing, "as requested")
     }
     fn refunded(refunding: Refunding, _: PaymentRefunded) -> Cancelled {
         cancelled(&refunding.reason)
@@ -102,25 +102,22 @@ impl FoodOrder {
     }
 }
 
-impl OrderPlaced {
-    fn ask(&self, asks: u32) -> Asks {
-        let ask = send(AskRestaurant { order_id: self.order_id, dish: self.dish.clone() });
-        (AskingRestaurant { asks }, ask, after(self.patience.interval, Again {}))
-    }
-    fn join(&self, preparing: Preparing) -> Join {
-        if !(preparing.food_ready && preparing.courier) {
-            return Either::A(preparing);
-        }
-        let deliver = Deliver { order_id: self.order_id, address: self.address.clone() };
-        Either::B((Delivering, send(deliver)))
-    }
-    fn refund(&self, preparing: &Preparing, reason: &str) -> Refunds {
-        let (order_id, payment_id) = (self.order_id, preparing.payment_id);
-        let courier = preparing.courier.then(|| send(ReleaseCourier { order_id }));
-        (Refunding { reason: reason.into() }, send(RefundPayment { order_id, payment_id }), courier)
-    }
+fn ask(order: &OrderPlaced, asks: u32) -> Asks {
+    let ask = send(AskRestaurant { order_id: order.order_id, dish: order.dish.clone() });
+    (AskingRestaurant { asks }, ask, after(order.patience.interval, Again {}))
 }
-
+fn join(order: &OrderPlaced, preparing: Preparing) -> Join {
+    if !(preparing.food_ready && preparing.courier) {
+        return Either::A(preparing);
+    }
+    let deliver = Deliver { order_id: order.order_id, address: order.address.clone() };
+    Either::B((Delivering, send(deliver)))
+}
+fn refund(order: &OrderPlaced, preparing: &Preparing, reason: &str) -> Refunds {
+    let (order_id, payment_id) = (order.order_id, preparing.payment_id);
+    let courier = preparing.courier.then(|| send(ReleaseCourier { order_id }));
+    (Refunding { reason: reason.into() }, send(RefundPayment { order_id, payment_id }), courier)
+}
 fn cancelled(reason: &str) -> Cancelled {
     Cancelled { reason: reason.into() }
 }
@@ -134,7 +131,14 @@ mod tests {
 
     fn placed() -> OrderPlaced {
         let patience = Patience { asks_max: 3, interval: minutes(1), in_all: minutes(10), payment: hours(2) };
-        OrderPlaced { order_id: ID, dish: "pizza".into(), address: "here".into(), cents: 900, patience }
+        OrderPlaced {
+            order_id: ID,
+            dish: "pizza".into(),
+            address: "here".into(),
+            cents: 900,
+            patience,
+            priority: false,
+        }
     }
 
     #[test]

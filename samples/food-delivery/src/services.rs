@@ -1,8 +1,8 @@
 //! Restaurant, payment and courier, simulated: what they do depends on the order's id, so that every run is alike.
 
-use crate::{messages::*, saga::FoodOrder, tables::Tables};
+use crate::{messages::*, tables::Tables};
 use sagabus::{endpoint::EndpointBuilder, port::Transport, prelude::*};
-use tokio::sync::mpsc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A die for each order and question, from 0 to 99.
@@ -11,30 +11,18 @@ fn die(order_id: Uuid, question: u8) -> u8 {
     (sum % 100) as u8
 }
 
-/// Orders: the saga, and the list of those that have ended.
-pub(crate) fn food<Db: Tables>(
-    transport: impl Transport,
-    store: Db,
-    ended: mpsc::UnboundedSender<Uuid>,
-) -> EndpointBuilder<Db> {
-    Endpoint::builder("food", transport, store).saga::<FoodOrder>().project(Ended(ended))
+fn endpoint<Db: Tables>(name: &str, transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
+    // how long messages of a process that was killed wait for the next one
+    Endpoint::builder(name, transport, store).settings(|settings| settings.lease = Duration::from_secs(3))
 }
 
-struct Ended(mpsc::UnboundedSender<Uuid>);
-
-#[async_trait]
-impl<Db: Tables> Project<FoodOrder, Db> for Ended {
-    async fn project(&self, changes: &[Change<FoodOrder>], _: &mut Db::Tx) -> Result<(), HandlerError> {
-        let over = changes.iter().filter(|it| matches!(it.after, FoodOrder::Delivered(_) | FoodOrder::Cancelled(_)));
-        for change in over {
-            let _ = self.0.send(change.data.order_id); // nobody listens any more
-        }
-        Ok(())
-    }
+/// Orders: the saga, in the version that `S` is.
+pub(crate) fn food<S: Saga, Db: Tables>(transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
+    endpoint("food", transport, store).saga::<S>()
 }
 
 pub(crate) fn restaurant<Db: Tables>(transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
-    Endpoint::builder("restaurant", transport, store).handlers(Restaurant)
+    endpoint("restaurant", transport, store).handlers(Restaurant)
 }
 
 struct Restaurant;
@@ -64,7 +52,7 @@ impl Restaurant {
 }
 
 pub(crate) fn payment<Db: Tables>(transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
-    Endpoint::builder("payment", transport, store).handlers(Payment)
+    endpoint("payment", transport, store).handlers(Payment)
 }
 
 struct Payment;
@@ -96,7 +84,7 @@ impl Payment {
 }
 
 pub(crate) fn courier<Db: Tables>(transport: impl Transport, store: Db) -> EndpointBuilder<Db> {
-    Endpoint::builder("courier", transport, store).handlers(Courier)
+    endpoint("courier", transport, store).handlers(Courier)
 }
 
 struct Courier;

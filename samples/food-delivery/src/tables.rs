@@ -1,14 +1,18 @@
 //! The services' own rows, on PostgreSQL and SQLite, and the audit of them.
 
-use sagabus::{Postgres, Sqlite, async_trait, port::Store, sqlx};
+use sagabus::{
+    Postgres, Sqlite, async_trait,
+    port::{HeldFilter, Inspect, OutboxFilter, Store},
+    sqlx,
+};
 use uuid::Uuid;
 
 type Done = Result<(), sqlx::Error>;
 
 /// What the services write. Each row stands for something that must happen once: a second one breaks its key.
 #[async_trait]
-pub(crate) trait Tables: Store {
-    /// Creates the tables.
+pub(crate) trait Tables: Store + Inspect {
+    /// Creates the tables if they do not exist.
     async fn create(&self) -> Done;
     /// One of the statements below, about an order.
     async fn run(tx: &mut Self::Tx, statement: &'static str, order_id: Uuid, value: i64) -> Done;
@@ -38,31 +42,32 @@ pub(crate) trait Tables: Store {
         Self::run(tx, "UPDATE ride SET state = state + $2 WHERE order_id = $1", order_id, 1).await
     }
 
-    /// The books: each order ended once, money and couriers are where they belong.
-    async fn audit(&self, orders: i64, delivered: i64) -> Result<Vec<String>, sqlx::Error> {
+    /// The books: each order has ended, money and couriers are where they belong, and no message is left.
+    async fn audit(&self, orders: i64, delivered: i64, cancelled: i64) -> anyhow::Result<Vec<String>> {
         let rides = "SELECT count(*) FROM ride WHERE state = 1";
-        let checks = [
+        let mut checks = vec![
+            ("orders that have ended", delivered + cancelled, orders),
+            ("messages held", self.held_count(&HeldFilter::default()).await?.try_into()?, 0),
+            ("messages under way", self.outbox_count(&OutboxFilter::default()).await?.try_into()?, 0),
+        ];
+        for (what, query, expected) in [
             ("charges that were neither kept nor refunded once", "SELECT count(*) FROM charge WHERE refunded > 1", 0),
             ("charges kept", "SELECT count(*) FROM charge WHERE refunded = 0", delivered),
             ("deliveries", rides, delivered),
             ("couriers who wait for nothing", "SELECT count(*) FROM ride WHERE state NOT IN (1, 10)", 0),
             ("orders that the restaurant was asked about", "SELECT count(DISTINCT order_id) FROM question", orders),
-        ];
-        let mut wrong = Vec::new();
-        for (what, query, expected) in checks {
-            let found = self.number(query).await?;
-            if found != expected {
-                wrong.push(format!("{what}: {expected} expected, {found} found"));
-            }
+        ] {
+            checks.push((what, self.number(query).await?, expected));
         }
-        Ok(wrong)
+        let wrong = checks.into_iter().filter(|(_, found, expected)| found != expected);
+        Ok(wrong.map(|(what, found, expected)| format!("{what}: {expected} expected, {found} found")).collect())
     }
 }
 
 const TABLES: [&str; 3] = [
-    "CREATE TABLE question (order_id {uuid} NOT NULL, n bigint NOT NULL)",
-    "CREATE TABLE charge (order_id {uuid} PRIMARY KEY, cents bigint NOT NULL, refunded bigint NOT NULL)",
-    "CREATE TABLE ride (order_id {uuid} PRIMARY KEY, state bigint NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS question (order_id {uuid} NOT NULL, n bigint NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS charge (order_id {uuid} PRIMARY KEY, cents bigint NOT NULL, refunded bigint NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS ride (order_id {uuid} PRIMARY KEY, state bigint NOT NULL)",
 ];
 
 #[async_trait]

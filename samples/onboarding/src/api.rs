@@ -113,7 +113,8 @@ async fn view<Db: Books>(store: &Db, customer: Uuid) -> Result<Option<Value>, Re
         .collect();
     let name = &it.data["data"]["name"];
     Ok(Some(json!({
-        "name": name, "state": it.state, "version": it.version, "done": it.completed_at_us.is_some(), "history": history,
+        "name": name, "state": it.state, "version": it.version, "done": it.completed_at_us.is_some(),
+        "history": history,
     })))
 }
 

@@ -97,7 +97,7 @@ async fn deliver<S: Saga, Db: Tables>(transport: impl Transport + Clone, store: 
     for n in 0..orders {
         let order_id = Uuid::from_u128((u128::from(n) + 1) * 0x9e37_79b9_7f4a_7c15_f39c);
         let mut session: Session<Db> = food.session().await?;
-        session.publish(placed(order_id, n % 3 == 0));
+        session.publish(placed(order_id, n % 3 == 2));
         if n % 10 == 9 {
             session.publish(CancelRequested { order_id });
         }

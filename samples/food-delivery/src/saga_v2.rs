@@ -233,12 +233,10 @@ mod tests {
         let diff: Vec<&str> = diff.split("```").next().unwrap_or_default().lines().collect();
         for (sign, these, others) in [("-", &old, &new), ("+", &new, &old)] {
             let shown: Vec<&str> = diff.iter().filter_map(|line| line.strip_prefix(sign)).collect();
-            for line in shown.iter().filter(|line| !these.contains(line)) {
-                panic!("README.md shows a line that is not there: {sign}{line}");
-            }
-            for line in these.iter().filter(|line| !others.contains(line) && !shown.contains(line)) {
-                panic!("README.md does not show: {sign}{line}");
-            }
+            let unknown = shown.iter().find(|line| !these.contains(line));
+            assert_eq!(unknown, None, "README.md shows `{sign}` and a line that is not there");
+            let missing = these.iter().find(|line| !others.contains(line) && !shown.contains(line));
+            assert_eq!(missing, None, "README.md does not show `{sign}` and this line");
         }
     }
 }

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_broker_would_refuse_is_refused_before_it_is_written() {
+    fn t_013_what_a_broker_would_refuse_is_refused_before_it_is_written() {
         for name in ["CC", "bcc", "x-match", "X-Death", "saga", "Message-Id"] {
             assert!(Envelope::reserved(name), "`{name}` is read by the broker or by us");
         }

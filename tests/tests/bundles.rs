@@ -186,7 +186,7 @@ async fn a_bundle_of_which_one_message_is_given_back_comes_again_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_prefetch_bounds_messages_in_hand_although_a_bundle_has_more() {
+async fn t_015_the_prefetch_bounds_messages_in_hand_although_a_bundle_has_more() {
     let vhost = Vhost::create().await;
     provision_taking(&vhost, "receiver").await;
     let plain = Plain::connect(&vhost.url()).await;

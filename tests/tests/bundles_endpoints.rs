@@ -219,7 +219,7 @@ async fn poison_in_a_bundle_costs_only_itself() {
 
 /// Doubled by the broker or a producer, whole or in part, one after the other or together.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_that_comes_twice_changes_nothing() {
+async fn o_003_a_bundle_that_comes_twice_changes_nothing() {
     let (vhost, database) = (Vhost::create().await, Database::create().await);
     let worker = start_worker(&vhost, &database, &Worker::default()).await;
     let plain = Plain::connect(&vhost.url()).await;

@@ -136,7 +136,7 @@ async fn a_publisher_that_may_not_write_bundles_sends_singly_and_keeps_its_chann
 
 /// A full queue refuses: what it did not take is reported, message by message, and only that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_each_message_of_a_bundle() {
+async fn t_011_a_full_queue_refuses_each_message_of_a_bundle() {
     let vhost = Vhost::create().await;
     provision_taking(&vhost, "receiver").await;
     vhost.policy("^receiver$", &json!({ "max-length": 3, "overflow": "reject-publish" })).await;

@@ -11,7 +11,10 @@ use tests::{
 use transports::InProcess;
 
 /// O-014: a handler that fails leaves nothing; one that succeeds at last leaves one effect.
-async fn r_004_failed_runs_leave_nothing<Db: Effects + Inspect, T: Transport + Clone>(transport: T, stores: [Db; 3]) {
+async fn o_014_r_001_r_004_failed_runs_leave_nothing<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    stores: [Db; 3],
+) {
     let house = House::start(transport, stores, |builder| builder.retries(Retries::none().immediate(3))).await;
     house.ask(1, "fail twice").await;
     eventually("the effect", || async { (house.worker.store().effects().await == [1]).then_some(()) }).await;
@@ -36,8 +39,8 @@ async fn r_004_failed_runs_leave_nothing<Db: Effects + Inspect, T: Transport + C
     house.stop().await;
 }
 
-/// a delayed retry waits in the outbox, and comes back unchanged.
-async fn r_003_a_delayed_retry_waits_in_the_outbox<Db: Effects + Inspect, T: Transport + Clone>(
+/// a delayed retry waits in the outbox, and other messages pass it.
+async fn r_003_r_010_a_delayed_retry_waits_in_the_outbox<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],
 ) {
@@ -56,7 +59,7 @@ async fn r_003_a_delayed_retry_waits_in_the_outbox<Db: Effects + Inspect, T: Tra
     house.stop().await;
 }
 
-/// R-020, O-015, O-016: one poison message among good ones costs only itself.
+/// one poison message among good ones costs only itself.
 async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],
@@ -77,9 +80,9 @@ async fn r_020_one_poison_message_costs_only_itself<Db: Effects + Inspect, T: Tr
     house.stop().await;
 }
 
-/// R-020 for a `HandleBatch` handler: a batch that fails runs one by one, and what each message causes names that
-/// message.
-async fn r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Transport + Clone>(
+/// O-015, R-020 for a `HandleBatch` handler: a batch that fails runs one by one, and what each message causes names
+/// that message.
+async fn o_015_r_020_a_batch_that_fails_is_run_one_by_one<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [journeys, worker, listener]: [Db; 3],
 ) {
@@ -139,16 +142,16 @@ async fn r_022_a_held_message_is_retried<Db: Effects + Inspect, T: Transport + C
 }
 
 endpoint_suite! {
-    r_004_failed_runs_leave_nothing
-    r_003_a_delayed_retry_waits_in_the_outbox
+    o_014_r_001_r_004_failed_runs_leave_nothing
+    r_003_r_010_a_delayed_retry_waits_in_the_outbox
     r_020_one_poison_message_costs_only_itself
-    r_020_a_batch_that_fails_is_run_one_by_one
+    o_015_r_020_a_batch_that_fails_is_run_one_by_one
     r_022_a_held_message_is_retried
 }
 
 /// Everything that is wrong is reported in one list.
 #[tokio::test]
-async fn start_says_everything_that_is_wrong() {
+async fn t_040_start_says_everything_that_is_wrong() {
     struct Wrong;
     #[async_trait]
     impl Handle<Work, outbox::Sqlite> for Wrong {

@@ -32,7 +32,7 @@ macro_rules! suite {
 suite! {
     a_discarded_message_frees_its_instance,
     a_discarded_message_that_pauses_nothing_wakes_nobody,
-    a_retried_message_goes_to_its_receiver_with_its_runs,
+    r_022_a_retried_message_goes_to_its_receiver_with_its_runs,
     a_message_that_nobody_knew_is_judged_anew,
     a_stranded_message_goes_where_it_was_to_go,
     an_action_takes_what_was_listed_and_nothing_else,
@@ -100,7 +100,7 @@ async fn a_discarded_message_that_pauses_nothing_wakes_nobody(tables: Tables) {
     assert_eq!(tables.one("SELECT paused_by FROM {s}saga").await.as_deref(), Some("poison"));
 }
 
-async fn a_retried_message_goes_to_its_receiver_with_its_runs(tables: Tables) {
+async fn r_022_a_retried_message_goes_to_its_receiver_with_its_runs(tables: Tables) {
     tables.hold(&Held { attempts: 16, ..Held::default() }).await;
     let done = tables.store.held_retry(&of_message(&tables, "m").await, "ann", "the table is back").await;
     assert_eq!(done.count("retried"), 1, "{done:?}");

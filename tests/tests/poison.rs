@@ -65,7 +65,7 @@ async fn quiet(store: &Postgres) {
 /// A thousand events flow while three are published that the broker refuses: one with a header that the broker does not
 /// understand, put into the outbox by another program; one of 20 MB; one for an exchange that was deleted.
 #[tokio::test(flavor = "multi_thread")]
-async fn three_refused_messages_are_told_and_a_thousand_others_arrive_in_order() {
+async fn o_035_three_refused_messages_are_told_and_a_thousand_others_arrive_in_order() {
     let (vhost, database, other) = (Vhost::create().await, Database::create().await, Database::create().await);
     let counter = Counter::default();
     let receiver = Endpoint::builder("receiver", vhost.transport(), other.store())

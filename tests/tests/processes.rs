@@ -193,7 +193,7 @@ async fn count_bundles(system: &System) -> Arc<Mutex<BTreeMap<String, usize>>> {
 
 /// Bundles are in flight wherever the processes die: every service takes them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
+async fn o_024_o_025_o_027_o_028_a_crash_at_any_step_leaves_a_ledger_that_a_restart_completes() {
     for (n, step) in CrashPoint::ALL.iter().enumerate() {
         let system = System::create().await;
         let port = free_port();

@@ -167,7 +167,7 @@ async fn t_019_a_broken_connection_is_made_anew() {
 /// Messages in flight when a connection broke are published again, and nothing overtakes them; each message is reported
 /// once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_loses_no_message_and_keeps_the_order() {
+async fn t_019_a_broken_connection_loses_no_message_and_keeps_the_order() {
     let vhost = Vhost::create().await;
     let (mut sender, mut receiver) =
         (attach(&vhost.transport(), "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);

@@ -92,7 +92,7 @@ async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
 
 /// Provisioned by hand: an exchange that is missing, and one that is deleted meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_passive_publisher_is_told_which_exchange_is_missing() {
+async fn t_010_a_passive_publisher_is_told_which_exchange_is_missing() {
     let vhost = Vhost::create().await;
     let mut receiver = attach(&vhost.transport(), "receiver", &["test.Happened"]).await;
     provision(&vhost.transport(), "sender", &["test.Gone"]).await;
@@ -199,7 +199,7 @@ async fn a_subscriber_declares_its_exchanges_again() {
 
 /// An event that is no longer subscribed to is unbound; a missing exchange of such an event does no harm.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_longer_subscribed_to_is_unbound() {
+async fn t_005_what_is_no_longer_subscribed_to_is_unbound() {
     let vhost = Vhost::create().await;
     provision(&vhost.transport(), "receiver", &["test.Kept", "test.Left"]).await;
     let dropped = vec!["test.Left".into(), "test.NeverThere".into(), "test.Kept".into()];
@@ -271,7 +271,7 @@ async fn too_few_channels_are_an_error_at_the_start() {
 
 /// Bodies that are not acknowledged are bounded in bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn unacknowledged_bodies_are_bounded_in_bytes() {
+async fn t_015_unacknowledged_bodies_are_bounded_in_bytes() {
     const MB: usize = 1_000_000;
     let vhost = Vhost::create().await;
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;

@@ -140,7 +140,7 @@ async fn a_message_of_a_handler_without_statements_costs_three_round_trips_besid
 /// Rule 3: the server has committed and its answer was lost, for one message and for a hundred. The outcome is unknown,
 /// so the unit runs again, and the inbox decides.
 #[tokio::test(flavor = "multi_thread")]
-async fn rule_3_a_commit_whose_answer_is_lost_moves_each_instance_once() {
+async fn o_018_rule_3_a_commit_whose_answer_is_lost_moves_each_instance_once() {
     let line = Line::sagas().await;
     let mut last = 0;
     for n in [1, 100] {
@@ -164,7 +164,7 @@ async fn rule_3_a_commit_whose_answer_is_lost_moves_each_instance_once() {
 
 /// The same for handlers, plain and in batches.
 #[tokio::test(flavor = "multi_thread")]
-async fn rule_3_a_commit_whose_answer_is_lost_leaves_one_effect_of_each_message() {
+async fn o_018_rule_3_a_commit_whose_answer_is_lost_leaves_one_effect_of_each_message() {
     for batches in [false, true] {
         let line = Line::start("worker", |builder| match batches {
             false => builder.handle::<Work>(Worker::default()),

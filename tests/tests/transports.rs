@@ -65,8 +65,8 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
     tokio::join!(receiving, reporting);
 }
 
-/// O-037, T-039: an event reaches every subscriber; without subscribers it is confirmed.
-async fn t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clone) {
+/// O-037, T-007, T-039: an event reaches every subscriber; without subscribers it is confirmed.
+async fn o_037_t_007_t_039_an_event_reaches_every_subscriber(transport: impl Transport + Clone) {
     let mut sender = attach(&transport, "sender", &[]).await;
     sender.outgoing.send(outgoing(1, event("test.Happened"))).expect("the link is open");
     assert_eq!(report(&mut sender).await.fate, Fate::Confirmed, "no subscriber is fine");
@@ -140,7 +140,7 @@ macro_rules! suite {
 suite! {
     t_008_each_message_is_confirmed_once
     t_009_a_command_to_nobody_is_unroutable
-    t_039_an_event_reaches_every_subscriber
+    o_037_t_007_t_039_an_event_reaches_every_subscriber
     a_dropped_delivery_is_not_lost
     a_link_can_be_closed_and_attached_again
 }
@@ -157,7 +157,7 @@ async fn in_process_an_event_waits_for_the_endpoints_that_were_named() {
 }
 
 #[tokio::test]
-async fn in_process_a_message_is_confirmed_only_after_its_last_receiver_committed() {
+async fn t_042_in_process_a_message_is_confirmed_only_after_its_last_receiver_committed() {
     let bus = InProcess::new();
     let mut sender = attach(&bus, "sender", &[]).await;
     let (mut one, mut two) =
@@ -171,7 +171,7 @@ async fn in_process_a_message_is_confirmed_only_after_its_last_receiver_committe
 }
 
 #[tokio::test]
-async fn in_process_an_endpoint_that_is_away_does_not_make_the_others_run_again() {
+async fn t_042_in_process_an_endpoint_that_is_away_does_not_make_the_others_run_again() {
     let bus = InProcess::of(&["sender", "one", "two"]);
     let mut sender = attach(&bus, "sender", &[]).await;
     let mut one = attach(&bus, "one", &["test.Happened"]).await;

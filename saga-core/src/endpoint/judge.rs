@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_or_held_message_is_a_duplicate() {
+    fn o_009_a_settled_or_held_message_is_a_duplicate() {
         let m = message("m", "{}");
         use InboxResult::{Discarded, Handled, Held, Ignored, Stale};
         for result in [Handled, Ignored, Stale, Discarded, Held] {

@@ -84,7 +84,7 @@ fn unknown(ids: &[&str]) -> Write {
 }
 
 /// B22, F4: a message of an unknown type goes back to the outbox when a process that knows the type runs.
-pub async fn b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
+pub async fn r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
     write(store, unknown(&["b", "a"])).await.unwrap();
     let for_one = crate::with!(held_in("one", HeldReason::Version), receiver = String::new(), saga_id = None);
     let mut one = envelope("one");

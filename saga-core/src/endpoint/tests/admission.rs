@@ -68,7 +68,7 @@ async fn r_019_an_undecodable_message_pauses_the_instance_that_its_headers_name(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undecodable_message_that_names_no_instance_is_held_by_itself() {
+async fn r_019_an_undecodable_message_that_names_no_instance_is_held_by_itself() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.saga::<Walk>().handle::<Do>(script.clone())).await;
     let broken = [Envelope::new("a", "Step", "{\"id\":"), Envelope::new("b", "shop.Do", "7")];
@@ -83,7 +83,7 @@ async fn an_undecodable_message_that_names_no_instance_is_held_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_can_read_is_held_with_the_reason() {
+async fn t_028_what_nobody_can_read_is_held_with_the_reason() {
     let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.body_bytes_max = 100)).await;
     rig.broker.deliver(begin(1));
     rig.all_acked().await;
@@ -107,7 +107,7 @@ async fn what_nobody_can_read_is_held_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn json_by_another_name_and_a_byte_order_mark_are_read() {
+async fn t_028_json_by_another_name_and_a_byte_order_mark_are_read() {
     let rig = Rig::walk().await;
     rig.broker.deliver(begin(1));
     let json = |n, content_type: &str| Envelope { content_type: Some(content_type.into()), ..step(1, n) };

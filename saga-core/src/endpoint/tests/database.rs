@@ -47,27 +47,27 @@ async fn commit_unknown(committed: bool, messages: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_happened_unheard_has_its_effects_once() {
+async fn o_018_a_commit_that_happened_unheard_has_its_effects_once() {
     commit_unknown(true, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_did_not_happen_unheard_has_its_effects_once() {
+async fn o_019_a_commit_that_did_not_happen_unheard_has_its_effects_once() {
     commit_unknown(false, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batchs_commit_that_happened_unheard_has_its_effects_once() {
+async fn o_018_a_batchs_commit_that_happened_unheard_has_its_effects_once() {
     commit_unknown(true, 100).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batchs_commit_that_did_not_happen_unheard_has_its_effects_once() {
+async fn o_019_a_batchs_commit_that_did_not_happen_unheard_has_its_effects_once() {
     commit_unknown(false, 100).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_transactions_commit_that_happened_unheard_has_its_effects_once() {
+async fn o_018_a_shared_transactions_commit_that_happened_unheard_has_its_effects_once() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.handle_batch::<Do>(Batches(script.clone()))).await;
     rig.store.lose_next_commit(true);
@@ -106,7 +106,7 @@ async fn tables_that_are_not_there_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_again_at_once_counts_no_run() {
+async fn r_036_what_runs_again_at_once_counts_no_run() {
     for kind in [StoreErrorKind::StalePlan, StoreErrorKind::Conflict] {
         for operation in [Operation::Begin, Operation::Read, Operation::Write, Operation::Commit] {
             let script = Script::new();

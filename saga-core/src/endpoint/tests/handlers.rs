@@ -11,7 +11,7 @@ async fn rig_with(retries: Retries, script: &Script) -> Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r_003_a_failing_message_runs_again_at_once_then_later_then_is_held() {
+async fn r_003_r_010_a_failing_message_runs_again_at_once_then_later_then_is_held() {
     let script = Script::new();
     script.always(Act::Fail);
     let rig = rig_with(retries(), &script).await;
@@ -66,7 +66,7 @@ async fn r_005_a_permanent_error_makes_one_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_costs_its_message_and_no_other() {
+async fn r_015_a_panic_costs_its_message_and_no_other() {
     let script = Script::new();
     script.plan(2, [Act::Panic, Act::Panic]);
     let rig = rig_with(Retries::none().immediate(1), &script).await;
@@ -77,7 +77,7 @@ async fn a_panic_costs_its_message_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_runs_too_long_fails() {
+async fn r_015_a_handler_that_runs_too_long_fails() {
     let script = Script::new();
     script.plan(1, [Act::Hang(secs(3600))]);
     let rig = Rig::start(|builder| {
@@ -149,7 +149,7 @@ async fn a_handlers_stale_plan_runs_again_and_counts_no_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_whose_connection_is_gone_counts_no_run_until_it_was_lost_five_times() {
+async fn r_036_a_failure_whose_connection_is_gone_counts_no_run_until_it_was_lost_five_times() {
     for (lost, counted) in [(5, 0), (6, 1)] {
         let script = Script::new();
         script.plan(1, vec![Act::Fail; lost]);
@@ -212,7 +212,7 @@ async fn a_handler_that_publishes_what_json_cannot_say_is_held_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_is_too_large_is_held_at_once() {
+async fn t_013_an_outcome_that_is_too_large_is_held_at_once() {
     let builder =
         |builder: Builder| builder.handle::<Do>(Script::new()).settings(|settings| settings.body_bytes_max = 10);
     let rig = Rig::start(builder).await;
@@ -236,7 +236,7 @@ async fn a_handler_without_a_transaction_is_handled_once_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_discards_leaves_a_row_that_says_so() {
+async fn r_007_a_policy_that_discards_leaves_a_row_that_says_so() {
     let script = Script::new();
     script.always(Act::Fail);
     let rig = rig_with(Retries::by(|_| crate::Decision::Discard), &script).await;

@@ -66,17 +66,17 @@ async fn retry_and_original(original_first: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_behind_its_redelivered_original_runs() {
+async fn r_012_a_retry_behind_its_redelivered_original_runs() {
     retry_and_original(true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_before_its_redelivered_original_runs() {
+async fn r_012_a_retry_before_its_redelivered_original_runs() {
     retry_and_original(false).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_of_a_saga_message_behind_its_redelivered_original_runs() {
+async fn r_012_a_retry_of_a_saga_message_behind_its_redelivered_original_runs() {
     let projection = Projection::default();
     projection.0.plan(1, [Act::Succeed, Act::Fail]);
     let rig = Rig::start(|builder| {
@@ -132,7 +132,7 @@ async fn a_retried_message_that_is_still_undecodable_is_held_again_and_leaves_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_comes_twice_is_handled_once() {
+async fn o_001_a_message_that_comes_twice_is_handled_once() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.saga::<Walk>().handle::<Do>(script.clone())).await;
     rig.broker.deliver_all([begin(1), step(1, 1), command(1)]);

@@ -15,7 +15,7 @@ async fn busy(stop: Duration) -> (Rig, Script) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_finishes_what_runs_and_gives_back_what_waits() {
+async fn r_041_stop_finishes_what_runs_and_gives_back_what_waits() {
     let (rig, script) = busy(secs(8)).await;
     let Rig { endpoint, broker, store } = rig;
     assert_eq!(endpoint.stop().await, Ok(()));
@@ -40,7 +40,7 @@ async fn stop_waits_no_longer_than_it_may_and_says_what_was_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_waits_for_confirms_and_says_when_they_do_not_come() {
+async fn r_041_stop_waits_for_confirms_and_says_when_they_do_not_come() {
     let script = Script::new();
     let rig = Rig::scripted(&script).await;
     rig.broker.fates(|_| None);
@@ -154,7 +154,7 @@ async fn refused(build: impl FnOnce(Builder) -> Builder) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_put_together_wrongly_does_not_start_and_all_of_it_is_said() {
+async fn t_040_what_is_put_together_wrongly_does_not_start_and_all_of_it_is_said() {
     let text = refused(|builder| {
         let builder = builder.subscribe::<Step>(Script::new()).subscribe::<Step>(Script::new());
         let builder = builder.handle::<Do>(Script::new()).handle::<Do>(Script::new());
@@ -175,7 +175,7 @@ async fn a_saga_whose_name_another_endpoint_uses_does_not_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_no_process_subscribes_to_any_more_is_unbound_even_if_the_broker_was_away() {
+async fn t_005_what_no_process_subscribes_to_any_more_is_unbound_even_if_the_broker_was_away() {
     let store = MemoryStore::new();
     let older = Rig::start_on(store.clone(), Broker::new(), |builder| builder.saga::<Walk>().subscribe::<Seen>(SeenBy));
     let older = older.await.unwrap();
@@ -191,7 +191,7 @@ async fn what_no_process_subscribes_to_any_more_is_unbound_even_if_the_broker_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_for_ever_and_a_database_that_comes_late_start_all_the_same() {
+async fn r_040_settings_for_ever_and_a_database_that_comes_late_start_all_the_same() {
     let store = MemoryStore::new();
     let late = tokio::time::Instant::now() + secs(20);
     store.fail_while(move |_| (tokio::time::Instant::now() < late).then_some(StoreErrorKind::Unavailable));
@@ -221,7 +221,7 @@ async fn settings_for_ever_and_a_database_that_comes_late_start_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_database_that_stays_away_is_an_error_within_the_limit() {
+async fn r_040_a_database_that_stays_away_is_an_error_within_the_limit() {
     let store = MemoryStore::new();
     away(&store, Operation::Migrate, StoreErrorKind::Unavailable);
     let began = tokio::time::Instant::now();

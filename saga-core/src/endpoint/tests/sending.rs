@@ -71,7 +71,7 @@ async fn all_that_waits_leaves_within_seconds_of_the_first_that_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_or_unknown_is_sent_again_with_pauses() {
+async fn o_035_t_011_what_is_refused_or_unknown_is_sent_again_with_pauses() {
     for fate in [Fate::Refused("full".into()), Fate::Unknown("no confirm".into())] {
         let (rig, _script) = asker().await;
         let (answer, sent) = (fate.clone(), Arc::new(Mutex::new(Vec::new())));
@@ -133,7 +133,7 @@ async fn a_window_that_is_full_lets_nothing_more_out_until_confirms_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_process_was_publishing_when_its_lease_ran_out_is_another_processs() {
+async fn o_034_what_a_process_was_publishing_when_its_lease_ran_out_is_another_processs() {
     let (rig, _script) = asker().await;
     rig.broker.fates(|_| None);
     rig.broker.deliver(from("asker", 1));
@@ -172,7 +172,7 @@ async fn while_the_broker_is_away_the_relay_leases_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn confirmed_rows_wait_for_the_database_to_be_deleted() {
+async fn o_039_confirmed_rows_wait_for_the_database_to_be_deleted() {
     let (rig, _script) = asker().await;
     away(&rig.store, Operation::Delete, StoreErrorKind::Unavailable);
     rig.broker.deliver_all((1..=20).map(|n| from("asker", n)));

@@ -33,7 +33,7 @@ async fn o_042_a_session_sends_with_its_commit_or_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_leave_fails_the_commit_and_leaves_nothing() {
+async fn t_013_what_may_not_leave_fails_the_commit_and_leaves_nothing() {
     let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.body_bytes_max = 10)).await;
     let commit = async |post: &dyn Fn(&mut crate::Session<MemoryStore>)| {
         let mut session = rig.endpoint.session().await.unwrap();
@@ -70,7 +70,7 @@ async fn a_commit_whose_outcome_nobody_knows_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_of_a_stopped_endpoint_still_commits_and_another_process_sends() {
+async fn o_043_a_session_of_a_stopped_endpoint_still_commits_and_another_process_sends() {
     let rig = Rig::walk().await;
     let mut session = rig.endpoint.session().await.unwrap();
     session.publish(Begin { id: 1 });

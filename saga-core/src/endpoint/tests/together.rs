@@ -29,7 +29,7 @@ fn count_commits(rig: &Rig) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_that_share_a_transaction_run_one_by_one_after_a_failure() {
+async fn o_015_messages_that_share_a_transaction_run_one_by_one_after_a_failure() {
     let script = Script::new();
     let rig = Rig::start(|builder| {
         let builder = builder.retries(Retries::none());
@@ -72,7 +72,7 @@ async fn messages_that_share_a_transaction_run_one_by_one_after_a_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_one_call_and_one_by_one_after_a_failure() {
+async fn o_015_a_batch_is_one_call_and_one_by_one_after_a_failure() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.retries(Retries::none()).handle_batch::<Do>(Batches(script.clone()))).await;
     rig.broker.deliver_all((1..=10).map(command));
@@ -89,7 +89,7 @@ async fn a_batch_is_one_call_and_one_by_one_after_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_with_duplicates_runs_each_message_once() {
+async fn o_003_a_batch_with_duplicates_runs_each_message_once() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.handle_batch::<Do>(Batches(script.clone()))).await;
     rig.broker.deliver(command(1));
@@ -127,7 +127,7 @@ async fn more_messages_than_a_batch_may_have_are_several_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_fails_for_good_delays_no_other() {
+async fn r_014_a_handler_that_fails_for_good_delays_no_other() {
     let (failing, healthy) = (Script::new(), Script::new());
     failing.always(Act::Fail);
     let rig = Rig::start(|builder| {

@@ -190,7 +190,7 @@ async fn what_a_newer_version_wrote_waits_and_goes_on_when_that_version_is_there
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_an_unknown_type_goes_to_whoever_knows_it_later() {
+async fn r_030_a_message_of_an_unknown_type_goes_to_whoever_knows_it_later() {
     let rig = Rig::walk().await;
     rig.broker.deliver_all([command(1), begin(1)]);
     rig.all_acked().await;

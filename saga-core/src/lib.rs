@@ -23,6 +23,7 @@ pub use endpoint::EndpointBuilder;
 pub use endpoint::HandlerOptions;
 pub use endpoint::Session;
 pub use endpoint::StartError;
+pub use endpoint::Wiring;
 pub use endpoint::{Bundles, Settings};
 pub use envelope::Envelope;
 pub use envelope::SagaRef;
@@ -138,6 +139,7 @@ pub use saga::ChartState;
 pub use saga::Deadline;
 #[doc(hidden)]
 pub use saga::Disposition;
+pub use saga::Drawing;
 pub use saga::Effect;
 pub use saga::Either;
 #[doc(hidden)]

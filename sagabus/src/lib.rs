@@ -82,6 +82,7 @@ pub mod saga {
     pub use saga_core::ChartEffect;
     pub use saga_core::ChartMessage;
     pub use saga_core::ChartState;
+    pub use saga_core::Drawing;
 
     pub use saga_core::Accepts;
     pub use saga_core::AcceptsAll;
@@ -125,6 +126,7 @@ pub mod endpoint {
     pub use saga_core::Session;
     pub use saga_core::Settings;
     pub use saga_core::StartError;
+    pub use saga_core::Wiring;
 }
 
 /// What brokers and databases implement, and what operators read.

@@ -267,6 +267,9 @@ impl<Db: Store> EndpointBuilder<Db> {
         if !wrong.is_empty() {
             return Err(StartError::Definition(wrong));
         }
+        for (saga, command) in self.wiring().unhandled() {
+            tracing::warn!(endpoint = self.name, saga, command, "sent to this endpoint, which has no handler for it");
+        }
         start::start(self).await
     }
 

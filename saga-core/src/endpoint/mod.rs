@@ -65,11 +65,13 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod wiring;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
 pub use session::Session;
 pub use settings::{Bundles, Settings};
 pub use supervisor::Ended;
+pub use wiring::Wiring;
 
 use crate::{LinkState, Store, StoreError, Transport};
 use shared::Shared;

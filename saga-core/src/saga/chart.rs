@@ -1,8 +1,16 @@
 //! State charts as data.
 
+mod compare;
+mod layout;
+mod reach;
+mod svg;
+mod verify;
+
+pub use svg::Drawing;
+
 use crate::MessageKind;
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, fmt::Write};
+use std::fmt::Write;
 
 /// A saga's states, messages and edges, read from its types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,11 +91,15 @@ pub struct ChartEdge {
     pub to: String,
     /// What goes out.
     pub effects: Vec<ChartEffect>,
+    /// A function of the whole enum makes it, not one of the state's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
 }
 
 impl ChartEdge {
     pub(crate) fn new(from: &str, on: &str, branch: &str, to: &str, effects: Vec<ChartEffect>) -> Self {
-        Self { from: from.into(), on: on.into(), branch: branch.into(), to: to.into(), effects }
+        let inherited = false;
+        Self { from: from.into(), on: on.into(), branch: branch.into(), to: to.into(), effects, inherited }
     }
 
     /// Message, branch and effects, as they stand on a drawing.
@@ -174,7 +186,7 @@ impl Chart {
     /// The chart as a Mermaid state diagram.
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("stateDiagram-v2\n");
-        for edge in &self.edges {
+        for edge in self.edges_that_happen() {
             let from = if edge.from.is_empty() { "[*]" } else { &edge.from };
             let _ = writeln!(text, "    {from} --> {} : {}", edge.to, edge.label());
         }
@@ -201,6 +213,38 @@ impl Chart {
         events.map(|message| message.type_name.as_str()).filter(|name| !self.is_answer(name)).collect()
     }
 
+    /// The chart as a drawing, light or dark as its reader likes it: see [`Drawing`], which can also mark the way of an
+    /// instance and show counts.
+    pub fn to_svg(&self) -> String {
+        self.drawing().to_string()
+    }
+
+    /// The chart as a drawing to which something is to be added.
+    pub fn drawing(&self) -> Drawing<'_> {
+        Drawing::new(self)
+    }
+
+    /// The chart as JSON, indented: the fields of [`Chart`] and of what it holds, by their names in Rust; most flags that
+    /// are not set and most empty lists are left out. The names do not change; new ones may come, and
+    /// `serde_json::from_str::<Chart>` reads the charts of older versions.
+    ///
+    /// ```json
+    /// {
+    ///   "saga": "order-fulfilment", "version": 1,
+    ///   "states": [{ "name": "AwaitingPayment" }, { "name": "Shipped", "done": true }],
+    ///   "messages": [{ "type_name": "orders.OrderPlaced", "kind": "event", "starts": true }],
+    ///   "edges": [{
+    ///     "from": "", "on": "orders.OrderPlaced", "branch": "", "to": "AwaitingPayment",
+    ///     "effects": [{
+    ///       "kind": "send", "type_name": "payment.MakePayment", "to": "payment", "outcome": ["payment.PaymentCompleted"]
+    ///     }]
+    ///   }]
+    /// }
+    /// ```
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_else(|error| panic!("a chart is plain data: {error}"))
+    }
+
     /// The chart in the language of Graphviz.
     pub fn to_dot(&self) -> String {
         let mut text = format!("digraph {:?} {{\n    rankdir=LR; node [shape=box, style=rounded];\n", self.saga);
@@ -209,104 +253,11 @@ impl Chart {
             let peripheries = if state.done { 2 } else { 1 };
             let _ = writeln!(text, "    {:?} [peripheries={peripheries}];", state.name);
         }
-        for edge in &self.edges {
+        for edge in self.edges_that_happen() {
             let _ = writeln!(text, "    {:?} -> {:?} [label={:?}];", edge.from, edge.to, edge.label());
         }
         text.push_str("}\n");
         text
-    }
-
-    /// What is wrong with the chart and what deserves a look, each in one sentence; empty when there is neither. An
-    /// endpoint does not start with [what is wrong](Self::errors), and logs the rest.
-    ///
-    /// It deserves a look when a state waits without any timer: mark it `#[waits]` if nothing need happen there.
-    pub fn verify(&self) -> Vec<String> {
-        [self.errors(), self.advice()].concat()
-    }
-
-    /// What deserves a look, each in one sentence.
-    pub(crate) fn advice(&self) -> Vec<String> {
-        let waiting = self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
-            let Self { saga, .. } = self;
-            let name = &state.name;
-            let remedy = "set one where it is entered, or mark it `#[waits]`";
-            format!("saga `{saga}`: state `{name}` waits without a timer: {remedy}")
-        });
-        waiting.collect()
-    }
-
-    /// What is wrong with the chart, each in one sentence.
-    pub fn errors(&self) -> Vec<String> {
-        let starts = self.edges.iter().filter(|edge| edge.from.is_empty()).map(|edge| edge.to.as_str());
-        let reachable = self.reached(starts, |_| true);
-        let mut wrong = Vec::new();
-        for state in self.states.iter().filter(|state| !state.legacy) {
-            let name = state.name.as_str();
-            if !reachable.contains(name) {
-                wrong.push(format!(
-                    "no transition leads to state `{name}`; if only old instances are in it, say `#[legacy]`"
-                ));
-            } else if !state.done && !self.edges.iter().any(|edge| edge.from == name) {
-                wrong.push(format!("state `{name}` is a dead end: give it a transition, or mark it `#[done]`"));
-            }
-        }
-        for timer in self.messages.iter().filter(|message| message.kind == MessageKind::Timer) {
-            let name = &timer.type_name;
-            if !self.effects().any(|effect| effect.type_name == *name && effect.kind != "cancel") {
-                wrong.push(format!("a function takes the timer `{name}`, but no transition sets it"));
-            }
-        }
-        wrong.extend(self.unanswered());
-        wrong.into_iter().map(|text| format!("saga `{}`: {text}", self.saga)).collect()
-    }
-
-    fn effects(&self) -> impl Iterator<Item = &ChartEffect> {
-        self.edges.iter().flat_map(|edge| &edge.effects)
-    }
-
-    /// No timer can be alive in it: none is set on the way in, no deadline at all.
-    fn waits_for_ever(&self, state: &ChartState) -> bool {
-        let into = self.edges.iter().filter(|edge| edge.to == state.name);
-        let timers = into.flat_map(|edge| &edge.effects).any(|effect| effect.kind == "after");
-        !(state.done || state.waits || state.legacy || timers || self.effects().any(|effect| effect.kind == "deadline"))
-    }
-
-    /// A saga that a command with an outcome begins answers it before it is done, on every way.
-    fn unanswered(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for command in self.messages.iter().filter(|message| message.starts && !message.outcome.is_empty()) {
-            let answers = |edge: &ChartEdge| {
-                edge.effects.iter().any(|effect| effect.kind == "reply" && command.outcome.contains(&effect.type_name))
-            };
-            let begun = self.edges.iter().filter(|edge| edge.from.is_empty() && edge.on == command.type_name);
-            let begun = begun.filter(|edge| !answers(edge)).map(|edge| edge.to.as_str());
-            let silent = self.reached(begun, |edge| !answers(edge));
-            for state in self.states.iter().filter(|state| state.done && silent.contains(state.name.as_str())) {
-                let (name, command) = (&state.name, &command.type_name);
-                wrong.push(format!("state `{name}` can be reached without an answer to `{command}`: return `Replies`"));
-            }
-        }
-        wrong
-    }
-
-    /// The states that can be reached from these, themselves included, by edges of this kind.
-    fn reached<'a>(&'a self, from: impl Iterator<Item = &'a str>, by: impl Fn(&ChartEdge) -> bool) -> HashSet<&'a str> {
-        let mut open: Vec<&str> = from.collect();
-        let mut found: HashSet<&str> = open.iter().copied().collect();
-        while let Some(from) = open.pop() {
-            for edge in self.edges.iter().filter(|edge| edge.from == from && by(edge)) {
-                if found.insert(edge.to.as_str()) {
-                    open.push(&edge.to);
-                }
-            }
-        }
-        found
-    }
-
-    /// The states that can follow `state`, itself only if a cycle leads back.
-    pub(super) fn reachable_from<'a>(&'a self, state: &'a str) -> HashSet<&'a str> {
-        let next = self.edges.iter().filter(|edge| edge.from == state).map(|edge| edge.to.as_str());
-        self.reached(next, |_| true)
     }
 }
 

@@ -103,6 +103,11 @@ pub fn chart(
     Chart { saga: saga.into(), version, states, messages, edges }
 }
 
+/// Marks the edges that functions of the whole enum make.
+pub fn inherited(edges: &mut [ChartEdge]) {
+    edges.iter_mut().for_each(|edge| edge.inherited = true);
+}
+
 pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> ChartMessage {
     let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
     ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, outcome, rejects_repeats, anyone }

@@ -12,7 +12,7 @@ mod rules;
 mod run;
 mod transition;
 
-pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState};
+pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
 pub use effect::*;
 pub use id::SagaId;
 pub use join::{All, Gather, Parts};

@@ -3,9 +3,11 @@
 
 mod memory;
 mod saga;
+mod snapshot;
 
 pub use memory::{
     HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
     ProcessRecord,
 };
 pub use saga::{Breach, Ending, Explore, Explored, Harness, Sent};
+pub use snapshot::snapshot;

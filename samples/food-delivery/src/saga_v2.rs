@@ -17,9 +17,13 @@ pub(crate) enum FoodOrder {
     #[waits] // for kitchen and courier, which always answer
     Preparing { payment_id: Uuid, food_ready: bool, courier: bool },
     #[waits] Delivering,
-    #[waits] Refunding { reason: String },
+    #[waits]
+    #[ignores(FoodReady, NoCourierFree)]
+    Refunding { reason: String },
     #[done] Delivered,
-    #[done] Cancelled { reason: String },
+    #[done]
+    #[ignores(PaymentDeclined, FoodReady, NoCourierFree)] // what was under way
+    Cancelled { reason: String },
 }
 
 /// What is known of the courier before the payment.

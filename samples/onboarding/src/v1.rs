@@ -13,7 +13,9 @@ pub(crate) enum Onboarding {
     AwaitingManager { score: u8 },
     #[waits] AddingToCrm,
     #[done] Welcomed,
-    #[done] Refused { reason: String },
+    #[done]
+    #[ignores(Approved, Declined)] // nobody found the time, and then somebody did
+    Refused { reason: String },
 }
 
 type Adds = (AddingToCrm, Sends<AddToCrm>);

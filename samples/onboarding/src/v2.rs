@@ -15,7 +15,9 @@ pub(crate) enum Onboarding {
     #[legacy] AwaitingManager { score: u8 },
     #[waits] AddingToCrm,
     #[done] Welcomed,
-    #[done] Refused { reason: String },
+    #[done]
+    #[ignores(Approved, Declined)] // nobody found the time, and then somebody did
+    Refused { reason: String },
 }
 
 /// `AwaitingClerk`, as version 1 stored it.

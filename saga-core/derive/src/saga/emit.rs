@@ -1,10 +1,12 @@
 //! What `#[saga]` writes: one anonymous constant, so that no name of ours enters the user's module.
 
+mod chart;
+
 use super::{
     check::{Key, Message},
     function::{Function, Of},
     parse::Definition,
-    pieces::{at, chart_state, dotted, of_field, of_path},
+    pieces::{at, dotted, of_field, of_path},
 };
 use crate::{
     states::{self, State},
@@ -407,42 +409,6 @@ impl Emit<'_> {
             #[allow(unused_variables)]
             fn __store(&self, data: &Self::Data) -> ::std::string::String {
                 match self { #(Self::#idents(state) => #store,)* }
-            }
-        }
-    }
-
-    fn chart(&self, transitions: &[Transition<'_>]) -> TokenStream {
-        let Definition { name, version, .. } = self.definition;
-        let states = &self.definition.states.states;
-        let start_edges = (0..self.definition.of_kind(Of::Start).count()).map(|n| {
-            let constant = format_ident!("__START_{n}");
-            quote!((#constant.edges)(&mut edges);)
-        });
-        let edges_of = |own: bool| {
-            let transitions = transitions.iter().filter(move |transition| transition.own.is_some() == own);
-            states.iter().flat_map(move |state| {
-                let its = transitions.clone().filter(|t| t.states.iter().any(|other| other.ident == state.ident));
-                let label = state.ident.unraw().to_string();
-                its.map(move |Transition { constant, .. }| quote!((#constant.edges)(#label, &mut edges);))
-            })
-        };
-        let edges = edges_of(true).chain(edges_of(false));
-        let chart_states = states.iter().map(chart_state);
-        let messages = self.messages.iter().map(|Message { ty, starts, rejects_repeats, anyone, .. }| {
-            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone))
-        });
-        quote! {
-            fn chart() -> __sagabus::Chart {
-                let mut edges = ::std::vec::Vec::new();
-                #(#start_edges)*
-                #(#edges)*
-                __sagabus::chart(
-                    #name,
-                    #version,
-                    ::std::vec![#(#chart_states),*],
-                    ::std::vec![#(#messages),*],
-                    edges,
-                )
             }
         }
     }

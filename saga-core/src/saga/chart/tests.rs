@@ -75,7 +75,7 @@ fn edge(from: &str, on: &str, to: &str, effects: &[(&str, &str)]) -> ChartEdge {
 /// Begins in A, ends in End; `edges` say how.
 fn of(states: Vec<ChartState>, edges: Vec<ChartEdge>) -> Chart {
     let mut chart = Chart { states, edges, ..chart() };
-    chart.messages.retain(|message| message.kind != MessageKind::Timer);
+    chart.messages.retain(|message| !matches!(message.kind, MessageKind::Timer | MessageKind::Reply));
     chart
 }
 
@@ -111,6 +111,153 @@ fn s_078_each_fault_of_a_chart_is_reported_once_with_its_name() {
     never_set.messages.push(message("Overdue", MessageKind::Timer));
     let text = "saga `order`: a function takes the timer `Overdue`, but no transition sets it";
     assert_eq!(never_set.verify(), [text]);
+}
+
+#[test]
+fn s_078_a_reply_that_answers_no_command_is_reported() {
+    let mut unasked = of(states(), vec![edge("", "Placed", "A", &[]), edge("A", "Did", "End", &[])]);
+    unasked.messages.push(message("Did", MessageKind::Reply));
+    let text = "saga `order`: a function takes the reply `Did`, but no transition sends a command with this outcome";
+    assert_eq!(unasked.verify(), [text]);
+    unasked.messages.last_mut().unwrap().anyone = true;
+    assert_eq!(unasked.verify(), [] as [String; 0]);
+}
+
+/// Pays in A; gives up after a while; sometimes packs in between.
+fn pays() -> Chart {
+    let mut pays = of(
+        vec![
+            ChartState::new("A"),
+            ChartState::new("Packing").waits(true),
+            ChartState::new("GivenUp").done(true),
+            ChartState::new("End").done(true),
+        ],
+        vec![
+            edge("", "Placed", "A", &[("send", "Pay"), ("after", "Overdue")]),
+            edge("A", "Paid", "Packing", &[("send", "Pack")]),
+            edge("A", "Declined", "End", &[]),
+            edge("A", "Overdue", "GivenUp", &[]),
+            edge("Packing", "Packed", "End", &[]),
+        ],
+    );
+    pays.edges[0].effects[0].outcome = vec!["Paid".into(), "Declined".into()];
+    pays.edges[1].effects[0].outcome = vec!["Packed".into()];
+    let reply = |name| message(name, MessageKind::Reply);
+    let taken = [message("Overdue", MessageKind::Timer), reply("Declined"), reply("Packed")];
+    pays.messages.extend(taken);
+    pays
+}
+
+#[test]
+fn s_078_an_outcome_that_may_come_late_is_reported_where_a_timer_or_a_stranger_took_the_instance_away() {
+    let mut pays = pays();
+    let late = |outcome: &str| {
+        format!(
+            "saga `order`: `{outcome}`, an outcome of `Pay`, may come in state `GivenUp`, where it would be late: \
+             take it there, or say `#[ignores({outcome})]`"
+        )
+    };
+    assert_eq!(pays.verify(), [late("Paid"), late("Declined")], "not `Packed`: only an answer leaves its state");
+    pays.states[2] = ChartState::new("GivenUp").done(true).ignores(&["Declined"]);
+    assert_eq!(pays.verify(), [late("Paid")]);
+    pays.edges.push(edge("GivenUp", "Paid", "End", &[]));
+    assert_eq!(pays.verify(), [] as [String; 0]);
+}
+
+/// What the whole enum does is drawn where its message can come.
+#[test]
+fn edges_of_the_whole_enum_are_drawn_only_where_they_can_happen() {
+    let mut chart = pays();
+    let of_enum = |from: &str, on: &str, to: &str| ChartEdge { inherited: true, ..edge(from, on, to, &[]) };
+    chart.edges.retain(|edge| edge.on != "Overdue" && edge.on != "Declined");
+    for from in ["A", "Packing"] {
+        for (on, to) in [("Overdue", "GivenUp"), ("Declined", "End"), ("Late", "GivenUp"), ("Cancel", "GivenUp")] {
+            chart.edges.push(of_enum(from, on, to));
+        }
+    }
+    chart.edges.push(of_enum("A", "Packed", "A"));
+    chart.messages.push(message("Late", MessageKind::Timer));
+    let pay = chart.edges[0].effects[0].clone();
+    chart.edges[1].effects.push(ChartEffect { kind: "deadline".into(), type_name: "Late".into(), ..pay });
+    let drawn = |chart: &Chart, from: &str| {
+        let edges = chart.edges_that_happen().into_iter().filter(|edge| edge.inherited && edge.from == from);
+        edges.map(|edge| edge.on.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn(&chart, "A"), ["Overdue", "Declined", "Cancel"], "no deadline is set yet, nothing is packed yet");
+    assert_eq!(drawn(&chart, "Packing"), ["Declined", "Late", "Cancel"], "the timer of A is gone");
+    assert!(!chart.to_mermaid().contains("Packing --> GivenUp : Overdue"));
+    chart.states[1].legacy = true;
+    assert_eq!(drawn(&chart, "Packing").len(), 4, "of old instances, nothing is known");
+    chart.states[1].legacy = false;
+    for edge in &mut chart.edges {
+        edge.inherited = false;
+    }
+    assert_eq!(chart.edges_that_happen().len(), chart.edges.len(), "a state's own functions are all drawn");
+}
+
+#[test]
+fn a_drawing_marks_the_way_and_escapes_what_it_shows() {
+    let mut chart = pays();
+    chart.saga = "a<b>&\"c\"\u{1}".into();
+    chart.states[0].was = vec!["Old".into()];
+    let plain = chart.to_svg();
+    assert!(roxmltree::Document::parse(&plain).is_ok());
+    assert!(plain.contains("<title>The states of a&lt;b&gt;&amp;&quot;c&quot;, version 1</title>"), "{plain}");
+    let drawn = |svg: &str, what: &str| svg.matches(what).count();
+    assert_eq!((drawn(&plain, "class=\"way taken\""), drawn(&plain, "class=\"count\"")), (0, 0));
+    assert_eq!((drawn(&plain, "data-state="), drawn(&plain, "class=\"state done\"")), (4, 2));
+    let way = [(None, "Placed", "Old"), (Some("A"), "Paid", "Packing"), (Some("Gone"), "Paid", "A")];
+    let marked = chart.drawing().path(way).counts([("Old", 2), ("A", 3), ("Gone", 9)]).to_string();
+    assert_eq!((drawn(&marked, "class=\"way taken\""), drawn(&marked, "state taken current")), (2, 1), "{marked}");
+    assert!(marked.contains("state taken current\" data-state=\"Packing\""));
+    assert_eq!((drawn(&marked, ">5</text>"), drawn(&marked, "class=\"count\"")), (1, 1), "renamed states are one");
+    assert_eq!(marked, chart.drawing().path(way).counts([("A", 5)]).to_string(), "every run draws the same");
+}
+
+#[test]
+fn s_077_each_form_of_a_chart_parses_and_changes_with_the_saga() {
+    let (chart, mut more) = (pays(), pays());
+    more.edges.push(edge("Packing", "Cancel", "End", &[]));
+    let svg = chart.to_svg();
+    let read = roxmltree::Document::parse(&svg).unwrap();
+    let boxes = read.descendants().filter_map(|node| node.attribute("data-state")).collect::<Vec<_>>();
+    assert_eq!(boxes, ["A", "Packing", "GivenUp", "End"]);
+    assert_eq!(serde_json::from_str::<Chart>(&chart.to_json()).unwrap(), chart);
+    let (mermaid, dot) = (chart.to_mermaid(), chart.to_dot());
+    let arrow = |line: &str| line.contains(" --> ");
+    assert!(mermaid.starts_with("stateDiagram-v2\n") && mermaid.lines().skip(1).all(arrow), "{mermaid}");
+    let statement = |line: &str| line.ends_with(';') || line == "}" || line.ends_with('{');
+    assert!(dot.starts_with("digraph \"order\" {") && dot.lines().all(statement), "{dot}");
+    let forms = |chart: &Chart| [chart.to_svg(), chart.to_json(), chart.to_mermaid(), chart.to_dot()];
+    assert_eq!(forms(&chart), forms(&pays()), "every run writes the same");
+    assert!(forms(&chart).iter().zip(&forms(&more)).all(|(one, other)| one != other), "a new transition shows");
+}
+
+/// Every line ends at a box, no two boxes overlap, and all is inside, also where links lead back and far.
+#[test]
+fn a_drawing_of_any_chart_has_room_for_everything() {
+    let names: Vec<String> = (0..14).map(|n| format!("State{n}")).collect();
+    let mut edges = vec![edge("", "Placed", "State0", &[])];
+    for n in 0..14_usize {
+        for to in [(n * 5 + 3) % 14, (n * 3 + 1) % 14, n] {
+            edges.push(edge(&names[n], "Cancel", &names[to], &[("publish", "SomethingHappened")]));
+        }
+    }
+    let svg = of(names.iter().map(|name| ChartState::new(name.as_str())).collect(), edges).to_svg();
+    let number = |text: &str, name: &str| -> f64 {
+        let at = text.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
+        text[at..].split('"').next().unwrap().parse().unwrap()
+    };
+    let (wide, high) = (number(&svg, " width"), number(&svg, " height"));
+    let of_box = |text: &str| [" x", " y", " width", " height"].map(|name| number(text, name));
+    let boxes: Vec<[f64; 4]> = svg.split("class=\"box\"").skip(1).map(of_box).collect();
+    assert_eq!(boxes.len(), 14);
+    for (n, [x, y, w, h]) in boxes.iter().enumerate() {
+        assert!(*x >= 0.0 && *y >= 0.0 && x + w <= wide && y + h <= high, "box {n} is outside");
+        for [x2, y2, w2, h2] in &boxes[..n] {
+            assert!(x + w < *x2 || x2 + w2 < *x || y + h < *y2 || y2 + h2 < *y, "box {n} meets another");
+        }
+    }
 }
 
 #[test]

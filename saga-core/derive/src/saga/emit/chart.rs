@@ -1,0 +1,48 @@
+//! The chart: states, messages and edges.
+
+use super::{Emit, Transition};
+use crate::saga::{check::Message, function::Of, parse::Definition, pieces::chart_state};
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::ext::IdentExt;
+
+impl Emit<'_> {
+    pub(super) fn chart(&self, transitions: &[Transition<'_>]) -> TokenStream {
+        let Definition { name, version, .. } = self.definition;
+        let states = &self.definition.states.states;
+        let start_edges = (0..self.definition.of_kind(Of::Start).count()).map(|n| {
+            let constant = format_ident!("__START_{n}");
+            quote!((#constant.edges)(&mut edges);)
+        });
+        let edges_of = |own: bool| {
+            let transitions = transitions.iter().filter(move |transition| transition.own.is_some() == own);
+            states.iter().flat_map(move |state| {
+                let its = transitions.clone().filter(|t| t.states.iter().any(|other| other.ident == state.ident));
+                let label = state.ident.unraw().to_string();
+                its.map(move |Transition { constant, .. }| quote!((#constant.edges)(#label, &mut edges);))
+            })
+        };
+        let (own, inherited) = (edges_of(true), edges_of(false));
+        let chart_states = states.iter().map(chart_state);
+        let messages = self.messages.iter().map(|Message { ty, starts, rejects_repeats, anyone, .. }| {
+            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone))
+        });
+        quote! {
+            fn chart() -> __sagabus::Chart {
+                let mut edges = ::std::vec::Vec::new();
+                #(#start_edges)*
+                #(#own)*
+                let own = edges.len();
+                #(#inherited)*
+                __sagabus::inherited(&mut edges[own..]);
+                __sagabus::chart(
+                    #name,
+                    #version,
+                    ::std::vec![#(#chart_states),*],
+                    ::std::vec![#(#messages),*],
+                    edges,
+                )
+            }
+        }
+    }
+}

@@ -1,11 +1,10 @@
 //! The envelope: everything about a message but its meaning.
 
-use crate::InstanceKey;
+use crate::{InstanceKey, ambient};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 /// Names that a user's header must not have: Sagabus or the broker reads them. Names that begin with `x-` are the
 /// broker's.
@@ -130,7 +129,7 @@ impl Envelope {
         Self {
             saga: Some(SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: None, timer: None }),
             receiver: Some(key.saga.clone()),
-            ..Self::new(Uuid::now_v7().to_string(), Self::WAKE, Bytes::from_static(b"{}"))
+            ..Self::new(ambient::fresh_id().to_string(), Self::WAKE, Bytes::from_static(b"{}"))
         }
     }
 

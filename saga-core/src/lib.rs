@@ -3,6 +3,7 @@
 extern crate self as saga_core;
 extern crate self as sagabus; // the derives write `::sagabus::__private`
 
+mod ambient;
 mod crash;
 mod endpoint;
 mod envelope;

@@ -7,7 +7,7 @@ use saga_core::{
     TransportError, TransportErrorKind,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -29,13 +29,13 @@ pub struct InProcess {
 #[derive(Debug, Default)]
 struct Bus {
     /// Endpoints that will attach: events wait until these have said what they subscribe to.
-    expected: HashSet<String>,
-    endpoints: HashMap<String, Attached>,
+    expected: BTreeSet<String>,
+    endpoints: BTreeMap<String, Attached>,
 }
 
 #[derive(Debug)]
 struct Attached {
-    subscribes: HashSet<String>,
+    subscribes: BTreeSet<String>,
     deliveries: mpsc::UnboundedSender<Delivery>,
 }
 
@@ -49,7 +49,7 @@ impl InProcess {
     /// A bus for these endpoints: no event leaves an outbox before all of them have started.
     pub fn of(endpoints: &[&str]) -> Self {
         let expected = endpoints.iter().map(|name| (*name).to_owned()).collect();
-        Self { bus: Arc::new(Mutex::new(Bus { expected, endpoints: HashMap::new() })) }
+        Self { bus: Arc::new(Mutex::new(Bus { expected, endpoints: BTreeMap::new() })) }
     }
 }
 
@@ -115,7 +115,7 @@ impl Transport for InProcess {
 }
 
 /// Endpoints that have committed a message while others were away: sent again, it goes only to the others.
-type Partly = Arc<Mutex<HashMap<Uuid, HashSet<String>>>>;
+type Partly = Arc<Mutex<BTreeMap<Uuid, BTreeSet<String>>>>;
 
 /// Runs until the endpoint drops its end.
 async fn forward(
@@ -156,7 +156,7 @@ struct Pending {
     row: Uuid,
     left: AtomicUsize,
     given_back: AtomicBool,
-    committed: Mutex<HashSet<String>>,
+    committed: Mutex<BTreeSet<String>>,
     away: Option<String>,
     partly: Partly,
     reports: mpsc::UnboundedSender<Report>,

@@ -15,7 +15,7 @@ use crate::{
     saga::logic::Typed,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     marker::PhantomData,
     sync::{Arc, atomic::AtomicU32},
 };
@@ -293,8 +293,8 @@ impl<Db: Store> EndpointBuilder<Db> {
     }
 
     /// Who gets which message, by its logical name.
-    pub(super) fn routes(&self) -> HashMap<String, Vec<Receiver>> {
-        let mut routes: HashMap<String, Vec<Receiver>> = HashMap::new();
+    pub(super) fn routes(&self) -> BTreeMap<String, Vec<Receiver>> {
+        let mut routes: BTreeMap<String, Vec<Receiver>> = BTreeMap::new();
         for (i, saga) in self.sagas.iter().enumerate() {
             for message in &saga.chart.messages {
                 routes.entry(message.type_name.clone()).or_default().push(Receiver::Saga(i));

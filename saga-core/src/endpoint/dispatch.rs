@@ -351,13 +351,15 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let mut batch = Vec::new();
     loop {
         let mut renew = Vec::new();
+        // what is rarely ready first: reports that never end must not keep leases from being renewed
         tokio::select! {
-            n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
-            () = dispatcher.leases.notified() => {}
+            biased;
             () = tokio::time::sleep_until(renew_at) => {
                 renew = dispatcher.in_flight();
                 renew_at = Instant::now() + lease / 3;
             }
+            () = dispatcher.leases.notified() => {}
+            n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
         }
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
         for destination in reopened {

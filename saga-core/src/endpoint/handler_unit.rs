@@ -10,7 +10,7 @@ use super::{
     shared::{HandlerEntry, Shared},
 };
 use crate::{
-    CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind,
+    CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, ambient, crash,
     handler::{Cause, transaction::LazyTransaction},
     panics,
     port::Keys,
@@ -18,7 +18,6 @@ use crate::{
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// How long an answer of the inbox about a batch is trusted. Handlers may have effects that no rollback undoes, so a
 /// message that another process has handled meanwhile should not run here.
@@ -354,6 +353,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
         let limit = self.shared.settings.handler_time;
         let run = AssertUnwindSafe(self.entry.logic.run(messages, &mut transaction, &mut causes)).catch_unwind();
+        let run = run.map(|ran| ran.map_err(crash::survived));
         let ended = tokio::time::timeout(limit, run).await;
         if let Some(error) = transaction.take_failure() {
             return Err(Failed::Store(error));
@@ -401,7 +401,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         let posted = cause.posted.iter().map(|posted| of_posted(self.shared, command, posted));
         let mut emissions = posted.collect::<Result<Vec<_>, String>>()?;
         if let Some(outcome) = outcome {
-            emissions.push(of_outcome(self.shared, &cause.envelope, &outcome, Uuid::now_v7())?);
+            emissions.push(of_outcome(self.shared, &cause.envelope, &outcome, ambient::fresh_id())?);
         }
         let effects = Some(ledger.emit(emissions));
         let journal = Journal { effects, ..Journal::default() };

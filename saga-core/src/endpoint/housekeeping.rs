@@ -79,8 +79,9 @@ async fn every<F: Future<Output = Result<u64, StoreError>>>(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
-    HeldReason, InboxResult, Store, StoreError, StoreErrorKind, panics,
+    HeldReason, InboxResult, Store, StoreError, StoreErrorKind, crash, panics,
     port::{Backoff, InboxRow},
     saga::logic::Overrule,
 };
@@ -327,7 +327,7 @@ async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreE
 /// A panic in a store, a transport or a projection must not end the lane: its messages would wait for ever.
 pub(super) async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, String> {
     let run = AssertUnwindSafe(unit).catch_unwind().await;
-    run.map_err(|panic| format!("panicked: {}", panics::text(&*panic)))
+    run.map_err(|panic| format!("panicked: {}", panics::text(&*crash::survived(panic))))
 }
 
 /// Counts a run of a message that was redelivered after crashes; such a message runs alone. Returns whether it may run:

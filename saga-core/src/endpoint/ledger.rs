@@ -3,11 +3,11 @@
 
 use super::{
     judge::{Before, REUSED},
-    shared::{Shared, now_us},
+    shared::Shared,
 };
 use crate::{
     Destination, Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, MessageKind, OutboxKind, SagaRef,
-    Store,
+    Store, ambient,
     envelope::body_refusal,
     handler::{Addressee, OutgoingMessage},
     hash_of,
@@ -300,7 +300,7 @@ impl Emission {
 
 fn row(kind: OutboxKind, destination: Destination, envelope: Envelope, delay: Option<Duration>) -> OutboxRow {
     OutboxRow {
-        id: Uuid::now_v7(),
+        id: ambient::fresh_id(),
         kind,
         destination,
         envelope: Arc::new(envelope),
@@ -333,7 +333,7 @@ fn of_transition(
     (emit, timer): (&Emit, Option<i64>),
     now_us: i64,
 ) -> Emission {
-    let id = Uuid::now_v7();
+    let id = ambient::fresh_id();
     let message = &emit.message;
     let mut new = envelope(endpoint, id, message, Some(cause), now_us);
     let own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered), timer: None };
@@ -390,7 +390,7 @@ pub(crate) fn of_outcome<Db: Store>(
     if let Some(refused) = body_refusal(message.type_name, &message.body, shared.settings.body_bytes_max) {
         return Err(refused);
     }
-    let new = envelope(&shared.name, id, message, Some(command), now_us());
+    let new = envelope(&shared.name, id, message, Some(command), ambient::now_us());
     let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
     Ok(answer(id, message, new, asker))
 }
@@ -404,7 +404,7 @@ pub(crate) fn of_posted<Db: Store>(
     if let Some(refused) = &posted.refused {
         return Err(refused.clone());
     }
-    let mut new = envelope(&shared.name, posted.id, &posted.message, cause, now_us());
+    let mut new = envelope(&shared.name, posted.id, &posted.message, cause, ambient::now_us());
     new.headers.extend(posted.headers.clone());
     if let Some(refused) = new.refusal(shared.settings.body_bytes_max) {
         return Err(refused);

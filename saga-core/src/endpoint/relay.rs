@@ -70,9 +70,10 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
         let wake = dispatcher.relay_at(next_poll);
         if Instant::now() < wake {
             tokio::select! {
-                () = tokio::time::sleep_until(wake) => {}
-                () = dispatcher.relay.notified() => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = dispatcher.relay.notified() => {}
+                () = tokio::time::sleep_until(wake) => {}
             }
             continue;
         }

@@ -51,8 +51,9 @@ pub(crate) async fn run<Db: Store>(
     let mut items = Vec::new();
     loop {
         let received = tokio::select! {
-            received = deliveries.recv_many(&mut came, ROUTED_TOGETHER_MAX) => received,
+            biased;
             () = stop.cancelled() => 0,
+            received = deliveries.recv_many(&mut came, ROUTED_TOGETHER_MAX) => received,
         };
         if received == 0 {
             return;

@@ -9,7 +9,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CrashPoint, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, panics,
+    CrashPoint, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
     port::{Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit, Waiting},
     project::{Change, Project},
     saga::logic::{Decided, Offer, Offers, Overrule},
@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use std::{
     any::Any,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     marker::PhantomData,
     panic::AssertUnwindSafe,
 };
@@ -106,7 +106,7 @@ async fn unit<Db: Store>(
     if !wanted.is_empty() {
         groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?);
     }
-    let mut batch = Batch { shared, found: &found, ledger: Ledger::new(shared), changes: HashMap::new(), overrule };
+    let mut batch = Batch { shared, found: &found, ledger: Ledger::new(shared), changes: BTreeMap::new(), overrule };
     batch.judge(items, &mut groups);
     let before = groups.list.first().and_then(|group| group.sources.first().copied()).unwrap_or_default();
     batch.ask(&mut groups);
@@ -283,7 +283,7 @@ struct Batch<'a, Db: Store> {
     shared: &'a Shared<Db>,
     found: &'a Found,
     ledger: Ledger<'a, Db>,
-    changes: HashMap<usize, Vec<ErasedChange>>,
+    changes: BTreeMap<usize, Vec<ErasedChange>>,
     overrule: Option<(Overrule, i64)>,
 }
 
@@ -379,7 +379,7 @@ async fn project<Db: Store>(
             return Err(StoreError::new(StoreErrorKind::StalePlan, error.to_string()).into());
         }
         Ok(Ok(Err(error))) => UserFailure::returned(shared, &error),
-        Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*panic))),
+        Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*crash::survived(panic)))),
         Err(_) => UserFailure::transient(format!("it ran longer than {limit:?}")),
     };
     Err(Failed::Projection { saga, failure, before: Before::default() })

@@ -115,6 +115,7 @@ impl<Db: Store> Session<Db> {
             }
             finish(&shared, unit, ledger.write).await
         });
+        self.shared.crashes.began(committing.abort_handle());
         let committed = committing.await;
         committed.unwrap_or_else(|error| Err(StoreError::new(StoreErrorKind::Unavailable, error.to_string())))
     }

@@ -1,5 +1,6 @@
 //! An endpoint's settings.
 
+use crate::ambient;
 use std::time::Duration;
 
 /// An endpoint's settings. Each has a default that fits a service with a few thousand messages a second.
@@ -68,7 +69,7 @@ const LOCKED_TOGETHER: usize = 1600;
 
 impl Default for Settings {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let cores = ambient::cores();
         let saga_lanes = (cores / 2).clamp(1, 8);
         Self {
             saga_lanes,

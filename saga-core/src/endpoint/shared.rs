@@ -10,7 +10,7 @@ use crate::{
     saga::{Chart, logic::SagaLogic},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     error::Error,
     sync::{Arc, atomic::AtomicU32},
 };
@@ -26,7 +26,7 @@ pub(crate) struct Shared<Db: Store> {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) sagas: Vec<SagaEntry<Db>>,
     pub(crate) handlers: Vec<HandlerEntry<Db>>,
-    pub(crate) by_type: HashMap<String, Vec<Receiver>>,
+    pub(crate) by_type: BTreeMap<String, Vec<Receiver>>,
     /// The database is away, or its tables are not those that this binary needs.
     pub(crate) database: Trouble,
 }
@@ -89,9 +89,4 @@ impl<Db: Store> Shared<Db> {
         }
         None
     }
-}
-
-/// Microseconds since 1970 by this process's clock: good enough for `sent-at`, but never to decide anything.
-pub(crate) fn now_us() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }

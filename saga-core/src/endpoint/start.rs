@@ -10,7 +10,7 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
-    Store, panics,
+    Store, ambient, panics,
     port::{Backoff, Link, LinkLimits, Process, Registered, Topology},
 };
 use std::{sync::Arc, time::Duration};
@@ -26,10 +26,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let by_type = builder.routes();
     let subscribes = builder.subscribes();
     let (bundles, parallel) = (builder.takes_bundles(), builder.parallel());
-    let unique = uuid::Uuid::new_v4().simple().to_string();
     let process = Process {
         endpoint: builder.name.clone(),
-        owner: format!("{}-{}-{}", builder.name, std::process::id(), &unique[..8]),
+        owner: format!("{}-{}", builder.name, ambient::process_name()),
         charts: builder.sagas.iter().map(|saga| saga.chart.clone()).collect(),
         subscribes: subscribes.clone(),
         types: by_type.keys().cloned().collect(),

@@ -66,8 +66,9 @@ impl<Db: Store> Supervisor<Db> {
     }
 
     pub(super) fn spawn(&mut self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn(task).id();
-        self.running.insert(id, part);
+        let task = self.tasks.spawn(task);
+        self.running.insert(task.id(), part);
+        self.shared.crashes.began(task);
     }
 
     /// Begins to watch.
@@ -83,7 +84,8 @@ impl<Db: Store> Supervisor<Db> {
             abandon: abandon.clone(),
             ended: has_ended,
         };
-        tokio::spawn(async move {
+        let shared = self.shared.clone();
+        let supervising = tokio::spawn(async move {
             let how = tokio::select! {
                 biased;
                 () = abandon.cancelled() => Ended::CutOff("it was dropped".into()),
@@ -104,6 +106,7 @@ impl<Db: Store> Supervisor<Db> {
             self.shared.dispatcher.close();
             ended.send_replace(Some(how));
         });
+        shared.crashes.began(supervising.abort_handle());
         endpoint
     }
 
@@ -111,6 +114,7 @@ impl<Db: Store> Supervisor<Db> {
     async fn watch(&mut self, link: &watch::Sender<LinkState>) -> String {
         loop {
             tokio::select! {
+                biased;
                 ended = self.tasks.join_next_with_id() => {
                     let Some(ended) = ended else { return "it has no tasks".into() };
                     let part = self.running.remove(&id(&ended));

@@ -1,6 +1,6 @@
 //! Messages that leave with a transaction.
 
-use crate::{Encoded, Envelope};
+use crate::{Encoded, Envelope, ambient};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
@@ -33,7 +33,14 @@ pub(crate) fn post(
         Ok(message) => (message, None),
         Err((message, why)) => (message, Some(why)),
     };
-    posted.push(OutgoingMessage { id: Uuid::now_v7(), to, message, delay: None, headers: BTreeMap::new(), refused });
+    posted.push(OutgoingMessage {
+        id: ambient::fresh_id(),
+        to,
+        message,
+        delay: None,
+        headers: BTreeMap::new(),
+        refused,
+    });
     posted.last_mut().expect("one was pushed just now")
 }
 

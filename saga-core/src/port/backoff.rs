@@ -1,5 +1,6 @@
 //! Pauses between tries.
 
+use crate::ambient;
 use std::time::Duration;
 
 /// Pauses between the tries of one call. They double from `min` to `cap`; each is shortened at random by up to a
@@ -54,7 +55,7 @@ impl Backoff {
     /// The pause after a number of failed tries, for callers that keep the count elsewhere (in a row, say).
     pub fn after(min: Duration, cap: Duration, tries: u32) -> Duration {
         let base = min.saturating_mul(1 << tries.min(20)).min(cap);
-        let spread = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+        let spread = u32::from(ambient::byte());
         base.saturating_sub(base / 4 * spread / 255)
     }
 }

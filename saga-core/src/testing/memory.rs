@@ -30,9 +30,9 @@ use crate::{
     StoreErrorKind,
 };
 use async_trait::async_trait;
-use faults::Fault;
+pub(super) use faults::Fault;
 use serde_json::Value;
-use state::{Shared, State};
+use state::{Shared, State, us};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -89,7 +89,31 @@ impl MemoryStore {
 
     /// Asks `fails` about every operation, after the orders of [`MemoryStore::fail_next`]. Another call replaces it.
     pub fn fail_while(&self, fails: impl FnMut(Operation) -> Option<StoreErrorKind> + Send + 'static) {
-        self.0.state().faults.ask(fails);
+        let mut fails = fails;
+        self.0.state().faults.ask(move |operation| fails(operation).map(Fault::Fails));
+    }
+
+    /// The same, for every kind of fault.
+    #[cfg(feature = "simulation")]
+    pub(super) fn fault_while(&self, faults: impl FnMut(Operation) -> Option<Fault> + Send + 'static) {
+        self.0.state().faults.ask(faults);
+    }
+
+    /// Commits leave no rows in the inbox from now on: a test breaks the store.
+    #[cfg(test)]
+    pub(super) fn forget_inbox(&self) {
+        self.0.state().forgets_inbox = true;
+    }
+
+    /// Tells of every inbox row that is committed.
+    #[cfg(feature = "simulation")]
+    pub(super) fn on_commit(&self, tell: impl FnMut(&InboxRecord) + Send + 'static) {
+        self.0.state().commits = Some(Box::new(tell));
+    }
+
+    /// Moves the store's clock: the database's time was corrected, forward or back.
+    pub fn jump(&self, forward: bool, by: Duration) {
+        self.0.jump(if forward { us(by) } else { -us(by) });
     }
 
     /// Takes back every order to fail.

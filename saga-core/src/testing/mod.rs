@@ -1,13 +1,21 @@
-//! For tests of services and of the endpoint itself: a store in memory that follows virtual time and fails when it is
-//! told to.
+//! For tests of services and of the endpoint itself: one saga without I/O ([`Harness`], [`Explore`]), whole services in
+//! virtual time (`in_virtual_time`, with the feature `simulation`), and a store in memory that fails when it is told to.
 
 mod memory;
 mod saga;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod snapshot;
+#[cfg(feature = "simulation")]
+mod virtual_time;
 
 pub use memory::{
     HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
     ProcessRecord,
 };
 pub use saga::{Breach, Ending, Explore, Explored, Harness, Sent};
+#[cfg(feature = "simulation")]
+pub use simulation::{Failure, Faults, Simulated, Simulation, World};
 pub use snapshot::snapshot;
+#[cfg(feature = "simulation")]
+pub use virtual_time::in_virtual_time;

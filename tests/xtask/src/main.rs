@@ -4,6 +4,7 @@
 //! - `up`: only starts the servers, and prints the environment variables that the tests need
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
+//! - `simulate`: runs seeds of the simulation of the ordering process
 //! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would
 
 mod conformance;
@@ -11,6 +12,7 @@ mod first_saga;
 mod lint;
 mod new_user;
 mod services;
+mod simulate;
 mod summary;
 mod test;
 
@@ -25,6 +27,7 @@ const HELP: &str = "cargo xtask test [ARGUMENTS OF cargo test]   run all tests; 
 cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
+cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
 cargo xtask new-user                         follow the README's `Add it` and the tutorial in an empty folder";
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Some((command, [])) if command == "up" => up(),
         Some((command, areas)) if command == "conformance" => conformance::run(areas),
         Some((command, [])) if command == "lint" => root().and_then(|root| lint::run(&root)),
+        Some((command, rest)) if command == "simulate" => simulate::run(rest),
         Some((command, [])) if command == "new-user" => root().and_then(|root| new_user::run(&root)),
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {
             println!("{HELP}");

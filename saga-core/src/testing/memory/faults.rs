@@ -47,7 +47,7 @@ pub enum Operation {
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fault {
+pub(in crate::testing) enum Fault {
     /// It does nothing.
     Fails(StoreErrorKind),
     /// A commit's answer is lost.
@@ -67,7 +67,7 @@ impl Fault {
     }
 }
 
-type Ask = Box<dyn FnMut(Operation) -> Option<StoreErrorKind> + Send>;
+type Ask = Box<dyn FnMut(Operation) -> Option<Fault> + Send>;
 
 #[derive(Default)]
 pub(super) struct Faults {
@@ -80,13 +80,13 @@ impl Faults {
         self.ordered.entry(operation).or_default().push_back(fault);
     }
 
-    pub(super) fn ask(&mut self, fails: impl FnMut(Operation) -> Option<StoreErrorKind> + Send + 'static) {
+    pub(super) fn ask(&mut self, fails: impl FnMut(Operation) -> Option<Fault> + Send + 'static) {
         self.asked = Some(Box::new(fails));
     }
 
     /// How this operation, which happens now, fails.
     pub(super) fn take(&mut self, operation: Operation) -> Option<Fault> {
         let ordered = self.ordered.get_mut(&operation).and_then(VecDeque::pop_front);
-        ordered.or_else(|| self.asked.as_mut()?(operation).map(Fault::Fails))
+        ordered.or_else(|| self.asked.as_mut()?(operation))
     }
 }

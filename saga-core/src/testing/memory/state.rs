@@ -3,19 +3,20 @@
 use super::{
     faults::{Faults, Operation},
     process::ProcessRecord,
+    records::InboxRecord,
     tables::{Changes, MessageKey, Tables},
 };
-use crate::{Chart, InstanceKey, StoreError};
+use crate::{Chart, InstanceKey, StoreError, ambient::EPOCH_US};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
-
-/// 1 January 2026, in microseconds since 1970.
-const EPOCH_US: i64 = 1_767_225_600_000_000;
 
 /// How long a unit waits for a unit that waits for a third before it checks again.
 const WAIT: Duration = Duration::from_millis(100);
@@ -51,10 +52,17 @@ impl Open {
     }
 }
 
+/// Who is told of a committed inbox row.
+type Tell = Box<dyn FnMut(&InboxRecord) + Send>;
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) tables: Tables,
     pub(super) faults: Faults,
+    /// Who is told of inbox rows that are committed.
+    pub(super) commits: Option<Tell>,
+    #[cfg(test)]
+    pub(super) forgets_inbox: bool,
     pub(super) definitions: BTreeMap<(String, u32, String), Chart>,
     pub(super) subscriptions: BTreeSet<(String, String)>,
     pub(super) processes: BTreeMap<String, ProcessRecord>,
@@ -128,11 +136,13 @@ pub(super) struct Shared {
     /// A unit has ended.
     pub(super) ended: Notify,
     started: Instant,
+    /// How far the clock was moved, in microseconds.
+    moved_us: AtomicI64,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { state: Mutex::default(), ended: Notify::new(), started: Instant::now() }
+        Self { state: Mutex::default(), ended: Notify::new(), started: Instant::now(), moved_us: AtomicI64::new(0) }
     }
 }
 
@@ -142,7 +152,12 @@ impl Shared {
     }
 
     pub(super) fn now_us(&self) -> i64 {
-        EPOCH_US.saturating_add(us(self.started.elapsed()))
+        let moved = EPOCH_US.saturating_add(self.moved_us.load(Ordering::Relaxed));
+        moved.saturating_add(us(self.started.elapsed()))
+    }
+
+    pub(super) fn jump(&self, us: i64) {
+        self.moved_us.fetch_add(us, Ordering::Relaxed);
     }
 
     /// Other tasks run, as during a round trip to a server; then the operation fails if a test ordered it.

@@ -7,9 +7,8 @@ use super::{
     state::{RowKey, State, us},
     tables::MessageKey,
 };
-use crate::{Destination, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, Process};
+use crate::{Destination, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, Process, ambient};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use uuid::Uuid;
 
 pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now: i64) -> u64 {
     state.end_idle();
@@ -183,7 +182,7 @@ fn wakes(row: &OutboxRecord) -> Option<InstanceKey> {
 /// Puts a message for the endpoint itself into its outbox, for a relay.
 fn offer(state: &mut State, endpoint: &str, envelope: Arc<Envelope>, now: i64) {
     let row = OutboxRecord {
-        id: Uuid::now_v7(),
+        id: ambient::fresh_id(),
         endpoint: endpoint.into(),
         kind: OutboxKind::Retry,
         destination: Destination::Endpoint(endpoint.into()),

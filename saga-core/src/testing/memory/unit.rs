@@ -81,7 +81,16 @@ impl Unit for MemoryUnit {
         let mut state = self.tx.store.state();
         let fault = state.faults.take(Operation::Commit);
         if matches!(fault, None | Some(Fault::Unknown { committed: true })) {
-            state.tables.commit(std::mem::take(&mut self.changes));
+            #[cfg_attr(not(test), expect(unused_mut))]
+            let mut changes = std::mem::take(&mut self.changes);
+            #[cfg(test)]
+            if state.forgets_inbox {
+                changes.inbox.clear();
+            }
+            if let Some(tell) = &mut state.commits {
+                changes.inbox.values().flatten().for_each(tell);
+            }
+            state.tables.commit(changes);
             for (table, row) in self.tx.rows.drain(..) {
                 state.tables.user.entry(table).or_default().push(row);
             }

@@ -1,0 +1,56 @@
+//! `cargo xtask simulate`: many seeds of the ordering process.
+
+use crate::{cargo, root};
+use anyhow::{Context, Result, bail, ensure};
+
+/// The test that runs as many seeds as the environment asks for.
+const TEST: &str = "no_seed_loses_an_order_or_does_anything_twice";
+/// From so many seeds on it pays to compile with all optimisations first.
+const RELEASE_FROM: u64 = 50_000;
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (seeds, from) = parse(arguments)?;
+    let to = from.checked_add(seeds).context("there are no such large seeds")?;
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--workspace", "--test", "simulation"]);
+    if seeds >= RELEASE_FROM {
+        test.arg("--release");
+    }
+    test.args(["--", "--exact", "--nocapture", TEST]).env("SAGABUS_SEEDS", format!("{from}..{to}"));
+    let status = test.current_dir(root()?).status().context("cargo cannot be run")?;
+    ensure!(status.success(), "a seed failed, or the tests do not compile: see above");
+    Ok(())
+}
+
+/// How many seeds, and the first.
+fn parse(arguments: &[String]) -> Result<(u64, u64)> {
+    let (mut seeds, mut from) = (10_000, 0);
+    let mut rest = arguments.iter();
+    while let Some(option) = rest.next() {
+        let place = match option.as_str() {
+            "--seeds" => &mut seeds,
+            "--from" => &mut from,
+            other => bail!("`{other}`: `cargo xtask simulate --seeds N [--from S]`"),
+        };
+        let number = rest.next().with_context(|| format!("{option}: a number is missing"))?;
+        *place = number.parse().with_context(|| format!("{option} {number}: not a number"))?;
+    }
+    ensure!(seeds > 0, "--seeds 0: nothing to run");
+    Ok((seeds, from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_and_the_first_are_read() {
+        let of = |text: &str| parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of("").unwrap(), (10_000, 0));
+        assert_eq!(of("--seeds 7 --from 5").unwrap(), (7, 5));
+        for (wrong, text) in [("--seeds", "a number is missing"), ("--from x", "not a number"), ("7", "`7`")] {
+            let error = of(wrong).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}

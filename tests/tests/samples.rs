@@ -5,7 +5,10 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
-use tests::{Database, File, Vhost, process::program};
+use tests::{
+    Database, File, PATIENCE, Vhost,
+    process::{System, program},
+};
 
 fn command(sample: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program(sample));
@@ -72,6 +75,41 @@ fn onboarding_that_is_killed_goes_on() {
 async fn onboarding_runs_two_versions_side_by_side_on_servers_also_when_killed() {
     let told = on_servers("onboarding", ONBOARDING, &["version 2 runs beside"]).await;
     assert!(told.contains("version 2 runs beside version 1"), "{told}");
+}
+
+/// The books agree without a saga, too: in one process, and as processes that are killed.
+#[test]
+fn ordering_by_events_alone_has_clean_books_also_when_killed() {
+    let file = File::create();
+    let folder = file.folder.to_str().expect("the folder's name is text");
+    let place = ["--choreographed", "--orders", "150", "--payment-timeout", "0.5", "--silent", "4", "--data", folder];
+    let mut demo = command("ordering", &place).stdout(Stdio::piped()).spawn().expect("it runs");
+    let ended = || {
+        let audit = command("ordering", &["verify", "--data", folder, "--json"]).output().expect("it runs");
+        let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap_or_default();
+        audit["shipped"].as_u64().unwrap_or_default()
+    };
+    let until = std::time::Instant::now() + PATIENCE;
+    while ended() == 0 {
+        assert!(std::time::Instant::now() < until, "an order was expected to be shipped");
+    }
+    demo.kill().expect("it can be killed");
+    demo.wait().expect("it has ended");
+    let again = command("ordering", &place).output().expect("it runs");
+    let told = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && told.contains("no violations"), "{told}");
+    assert!(!told.contains("the story of order"), "nobody can tell it: {told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordering_by_events_alone_runs_on_servers() {
+    let system = System::create().await;
+    let (broker, server) = (system.vhost.url(), Database::server());
+    let servers = ["--broker", &broker, "--database", &server, "--prefix", &system.database.name];
+    let place = ["--choreographed", "--orders", "100", "--payment-timeout", "0.5", "--json"];
+    let (clean, told) = system.run(&[&place[..], &servers[..]].concat()).await;
+    assert!(clean && told["orders"] == 100 && told["shipped"].as_u64() > Some(0), "{told}");
+    system.verify(100).await;
 }
 
 const FOOD: &[&str] = &["--orders", "60"];

@@ -1,6 +1,7 @@
 //! The ordering sample: ordering, payment and warehouse on Sagabus. `ordering --help` lists what it does.
 
 mod api;
+mod choreography;
 mod demo;
 mod figures;
 mod ledger;

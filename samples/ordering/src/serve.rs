@@ -1,7 +1,7 @@
 //! `ordering serve`: one service as a process.
 
 use crate::{
-    LogFormat, api, create_tables,
+    LogFormat, api, choreography, create_tables,
     demo::seconds,
     ledger::{Ledger, Service, create_database, may_pass},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
@@ -40,6 +40,9 @@ pub(crate) struct Serve {
     /// How long a payment may take
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     payment_timeout: f64,
+    /// The same process without a saga, by events alone: for all three services, or for none
+    #[arg(long)]
+    choreographed: bool,
     /// How logs are written
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -72,10 +75,13 @@ impl Serve {
         wait_for_database(&url).await?;
         let store = Postgres::new(&url)?;
         create_tables(&store, self.service).await?;
-        let builder = match self.service {
-            Service::Ordering => services::ordering(broker, store, None),
-            Service::Payment => services::payment(broker, store, self.world, timeout),
-            Service::Warehouse => services::warehouse(broker, store, self.world),
+        let builder = match (self.service, self.choreographed) {
+            (Service::Ordering, false) => services::ordering(broker, store, None),
+            (Service::Ordering, true) => choreography::ordering(broker, store, None),
+            (Service::Payment, false) => services::payment(broker, store, self.world, timeout),
+            (Service::Payment, true) => choreography::payment(broker, store, self.world, timeout),
+            (Service::Warehouse, false) => services::warehouse(broker, store, self.world),
+            (Service::Warehouse, true) => choreography::warehouse(broker, store, self.world),
         };
         let endpoint = self.with_options(builder).start().await?;
         tracing::info!(

@@ -152,7 +152,7 @@ struct Payments {
 }
 
 /// Why an amount is declined. Ordering's API refuses such amounts, but other programs can send a payment too.
-fn cannot_be_paid(amount_cents: i64) -> Option<String> {
+pub(crate) fn cannot_be_paid(amount_cents: i64) -> Option<String> {
     let reason = || format!("an amount of 1 to {CENTS_MAX} cents can be paid, not {amount_cents}");
     (!(1..=CENTS_MAX).contains(&amount_cents)).then(reason)
 }

@@ -4,7 +4,7 @@ mod report;
 mod run;
 
 use crate::{
-    create_tables,
+    choreography, create_tables,
     ledger::{Ledger, Service, create_database},
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
@@ -24,6 +24,9 @@ use tokio::sync::mpsc;
 
 /// How long after the last order's end the books may take to agree (late charges are refunded meanwhile).
 const SETTLE: Duration = Duration::from_secs(30);
+
+/// How long messages of a demo that was killed wait for the next one.
+const LEASE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
@@ -46,6 +49,9 @@ pub(crate) struct Demo {
     broker: Option<String>,
     #[command(flatten)]
     server: Server,
+    /// The same process without a saga, by events alone
+    #[arg(long)]
+    choreographed: bool,
     /// One JSON object on stdout and nothing else
     #[arg(long)]
     json: bool,
@@ -123,6 +129,11 @@ impl Demo {
         }
     }
 
+    /// After how many seconds an order ends that meets a silent bank: without a saga, when the bank has answered.
+    fn silence(&self) -> f64 {
+        if self.choreographed { self.payment_timeout * 1.5 } else { self.payment_timeout }
+    }
+
     async fn with<Db: Ledger>(
         self,
         stage: &str,
@@ -138,13 +149,23 @@ impl Demo {
             create_tables(store, service).await?;
         }
         if !self.json {
-            report::opening(self.orders, self.world, self.payment_timeout, stage);
+            report::opening(self.orders, self.world, self.silence(), stage);
         }
         let (ended, end) = mpsc::unbounded_channel();
         let timeout = Duration::from_secs_f64(self.payment_timeout);
-        let ordering = services::ordering(t1, ordering, Some(ended)).start().await?;
-        let payment = services::payment(t2, payment, self.world, timeout).start().await?;
-        let warehouse = services::warehouse(t3, warehouse, self.world).start().await?;
+        let (ordering, payment, warehouse) = if self.choreographed {
+            let ordering = choreography::ordering(t1, ordering, Some(ended));
+            let payment = choreography::payment(t2, payment, self.world, timeout);
+            (ordering, payment, choreography::warehouse(t3, warehouse, self.world))
+        } else {
+            let ordering = services::ordering(t1, ordering, Some(ended));
+            let payment = services::payment(t2, payment, self.world, timeout);
+            (ordering, payment, services::warehouse(t3, warehouse, self.world))
+        };
+        let [ordering, payment, warehouse] =
+            [ordering, payment, warehouse].map(|service| service.settings(|settings| settings.lease = LEASE));
+        let ordering = ordering.start().await?;
+        let (payment, warehouse) = (payment.start().await?, warehouse.start().await?);
 
         let before = books.audit_within(None, Duration::ZERO).await?;
         let ordering = Arc::new(ordering);
@@ -155,7 +176,8 @@ impl Demo {
             ended = warehouse.ended() => bail!("warehouse: {ended}"),
         };
         let after = books.audit_within(Some(before.orders + self.orders), SETTLE).await?;
-        let story = report::story(&books.ordering, self.world, &run).await?;
+        // without a saga nobody can tell it
+        let story = if self.choreographed { None } else { report::story(&books.ordering, self.world, &run).await? };
 
         let ordering = Arc::into_inner(ordering).context("an order is still being placed")?;
         let (a, b, c) = tokio::join!(ordering.stop(), payment.stop(), warehouse.stop());
@@ -164,7 +186,7 @@ impl Demo {
         if self.json {
             println!("{}", serde_json::to_string(&report)?);
         } else {
-            report.print(self.payment_timeout, story.as_deref(), &after);
+            report.print(self.silence(), story.as_deref(), &after);
         }
         Ok(after.violations.is_empty())
     }

@@ -5,7 +5,8 @@
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
 //! - `simulate`: runs seeds of the simulation of the ordering process
-//! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would
+//! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, and expands
+//!   template/
 
 mod conformance;
 mod first_saga;
@@ -14,6 +15,7 @@ mod new_user;
 mod services;
 mod simulate;
 mod summary;
+mod template;
 mod test;
 
 use anyhow::{Context, Result};
@@ -28,7 +30,7 @@ cargo xtask up                               start RabbitMQ and PostgreSQL, prin
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
-cargo xtask new-user                         follow the README's `Add it` and the tutorial in an empty folder";
+cargo xtask new-user                         follow the README's `Add it`, the tutorial and template/, in empty folders";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -10,6 +10,8 @@ pub enum Order {
     #[done]
     Paid,
     #[done]
+    #[ignores(PaymentDeclined)]
+    #[rejects(PaymentMade)] // money for a cancelled order: a person decides
     Cancelled,
 }
 

@@ -22,6 +22,11 @@ pub use endpoint::Ended;
 pub use endpoint::Endpoint;
 pub use endpoint::EndpointBuilder;
 pub use endpoint::HandlerOptions;
+pub use endpoint::Pending;
+pub use endpoint::Request;
+pub use endpoint::RequestError;
+pub use endpoint::RequestErrorKind;
+pub use endpoint::Requested;
 pub use endpoint::Session;
 pub use endpoint::StartError;
 pub use endpoint::Wiring;
@@ -50,6 +55,7 @@ pub use message::Message;
 pub use message::MessageKind;
 pub use message::Outcome;
 pub use message::ReadError;
+pub use message::ReadOutcome;
 pub use message::Timer;
 pub use port::Ack;
 pub use port::ActionDone;
@@ -198,8 +204,8 @@ pub mod __private {
         Batch, BatchContext, Context, Handle, HandleBatch, HandleLater, HandlerError, Handlers, Later,
     };
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, Timer, answer,
-        body, decode,
+        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, ReadOutcome,
+        Timer, answer, body, decode, no_outcome,
     };
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;

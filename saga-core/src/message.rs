@@ -154,6 +154,21 @@ pub trait Outcome: Send + 'static {
     }
 }
 
+/// An outcome that can be read again: what answers a [`request`](crate::Endpoint::request).
+/// [`derive(Outcome)`](derive@crate::Outcome) writes it.
+#[diagnostic::on_unimplemented(
+    message = "no answer to this command can be waited for: its outcome is `{Self}`",
+    label = "needs an outcome that `derive(Outcome)` makes",
+    note = "say what can come back, `#[command(to = \"..\", outcome = ..)]`; or send it with a session"
+)]
+pub trait ReadOutcome: Outcome + Sized {
+    /// Reads the message of one of the variants.
+    ///
+    /// # Errors
+    /// When it is of no type among them, or its JSON cannot be read.
+    fn read(type_name: &str, body: &[u8]) -> Result<Self, ReadError>;
+}
+
 impl Outcome for () {
     type Messages = ();
     fn types() -> Vec<&'static str> {
@@ -211,11 +226,18 @@ impl Encoded {
 pub struct AnswerOf<M> {
     pub type_name: &'static str,
     pub encode: fn(&M) -> Encoded,
+    pub decode: fn(&[u8]) -> Result<M, ReadError>,
 }
 
 #[doc(hidden)]
 pub const fn answer<M: Answer>() -> AnswerOf<M> {
-    AnswerOf { type_name: M::TYPE, encode: Encoded::of::<M> }
+    AnswerOf { type_name: M::TYPE, encode: Encoded::of::<M>, decode: decode::<M> }
+}
+
+/// A message that is no outcome of a command.
+#[doc(hidden)]
+pub fn no_outcome(type_name: &str, types: &[&str]) -> ReadError {
+    ReadError(format!("`{type_name}` is none of its outcomes: {}", types.join(", ")))
 }
 
 /// What the derives ask of a message besides its name: a serde type that owns its data. Every such type is one.

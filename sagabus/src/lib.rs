@@ -14,6 +14,7 @@ pub use saga_core::Message;
 pub use saga_core::MessageKind;
 pub use saga_core::Outcome;
 pub use saga_core::Reply;
+pub use saga_core::Requested;
 pub use saga_core::Saga;
 pub use saga_core::Session;
 
@@ -122,6 +123,12 @@ pub mod endpoint {
     pub use saga_core::Envelope;
     pub use saga_core::HandlerOptions;
     pub use saga_core::LinkState;
+    pub use saga_core::Pending;
+    pub use saga_core::ReadOutcome;
+    pub use saga_core::Request;
+    pub use saga_core::RequestError;
+    pub use saga_core::RequestErrorKind;
+    pub use saga_core::Requested;
     pub use saga_core::SagaRef;
     pub use saga_core::Session;
     pub use saga_core::Settings;

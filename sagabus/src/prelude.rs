@@ -52,6 +52,7 @@ pub use saga_core::Change;
 pub use saga_core::Project;
 
 pub use saga_core::Endpoint;
+pub use saga_core::Requested;
 pub use saga_core::Session;
 pub use saga_core::Settings;
 pub use saga_core::port::Store;

@@ -36,6 +36,7 @@ struct Bus {
 #[derive(Debug)]
 struct Attached {
     subscribes: BTreeSet<String>,
+    temporary: bool,
     deliveries: mpsc::UnboundedSender<Delivery>,
 }
 
@@ -106,7 +107,9 @@ impl Transport for InProcess {
                 let text = format!("endpoint `{name}` runs in this process already");
                 return Err(TransportError::new(TransportErrorKind::Invalid, text));
             }
-            let attached = Attached { subscribes: topology.subscribes.into_iter().collect(), deliveries };
+            bus.endpoints.retain(|_, known| !(known.temporary && known.deliveries.is_closed()));
+            let (subscribes, temporary) = (topology.subscribes.into_iter().collect(), topology.temporary);
+            let attached = Attached { subscribes, temporary, deliveries };
             bus.endpoints.insert(topology.endpoint, attached);
         }
         tokio::spawn(forward(self.bus.clone(), rows, reports, up));

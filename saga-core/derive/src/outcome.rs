@@ -39,6 +39,17 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     })
                 }
             }
+            #[automatically_derived]
+            impl __sagabus::ReadOutcome for #outcome {
+                fn read(type_name: &str, body: &[u8]) -> ::std::result::Result<Self, __sagabus::ReadError> {
+                    #(
+                        if type_name == #answers.type_name {
+                            return (#answers.decode)(body).map(Self::#names);
+                        }
+                    )*
+                    ::std::result::Result::Err(__sagabus::no_outcome(type_name, &Self::types()))
+                }
+            }
             #(
                 #[automatically_derived]
                 impl ::std::convert::From<#messages> for #outcome {

@@ -1,6 +1,6 @@
 //! Destinations without a queue: their messages wait, and one message at a time probes whether that has changed.
 
-use super::trouble::Trouble;
+use super::{requests, trouble::Trouble};
 use crate::port::{Backoff, Destination};
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
@@ -10,6 +10,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two probes: a receiver may start at any moment, and a hundred thousand rows may wait for
 /// it.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 /// The most destinations that are remembered: each of the short-lived reply queues of other programs is one.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -21,6 +23,7 @@ pub(crate) struct Destinations {
 
 #[derive(Debug)]
 struct Closed {
+    since: Instant,
     tries: u32,
     probe_at: Instant,
     /// The row that probes now.
@@ -44,10 +47,15 @@ impl Destinations {
     /// No queue took a row. Returns how long it waits.
     pub(crate) fn unroutable(&mut self, endpoint: &str, destination: &Destination, row: Uuid, error: &str) -> Duration {
         if !self.closed.contains_key(destination) && self.closed.len() >= REMEMBERED_MAX {
-            return PAUSE_MAX;
+            // a process that is gone is forgotten; a late answer to it takes another minute to be dropped
+            self.closed.retain(|it, closed| !requests::is_for_answers(it) || closed.since.elapsed() <= GONE_AFTER);
+            if self.closed.len() >= REMEMBERED_MAX {
+                return PAUSE_MAX;
+            }
         }
         let now = Instant::now();
         let closed = self.closed.entry(destination.clone()).or_insert_with(|| Closed {
+            since: now,
             tries: 0,
             probe_at: now,
             probe: Some(row),
@@ -69,6 +77,17 @@ impl Destinations {
             }
         }
         closed.probe_at.saturating_duration_since(now)
+    }
+
+    /// Whether a row is an answer to a request of a process that is gone: nobody waits for it any more.
+    pub(crate) fn is_gone(&self, endpoint: &str, destination: &Destination, row: Uuid) -> bool {
+        let Some(closed) = self.closed.get(destination) else { return false };
+        let is_gone = requests::is_for_answers(destination) && closed.since.elapsed() > GONE_AFTER;
+        if is_gone {
+            let to = destination.name();
+            tracing::info!(endpoint, %row, to, "an answer is dropped: the process that made the request is gone");
+        }
+        is_gone
     }
 
     /// A row was not answered, or was refused: that says nothing about the destination, but ends the probe.
@@ -131,5 +150,21 @@ mod tests {
         assert_eq!(destinations.admit(&to, a), Ok(()));
         destinations.forget_probe(&to, a);
         assert_eq!(destinations.admit(&to, b), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_a_process_that_is_gone_are_dropped_and_others_wait() {
+        let mut destinations = Destinations::default();
+        let (gone, other) = (Destination::ReplyTo("web-1-a#requests".into()), Destination::ReplyTo("a".into()));
+        let row = Uuid::from_u128(1);
+        for to in [&gone, &other] {
+            destinations.unroutable("e", to, row, "no queue");
+        }
+        tokio::time::advance(GONE_AFTER).await;
+        assert!(!destinations.is_gone("e", &gone, row), "it may come back");
+        tokio::time::advance(PAUSE_MIN).await;
+        assert!(destinations.is_gone("e", &gone, row));
+        assert!(!destinations.is_gone("e", &other, row), "another program's queue is waited for");
+        assert!(!destinations.is_gone("e", &Destination::ReplyTo("web-1-b#requests".into()), row), "it is open");
     }
 }

@@ -197,18 +197,21 @@ impl Dispatcher {
     fn push<'a>(&self, rows: impl Iterator<Item = (Uuid, &'a Arc<Envelope>, u32, u32, &'a Destination)>) {
         let mut state = self.lock();
         for (row, envelope, attempts, expired, destination) in rows {
+            if state.destinations.is_gone(&self.endpoint, destination, row) {
+                state.confirmed.push(row); // it is deleted like one that arrived
+                continue;
+            }
             if let Err(delay) = state.destinations.admit(destination, row) {
                 let error = format!("no queue takes messages for `{}`", destination.name());
                 state.put_off.push(PublishFailed { id: row, error, delay, unroutable: true, tried: false });
                 continue;
             }
             state.in_flight.insert(row, InFlight { attempts, destination: destination.clone() });
-            let (destination, envelope) = (destination.clone(), envelope.clone());
-            let message = Outgoing { row, destination, envelope, attempts, expired };
+            let message = Outgoing { attempts, expired, ..Outgoing::new(row, destination.clone(), envelope.clone()) };
             // after `stop` the lease runs out and a relay takes the row
             let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
         }
-        if !state.put_off.is_empty() {
+        if !state.put_off.is_empty() || !state.confirmed.is_empty() {
             self.leases.notify_one();
         }
     }
@@ -302,6 +305,9 @@ impl Dispatcher {
                     if state.destinations.arrived(&self.endpoint, &destination) {
                         state.reopened.push(destination.name().to_owned());
                     }
+                }
+                Fate::Unroutable(_) if state.destinations.is_gone(&self.endpoint, &destination, row) => {
+                    state.confirmed.push(row)
                 }
                 Fate::Unroutable(error) => {
                     let delay = state.destinations.unroutable(&self.endpoint, &destination, row, &error);

@@ -401,19 +401,27 @@ pub(crate) fn of_posted<Db: Store>(
     cause: Option<&Envelope>,
     posted: &OutgoingMessage,
 ) -> Result<Emission, String> {
-    if let Some(refused) = &posted.refused {
-        return Err(refused.clone());
-    }
-    let mut new = envelope(&shared.name, posted.id, &posted.message, cause, ambient::now_us());
-    new.headers.extend(posted.headers.clone());
-    if let Some(refused) = new.refusal(shared.settings.body_bytes_max) {
-        return Err(refused);
-    }
+    let new = self::posted(&shared.name, shared.settings.body_bytes_max, cause, posted)?;
     let (kind, to) = match &posted.to {
         Addressee::Subscribers => (OutboxKind::Event, Destination::Event(posted.message.type_name.into())),
         Addressee::Endpoint(to) => (OutboxKind::Command, Destination::Endpoint(to.clone())),
     };
     Ok(Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]))
+}
+
+/// The envelope of what a handler, a session or a request sends; or why it must not leave.
+pub(crate) fn posted(
+    endpoint: &str,
+    body_bytes_max: usize,
+    cause: Option<&Envelope>,
+    posted: &OutgoingMessage,
+) -> Result<Envelope, String> {
+    if let Some(refused) = &posted.refused {
+        return Err(refused.clone());
+    }
+    let mut new = envelope(endpoint, posted.id, &posted.message, cause, ambient::now_us());
+    new.headers.extend(posted.headers.clone());
+    new.refusal(body_bytes_max).map_or(Ok(new), Err)
 }
 
 /// The message itself, to be handled again by one receiver.

@@ -39,6 +39,8 @@
 //! | transport | leases | reports | window |
 //! | leases | confirmed, relay | a wake-up; the lists are in the dispatcher | window |
 //!
+//! Requests bypass all this: they have a link of their own (requests.rs).
+//!
 //! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the
 //! same lane; each handler has its own lanes, so that a handler that fails or waits does not hold up another.
 
@@ -55,6 +57,8 @@ mod lane;
 mod ledger;
 mod policy;
 mod relay;
+mod request;
+mod requests;
 mod router;
 mod saga_unit;
 mod session;
@@ -68,12 +72,13 @@ mod trouble;
 mod wiring;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
+pub use request::{Pending, Request, RequestError, RequestErrorKind, Requested};
 pub use session::Session;
 pub use settings::{Bundles, Settings};
 pub use supervisor::Ended;
 pub use wiring::Wiring;
 
-use crate::{LinkState, Store, StoreError, Transport};
+use crate::{Command, LinkState, ReadOutcome, Store, StoreError, Transport};
 use shared::Shared;
 use std::{fmt, sync::Arc};
 use tokio::sync::watch;
@@ -139,6 +144,38 @@ impl<Db: Store> Endpoint<Db> {
     /// When the database cannot be reached.
     pub async fn session(&self) -> Result<Session<Db>, StoreError> {
         Session::begin(self.shared.clone()).await
+    }
+
+    /// A command whose outcome the caller waits for: from a web request, say. It is sent at once, without database and
+    /// outbox, and its answer comes to a queue that this process has for itself. It is as durable as this process:
+    /// where the outcome must not be lost, begin a saga with [`session`](Self::session) instead.
+    ///
+    /// ```
+    /// use sagabus::{port::Store, prelude::*};
+    /// use serde::{Deserialize, Serialize};
+    /// # #[derive(Reply, Serialize, Deserialize)] struct BoardingPass { seat: String }
+    /// # #[derive(Reply, Serialize, Deserialize)] struct Refused { why: String }
+    ///
+    /// #[derive(Command, Serialize, Deserialize)]
+    /// #[command(to = "check-in", outcome = CheckedIn)]
+    /// struct CheckIn { ticket: u64 }
+    ///
+    /// #[derive(Outcome)]
+    /// enum CheckedIn { Pass(BoardingPass), Refused(Refused) }
+    ///
+    /// async fn check_in<Db: Store>(web: &Endpoint<Db>, ticket: u64) -> Result<String, Box<dyn std::error::Error>> {
+    ///     Ok(match web.request(CheckIn { ticket }).within(seconds(1)).await? {
+    ///         Requested::Answered(CheckedIn::Pass(pass)) => format!("200: seat {}", pass.seat),
+    ///         Requested::Answered(CheckedIn::Refused(refused)) => format!("409: {}", refused.why),
+    ///         Requested::Pending(pending) => format!("202: ask again for {}", pending.id()),
+    ///     })
+    /// }
+    /// ```
+    pub fn request<C: Command>(&self, command: C) -> Request<C>
+    where
+        C::Outcome: ReadOutcome,
+    {
+        Request::new(self.shared.requests.clone(), &command)
     }
 
     /// Waits until the endpoint has ended, and says how. An endpoint can fail by itself, so a service awaits this next

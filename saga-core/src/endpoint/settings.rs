@@ -41,7 +41,13 @@ pub struct Settings {
     pub early: Duration,
     /// The largest body that is taken or sent, in bytes. Default: 4 MiB.
     pub body_bytes_max: usize,
-    /// Declare nothing at the broker: everything was provisioned by hand. Default: false.
+    /// The most [requests](crate::Endpoint::request) that may be open at a time; others wait for a place, no longer
+    /// than their own limit. Default: 4096.
+    pub requests: u16,
+    /// The most bytes of bodies of requests that the broker has not confirmed. Default: 64 MiB.
+    pub request_bytes: usize,
+    /// Declare nothing at the broker, except the queue for the answers to this process's requests: everything was
+    /// provisioned by hand. Default: false.
     pub passive: bool,
     /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the
     /// queue to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].
@@ -87,6 +93,8 @@ impl Default for Settings {
             retention: Duration::from_secs(7 * 86_400),
             early: Duration::from_secs(3600),
             body_bytes_max: 4 << 20,
+            requests: 4096,
+            request_bytes: 64 << 20,
             passive: false,
             bundles: Bundles::Auto,
         }
@@ -123,6 +131,8 @@ impl Settings {
             ("prefetch_bytes", self.prefetch_bytes),
             ("window", self.window),
             ("body_bytes_max", self.body_bytes_max),
+            ("requests", self.requests.into()),
+            ("request_bytes", self.request_bytes),
         ];
         let times = [
             ("poll", self.poll),

@@ -1,7 +1,8 @@
 //! What all tasks of an endpoint share.
 
 use super::{
-    Settings, breaker::Breaker, dispatch::Dispatcher, router::Receiver, saga_unit::ProjectLogic, trouble::Trouble,
+    Settings, breaker::Breaker, dispatch::Dispatcher, requests::Requests, router::Receiver, saga_unit::ProjectLogic,
+    trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -27,6 +28,8 @@ pub(crate) struct Shared<Db: Store> {
     pub(crate) sagas: Vec<SagaEntry<Db>>,
     pub(crate) handlers: Vec<HandlerEntry<Db>>,
     pub(crate) by_type: BTreeMap<String, Vec<Receiver>>,
+    /// Commands whose outcome somebody waits for.
+    pub(crate) requests: Arc<Requests>,
     /// The database is away, or its tables are not those that this binary needs.
     pub(crate) database: Trouble,
 }

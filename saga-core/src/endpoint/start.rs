@@ -4,6 +4,7 @@ use super::{
     Endpoint, EndpointBuilder, StartError,
     dispatch::{self, Dispatcher},
     handler_lane, housekeeping, lane, relay,
+    requests::{self, Requests},
     router::{self, Lanes},
     shared::Shared,
     supervisor::{Part, Supervisor},
@@ -46,6 +47,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         subscribes: subscribes.clone(),
         dropped: registered.dropped.clone(),
         passive: settings.passive,
+        temporary: false,
         bundles,
     };
     let limits = LinkLimits {
@@ -57,6 +59,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         confirm: settings.confirm,
         connect: until.saturating_duration_since(Instant::now()),
     };
+    let (requests, asks) = Requests::new(&name, &process.owner, &settings);
     let Link { deliveries, outgoing, reports, state: link } = match transport.attach(topology, limits).await {
         Ok(link) => link,
         Err(error) => {
@@ -76,6 +79,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         sagas,
         handlers: handlers.into_iter().map(|(_, entry)| entry).collect(),
         by_type,
+        requests,
         database: Trouble::default(),
     });
 
@@ -101,6 +105,8 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Receiving, router::run(shared.clone(), deliveries, lanes, receiving));
     supervisor.spawn(Part::Publishing, dispatch::keep_leases(shared.clone(), reports));
     supervisor.spawn(Part::Publishing, dispatch::delete_confirmed(shared.clone()));
+    let requesting = requests::run(shared.requests.clone(), transport, shared.settings.clone(), asks, relaying.clone());
+    supervisor.spawn(Part::Relaying, requesting);
     supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));

@@ -14,7 +14,7 @@ pub use context::{BatchContext, Context};
 pub use error::{HandlerError, HandlerErrorKind};
 pub use later::{HandleLater, Later};
 pub use outgoing::OutgoingMessage;
-pub(crate) use outgoing::{Addressee, post};
+pub(crate) use outgoing::{Addressee, post, request};
 
 use crate::{Either, EndpointBuilder, Message, Store};
 use async_trait::async_trait;

@@ -29,22 +29,24 @@ pub(crate) fn post(
     to: Addressee,
     message: Result<Encoded, (Encoded, String)>,
 ) -> &mut OutgoingMessage {
-    let (message, refused) = match message {
-        Ok(message) => (message, None),
-        Err((message, why)) => (message, Some(why)),
-    };
-    posted.push(OutgoingMessage {
-        id: ambient::fresh_id(),
-        to,
-        message,
-        delay: None,
-        headers: BTreeMap::new(),
-        refused,
-    });
+    posted.push(OutgoingMessage::new(to, message));
     posted.last_mut().expect("one was pushed just now")
 }
 
+/// A command that leaves at once.
+pub(crate) fn request(to: &str, message: Result<Encoded, (Encoded, String)>) -> OutgoingMessage {
+    OutgoingMessage::new(Addressee::Endpoint(to.into()), message)
+}
+
 impl OutgoingMessage {
+    fn new(to: Addressee, message: Result<Encoded, (Encoded, String)>) -> Self {
+        let (message, refused) = match message {
+            Ok(message) => (message, None),
+            Err((message, why)) => (message, Some(why)),
+        };
+        Self { id: ambient::fresh_id(), to, message, delay: None, headers: BTreeMap::new(), refused }
+    }
+
     /// Sends it after this time, by the database's clock.
     pub fn delay(&mut self, delay: Duration) -> &mut Self {
         self.delay = Some(delay);

@@ -40,6 +40,10 @@ pub struct Topology {
     pub dropped: Vec<String>,
     /// Declare nothing: everything was provisioned by hand.
     pub passive: bool,
+    /// Whether the queue is this link's alone and goes with it: for the answers to a process's requests. When the
+    /// connection breaks, it is made again under the same name. It is declared even when everything else is provisioned
+    /// by hand.
+    pub temporary: bool,
     /// Whether the endpoint takes bundles: many messages in one of the broker's. A transport that has none ignores it.
     /// One that has them reads bundles in any case.
     pub bundles: bool,

@@ -41,7 +41,12 @@ impl Life for Consumer {
     async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<String> {
         let mut admin = Admin::new(connection, &self.bundles);
         if !std::mem::take(&mut self.is_declared) {
-            let restored = match admin.restore(&self.topology, &mut Trouble::default()).await {
+            // a temporary queue went with its connection: that it is missing is no news
+            let restored = match self.topology.temporary {
+                true => Ok(()),
+                false => admin.restore(&self.topology, &mut Trouble::default()).await,
+            };
+            let restored = match restored {
                 Ok(()) => admin.declare(&self.topology).await,
                 failed => failed,
             };

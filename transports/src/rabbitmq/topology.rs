@@ -5,6 +5,9 @@
 //! exchanges exist (cheap: the broker looks them up in memory), and at once when something went wrong. What is missing
 //! is declared again, and logged. Bindings cannot be looked up, so everything is declared anew every minute.
 //!
+//! The queue for the answers to a process's requests is the exception: exclusive, so that it goes with the process, and
+//! without an exchange of its own. It goes with the connection as well, and what is in it then is lost.
+//!
 //! What can be lost: a publisher that had known an exchange publishes nothing to it while it is missing
 //! (`addresses.rs`). But a publisher that starts just then declares the exchange without a binding: the events that it
 //! publishes until the subscriber declares everything anew are lost, a minute's worth at most. The same happens after a
@@ -54,6 +57,15 @@ impl<'a> Admin<'a> {
     pub(super) async fn declare(&mut self, topology: &Topology) -> Result<(), TransportError> {
         let name = short(&topology.endpoint)?;
         let channel = self.channel().await?;
+        if topology.temporary {
+            // no auto-delete: a consumer is replaced by another one, and the queue must outlive the moment between
+            let alone = QueueDeclareOptions { exclusive: true, ..Default::default() };
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+            answer(channel.queue_declare(name.clone(), alone, arguments)).await?;
+            self.announce(&name, topology).await;
+            return Ok(());
+        }
         if topology.passive {
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
             return answer(channel.queue_declare(name, options, FieldTable::default())).await.map(drop);
@@ -142,7 +154,7 @@ impl<'a> Admin<'a> {
         if !self.has_queue(&topology.endpoint).await? {
             missing.push(format!("queue `{}`", topology.endpoint));
         }
-        let own = std::iter::once(&topology.endpoint).filter(|_| !topology.passive);
+        let own = std::iter::once(&topology.endpoint).filter(|_| !topology.passive && !topology.temporary);
         for exchange in own.chain(&topology.subscribes) {
             if !self.has_exchange(exchange).await? {
                 missing.push(format!("exchange `{exchange}`"));

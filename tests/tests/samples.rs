@@ -144,6 +144,27 @@ fn food_delivery_that_is_killed_goes_on() {
     killed_again_and_again("food-delivery", FOOD, &["finds", "orders placed", "open: "]);
 }
 
+/// A client waits for a second; every fourth barcode takes one and a half.
+const CHECK_IN: &[&str] = &["--passengers", "24", "--pause", "0.5", "--fast", "1"];
+
+#[test]
+fn a_check_in_is_answered_at_once_or_pushed_later() {
+    let told = run("check-in", CHECK_IN);
+    let pushed = told.lines().filter(|line| line.starts_with("pushed:")).count();
+    assert!((6..24).contains(&pushed), "every fourth was to be pushed, others answered at once: {told}");
+}
+
+#[test]
+fn check_in_that_is_killed_goes_on() {
+    killed_again_and_again("check-in", CHECK_IN, &["passengers check in", "pushed:"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_in_runs_on_servers_also_when_killed() {
+    let told = on_servers("check-in", CHECK_IN, &["pushed:"]).await;
+    assert!(told.contains("pushed: \"passenger 3\" \"CheckedIn\""), "{told}");
+}
+
 /// Each README names the chart's file, and a manifest that inherits from a workspace could not be read elsewhere.
 #[test]
 fn a_copy_of_each_sample_outside_the_workspace_has_a_manifest_that_is_whole() {

@@ -1,0 +1,101 @@
+//! The process of a check-in: a seat, then a barcode, however long that takes. Who began it gets the answer.
+
+use crate::messages::*;
+use sagabus::prelude::*;
+use uuid::Uuid;
+
+/// Every state knows what was asked.
+#[rustfmt::skip] // a state a line
+#[states(data = CheckIn)]
+pub(crate) enum CheckingIn {
+    #[waits] ReservingSeat,
+    MakingBarcode { seat: String },
+    #[done] CheckedIn { seat: String, barcode: String },
+    #[done] #[ignores(BarcodeMade)] ToTheCounter { reason: String },
+}
+
+#[saga(name = "check-in", id = booking: Uuid)]
+impl CheckingIn {
+    fn begins(it: CheckIn) -> (CheckIn, ReservingSeat, Sends<ReserveSeat>) {
+        let booking = it.booking;
+        (it, ReservingSeat, send(ReserveSeat { booking }))
+    }
+    fn full(_: ReservingSeat, it: FlightFull) -> (ToTheCounter, Replies<CheckInRefused>) {
+        to_the_counter(it.booking, "the flight is overbooked")
+    }
+    fn seated(
+        _: ReservingSeat,
+        it: SeatReserved,
+        asked: &CheckIn,
+    ) -> (MakingBarcode, Sends<MakeBarcode>, After<CounterOpens>) {
+        let SeatReserved { booking, seat } = it;
+        let make = send(MakeBarcode { booking, seat: seat.clone() });
+        (MakingBarcode { seat }, make, after(asked.patience, CounterOpens {}))
+    }
+
+    fn made(making: MakingBarcode, it: BarcodeMade) -> (CheckedIn, Replies<BoardingPass>) {
+        let (seat, BarcodeMade { booking, barcode }) = (making.seat, it);
+        let pass = BoardingPass { booking, seat: seat.clone(), barcode: barcode.clone() };
+        (CheckedIn { seat, barcode }, reply(pass))
+    }
+    fn too_late(
+        _: MakingBarcode,
+        _: CounterOpens,
+        asked: &CheckIn,
+    ) -> (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>) {
+        let booking = asked.booking;
+        let (counter, refused) = to_the_counter(booking, "there is no barcode, and the counter has opened");
+        (counter, refused, send(ReleaseSeat { booking }))
+    }
+}
+
+fn to_the_counter(booking: Uuid, reason: &str) -> (ToTheCounter, Replies<CheckInRefused>) {
+    (ToTheCounter { reason: reason.into() }, reply(CheckInRefused { booking, reason: reason.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus::testing::{Explore, Harness};
+
+    const ID: Uuid = Uuid::from_u128(7);
+
+    fn check_in() -> CheckIn {
+        CheckIn { booking: ID, passenger: "Ann".into(), patience: hours(6) }
+    }
+
+    #[test]
+    fn a_barcode_may_take_hours_and_not_for_ever() {
+        let seated = Harness::<CheckingIn>::begin(check_in()).give(SeatReserved { booking: ID, seat: "12A".into() });
+        let made = BarcodeMade { booking: ID, barcode: "|||".into() };
+        seated.clone().advance(hours(5)).give(made).expect_state("CheckedIn").expect_timers(0);
+        seated.advance(hours(6)).expect_state("ToTheCounter").expect_sent::<ReleaseSeat>(1);
+    }
+
+    #[test]
+    fn a_seat_is_kept_for_a_pass_alone_in_any_story() {
+        let explored = Explore::<CheckingIn>::from(check_in())
+            .answers(|it: ReserveSeat| {
+                let reserved = SeatReserved { booking: it.booking, seat: "12A".into() };
+                vec![reserved.into(), FlightFull { booking: it.booking }.into()]
+            })
+            .answers(|it: MakeBarcode| vec![BarcodeMade { booking: it.booking, barcode: "|||".into() }.into()])
+            .at_most_once::<ReleaseSeat>()
+            .in_the_end("a seat is kept for a pass alone", |end| {
+                end.came::<SeatReserved>() == end.sent::<BoardingPass>() + end.sent::<ReleaseSeat>()
+            })
+            .in_the_end("the passenger has one answer", |end| {
+                end.sent::<BoardingPass>() + end.sent::<CheckInRefused>() == 1
+            })
+            .run();
+        explored.expect_no_breach();
+    }
+
+    #[test]
+    fn the_chart_is_as_agreed() {
+        let chart = CheckingIn::chart();
+        assert_eq!(chart.verify(), [] as [String; 0]);
+        let shown = chart.to_mermaid();
+        assert!(include_str!("../README.md").contains(&shown), "README.md is to show:\n{shown}");
+    }
+}

@@ -12,7 +12,7 @@ mod text;
 mod trouble;
 
 use clap::{Parser, Subcommand};
-use commands::{held, outbox, sagas, status};
+use commands::{check, held, outbox, sagas, status};
 use databases::Session;
 use screen::{Screen, View};
 use std::process::ExitCode;
@@ -49,6 +49,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Whether stored instances fit the sagas' definitions; before a deployment, with `--chart`, those of the next program
+    ///
+    /// It looks at states and versions. Whether each instance can be decoded, only the program itself can tell:
+    /// `EndpointBuilder::check`.
+    Check(check::Arguments),
     /// What is going on at each endpoint, and what needs a person
     Status(status::Arguments),
     /// Messages that are not confirmed, or not due
@@ -83,6 +88,7 @@ async fn main() -> ExitCode {
     }
     let mut session = Session::open(&urls, cli.limit, screen).await;
     let all_is_well = match cli.command {
+        Command::Check(arguments) => check::run(&mut session, &arguments).await,
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,
         Command::Sagas { what } => sagas::run(&mut session, what.unwrap_or_default()).await,

@@ -3,7 +3,7 @@
 use crate::error::unknown_word;
 use bytes::Bytes;
 use saga_core::{
-    Envelope, HeldReason, InboxResult, InboxRow, LeasedRow, OutboxKind, SagaRef, StoreError, StoreErrorKind,
+    Chart, Envelope, HeldReason, InboxResult, InboxRow, LeasedRow, OutboxKind, SagaRef, StoreError, StoreErrorKind,
 };
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -53,6 +53,15 @@ pub(crate) fn result_of(word: &str) -> Result<InboxResult, StoreError> {
 
 pub(crate) fn reason_of(word: &str) -> Result<HeldReason, StoreError> {
     HeldReason::parse(word).ok_or_else(|| unknown_word("held.reason", word))
+}
+
+/// Charts from their column.
+pub(crate) fn charts_of(columns: &[String]) -> Result<Vec<Chart>, StoreError> {
+    let read = columns.iter().map(|json| serde_json::from_str(json));
+    read.collect::<Result<_, _>>().map_err(|error| {
+        let text = format!("the column `definition.chart` holds what this program cannot read: {error}");
+        StoreError::new(StoreErrorKind::Schema, text).with_source(error)
+    })
 }
 
 /// An outbox row as a relay leases it, before it is read.

@@ -117,6 +117,7 @@ pub mod handler {
 /// Endpoints: what a service starts, sends from and stops.
 pub mod endpoint {
     pub use saga_core::Bundles;
+    pub use saga_core::Checked;
     pub use saga_core::Ended;
     pub use saga_core::Endpoint;
     pub use saga_core::EndpointBuilder;
@@ -133,6 +134,8 @@ pub mod endpoint {
     pub use saga_core::Session;
     pub use saga_core::Settings;
     pub use saga_core::StartError;
+    pub use saga_core::Unreadable;
+    pub use saga_core::UnreadableKind;
     pub use saga_core::Wiring;
 }
 

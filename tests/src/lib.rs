@@ -8,6 +8,7 @@ pub mod plain;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod rolling;
 mod services;
 pub mod store_suite;
 pub mod tables;

@@ -69,6 +69,60 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
     assert!(code == 1 && out.contains("in-one") && err.contains("there is no file /nowhere.db"), "{code} {out} {err}");
 }
 
+/// S-076, without the program that has the saga.
+#[tokio::test(flavor = "multi_thread")]
+async fn s_076_the_operator_finds_states_and_versions_that_no_definition_has() {
+    let state = |name: &str, was: &str| serde_json::json!({ "name": name, "done": false, "was": [was] });
+    let chart = |version: u32, states: &[Value]| serde_json::json!({ "saga": "order", "version": version, "states": states, "messages": [], "edges": [] });
+    let registered = chart(1, &[state("Waiting", "Asking"), state("Paying", "x")]).to_string();
+    let next = chart(1, &[state("Waiting", "Asking"), state("Settling", "x")]).to_string();
+    let file = std::env::temp_dir().join(format!("sagabus-chart-{}.json", std::process::id()));
+    std::fs::write(&file, next).unwrap();
+    let file = file.to_str().unwrap();
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let (code, out, _) = run(&[&tables.url], &["check"]);
+        assert_eq!((code, out.as_str()), (0, ""), "nothing is stored");
+        for (id, state) in [("1", "Waiting"), ("2", "Asking"), ("3", "Paying"), ("4", "Paying")] {
+            tables.instance(id, state, None).await;
+        }
+        let (code, out, _) = run(&[&tables.url], &["check"]);
+        assert!(code == 1 && out.contains("no process has registered a saga of this name"), "{out}");
+        let define = format!(
+            "INSERT INTO {{s}}definition (saga, version, chart, endpoint, registered_at)
+             VALUES ('order', 1, '{registered}', 'ordering', {{now}})"
+        );
+        tables.sql(&define).await;
+        let (code, out, err) = run(&[&tables.url], &["check"]);
+        assert_eq!((code, out.lines().count(), err.as_str()), (0, 3, ""), "all fit what runs: {out}");
+
+        let (code, out, err) = run(&[&tables.url], &["check", "--chart", file]);
+        assert_eq!(code, 1, "{err}");
+        let listed = |text: &str| out.lines().filter(|line| line.contains(text)).count();
+        assert_eq!(listed("the program has no state `Paying`"), 1, "{out}");
+        assert_eq!(
+            (listed("order\t3\tPaying\t1"), listed("order\t4\tPaying\t1"), listed("order\t1\t")),
+            (1, 1, 0),
+            "{out}"
+        );
+        assert_eq!(listed("state `Paying` is gone"), 1, "what it means is told: {out}");
+        let (code, out, _) = run(&[&tables.url], &["--json", "check", "--chart", file]);
+        let told = json(&out);
+        let ids: Vec<&str> = told["unreadable"].as_array().unwrap().iter().filter_map(|it| it["id"].as_str()).collect();
+        assert_eq!((code, ids.len(), told["definitions"][0]["endpoint"].as_str()), (1, 2, Some("ordering")), "{told}");
+        assert_eq!(
+            told["forms"].as_array().unwrap().iter().filter(|form| !form["fault"].is_null()).count(),
+            1,
+            "{told}"
+        );
+        tables.sql("UPDATE {s}saga SET version = 2 WHERE id = '1'").await;
+        let (code, out, _) = run(&[&tables.url], &["check"]);
+        assert!(code == 1 && out.contains("the newest program has version 1: it leaves them alone"), "{out}");
+        let (code, _, err) = run(&[&tables.url], &["check", "--chart", "/nowhere.json"]);
+        assert!(code == 1 && err.contains("cannot read /nowhere.json"), "{err}");
+    }
+    let _ = std::fs::remove_file(file);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_says_how_many_it_leaves_out_and_a_closed_pipe_ends_it_quietly() {
     let tables = Tables::sqlite().await;

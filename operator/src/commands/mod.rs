@@ -1,5 +1,6 @@
 //! One command per file.
 
+pub(crate) mod check;
 pub(crate) mod held;
 mod held_act;
 mod held_filter;

@@ -201,6 +201,14 @@ impl Tables for Postgres {
             Listing::Operations(_, Count) => {
                 format!("SELECT count(*)::text FROM sagabus.operation WHERE {OPERATION_WHERE}")
             }
+            Listing::Definitions => "SELECT json_build_object('endpoint', endpoint, 'saga', saga, 'version', version,
+                    'chart', chart, 'registered_at_us', (extract(epoch FROM registered_at) * 1000000)::bigint)::text
+                FROM sagabus.definition ORDER BY saga, version, endpoint"
+                .into(),
+            Listing::Forms => "SELECT json_build_object('saga', saga, 'state', state, 'version', version,
+                    'count', count(*), 'done', count(completed_at))::text
+                FROM sagabus.saga GROUP BY saga, state, version ORDER BY saga, state, version"
+                .into(),
             other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
         };
         Ok(text)

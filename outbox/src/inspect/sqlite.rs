@@ -202,6 +202,14 @@ impl Tables for Sqlite {
             Listing::Operations(_, Count) => {
                 format!("SELECT '' || count(*) FROM sagabus_operation WHERE {OPERATION_WHERE}")
             }
+            Listing::Definitions => "SELECT json_object('endpoint', endpoint, 'saga', saga, 'version', version,
+                    'chart', json(chart), 'registered_at_us', registered_at)
+                FROM sagabus_definition ORDER BY saga, version, endpoint"
+                .into(),
+            Listing::Forms => "SELECT json_object('saga', saga, 'state', state, 'version', version,
+                    'count', count(*), 'done', count(completed_at))
+                FROM sagabus_saga GROUP BY saga, state, version ORDER BY saga, state, version"
+                .into(),
             other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
         };
         Ok(text)

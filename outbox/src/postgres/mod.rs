@@ -1,6 +1,7 @@
 //! PostgreSQL: READ COMMITTED, advisory locks of the transaction, one statement for the write of a batch.
 
 mod connections;
+mod instances;
 mod migrate;
 mod pooler;
 mod process;
@@ -12,11 +13,15 @@ mod write;
 
 use unit::PostgresUnit;
 
-use crate::{error::recognise, rows::us};
+use crate::{
+    error::recognise,
+    rows::{charts_of, us},
+};
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
-    Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered, Store, StoreError, StoreErrorKind,
+    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered, Store,
+    StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, PgConnection, PgPool,
@@ -238,6 +243,23 @@ impl Store for Postgres {
         let mut connection = self.alone(&self.units).await?;
         let rows = answer(unit::rows(&mut connection, !self.pooled, keys)).await;
         unit::found(&self.done(connection, rows).await?)
+    }
+
+    async fn page_of_instances(
+        &self,
+        sagas: &[String],
+        after: &InstanceKey,
+        rows_max: i64,
+    ) -> Result<Vec<InstanceRow>, StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let page = answer(instances::page(&mut connection, sagas, after, rows_max)).await;
+        self.done(connection, page).await
+    }
+
+    async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let charts = answer(instances::definitions(&mut connection, endpoint)).await;
+        charts_of(&self.done(connection, charts).await?)
     }
 
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {

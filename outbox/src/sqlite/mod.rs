@@ -13,11 +13,12 @@ use writer::SqliteUnit;
 
 use crate::{
     error::{recognise, store_error, wrong_version},
-    rows::us,
+    rows::{charts_of, us},
 };
 use async_trait::async_trait;
 use saga_core::{
-    Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered, Store, StoreError, StoreErrorKind,
+    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered,
+    Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, SqliteConnection, SqlitePool,
@@ -198,6 +199,19 @@ impl Store for Sqlite {
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(store_error)?;
         read::read(&mut connection, keys).await
+    }
+
+    async fn page_of_instances(
+        &self,
+        sagas: &[String],
+        after: &InstanceKey,
+        rows_max: i64,
+    ) -> Result<Vec<InstanceRow>, StoreError> {
+        read::page(&self.readers, sagas, after, rows_max).await.map_err(store_error)
+    }
+
+    async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {
+        charts_of(&read::definitions(&self.readers, endpoint).await.map_err(store_error)?)
     }
 
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError> {

@@ -12,7 +12,7 @@ use saga_core::{
     Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, Waiting,
 };
 use serde_json::json;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::{collections::BTreeMap, sync::Arc};
 
 const INBOX: &str = "
@@ -73,6 +73,27 @@ fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
     instance.version = row.try_get("version")?;
     instance.done = row.try_get("done")?;
     Ok(instance)
+}
+
+const PAGE: &str = "
+SELECT saga, id, state, data, progress, originator, paused_by, seq, entered, version, completed_at IS NOT NULL AS done
+FROM sagabus_saga WHERE saga IN (SELECT value FROM json_each($1)) AND (id, saga) > ($2, $3) ORDER BY id, saga LIMIT $4";
+
+/// A page of all instances.
+pub(super) async fn page(
+    readers: &SqlitePool,
+    sagas: &[String],
+    after: &InstanceKey,
+    rows_max: i64,
+) -> Result<Vec<InstanceRow>, sqlx::Error> {
+    let page = sqlx::query(PAGE).bind(json!(sagas).to_string()).bind(&after.id).bind(&after.saga).bind(rows_max);
+    page.fetch_all(readers).await?.iter().map(instance).collect()
+}
+
+/// The charts that were registered, as JSON.
+pub(super) async fn definitions(readers: &SqlitePool, endpoint: &str) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "SELECT chart FROM sagabus_definition WHERE endpoint = $1 ORDER BY saga, version";
+    sqlx::query_scalar(sql).bind(endpoint).fetch_all(readers).await
 }
 
 fn waiting(row: &SqliteRow) -> Result<Waiting, StoreError> {

@@ -263,7 +263,7 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// away longer than [`Settings::connect`].
     pub async fn start(mut self) -> Result<Endpoint<Db>, StartError> {
         self.settings.cap();
-        let wrong = self.check();
+        let wrong = self.mistakes();
         if !wrong.is_empty() {
             return Err(StartError::Definition(wrong));
         }
@@ -273,7 +273,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         start::start(self).await
     }
 
-    fn check(&mut self) -> Vec<String> {
+    fn mistakes(&mut self) -> Vec<String> {
         let mut wrong = std::mem::take(&mut self.wrong);
         if self.name.is_empty() || self.name.len() > 127 || self.name.contains(char::is_whitespace) {
             wrong.push(format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name));

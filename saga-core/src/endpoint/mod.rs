@@ -46,6 +46,7 @@
 
 mod breaker;
 mod builder;
+mod check;
 mod destinations;
 mod dispatch;
 mod handler_lane;
@@ -72,6 +73,7 @@ mod trouble;
 mod wiring;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
+pub use check::{Checked, Unreadable, UnreadableKind};
 pub use request::{Pending, Request, RequestError, RequestErrorKind, Requested};
 pub use session::Session;
 pub use settings::{Bundles, Settings};

@@ -9,7 +9,9 @@ mod view;
 
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
-pub use view::{HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView, OutboxView};
+pub use view::{
+    DefinitionView, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView, OutboxView,
+};
 
 use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
@@ -40,6 +42,10 @@ pub enum Listing<'a> {
     HeldBody(&'a HeldRef),
     /// [`OperationView`], last first.
     Operations(&'a OperationFilter, Wanted),
+    /// [`DefinitionView`], by saga and version.
+    Definitions,
+    /// [`FormCount`], by saga, state and version.
+    Forms,
 }
 
 /// What is wanted of a listing. Exhaustive: a store must answer every kind.
@@ -185,6 +191,16 @@ pub trait Inspect: Send + Sync {
             read(self.rows(&Listing::Operations(filter, Wanted::Rows(rows_max))).await?)?;
         found.iter_mut().for_each(|operation| operation.items.retain(|item| filter.matches(item)));
         Ok(found)
+    }
+
+    /// The definitions of sagas that processes registered, by saga and version.
+    async fn definitions(&self) -> Result<Vec<DefinitionView>, StoreError> {
+        read(self.rows(&Listing::Definitions).await?)
+    }
+
+    /// How many instances are stored in which form: of which saga, in which state, written by which version.
+    async fn forms(&self) -> Result<Vec<FormCount>, StoreError> {
+        read(self.rows(&Listing::Forms).await?)
     }
 
     /// Has exactly these held messages handled again; see [`HeldAction::Retry`].

@@ -1,6 +1,9 @@
 //! The database side of the port.
 
-use super::{Found, HeldRow, HeldWanted, InboxRow, Keys, LeaseRequest, LeaseUpdate, Leased, StoreError, Write};
+use super::{
+    Found, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    StoreError, Write,
+};
 use crate::Chart;
 use async_trait::async_trait;
 use std::time::Duration;
@@ -46,6 +49,18 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Reads the inbox rows of the given keys, outside any transaction.
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError>;
+
+    /// Reads instances of these sagas, a page at a time, in the order of (id, saga): those after `after`, at most
+    /// `rows_max`. Outside any transaction: nothing is locked.
+    async fn page_of_instances(
+        &self,
+        sagas: &[String],
+        after: &InstanceKey,
+        rows_max: i64,
+    ) -> Result<Vec<InstanceRow>, StoreError>;
+
+    /// The charts of the endpoint's sagas, of every version that ever ran.
+    async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError>;
 
     /// Counts a message that was redelivered after a crash, in a transaction of its own, before the message runs alone.
     /// Returns the count, this time included; `None` when the message is already settled.

@@ -196,6 +196,11 @@ impl Chart {
         text
     }
 
+    /// The state of this name, or that once had it (`#[was]`).
+    pub fn state(&self, name: &str) -> Option<&ChartState> {
+        self.states.iter().find(|state| state.name == name || state.was.iter().any(|was| was == name))
+    }
+
     /// Whether the saga takes a message of this type only as the answer to a command that it sends itself.
     ///
     /// A message that starts the saga, or that a function with `#[on(anyone)]` takes, may come from others too.

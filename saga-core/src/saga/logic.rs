@@ -2,7 +2,8 @@
 
 use super::{Emit, Progress, Rules, Saga, SagaId, run::Run};
 use crate::{
-    Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef,
+    Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
+    panics::caught,
     port::{InstanceWrite, TimerOut},
 };
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,8 @@ pub(crate) trait SagaLogic: Send + Sync {
     /// Whether a held message could go on in the instance as it is stored.
     fn fits(&self, row: &InstanceRow, type_name: &str, reason: HeldReason) -> bool;
     fn decide(&self, offers: &Offers<'_>, messages: &mut [Offer]) -> Decided;
+    /// Whether this program can work with the instance as it is stored; else why not.
+    fn check(&self, row: &InstanceRow) -> Result<(), (UnreadableKind, String)>;
 }
 
 pub(crate) struct Typed<S> {
@@ -176,6 +179,37 @@ impl<S: Saga> SagaLogic for Typed<S> {
                 Ok(decided) => return decided,
                 Err(transition) => failed.insert(transition.offer, transition.error),
             };
+        }
+    }
+
+    fn check(&self, row: &InstanceRow) -> Result<(), (UnreadableKind, String)> {
+        if row.version > self.version() {
+            let ours = self.version();
+            let text =
+                format!("a newer program wrote it; this program has version {ours}: it leaves the instance alone");
+            return Err((UnreadableKind::Newer, text));
+        }
+        let state = self.rules.name_of(&row.state);
+        if !self.rules.has_state(state) {
+            let text = format!(
+                "this program has no such state: if it was renamed, say `#[was(\"{state}\")]`; else keep it, with \
+                 `#[legacy]`, until no instance is in it"
+            );
+            return Err((UnreadableKind::State, text));
+        }
+        let data = |error: String| (UnreadableKind::Data, format!("it cannot be read: {error}"));
+        let read = caught(|| S::__load(&row.state, row.version.unsigned_abs(), &row.data));
+        read.map_err(data)?.map_err(|error| data(error.to_string()))?;
+        let progress = Progress::read(row.progress.as_deref()).map_err(data)?;
+        match progress.timers.iter().find(|timer| !self.rules.is_timer(&timer.type_name)) {
+            Some(timer) => Err((
+                UnreadableKind::Timer,
+                format!(
+                    "it has set the timer `{}`, which the saga no longer takes: keep the function",
+                    timer.type_name
+                ),
+            )),
+            None => Ok(()),
         }
     }
 }

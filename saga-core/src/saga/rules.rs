@@ -122,6 +122,11 @@ impl Rules {
         self.renamed.get(state).map_or(state, String::as_str)
     }
 
+    /// Whether the saga has this state, by its present name.
+    pub(super) fn has_state(&self, state: &str) -> bool {
+        self.by_state.contains_key(state)
+    }
+
     /// Whether `state` can be entered again.
     pub(super) fn is_cyclic(&self, state: &str) -> bool {
         self.cyclic.contains(state)

@@ -26,8 +26,8 @@ pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
 pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
-    Chart, Found, InboxRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered, Store, StoreError,
-    StoreErrorKind,
+    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered,
+    Store, StoreError, StoreErrorKind,
 };
 use async_trait::async_trait;
 pub(super) use faults::Fault;
@@ -235,6 +235,23 @@ impl Store for MemoryStore {
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         self.at_once(Operation::Read, |state, now| {
             read::found(&state.tables, &tables::Changes::default(), keys, now, Vec::new())
+        })
+        .await
+    }
+
+    async fn page_of_instances(
+        &self,
+        sagas: &[String],
+        after: &InstanceKey,
+        rows_max: i64,
+    ) -> Result<Vec<InstanceRow>, StoreError> {
+        self.at_once(Operation::Read, |state, _| read::page(&state.tables, sagas, after, rows_max)).await
+    }
+
+    async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {
+        self.at_once(Operation::Read, |state, _| {
+            let own = state.definitions.iter().filter(|((_, _, of), _)| of == endpoint);
+            own.map(|(_, chart)| chart.clone()).collect()
         })
         .await
     }

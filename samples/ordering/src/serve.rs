@@ -49,6 +49,9 @@ pub(crate) struct Serve {
     /// How long a process owns the messages it publishes: when it dies, others take over its messages after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     lease: f64,
+    /// Read every stored instance as this program would, list those that it cannot read, and exit: before a deployment
+    #[arg(long)]
+    check: bool,
     /// Take bundles although each message is handled by itself: for tests
     #[arg(long, hide = true)]
     bundles: bool,
@@ -70,6 +73,9 @@ impl Serve {
         let broker_url = self.broker.clone().or_else(|| variable(BROKER)).ok_or_else(|| missing("--broker", BROKER))?;
         let broker = RabbitMq::new(&broker_url).map_err(|error| Usage(format!("--broker: {error}")))?;
         let broker = broker.with_prefix(self.server.prefix());
+        if self.check {
+            return check(services::ordering(broker, Postgres::new(&url)?, None)).await;
+        }
         let listener = self.listener().await?;
         let timeout = Duration::from_secs_f64(self.payment_timeout);
         wait_for_database(&url).await?;
@@ -125,6 +131,13 @@ impl Serve {
             None => builder,
         }
     }
+}
+
+/// Ordering has the samples' only saga.
+async fn check<Db: Ledger>(endpoint: EndpointBuilder<Db>) -> Result<bool> {
+    let checked = endpoint.check(|instance| println!("{instance}")).await?;
+    println!("{checked}");
+    Ok(checked.unreadable == 0)
 }
 
 /// SIGTERM or Ctrl-C.

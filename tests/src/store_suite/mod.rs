@@ -219,6 +219,7 @@ macro_rules! store_suite {
                     b6_an_event_that_nobody_subscribes_to_any_more_is_dropped
                     a_process_that_was_taken_for_dead_is_entered_again
                     f5_a_saga_belongs_to_one_endpoint
+                    s_076_instances_are_read_page_by_page_and_charts_by_endpoint
                     r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it
                     b20_an_instance_of_a_newer_version_is_woken_once
                     what_this_process_does_not_know_stays_held

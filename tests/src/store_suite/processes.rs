@@ -67,6 +67,45 @@ pub async fn f5_a_saga_belongs_to_one_endpoint(store: &impl Lab) {
     assert_eq!(store.count("definition").await, 2);
 }
 
+/// The check before a deployment: all instances of an endpoint's sagas, in pages, each once, and its charts.
+pub async fn s_076_instances_are_read_page_by_page_and_charts_by_endpoint(store: &impl Lab) {
+    let row = |saga: &str, id: &str| {
+        let key = InstanceKey { saga: saga.into(), id: id.into() };
+        let row = crate::with!(
+            InstanceRow::new(key, "S", r#"{"n":1}"#),
+            seq = 1,
+            entered = 2,
+            version = 3,
+            progress = Some(r#"{"visited":["A"]}"#.into()),
+            done = id == "c"
+        );
+        saga_core::InstanceWrite::new(row, 0)
+    };
+    let keys =
+        [("saga", "a"), ("saga", "B"), ("other", "b"), ("saga", "b"), ("theirs", "b"), ("saga", "c"), ("saga", "ä")];
+    let instances: Vec<_> = keys.iter().map(|(saga, id)| row(saga, id)).collect();
+    write(store, crate::with!(writes(), instances = instances.clone())).await.unwrap();
+    let sagas = ["saga".to_owned(), "other".to_owned()];
+    let (mut after, mut found) = (InstanceKey { saga: String::new(), id: String::new() }, Vec::new());
+    loop {
+        let page = store.page_of_instances(&sagas, &after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else { break };
+        after = last.key.clone();
+        found.extend(page);
+    }
+    let ids: Vec<(&str, &str)> = found.iter().map(|row| (row.key.saga.as_str(), row.key.id.as_str())).collect();
+    let expected = [("saga", "B"), ("saga", "a"), ("other", "b"), ("saga", "b"), ("saga", "c"), ("saga", "ä")];
+    assert_eq!(ids, expected, "in the order of their bytes");
+    assert!(found.iter().all(|row| instances.iter().any(|written| written.row == *row)), "as written: {found:?}");
+    assert_eq!(store.page_of_instances(&[], &after, 2).await.unwrap(), [], "of no saga there are none");
+
+    let both = crate::with!(process("new", &[]), charts = vec![chart(2), chart(1)]);
+    dropped(store, &both).await;
+    assert_eq!(store.charts("e").await.unwrap(), [chart(1), chart(2)]);
+    assert_eq!(store.charts("f").await.unwrap(), []);
+}
+
 /// Messages of unknown types, held as the router holds them.
 fn unknown(ids: &[&str]) -> Write {
     let held = |id: &&str| {

@@ -21,12 +21,26 @@ use transports::InProcess;
 /// A database whose tables a test looks into.
 #[async_trait]
 trait Base: Lab + Inspect {
+    /// Stores 100,000 instances of the saga `account` as its version 1 wrote them; every 10,000th is in the state `Gone`,
+    /// and another of 10,000 has no amount.
+    async fn fill(&self);
+
     /// The only value of a statement, in which `{s}` is the prefix of a table's name.
     async fn text(&self, sql: &str) -> String;
 }
 
 #[async_trait]
 impl Base for Postgres {
+    async fn fill(&self) {
+        let fill = sqlx::query(
+            "INSERT INTO sagabus.saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
+             SELECT 'account', n::text, CASE WHEN n % 10000 = 0 THEN 'Gone' ELSE 'Open' END,
+                CASE WHEN n % 10000 = 1 THEN '{}' ELSE '{\"amount\": 1.5}' END::json, 1, 1, 1, now(), now()
+             FROM generate_series(1, 100000) n",
+        );
+        fill.execute(self.pool()).await.expect("the statement is right");
+    }
+
     async fn text(&self, sql: &str) -> String {
         let sql = sql.replace("{s}", "sagabus.");
         sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
@@ -35,6 +49,16 @@ impl Base for Postgres {
 
 #[async_trait]
 impl Base for Sqlite {
+    async fn fill(&self) {
+        let fill = sqlx::query(
+            "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 100000)
+             INSERT INTO sagabus_saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
+             SELECT 'account', '' || n, CASE WHEN n % 10000 = 0 THEN 'Gone' ELSE 'Open' END,
+                CASE WHEN n % 10000 = 1 THEN '{}' ELSE '{\"amount\": 1.5}' END, 1, 1, 1, 0, 0 FROM s",
+        );
+        fill.execute(self.writer()).await.expect("the statement is right");
+    }
+
     async fn text(&self, sql: &str) -> String {
         let sql = sql.replace("{s}", "sagabus_");
         sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
@@ -193,5 +217,6 @@ suite! {
     versions::{
         s_073_rows_pass_through_upcast_as_their_messages_come
         s_075_an_older_process_leaves_a_newer_row_to_a_newer_process
+        s_076_a_check_of_100_000_instances_takes_seconds
     }
 }

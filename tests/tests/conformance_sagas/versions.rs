@@ -134,3 +134,20 @@ pub(crate) async fn s_075_an_older_process_leaves_a_newer_row_to_a_newer_process
     assert_eq!(service.held().await.len(), 0);
     stop([newer]).await;
 }
+
+/// S-076: of many instances, each is read once, page by page; those that the new program cannot read are listed.
+pub(crate) async fn s_076_a_check_of_100_000_instances_takes_seconds<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    service.db().migrate().await.expect("the tables are created");
+    service.db().fill().await;
+    let next = Endpoint::builder("service", service.transports[0].clone(), service.stores[0].clone());
+    let (mut found, began) = (Vec::new(), std::time::Instant::now());
+    let checked = next.saga::<two::Account>().check(|instance| found.push(instance)).await.expect("the check runs");
+    println!("{checked} in {:?}", began.elapsed());
+    assert_eq!((checked.instances, checked.unreadable), (100_000, 20));
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let of = |state: &str| found.iter().filter(|it| it.state == state && it.version == 1).count();
+    assert_eq!((of("Gone"), of("Open")), (10, 10));
+    assert_eq!(service.db().count("process").await, 0, "it is no process of the endpoint");
+}

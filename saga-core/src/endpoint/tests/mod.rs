@@ -3,6 +3,7 @@
 
 mod admission;
 mod broker;
+mod check;
 mod database;
 mod dialects;
 mod handlers;

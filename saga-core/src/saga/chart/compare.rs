@@ -73,7 +73,7 @@ impl<'a> Comparison<'a> {
 
     /// The state of `old` as it is called now.
     fn present(&self, old: &str) -> Option<&'a ChartState> {
-        self.new.states.iter().find(|state| state.name == old || state.was.iter().any(|was| was == old))
+        self.new.state(old)
     }
 
     /// Whether a state was there before, under any of its names.

@@ -114,8 +114,7 @@ impl<'a> Drawing<'a> {
 
     /// The present name of a state.
     fn state(&self, name: &str) -> Option<&'a str> {
-        let is = |state: &&ChartState| state.name == name || state.was.iter().any(|was| was == name);
-        self.chart.states.iter().find(is).map(|state| state.name.as_str())
+        self.chart.state(name).map(|state| state.name.as_str())
     }
 
     fn is_taken(&self, edge: &ChartEdge) -> bool {

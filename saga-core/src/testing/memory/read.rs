@@ -1,7 +1,7 @@
 //! What a unit reads.
 
 use super::tables::{Changes, Tables, all, get};
-use crate::{Found, HeldRow, HeldWanted, InstanceKey, Keys, Waiting};
+use crate::{Found, HeldRow, HeldWanted, InstanceKey, InstanceRow, Keys, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locked_elsewhere: Vec<i64>) -> Found {
@@ -28,6 +28,15 @@ pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locke
         instances: rows.map(|record| record.row.clone()).collect(),
         waiting: counts.into_values().collect(),
     }
+}
+
+/// Committed instances in the order of (id, saga), as the databases' keys have it.
+pub(super) fn page(tables: &Tables, sagas: &[String], after: &InstanceKey, rows_max: i64) -> Vec<InstanceRow> {
+    let after = (&after.id, &after.saga);
+    let wanted = tables.instances.values().map(|record| &record.row).filter(|row| sagas.contains(&row.key.saga));
+    let mut rows: Vec<&InstanceRow> = wanted.filter(|row| (&row.key.id, &row.key.saga) > after).collect();
+    rows.sort_unstable_by_key(|row| (&row.key.id, &row.key.saga));
+    rows.into_iter().take(usize::try_from(rows_max).unwrap_or_default()).cloned().collect()
 }
 
 pub(super) fn held(

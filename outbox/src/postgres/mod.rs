@@ -251,9 +251,9 @@ impl Store for Postgres {
         after: &InstanceKey,
         rows_max: i64,
     ) -> Result<Vec<InstanceRow>, StoreError> {
-        let mut connection = self.alone(&self.own).await?;
+        let mut connection = self.transaction(instances::BY_KEY).await?;
         let page = answer(instances::page(&mut connection, sagas, after, rows_max)).await;
-        self.done(connection, page).await
+        self.finish(connection, page).await
     }
 
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {

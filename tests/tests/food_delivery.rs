@@ -1,7 +1,7 @@
 //! The sample `food-delivery`, on both stacks: it audits its own books.
 
 use std::process::{Command, Stdio};
-use tests::{Database, Vhost, process::program};
+use tests::{Database, File, Vhost, process::program};
 
 fn deliver(arguments: &[&str]) -> String {
     let mut command = Command::new(program("food-delivery"));
@@ -15,6 +15,23 @@ fn deliver(arguments: &[&str]) -> String {
 fn food_is_delivered_in_one_process_and_the_books_add_up() {
     let told = deliver(&["--orders", "60"]);
     assert!(told.contains("the books add up") && told.contains("60 orders placed"), "{told}");
+}
+
+/// S-076: what version 1 left behind can be read by version 2, and not the other way round.
+#[test]
+fn a_version_tells_before_it_runs_whether_it_can_read_what_another_stored() {
+    let folder = File::create();
+    let file = folder.folder.join("food.db");
+    let file = file.to_str().expect("it is text");
+    deliver(&["--orders", "20", "--file", file, "--version", "1"]);
+    let told = deliver(&["--file", file, "--version", "2", "--check"]);
+    assert_eq!(told, "version 2: all 20 instances can be read\n");
+    deliver(&["--orders", "30", "--file", file, "--version", "2"]);
+    let mut command = Command::new(program("food-delivery"));
+    let output = command.args(["--file", file, "--version", "1", "--check"]).stdin(Stdio::null()).output();
+    let output = output.expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && text.contains("a newer program wrote it"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

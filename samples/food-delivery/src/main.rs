@@ -33,6 +33,9 @@ struct Cli {
     /// The version of the process: 2 knows priority, and goes on with what 1 has begun
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     version: u8,
+    /// Only tell whether this version can read every order that is stored, and list those that it cannot
+    #[arg(long)]
+    check: bool,
     /// A RabbitMQ, `amqp://guest:guest@127.0.0.1:5672`, instead of messages within the process
     #[arg(long, value_name = "URL", requires = "database")]
     broker: Option<String>,
@@ -73,10 +76,22 @@ async fn run(cli: Cli) -> Result<()> {
 }
 
 async fn version<Db: Tables>(cli: &Cli, transport: impl Transport + Clone, store: Db) -> Result<()> {
-    match cli.version {
-        1 => deliver::<saga::FoodOrder, Db>(transport, store, cli.orders).await,
-        _ => deliver::<saga_v2::FoodOrder, Db>(transport, store, cli.orders).await,
+    match (cli.version, cli.check) {
+        (1, true) => check::<saga::FoodOrder, Db>(transport, store).await,
+        (1, false) => deliver::<saga::FoodOrder, Db>(transport, store, cli.orders).await,
+        (_, true) => check::<saga_v2::FoodOrder, Db>(transport, store).await,
+        (_, false) => deliver::<saga_v2::FoodOrder, Db>(transport, store, cli.orders).await,
     }
+}
+
+/// Before a deployment: reads what is stored, and touches nothing.
+async fn check<S: Saga, Db: Tables>(transport: impl Transport + Clone, store: Db) -> Result<()> {
+    let checked = services::food::<S, Db>(transport, store).check(|order| println!("{order}")).await?;
+    if checked.unreadable > 0 {
+        bail!("version {}: {checked}", S::VERSION);
+    }
+    println!("version {}: {checked}", S::VERSION);
+    Ok(())
 }
 
 /// Runs the four services until every order has ended and the books add up. Orders that an earlier run has placed on

@@ -50,6 +50,7 @@ pub mod saga {
     pub use saga_core::Deadline;
     pub use saga_core::Either;
     pub use saga_core::Gather;
+    pub use saga_core::Itinerary;
     pub use saga_core::Moment;
     pub use saga_core::On;
     pub use saga_core::Publishes;
@@ -58,9 +59,11 @@ pub mod saga {
     pub use saga_core::Saga;
     pub use saga_core::SagaId;
     pub use saga_core::Sends;
+    pub use saga_core::SendsAny;
     pub use saga_core::Starts;
     pub use saga_core::Stay;
     pub use saga_core::Then;
+    pub use saga_core::Undo;
     pub use saga_core::Upcast;
 
     pub use saga_core::after;
@@ -96,6 +99,7 @@ pub mod saga {
 
 /// Handlers: code with a database transaction, for messages that do not belong to a saga.
 pub mod handler {
+    pub use saga_core::Activity;
     pub use saga_core::Batch;
     pub use saga_core::BatchContext;
     pub use saga_core::Context;
@@ -106,8 +110,13 @@ pub mod handler {
     pub use saga_core::HandlerErrorKind;
     pub use saga_core::Handlers;
     pub use saga_core::InBatch;
+    pub use saga_core::Irreversible;
     pub use saga_core::Later;
     pub use saga_core::OutgoingMessage;
+    pub use saga_core::Slip;
+    pub use saga_core::SlipEnd;
+    pub use saga_core::SlipFailure;
+    pub use saga_core::Stamp;
 
     pub use saga_core::Decision;
     pub use saga_core::Failure;

@@ -19,7 +19,7 @@ pub const fn contains(names: &[&str], name: &str) -> bool {
     false
 }
 
-const fn same(a: &str, b: &str) -> bool {
+pub(super) const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut n = 0;
     while n < a.len() && n < b.len() && a[n] == b[n] {

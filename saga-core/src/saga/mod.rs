@@ -1,24 +1,30 @@
 //! Sagas: state machines. A transition is a pure function from a state and a message to the next state and its effects.
 
 mod chart;
+mod commands;
 #[doc(hidden)] // the derives use it, by way of `__private`
 pub(crate) mod derived;
 mod effect;
 mod id;
+mod itinerary;
 mod join;
 pub(crate) mod logic;
 mod progress;
 mod rules;
 mod run;
 mod transition;
+mod undo;
 
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
+pub use commands::{Commands, Names, SendsAny};
 pub use effect::*;
 pub use id::SagaId;
+pub use itinerary::Itinerary;
 pub use join::{All, Gather, Parts};
 pub(crate) use progress::{Progress, SetTimer};
 pub use rules::{Disposition, Rules};
 pub use transition::*;
+pub use undo::Undo;
 
 use crate::ReadError;
 use serde::de::DeserializeOwned;

@@ -140,8 +140,8 @@ fn time_from_us(us: i64) -> SystemTime {
 /// - a state alone;
 /// - a tuple `(State, Effect, …)` of a state and up to eight effects: [`Sends`](super::Sends),
 ///   [`Publishes`](super::Publishes), [`Replies`](super::Replies), [`After`](super::After),
-///   [`Deadline`](super::Deadline), [`Cancels`](super::Cancels), [`Reenter`](super::Reenter), and `Option` and `Vec` of
-///   them;
+///   [`Deadline`](super::Deadline), [`Cancels`](super::Cancels), [`Reenter`](super::Reenter),
+///   [`SendsAny`](super::SendsAny), and `Option` and `Vec` of them;
 /// - an [`Either`] of two such;
 /// - an enum of such with `#[derive(Then)]`, which gives the branches names;
 /// - a [`Stay`], alone or in place of the state of a tuple.

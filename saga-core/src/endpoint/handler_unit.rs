@@ -349,7 +349,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             let message = decoded.map_or_else(|| (self.entry.description.decode)(&item.envelope.body), Ok);
             messages.push(message.map_err(|text| Failed::User(UserFailure::permanent(text)))?);
             let runs_before = before.attempts() + i64::from(runs);
-            causes.push(Cause { envelope: item.envelope.clone(), posted: Vec::new(), runs_before });
+            let (envelope, posted, variables) = (item.envelope.clone(), Vec::new(), serde_json::Map::new());
+            causes.push(Cause { envelope, posted, runs_before, variables });
         }
         let limit = self.shared.settings.handler_time;
         let run = AssertUnwindSafe(self.entry.logic.run(messages, &mut transaction, &mut causes)).catch_unwind();

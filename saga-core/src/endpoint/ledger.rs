@@ -294,7 +294,8 @@ impl Emission {
     fn of(id: Uuid, message: &Encoded, rows: Vec<OutboxRow>) -> Self {
         let to = rows.first().map(|row| row.destination.name().to_owned());
         let note = rows.is_empty().then_some("nobody asked");
-        Self { effect: Caused { id: to.is_some().then_some(id), type_name: message.type_name, to, note }, rows }
+        let (id, type_name) = (to.is_some().then_some(id), message.type_name.into());
+        Self { effect: Caused { id, type_name, to, note }, rows }
     }
 }
 
@@ -403,10 +404,12 @@ pub(crate) fn of_posted<Db: Store>(
 ) -> Result<Emission, String> {
     let new = self::posted(&shared.name, shared.settings.body_bytes_max, cause, posted)?;
     let (kind, to) = match &posted.to {
-        Addressee::Subscribers => (OutboxKind::Event, Destination::Event(posted.message.type_name.into())),
+        Addressee::Subscribers => (OutboxKind::Event, Destination::Event(new.type_name.clone())),
         Addressee::Endpoint(to) => (OutboxKind::Command, Destination::Endpoint(to.clone())),
     };
-    Ok(Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]))
+    let mut emission = Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]);
+    emission.effect.type_name = posted.type_name();
+    Ok(emission)
 }
 
 /// The envelope of what a handler, a session or a request sends; or why it must not leave.
@@ -420,6 +423,7 @@ pub(crate) fn posted(
         return Err(refused.clone());
     }
     let mut new = envelope(endpoint, posted.id, &posted.message, cause, ambient::now_us());
+    new.type_name = posted.type_name().into_owned();
     new.headers.extend(posted.headers.clone());
     new.refusal(body_bytes_max).map_or(Ok(new), Err)
 }

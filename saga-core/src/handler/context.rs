@@ -2,6 +2,7 @@
 
 use super::{Addressee, HandlerError, Later, OutgoingMessage, post, transaction::LazyTransaction};
 use crate::{Command, Encoded, Envelope, Event, Store};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// A handler's surroundings: the message's properties, the transaction, and what goes out with it.
@@ -39,6 +40,12 @@ impl<Db: Store> Context<'_, Db> {
     /// Whom the answer goes to when it comes later: keep it, and return it instead of an outcome.
     pub fn later(&self) -> Later {
         Later::of(self.cause.envelope())
+    }
+
+    /// The variables of the routing slip that the message is a step of (see [`Slip`](crate::Slip)), for later steps to
+    /// read and for the event at its end. Of any other message there are none, and what is set is forgotten.
+    pub fn variables(&mut self) -> &mut Map<String, Value> {
+        &mut self.cause.variables
     }
 
     /// The id of the message being handled: the same on every retry and redelivery.
@@ -79,6 +86,8 @@ pub(crate) struct Cause {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) posted: Vec<OutgoingMessage>,
     pub(crate) runs_before: i64,
+    /// Of the slip that it is a step of.
+    pub(crate) variables: Map<String, Value>,
 }
 
 impl Cause {

@@ -1,11 +1,13 @@
 //! Handlers: code with I/O that takes part in the endpoint's transaction.
 
 mod batch;
+mod by_slip;
 mod context;
 mod error;
 mod later;
 pub(crate) mod logic;
 mod outgoing;
+mod slip;
 pub(crate) mod transaction;
 
 pub use batch::{Batch, InBatch};
@@ -15,6 +17,7 @@ pub use error::{HandlerError, HandlerErrorKind};
 pub use later::{HandleLater, Later};
 pub use outgoing::OutgoingMessage;
 pub(crate) use outgoing::{Addressee, post, request};
+pub use slip::{Activity, Irreversible, Slip, SlipEnd, SlipFailure, Stamp};
 
 use crate::{Either, EndpointBuilder, Message, Store};
 use async_trait::async_trait;

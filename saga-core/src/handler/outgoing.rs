@@ -1,8 +1,8 @@
 //! Messages that leave with a transaction.
 
-use crate::{Encoded, Envelope, ambient};
+use crate::{Encoded, Envelope, MessageKind, ambient};
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// A message that leaves with the transaction.
@@ -11,6 +11,8 @@ pub struct OutgoingMessage {
     pub(crate) id: Uuid,
     pub(crate) to: Addressee,
     pub(crate) message: Encoded,
+    /// Its logical name, where it is a message of a type that this program need not know.
+    pub(crate) named: Option<String>,
     pub(crate) delay: Option<Duration>,
     pub(crate) headers: BTreeMap<String, Value>,
     /// Why it may not leave: the transaction fails with this text.
@@ -44,7 +46,23 @@ impl OutgoingMessage {
             Ok(message) => (message, None),
             Err((message, why)) => (message, Some(why)),
         };
-        Self { id: ambient::fresh_id(), to, message, delay: None, headers: BTreeMap::new(), refused }
+        Self { id: ambient::fresh_id(), to, message, named: None, delay: None, headers: BTreeMap::new(), refused }
+    }
+
+    /// A message of a type that this program need not know, with its JSON.
+    pub(crate) fn named(posted: &mut Vec<Self>, to: Addressee, type_name: String, json: String) -> &mut Self {
+        let kind = match to {
+            Addressee::Subscribers => MessageKind::Event,
+            Addressee::Endpoint(_) => MessageKind::Command,
+        };
+        let out = post(posted, to, Ok(Encoded { type_name: "", kind, body: json.into() }));
+        out.named = Some(type_name);
+        out
+    }
+
+    /// Its logical name.
+    pub(crate) fn type_name(&self) -> Cow<'static, str> {
+        self.named.clone().map_or(self.message.type_name.into(), Into::into)
     }
 
     /// Sends it after this time, by the database's clock.

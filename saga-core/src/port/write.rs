@@ -3,7 +3,7 @@
 use super::{Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
 use crate::Envelope;
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Everything a batch writes.
@@ -106,7 +106,7 @@ pub struct Caused {
     pub id: Option<Uuid>,
     /// What it is.
     #[serde(rename = "type")]
-    pub type_name: &'static str,
+    pub type_name: Cow<'static, str>,
     /// The endpoint, queue or event that it went to.
     pub to: Option<String>,
     /// Why it was not sent.
@@ -117,7 +117,7 @@ pub struct Caused {
 impl Caused {
     /// A message that was not sent.
     pub fn new(type_name: &'static str) -> Self {
-        Self { id: None, type_name, to: None, note: None }
+        Self { id: None, type_name: type_name.into(), to: None, note: None }
     }
 }
 

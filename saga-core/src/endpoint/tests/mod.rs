@@ -16,6 +16,7 @@ mod saga_life;
 mod saga_timers;
 mod sending;
 mod sessions;
+mod slips;
 mod suspects;
 mod together;
 mod waiting;

@@ -406,7 +406,7 @@ async fn s_061_s_062_a_reply_goes_to_the_instance_that_started_the_saga() {
 async fn s_063_a_reply_without_addressee_is_journaled_and_goes_nowhere() {
     let rig = advised(None).await;
     let effects = rig.inbox("finish").effects.expect("the journal has effects");
-    let effects: Vec<_> = effects.iter().map(|it| (it.type_name, it.to.as_deref(), it.note)).collect();
+    let effects: Vec<_> = effects.iter().map(|it| (it.type_name.as_ref(), it.to.as_deref(), it.note)).collect();
     assert_eq!(effects, [("shop.Advised", None, Some("nobody asked"))]);
     assert_eq!((rig.store.outbox().len(), rig.broker.sent().len()), (0, 0));
 }

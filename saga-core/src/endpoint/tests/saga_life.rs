@@ -188,7 +188,8 @@ async fn s_023_effects_leave_in_their_order_and_bear_what_caused_them() {
         let saga = envelope.saga.as_ref().expect("it names its sender");
         assert_eq!((saga.saga.as_str(), saga.id.as_str(), saga.entered), ("sender", "1", Some(1)));
     }
-    let journal: Vec<_> = rig.inbox("Buy-1").effects.expect("it has effects").iter().map(|it| it.type_name).collect();
+    let effects = rig.inbox("Buy-1").effects.expect("it has effects");
+    let journal: Vec<&str> = effects.iter().map(|it| it.type_name.as_ref()).collect();
     assert_eq!(journal, ["lab.Weigh", "Stepped", "office.File"]);
 }
 

@@ -1,0 +1,146 @@
+//! The payment of a booking: credits, then the card for the rest. A card that is declined may be replaced for some
+//! time. A charge whose outcome is unknown is asked for, and nothing is undone before it is known.
+
+use crate::messages::*;
+use sagabus::{
+    prelude::*,
+    saga::{SendsAny, Undo},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What every state knows.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Booking {
+    pub(crate) stay: StayBooked,
+    /// What the card is to pay.
+    cents: i64,
+    /// The number of the card that is tried.
+    attempt: u32,
+    undo: Undo<Undos>,
+}
+
+type Undos = (ReturnCredits,);
+
+#[rustfmt::skip] // a state a line
+#[states(data = Booking)]
+pub(crate) enum Payment {
+    #[waits] TakingCredits, // the credits always answer
+    Charging,
+    Asking { questions: u32 },
+    #[waits] Unclear, // a person finds out
+    AwaitingCard,
+    #[waits] Undoing { reason: String },
+    #[done] Paid,
+    #[done] Cancelled { reason: String },
+}
+
+type Charges = (Charging, Sends<ChargeCard>, After<NoAnswer>);
+type Asks = (Asking, Sends<AskForCharge>, After<AskAgain>);
+type Waits = (AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>);
+type GivesUp = Either<(Undoing, SendsAny<Undos>), Cancelled>;
+
+#[derive(Then)]
+pub(crate) enum Declined {
+    NewCard(Waits),
+    Enough(GivesUp),
+}
+
+#[saga(name = "booking-payment", id = booking_id: Uuid)]
+impl Payment {
+    fn booked(stay: StayBooked) -> (Booking, TakingCredits, Sends<TakeCredits>) {
+        let take = send(TakeCredits { booking_id: stay.booking_id, cents_max: stay.cents });
+        (Booking { cents: stay.cents, stay, attempt: 1, undo: Undo::new() }, TakingCredits, take)
+    }
+    fn credits_taken(_: TakingCredits, it: CreditsTaken, booking: &mut Booking) -> Charges {
+        booking.undo.push(ReturnCredits { booking_id: it.booking_id });
+        booking.cents -= it.cents;
+        booking.charge()
+    }
+    fn no_credits(_: TakingCredits, _: NoCredits, booking: &mut Booking) -> Charges {
+        booking.charge()
+    }
+
+    fn charged(_: Charging, _: CardCharged) -> Paid {
+        Paid
+    }
+    fn declined(_: Charging, _: CardDeclined, booking: &mut Booking) -> Declined {
+        booking.declined()
+    }
+    fn no_answer(_: Charging, _: NoAnswer, booking: &Booking) -> Asks {
+        booking.ask(1)
+    }
+
+    fn ask_again(it: Asking, _: AskAgain, booking: &Booking) -> Either<Asks, Unclear> {
+        match it.questions {
+            asked if asked < booking.stay.patience.questions_max => Either::A(booking.ask(asked + 1)),
+            _ => Either::B(Unclear),
+        }
+    }
+    fn pending(it: Asking, _: ChargePending) -> Asking {
+        it // until the timer asks again
+    }
+    fn found(_: Asking, _: ChargeFound) -> Paid {
+        Paid
+    }
+    fn void(it: Asking, void: ChargeVoid, booking: &mut Booking) -> Either<Asking, GivesUp> {
+        if void.attempt < booking.attempt {
+            return Either::A(it); // about the card before this one, whose decline was faster than this answer
+        }
+        Either::B(booking.give_up("the bank could not be reached"))
+    }
+    fn charged_late(_: Asking, _: CardCharged) -> Paid {
+        Paid
+    }
+    fn declined_late(_: Asking, _: CardDeclined, booking: &mut Booking) -> Declined {
+        booking.declined()
+    }
+    fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Either<Paid, GivesUp> {
+        if it.charged { Either::A(Paid) } else { Either::B(booking.give_up("the bank could not be reached")) }
+    }
+
+    fn new_card(_: AwaitingCard, _: CardUpdated, booking: &mut Booking) -> Charges {
+        booking.attempt += 1;
+        booking.charge()
+    }
+    fn no_card(_: AwaitingCard, _: NoCard, booking: &mut Booking) -> GivesUp {
+        booking.give_up("no new card came in time")
+    }
+
+    fn undone(it: Undoing, _: CreditsReturned, booking: &mut Booking) -> Either<Undoing, Cancelled> {
+        match booking.undo.confirmed::<ReturnCredits>() {
+            true => Either::B(Cancelled { reason: it.reason }),
+            false => Either::A(it),
+        }
+    }
+}
+
+impl Booking {
+    fn charge(&self) -> Charges {
+        let (booking_id, attempt, cents) = (self.stay.booking_id, self.attempt, self.cents);
+        let charge = send(ChargeCard { booking_id, attempt, cents });
+        (Charging, charge, after(self.stay.patience.answer, NoAnswer {}))
+    }
+    fn ask(&self, questions: u32) -> Asks {
+        let ask = send(AskForCharge { booking_id: self.stay.booking_id, attempt: self.attempt });
+        (Asking { questions }, ask, after(self.stay.patience.question, AskAgain {}))
+    }
+    fn declined(&mut self) -> Declined {
+        let (booking_id, attempt, patience) = (self.stay.booking_id, self.attempt, self.stay.patience);
+        if attempt == patience.cards_max {
+            return Declined::Enough(self.give_up("no card could be charged"));
+        }
+        let needed = publish(NewCardNeeded { booking_id, attempt });
+        Declined::NewCard((AwaitingCard, needed, after(patience.card, NoCard {})))
+    }
+    fn give_up(&mut self, reason: &str) -> GivesUp {
+        let reason = reason.to_owned();
+        match self.undo.undo_all() {
+            Either::A(undo) => Either::A((Undoing { reason }, undo)),
+            Either::B(()) => Either::B(Cancelled { reason }), // no credits were taken
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -259,10 +259,10 @@ impl<C: Activity> Slip<C> {
 
 impl Route {
     pub(super) fn leg<M: Message>(&mut self, type_name: &str, to: Option<&str>, message: &M) -> Option<Leg> {
-        let leg = Encoded::checked(message).and_then(|Encoded { body, .. }| {
+        let leg = Encoded::checked(message).map(|Encoded { body, .. }| {
             let body = String::from_utf8(body.to_vec()).expect("JSON is UTF-8");
             let body = RawValue::from_string(body).expect("it was read back just now");
-            Ok(Leg { type_name: type_name.into(), to: to.map(Into::into), body })
+            Leg { type_name: type_name.into(), to: to.map(Into::into), body }
         });
         match leg {
             Ok(leg) => Some(leg),

@@ -28,23 +28,20 @@ pub(crate) enum Payment {
     #[waits] TakingCredits, // the credits always answer
     Charging,
     Asking { questions: u32 },
-    #[waits] Unclear, // a person finds out
+    #[waits] #[ignores(CardDeclined, ChargeVoid, ChargePending)] Unclear, // a person finds out
     AwaitingCard,
-    #[waits] Undoing { reason: String },
-    #[done] Paid,
-    #[done] Cancelled { reason: String },
+    // the bank has promised that a void charge is not made: if it is, a person sees it
+    #[waits] #[rejects(CardCharged, ChargeFound)] #[ignores(CardDeclined, ChargeVoid, ChargePending)]
+    Undoing { reason: String },
+    #[done] #[ignores(CardCharged, CardDeclined, ChargeFound, ChargeVoid, ChargePending)] Paid,
+    #[done] #[rejects(CardCharged, ChargeFound)] #[ignores(CardDeclined, ChargeVoid, ChargePending)]
+    Cancelled { reason: String },
 }
 
 type Charges = (Charging, Sends<ChargeCard>, After<NoAnswer>);
 type Asks = (Asking, Sends<AskForCharge>, After<AskAgain>);
-type Waits = (AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>);
 type GivesUp = Either<(Undoing, SendsAny<Undos>), Cancelled>;
-
-#[derive(Then)]
-pub(crate) enum Declined {
-    NewCard(Waits),
-    Enough(GivesUp),
-}
+type Declined = Either<(AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>), GivesUp>;
 
 #[saga(name = "booking-payment", id = booking_id: Uuid)]
 impl Payment {
@@ -95,6 +92,12 @@ impl Payment {
     fn declined_late(_: Asking, _: CardDeclined, booking: &mut Booking) -> Declined {
         booking.declined()
     }
+    fn found_after_all(_: Unclear, _: ChargeFound) -> Paid {
+        Paid
+    }
+    fn charged_after_all(_: Unclear, _: CardCharged) -> Paid {
+        Paid
+    }
     fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Either<Paid, GivesUp> {
         if it.charged { Either::A(Paid) } else { Either::B(booking.give_up("the bank could not be reached")) }
     }
@@ -128,10 +131,10 @@ impl Booking {
     fn declined(&mut self) -> Declined {
         let (booking_id, attempt, patience) = (self.stay.booking_id, self.attempt, self.stay.patience);
         if attempt == patience.cards_max {
-            return Declined::Enough(self.give_up("no card could be charged"));
+            return Either::B(self.give_up("no card could be charged"));
         }
         let needed = publish(NewCardNeeded { booking_id, attempt });
-        Declined::NewCard((AwaitingCard, needed, after(patience.card, NoCard {})))
+        Either::A((AwaitingCard, needed, after(patience.card, NoCard {})))
     }
     fn give_up(&mut self, reason: &str) -> GivesUp {
         let reason = reason.to_owned();

@@ -76,7 +76,7 @@ impl OutgoingMessage {
     /// levels.
     pub fn header(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
         if Envelope::reserved(name) {
-            self.refused = Some(format!("header `{name}` of {} is reserved", self.message.type_name));
+            self.refused = Some(format!("header `{name}` of {} is reserved", self.type_name()));
         } else {
             self.headers.insert(name.into(), value.into());
         }

@@ -241,7 +241,7 @@ fn an_undo_that_fails_is_the_state_stuck_and_is_sent_again_from_there() {
 #[test]
 fn the_undos_and_their_outcomes_are_on_the_chart() {
     let chart: Chart = Booking::chart();
-    assert_eq!(chart.verify(), [] as [String; 0]);
+    assert_eq!(chart.errors(), [] as [String; 0]);
     assert!(chart.is_answer("hotel.RoomCancelled") && chart.is_answer("cars.CarKept"));
     let drawn = "Stuck --> Undoing : TryAgain / send CancelRoom, send CancelCar, send SayGoodbye";
     assert!(chart.to_mermaid().contains(drawn), "{}", chart.to_mermaid());

@@ -12,7 +12,7 @@ mod text;
 mod trouble;
 
 use clap::{Parser, Subcommand};
-use commands::{check, held, outbox, sagas, status};
+use commands::{check, export, held, outbox, sagas, status};
 use databases::Session;
 use screen::{Screen, View};
 use std::process::ExitCode;
@@ -66,6 +66,8 @@ enum Command {
         #[command(subcommand)]
         what: Option<sagas::Command>,
     },
+    /// Instances of a saga with their journals, a line of JSON each: for `sagabus::testing::replay`
+    Export(export::Arguments),
     /// Messages that wait: for a state, an instance, a newer binary, or a person
     Held {
         #[command(subcommand)]
@@ -92,6 +94,7 @@ async fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,
         Command::Sagas { what } => sagas::run(&mut session, what.unwrap_or_default()).await,
+        Command::Export(arguments) => export::run(&mut session, arguments).await,
         Command::Held { what } => held::run(&mut session, what.unwrap_or_default()).await,
     };
     match session.finish() {

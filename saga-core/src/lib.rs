@@ -74,6 +74,7 @@ pub use port::DefinitionView;
 pub use port::Delivery;
 pub use port::Destination;
 pub use port::EndpointStatus;
+pub use port::ExportedInstance;
 pub use port::Fate;
 pub use port::FormCount;
 pub use port::Found;

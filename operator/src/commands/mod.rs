@@ -1,6 +1,7 @@
 //! One command per file.
 
 pub(crate) mod check;
+pub(crate) mod export;
 pub(crate) mod held;
 mod held_act;
 mod held_filter;

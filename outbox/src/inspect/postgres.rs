@@ -40,7 +40,7 @@ const JOURNAL: &str = "json_build_object(
     'message_id', message_id, 'type', type, 'result', result, 'seq', seq, 'from_state', from_state,
     'to_state', to_state, 'effects', effects, 'causation_id', causation_id,
     'handled_at_us', (extract(epoch FROM handled_at) * 1000000)::bigint, 'handled_by', handled_by,
-    'attempts', attempts, 'note', note)::text";
+    'attempts', attempts, 'note', note, 'message', message)::text";
 
 const HELD: &str = "json_build_object(
     'endpoint', h.endpoint, 'receiver', h.receiver, 'message_id', h.message_id, 'type', h.type, 'arrival', h.arrival,

@@ -41,7 +41,7 @@ const JOURNAL: &str = "json_object(
     'message_id', message_id, 'type', type, 'result', result, 'seq', seq, 'from_state', from_state,
     'to_state', to_state, 'effects', json(effects), 'causation_id', causation_id,
     'handled_at_us', handled_at, 'handled_by', handled_by,
-    'attempts', attempts, 'note', note)";
+    'attempts', attempts, 'note', note, 'message', json(message))";
 
 const HELD: &str = "json_object(
     'endpoint', h.endpoint, 'receiver', h.receiver, 'message_id', h.message_id, 'type', h.type, 'arrival', h.arrival,

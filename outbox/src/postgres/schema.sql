@@ -62,6 +62,7 @@ CREATE TABLE sagabus.inbox (
     round           integer NOT NULL DEFAULT 0, -- delayed retries so far
     crashes         integer NOT NULL DEFAULT 0,
     note            text,
+    message         json,                     -- {"envelope","body"}, where the endpoint keeps messages of sagas
     PRIMARY KEY (message_id, receiver, endpoint)
 );
 CREATE INDEX inbox_journal ON sagabus.inbox (saga_id, saga) WHERE saga_id IS NOT NULL;

@@ -10,24 +10,24 @@ use std::sync::OnceLock;
 const CLAIM: &str = "
 INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash, type, result, conversation_id,
     causation_id, saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, round, note,
-    claimed_at, handled_at)
+    message, claimed_at, handled_at)
 SELECT {}, {}, r.receiver, r.message_id, r.body_hash, r.type, r.result, r.conversation_id,
     r.causation_id, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.seq, r.from_state, r.to_state,
     r.effects::json, 'epoch'::timestamptz + r.sent_at * interval '1 microsecond', r.attempts, r.round, r.note,
-    clock_timestamp(), clock_timestamp()
+    r.message::json, clock_timestamp(), clock_timestamp()
 FROM {rows(receiver text, message_id text, body_hash bigint, type text, result text, conversation_id text,
     causation_id text, saga_id text, seq bigint, from_state text, to_state text, effects text, sent_at bigint,
-    attempts bigint, round integer, note text)}";
+    attempts bigint, round integer, note text, message text)}";
 
 /// The rows are found one by one by their keys (the fence), and then by `ctid`: with scans forbidden, no plan can read
 /// the whole table. A row that changed meanwhile is not found by its `ctid`, which shows in the count.
 const COMPLETE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state,
     to_state = r.to_state, effects = r.effects::json, attempts = r.attempts, round = r.round, note = r.note,
-    body_hash = r.body_hash, saga_id = coalesce(r.saga_id, i.saga_id),
+    message = r.message::json, body_hash = r.body_hash, saga_id = coalesce(r.saga_id, i.saga_id),
     saga = CASE WHEN r.saga_id IS NOT NULL THEN r.receiver ELSE i.saga END, handled_at = clock_timestamp()
 FROM {rows(receiver text, message_id text, body_hash bigint, result text, saga_id text, seq bigint, from_state text,
-    to_state text, effects text, attempts bigint, round integer, note text, known bigint)},
+    to_state text, effects text, attempts bigint, round integer, note text, message text, known bigint)},
     LATERAL (SELECT ctid AS place FROM sagabus.inbox
         WHERE message_id = r.message_id AND receiver = r.receiver AND endpoint = {} OFFSET 0) p
 WHERE i.ctid = p.place AND i.result IN ('held', 'retrying', 'suspect') AND i.attempts = r.known RETURNING 1";
@@ -187,7 +187,8 @@ fn claims(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(column(rows, |row| row.envelope.sent_at_us))?;
         s.add(column(rows, |row| row.attempts))?;
         s.add(column(rows, |row| round(row.round)))?;
-        s.add(column(rows, |row| row.note.as_deref().map(clean)))
+        s.add(column(rows, |row| row.note.as_deref().map(clean)))?;
+        s.add(column(rows, |row| row.message.as_deref()))
     })
 }
 
@@ -210,6 +211,7 @@ fn completes(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError
         s.add(column(rows, |(row, _)| row.attempts))?;
         s.add(column(rows, |(row, _)| round(row.round)))?;
         s.add(column(rows, |(row, _)| row.note.as_deref().map(clean)))?;
+        s.add(column(rows, |(row, _)| row.message.as_deref()))?;
         s.add(column(rows, |(_, known)| *known))?;
         s.add(write.endpoint.as_str())
     })

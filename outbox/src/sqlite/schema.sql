@@ -16,7 +16,7 @@ CREATE TABLE sagabus_inbox (
     conversation_id TEXT NOT NULL, causation_id TEXT, saga TEXT, saga_id TEXT, seq INTEGER, from_state TEXT,
     to_state TEXT, effects TEXT, sent_at INTEGER, claimed_at INTEGER NOT NULL, handled_at INTEGER NOT NULL,
     handled_by TEXT NOT NULL, attempts INTEGER NOT NULL, round INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0, note TEXT,
+    crashes INTEGER NOT NULL DEFAULT 0, note TEXT, message TEXT,
     PRIMARY KEY (message_id, receiver, endpoint)
 ) WITHOUT ROWID;
 CREATE INDEX sagabus_inbox_journal ON sagabus_inbox (saga_id, saga) WHERE saga_id IS NOT NULL;

@@ -13,7 +13,8 @@ use sqlx::{SqliteConnection, error::BoxDynError, sqlite::SqliteArguments};
 
 const CLAIM: &str = "
 INSERT INTO sagabus_inbox (endpoint, handled_by, claimed_at, handled_at, receiver, message_id, body_hash, type, result,
-    conversation_id, causation_id, saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, round, note)
+    conversation_id, causation_id, saga, saga_id, seq, from_state, to_state, effects, sent_at, attempts, round, note,
+    message)
 {rows} ON CONFLICT DO NOTHING";
 
 /// In the order of the values of a claim; the last is the number of attempts that is known.
@@ -21,11 +22,11 @@ const COMPLETE: &str = "
 UPDATE sagabus_inbox SET handled_by = r.column2, handled_at = r.column4, body_hash = r.column7, result = r.column9,
     saga = coalesce(r.column12, sagabus_inbox.saga), saga_id = coalesce(r.column13, sagabus_inbox.saga_id),
     seq = r.column14, from_state = r.column15, to_state = r.column16, effects = r.column17, attempts = r.column19,
-    round = r.column20, note = r.column21
+    round = r.column20, note = r.column21, message = r.column22
 FROM ({rows}) r
 WHERE sagabus_inbox.message_id = r.column6 AND sagabus_inbox.receiver = r.column5
     AND sagabus_inbox.endpoint = r.column1 AND sagabus_inbox.result IN ('held', 'retrying', 'suspect')
-    AND sagabus_inbox.attempts = r.column22";
+    AND sagabus_inbox.attempts = r.column23";
 
 const STARTED: &str = "
 INSERT INTO sagabus_saga (created_at, updated_at, completed_at, saga, id, state, data, seq, entered, version,
@@ -122,6 +123,7 @@ fn claim<'q>(values: &mut Values<'q>, write: &'q Write, row: &'q InboxRow, now: 
         row.attempts,
         row.round,
         row.note.as_deref().map(clean),
+        &row.message,
     )
 }
 

@@ -235,6 +235,14 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         }
     }
 
+    /// The message itself, if it is for an instance and the endpoint keeps those.
+    fn kept(&self, settling: &Settling<'_>) -> Option<String> {
+        settling.saga_id.filter(|_| self.shared.settings.keep_messages)?;
+        let envelope = &**settling.envelope;
+        let body = std::str::from_utf8(&envelope.body).ok()?; // what is no text was no message of a saga
+        serde_json::to_string(&serde_json::json!({ "envelope": envelope, "body": body })).ok()
+    }
+
     fn inbox(&mut self, settling: Settling<'_>, result: InboxResult, runs: i64, round: u32, journal: Journal) {
         let row = InboxRow {
             receiver: settling.receiver.into(),
@@ -248,6 +256,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             attempts: settling.attempts() + runs,
             round,
             note: journal.note.map(storable),
+            message: if result.is_final() { self.kept(&settling) } else { None },
         };
         match settling.completes() {
             Some(attempts) => self.write.completes.push((row, attempts)),

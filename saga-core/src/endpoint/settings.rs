@@ -37,6 +37,10 @@ pub struct Settings {
     pub stop: Duration,
     /// How long inbox rows and done instances are kept. Default: 7 days.
     pub retention: Duration,
+    /// Keep the messages of sagas in the journal, as long as it is kept itself: `sagabus export` writes them into a
+    /// file, and [`replay`](crate::testing::replay) runs them through later versions of the code. It costs as much
+    /// space as the messages take, and a few percent of the throughput. Default: false.
+    pub keep_messages: bool,
     /// How long a message waits for its instance to start. Default: 1 h.
     pub early: Duration,
     /// The largest body that is taken or sent, in bytes. Default: 4 MiB.
@@ -91,6 +95,7 @@ impl Default for Settings {
             handler_time: Duration::from_secs(300),
             stop: Duration::from_secs(8),
             retention: Duration::from_secs(7 * 86_400),
+            keep_messages: false,
             early: Duration::from_secs(3600),
             body_bytes_max: 4 << 20,
             requests: 4096,

@@ -10,7 +10,8 @@ mod view;
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
 pub use view::{
-    DefinitionView, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView, OutboxView,
+    DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
+    OperationView, OutboxView,
 };
 
 use super::{InstanceKey, StoreError, StoreErrorKind};
@@ -163,6 +164,12 @@ pub trait Inspect: Send + Sync {
     /// What one instance handled, in order: the newest `rows_max` lines.
     async fn journal(&self, key: &InstanceKey, rows_max: i64) -> Result<Vec<JournalView>, StoreError> {
         Ok(view::in_order(read(self.rows(&Listing::Journal(key, Wanted::Rows(rows_max))).await?)?))
+    }
+
+    /// An instance with the newest `rows_max` lines of its journal: see [`replay`](crate::testing::replay).
+    async fn export(&self, instance: InstanceView, rows_max: i64) -> Result<ExportedInstance, StoreError> {
+        let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
+        Ok(ExportedInstance::new(instance, self.journal(&key, rows_max).await?))
     }
 
     /// How many lines an instance's journal has.

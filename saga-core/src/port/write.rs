@@ -77,6 +77,8 @@ pub struct InboxRow {
     pub round: u32,
     /// Why it was discarded or put off, or another remark.
     pub note: Option<String>,
+    /// The message itself, as JSON, where the endpoint keeps messages of sagas.
+    pub message: Option<String>,
 }
 
 impl InboxRow {
@@ -94,6 +96,7 @@ impl InboxRow {
             attempts: 0,
             round: 0,
             note: None,
+            message: None,
         }
     }
 }

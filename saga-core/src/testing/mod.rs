@@ -13,7 +13,7 @@ pub use memory::{
     HeldRecord, InboxRecord, InstanceRecord, MemoryError, MemoryStore, MemoryTx, MemoryUnit, Operation, OutboxRecord,
     ProcessRecord,
 };
-pub use saga::{Breach, Ending, Explore, Explored, Harness, Sent};
+pub use saga::{Breach, Difference, Ending, Explore, Explored, Harness, Replayed, Sent, replay};
 #[cfg(feature = "simulation")]
 pub use simulation::{Failure, Faults, Simulated, Simulation, World};
 pub use snapshot::snapshot;

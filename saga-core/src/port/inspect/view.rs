@@ -134,6 +134,33 @@ pub struct JournalView {
     pub attempts: i64,
     /// A remark.
     pub note: Option<String>,
+    /// The message itself, where the endpoint keeps messages of sagas: its `envelope`, and its `body` as a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Value>,
+}
+
+/// An instance with its journal: a line of `sagabus export`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExportedInstance {
+    /// The saga.
+    pub saga: String,
+    /// The instance.
+    pub id: String,
+    /// Its state.
+    pub state: String,
+    /// The version that wrote it.
+    pub version: i32,
+    /// What it handled, in order.
+    pub journal: Vec<JournalView>,
+}
+
+impl ExportedInstance {
+    /// The instance with its journal.
+    pub fn new(instance: InstanceView, journal: Vec<JournalView>) -> Self {
+        let InstanceView { saga, id, state, version, .. } = instance;
+        Self { saga, id, state, version, journal }
+    }
 }
 
 /// Puts lines that are newest first into order: transitions by their number, and between them, by time, the lines
@@ -295,6 +322,7 @@ mod tests {
             handled_by: "p".into(),
             attempts: 1,
             note: None,
+            message: None,
         }
     }
 

@@ -40,6 +40,8 @@ pub struct InboxRecord {
     pub crashes: i64,
     /// A remark.
     pub note: Option<String>,
+    /// The message itself, where the endpoint keeps it.
+    pub message: Option<String>,
     /// When it was claimed.
     pub claimed_at_us: i64,
     /// When its result was written.

@@ -93,6 +93,7 @@ fn claim(endpoint: &str, owner: &str, row: &InboxRow, now: i64) -> InboxRecord {
         round: row.round,
         crashes: 0,
         note: row.note.clone(),
+        message: row.message.clone(),
         claimed_at_us: now,
         handled_at_us: now,
         handled_by: owner.into(),

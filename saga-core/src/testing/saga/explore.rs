@@ -1,8 +1,14 @@
 //! Every story of one instance, up to a bound.
 
-use super::instance::{Instance, Sent, encoded, id_of};
+use super::{
+    instance::{Instance, Sent, encoded, id_of},
+    story::{Happened, diagram, lines},
+};
 use crate::{Command, Encoded, HeldReason, Message, Saga, saga::Route};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 /// A walk through every state that an instance can come to, with every order of outcomes, timers and events.
 ///
@@ -104,12 +110,15 @@ pub struct Breach {
     pub what: String,
     /// What came, and what it led to; one line for each message.
     pub path: Vec<String>,
+    /// The same as a sequence diagram, for Mermaid.
+    pub diagram: String,
 }
 
 impl std::fmt::Display for Breach {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.what)?;
-        self.path.iter().enumerate().try_for_each(|(n, line)| write!(f, "\n  {}. {line}", n + 1))
+        self.path.iter().enumerate().try_for_each(|(n, line)| write!(f, "\n  {}. {line}", n + 1))?;
+        write!(f, "\n```mermaid\n{}```", self.diagram)
     }
 }
 
@@ -143,7 +152,7 @@ impl<S: Saga> Explore<S> {
         let message = Encoded::of(&message);
         let mut start = Instance::new(&id_of::<S>(&message));
         start.give(&message, None);
-        assert!(start.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, start.story());
+        assert!(start.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, start.told());
         Self {
             start,
             answers: HashMap::new(),
@@ -222,7 +231,7 @@ struct Walk<S> {
     known: HashMap<String, usize>,
     queue: VecDeque<(usize, Situation<S>)>,
     /// The path to each situation, and whether it is done.
-    nodes: Vec<(Vec<String>, bool)>,
+    nodes: Vec<(Vec<Arc<Happened>>, bool)>,
     /// Which situations lead to which.
     back: Vec<Vec<usize>>,
     reached: HashSet<String>,
@@ -261,17 +270,17 @@ impl<S: Saga> Walk<S> {
         let instance = &situation.instance;
         let state = instance.state().unwrap_or_default().to_owned();
         let done = instance.row.as_ref().is_some_and(|row| row.done);
-        self.nodes.push((instance.journal.clone(), done));
+        self.nodes.push((instance.story.clone(), done));
         for what in situation.wrong(explore) {
-            self.breach(what, instance.journal.clone());
+            self.breach(what, &instance.story);
         }
         self.reached.insert(state);
         self.queue.push_back((n, situation));
     }
 
-    fn breach(&mut self, what: String, path: Vec<String>) {
+    fn breach(&mut self, what: String, story: &[Arc<Happened>]) {
         if self.breaches.iter().all(|known| known.what != what) {
-            self.breaches.push(Breach { what, path });
+            self.breaches.push(Breach { what, path: lines(story), diagram: diagram(S::NAME, story) });
         }
     }
 
@@ -286,7 +295,7 @@ impl<S: Saga> Walk<S> {
             }
             if let Some(n) = (0..self.nodes.len()).find(|n| !ends.contains(n)) {
                 let path = self.nodes[n].0.clone();
-                self.breach("no done state can be reached from here".into(), path);
+                self.breach("no done state can be reached from here".into(), &path);
             }
         }
         let mut reached: Vec<String> = self.reached.into_iter().collect();
@@ -405,8 +414,11 @@ impl Explored {
         let breaches: Vec<String> = self.breaches.iter().map(ToString::to_string).collect();
         assert!(
             breaches.is_empty(),
-            "{} breaches in {} situations:\n{}",
-            breaches.len(),
+            "{} in {} situations:\n{}",
+            match breaches.len() {
+                1 => "1 breach".to_owned(),
+                more => format!("{more} breaches"),
+            },
             self.situations,
             breaches.join("\n")
         );

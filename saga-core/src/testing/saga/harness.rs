@@ -1,6 +1,9 @@
 //! One story of one instance, in virtual time.
 
-use super::instance::{Instance, Sent, id_of, us};
+use super::{
+    instance::{Instance, Sent, id_of, us},
+    story,
+};
 use crate::{Encoded, Event, HeldReason, Message, Saga};
 use std::time::Duration;
 
@@ -66,9 +69,9 @@ impl<S> Clone for Harness<S> {
     }
 }
 
-impl<S> std::fmt::Debug for Harness<S> {
+impl<S: Saga> std::fmt::Debug for Harness<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Harness").field("row", &self.0.row).field("journal", &self.0.journal).finish()
+        f.debug_struct("Harness").field("row", &self.0.row).field("journal", &self.journal()).finish()
     }
 }
 
@@ -82,7 +85,7 @@ impl<S: Saga> Harness<S> {
         let message = Encoded::of(&message);
         let mut new = Self(Instance::new(&id_of::<S>(&message)));
         new.0.give(&message, None);
-        assert!(new.0.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, new.0.story());
+        assert!(new.0.row.is_some(), "`{}` does not begin an instance; {}", M::TYPE, new.0.told());
         new
     }
 
@@ -137,8 +140,8 @@ impl<S: Saga> Harness<S> {
     }
 
     /// What became of each message that it was offered, one line each.
-    pub fn journal(&self) -> &[String] {
-        &self.0.journal
+    pub fn journal(&self) -> Vec<String> {
+        story::lines(&self.0.story)
     }
 
     /// It is in this state.
@@ -147,7 +150,7 @@ impl<S: Saga> Harness<S> {
     /// When it is not, with the story so far.
     #[track_caller]
     pub fn expect_state(self, name: &str) -> Self {
-        assert_eq!(self.state(), Some(name), "another state was expected; {}", self.0.story());
+        assert_eq!(self.state(), Some(name), "another state was expected; {}", self.0.told());
         self
     }
 
@@ -158,7 +161,7 @@ impl<S: Saga> Harness<S> {
     #[track_caller]
     pub fn expect_sent<M: Message>(self, times: usize) -> Self {
         let sent = self.0.sent.iter().filter(|sent| sent.type_name == M::TYPE).count();
-        assert_eq!(sent, times, "`{}` was sent another number of times; {}", M::TYPE, self.0.story());
+        assert_eq!(sent, times, "`{}` was sent another number of times; {}", M::TYPE, self.0.told());
         self
     }
 
@@ -170,7 +173,7 @@ impl<S: Saga> Harness<S> {
     pub fn expect_published<E: Event>(self, event: &E) -> Self {
         let body = serde_json::to_value(event).unwrap_or_default();
         let is_it = |sent: &Sent| sent.type_name == E::TYPE && sent.body == body;
-        assert!(self.0.sent.iter().any(is_it), "`{}` {body} was not published; {}", E::TYPE, self.0.story());
+        assert!(self.0.sent.iter().any(is_it), "`{}` {body} was not published; {}", E::TYPE, self.0.told());
         self
     }
 
@@ -181,7 +184,7 @@ impl<S: Saga> Harness<S> {
     #[track_caller]
     pub fn expect_held(self, reason: HeldReason, messages: usize) -> Self {
         let held = self.0.held.iter().filter(|(_, why, _)| *why == reason).count();
-        assert_eq!(held, messages, "another number is held as {}; {}", reason.as_str(), self.0.story());
+        assert_eq!(held, messages, "another number is held as {}; {}", reason.as_str(), self.0.told());
         self
     }
 
@@ -191,7 +194,7 @@ impl<S: Saga> Harness<S> {
     /// When something is.
     #[track_caller]
     pub fn expect_nothing_held(self) -> Self {
-        assert!(self.0.held.is_empty(), "nothing held was expected; {}", self.0.story());
+        assert!(self.0.held.is_empty(), "nothing held was expected; {}", self.0.told());
         self
     }
 
@@ -201,7 +204,7 @@ impl<S: Saga> Harness<S> {
     /// When there are more or fewer.
     #[track_caller]
     pub fn expect_timers(self, alive: usize) -> Self {
-        assert_eq!(self.0.timers.len(), alive, "another number of timers is alive; {}", self.0.story());
+        assert_eq!(self.0.timers.len(), alive, "another number of timers is alive; {}", self.0.told());
         self
     }
 }

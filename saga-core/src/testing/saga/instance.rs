@@ -1,11 +1,12 @@
 //! One instance of a saga without a store and without a broker: its row, what is held for it, its timers, and what it
 //! has sent.
 
+use super::story::{Caused, Happened, What};
 use crate::{
     Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
     saga::{
         Route,
-        logic::{Offer, Offers, SagaLogic, Settled, Typed},
+        logic::{Move, Offer, Offers, SagaLogic, Settled, Typed},
     },
 };
 use serde_json::Value;
@@ -45,8 +46,8 @@ pub(super) struct Instance<S> {
     pub(super) held: Vec<(Arc<Envelope>, HeldReason, String)>,
     pub(super) timers: Vec<Timer>,
     pub(super) sent: Vec<Sent>,
-    /// One line for each message that was offered.
-    pub(super) journal: Vec<String>,
+    /// What became of each message that was offered.
+    pub(super) story: Vec<Arc<Happened>>,
     pub(super) now_us: i64,
     messages: u64,
 }
@@ -61,7 +62,7 @@ impl<S> Clone for Instance<S> {
             held: self.held.clone(),
             timers: self.timers.clone(),
             sent: self.sent.clone(),
-            journal: self.journal.clone(),
+            story: self.story.clone(),
             now_us: self.now_us,
             messages: self.messages,
         }
@@ -77,7 +78,7 @@ impl<S: Saga> Instance<S> {
             held: Vec::new(),
             timers: Vec::new(),
             sent: Vec::new(),
-            journal: Vec::new(),
+            story: Vec::new(),
             now_us: 0,
             messages: 0,
         }
@@ -108,7 +109,7 @@ impl<S: Saga> Instance<S> {
         self.offer(envelope);
     }
 
-    fn offer(&mut self, envelope: Envelope) {
+    pub(super) fn offer(&mut self, envelope: Envelope) {
         let came = (Arc::new(envelope), None);
         let waiting = std::mem::take(&mut self.held);
         let waiting = waiting.into_iter().map(|(envelope, reason, _)| (envelope, Some(reason)));
@@ -127,40 +128,23 @@ impl<S: Saga> Instance<S> {
         let mut still: Vec<Option<(HeldReason, String)>> =
             offers.iter().map(|offer| offer.waiting.map(|reason| (reason, String::new()))).collect();
         for (i, settled) in decided.settled {
-            let name = offers[i].envelope.type_name.clone();
+            let envelope = offers[i].envelope.clone();
             still[i] = None;
-            self.journal.push(match settled {
-                Settled::Moved(made) => {
-                    let line = format!("{name}: {} -> {}", made.from.as_deref().unwrap_or("(start)"), made.to);
-                    for (emit, number) in made.emits.into_iter().zip(made.timers) {
-                        match (&emit.route, number) {
-                            (Route::Timer { delay, .. }, Some(number)) => self.timers.push(Timer {
-                                number,
-                                due_us: self.now_us.saturating_add(us(*delay)),
-                                message: emit.message,
-                            }),
-                            _ => self.sent.push(Sent {
-                                type_name: emit.message.type_name,
-                                body: serde_json::from_slice(&emit.message.body).unwrap_or_default(),
-                                route: emit.route,
-                                seq: made.seq,
-                                entered: made.entered,
-                            }),
-                        }
-                    }
-                    line
-                }
-                Settled::Ignored { state } => format!("{name}: ignored in {}", state.unwrap_or_default()),
-                Settled::Stale { .. } => format!("{name}: stale"),
+            let what = match settled {
+                Settled::Moved(made) => self.moved(made),
+                Settled::Ignored { state } => What::Ignored { state: state.unwrap_or_default() },
+                Settled::Stale { .. } => What::Stale,
                 Settled::Held { reason, error } => {
                     let error = error.unwrap_or_default();
-                    let line = format!("{name}: held as {}: {error}", reason.as_str());
-                    still[i] = Some((reason, error));
-                    line
+                    still[i] = Some((reason, error.clone()));
+                    What::Held { reason, error }
                 }
-                Settled::PutOff { error, .. } => format!("{name}: put off: {error}"),
-                Settled::Discarded { note } => format!("{name}: discarded: {note}"),
-            });
+                Settled::PutOff { error, .. } => What::PutOff { error },
+                Settled::Discarded { note } => What::Discarded { note },
+            };
+            let is_timer = envelope.saga.as_ref().is_some_and(|saga| saga.timer.is_some());
+            let (message_id, type_name) = (envelope.message_id.clone(), envelope.type_name.clone());
+            self.story.push(Arc::new(Happened { message_id, type_name, is_timer, what }));
         }
         let held = offers.iter().zip(still);
         self.held =
@@ -171,13 +155,34 @@ impl<S: Saga> Instance<S> {
         }
     }
 
+    fn moved(&mut self, made: Move) -> What {
+        let effects = made.emits.iter().map(|emit| Caused::new(emit.message.type_name, &emit.route)).collect();
+        for (emit, number) in made.emits.into_iter().zip(made.timers) {
+            match (&emit.route, number) {
+                (Route::Timer { delay, .. }, Some(number)) => self.timers.push(Timer {
+                    number,
+                    due_us: self.now_us.saturating_add(us(*delay)),
+                    message: emit.message,
+                }),
+                _ => self.sent.push(Sent {
+                    type_name: emit.message.type_name,
+                    body: serde_json::from_slice(&emit.message.body).unwrap_or_default(),
+                    route: emit.route,
+                    seq: made.seq,
+                    entered: made.entered,
+                }),
+            }
+        }
+        What::Moved { from: made.from, to: made.to, effects }
+    }
+
     pub(super) fn state(&self) -> Option<&str> {
         self.row.as_ref().map(|row| row.state.as_str())
     }
 
     /// What happened, for the text of a failed expectation.
-    pub(super) fn story(&self) -> String {
-        let lines = self.journal.iter().map(|line| format!("\n  {line}"));
+    pub(super) fn told(&self) -> String {
+        let lines = self.story.iter().map(|line| format!("\n  {line}"));
         format!("what happened:{}", lines.collect::<String>())
     }
 }

@@ -3,10 +3,13 @@
 mod explore;
 mod harness;
 mod instance;
+mod replay;
+mod story;
 
 pub use explore::{Breach, Ending, Explore, Explored};
 pub use harness::Harness;
 pub use instance::Sent;
+pub use replay::{Difference, Replayed, replay};
 
 #[cfg(test)]
 mod tests;

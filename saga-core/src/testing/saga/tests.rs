@@ -149,9 +149,42 @@ fn s_080_each_planted_fault_is_found_with_the_shortest_way_to_it() {
         let breach = explored.breaches().first().unwrap_or_else(|| panic!("{fault:?} was not found"));
         assert_eq!((breach.what.as_str(), &breach.path), (what, &path.into_iter().map(String::from).collect()));
     }
+    let never = Explore::<Order>::from(Placed { id: 7, fault: Fault::None })
+        .answers(|pay: Pay| vec![Declined { id: pay.id }.into()])
+        .never("an order is cancelled", |state, _| state == "Cancelled")
+        .always("an order waits at most once", |state, sent| state == "Waiting" || sent.len() > 1)
+        .run();
+    let breaches: Vec<_> = never.breaches().iter().map(|breach| (breach.what.as_str(), breach.path.len())).collect();
+    assert_eq!(breaches, [("never: an order is cancelled", 2), ("an order waits at most once", 2)]);
     let explored = explore(Fault::Panic);
     let panics = explored.breaches().iter().find(|breach| breach.what.contains("as planted"));
     assert!(panics.is_some_and(|breach| breach.what.starts_with("`Paid` fails in Waiting")), "{explored:?}");
+}
+
+#[test]
+fn a_breach_is_told_as_a_list_and_as_a_sequence_diagram() {
+    let explored = explore(Fault::SentTwice);
+    let text = "`bank.Pay` is sent at most once
+  1. Placed: (start) -> Waiting
+  2. Declined: Waiting -> Again
+```mermaid
+sequenceDiagram
+    participant order
+    participant bank
+    participant others
+    others->>order: Placed
+    Note over order: Waiting
+    order->>bank: Pay
+    Note over order: sets Overdue
+    others->>order: Declined
+    Note over order: Again
+    order->>bank: Pay
+    Note over order: sets Overdue
+```";
+    assert_eq!(explored.breaches()[0].to_string(), text);
+    let panic = std::panic::catch_unwind(|| explored.expect_no_breach()).expect_err("a breach fails the test");
+    let said = panic.downcast_ref::<String>().expect("it says why");
+    assert!(said.starts_with("1 breach in "), "{said}");
 }
 
 #[test]

@@ -28,9 +28,12 @@ enum What {
     },
 }
 
+/// What happened, each with its microseconds since the beginning.
+type Lines = Vec<(u128, What)>;
+
 /// Written only when somebody will read it: a clone writes into the same.
 #[derive(Clone)]
-pub(super) struct Trace(Option<Arc<Mutex<Vec<(u128, What)>>>>, Instant);
+pub(super) struct Trace(Option<Arc<Mutex<Lines>>>, Instant);
 
 impl Trace {
     /// Begins now.
@@ -70,7 +73,7 @@ impl Trace {
         self.add(|| What::Note { at: at.into(), text: text() });
     }
 
-    fn lines(&self) -> Vec<(u128, What)> {
+    fn lines(&self) -> Lines {
         let lines = self.0.as_ref().map(|lines| lines.lock().unwrap_or_else(PoisonError::into_inner).clone());
         lines.unwrap_or_default()
     }

@@ -130,7 +130,9 @@ async fn exported<Db: Effects + Inspect, T: Transport + Clone>(
     let bank = Endpoint::builder("bank", transport.clone(), bank).handle::<Pay>(Bank).start().await.unwrap();
     let shop = shop(transport, orders).settings(|settings| settings.keep_messages = keep).start().await.unwrap();
     let mut session = shop.session().await.unwrap();
-    (0..ORDERS).for_each(|id| drop(session.publish(Placed { id })));
+    for id in 0..ORDERS {
+        session.publish(Placed { id });
+    }
     session.commit().await.unwrap();
     let done = |open| InstanceFilter { saga: Some("order".into()), open, ..InstanceFilter::default() };
     eventually("all orders to be done", || async {

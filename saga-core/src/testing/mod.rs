@@ -1,5 +1,6 @@
-//! For tests of services and of the endpoint itself: one saga without I/O ([`Harness`], [`Explore`]), whole services in
-//! virtual time (`in_virtual_time`, with the feature `simulation`), and a store in memory that fails when it is told to.
+//! For tests of services and of the endpoint itself: one saga without I/O ([`Harness`], [`Explore`]), journals of real
+//! instances ([`replay()`]), whole services in virtual time and under faults (`in_virtual_time`, `Simulation`, with the
+//! feature `simulation`), a store in memory that fails when it is told to, and a chart kept as a file ([`snapshot()`]).
 
 mod memory;
 mod saga;

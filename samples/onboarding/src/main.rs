@@ -17,17 +17,17 @@ use sagabus::{
     port::{InstanceFilter, Transport},
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 /// How long the books may take to add up.
-const SETTLE: Duration = Duration::from_secs(90);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Onboards customers, while version 2 of the process takes the place of version 1; audits the books.
 #[derive(Parser)]
 struct Cli {
-    /// Visitors who apply: half of them before version 2 comes
+    /// Visitors who apply: two thirds of them before version 2 comes
     #[arg(long, default_value_t = 40)]
     visitors: u32,
     /// Seconds until a task goes to the next role [default: 10 with --serve, else 1]
@@ -107,8 +107,10 @@ async fn with<Db: Books>(cli: &Cli, transport: impl Transport + Clone, store: Db
         tokio::signal::ctrl_c().await?;
     } else {
         let visits = async {
+            let live = watch(&api, cli.visitors / 3);
             running.push(upgrade(&api, &transport, &store, cli.visitors, side_by_side).await?);
-            books::clean(&store, cli.visitors, SETTLE).await
+            books::clean(&store, cli.visitors, SETTLE).await?;
+            live.await?
         };
         tokio::select! {
             visited = tokio::time::timeout(2 * SETTLE, visits) => visited.context("it does not end")??,
@@ -133,7 +135,8 @@ async fn decisions(api: &str) -> Result<()> {
     tokio::try_join!(clerk, manager, director).map(drop)
 }
 
-/// Half of the visitors meet version 1. When some of them wait for the manager, version 2 comes; the others apply.
+/// Two thirds of the visitors meet version 1. When some of them wait for a clerk and others for the manager, version 2
+/// comes; the last third applies.
 async fn upgrade<Db: Books>(
     api: &str,
     transport: &(impl Transport + Clone),
@@ -142,42 +145,51 @@ async fn upgrade<Db: Books>(
     side_by_side: bool,
 ) -> Result<Endpoint<Db>> {
     let old = services::onboarding::<v1::Onboarding, Db>(transport, store).start().await?;
-    println!("version 1 runs: {} of {visitors} visitors apply", visitors / 2);
-    visitors::apply(api, 0..visitors / 2).await?;
-    let watched = api.to_owned();
-    let live = tokio::spawn(async move { visitors::watch(&watched, visitors::SLOW).await });
-    with_clerk_done(store, visitors / 2).await?;
+    let (some, most) = (visitors / 3, visitors / 3 * 2);
+    println!("version 1 runs: {most} of {visitors} visitors apply");
+    visitors::apply(api, 0..some).await?;
+    nobody_in(store, some, &["Scoring", "AwaitingClerk"]).await?;
+    visitors::apply(api, some..most).await?;
+    nobody_in(store, most, &["Scoring"]).await?;
 
     let start = || services::onboarding::<v2::Onboarding, Db>(transport, store).start();
     let new = if side_by_side {
         let new = start().await?;
         println!("version 2 runs beside version 1: the others apply");
-        visitors::apply(api, visitors / 2..visitors).await?;
+        visitors::apply(api, most..visitors).await?;
         old.stop().await?;
         new
     } else {
         old.stop().await?;
         println!("version 2 takes the place of version 1: the others apply");
         let new = start().await?;
-        visitors::apply(api, visitors / 2..visitors).await?;
+        visitors::apply(api, most..visitors).await?;
         new
     };
-    if visitors / 2 > visitors::SLOW as u32 {
-        live.await??;
-    }
     Ok(new)
 }
 
-/// Waits until version 1 has nothing left below the manager. What a version 2 has begun in an earlier life of this
-/// program is not its business.
-async fn with_clerk_done<Db: Books>(store: &Db, applicants: u32) -> Result<()> {
+/// Tells the story of one who has to wait, if there is one among the first.
+fn watch(api: &str, first: u32) -> JoinHandle<Result<()>> {
+    let api = api.to_owned();
+    tokio::spawn(async move {
+        if u128::from(first) > visitors::SLOW {
+            visitors::watch(&api, visitors::SLOW).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until version 1 has moved all applicants out of these states. What a version 2 has begun in an earlier life of
+/// this program is not its business.
+async fn nobody_in<Db: Books>(store: &Db, applicants: u32, states: &[&str]) -> Result<()> {
     let all = InstanceFilter::default();
     loop {
         let instances = store.instances(&all, i64::from(u32::MAX)).await?;
-        let below = |state: &str| matches!(state, "Scoring" | "AwaitingClerk");
-        if instances.len() >= applicants as usize && !instances.iter().any(|it| it.version == 1 && below(&it.state)) {
+        let is_in = |state: &str| states.contains(&state);
+        if instances.len() >= applicants as usize && !instances.iter().any(|it| it.version == 1 && is_in(&it.state)) {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -9,7 +9,7 @@ use std::{ops::Range, time::Duration};
 use uuid::Uuid;
 
 /// Somebody whom neither the clerk nor the manager finds time for.
-pub(crate) const SLOW: u128 = 10;
+pub(crate) const SLOW: u128 = 0;
 
 /// Customers apply; whoever has applied already does nothing.
 pub(crate) async fn apply(api: &str, numbers: Range<u32>) -> Result<()> {
@@ -32,7 +32,7 @@ pub(crate) async fn decide(api: &str, role: Role) -> Result<()> {
             let n = id.as_u128();
             let has_time = !matches!((role, n % 10), (Role::Clerk, 0 | 5) | (Role::Manager, 0));
             if has_time {
-                let decision = json!({ "role": role, "approve": !n.is_multiple_of(7) });
+                let decision = json!({ "role": role, "approve": n % 7 < 6 });
                 let click = || client.post(format!("{api}/tasks/{id}")).json(&decision).send();
                 let (one, other) = tokio::join!(click(), click());
                 let first = [one?, other?].iter().filter(|it| it.status() == StatusCode::OK).count();

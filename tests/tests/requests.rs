@@ -248,7 +248,7 @@ async fn queues_for_answers(vhost: &Vhost) -> Vec<serde_json::Value> {
 
 /// Each process has a queue of its own, exclusive, from its first request until it ends; and its own answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn on_rabbitmq_two_processes_have_their_own_queues_and_answers() {
+async fn f12_on_rabbitmq_two_processes_have_their_own_queues_and_answers() {
     let vhost = Vhost::create().await;
     let desk = start(vhost.transport(), MemoryStore::new(), &Desk::open()).await;
     let web = async || Endpoint::builder("web", vhost.transport(), MemoryStore::new()).start().await.unwrap();

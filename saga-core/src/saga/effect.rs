@@ -9,7 +9,7 @@ use std::time::Duration;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an effect",
     label = "not an effect",
-    note = "effects are Sends, SendsAny, Publishes, Replies, After, Deadline, Cancels, Reenter, and Option and Vec of them"
+    note = "effects: Sends, SendsAny, Publishes, Replies, After, Deadline, Cancels, Reenter; Option and Vec of them"
 )]
 pub trait Effect<S> {
     #[doc(hidden)]

@@ -7,14 +7,14 @@ use super::{
 use crate::Command;
 use serde::{Deserialize, Serialize};
 
-/// Steps, one after the other, and the way back: commands of the types in the tuple `S`, undone by commands of the types
-/// in the tuple `U`, the last first, one at a time.
+/// Steps, one after the other, and the way back: commands of the types in the tuple `S`, undone by commands of the
+/// types in the tuple `U`, the last first, one at a time.
 ///
-/// The saga's data or a state holds it. [`onwards`](Self::onwards) sends the next step. The success of a
-/// step says by [`done`](Self::done) how it is undone; one that does not is irreversible, and the way back passes it by.
-/// After a failure [`back`](Self::back) sends the last undo, and after each that is [`undone`](Self::undone) the one
-/// before it. An undo that [`failed`](Self::failed) stays the next one: its transition leads to a state in which a
-/// person is needed.
+/// The saga's data or a state holds it. [`onwards`](Self::onwards) sends the next step. The success of a step says by
+/// [`done`](Self::done) how it is undone; one that does not is irreversible, and the way back passes it by. After a
+/// failure [`back`](Self::back) sends the last undo, and after each that is [`undone`](Self::undone) the one before it.
+/// An undo that [`failed`](Self::failed) stays the next one: its transition leads to a state in which a person is
+/// needed.
 ///
 /// Nothing but the list of steps knows their order, so one state is enough for the way there, and one for the way back.
 /// For a script without a saga, whose steps travel with the message, see [`Slip`](crate::Slip).
@@ -112,7 +112,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// # fn main() {
 /// let asked = Harness::<Booking>::begin(TripWanted { trip: 7, with_car: true });
-/// let room = asked.expect_sent::<ReserveRoom>(1).expect_sent::<ReserveCar>(0).give(RoomReserved { trip: 7, room: 12 });
+/// let room = asked.expect_sent::<ReserveCar>(0).give(RoomReserved { trip: 7, room: 12 });
 /// room.clone().give(CarReserved { trip: 7 }).expect_state("Booked");
 /// let returning = room.give(NoCar { trip: 7 }).expect_sent::<CancelRoom>(1).expect_state("Returning");
 /// returning.give(RoomCancelled { trip: 7 }).expect_state("NotBooked");

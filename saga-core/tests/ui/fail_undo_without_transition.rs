@@ -25,7 +25,7 @@ enum Process {
 
 #[saga(name = "order", id = id: u64)]
 impl Process {
-    fn placed(it: Placed) -> (Order, Paying, Sends<Pay>) { (Order { undo: Undo::new() }, Paying, send(Pay { id: it.id })) }
+    fn new(it: Placed) -> (Order, Paying, Sends<Pay>) { (Order { undo: Undo::new() }, Paying, send(Pay { id: it.id })) }
     fn yes(it: Paying, yes: Yes, order: &mut Order) -> Paying {
         order.undo.push(PayBack { id: yes.id });
         it

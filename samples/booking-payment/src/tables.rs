@@ -87,7 +87,8 @@ pub(crate) trait Tables: Store {
 
 const TABLES: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS stay (booking_id {uuid} PRIMARY KEY, cents bigint NOT NULL, ended bigint NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS credit (booking_id {uuid} PRIMARY KEY, cents bigint NOT NULL, returned bigint NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS credit (booking_id {uuid} PRIMARY KEY, cents bigint NOT NULL,
+     returned bigint NOT NULL)",
     "CREATE TABLE IF NOT EXISTS charge (booking_id {uuid}, attempt bigint, cents bigint NOT NULL,
      PRIMARY KEY (booking_id, attempt))",
     "CREATE TABLE IF NOT EXISTS question (booking_id {uuid} NOT NULL, n bigint NOT NULL)",

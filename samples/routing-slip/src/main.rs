@@ -1,5 +1,5 @@
-//! Trips by routing slip: room, car and ticket one after the other, without an orchestrator. In one process and one file
-//! unless told otherwise.
+//! Trips by routing slip: room, car and ticket one after the other, without an orchestrator. In one process and one
+//! file unless told otherwise.
 
 mod messages;
 mod services;

@@ -1,5 +1,5 @@
-//! The agency, which makes the slips and hears how they end; hotel, cars and airline, simulated: what they do depends on
-//! the trip's id, so that every run is alike. None of them knows which step comes before or after its own.
+//! The agency, which makes the slips and hears how they end; hotel, cars and airline, simulated: what they do depends
+//! on the trip's id, so that every run is alike. None of them knows which step comes before or after its own.
 
 use crate::{
     messages::*,

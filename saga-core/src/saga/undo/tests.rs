@@ -214,7 +214,10 @@ fn what_is_stored_is_read_again_and_a_command_that_is_lost_from_the_list_is_miss
     let stored = serde_json::to_string(&undo).unwrap();
     assert_eq!(
         stored,
-        r#"{"stack":[{"command":"cars.CancelCar","body":{"id":7,"place":2}}],"sent":[{"command":"hotel.CancelRoom","body":{"id":7,"place":18446744073709551615}}]}"#
+        concat!(
+            r#"{"stack":[{"command":"cars.CancelCar","body":{"id":7,"place":2}}],"#,
+            r#""sent":[{"command":"hotel.CancelRoom","body":{"id":7,"place":18446744073709551615}}]}"#
+        )
     );
     assert_eq!(serde_json::from_str::<Undo<Undos>>(&stored).unwrap(), undo);
     let lost = serde_json::from_str::<Undo<(CancelRoom,)>>(&stored).unwrap_err().to_string();

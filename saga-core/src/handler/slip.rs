@@ -23,7 +23,7 @@ const VARIABLES: &str = "slip-variables";
 /// A command that can be a step of a routing slip: it says what its outcome means, and which command undoes it.
 ///
 /// The handlers of both know nothing of slips: the same ones serve sagas. An endpoint takes part by
-/// [`EndpointBuilder::activity`]. See [`Slip`] for an example.
+/// [`EndpointBuilder::activity`](crate::EndpointBuilder::activity). See [`Slip`] for an example.
 pub trait Activity: Command {
     /// The command that undoes it, handled by the same endpoint; [`Irreversible`] if there is none.
     type Undo: Command;

@@ -1,8 +1,26 @@
-//! Looks for PgBouncer: tests that need it are ignored, and counted so, where it is not installed.
+//! Looks for PgBouncer: tests that need it are ignored, and counted so, where it is not installed. Takes the saga of
+//! samples/ordering for the simulation, without its own tests, which look for files beside it.
 
 use std::path::PathBuf;
 
+/// Below the folder of this package.
+const SAGA: &str = "../samples/ordering/src/saga.rs";
+
 fn main() {
+    take_saga();
+    look_for_pgbouncer();
+}
+
+fn take_saga() {
+    println!("cargo::rerun-if-changed={SAGA}");
+    let text = std::fs::read_to_string(SAGA).expect("the sample has a saga");
+    let (saga, _) = text.split_once("#[cfg(test)]").expect("its tests come last");
+    let code = saga.lines().filter(|line| !line.starts_with("//!")).collect::<Vec<_>>().join("\n");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("ordering_saga.rs");
+    std::fs::write(out, code).expect("the output can be written");
+}
+
+fn look_for_pgbouncer() {
     println!("cargo::rustc-env=PGBOUNCER="); // until it is found
     println!("cargo::rustc-check-cfg=cfg(pgbouncer)");
     println!("cargo::rerun-if-changed=build.rs");

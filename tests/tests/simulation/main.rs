@@ -3,8 +3,9 @@
 #[path = "../../../samples/ordering/src/messages.rs"]
 mod messages;
 mod ordering;
-#[path = "../../../samples/ordering/src/saga.rs"]
-mod saga;
+mod saga {
+    include!(concat!(env!("OUT_DIR"), "/ordering_saga.rs"));
+}
 
 use ordering::{Bank, simulation};
 use sagabus::testing::Faults;

@@ -30,7 +30,7 @@ cargo xtask up                               start RabbitMQ and PostgreSQL, prin
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
-cargo xtask new-user                         follow the README's `Add it`, the tutorial and template/, in empty folders";
+cargo xtask new-user                         follow the README, the tutorial and template/, in empty folders";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

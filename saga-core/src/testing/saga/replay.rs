@@ -39,7 +39,8 @@ use std::{fmt, fs, path::Path, sync::Arc};
 /// # let file = folder.join("orders.jsonl");
 /// # let line = |seq: i64, name: &str, from: &str, to: &str| format!(
 /// #     r#"{{"message_id":"{seq}","type":"shop.{name}","result":"handled","seq":{seq},"from_state":{from},
-/// #     "to_state":"{to}","effects":[],"causation_id":null,"handled_at_us":0,"handled_by":"p","attempts":1,"note":null,
+/// #     "to_state":"{to}","effects":[],"causation_id":null,"handled_at_us":0,
+/// #     "handled_by":"p","attempts":1,"note":null,
 /// #     "message":{{"envelope":{{"message_id":"{seq}","type":"shop.{name}"}},"body":"{{\"order_id\":7}}"}}}}"#
 /// # );
 /// # let journal = [

@@ -49,7 +49,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Whether stored instances fit the sagas' definitions; before a deployment, with `--chart`, those of the next program
+    /// Whether stored instances fit the sagas' definitions; with `--chart`, those of the next program
     ///
     /// It looks at states and versions. Whether each instance can be decoded, only the program itself can tell:
     /// `EndpointBuilder::check`.

@@ -73,7 +73,10 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s_076_the_operator_finds_states_and_versions_that_no_definition_has() {
     let state = |name: &str, was: &str| serde_json::json!({ "name": name, "done": false, "was": [was] });
-    let chart = |version: u32, states: &[Value]| serde_json::json!({ "saga": "order", "version": version, "states": states, "messages": [], "edges": [] });
+    let chart = |version: u32, states: &[Value]| {
+        let none = [(); 0];
+        serde_json::json!({ "saga": "order", "version": version, "states": states, "messages": none, "edges": none })
+    };
     let registered = chart(1, &[state("Waiting", "Asking"), state("Paying", "x")]).to_string();
     let next = chart(1, &[state("Waiting", "Asking"), state("Settling", "x")]).to_string();
     let file = std::env::temp_dir().join(format!("sagabus-chart-{}.json", std::process::id()));

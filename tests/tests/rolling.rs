@@ -1,5 +1,6 @@
-//! A rolling deployment: two versions of a service as processes on RabbitMQ and PostgreSQL, one after the other, side by
-//! side, forward and back. Nothing is lost, nothing is done twice, and what only the newer version can read waits for it.
+//! A rolling deployment: two versions of a service as processes on RabbitMQ and PostgreSQL, one after the other, side
+//! by side, forward and back. Nothing is lost, nothing is done twice, and what only the newer version can read waits
+//! for it.
 
 use async_trait::async_trait;
 use outbox::Postgres;

@@ -229,8 +229,8 @@ impl Chart {
         Drawing::new(self)
     }
 
-    /// The chart as JSON, indented: the fields of [`Chart`] and of what it holds, by their names in Rust; most flags that
-    /// are not set and most empty lists are left out. The names do not change; new ones may come, and
+    /// The chart as JSON, indented: the fields of [`Chart`] and of what it holds, by their names in Rust; most flags
+    /// that are not set and most empty lists are left out. The names do not change; new ones may come, and
     /// `serde_json::from_str::<Chart>` reads the charts of older versions.
     ///
     /// ```json
@@ -241,7 +241,8 @@ impl Chart {
     ///   "edges": [{
     ///     "from": "", "on": "orders.OrderPlaced", "branch": "", "to": "AwaitingPayment",
     ///     "effects": [{
-    ///       "kind": "send", "type_name": "payment.MakePayment", "to": "payment", "outcome": ["payment.PaymentCompleted"]
+    ///       "kind": "send", "type_name": "payment.MakePayment", "to": "payment",
+    ///       "outcome": ["payment.PaymentCompleted"]
     ///     }]
     ///   }]
     /// }

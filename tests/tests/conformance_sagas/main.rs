@@ -21,8 +21,8 @@ use transports::InProcess;
 /// A database whose tables a test looks into.
 #[async_trait]
 trait Base: Lab + Inspect {
-    /// Stores 100,000 instances of the saga `account` as its version 1 wrote them; every 10,000th is in the state `Gone`,
-    /// and another of 10,000 has no amount.
+    /// Stores 100,000 instances of the saga `account` as its version 1 wrote them; of 10,000, one is in the state
+    /// `Gone`, and one has no amount.
     async fn fill(&self);
 
     /// The only value of a statement, in which `{s}` is the prefix of a table's name.

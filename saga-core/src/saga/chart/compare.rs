@@ -64,8 +64,9 @@ impl<'a> Comparison<'a> {
         if new.version > old.version {
             let (before, after) = (old.version, new.version);
             changes.push(format!(
-                "version {before} became {after}: rows are read as version {before} wrote them, through `Upcast<{before}>` \
-                 where a form has changed. A process of version {before} leaves the rows that {after} has written alone"
+                "version {before} became {after}: rows are read as version {before} wrote them, through \
+                 `Upcast<{before}>` where a form has changed. A process of version {before} leaves the rows that \
+                 {after} has written alone"
             ));
         }
         changes
@@ -91,9 +92,9 @@ impl<'a> Comparison<'a> {
                 None => {
                     let candidate = added.first().map_or("the new one", |state| state.name.as_str());
                     changes.push(format!(
-                        "state `{name}` is gone: instances in it cannot be read, and are paused by their next message. \
-                         If it was renamed, say `#[was(\"{name}\")]` at `{candidate}`; if instances may still be in it, \
-                         keep it with `#[legacy]`"
+                        "state `{name}` is gone: instances in it cannot be read, and are paused by their next \
+                         message. If it was renamed, say `#[was(\"{name}\")]` at `{candidate}`; if instances may still \
+                         be in it, keep it with `#[legacy]`"
                     ));
                 }
                 Some(new) if new.name != *name => {

@@ -118,15 +118,15 @@ mod two {
 fn a_difference_is_told_as_what_it_means_for_instances_in_flight() {
     let changes = two::Order::chart().changes_since(&one::Order::chart());
     let expected = [
-        "state `Waiting` is done now: instances that are already in it stay open, and their timers run, until a message \
-         moves them",
+        "state `Waiting` is done now: instances that are already in it stay open, and their timers run, until a \
+         message moves them",
         "state `Paying` is now `AwaitingPayment`: its instances are read as before",
         "state `Checking` is gone: instances in it cannot be read, and are paused by their next message. If it was \
          renamed, say `#[was(\"Checking\")]` at `Packing`; if instances may still be in it, keep it with `#[legacy]`",
-        "state `Packing` is new: while processes of the last program run, they cannot read it and pause its instances: \
-         raise the saga's `version`, and they leave such rows to this program",
-        "no function takes the timer `shop.Forgotten` any more: one that was set before waits as held (`version`), and a \
-         day later for a person. Keep the function as long as old timers live",
+        "state `Packing` is new: while processes of the last program run, they cannot read it and pause its \
+         instances: raise the saga's `version`, and they leave such rows to this program",
+        "no function takes the timer `shop.Forgotten` any more: one that was set before waits as held (`version`), and \
+         a day later for a person. Keep the function as long as old timers live",
         "no function takes `shop.Greeted` any more: one that is on its way waits as held (`version`), and a day later \
          for a person; an event is unsubscribed when the last old process has stopped",
         "`shop.Placed` sets the timer `Overdue` now: instances that are already in `AwaitingPayment` have none",
@@ -136,7 +136,8 @@ fn a_difference_is_told_as_what_it_means_for_instances_in_flight() {
          runs",
         "no function takes `shop.Cancel` in state `AwaitingPayment` any more: it waits, as held (`early`), for a state \
          that takes it",
-        "no function takes `bank.Paid` in state `Waiting` any more: what would have been taken is late now, and ignored",
+        "no function takes `bank.Paid` in state `Waiting` any more: what would have been taken is late now, and \
+         ignored",
         "`shop.Overdue` is taken in state `AwaitingPayment` now; those that came too late before do not come again",
     ];
     let missing: Vec<&&str> = expected.iter().filter(|text| !changes.iter().any(|change| change == **text)).collect();

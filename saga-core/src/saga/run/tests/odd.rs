@@ -7,6 +7,7 @@ enum Odd {
     Fine {
         ratio: f64,
     },
+    Calm,
     #[done]
     Half,
 }
@@ -26,6 +27,23 @@ impl Odd {
         Fine { ratio: state.ratio / 0.0 }
     }
 
+    fn later(_: Fine, _: Later) -> Calm {
+        Calm
+    }
+
+    fn end(_: Calm, _: Bye) -> Half {
+        Half
+    }
+
+    /// As many timers as it is told, each in the place of the one before.
+    fn line(state: Fine, line: Line) -> (Fine, Vec<After<Timeout>>) {
+        (state, (0..line.line).map(|_| after(seconds(1), Timeout {})).collect())
+    }
+
+    fn timeout(state: Fine, _: Timeout) -> Fine {
+        state
+    }
+
     fn next_in_half(state: Half, _: Next) -> Half {
         state
     }
@@ -40,12 +58,21 @@ impl Odd {
 }
 
 fn after_start(type_name: &str) -> (Decided, String) {
+    let decided = decided(type_name, "{\"id\":7}");
+    let Settled::Held { reason: HeldReason::Failed, error: Some(error) } = decided.settled[1].1.clone() else {
+        panic!("a failure was expected: {:?}", decided.settled)
+    };
+    (decided, error)
+}
+
+/// What becomes of a message after the start.
+fn decided(type_name: &str, body: &str) -> Decided {
     let logic = Typed::<Odd>::new();
     let key = InstanceKey { saga: "odd".into(), id: "7".into() };
     let mut offers: Vec<Offer> = ["Begin", type_name]
         .iter()
         .map(|name| Offer {
-            envelope: Arc::new(Envelope::new(*name, *name, "{\"id\":7}")),
+            envelope: Arc::new(Envelope::new(*name, *name, body.to_owned())),
             decoded: None,
             waiting: None,
             fault: None,
@@ -53,11 +80,7 @@ fn after_start(type_name: &str) -> (Decided, String) {
         .collect();
     let asked =
         Offers { key: &key, row: None, now_us: 0, unread: &[], partial: false, overrule: None, body_bytes_max: 100 };
-    let decided = logic.decide(&asked, &mut offers);
-    let Settled::Held { reason: HeldReason::Failed, error: Some(error) } = decided.settled[1].1.clone() else {
-        panic!("a failure was expected: {:?}", decided.settled)
-    };
-    (decided, error)
+    logic.decide(&asked, &mut offers)
 }
 
 #[test]
@@ -80,4 +103,18 @@ fn a_message_that_is_too_large_fails_the_transition_that_sends_it() {
     let (decided, error) = after_start("Join");
     assert!(error.contains("Large has 111 bytes; `body_bytes_max` allows 100"), "{error}");
     assert_eq!(decided.instance.expect("it was started").row.seq, 1);
+}
+
+#[test]
+fn one_transition_sets_a_thousand_timers_and_not_one_more() {
+    let timers = |n: u32| decided("Line", &format!("{{\"id\":7,\"line\":{n}}}"));
+    assert_eq!(timers(1000).timers, [2999], "all but the last were replaced");
+    let Settled::Held { error: Some(error), .. } = &timers(1001).settled[1].1 else { panic!("a failure was expected") };
+    assert!(error.contains("sets more than 1000 timers"), "{error}");
+}
+
+#[test]
+fn only_states_that_can_be_entered_again_are_remembered() {
+    let row = decided("Later", "{\"id\":7}").instance.expect("it was started").row;
+    assert_eq!((row.state.as_str(), row.progress), ("Calm", None), "`Fine` is left for good");
 }

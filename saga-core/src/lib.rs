@@ -60,6 +60,7 @@ pub use message::Answer;
 pub use message::Command;
 pub use message::Encoded;
 pub use message::Event;
+pub use message::GiveUp;
 pub use message::Message;
 pub use message::MessageKind;
 pub use message::Outcome;
@@ -221,8 +222,8 @@ pub mod __private {
         Batch, BatchContext, Context, Handle, HandleBatch, HandleLater, HandlerError, Handlers, Later,
     };
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Command, Encoded, Event, Message, MessageKind, Outcome, ReadError, ReadOutcome,
-        Timer, answer, body, decode, no_outcome,
+        Answer, AnswerOf, BodyFor, Command, Encoded, Event, GivesUp, Message, MessageKind, Outcome, ReadError,
+        ReadOutcome, Timer, answer, body, decode, gives_up, no_outcome,
     };
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;

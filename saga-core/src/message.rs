@@ -45,6 +45,9 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The endpoint that handles a command; as in [`Command::TO`].
     #[doc(hidden)]
     const ENDPOINT: Option<&'static str> = None;
+    /// What the sender of a command gets when it is given up.
+    #[doc(hidden)]
+    const GIVES_UP: Option<GivesUp> = None;
 }
 
 /// How a message travels.
@@ -101,6 +104,62 @@ pub trait Answer: Message<Outcome = ()> {}
 pub trait Command: Message {
     /// The endpoint that handles it.
     const TO: &'static str;
+    /// What else a saga that sends it must take, beside the outcome: the message of a command that is given up, as
+    /// a tuple `(M,)`; else `()`.
+    type GivenUp;
+}
+
+/// The answer to a command that is given up: when its handler's retries end, or it fails for good, the saga that sent
+/// the command gets this message instead of the command being held for a person.
+///
+/// ```
+/// use sagabus::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Command, Serialize, Deserialize)]
+/// #[command(to = "labels", outcome = BarcodeOutcome, gives_up = BarcodeFailed)]
+/// struct MakeBarcode { parcel: u64 }
+///
+/// #[derive(Outcome)]
+/// enum BarcodeOutcome { Made(BarcodeMade) }
+/// #[derive(Reply, Serialize, Deserialize)]
+/// struct BarcodeMade { parcel: u64 }
+/// #[derive(Reply, Serialize, Deserialize)]
+/// struct BarcodeFailed { parcel: u64, why: String }
+///
+/// impl GiveUp<MakeBarcode> for BarcodeFailed {
+///     fn give_up(command: MakeBarcode, failure: &str) -> Self {
+///         Self { parcel: command.parcel, why: failure.into() }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say how it is made of a `{C}` that is given up",
+    label = "needs `impl GiveUp<{C}> for {Self}`",
+    note = "write `impl GiveUp<{C}> for {Self} {{ fn give_up(command: {C}, failure: &str) -> Self {{ .. }} }}`"
+)]
+pub trait GiveUp<C>: Answer {
+    /// The answer. `failure` is the text of the last failure. It must not panic: the command is held then.
+    fn give_up(command: C, failure: &str) -> Self;
+}
+
+/// How the answer to a command that is given up is made of the command's JSON and the failure.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct GivesUp {
+    pub type_name: &'static str,
+    pub make: fn(&[u8], &str) -> Result<Encoded, String>,
+}
+
+#[doc(hidden)]
+pub const fn gives_up<C: Message, M: GiveUp<C>>() -> GivesUp {
+    GivesUp {
+        type_name: M::TYPE,
+        make: |body, failure| {
+            let command = decode::<C>(body).map_err(|error| error.0)?;
+            Encoded::checked(&M::give_up(command, failure)).map_err(|(_, why)| why)
+        },
+    }
 }
 
 /// A message from an instance to itself, later. [`derive(Message)`](derive@crate::Message) writes it.

@@ -10,6 +10,7 @@ pub use saga_core::Answer;
 pub use saga_core::Command;
 pub use saga_core::Endpoint;
 pub use saga_core::Event;
+pub use saga_core::GiveUp;
 pub use saga_core::Message;
 pub use saga_core::MessageKind;
 pub use saga_core::Outcome;

@@ -3,6 +3,7 @@
 pub use saga_core::Answer;
 pub use saga_core::Command;
 pub use saga_core::Event;
+pub use saga_core::GiveUp;
 pub use saga_core::Message;
 pub use saga_core::Outcome;
 pub use saga_core::Reply;

@@ -2,13 +2,23 @@
 
 use async_trait::async_trait;
 use saga_core::{
-    Command, Context, Endpoint, Event, Handle, HandlerError, Inspect, OutboxFilter, Outcome, Pending, Replies, Reply,
-    RequestErrorKind, Requested, Sends, Store, Transport, hours, reply, saga, seconds, send, states,
+    Command, Context, Endpoint, Event, Handle, HandlerError, HeldReason, Inspect, OutboxFilter, Outcome, Pending,
+    Replies, Reply, RequestErrorKind, Requested, Sends, Store, Transport, hours, reply, saga, seconds, send, states,
     testing::MemoryStore,
 };
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
-use tests::{PATIENCE, Vhost, endpoint_suite, eventually, house::held, model::Effects};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tests::{
+    PATIENCE, Vhost, endpoint_suite, eventually,
+    house::{held, one_held, retry},
+    model::Effects,
+};
 use tokio::{sync::Semaphore, time::Instant};
 use transports::InProcess;
 
@@ -162,7 +172,7 @@ async fn a_request_gets_the_outcome_of_a_handler_and_of_a_saga<Db: Effects + Ins
 }
 
 /// A slow answer: pending first, then waited for again; one for which nobody waits leaves nothing.
-async fn a_slow_answer_is_pending_and_a_late_one_leaves_nothing<Db: Effects + Inspect, T: Transport + Clone>(
+async fn t_036_a_slow_answer_is_pending_and_a_late_one_leaves_nothing<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [first, second, _]: [Db; 3],
 ) {
@@ -197,6 +207,87 @@ async fn a_request_to_nobody_fails_at_once<Db: Effects + Inspect, T: Transport +
     web.stop().await.unwrap();
 }
 
+/// A handler that fails for good, until it is repaired.
+#[derive(Clone, Default)]
+struct Broken {
+    is_repaired: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl<Db: Store> Handle<CheckIn, Db> for Broken {
+    async fn handle(&self, it: CheckIn, _: &mut Context<'_, Db>) -> Result<CheckedIn, HandlerError> {
+        if self.is_repaired.load(Ordering::SeqCst) {
+            return Ok(BoardingPass { ticket: it.ticket }.into());
+        }
+        Err(HandlerError::permanent("the printer is broken"))
+    }
+}
+
+/// A command that fails for good is held, and its caller's time runs out. A person's retry answers who still waits.
+async fn t_037_a_request_whose_handler_fails_for_good_is_pending_and_a_retry_answers_it<
+    Db: Effects + Inspect,
+    T: Transport + Clone,
+>(
+    transport: T,
+    [first, second, _]: [Db; 3],
+) {
+    let broken = Broken::default();
+    let desk = Endpoint::builder("desk", transport.clone(), first).handle::<CheckIn>(broken.clone()).start();
+    let desk = desk.await.unwrap();
+    let web = Endpoint::builder("web", transport, second).start().await.unwrap();
+    let asked = web.request(CheckIn { ticket: 2 });
+    let id = asked.message_id();
+    let waits = pending(asked.within(seconds(1)).await.unwrap());
+    let held = one_held(desk.store()).await;
+    assert_eq!((held.message_id.as_str(), waits.id()), (id.to_string().as_str(), id));
+    assert_eq!(held.reason, HeldReason::Failed.as_str());
+    broken.is_repaired.store(true, Ordering::SeqCst);
+    assert_eq!(retry(desk.store(), &held).await, 1);
+    assert_eq!(answered(waits.within(PATIENCE).await.unwrap()), expected(2));
+    for endpoint in [web, desk] {
+        endpoint.stop().await.unwrap();
+    }
+}
+
+/// Handled at the front by a request to the desk.
+#[derive(Command, Serialize, Deserialize)]
+#[command(to = "front", outcome = CheckedIn)]
+struct PassOn {
+    ticket: u64,
+}
+
+struct Front<Db: Store> {
+    itself: Arc<OnceLock<Endpoint<Db>>>,
+}
+
+#[async_trait]
+impl<Db: Store> Handle<PassOn, Db> for Front<Db> {
+    async fn handle(&self, it: PassOn, cx: &mut Context<'_, Db>) -> Result<CheckedIn, HandlerError> {
+        cx.tx().await?; // a transaction is open: the request does not wait for its commit
+        let itself = self.itself.get().ok_or_else(|| HandlerError::transient("it is starting"))?;
+        match itself.request(CheckIn { ticket: it.ticket }).within(PATIENCE).await.map_err(HandlerError::transient)? {
+            Requested::Answered(outcome) => Ok(outcome),
+            Requested::Pending(_) => Err(HandlerError::transient("the desk is slow")),
+        }
+    }
+}
+
+async fn t_038_a_request_inside_a_handler_is_sent_at_once<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    [first, second, third]: [Db; 3],
+) {
+    let desk = start(transport.clone(), first, &Desk::open()).await;
+    let itself = Arc::new(OnceLock::new());
+    let front =
+        Endpoint::builder("front", transport.clone(), second).handle::<PassOn>(Front { itself: itself.clone() });
+    assert!(itself.set(front.start().await.unwrap()).is_ok(), "it is set once");
+    let web = Endpoint::builder("web", transport, third).start().await.unwrap();
+    assert_eq!(answered(web.request(PassOn { ticket: 3 }).within(PATIENCE).await.unwrap()), expected(3));
+    for endpoint in [web, desk] {
+        endpoint.stop().await.unwrap();
+    }
+}
+
 /// A thousand at a time: each gets its own answer.
 async fn a_thousand_requests_at_a_time_get_their_own_answers<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
@@ -218,8 +309,10 @@ async fn a_thousand_requests_at_a_time_get_their_own_answers<Db: Effects + Inspe
 
 endpoint_suite! {
     a_request_gets_the_outcome_of_a_handler_and_of_a_saga
-    a_slow_answer_is_pending_and_a_late_one_leaves_nothing
+    t_036_a_slow_answer_is_pending_and_a_late_one_leaves_nothing
     a_request_to_nobody_fails_at_once
+    t_037_a_request_whose_handler_fails_for_good_is_pending_and_a_retry_answers_it
+    t_038_a_request_inside_a_handler_is_sent_at_once
     a_thousand_requests_at_a_time_get_their_own_answers
 }
 
@@ -248,7 +341,7 @@ async fn queues_for_answers(vhost: &Vhost) -> Vec<serde_json::Value> {
 
 /// Each process has a queue of its own, exclusive, from its first request until it ends; and its own answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn f12_on_rabbitmq_two_processes_have_their_own_queues_and_answers() {
+async fn t_035_f12_two_processes_have_their_own_queues_and_answers() {
     let vhost = Vhost::create().await;
     let desk = start(vhost.transport(), MemoryStore::new(), &Desk::open()).await;
     let web = async || Endpoint::builder("web", vhost.transport(), MemoryStore::new()).start().await.unwrap();

@@ -37,6 +37,17 @@ pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
             return Err(syn::Error::new_spanned(&handler.database, fault));
         }
     }
+    for (n, handler) in handlers.iter().enumerate() {
+        if let Some(other) = handlers[..n].iter().find(|other| other.message == handler.message) {
+            let message = text(&handler.message);
+            let fault = format!(
+                "`{}` and `{}` both handle `{message}`: a command has one handler; for an event, put the second one \
+                 into a block of its own and name it, `#[handler(name = \"..\")]`",
+                other.name, handler.name
+            );
+            return Err(syn::Error::new_spanned(&handler.message, fault));
+        }
+    }
     let (of, database) = (&block.self_ty, &first.database);
     let generics = merged(&block.generics, &first.generics);
     let (parameters, _, condition) = generics.split_for_impl();

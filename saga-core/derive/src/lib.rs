@@ -50,6 +50,9 @@ derive!(
     ///
     /// `#[command(to = "payment", outcome = PaymentOutcome)]`; its name is `payment.TypeName` unless `name = ".."` says
     /// otherwise. Without `outcome` no answer comes back.
+    ///
+    /// `gives_up = PaymentFailed`: when the handler's retries end, or it fails for good, the saga that sent the command
+    /// gets this message instead of the command being held; `GiveUp` says how it is made.
     command, Command, [command], message::command
 );
 derive!(

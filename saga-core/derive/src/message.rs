@@ -3,13 +3,14 @@
 use crate::{field_key, name_fault, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt};
+use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt, spanned::Spanned};
 
 #[derive(Default)]
 struct Attributes {
     name: Option<LitStr>,
     namespace: Option<LitStr>,
     outcome: Option<Type>,
+    gives_up: Option<Type>,
 }
 
 /// Reads `#[attribute(name = "..", <namespace> = "..", outcome = Type)]`.
@@ -23,9 +24,13 @@ fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Res
                 set(&mut found.namespace, &meta)
             } else if attribute == "command" && meta.path.is_ident("outcome") {
                 set(&mut found.outcome, &meta)
+            } else if attribute == "command" && meta.path.is_ident("gives_up") {
+                set(&mut found.gives_up, &meta)
             } else {
                 Err(meta.error(match attribute {
-                    "command" => "known here: `to = \"endpoint\"`, `outcome = Type`, `name = \"..\"`",
+                    "command" => {
+                        "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `name = \"..\"`"
+                    }
                     "event" | "reply" => "known here: `from = \"service\"`, `name = \"..\"`",
                     _ => "known here: `name = \"..\"`",
                 }))
@@ -70,6 +75,12 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     let body = quote_spanned!(ident.span()=> ::sagabus::__private::body::<#ident>());
     let implement = implement(ident, "Message");
     let endpoint = found.namespace.iter().filter(|_| kind == "Command");
+    let gives_up = found.gives_up.iter().map(|ty| {
+        let made = quote_spanned!(ty.span()=> ::sagabus::__private::gives_up::<#ident, #ty>());
+        quote! {
+            const GIVES_UP: ::std::option::Option<::sagabus::__private::GivesUp> = ::std::option::Option::Some(#made);
+        }
+    });
     let fields = if kind == "Timer" { timer_fields(ident) } else { fields(input) };
     Ok(quote! {
         const _: () = #body;
@@ -78,6 +89,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
             const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind_name;
             type Outcome = #outcome;
             #(const ENDPOINT: ::std::option::Option<&'static str> = ::std::option::Option::Some(#endpoint);)*
+            #(#gives_up)*
         }
         #fields
     })
@@ -153,5 +165,9 @@ pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
     }
     let message = message(input, &found, "Command")?;
     let command = implement(ident, "Command");
-    Ok(quote!(#message #command { const TO: &'static str = #to; }))
+    let given_up = found.gives_up.as_ref().map(|ty| quote!(#ty,));
+    Ok(quote!(#message #command {
+        const TO: &'static str = #to;
+        type GivenUp = (#given_up);
+    }))
 }

@@ -3,8 +3,9 @@
 
 use super::{
     dispatch::finish,
+    emission::{Emission, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
-    ledger::{Journal, Ledger, Origin, Settling, of_outcome, of_posted},
+    ledger::{Journal, Ledger, Origin, Settling},
     policy::{Next, UserFailure},
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, ambient, crash,
     handler::{Cause, transaction::LazyTransaction},
+    message::GivesUp,
     panics,
     port::Keys,
 };
@@ -283,20 +285,37 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             let mut ledger = Ledger::new(self.shared);
             let settling = settling(self.entry, item, before);
             let counted = failure.counts(runs);
-            match next {
-                Next::PutOff(delay) => {
-                    let (endpoint, message_id) = (&self.shared.name, &item.envelope.message_id);
-                    tracing::info!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
-                    ledger.put_off(settling, delay, failure.text, counted);
-                }
-                Next::Hold => ledger.hold(settling, HeldReason::Failed, Some(failure.text), counted),
-                Next::Discard | Next::Again => {
-                    let journal = Journal { note: Some(failure.text), ..Journal::default() };
-                    ledger.settle(settling, InboxResult::Discarded, counted, journal);
-                }
+            let (endpoint, message_id) = (&self.shared.name, &item.envelope.message_id);
+            if let Next::PutOff(delay) = next {
+                tracing::info!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
+                ledger.put_off(settling, delay, failure.text, counted);
+            } else if let Some(answer) = self.give_up(item, &failure.text) {
+                tracing::warn!(endpoint, receiver, message_id, runs, error = failure.text, "given up");
+                let effects = Some(ledger.emit([answer]));
+                let journal = Journal { effects, note: Some(failure.text), ..Journal::default() };
+                ledger.settle(settling, InboxResult::Discarded, counted, journal);
+            } else if next == Next::Hold {
+                ledger.hold(settling, HeldReason::Failed, Some(failure.text), counted);
+            } else {
+                let journal = Journal { note: Some(failure.text), ..Journal::default() };
+                ledger.settle(settling, InboxResult::Discarded, counted, journal);
             }
             return commit_alone(self.shared, ledger).await;
         }
+    }
+
+    /// The answer to a command that ends here without an outcome, if it says one and a saga waits for it.
+    fn give_up(&self, item: &Item, failure: &str) -> Option<Emission> {
+        let (GivesUp { make, .. }, command) = (self.entry.description.give_up?, &item.envelope);
+        command.reply_to.as_ref().and(command.saga.as_ref())?;
+        let made = panics::caught(|| make(&command.body, failure)).and_then(|made| made);
+        let answer = made.and_then(|message| of_outcome(self.shared, command, &message, ambient::fresh_id()));
+        answer
+            .inspect_err(|error| {
+                let (endpoint, receiver) = (&self.shared.name, self.entry.description.name);
+                tracing::error!(endpoint, receiver, error, "the answer to a command that is given up cannot be made");
+            })
+            .ok()
     }
 
     /// One run with its commit. Returns how the handler failed, if it did.

@@ -2,23 +2,16 @@
 //! inbox, of the outbox, of `held` and of the instances.
 
 use super::{
+    emission::{Emission, again, of_outcome, of_transition, retry},
     judge::{Before, REUSED},
     shared::Shared,
 };
 use crate::{
-    Destination, Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, MessageKind, OutboxKind, SagaRef,
-    Store, ambient,
-    envelope::body_refusal,
-    handler::{Addressee, OutgoingMessage},
-    hash_of,
+    Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
-    saga::{
-        Emit, Route,
-        logic::{Decided, Move, Offer, Originator, Settled},
-    },
+    saga::logic::{Decided, Move, Offer, Settled},
 };
 use std::{sync::Arc, time::Duration};
-use uuid::Uuid;
 
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
@@ -94,6 +87,12 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 Settled::Ignored { state } => {
                     journal.from_state = state;
                     self.settle(settling, InboxResult::Ignored, 1, journal);
+                }
+                Settled::Returned { state, reply } => {
+                    journal.effects = Some(self.emit([again(&self.shared.name, envelope, &reply)]));
+                    journal.from_state = Some(state);
+                    journal.note = Some("answered again: the instance has replied before".into());
+                    self.settle(settling, InboxResult::Handled, 1, journal);
                 }
                 Settled::Stale { state } => {
                     journal.from_state = state;
@@ -290,160 +289,3 @@ impl Settling<'_> {
         }
     }
 }
-
-/// What one sent message writes.
-pub(crate) struct Emission {
-    /// One row; two for an answer that is published as well; none when it has no receiver.
-    rows: Vec<OutboxRow>,
-    /// The journal's line.
-    effect: Caused,
-}
-
-impl Emission {
-    fn of(id: Uuid, message: &Encoded, rows: Vec<OutboxRow>) -> Self {
-        let to = rows.first().map(|row| row.destination.name().to_owned());
-        let note = rows.is_empty().then_some("nobody asked");
-        let (id, type_name) = (to.is_some().then_some(id), message.type_name.into());
-        Self { effect: Caused { id, type_name, to, note }, rows }
-    }
-}
-
-fn row(kind: OutboxKind, destination: Destination, envelope: Envelope, delay: Option<Duration>) -> OutboxRow {
-    OutboxRow {
-        id: ambient::fresh_id(),
-        kind,
-        destination,
-        envelope: Arc::new(envelope),
-        delay,
-        leased: false,
-        last_error: None,
-    }
-}
-
-/// A message of this endpoint, caused by another or by nobody.
-fn envelope(endpoint: &str, id: Uuid, message: &Encoded, cause: Option<&Envelope>, sent_at_us: i64) -> Envelope {
-    let mut envelope = Envelope::new(id.to_string(), message.type_name, message.body.clone());
-    if let Some(cause) = cause {
-        envelope.conversation_id.clone_from(&cause.conversation_id);
-        envelope.causation_id = Some(cause.message_id.clone());
-        envelope.headers = cause.trace();
-    }
-    envelope.sender = Some(endpoint.into());
-    envelope.sent_at_us = Some(sent_at_us);
-    envelope
-}
-
-/// What a transition sends.
-fn of_transition(
-    endpoint: &str,
-    cause: &Envelope,
-    key: &InstanceKey,
-    made: &Move,
-    originator: Option<&str>,
-    (emit, timer): (&Emit, Option<i64>),
-    now_us: i64,
-) -> Emission {
-    let id = ambient::fresh_id();
-    let message = &emit.message;
-    let mut new = envelope(endpoint, id, message, Some(cause), now_us);
-    let own = SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered), timer: None };
-    let row = match &emit.route {
-        Route::Command { to } => {
-            new.reply_to = Some(endpoint.into());
-            new.saga = Some(own);
-            row(OutboxKind::Command, Destination::Endpoint((*to).into()), new, None)
-        }
-        Route::Event => {
-            new.saga = Some(own);
-            row(OutboxKind::Event, Destination::Event(message.type_name.into()), new, None)
-        }
-        Route::Timer { delay, .. } => {
-            new.saga = Some(SagaRef { entered: None, timer, ..own });
-            new.receiver = Some(key.saga.clone());
-            row(OutboxKind::Timer, Destination::Endpoint(endpoint.into()), new, Some(*delay))
-        }
-        Route::Reply => {
-            let asker = originator.and_then(|text| serde_json::from_str::<Originator>(text).ok());
-            if let Some(asker) = &asker {
-                new.causation_id = Some(asker.message_id.clone());
-                new.conversation_id.clone_from(&asker.conversation_id);
-            }
-            let asker = asker.map(|asker| (asker.reply_to, asker.saga));
-            return answer(id, message, new, asker);
-        }
-    };
-    Emission::of(id, message, vec![row])
-}
-
-/// An answer goes to the requester and to nobody else: to the very instance, if a saga asked. An answer that is an
-/// event is published as well, under the same message id, so that an endpoint that gets both copies handles it once.
-fn answer(id: Uuid, message: &Encoded, new: Envelope, asker: Option<(String, Option<SagaRef>)>) -> Emission {
-    let mut rows = Vec::new();
-    if let Some((reply_to, saga)) = asker {
-        let receiver = saga.as_ref().map(|saga| saga.saga.clone());
-        let envelope = Envelope { saga, receiver, ..new.clone() };
-        rows.push(row(OutboxKind::Reply, Destination::ReplyTo(reply_to), envelope, None));
-    }
-    if message.kind == MessageKind::Event {
-        rows.push(row(OutboxKind::Event, Destination::Event(message.type_name.into()), new, None));
-    }
-    Emission::of(id, message, rows)
-}
-
-/// A command's outcome; or why it must not leave.
-pub(crate) fn of_outcome<Db: Store>(
-    shared: &Shared<Db>,
-    command: &Envelope,
-    message: &Encoded,
-    id: Uuid,
-) -> Result<Emission, String> {
-    if let Some(refused) = body_refusal(message.type_name, &message.body, shared.settings.body_bytes_max) {
-        return Err(refused);
-    }
-    let new = envelope(&shared.name, id, message, Some(command), ambient::now_us());
-    let asker = command.reply_to.clone().map(|reply_to| (reply_to, command.saga.clone()));
-    Ok(answer(id, message, new, asker))
-}
-
-/// What a handler or a session sends; or why it must not leave.
-pub(crate) fn of_posted<Db: Store>(
-    shared: &Shared<Db>,
-    cause: Option<&Envelope>,
-    posted: &OutgoingMessage,
-) -> Result<Emission, String> {
-    let new = self::posted(&shared.name, shared.settings.body_bytes_max, cause, posted)?;
-    let (kind, to) = match &posted.to {
-        Addressee::Subscribers => (OutboxKind::Event, Destination::Event(new.type_name.clone())),
-        Addressee::Endpoint(to) => (OutboxKind::Command, Destination::Endpoint(to.clone())),
-    };
-    let mut emission = Emission::of(posted.id, &posted.message, vec![row(kind, to, new, posted.delay)]);
-    emission.effect.type_name = posted.type_name();
-    Ok(emission)
-}
-
-/// The envelope of what a handler, a session or a request sends; or why it must not leave.
-pub(crate) fn posted(
-    endpoint: &str,
-    body_bytes_max: usize,
-    cause: Option<&Envelope>,
-    posted: &OutgoingMessage,
-) -> Result<Envelope, String> {
-    if let Some(refused) = &posted.refused {
-        return Err(refused.clone());
-    }
-    let mut new = envelope(endpoint, posted.id, &posted.message, cause, ambient::now_us());
-    new.type_name = posted.type_name().into_owned();
-    new.headers.extend(posted.headers.clone());
-    new.refusal(body_bytes_max).map_or(Ok(new), Err)
-}
-
-/// The message itself, to be handled again by one receiver.
-fn retry(endpoint: &str, envelope: &Envelope, receiver: &str, attempt: i64, delay: Duration) -> OutboxRow {
-    let mut again = envelope.clone();
-    again.receiver = Some(receiver.into());
-    again.attempt = attempt;
-    row(OutboxKind::Retry, Destination::Endpoint(endpoint.into()), again, Some(delay))
-}
-
-#[cfg(test)]
-mod tests;

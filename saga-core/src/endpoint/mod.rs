@@ -49,6 +49,7 @@ mod builder;
 mod check;
 mod destinations;
 mod dispatch;
+mod emission;
 mod handler_lane;
 mod handler_unit;
 mod hold_unit;

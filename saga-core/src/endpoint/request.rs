@@ -205,7 +205,7 @@ impl Requests {
     /// The envelope of a request; or why it must not leave.
     fn envelope(&self, message: &OutgoingMessage) -> Result<Envelope, RequestError> {
         let refused = |text| RequestError::new(RequestErrorKind::Refused, text);
-        let new = super::ledger::posted(self.endpoint(), self.body_bytes_max(), None, message).map_err(refused)?;
+        let new = super::emission::posted(self.endpoint(), self.body_bytes_max(), None, message).map_err(refused)?;
         Ok(Envelope { reply_to: Some(self.reply_to().into()), ..new })
     }
 }

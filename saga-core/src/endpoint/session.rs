@@ -1,10 +1,6 @@
 //! Sessions: messages sent outside handlers (from a web request, say) that commit with the caller's rows.
 
-use super::{
-    dispatch::finish,
-    ledger::{Ledger, of_posted},
-    shared::Shared,
-};
+use super::{dispatch::finish, emission::of_posted, ledger::Ledger, shared::Shared};
 use crate::{
     Command, Encoded, Event, Later, Outcome, OutgoingMessage, Store, StoreError, StoreErrorKind,
     handler::{Addressee, post},

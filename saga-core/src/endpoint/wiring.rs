@@ -100,6 +100,7 @@ mod tests {
             starts: true,
             outcome: Vec::new(),
             rejects_repeats: false,
+            returns_repeats: false,
             anyone: false,
         });
         let edges = vec![ChartEdge::new("", "Placed", "", "A", effects.collect())];

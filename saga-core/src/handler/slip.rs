@@ -62,6 +62,7 @@ impl Message for Irreversible {
 
 impl Command for Irreversible {
     const TO: &'static str = "";
+    type GivenUp = ();
 }
 
 /// A routing slip whose next step is the command `C`: a command itself, sent by a session, a handler or a saga.
@@ -369,6 +370,7 @@ impl<C: Activity> Message for Slip<C> {
 
 impl<C: Activity> Command for Slip<C> {
     const TO: &'static str = C::TO;
+    type GivenUp = ();
 }
 
 impl<C: Activity> Message for Return<C> {
@@ -380,4 +382,5 @@ impl<C: Activity> Message for Return<C> {
 
 impl<C: Activity> Command for Return<C> {
     const TO: &'static str = C::Undo::TO;
+    type GivenUp = ();
 }

@@ -119,7 +119,7 @@ pub struct Caused {
 
 impl Caused {
     /// A message that was not sent.
-    pub fn new(type_name: &'static str) -> Self {
+    pub fn new(type_name: impl Into<Cow<'static, str>>) -> Self {
         Self { id: None, type_name: type_name.into(), to: None, note: None }
     }
 }

@@ -72,9 +72,20 @@ pub struct ChartMessage {
     /// Held for a person when it comes although the instance exists, and the state does not take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rejects_repeats: bool,
+    /// Answered again with what the instance has replied, when it comes although the instance exists, and the state
+    /// does not take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returns_repeats: bool,
     /// Whether the saga takes it from anyone (`#[on(anyone)]`), although it also answers a command of the saga.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
+}
+
+#[doc(hidden)]
+impl ChartMessage {
+    pub fn returning(self) -> Self {
+        Self { returns_repeats: true, ..self }
+    }
 }
 
 /// A transition on the chart.

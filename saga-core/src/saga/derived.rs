@@ -110,7 +110,8 @@ pub fn inherited(edges: &mut [ChartEdge]) {
 
 pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> ChartMessage {
     let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
-    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, outcome, rejects_repeats, anyone }
+    let returns_repeats = false;
+    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, outcome, rejects_repeats, returns_repeats, anyone }
 }
 
 /// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, if it has the type of the

@@ -65,8 +65,8 @@ pub enum Route {
 
 /// Sends the command `C` to its one handler.
 ///
-/// The state entered must take every message of the command's outcome, else the transition does not compile. The answer
-/// goes to this instance alone.
+/// The state entered must take every message of the command's outcome, and the one that it [gives up](crate::GiveUp)
+/// with, else the transition does not compile. The answer goes to this instance alone.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -290,13 +290,15 @@ fn effect<M: Message>(kind: &str, to: Option<&str>, outcome: Vec<&'static str>) 
 
 impl<S, C: Command> Effect<S> for Sends<C>
 where
-    S: AcceptsAll<<C::Outcome as Outcome>::Messages, C>,
+    S: AcceptsAll<<C::Outcome as Outcome>::Messages, C> + AcceptsAll<C::GivenUp, C>,
 {
     fn emit(self, out: &mut Emits) {
         push(out, Route::Command { to: C::TO }, &self.0);
     }
     fn describe(out: &mut Vec<ChartEffect>) {
-        out.push(effect::<C>("send", Some(C::TO), C::Outcome::types()));
+        let mut outcome = C::Outcome::types();
+        outcome.extend(C::GIVES_UP.map(|it| it.type_name).filter(|name| !outcome.contains(name)));
+        out.push(effect::<C>("send", Some(C::TO), outcome));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
-use super::{Emit, Progress, Rules, Saga, SagaId, run::Run};
+use super::{Emit, Progress, Replied, Rules, Saga, SagaId, run::Run};
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
     panics::caught,
@@ -51,11 +51,28 @@ pub(crate) enum Overrule {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Settled {
     Moved(Move),
-    Ignored { state: Option<String> },
-    Stale { state: Option<String> },
-    Held { reason: HeldReason, error: Option<String> },
-    PutOff { delay: Duration, error: String },
-    Discarded { note: String },
+    Ignored {
+        state: Option<String>,
+    },
+    /// A repeated start: its sender gets the reply that was given, again.
+    Returned {
+        state: String,
+        reply: Replied,
+    },
+    Stale {
+        state: Option<String>,
+    },
+    Held {
+        reason: HeldReason,
+        error: Option<String>,
+    },
+    PutOff {
+        delay: Duration,
+        error: String,
+    },
+    Discarded {
+        note: String,
+    },
 }
 
 /// A transition that was made.

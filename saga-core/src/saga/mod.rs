@@ -21,7 +21,7 @@ pub use effect::*;
 pub use id::SagaId;
 pub use itinerary::Itinerary;
 pub use join::{All, Gather, Parts};
-pub(crate) use progress::{Progress, SetTimer};
+pub(crate) use progress::{Progress, Replied, SetTimer};
 pub use rules::{Disposition, Rules};
 pub use transition::*;
 pub use undo::Undo;

@@ -1,4 +1,4 @@
-//! What an instance knows about its way so far: which of its timers are alive, and where it has been.
+//! What an instance knows about its way so far: which of its timers are alive, where it has been, what it has replied.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,18 @@ pub(crate) struct Progress {
     /// The states on cycles that it has been in. A message that one of them takes had its chance there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) visited: Vec<String>,
+    /// What it has replied to the message that began it, if a repeated one gets that again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replied: Option<Replied>,
+}
+
+/// A reply that was given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Replied {
+    #[serde(rename = "type")]
+    pub(crate) type_name: String,
+    /// Its JSON.
+    pub(crate) body: String,
 }
 
 /// A timer that is alive. Any other one that arrives is stale.

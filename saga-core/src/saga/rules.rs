@@ -15,6 +15,8 @@ pub enum Disposition {
     Defer,
     /// `#[rejects(..)]`: held for a person.
     Reject,
+    /// `#[starts(return)]`: the sender gets the reply that the instance has given, again.
+    Return,
     /// A state that can still be reached has a transition: the message waits for it.
     Early,
     /// No state that can be reached has a transition: journaled as ignored.
@@ -28,6 +30,8 @@ pub struct Rules {
     done: HashSet<String>,
     starts: HashSet<String>,
     timers: HashSet<String>,
+    /// A start says `#[starts(return)]`.
+    returns: bool,
     /// States that can be entered again.
     cyclic: HashSet<String>,
     /// Present names of renamed states, by their old ones.
@@ -51,6 +55,7 @@ impl Rules {
         };
         let starts = types(&|m| m.starts);
         let rejects_repeats = types(&|m| m.rejects_repeats);
+        let returns_repeats = types(&|m| m.returns_repeats);
         let has =
             |state: &str, type_name: &str| chart.edges.iter().any(|edge| edge.from == state && edge.on == type_name);
         let judge = |state: &ChartState, type_name: &String| {
@@ -67,6 +72,8 @@ impl Rules {
                 return Rule::EarlyFor(ahead.map(Into::into).collect());
             } else if rejects_repeats.contains(type_name) {
                 Disposition::Reject
+            } else if returns_repeats.contains(type_name) {
+                Disposition::Return
             } else {
                 Disposition::Late
             };
@@ -89,6 +96,7 @@ impl Rules {
             timers: types(&|m| m.kind == MessageKind::Timer),
             cyclic: cyclic.map(|state| state.name.clone()).collect(),
             renamed: renamed.collect(),
+            returns: !returns_repeats.is_empty(),
             starts,
         }
     }
@@ -140,6 +148,11 @@ impl Rules {
     /// Whether the message creates an instance.
     pub fn starts(&self, type_name: &str) -> bool {
         self.starts.contains(type_name)
+    }
+
+    /// Whether an instance keeps what it has replied.
+    pub(super) fn returns(&self) -> bool {
+        self.returns
     }
 
     /// Whether the message is a timer.

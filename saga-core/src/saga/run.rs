@@ -2,11 +2,11 @@
 //! carries out.
 
 use super::{
-    Disposition, Emits, Moment, Progress, Route, Rules, Saga, SetTimer,
+    Disposition, Emits, Moment, Progress, Replied, Route, Rules, Saga, SetTimer,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
-    Envelope, HeldReason, InstanceRow,
+    Encoded, Envelope, HeldReason, InstanceRow,
     envelope::body_refusal,
     panics::caught,
     port::{InstanceWrite, TimerOut},
@@ -189,6 +189,10 @@ impl<'a, S: Saga> Run<'a, S> {
         match self.rules.disposition(&state, type_name, &self.progress.visited) {
             Disposition::Transition => self.transition(i, offer, Some(state)),
             Disposition::Early | Disposition::Late if timer => Ok(Settled::Stale { state: Some(state) }),
+            Disposition::Return => Ok(match self.progress.replied.clone() {
+                Some(reply) => Settled::Returned { state, reply },
+                None => Settled::Ignored { state: Some(state) },
+            }),
             Disposition::Ignore | Disposition::Late => Ok(Settled::Ignored { state: Some(state) }),
             Disposition::Early => Ok(held(HeldReason::Early, format!("state `{state}` has no transition for it yet"))),
             Disposition::Defer => Ok(held(HeldReason::Deferred, format!("state `{state}` defers it"))),
@@ -273,6 +277,11 @@ impl<'a, S: Saga> Run<'a, S> {
             self.enter(from.as_ref());
         }
         let timers = self.set_timers(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
+        if let Some(reply) = out.emits.iter().rfind(|emit| emit.route == Route::Reply && self.rules.returns()) {
+            let Encoded { type_name, body, .. } = &reply.message;
+            let body = String::from_utf8_lossy(body).into_owned();
+            self.progress.replied = Some(Replied { type_name: (*type_name).into(), body });
+        }
         self.name = Some(to.clone());
         Ok(Settled::Moved(Move { from, to, seq: self.seq, entered: self.entered, emits: out.emits, timers }))
     }
@@ -308,7 +317,8 @@ impl<'a, S: Saga> Run<'a, S> {
             numbers.push(Some(number));
         }
         if self.rules.is_done(to) {
-            self.progress = Progress::default(); // nothing waits there, not even a timer set on the way
+            // nothing waits there, not even a timer set on the way
+            self.progress = Progress { replied: self.progress.replied.take(), ..Progress::default() };
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));

@@ -80,7 +80,29 @@ mod starts_at_a_transition {
     pub fn chart() { Process::chart(); }
 }
 
+mod starts_with_both {
+    use super::*;
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        #[starts(reject)]
+        #[starts(return)]
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
 fn main() {
+    starts_with_both::chart();
     on::chart();
     on_empty::chart();
     starts::chart();

@@ -16,6 +16,7 @@ pub(super) struct Message<'a> {
     pub(super) key: Key<'a>,
     pub(super) starts: bool,
     pub(super) rejects_repeats: bool,
+    pub(super) returns_repeats: bool,
     pub(super) anyone: bool,
 }
 
@@ -37,8 +38,8 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Me
     let of = |all: &mut Vec<Message<'a>>, ty: &Type| {
         all.iter().position(|message| message.ty == *ty).unwrap_or_else(|| {
             let (variant, ty) = (format_ident!("M{}", all.len()), ty.clone());
-            let (starts, rejects_repeats, anyone) = (false, false, false);
-            all.push(Message { ty, variant, key: Key::Fields, starts, rejects_repeats, anyone });
+            let (starts, rejects_repeats, returns_repeats, anyone) = (false, false, false, false);
+            all.push(Message { ty, variant, key: Key::Fields, starts, rejects_repeats, returns_repeats, anyone });
             all.len() - 1
         })
     };
@@ -46,6 +47,7 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Me
         let n = of(&mut all, &function.message);
         all[n].starts |= function.of == Of::Start;
         all[n].rejects_repeats |= function.rejects_repeats;
+        all[n].returns_repeats |= function.returns_repeats;
         all[n].anyone |= function.anyone;
     }
     for (_, _, ty) in definition.states.states.iter().flat_map(lists) {

@@ -128,7 +128,7 @@ impl Emit<'_> {
                     message: #ty,
                     data: &mut <#saga as __sagabus::Saga>::Data,
                     at: &__sagabus::Moment,
-                ) -> Self::Then {
+                ) -> <Self as __sagabus::On<#ty>>::Then {
                     #saga::#name(#(#arguments),*)
                 }
             }
@@ -152,7 +152,12 @@ impl Emit<'_> {
                 impl __sagabus::Starts<#message> for #saga {
                     type Then = #then;
                     #[allow(unused_variables)]
-                    fn start(message: #message, at: &__sagabus::Moment) -> Self::Then { #saga::#name(#(#arguments),*) }
+                    fn start(
+                        message: #message,
+                        at: &__sagabus::Moment,
+                    ) -> <Self as __sagabus::Starts<#message>>::Then {
+                        #saga::#name(#(#arguments),*)
+                    }
                 }
                 const #constant: __sagabus::Start<#saga, #message> = #value;
             }
@@ -241,7 +246,7 @@ impl Emit<'_> {
             fn __read(
                 type_name: &str,
                 body: &[u8],
-            ) -> ::std::result::Result<Self::In, __sagabus::ReadError> {
+            ) -> ::std::result::Result<__SagaInput, __sagabus::ReadError> {
                 match type_name { #(#arms,)* other => __sagabus::unknown(#name, other) }
             }
         }
@@ -269,7 +274,7 @@ impl Emit<'_> {
             }
         });
         quote! {
-            fn __id(message: &Self::In) -> ::std::option::Option<Self::Id> {
+            fn __id(message: &__SagaInput) -> ::std::option::Option<<Self as __sagabus::Saga>::Id> {
                 match message { #(#arms,)* }
             }
         }
@@ -303,10 +308,10 @@ impl Emit<'_> {
         let rest = (starts.len() < self.messages.len()).then(|| quote!(other => ::std::result::Result::Err(other)));
         quote! {
             fn __start(
-                message: Self::In,
+                message: __SagaInput,
                 at: &__sagabus::Moment,
                 out: &mut __sagabus::Emits,
-            ) -> ::std::result::Result<(Self, Self::Data), Self::In> {
+            ) -> ::std::result::Result<(Self, <Self as __sagabus::Saga>::Data), __SagaInput> {
                 match message { #(#arms,)* #rest }
             }
         }
@@ -332,11 +337,11 @@ impl Emit<'_> {
         quote! {
             fn __step(
                 self,
-                data: &mut Self::Data,
-                message: Self::In,
+                data: &mut <Self as __sagabus::Saga>::Data,
+                message: __SagaInput,
                 at: &__sagabus::Moment,
                 out: &mut __sagabus::Emits,
-            ) -> ::std::result::Result<Self, (Self, Self::In)> {
+            ) -> ::std::result::Result<Self, (Self, __SagaInput)> {
                 #unused
                 match (self, message) { #(#arms,)* #rest }
             }
@@ -383,7 +388,7 @@ impl Emit<'_> {
                 state: &str,
                 version: u32,
                 json: &str,
-            ) -> ::std::result::Result<(Self, Self::Data), __sagabus::ReadError> {
+            ) -> ::std::result::Result<(Self, <Self as __sagabus::Saga>::Data), __sagabus::ReadError> {
                 use __sagabus::{Newest as _, Older as _};
                 #data
                 ::std::result::Result::Ok(match state { #(#arms,)* other => return __sagabus::unknown_state(other) })
@@ -407,7 +412,7 @@ impl Emit<'_> {
         };
         quote! {
             #[allow(unused_variables)]
-            fn __store(&self, data: &Self::Data) -> ::std::string::String {
+            fn __store(&self, data: &<Self as __sagabus::Saga>::Data) -> ::std::string::String {
                 match self { #(Self::#idents(state) => #store,)* }
             }
         }

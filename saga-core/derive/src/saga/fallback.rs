@@ -26,15 +26,15 @@ pub(crate) fn of(states: &States) -> TokenStream {
                 fn __read(_: &str, _: &[u8]) -> ::std::result::Result<(), __sagabus::ReadError> {
                     ::std::unreachable!()
                 }
-                fn __id(_: &()) -> ::std::option::Option<Self::Id> { ::std::unreachable!() }
+                fn __id(_: &()) -> ::std::option::Option<<Self as __sagabus::Saga>::Id> { ::std::unreachable!() }
                 fn __start(
                     _: (),
                     _: &__sagabus::Moment,
                     _: &mut __sagabus::Emits,
-                ) -> ::std::result::Result<(Self, Self::Data), ()> { ::std::unreachable!() }
+                ) -> ::std::result::Result<(Self, <Self as __sagabus::Saga>::Data), ()> { ::std::unreachable!() }
                 fn __step(
                     self,
-                    _: &mut Self::Data,
+                    _: &mut <Self as __sagabus::Saga>::Data,
                     _: (),
                     _: &__sagabus::Moment,
                     _: &mut __sagabus::Emits,
@@ -43,11 +43,13 @@ pub(crate) fn of(states: &States) -> TokenStream {
                     _: &str,
                     _: u32,
                     _: &str,
-                ) -> ::std::result::Result<(Self, Self::Data), __sagabus::ReadError> {
+                ) -> ::std::result::Result<(Self, <Self as __sagabus::Saga>::Data), __sagabus::ReadError> {
                     ::std::unreachable!()
                 }
                 fn state_name(&self) -> &'static str { ::std::unreachable!() }
-                fn __store(&self, _: &Self::Data) -> ::std::string::String { ::std::unreachable!() }
+                fn __store(&self, _: &<Self as __sagabus::Saga>::Data) -> ::std::string::String {
+                    ::std::unreachable!()
+                }
                 fn chart() -> __sagabus::Chart { ::std::unreachable!() }
             }
         };

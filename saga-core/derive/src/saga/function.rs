@@ -3,7 +3,7 @@
 use crate::{states::States, text};
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type};
+use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type, ext::IdentExt};
 
 /// A transition or a start.
 pub(super) struct Function {
@@ -18,6 +18,8 @@ pub(super) struct Function {
     pub(super) anyone: bool,
     /// `#[starts(reject)]`.
     pub(super) rejects_repeats: bool,
+    /// `#[starts(return)]`.
+    pub(super) returns_repeats: bool,
 }
 
 /// Whose transition it is.
@@ -126,12 +128,17 @@ impl Function {
             arguments,
             anyone: false,
             rejects_repeats: false,
+            returns_repeats: false,
         };
         for attr in attributes {
-            let word: Ident = attr.parse_args().map_err(|_| fault(attr, known(attr)))?;
+            let word = attr.parse_args_with(Ident::parse_any).map_err(|_| fault(attr, known(attr)))?;
             match attr.path().get_ident().map(Ident::to_string).as_deref() {
                 Some("on") if word == "anyone" => function.anyone = true,
+                Some("starts") if function.rejects_repeats || function.returns_repeats => {
+                    return Err(fault(&word, "a repeated start is rejected or answered again, not both"));
+                }
                 Some("starts") if word == "reject" && of == Of::Start => function.rejects_repeats = true,
+                Some("starts") if word == "return" && of == Of::Start => function.returns_repeats = true,
                 Some("on") => return Err(fault(&word, known(attr))),
                 _ if of != Of::Start => {
                     return Err(fault(&word, "`#[starts(..)]` is for a function that begins an instance"));
@@ -144,7 +151,11 @@ impl Function {
 }
 
 fn known(attr: &Attribute) -> &'static str {
-    if attr.path().is_ident("on") { "known here: `#[on(anyone)]`" } else { "known here: `#[starts(reject)]`" }
+    if attr.path().is_ident("on") {
+        "known here: `#[on(anyone)]`"
+    } else {
+        "known here: `#[starts(reject)]`, `#[starts(return)]`"
+    }
 }
 
 /// What is wrong with a result, where the types' names tell; the compiler sees the rest.

@@ -190,6 +190,7 @@ impl<'a> Comparison<'a> {
             Disposition::Defer => "it waits, as held (`deferred`), for another state",
             Disposition::Reject => "it is held for a person (`rejected`)",
             Disposition::Ignore => "it is ignored, as the state says",
+            Disposition::Return => "its sender gets the reply that was given, if there is one",
             Disposition::Transition => return None,
         };
         Some(format!("no function takes `{on}` in state `{state}` any more: {then}"))

@@ -9,6 +9,7 @@ fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
         starts: false,
         outcome: Vec::new(),
         rejects_repeats: false,
+        returns_repeats: false,
         anyone: false,
     }
 }

@@ -190,6 +190,7 @@ impl Instance {
             let (word, held) = match outcome {
                 Settled::Moved(made) => (format!("{} {}", made.to, made.seq), None),
                 Settled::Ignored { .. } => ("ignored".into(), None),
+                Settled::Returned { reply, .. } => (format!("returned {}", reply.type_name), None),
                 Settled::Stale { .. } => ("stale".into(), None),
                 Settled::Held { reason, .. } => (format!("held {}", reason.as_str()), Some(*reason)),
                 Settled::PutOff { delay, .. } => (format!("put off {delay:?}"), None),

@@ -4,7 +4,7 @@ use super::{
     instance::{Instance, Sent, encoded, id_of},
     story::{Happened, diagram, lines},
 };
-use crate::{Command, Encoded, HeldReason, Message, Saga, saga::Route};
+use crate::{Command, Encoded, HeldReason, Message, Saga, message::GivesUp, saga::Route};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -163,11 +163,15 @@ impl<S: Saga> Explore<S> {
         }
     }
 
-    /// What may come back for a command: each outcome is tried. A command without this is never answered.
+    /// What may come back for a command: each outcome is tried, and that it is [given up](crate::GiveUp) if it says
+    /// with what. A command without this is never answered.
     pub fn answers<C: Command>(mut self, answers: impl Fn(C) -> Vec<C::Outcome> + 'static) -> Self {
         let answers = move |sent: &Sent| {
             let command = serde_json::from_value(sent.body.clone());
-            encoded::<C>(answers(command.unwrap_or_else(|error| panic!("{}: {error}", C::TYPE))))
+            let mut all = encoded::<C>(answers(command.unwrap_or_else(|error| panic!("{}: {error}", C::TYPE))));
+            let give_up = |it: GivesUp| (it.make)(sent.body.to_string().as_bytes(), "given up");
+            all.extend(C::GIVES_UP.map(|it| give_up(it).unwrap_or_else(|error| panic!("{error}"))));
+            all
         };
         self.answers.insert(C::TYPE, Box::new(answers));
         self

@@ -133,6 +133,7 @@ impl<S: Saga> Instance<S> {
             let what = match settled {
                 Settled::Moved(made) => self.moved(made),
                 Settled::Ignored { state } => What::Ignored { state: state.unwrap_or_default() },
+                Settled::Returned { state, reply } => What::Returned { state, reply: reply.type_name },
                 Settled::Stale { .. } => What::Stale,
                 Settled::Held { reason, error } => {
                     let error = error.unwrap_or_default();

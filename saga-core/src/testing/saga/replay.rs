@@ -228,6 +228,7 @@ fn today<S: Saga>(instance: &mut Instance<S>, now_us: i64, envelope: Envelope) -
             told(from.as_deref(), to, &effects)
         }
         What::Ignored { state } => format!("ignored in {state}"),
+        What::Returned { state, reply } => told(Some(state), "", &[reply]),
         What::Stale => "stale".into(),
         What::Held { reason, error } => format!("held as {}: {error}", reason.as_str()),
         What::PutOff { error } => format!("put off: {error}"),

@@ -25,12 +25,30 @@ pub(super) struct Happened {
 /// What became of a message.
 #[derive(Debug, Clone)]
 pub(super) enum What {
-    Moved { from: Option<String>, to: String, effects: Vec<Caused> },
-    Ignored { state: String },
+    Moved {
+        from: Option<String>,
+        to: String,
+        effects: Vec<Caused>,
+    },
+    Ignored {
+        state: String,
+    },
+    /// A repeated start was answered with what had been replied.
+    Returned {
+        state: String,
+        reply: String,
+    },
     Stale,
-    Held { reason: HeldReason, error: String },
-    PutOff { error: String },
-    Discarded { note: String },
+    Held {
+        reason: HeldReason,
+        error: String,
+    },
+    PutOff {
+        error: String,
+    },
+    Discarded {
+        note: String,
+    },
 }
 
 /// A message that a transition sent, or a timer that it set.
@@ -66,6 +84,7 @@ impl fmt::Display for Happened {
         match &self.what {
             What::Moved { from, to, .. } => write!(f, "{name}: {} -> {to}", from.as_deref().unwrap_or("(start)")),
             What::Ignored { state } => write!(f, "{name}: ignored in {state}"),
+            What::Returned { state, reply } => write!(f, "{name}: answered again in {state}, {reply}"),
             What::Stale => write!(f, "{name}: stale"),
             What::Held { reason, error } => write!(f, "{name}: held as {}: {error}", reason.as_str()),
             What::PutOff { error } => write!(f, "{name}: put off: {error}"),

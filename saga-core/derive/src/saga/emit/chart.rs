@@ -24,8 +24,10 @@ impl Emit<'_> {
         };
         let (own, inherited) = (edges_of(true), edges_of(false));
         let chart_states = states.iter().map(chart_state);
-        let messages = self.messages.iter().map(|Message { ty, starts, rejects_repeats, anyone, .. }| {
-            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone))
+        let messages = self.messages.iter().map(|message| {
+            let Message { ty, starts, rejects_repeats, anyone, .. } = message;
+            let returning = message.returns_repeats.then(|| quote!(.returning()));
+            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone) #returning)
         });
         quote! {
             fn chart() -> __sagabus::Chart {

@@ -118,3 +118,40 @@ fn only_states_that_can_be_entered_again_are_remembered() {
     let row = decided("Later", "{\"id\":7}").instance.expect("it was started").row;
     assert_eq!((row.state.as_str(), row.progress), ("Calm", None), "`Fine` is left for good");
 }
+
+/// States with the names of what a saga's traits declare.
+mod names {
+    use super::{Begin, Next, Tick};
+    use crate::{saga, states};
+
+    #[states]
+    pub(super) enum Names {
+        In,
+        Id,
+        Data,
+        #[done]
+        Then,
+    }
+
+    #[saga(name = "names", id = id: u64)]
+    impl Names {
+        fn begin(_: Begin) -> In {
+            In
+        }
+        fn next(_: In, _: Next) -> Id {
+            Id
+        }
+        fn tick(_: Id, _: Tick) -> Data {
+            Data
+        }
+        fn over(self, _: Tick) -> Then {
+            Then
+        }
+    }
+}
+
+#[test]
+fn states_may_have_the_names_of_what_traits_declare() {
+    let states: Vec<_> = names::Names::chart().states.into_iter().map(|state| state.name).collect();
+    assert_eq!(states, ["In", "Id", "Data", "Then"]);
+}

@@ -17,6 +17,7 @@ async fn register(store: &MemoryStore) {
         starts: false,
         outcome: Vec::new(),
         rejects_repeats: false,
+        returns_repeats: false,
         anyone: false,
     };
     let chart = Chart { messages: vec![event], ..chart("saga", 1) };

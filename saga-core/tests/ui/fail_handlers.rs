@@ -96,16 +96,6 @@ mod an_event_with_an_answer {
     }
 }
 
-mod what_is_no_message {
-    use super::*;
-    struct Bank;
-
-    #[handlers]
-    impl Bank {
-        async fn pay(&self, text: String, cx: &mut Context<'_, Memory>) -> Result<(), HandlerError> { Ok(()) }
-    }
-}
-
 mod two_of_one_command {
     use super::*;
     struct Bank;

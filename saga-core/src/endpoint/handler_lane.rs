@@ -2,20 +2,20 @@
 
 use super::{
     handler_unit::{self, Halted, Progress},
+    inlet::Inlet,
     lane::{Waiting, count_crash, guarded, hold, messages_apart},
     router::{Content, Item, Work},
     shared::Shared,
 };
 use crate::{HeldReason, Store, StoreError, StoreErrorKind};
 use std::{pin::pin, sync::Arc};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a lane of one handler until the endpoint stops.
 pub(super) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
     handler: usize,
-    mut items: mpsc::UnboundedReceiver<Item>,
+    mut inlet: Inlet,
     stop: CancellationToken,
 ) {
     let batch_max = shared.settings.batch_messages_max;
@@ -23,13 +23,10 @@ pub(super) async fn run<Db: Store>(
     let mut waiting: Vec<Item> = Vec::new();
     while !stop.is_cancelled() {
         if waiting.is_empty() {
-            let received = tokio::select! {
+            tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                received = items.recv_many(&mut waiting, batch_max) => received,
-            };
-            if received == 0 {
-                return;
+                more = inlet.take(&mut waiting, batch_max) => if !more { return },
             }
         }
         let mut turn = None;
@@ -37,23 +34,28 @@ pub(super) async fn run<Db: Store>(
             let mut mine = pin!(breaker.turn());
             while turn.is_none() {
                 // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
+                waiting.retain(|item| !item.comes_again());
                 waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
                     mine = &mut mine => turn = Some(mine),
-                    received = items.recv_many(&mut waiting, batch_max) => if received == 0 { return },
+                    more = inlet.take(&mut waiting, batch_max) => if !more { return },
                 }
             }
         }
-        let messages = if turn.is_some() { 1 } else { messages_apart(&waiting) };
+        waiting.retain(|item| !item.comes_again());
+        let messages = if turn.is_some() { waiting.len().min(1) } else { messages_apart(&waiting) };
         let mut batch: Vec<Item> = waiting.drain(..messages).collect();
-        if !count_crash(&shared, &mut batch, &stop).await {
-            return;
-        }
-        let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
-        hold(&shared, to_hold, &stop).await;
-        let rest = run_items(&shared, handler, batch, &stop).await;
+        let work = async {
+            if !count_crash(&shared, &mut batch, &stop).await {
+                return None;
+            }
+            let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+            hold(&shared, to_hold, &stop).await;
+            Some(run_items(&shared, handler, batch, &stop).await)
+        };
+        let Some(rest) = inlet.beside(work).await else { return };
         drop(turn);
         waiting.splice(..0, rest);
     }
@@ -68,7 +70,15 @@ async fn run_items<Db: Store>(
 ) -> Vec<Item> {
     let mut waiting = Waiting::new(shared, stop);
     let mut lost = 0;
-    while !items.is_empty() {
+    loop {
+        let before = items.len();
+        items.retain(|item| !item.comes_again());
+        if items.len() < before {
+            lost = 0;
+        }
+        if items.is_empty() {
+            return items;
+        }
         let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost)).await {
             Ok(progress) => progress,
             Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),

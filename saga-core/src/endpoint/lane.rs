@@ -6,6 +6,7 @@
 
 use super::{
     hold_unit,
+    inlet::Inlet,
     policy::{Next, UserFailure},
     router::{Content, Item, Work},
     saga_unit::{self, Failed},
@@ -25,7 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -43,10 +44,10 @@ const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A lock that is held longer than this is logged: a unit of work takes milliseconds.
 const LOCKED_LONG: Duration = Duration::from_secs(5);
 
-/// Runs a lane of sagas until the endpoint stops. The channel is bounded by the transport's prefetch.
+/// Runs a lane of sagas until the endpoint stops.
 pub(super) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
-    mut items: mpsc::UnboundedReceiver<Item>,
+    mut inlet: Inlet,
     stop: CancellationToken,
 ) {
     let batch_max = shared.settings.batch_messages_max;
@@ -60,20 +61,35 @@ pub(super) async fn run<Db: Store>(
             biased;
             () = stop.cancelled() => return,
             // an instance with endless work is always due: take what has come along with it
-            () = parked.due() => came.extend(std::iter::from_fn(|| items.try_recv().ok()).take(batch_max)),
-            received = items.recv_many(&mut came, batch_max) => if received == 0 { return },
+            () = parked.due() => inlet.take_now(&mut came, batch_max),
+            more = inlet.take(&mut came, batch_max) => if !more { return },
         }
-        for mut batch in apart(parked.next_batch(&mut came)) {
-            if !count_crash(&shared, &mut batch, &stop).await {
-                return;
-            }
-            let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
-                batch.into_iter().partition(|item| item.work() == Work::Hold);
-            run_saga_items(&shared, for_sagas, &mut parked, &stop).await;
-            hold(&shared, to_hold, &stop).await;
+        let batch = parked.next_batch(&mut came);
+        if !inlet.beside(run_batch(&shared, batch, &mut parked, &stop)).await {
+            return;
         }
         parked.say_how_long(&shared.name);
     }
+}
+
+/// Runs the items until they are settled or parked. Returns false when the endpoint stops.
+async fn run_batch<Db: Store>(
+    shared: &Shared<Db>,
+    batch: Vec<Item>,
+    parked: &mut Parked,
+    stop: &CancellationToken,
+) -> bool {
+    for mut batch in apart(batch) {
+        batch.retain(|item| !item.comes_again());
+        if !count_crash(shared, &mut batch, stop).await {
+            return false;
+        }
+        let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
+            batch.into_iter().partition(|item| item.work() == Work::Hold);
+        run_saga_items(shared, for_sagas, parked, stop).await;
+        hold(shared, to_hold, stop).await;
+    }
+    true
 }
 
 /// Items that wait because of their instance. Bounded by the transport's prefetch, as the lane's channel is.
@@ -229,6 +245,7 @@ async fn run_saga_items<Db: Store>(
             if waiting.pause(error).await {
                 return;
             }
+            items.retain(|item| !item.comes_again());
             continue;
         }
         if items.len() > 1 {
@@ -284,7 +301,7 @@ fn refused<Db: Store>(
 }
 
 /// Holds messages that nobody can handle.
-pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
+pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, mut items: Vec<Item>, stop: &CancellationToken) {
     let mut waiting = Waiting::new(shared, stop);
     let mut tries = 0;
     while !items.is_empty() {
@@ -296,6 +313,7 @@ pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop:
             if waiting.pause(&error).await {
                 return;
             }
+            items.retain(|item| !item.comes_again());
         } else if items.len() > 1 {
             for item in items {
                 Box::pin(hold(shared, vec![item], stop)).await;

@@ -54,6 +54,7 @@ mod handler_lane;
 mod handler_unit;
 mod hold_unit;
 mod housekeeping;
+mod inlet;
 mod judge;
 mod lane;
 mod ledger;

@@ -2,7 +2,9 @@
 //! wrong with a message before it runs is found here.
 
 use super::shared::Shared;
-use crate::{Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught};
+use crate::{
+    Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
+};
 use std::{
     any::Any,
     sync::{
@@ -49,6 +51,7 @@ pub(crate) async fn run<Db: Store>(
 ) {
     let mut came = Vec::new();
     let mut items = Vec::new();
+    let mut channel = Channel::default();
     loop {
         let received = tokio::select! {
             biased;
@@ -60,6 +63,13 @@ pub(crate) async fn run<Db: Store>(
         }
         for delivery in came.drain(..) {
             shared.crashes.reach(CrashPoint::Receive);
+            if !delivery.ack.channel().is(&channel) {
+                channel = delivery.ack.channel().clone();
+                shared.channels.send_modify(|channels| *channels += 1);
+            }
+            if channel.is_gone() {
+                continue;
+            }
             admit(&shared, delivery, &mut items);
         }
         for item in items.drain(..) {
@@ -228,6 +238,7 @@ pub(crate) enum Receiver {
 /// the broker.
 #[derive(Debug)]
 pub(crate) struct Guard {
+    channel: Channel,
     open: AtomicUsize,
     ack: Mutex<Option<Ack>>,
 }
@@ -235,7 +246,8 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(ack: Ack, items: usize) -> Arc<Self> {
         debug_assert!(items > 0, "a delivery without items would never be acknowledged");
-        Arc::new(Self { open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
+        let channel = ack.channel().clone();
+        Arc::new(Self { channel, open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
     }
 
     /// One item is done.
@@ -347,6 +359,12 @@ impl Item {
             Content::Faulty(reason, text) => Some((*reason, text.clone())),
             Content::Message(_) | Content::Wake => None,
         }
+    }
+
+    /// Whether the broker has taken the delivery back and delivers it again. An item that was counted as a suspect runs
+    /// all the same: else it would be counted once for each channel that is lost.
+    pub(crate) fn comes_again(&self) -> bool {
+        self.guard.channel.is_gone() && !self.counted
     }
 
     /// The item is settled, and that is committed.

@@ -15,6 +15,7 @@ use std::{
     error::Error,
     sync::{Arc, atomic::AtomicU32},
 };
+use tokio::sync::watch;
 
 pub(crate) struct Shared<Db: Store> {
     pub(crate) name: String,
@@ -30,6 +31,8 @@ pub(crate) struct Shared<Db: Store> {
     pub(crate) by_type: BTreeMap<String, Vec<Receiver>>,
     /// Commands whose outcome somebody waits for.
     pub(crate) requests: Arc<Requests>,
+    /// Counts the broker's channels that brought deliveries, one after the other.
+    pub(crate) channels: watch::Sender<u64>,
     /// The database is away, or its tables are not those that this binary needs.
     pub(crate) database: Trouble,
 }

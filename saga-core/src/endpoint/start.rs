@@ -3,7 +3,9 @@
 use super::{
     Endpoint, EndpointBuilder, StartError,
     dispatch::{self, Dispatcher},
-    handler_lane, housekeeping, lane, relay,
+    handler_lane, housekeeping,
+    inlet::Inlet,
+    lane, relay,
     requests::{self, Requests},
     router::{self, Lanes},
     shared::Shared,
@@ -15,7 +17,10 @@ use crate::{
     port::{Backoff, Link, LinkLimits, Process, Registered, Topology},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to reach the database.
@@ -80,6 +85,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         handlers: handlers.into_iter().map(|(_, entry)| entry).collect(),
         by_type,
         requests,
+        channels: watch::Sender::new(0),
         database: Trouble::default(),
     });
 
@@ -88,7 +94,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let mut sagas = Vec::new();
     for _ in 0..shared.settings.saga_lanes {
         let (sender, items) = mpsc::unbounded_channel();
-        supervisor.spawn(Part::Lane, lane::run(shared.clone(), items, receiving.clone()));
+        supervisor.spawn(Part::Lane, lane::run(shared.clone(), Inlet::new(&shared, items), receiving.clone()));
         sagas.push(sender);
     }
     let mut handlers = Vec::new();
@@ -96,6 +102,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         let mut lanes = Vec::new();
         for _ in 0..shared.settings.handler_lanes {
             let (sender, items) = mpsc::unbounded_channel();
+            let items = Inlet::new(&shared, items);
             supervisor.spawn(Part::Lane, handler_lane::run(shared.clone(), handler, items, receiving.clone()));
             lanes.push(sender);
         }

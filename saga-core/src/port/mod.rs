@@ -21,6 +21,7 @@ pub use inspect::{
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed};
 pub use store::{Process, Registered, Store, Unit};
+pub(crate) use transport::Channel;
 pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
 };

@@ -3,7 +3,11 @@
 use super::TransportError;
 use crate::Envelope;
 use async_trait::async_trait;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -13,6 +17,7 @@ use uuid::Uuid;
 /// tasks of the transport work and reconnect by themselves until the link is dropped. Every implementation guarantees:
 ///
 /// - A delivery comes again until [`Ack::ack`] settles it; an `Ack` that is dropped gives the message back.
+/// - When the broker takes deliveries back unasked, because their channel is gone, it says so by [`Ack::of_channel`].
 /// - Every [`Outgoing`] gets exactly one [`Report`]; none says `Confirmed` before the message is safe.
 /// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is
 ///   confirmed.
@@ -157,25 +162,70 @@ impl Delivery {
 }
 
 /// The right to settle one delivery, once. Dropped unused, it gives the message back to the broker.
-pub struct Ack(Option<Box<dyn FnOnce(bool) + Send + Sync>>);
+pub struct Ack {
+    settle: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
+    channel: Channel,
+}
 
 impl Ack {
     /// `settle` is called once: with `true` for an ack, with `false` when the message goes back.
     pub fn new(settle: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(settle)))
+        Self { settle: Some(Box::new(settle)), channel: Channel::default() }
+    }
+
+    /// As [`Ack::new`], for a delivery that can be settled on one channel of the broker's and nowhere else. The
+    /// transport drops `channel` when that channel is gone. The broker then delivers the message again, and the
+    /// endpoint drops its copy unless it runs already: else copies would gather with each channel that is lost.
+    ///
+    /// ```
+    /// use sagabus::port::Ack;
+    /// use std::sync::Arc;
+    ///
+    /// let channel = Arc::new(()); // kept beside the broker's channel
+    /// let ack = Ack::of_channel(&channel, |handled| println!("handled: {handled}"));
+    /// ack.ack();
+    /// ```
+    pub fn of_channel(channel: &Arc<()>, settle: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
+        let mut ack = Self::new(settle);
+        ack.channel = Channel(Some(Arc::downgrade(channel)));
+        ack
     }
 
     /// The message is settled for good.
     pub fn ack(mut self) {
-        if let Some(settle) = self.0.take() {
+        if let Some(settle) = self.settle.take() {
             settle(true);
+        }
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+/// The channel that brought a delivery, as long as that channel matters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Channel(Option<Weak<()>>);
+
+impl Channel {
+    /// Whether the channel is gone: the broker has taken back what was not settled, and delivers it again.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.as_ref().is_some_and(|channel| channel.strong_count() == 0)
+    }
+
+    /// Whether both are of the same channel.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => one.ptr_eq(other),
+            (None, None) => true,
+            _ => false,
         }
     }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        if let Some(settle) = self.0.take() {
+        if let Some(settle) = self.settle.take() {
             settle(false);
         }
     }

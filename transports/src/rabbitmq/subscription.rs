@@ -53,6 +53,8 @@ type Settling = mpsc::UnboundedSender<Settled>;
 /// One channel, and the consumers that follow each other on it (`prefetch.rs` says why there may be more than one).
 pub(super) struct Subscription {
     channel: Channel,
+    /// Dropped with the channel: what the endpoint still has of it comes again.
+    lives: Arc<()>,
     consumer: Consumer,
     queue: String,
     /// Consumers so far: each has its own tag.
@@ -80,6 +82,7 @@ impl Subscription {
         let (settle, settled) = mpsc::unbounded_channel();
         Ok(Self {
             channel,
+            lives: Arc::default(),
             consumer,
             queue: queue.to_owned(),
             consumers: 1,
@@ -163,7 +166,7 @@ impl Subscription {
         match delivery {
             Some(Ok(came)) => {
                 let (tag, body_bytes) = (came.delivery_tag, came.data.len());
-                let messages = incoming(came, &self.settle);
+                let messages = incoming(came, &self.settle, &self.lives);
                 let count = messages.len();
                 self.prefetch.came(tag, count, body_bytes);
                 self.acks.came();
@@ -283,12 +286,12 @@ async fn answer_in_time<T>(asked: impl Future<Output = T>) -> Result<T, String> 
 }
 
 /// The messages in a delivery: one, or those of a bundle.
-fn incoming(came: Came, settle: &Option<Settling>) -> Vec<Delivery> {
+fn incoming(came: Came, settle: &Option<Settling>, channel: &Arc<()>) -> Vec<Delivery> {
     let tag = came.delivery_tag;
     let delivery_count = wire::delivery_count(&came.properties, came.redelivered);
     let message = |envelope: Envelope, fault: Option<String>| {
         let settle = settle.clone();
-        let ack = Ack::new(move |is_handled| {
+        let ack = Ack::of_channel(channel, move |is_handled| {
             let _ = settle.map(|settle| settle.send(Settled { tag, is_handled }));
         });
         let mut delivery = Delivery::new(Arc::new(envelope), ack);

@@ -6,8 +6,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, Weak},
 };
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -25,8 +25,14 @@ struct State {
     topology: Topology,
     prefetch: usize,
     queue: VecDeque<Queued>,
-    /// Delivered and not settled.
-    open: usize,
+    /// Ends when its deliveries can be settled no more.
+    channel: Arc<()>,
+    /// Delivered on this channel and not settled, by their tags.
+    open: BTreeMap<u64, Queued>,
+    /// Deliveries so far.
+    delivered: u64,
+    /// What was delivered, on this channel or an earlier one, as long as the endpoint keeps it.
+    in_memory: Vec<Weak<Envelope>>,
     acked: Vec<String>,
     given_back: usize,
     sent: Vec<Outgoing>,
@@ -46,6 +52,13 @@ struct Queued {
     delivery_count: u32,
 }
 
+impl Queued {
+    /// It was delivered in vain.
+    fn again(self) -> Self {
+        Self { fault: None, delivery_count: self.delivery_count + 1, ..self }
+    }
+}
+
 impl Broker {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
@@ -54,7 +67,10 @@ impl Broker {
             topology: Topology::default(),
             prefetch: 0,
             queue: VecDeque::new(),
-            open: 0,
+            channel: Arc::default(),
+            open: BTreeMap::new(),
+            delivered: 0,
+            in_memory: Vec::new(),
             acked: Vec::new(),
             given_back: 0,
             sent: Vec::new(),
@@ -100,37 +116,57 @@ impl Broker {
     pub(super) fn pump(&self) {
         loop {
             // sent outside the lock: a delivery that nobody takes is settled at once
-            let (deliveries, queued) = {
+            let (deliveries, delivery) = {
                 let mut state = self.state();
                 let Some(deliveries) = state.link.as_ref().map(|link| link.deliveries.clone()) else { return };
-                if deliveries.is_closed() || state.open >= state.prefetch {
+                if deliveries.is_closed() || state.open.len() >= state.prefetch {
                     return;
                 }
                 let Some(queued) = state.queue.pop_front() else { return };
-                state.open += 1;
-                (deliveries, queued)
+                state.delivered += 1;
+                let (broker, tag) = (self.clone(), state.delivered);
+                let ack = Ack::of_channel(&state.channel, move |acked| broker.settled(tag, acked));
+                let envelope = Arc::new((*queued.envelope).clone());
+                let (fault, delivery_count) = (queued.fault.clone(), queued.delivery_count);
+                state.in_memory.push(Arc::downgrade(&envelope));
+                state.open.insert(tag, queued);
+                (deliveries, Delivery { envelope, fault, delivery_count, ack })
             };
-            let Queued { envelope, fault, delivery_count } = queued;
-            let (broker, settled) = (self.clone(), envelope.clone());
-            let ack = Ack::new(move |acked| broker.settled(settled, delivery_count, acked));
-            let envelope = Arc::new((*envelope).clone());
-            let _ = deliveries.send(Delivery { envelope, fault, delivery_count, ack });
+            let _ = deliveries.send(delivery);
         }
     }
 
-    fn settled(&self, envelope: Arc<Envelope>, delivery_count: u32, acked: bool) {
+    fn settled(&self, tag: u64, acked: bool) {
         let mut state = self.state();
-        state.open -= 1;
+        let Some(queued) = state.open.remove(&tag) else { return }; // of a channel that is gone
         if acked {
-            state.acked.push(envelope.message_id.clone());
+            state.acked.push(queued.envelope.message_id.clone());
         } else {
             state.given_back += 1;
-            state.queue.push_front(Queued { envelope, fault: None, delivery_count: delivery_count + 1 });
+            state.queue.push_front(queued.again());
         }
         drop(state);
         if acked {
             self.pump();
         }
+    }
+
+    /// The channel is gone, and what was not settled on it is delivered on another one.
+    pub(super) fn lose_channel(&self) {
+        {
+            let mut state = self.state();
+            state.channel = Arc::default();
+            let open = std::mem::take(&mut state.open);
+            open.into_values().rev().for_each(|queued| state.queue.push_front(queued.again()));
+        }
+        self.pump();
+    }
+
+    /// Deliveries that the endpoint has in memory, settled or not.
+    pub(super) fn in_memory(&self) -> usize {
+        let mut state = self.state();
+        state.in_memory.retain(|delivery| delivery.strong_count() > 0);
+        state.in_memory.len()
     }
 
     fn took(&self, message: Outgoing) {
@@ -202,7 +238,7 @@ impl Broker {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.state().open
+        self.state().open.len()
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -212,7 +248,7 @@ impl Broker {
     /// Whether everything was delivered and acknowledged.
     pub(super) fn is_done(&self) -> bool {
         let state = self.state();
-        state.open == 0 && state.queue.is_empty()
+        state.open.is_empty() && state.queue.is_empty()
     }
 }
 

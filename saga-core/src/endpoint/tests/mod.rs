@@ -4,6 +4,7 @@
 mod admission;
 mod broker;
 mod check;
+mod channels;
 mod database;
 mod dialects;
 mod given_up;

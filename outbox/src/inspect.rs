@@ -1,6 +1,8 @@
 //! What operators read and do. Each listing is one statement that selects one JSON text for each row; an order is one
-//! transaction. Each database has its own file of SQL; what both share is here and in `order.rs`.
+//! transaction. Each database has its own file of SQL; what both share is here, in `order.rs` and in
+//! `instance.rs`.
 
+mod instance;
 mod listing;
 mod order;
 mod postgres;
@@ -59,6 +61,9 @@ pub(crate) trait Tables: Sync {
 
     /// The statements of an order.
     const ORDER: order::Statements;
+
+    /// The statements of an order about an instance.
+    const INSTANCE_ORDER: instance::Statements;
 
     /// The statement of a listing.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;

@@ -33,6 +33,8 @@ suite! {
     a_discarded_message_frees_its_instance,
     a_discarded_message_that_pauses_nothing_wakes_nobody,
     r_022_a_retried_message_goes_to_its_receiver_with_its_runs,
+    r_025_an_edited_message_goes_to_its_receiver_and_its_old_body_is_kept,
+    r_025_an_edit_that_cannot_be_carried_out_changes_nothing,
     a_message_that_nobody_knew_is_judged_anew,
     a_stranded_message_goes_where_it_was_to_go,
     an_action_takes_what_was_listed_and_nothing_else,
@@ -121,6 +123,48 @@ async fn r_022_a_retried_message_goes_to_its_receiver_with_its_runs(tables: Tabl
     assert_eq!(tables.one(inbox).await.as_deref(), Some("retrying 16 0 retried by ann: the table is back"));
     let filter = OperationFilter { message_id: Some("m".into()), ..OperationFilter::default() };
     assert_eq!(tables.store.operations(&filter, 5).await.unwrap()[0].items[0].result, "retried");
+}
+
+async fn r_025_an_edited_message_goes_to_its_receiver_and_its_old_body_is_kept(tables: Tables) {
+    tables.hold(&Held { attempts: 16, ..Held::default() }).await;
+    let row = &of_message(&tables, "m").await[0];
+    let body = r#"{ "a": "é\u0000" }"#;
+    let done = tables.store.held_edit(row, body, "ann", "the sender's bug").await.unwrap();
+    assert_eq!((done.result.as_str(), done.old_body.as_deref()), ("edited", Some(r#"{"a":1}"#)));
+    assert_eq!(tables.store.held_count(&HeldFilter::default()).await.unwrap(), 0);
+    let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
+    assert_eq!((sent.len(), sent[0].kind.as_str(), sent[0].message_id.as_str()), (1, "retry", "m"));
+    assert_eq!((&sent[0].envelope["attempt"], &sent[0].envelope["receiver"]), (&16.into(), &"order".into()));
+    assert_eq!(tables.store.outbox_body(&sent[0].id).await.unwrap().unwrap(), body.as_bytes());
+    // the inbox knows the message by its new body
+    let hash = Envelope::new("m", "payment.Paid", body).body_hash();
+    let inbox = tables.one("SELECT result || ' ' || body_hash || ' ' || note FROM {s}inbox").await.unwrap();
+    assert_eq!(inbox, format!("retrying {hash} edited by ann: the sender's bug"));
+    let filter = OperationFilter { message_id: Some("m".into()), ..OperationFilter::default() };
+    let operation = &tables.store.operations(&filter, 5).await.unwrap()[0];
+    assert_eq!((operation.action.as_str(), operation.reason.as_str()), ("held edit", "the sender's bug"));
+    assert_eq!(operation.items, [done]);
+}
+
+async fn r_025_an_edit_that_cannot_be_carried_out_changes_nothing(tables: Tables) {
+    tables.instance("7", "AwaitingShipment", Some("poison")).await;
+    tables.hold(&Held { message_id: "poison", ..Held::default() }).await;
+    tables.hold(&Held { message_id: "right", reason: "paused", ..Held::default() }).await;
+    let poison = &of_message(&tables, "poison").await[0];
+    let refused = tables.store.held_edit(poison, "{'a':1}", "ann", "why").await.unwrap_err().to_string();
+    assert!(refused.contains("not JSON") && refused.contains("line 1 column 2"), "{refused}");
+    let same = tables.store.held_edit(poison, r#"{"a":1}"#, "ann", "why").await.unwrap();
+    assert_eq!(same.result, "unchanged");
+    assert_eq!(tables.store.operations(&OperationFilter::default(), 5).await.unwrap().len(), 0);
+    let waits = tables.store.held_edit(&of_message(&tables, "right").await[0], "{}", "ann", "why").await.unwrap();
+    assert_eq!((waits.result.as_str(), waits.old_body), ("waits", None));
+    let gone = HeldRef { arrival: poison.arrival + 100, ..poison.clone() };
+    assert_eq!(tables.store.held_edit(&gone, "{}", "ann", "why").await.unwrap().result, "gone");
+    assert_eq!(tables.sql("SELECT DISTINCT CAST(body_hash AS text) FROM {s}inbox").await, [Some("1".into())]);
+    for row in refs(&tables, &HeldFilter::default()).await {
+        assert_eq!(tables.store.held_body(&row).await.unwrap().unwrap(), br#"{"a":1}"#);
+    }
+    assert_eq!(tables.store.outbox_count(&OutboxFilter::default()).await.unwrap(), 0);
 }
 
 async fn a_message_that_nobody_knew_is_judged_anew(tables: Tables) {

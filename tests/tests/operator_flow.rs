@@ -1,6 +1,8 @@
 //! What an operator does while endpoints run: on SQLite in one process, and on PostgreSQL with RabbitMQ.
 
-use saga_core::{EndpointBuilder, HeldFilter, Inspect, OperationFilter, Retries, Transport};
+use saga_core::{
+    EndpointBuilder, HeldFilter, Inspect, InstanceKey, InstanceRow, OperationFilter, OutboxFilter, Retries, Transport,
+};
 use tests::{
     endpoint_suite, eventually,
     house::{House, held, journal, journey, one_held, unchanged},
@@ -12,6 +14,10 @@ endpoint_suite! {
     a_message_that_fails_again_and_again_can_be_given_up
     many_failed_messages_are_retried_by_one_filter
     a_running_endpoint_says_that_it_lives
+    r_023_a_retry_in_vain_is_the_full_policy_once_more_and_the_first_failure_stays_visible
+    r_025_an_edited_message_is_handled_and_its_instance_goes_on
+    r_031_a_resumed_instance_goes_on_without_its_message
+    r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled
 }
 
 async fn a_discarded_message_lets_what_waits_behind_it_go_on_in_order<Db: Effects + Inspect, T: Transport + Clone>(
@@ -122,4 +128,135 @@ async fn a_running_endpoint_says_that_it_lives<Db: Effects + Inspect, T: Transpo
     let status = store.status().await.unwrap();
     let left: Vec<_> = status.endpoints.iter().flat_map(|endpoint| &endpoint.processes).collect();
     assert!(left.is_empty(), "who stopped in order is gone: {left:?}");
+}
+
+async fn r_023_a_retry_in_vain_is_the_full_policy_once_more_and_the_first_failure_stays_visible<
+    Db: Effects + Inspect,
+    T: Transport + Clone,
+>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let twice = |builder: EndpointBuilder<Db>| builder.retries(Retries::none().immediate(1));
+    let house = House::start(transport, stores, twice).await;
+    let store = house.worker.store();
+    house.ask(1, "fail").await;
+    let first = one_held(store).await;
+    assert_eq!((first.attempts, house.work.runs()), (2, 2));
+    for n in 1..=2 {
+        let row = one_held(store).await.row();
+        let done = store.held_retry(&[row], "ann", &format!("try {n}")).await;
+        assert_eq!(done.count("retried"), 1, "{done:?}");
+        eventually("it to fail again", || async {
+            held(store).await.iter().any(|held| held.attempts == 2 + 2 * n).then_some(())
+        })
+        .await;
+    }
+    let last = one_held(store).await;
+    assert_eq!((&last.message_id, last.attempts, house.work.runs()), (&first.message_id, 6, 6));
+    let filter = OperationFilter { message_id: Some(first.message_id), ..OperationFilter::default() };
+    let operations = store.operations(&filter, 10).await.unwrap();
+    let failures: Vec<_> = operations.iter().rev().map(|operation| operation.items[0].error.clone()).collect();
+    assert_eq!(failures, [first.error, last.error.clone()], "each failure but the last is in the audit");
+    assert!(last.error.is_some_and(|error| error.contains("failed by order")));
+    house.stop().await;
+}
+
+async fn r_025_an_edited_message_is_handled_and_its_instance_goes_on<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let house = House::start(transport, stores, unchanged).await;
+    let store = house.journeys.store();
+    house.publish(Began { id: 1 }).await;
+    house.reaches(1, "Waiting").await;
+    house.publish(Closed { id: 1, poison: true }).await;
+    let poison = one_held(store).await;
+    let done = store.held_edit(&poison.row(), r#"{"id":1}"#, "ann", "no poison").await.expect("it is edited");
+    assert_eq!(done.result, "edited");
+    house.reaches(1, "Over").await;
+    let lines = journal(store, 1).await;
+    let handled = lines.iter().find(|line| line.message_id == poison.message_id).expect("it is in the journal");
+    assert_eq!((handled.result.as_str(), handled.attempts), ("handled", 2), "under its own id");
+    assert_eq!(held(store).await.len(), 0);
+    house.quiet().await;
+    house.stop().await;
+}
+
+async fn r_031_a_resumed_instance_goes_on_without_its_message<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let house = House::start(transport, stores, unchanged).await;
+    let store = house.journeys.store();
+    house.publish(Began { id: 1 }).await;
+    house.reaches(1, "Waiting").await;
+    house.publish(Closed { id: 1, poison: true }).await;
+    let poison = one_held(store).await;
+    house.publish(Closed { id: 1, poison: false }).await;
+    eventually("the right message to wait behind it", || async { (held(store).await.len() == 2).then_some(()) }).await;
+    let key = InstanceKey { saga: "journey".into(), id: "1".into() };
+    let done = store.saga_resume(&key, "ann", "the client closed it again").await.expect("it resumes");
+    assert_eq!((done.result.as_str(), done.paused_by), ("resumed", Some(poison.message_id.clone())));
+    house.reaches(1, "Over").await;
+    let left = held(store).await;
+    assert_eq!((left.len(), &left[0].message_id), (1, &poison.message_id), "the message is left held");
+    assert_eq!(store.saga_resume(&key, "ann", "once more").await.unwrap().result, "not paused");
+    // and can be dealt with later
+    assert_eq!(store.held_retry(&[left[0].row()], "ann", "to be rid of it").await.count("retried"), 1);
+    eventually("it to be late", || async {
+        let lines = journal(store, 1).await;
+        lines.iter().any(|line| line.message_id == poison.message_id && line.result == "ignored").then_some(())
+    })
+    .await;
+    house.stop().await;
+}
+
+async fn r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled<
+    Db: Effects + Inspect,
+    T: Transport + Clone,
+>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let house = House::start(transport, stores, unchanged).await;
+    let store = house.journeys.store();
+    for id in 1..=2 {
+        house.publish(Began { id }).await;
+        house.reaches(id, "Waiting").await;
+    }
+    house.publish(Closed { id: 1, poison: true }).await;
+    let poison = one_held(store).await;
+    house.publish(Closed { id: 1, poison: false }).await;
+    eventually("the right message to wait behind it", || async { (held(store).await.len() == 2).then_some(()) }).await;
+    let keys = [1, 2].map(|id: u64| InstanceKey { saga: "journey".into(), id: id.to_string() });
+    for (key, discarded) in keys.iter().zip([2, 0]) {
+        let done = store.saga_cancel(key, "ann", "by phone").await.expect("it is cancelled");
+        assert_eq!((done.result.as_str(), done.discarded), ("cancelled", discarded));
+    }
+    assert_eq!(held(store).await.len(), 0);
+    house.publish(Closed { id: 1, poison: true }).await;
+    house.publish(Began { id: 1 }).await;
+    house.publish(Closed { id: 2, poison: false }).await;
+    eventually("what comes later to be journaled", || async {
+        let (one, two) = (journal(store, 1).await, journal(store, 2).await);
+        let ignored = one.iter().chain(&two).filter(|line| line.result == "ignored").count();
+        (ignored == 3).then_some((one, two))
+    })
+    .await;
+    for id in 1..=2 {
+        let over = journey(store, id).await.expect("retention has not removed it");
+        assert_eq!((over.state.as_str(), over.paused_by), (InstanceRow::CANCELLED, None));
+        assert!(over.completed_at_us.is_some() && over.data["id"] == id, "its data stays: {over:?}");
+    }
+    let discarded: Vec<_> = journal(store, 1).await.into_iter().filter(|line| line.result == "discarded").collect();
+    assert_eq!(discarded.len(), 2);
+    assert!(discarded.iter().any(|line| line.message_id == poison.message_id));
+    let note = discarded[0].note.as_deref();
+    assert_eq!(note, Some("discarded by ann, with the instance: by phone"));
+    let timers = store.outbox(&OutboxFilter::default(), 100).await.unwrap();
+    assert!(timers.iter().all(|row| row.kind != "timer"), "{timers:?}");
+    assert_eq!(held(store).await.len(), 0, "nothing more is held for it");
+    assert_eq!(house.heard.heard(), [0; 0], "nothing was sent");
+    house.stop().await;
 }

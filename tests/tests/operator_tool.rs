@@ -203,6 +203,116 @@ async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r_025_a_held_message_is_edited_by_argument_by_file_and_in_an_editor() {
+    let tables = Tables::sqlite().await;
+    let url = &[tables.url.as_str()];
+    for id in ["argument", "file", "editor"] {
+        tables.hold(&Held { message_id: id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+    }
+    let (code, _, err) = run(url, &["held", "edit", "argument", "--body", "{'a':2}"]);
+    assert!(code == 1 && err.contains("the new body is not JSON") && err.contains("line 1 column 2"), "{err}");
+    let (code, out, _) = run(url, &["held", "edit", "argument", "--body", r#"{"a":1}"#]);
+    assert!(code == 0 && out.contains("has this body already: nothing was done"), "{out}");
+    assert_eq!(run(url, &["held", "list"]).1.lines().count(), 3, "nothing was done");
+    let (code, out, err) = run(url, &["held", "edit", "arg", "--body", r#"{"a":2}"#, "--reason", "off by one"]);
+    assert!(code == 0 && out.contains("argument will be handled with its new body"), "{out}{err}");
+    let page = run(url, &["--json", "held", "show", "argument"]).1;
+    let item = &json(&page)["operations"][0]["items"][0];
+    assert_eq!((&item["result"], &item["old_body"]), (&"edited".into(), &r#"{"a":1}"#.into()), "{page}");
+    assert_eq!(item["error"], "no table", "why it was held until then: {page}");
+
+    let folder = std::env::temp_dir().join(format!("sagabus-edit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("body of it.json");
+    std::fs::write(&file, r#"{"a":3}"#).unwrap();
+    let (code, out, err) = run(url, &["held", "edit", "file", "--body-file", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = run(url, &["held", "edit", "editor", "--body-file", "/nowhere.json"]);
+    assert!(code == 1 && err.contains("cannot read /nowhere.json"), "{err}");
+
+    let editing = |editor: &str| {
+        let mut edit = command(url, &["held", "edit", "editor"]);
+        said(&edit.env_remove("VISUAL").env("EDITOR", editor).env("TMPDIR", &folder).output().unwrap())
+    };
+    let (code, _, err) = editing("");
+    assert!(code == 1 && err.contains("set EDITOR"), "{err}");
+    let (code, out, _) = editing("true");
+    assert!(code == 0 && out.contains("nothing was done"), "{out}");
+    let (code, _, err) = editing("false");
+    assert!(code == 1 && err.contains("the editor ended with"), "{err}");
+    let (code, out, err) = editing("sed -i s/1/4/");
+    assert_eq!(code, 0, "{out}{err}");
+    let bodies = tables.sql("SELECT CAST(body AS text) FROM {s}outbox ORDER BY message_id").await;
+    let expected = [r#"{"a":2}"#, r#"{"a":4}"#, r#"{"a":3}"#];
+    assert_eq!(bodies.iter().flatten().collect::<Vec<_>>(), expected, "of argument, editor and file");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [file], "what the editor had is removed");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_026_what_cannot_be_undone_needs_a_reason() {
+    let tables = Tables::sqlite().await;
+    let url = &[tables.url.as_str()];
+    tables.instance("7", "Waiting", None).await;
+    tables.hold(&Held::default()).await;
+    for arguments in [&["held", "discard", "m"][..], &["held", "discard", "--all"], &["sagas", "cancel", "order", "7"]] {
+        let (code, _, err) = run(url, arguments);
+        assert!(code == 2 && err.contains("--reason"), "{arguments:?}: {code} {err}");
+        let (code, _, err) = run(url, &[arguments, &["--reason", " "]].concat());
+        assert!(code == 2 && err.contains("this cannot be undone"), "{arguments:?}: {code} {err}");
+    }
+    assert_eq!(tables.one("SELECT result FROM {s}inbox").await.as_deref(), Some("held"));
+    assert_eq!(run(url, &["held", "discard", "m", "--reason", "sent twice"]).0, 0);
+    let settled = tables.one("SELECT result || ': ' || note FROM {s}inbox").await;
+    assert_eq!(settled.as_deref(), Some("discarded: discarded by ann: sent twice"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_031_an_instance_is_resumed_and_cancelled() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "Waiting", Some("poison")).await;
+        tables.instance("8", "Waiting", None).await;
+        for (message_id, reason) in [("poison", "failed"), ("behind", "paused"), ("ahead", "early")] {
+            tables.hold(&Held { message_id, reason, ..Held::default() }).await;
+        }
+        tables.hold(&Held { message_id: "elsewhere", saga_id: Some("8"), ..Held::default() }).await;
+        tables.send("timer", "ordering", 5, "", "").await;
+        tables.send("command", "payment", 5, "", "").await;
+        let (code, out, err) = run(url, &["sagas", "resume", "ORDER", "8"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (1, "order 8 is not paused\n", ""));
+        let (code, _, err) = run(url, &["sagas", "resume", "order", "9"]);
+        assert!(code == 1 && err.contains("there is no instance 9"), "{err}");
+        let (code, out, _) = run(url, &["sagas", "resume", "order", "7", "--reason", "the bank called"]);
+        assert!(code == 0 && out.starts_with("order 7 goes on without message poison"), "{out}");
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        let shown = !page.contains("PAUSED") && page.contains("\tsaga resume\tresumed\tpoison\tthe bank called");
+        assert!(shown && page.contains("held messages"), "{page}");
+        assert!(run(url, &["held", "show", "poison"]).1.contains("because  failed"), "it is left held");
+        assert!(run(url, &["outbox", "list"]).1.contains("sagabus.Wake"), "what waits behind it is told to go on");
+
+        let (code, out, _) = run(url, &["sagas", "cancel", "order", "7", "--reason", "by phone"]);
+        assert_eq!((code, out.as_str()), (0, "order 7 is over; 3 held messages discarded with it\n"));
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(page.starts_with("order 7: sagabus.Cancelled (seq 3,") && page.contains("\ndone    "), "{page}");
+        assert!(page.contains("no timers") && page.contains("payment.MakePayment"), "what it sent stays: {page}");
+        assert!(page.contains("sagabus.Cancel\tWaiting → sagabus.Cancelled"), "{page}");
+        assert!(page.contains("cancelled by ann: by phone"), "{page}");
+        assert_eq!(page.matches("discarded by ann, with the instance: by phone").count(), 3, "{page}");
+        assert!(page.contains("\tsaga cancel\tcancelled\t"), "{page}");
+        assert_eq!(run(url, &["held", "list"]).1.lines().count(), 1, "that of another instance");
+        let (code, out, _) = run(url, &["--json", "sagas", "cancel", "order", "7", "--reason", "again"]);
+        assert_eq!((code, &json(&out)["done"]["result"]), (1, &"done".into()));
+        let status = json(&run(url, &["--json", "status"]).1);
+        let of = |state: &str| {
+            status["instances"].as_array().unwrap().iter().find(|found| found["state"] == state).unwrap().clone()
+        };
+        assert_eq!((&of("sagabus.Cancelled")["done"], &of("Waiting")["paused"]), (&1.into(), &0.into()), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
     let tables = Tables::postgres().await;
     let url = &[tables.url.as_str()];

@@ -1,6 +1,6 @@
 //! `sagabus held`.
 
-use super::{held_act, held_list, held_show};
+use super::{held_act, held_edit, held_list, held_show};
 use crate::databases::Session;
 use clap::Subcommand;
 use saga_core::HeldAction;
@@ -14,12 +14,17 @@ pub(crate) enum Command {
     /// Have held messages handled again: those named, or those of a filter
     ///
     /// A filter matches messages that wait for a person; messages that wait for their turn go on by themselves.
-    Retry(held_act::Arguments),
+    Retry(held_act::Retry),
+    /// Replace the body of a held message, and have it handled again
+    ///
+    /// Without --body or --body-file the body opens in the program that VISUAL or EDITOR names. A body that is not
+    /// JSON is refused; without a change nothing is done. What operators did keeps the old body.
+    Edit(held_edit::Arguments),
     /// Give held messages up: those named, or those of a filter
     ///
     /// Messages that wait behind one are handled, in order. This cannot be undone. A filter matches messages that wait
     /// for a person.
-    Discard(held_act::Arguments),
+    Discard(held_act::Discard),
 }
 
 impl Default for Command {
@@ -32,7 +37,12 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     match command {
         Command::List(arguments) => held_list::run(session, arguments).await,
         Command::Show(arguments) => held_show::run(session, &arguments).await,
-        Command::Retry(arguments) => held_act::run(session, HeldAction::Retry, arguments).await,
-        Command::Discard(arguments) => held_act::run(session, HeldAction::Discard, arguments).await,
+        Command::Retry(held_act::Retry { which, reason }) => {
+            held_act::run(session, HeldAction::Retry, which, &reason).await
+        }
+        Command::Edit(arguments) => held_edit::run(session, arguments).await,
+        Command::Discard(held_act::Discard { which, reason }) => {
+            held_act::run(session, HeldAction::Discard, which, &reason).await
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `sagabus held retry` and `sagabus held discard`: first lists exactly which messages, then acts on those and no
 //! others.
 
-use super::{held_filter, held_list, held_show, list};
+use super::{held_filter, held_list, held_show, list, operations};
 use crate::{databases::Session, find::Found, text::count};
 use clap::Args;
 use saga_core::{HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
@@ -11,7 +11,7 @@ use serde_json::json;
 #[command(group = clap::ArgGroup::new("filter").multiple(true).args(
     ["endpoint", "reason_is", "receiver", "saga", "id", "type_name", "error", "needs_person", "all"]
 ))]
-pub(crate) struct Arguments {
+pub(super) struct Messages {
     /// The messages' ids, or how they begin
     #[arg(value_name = "MESSAGE", required_unless_present = "filter", conflicts_with = "filter")]
     ids: Vec<String>,
@@ -20,15 +20,31 @@ pub(crate) struct Arguments {
     /// All that wait for a person
     #[arg(long)]
     all: bool,
-    /// Why: recorded with who and when
-    #[arg(long, value_name = "TEXT", default_value = "no reason given", allow_hyphen_values = true)]
-    reason: String,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
 }
 
-pub(crate) async fn run(session: &mut Session, action: HeldAction, arguments: Arguments) -> bool {
+#[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    pub(super) which: Messages,
+    /// Why: recorded with who and when
+    #[arg(long, value_name = "TEXT", default_value = operations::NO_REASON, allow_hyphen_values = true)]
+    pub(super) reason: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Discard {
+    #[command(flatten)]
+    pub(super) which: Messages,
+    /// Why: recorded with who and when
+    #[arg(long, value_name = "TEXT", value_parser = operations::reason, allow_hyphen_values = true)]
+    pub(super) reason: String,
+}
+
+/// Acts on the messages that are named, or those of the filter.
+pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments: Messages, why: &str) -> bool {
     let rows = if arguments.ids.is_empty() {
         of_filter(session, &arguments.which.filter()).await
     } else {
@@ -47,7 +63,7 @@ pub(crate) async fn run(session: &mut Session, action: HeldAction, arguments: Ar
         }
         return true;
     }
-    act(session, action, rows, &arguments.reason).await
+    act(session, action, rows, why).await
 }
 
 /// The messages that the ids name; `None` when one of them names none, or several.
@@ -89,10 +105,8 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
     Some(rows)
 }
 
-async fn act(session: &mut Session, action: HeldAction, rows: Vec<(usize, HeldView)>, why: &str) -> bool {
-    let variable = |name: &str| std::env::var(name).ok().filter(|who| !who.is_empty());
-    let who = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(variable);
-    let who = who.unwrap_or_else(|| "an operator".into());
+async fn act(session: &mut Session, action: HeldAction<'_>, rows: Vec<(usize, HeldView)>, why: &str) -> bool {
+    let who = operations::who();
     let mut items = Vec::new();
     let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
     databases.dedup();
@@ -138,7 +152,7 @@ async fn act(session: &mut Session, action: HeldAction, rows: Vec<(usize, HeldVi
 }
 
 /// The result of an item when all went well.
-fn word(action: HeldAction) -> &'static str {
+fn word(action: HeldAction<'_>) -> &'static str {
     match action {
         HeldAction::Discard => "discarded",
         _ => "retried",

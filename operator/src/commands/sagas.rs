@@ -1,9 +1,9 @@
 //! `sagabus sagas`.
 
-use super::{sagas_list, sagas_show};
+use super::{sagas_act, sagas_list, sagas_show};
 use crate::{databases::Session, find};
 use clap::Subcommand;
-use saga_core::Inspect;
+use saga_core::{Inspect, InstanceAction};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -11,6 +11,13 @@ pub(crate) enum Command {
     List(sagas_list::Arguments),
     /// State, data, what it waits for, and the timeline of one instance
     Show(sagas_show::Arguments),
+    /// Let a paused instance go on without the message that failed, which stays held
+    Resume(sagas_act::Resume),
+    /// End an instance where it is, whatever its saga says
+    ///
+    /// Its timers go, and what is held for it is discarded. Nothing is sent and nobody is told: if the saga has a message
+    /// to cancel it, send that instead. What it sent before stays sent. This cannot be undone.
+    Cancel(sagas_act::Cancel),
 }
 
 impl Default for Command {
@@ -23,6 +30,12 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     match command {
         Command::List(arguments) => sagas_list::run(session, arguments).await,
         Command::Show(arguments) => sagas_show::run(session, arguments).await,
+        Command::Resume(sagas_act::Resume { which, reason }) => {
+            sagas_act::run(session, InstanceAction::Resume, which, &reason).await
+        }
+        Command::Cancel(sagas_act::Cancel { which, reason }) => {
+            sagas_act::run(session, InstanceAction::Cancel, which, &reason).await
+        }
     }
 }
 

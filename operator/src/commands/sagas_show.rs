@@ -25,22 +25,26 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
+    let Some(found) = find(session, arguments).await else { return false };
+    for (n, instance) in found {
+        show(session, n, instance).await;
+    }
+    session.is_clean()
+}
+
+/// The rows of one instance, each with its database's number. Reports at the end what cannot be found.
+pub(super) async fn find(session: &mut Session, arguments: Arguments) -> Option<Vec<(usize, InstanceView)>> {
     let id = arguments.id;
-    let Some((saga, _)) = spelt(session, Some(arguments.saga), None).await else { return false };
+    let (saga, _) = spelt(session, Some(arguments.saga), None).await?;
     let filter = InstanceFilter { saga: saga.clone(), id: Some(id.clone()), ..InstanceFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.instances(&filter, find::ROWS_MAX).await).await;
     let text = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
-        Found::One(rows) => {
-            for (n, instance) in rows {
-                show(session, n, instance).await;
-            }
-            return session.is_clean();
-        }
+        Found::One(rows) => return Some(rows),
         Found::None => format!("there is no instance {id} of saga {}", saga.unwrap_or_default()),
         Found::Several(text) => text,
     };
     session.failed(text);
-    false
+    None
 }
 
 /// Everything that is known about an instance.
@@ -108,7 +112,8 @@ fn print(screen: &mut Screen, page: &Page) {
         screen.line(format!("PAUSED by message {message}"));
         screen.line(format!("    look at it:     sagabus held show {message}"));
         screen.line(format!("    run it again:   sagabus held retry {message}"));
-        screen.line(format!("    or give it up:  sagabus held discard {message}"));
+        screen.line(format!("    or give it up:  sagabus held discard {message} --reason TEXT"));
+        screen.line(plain(&format!("    go on without:  sagabus sagas resume {saga} {id}")));
     }
     screen.line(find::pretty(&instance.data));
     outbox(screen, page);

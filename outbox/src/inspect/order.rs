@@ -8,6 +8,9 @@ use saga_core::{
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
+/// The result of an edit.
+const EDITED: &str = "edited";
+
 /// The statements of an order. Times are the database's.
 pub(crate) struct Statements {
     /// A held message becomes an outbox row: id (1), saga, saga id and timer of its sender (2 to 4), envelope (5);
@@ -24,6 +27,10 @@ pub(crate) struct Statements {
     pub(super) forget: &'static str,
     /// Deletes a held row: endpoint, receiver, message id.
     pub(super) release: &'static str,
+    /// The body of a held row: endpoint, receiver, message id (1 to 3), body (4).
+    pub(super) edit: &'static str,
+    /// The hash of type and body in a held inbox row: endpoint, receiver, message id (1 to 3), hash (4).
+    pub(super) rehash: &'static str,
     /// An instance (1, 2) no longer waits behind a message (3). Returns a row if it did.
     pub(super) unpause: &'static str,
     /// The audit: id, who, action, why, items (1 to 5).
@@ -46,19 +53,33 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Res
     let mut items = Vec::new();
     for row in &found {
         let result = match order.action {
-            HeldAction::Retry => retry::<T>(&mut session, row, order).await?,
+            HeldAction::Retry | HeldAction::Edit { .. } => retry::<T>(&mut session, row, order).await?,
             HeldAction::Discard => discard::<T>(&mut session, row, order).await?,
             other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
         };
-        items.push(row.row().done(result, row.saga.clone(), row.saga_id.clone()));
+        let mut item = row.row().done(result, row.saga.clone(), row.saga_id.clone());
+        item.error.clone_from(&row.error);
+        if let (HeldAction::Edit { old_body, .. }, EDITED) = (order.action, result) {
+            item.old_body = Some(old_body.to_owned());
+        }
+        items.push(item);
     }
     let gone = order.rows.iter().filter(|name| !found.iter().any(|row| row.row() == **name));
     items.extend(gone.map(|name| name.done("gone", None, None)));
-    let entry = [Uuid::now_v7().to_string(), order.who.into(), order.action.as_str().into(), order.why.into()];
-    let entry = entry.into_iter().chain([serde_json::to_string(&items).map_err(unreadable)?]);
-    session.rows(T::ORDER.enter, &entry.map(Some).collect::<Vec<_>>()).await?;
+    enter::<T>(&mut session, [order.who, order.action.as_str(), order.why], &items).await?;
     session.commit().await?;
     Ok(items)
+}
+
+/// Records what was done: by whom, which action, why.
+pub(super) async fn enter<T: Tables>(
+    session: &mut T::Session,
+    said: [&str; 3],
+    items: &[OperationItem],
+) -> Result<(), StoreError> {
+    let items = serde_json::to_string(items).map_err(unreadable)?;
+    let entry = [Uuid::now_v7().to_string()].into_iter().chain(said.map(str::to_owned)).chain([items]);
+    session.rows(T::ORDER.enter, &entry.map(Some).collect::<Vec<_>>()).await.map(drop)
 }
 
 async fn retry<T: Tables>(
@@ -70,6 +91,13 @@ async fn retry<T: Tables>(
         return Ok("waits"); // it would come back behind those that came after it
     }
     let Ok(mut envelope) = serde_json::from_value::<Envelope>(row.envelope.clone()) else { return Ok("unreadable") };
+    let mut done = "retried";
+    if let HeldAction::Edit { body, .. } = order.action {
+        let hash = hash_of([row.type_name.as_bytes(), body.as_bytes()]);
+        session.rows(T::ORDER.edit, &with(key(row), body.into())).await?;
+        session.rows(T::ORDER.rehash, &with(key(row), hash.to_string())).await?;
+        done = EDITED;
+    }
     let never_left = row.kind.is_some();
     if !never_left && row.receiver.is_empty() {
         // it had no receiver: those that listen now judge it anew
@@ -79,7 +107,7 @@ async fn retry<T: Tables>(
     } else if !never_left {
         envelope.receiver = Some(row.receiver.clone());
         envelope.attempt = row.attempts;
-        session.rows(T::ORDER.put_off, &with(key(row), note("retried", order))).await?;
+        session.rows(T::ORDER.put_off, &with(key(row), note(done, order))).await?;
     }
     let from = envelope.saga.as_ref();
     let mut params = vec![
@@ -92,7 +120,7 @@ async fn retry<T: Tables>(
     params.extend(key(row));
     session.rows(T::ORDER.send, &params).await?;
     session.rows(T::ORDER.release, &key(row)).await?;
-    Ok("retried")
+    Ok(done)
 }
 
 async fn discard<T: Tables>(
@@ -107,20 +135,28 @@ async fn discard<T: Tables>(
     if session.rows(T::ORDER.unpause, &paused).await?.is_empty() {
         return Ok("discarded");
     }
-    // when the wake-up comes, a running endpoint offers what waits behind it, in order
-    let wake = Envelope::wake(&InstanceKey { saga: saga.clone(), id: id.clone() });
+    wake::<T>(session, &row.endpoint, &InstanceKey { saga: saga.clone(), id: id.clone() }).await?;
+    Ok("discarded")
+}
+
+/// When the wake-up comes, a running endpoint offers what waits for the instance, in order.
+pub(super) async fn wake<T: Tables>(
+    session: &mut T::Session,
+    endpoint: &str,
+    key: &InstanceKey,
+) -> Result<(), StoreError> {
+    let wake = Envelope::wake(key);
     let params = [
         Uuid::now_v7().to_string(),
-        row.endpoint.clone(),
+        endpoint.to_owned(),
         wake.message_id.clone(),
         wake.type_name.clone(),
-        saga.clone(),
-        id.clone(),
+        key.saga.clone(),
+        key.id.clone(),
         serde_json::to_string(&wake).map_err(unreadable)?,
         String::from_utf8_lossy(&wake.body).into_owned(),
     ];
-    session.rows(T::ORDER.wake, &params.map(Some)).await?;
-    Ok("discarded")
+    session.rows(T::ORDER.wake, &params.map(Some)).await.map(drop)
 }
 
 /// The lock that a unit of work takes for the same message.
@@ -148,7 +184,7 @@ fn held(rows: Vec<String>) -> Result<Vec<HeldView>, StoreError> {
     rows.iter().map(|row| serde_json::from_str(row).map_err(unreadable)).collect()
 }
 
-fn unreadable(error: serde_json::Error) -> StoreError {
+pub(super) fn unreadable(error: serde_json::Error) -> StoreError {
     StoreError::new(StoreErrorKind::Schema, format!("a held row cannot be read by this binary: {error}"))
         .with_source(error)
 }

@@ -1,12 +1,15 @@
 //! The operator's SQL on PostgreSQL.
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer,
+    ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
 };
 use crate::Postgres;
 use async_trait::async_trait;
-use saga_core::{HeldOrder, Inspect, Listing, OperationItem, StoreError, StoreErrorKind, Wanted};
+use saga_core::{
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind,
+    Wanted,
+};
 use sqlx::{Connection, Executor, PgConnection};
 
 const OUTBOX: &str = "json_build_object(
@@ -159,9 +162,34 @@ impl Tables for Postgres {
         forget: "DELETE FROM sagabus.inbox
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         release: "DELETE FROM sagabus.held WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
+        edit: "UPDATE sagabus.held SET body = convert_to($4, 'UTF8')
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
+        rehash: "UPDATE sagabus.inbox SET body_hash = $4::bigint
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         unpause: "UPDATE sagabus.saga SET paused_by = NULL WHERE saga = $1 AND id = $2 AND paused_by = $3 RETURNING id",
         enter: "INSERT INTO sagabus.operation (id, at, who, action, reason, items)
             VALUES ($1::uuid, clock_timestamp(), $2, $3, $4, $5::json)",
+    };
+
+    const INSTANCE_ORDER: instance::Statements = instance::Statements {
+        find: "SELECT json_build_object('state', state, 'seq', seq, 'paused_by', paused_by,
+                'done', completed_at IS NOT NULL, 'endpoint', coalesce(
+                    (SELECT max(d.endpoint) FROM sagabus.definition d WHERE d.saga = s.saga),
+                    (SELECT max(i.endpoint) FROM sagabus.inbox i WHERE i.saga_id = s.id AND i.saga = s.saga)),
+                'held', (SELECT count(*) FROM sagabus.held h
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))::text
+            FROM sagabus.saga s WHERE saga = $1 AND id = $2 FOR UPDATE",
+        end: "UPDATE sagabus.saga SET state = $3, seq = seq + 1, entered = entered + 1, progress = NULL,
+                paused_by = NULL, updated_at = clock_timestamp(), completed_at = clock_timestamp()
+            WHERE saga = $1 AND id = $2",
+        timers: "DELETE FROM sagabus.outbox WHERE kind = 'timer' AND saga_id = $2 AND saga = $1",
+        discard: "UPDATE sagabus.inbox SET result = 'discarded', note = $3, handled_at = clock_timestamp()
+            WHERE saga_id = $2 AND saga = $1 AND receiver = $1 AND result = 'held'",
+        release: "DELETE FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1",
+        journal: "INSERT INTO sagabus.inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
+                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
+            VALUES ($3, $1, $4, 0, $5, 'handled', $4, $1, $2, $6::bigint, $7, $8, clock_timestamp(),
+                clock_timestamp(), $9, 0, $10)",
     };
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
@@ -250,5 +278,9 @@ impl Inspect for Postgres {
 
     async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         order::perform(self, order).await
+    }
+
+    async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
+        instance::perform(self, order).await
     }
 }

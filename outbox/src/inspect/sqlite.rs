@@ -1,12 +1,15 @@
 //! The operator's SQL on SQLite. Times are microseconds since 1970.
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer,
+    ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
 };
 use crate::Sqlite;
 use async_trait::async_trait;
-use saga_core::{HeldOrder, Inspect, Listing, OperationItem, StoreError, StoreErrorKind, Wanted};
+use saga_core::{
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind,
+    Wanted,
+};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 const OUTBOX: &str = "json_object(
@@ -163,9 +166,37 @@ impl Tables for Sqlite {
         forget: "DELETE FROM sagabus_inbox
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         release: "DELETE FROM sagabus_held WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
+        edit: "UPDATE sagabus_held SET body = CAST(?4 AS BLOB)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
+        rehash: "UPDATE sagabus_inbox SET body_hash = CAST(?4 AS INTEGER)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         unpause: "UPDATE sagabus_saga SET paused_by = NULL WHERE saga = ?1 AND id = ?2 AND paused_by = ?3 RETURNING id",
         enter: "INSERT INTO sagabus_operation (id, at, who, action, reason, items)
             VALUES (?1, CAST(unixepoch('subsec') * 1000000 AS INTEGER), ?2, ?3, ?4, ?5)",
+    };
+
+    const INSTANCE_ORDER: instance::Statements = instance::Statements {
+        find: "SELECT json_object('state', state, 'seq', seq, 'paused_by', paused_by,
+                'done', json(CASE WHEN completed_at IS NULL THEN 'false' ELSE 'true' END), 'endpoint', coalesce(
+                    (SELECT max(d.endpoint) FROM sagabus_definition d WHERE d.saga = s.saga),
+                    (SELECT max(i.endpoint) FROM sagabus_inbox i WHERE i.saga_id = s.id AND i.saga = s.saga)),
+                'held', (SELECT count(*) FROM sagabus_held h
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))
+            FROM sagabus_saga s WHERE saga = ?1 AND id = ?2",
+        end: "UPDATE sagabus_saga SET state = ?3, seq = seq + 1, entered = entered + 1, progress = NULL,
+                paused_by = NULL, updated_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+                completed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE saga = ?1 AND id = ?2",
+        timers: "DELETE FROM sagabus_outbox WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1",
+        discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?3,
+                handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1 AND result = 'held'",
+        release: "DELETE FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1",
+        journal: "INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
+                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
+            VALUES (?3, ?1, ?4, 0, ?5, 'handled', ?4, ?1, ?2, CAST(?6 AS INTEGER), ?7, ?8,
+                CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(unixepoch('subsec') * 1000000 AS INTEGER), ?9, 0,
+                ?10)",
     };
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
@@ -245,5 +276,9 @@ impl Inspect for Sqlite {
 
     async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         order::perform(self, order).await
+    }
+
+    async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
+        instance::perform(self, order).await
     }
 }

@@ -12,12 +12,7 @@ use std::{pin::pin, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a lane of one handler until the endpoint stops.
-pub(super) async fn run<Db: Store>(
-    shared: Arc<Shared<Db>>,
-    handler: usize,
-    mut inlet: Inlet,
-    stop: CancellationToken,
-) {
+pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut inlet: Inlet, stop: CancellationToken) {
     let batch_max = shared.settings.batch_messages_max;
     let breaker = &shared.handlers[handler].breaker;
     let mut waiting: Vec<Item> = Vec::new();

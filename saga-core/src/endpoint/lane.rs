@@ -45,11 +45,7 @@ const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
 const LOCKED_LONG: Duration = Duration::from_secs(5);
 
 /// Runs a lane of sagas until the endpoint stops.
-pub(super) async fn run<Db: Store>(
-    shared: Arc<Shared<Db>>,
-    mut inlet: Inlet,
-    stop: CancellationToken,
-) {
+pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, mut inlet: Inlet, stop: CancellationToken) {
     let batch_max = shared.settings.batch_messages_max;
     let mut came: Vec<Item> = Vec::new();
     let mut parked = Parked::default();

@@ -4,10 +4,12 @@
 //! The rest is here: [`Inspect`] turns rows into views, and splits an action over many rows into orders.
 
 mod filter;
+mod instance;
 mod status;
 mod view;
 
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
 pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
 pub use view::{
     DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
@@ -16,7 +18,7 @@ pub use view::{
 
 use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 /// The most held messages in one order: the order locks their instances until it commits, and running endpoints wait
 /// for that.
@@ -63,7 +65,7 @@ pub enum Wanted {
 #[non_exhaustive]
 pub struct HeldOrder<'a> {
     /// What to do.
-    pub action: HeldAction,
+    pub action: HeldAction<'a>,
     /// With which messages: at most [`ORDER_ROWS_MAX`]. Messages that are no longer held, or were held anew since they
     /// were listed, are left alone.
     pub rows: &'a [HeldRef],
@@ -75,29 +77,37 @@ pub struct HeldOrder<'a> {
 
 impl<'a> HeldOrder<'a> {
     /// An order by `who`, who gives the reason.
-    pub fn new(action: HeldAction, rows: &'a [HeldRef], who: &'a str, why: &'a str) -> Self {
+    pub fn new(action: HeldAction<'a>, rows: &'a [HeldRef], who: &'a str, why: &'a str) -> Self {
         Self { action, rows, who, why }
     }
 }
 
 /// What to do with held messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HeldAction {
+pub enum HeldAction<'a> {
     /// Have them handled again by the receiver that holds them. A stranded message, which never left, is sent to its
     /// destination.
     Retry,
     /// Give them up. Messages that wait behind one are offered again, in order.
     Discard,
+    /// Give it this body and have it handled again. The inbox follows: from now on the message's id belongs to the new
+    /// body, and a copy of the old one that still comes is held as another message.
+    Edit {
+        /// The new body, which is JSON.
+        body: &'a str,
+        /// The old body as the audit keeps it: as it was; after `hex:` as hexadecimal digits, if it was no text.
+        old_body: &'a str,
+    },
 }
 
-impl HeldAction {
+impl HeldAction<'_> {
     /// Its name in `operation.action`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "held retry",
             Self::Discard => "held discard",
+            Self::Edit { .. } => "held edit",
         }
     }
 }
@@ -122,7 +132,7 @@ impl ActionDone {
 /// The operator's side of a store: reads for listings, and actions. Object-safe, so that one tool serves every
 /// database.
 ///
-/// A store implements [`Inspect::rows`] and [`Inspect::order`].
+/// A store implements [`Inspect::rows`], [`Inspect::order`] and [`Inspect::instance_order`].
 #[async_trait]
 pub trait Inspect: Send + Sync {
     /// Reads a listing: one JSON text for each row.
@@ -130,6 +140,9 @@ pub trait Inspect: Send + Sync {
 
     /// Carries out an order, all or nothing, under the locks of the instances that it touches.
     async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError>;
+
+    /// Carries out an order about an instance, all or nothing, under its lock.
+    async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError>;
 
     /// Counts and ages per endpoint, instances per saga and state.
     async fn status(&self) -> Result<Status, StoreError> {
@@ -219,11 +232,46 @@ pub trait Inspect: Send + Sync {
     async fn held_discard(&self, rows: &[HeldRef], who: &str, why: &str) -> ActionDone {
         in_orders(self, HeldAction::Discard, rows, who, why).await
     }
+
+    /// Replaces the body of a held message and has it handled again; see [`HeldAction::Edit`]. The result is `edited`,
+    /// or `unchanged` when it has this body already: then nothing is done.
+    ///
+    /// # Errors
+    /// When the new body is not JSON: nothing is done. When the database fails.
+    async fn held_edit(&self, row: &HeldRef, body: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(body) {
+            let text = format!("the new body is not JSON: {error}");
+            return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        }
+        // as long as the row has this arrival it has this body, because an edit releases it
+        let Some(old) = self.held_body(row).await? else { return Ok(row.done("gone", None, None)) };
+        if old == body.as_bytes() {
+            return Ok(row.done("unchanged", None, None));
+        }
+        let old_body = match String::from_utf8(old) {
+            Ok(text) if !text.contains('\0') => text,
+            Ok(text) => in_digits(text.as_bytes()),
+            Err(bytes) => in_digits(bytes.as_bytes()),
+        };
+        let action = HeldAction::Edit { body, old_body: &old_body };
+        let done = self.order(&HeldOrder { action, rows: std::slice::from_ref(row), who, why }).await?;
+        Ok(done.into_iter().next().unwrap_or_else(|| row.done("gone", None, None)))
+    }
+
+    /// Lets a paused instance go on; see [`InstanceAction::Resume`].
+    async fn saga_resume(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder { action: InstanceAction::Resume, key, who, why }).await
+    }
+
+    /// Ends an instance; see [`InstanceAction::Cancel`].
+    async fn saga_cancel(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder { action: InstanceAction::Cancel, key, who, why }).await
+    }
 }
 
 async fn in_orders<I: Inspect + ?Sized>(
     store: &I,
-    action: HeldAction,
+    action: HeldAction<'_>,
     rows: &[HeldRef],
     who: &str,
     why: &str,
@@ -239,6 +287,10 @@ async fn in_orders<I: Inspect + ?Sized>(
         }
     }
     done
+}
+
+fn in_digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::from("hex:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn unreadable(row: &str, error: &serde_json::Error) -> StoreError {
@@ -284,7 +336,11 @@ mod tests {
                 return Err(StoreError::conflict());
             }
             orders.push(order.rows.len());
-            Ok(order.rows.iter().map(|row| row.done("retried", None, None)).collect())
+            Ok(order.rows.iter().map(|row| row.done(order.action.as_str(), None, None)).collect())
+        }
+
+        async fn instance_order(&self, _: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
+            Err(StoreError::conflict())
         }
     }
 
@@ -298,7 +354,7 @@ mod tests {
         let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
         let done = store.held_retry(&vec![row; 250], "me", "because").await;
         assert_eq!(*store.0.lock().unwrap(), [100, 100]);
-        assert_eq!((done.items.len(), done.count("retried")), (200, 200));
+        assert_eq!((done.items.len(), done.count("held retry")), (200, 200));
         assert!(done.stopped.is_some(), "what stopped it is told");
     }
 
@@ -311,5 +367,20 @@ mod tests {
         let error = store.held(&HeldFilter::default(), 5).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Schema);
         assert!(error.to_string().contains("missing field"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn r_025_an_edit_is_checked_before_anything_is_done() {
+        let store = counting();
+        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
+        for (body, line) in [("{\"a\":", "line 1"), ("", "line 1"), ("{}x", "trailing"), ("\u{feff}{}", "line 1")] {
+            let refused = store.held_edit(&row, body, "me", "because").await.unwrap_err();
+            assert_eq!(refused.kind(), StoreErrorKind::Invalid);
+            assert!(refused.to_string().contains("not JSON") && refused.to_string().contains(line), "{refused}");
+        }
+        assert_eq!(store.held_edit(&row, "{}", "me", "because").await.unwrap().result, "unchanged");
+        assert_eq!(*store.0.lock().unwrap(), [0; 0], "nothing was ordered so far");
+        assert_eq!(store.held_edit(&row, "[]", "me", "because").await.unwrap().result, "held edit");
+        assert_eq!(in_digits(b"\xff\0a"), "hex:ff0061");
     }
 }

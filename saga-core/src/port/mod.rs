@@ -15,9 +15,9 @@ pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
     ActionDone, DefinitionView, EndpointStatus, ExportedInstance, FormCount, HeldAction, HeldCount, HeldFilter,
-    HeldOrder, HeldRef, HeldView, Inspect, InstanceFilter, InstanceView, JournalView, Listing, ORDER_ROWS_MAX,
-    OperationFilter, OperationItem, OperationView, OutboxFilter, OutboxView, ProcessReport, ProcessView, RowCount,
-    StateCount, Status, Unroutable, Wanted,
+    HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView,
+    JournalView, Listing, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxFilter, OutboxView,
+    ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable, Wanted,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed};
 pub use store::{Process, Registered, Store, Unit};

@@ -168,6 +168,12 @@ pub struct InstanceRow {
 }
 
 impl InstanceRow {
+    /// The state of an instance that an operator has ended. No state of a saga is called this, and none reads its data,
+    /// which stay those of the state before.
+    pub const CANCELLED: &'static str = "sagabus.Cancelled";
+    /// The type, in the journal, of the line that ends such an instance.
+    pub const CANCEL: &'static str = "sagabus.Cancel";
+
     /// An instance without transitions, in this state with this data (JSON).
     pub fn new(key: InstanceKey, state: impl Into<String>, data: impl Into<String>) -> Self {
         Self {

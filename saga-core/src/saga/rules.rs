@@ -1,7 +1,7 @@
 //! What each state does with each message, worked out once from the chart.
 
 use super::{Chart, ChartMessage, ChartState};
-use crate::{HeldReason, MessageKind};
+use crate::{HeldReason, MessageKind, port::InstanceRow};
 use std::collections::{HashMap, HashSet};
 
 /// What a state does with a message.
@@ -142,7 +142,7 @@ impl Rules {
 
     /// Whether the process is over in `state`.
     pub fn is_done(&self, state: &str) -> bool {
-        self.done.contains(state)
+        self.done.contains(state) || state == InstanceRow::CANCELLED
     }
 
     /// Whether the message creates an instance.

@@ -77,7 +77,7 @@ impl<'a, S: Saga> Run<'a, S> {
             overruled: false,
             overrule: offers.overrule,
         };
-        if let Some(row) = row.filter(|_| !run.is_newer()) {
+        if let Some(row) = row.filter(|row| !run.is_newer() && row.state != InstanceRow::CANCELLED) {
             let stored =
                 S::__load(&row.state, row.version.unsigned_abs(), &row.data).map_err(|error| error.to_string());
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
@@ -99,7 +99,7 @@ impl<'a, S: Saga> Run<'a, S> {
 
     /// A newer version of the definition wrote the row: this process would lose the fields that it does not know.
     fn is_newer(&self) -> bool {
-        self.offers.row.is_some_and(|row| row.version > S::VERSION as i32)
+        self.offers.row.is_some_and(|row| row.version > S::VERSION as i32 && row.state != InstanceRow::CANCELLED)
     }
 
     pub(super) fn all(mut self, messages: &mut [Offer]) -> Result<Decided, FailedTransition> {

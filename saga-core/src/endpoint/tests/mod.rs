@@ -3,8 +3,8 @@
 
 mod admission;
 mod broker;
-mod check;
 mod channels;
+mod check;
 mod database;
 mod dialects;
 mod given_up;

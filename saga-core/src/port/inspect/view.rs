@@ -261,6 +261,8 @@ impl HeldRef {
             saga,
             saga_id,
             result: result.into(),
+            error: None,
+            old_body: None,
         }
     }
 }
@@ -275,7 +277,7 @@ pub struct OperationView {
     pub at_us: i64,
     /// Who.
     pub who: String,
-    /// What: `held retry`, `held discard`.
+    /// What: `held retry`, `held discard`, `held edit`, `saga resume`, `saga cancel`.
     pub action: String,
     /// Why.
     pub reason: String,
@@ -283,7 +285,8 @@ pub struct OperationView {
     pub items: Vec<OperationItem>,
 }
 
-/// A message in an operation.
+/// A message in an operation. Of an order about an instance: the message that paused it, or the line of its journal
+/// that ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationItem {
@@ -299,9 +302,15 @@ pub struct OperationItem {
     /// The instance.
     #[serde(default)]
     pub saga_id: Option<String>,
-    /// The result: `retried` or `discarded`; `gone` when it was no longer held, or held anew; `waits` when it waits
-    /// behind another message and a retry would only have cost it its place.
+    /// The result: `retried`, `discarded`, `edited`, `resumed` or `cancelled`; `gone` when it was no longer held, or held
+    /// anew; `waits` when it waits behind another message and a retry would only have cost it its place.
     pub result: String,
+    /// Why the message was held until then: the first of these is why it failed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Of an edit, the body that the message had; after `hex:` as hexadecimal digits, if it was no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_body: Option<String>,
 }
 
 #[cfg(test)]

@@ -155,3 +155,22 @@ fn states_may_have_the_names_of_what_traits_declare() {
     let states: Vec<_> = names::Names::chart().states.into_iter().map(|state| state.name).collect();
     assert_eq!(states, ["In", "Id", "Data", "Then"]);
 }
+
+/// An operator has ended it: whatever comes is journaled, and changes nothing, whichever version wrote it.
+#[test]
+fn r_031_a_cancelled_instance_takes_nothing_any_more() {
+    let mut instance = Instance::at(&["Begin"]);
+    let row = instance.row.as_mut().expect("it was started");
+    (row.state, row.progress, row.done, row.version) = (InstanceRow::CANCELLED.into(), None, true, 99);
+    let before = instance.row().clone();
+    let types = ["Begin", "Next", "Tick", "Refuse", "Later", "Cancel"];
+    assert_eq!(instance.batch(&types), types.map(|name| format!("{name}: ignored")));
+    assert_eq!(instance.timer("Timeout", 1000), ["Timeout: stale"]);
+    assert_eq!(instance.timer("GiveUp", 1001), ["GiveUp: stale"]);
+    for (name, reason) in [("Skip", HeldReason::Early), ("Later", HeldReason::Deferred), ("Tick", HeldReason::Paused)] {
+        let waits = instance.message(name, None);
+        instance.held.push((waits, reason));
+        assert_eq!(instance.offer(vec![]), [format!("{name}: ignored")]);
+    }
+    assert_eq!(instance.row(), &before);
+}

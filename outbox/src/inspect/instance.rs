@@ -1,0 +1,111 @@
+//! An operator's order about one instance: lock, read, write, record it in the journal and in the audit.
+
+use super::{
+    Params, Session, Tables,
+    order::{enter, unreadable, wake},
+};
+use saga_core::{
+    HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError, StoreErrorKind,
+    hash_of,
+};
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// The statements of an order about an instance: the saga is the first parameter of each, the id the second.
+pub(crate) struct Statements {
+    /// The instance as a [`Found`].
+    pub(super) find: &'static str,
+    /// It is over in a state (3), without timers, and paused no longer.
+    pub(super) end: &'static str,
+    /// Deletes its timers.
+    pub(super) timers: &'static str,
+    /// Inbox rows of what is held for it become discarded, with a note (3).
+    pub(super) discard: &'static str,
+    /// Deletes what is held for it.
+    pub(super) release: &'static str,
+    /// A line of its journal: endpoint (3), message id (4), type (5), number of the transition (6), states before and
+    /// after (7, 8), by whom (9), note (10).
+    pub(super) journal: &'static str,
+}
+
+/// An instance, under its lock.
+#[derive(Deserialize)]
+struct Found {
+    state: String,
+    seq: i64,
+    paused_by: Option<String>,
+    done: bool,
+    /// The endpoint of its saga; none when no process has registered the saga, and none has handled anything for it.
+    endpoint: Option<String>,
+    /// Messages that are held for it.
+    held: u64,
+}
+
+/// Carries out an order.
+pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
+    let key = order.key;
+    let of_it: Params = vec![Some(key.saga.clone()), Some(key.id.clone())];
+    let mut session = tables.write().await?;
+    T::lock(&mut session, &[hash_of([key.saga.as_bytes(), key.id.as_bytes()])]).await?;
+    let Some(found) = session.rows(T::INSTANCE_ORDER.find, &of_it).await?.pop() else {
+        return Ok(InstanceDone::new("gone"));
+    };
+    let found: Found = serde_json::from_str(&found).map_err(unreadable)?;
+    let mut done = match (order.action, &found) {
+        (InstanceAction::Resume, Found { paused_by: None, .. }) => return Ok(InstanceDone::new("not paused")),
+        (InstanceAction::Cancel, Found { done: true, .. }) => return Ok(InstanceDone::new("done")),
+        (InstanceAction::Resume, _) => InstanceDone::new("resumed"),
+        (InstanceAction::Cancel, _) => InstanceDone::new("cancelled"),
+        (other, _) => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
+    };
+    let Some(endpoint) = found.endpoint.as_deref() else {
+        let text = format!("no endpoint of this database has registered saga `{}`", key.saga);
+        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+    };
+    let message_id = if order.action == InstanceAction::Resume {
+        let message_id = found.paused_by.clone().unwrap_or_default();
+        let paused = [of_it, vec![Some(message_id.clone())]].concat();
+        session.rows(T::ORDER.unpause, &paused).await?;
+        wake::<T>(&mut session, endpoint, key).await?;
+        message_id
+    } else {
+        done.discarded = found.held;
+        cancel::<T>(&mut session, of_it, endpoint, &found, order).await?
+    };
+    done.paused_by = found.paused_by;
+    let item = of_instance(endpoint, message_id, order, &done.result);
+    enter::<T>(&mut session, [order.who, order.action.as_str(), order.why], &[item]).await?;
+    session.commit().await?;
+    Ok(done)
+}
+
+/// Ends the instance. Returns the id of the line in its journal.
+async fn cancel<T: Tables>(
+    session: &mut T::Session,
+    of_it: Params,
+    endpoint: &str,
+    found: &Found,
+    order: &InstanceOrder<'_>,
+) -> Result<String, StoreError> {
+    let statements = &T::INSTANCE_ORDER;
+    let and = |more: &[&str]| -> Params {
+        of_it.iter().cloned().chain(more.iter().map(|text| Some((*text).to_owned()))).collect()
+    };
+    let note = format!("cancelled by {}: {}", order.who, order.why);
+    let discarded = format!("discarded by {}, with the instance: {}", order.who, order.why);
+    let line = Uuid::now_v7().to_string();
+    let (seq, to) = ((found.seq + 1).to_string(), InstanceRow::CANCELLED);
+    session.rows(statements.end, &and(&[to])).await?;
+    session.rows(statements.timers, &and(&[])).await?;
+    session.rows(statements.discard, &and(&[&discarded])).await?;
+    session.rows(statements.release, &and(&[])).await?;
+    let entry = [endpoint, &line, InstanceRow::CANCEL, &seq, &found.state, to, order.who, &note];
+    session.rows(statements.journal, &and(&entry)).await?;
+    Ok(line)
+}
+
+fn of_instance(endpoint: &str, message_id: String, order: &InstanceOrder<'_>, result: &str) -> OperationItem {
+    let (saga, id) = (order.key.saga.clone(), order.key.id.clone());
+    let message = HeldRef { endpoint: endpoint.into(), receiver: saga.clone(), message_id, arrival: 0 };
+    message.done(result, Some(saga), Some(id))
+}

@@ -1,0 +1,70 @@
+//! What an operator orders about one instance.
+
+use crate::port::InstanceKey;
+use serde::Serialize;
+
+/// What an operator orders about one instance: done in one transaction, which also records it in `operation`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InstanceOrder<'a> {
+    /// What to do.
+    pub action: InstanceAction,
+    /// With which instance.
+    pub key: &'a InstanceKey,
+    /// Who orders it.
+    pub who: &'a str,
+    /// Why.
+    pub why: &'a str,
+}
+
+impl<'a> InstanceOrder<'a> {
+    /// An order by `who`, who gives the reason.
+    pub fn new(action: InstanceAction, key: &'a InstanceKey, who: &'a str, why: &'a str) -> Self {
+        Self { action, key, who, why }
+    }
+}
+
+/// What to do with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InstanceAction {
+    /// Let a paused instance go on without the message that failed: what waits behind it is handled, in order. The
+    /// message stays held, to be retried or discarded later.
+    Resume,
+    /// End the instance where it is, whatever its saga says: its state becomes
+    /// [`InstanceRow::CANCELLED`](crate::port::InstanceRow::CANCELLED), its timers go, and what is held for it is
+    /// journaled as discarded. Nothing is sent and nobody is told, a projection neither; what it sent before stays
+    /// sent, and what comes for it later is journaled as ignored. This cannot be undone. A saga that has a message to
+    /// cancel it is better sent that.
+    Cancel,
+}
+
+impl InstanceAction {
+    /// Its name in `operation.action`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resume => "saga resume",
+            Self::Cancel => "saga cancel",
+        }
+    }
+}
+
+/// What became of an order about an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct InstanceDone {
+    /// `resumed` or `cancelled`. Else nothing was done: `gone` when there is no such instance, `not paused`, or `done`
+    /// when it is over already.
+    pub result: String,
+    /// The message that it was paused by.
+    pub paused_by: Option<String>,
+    /// How many held messages were discarded.
+    pub discarded: u64,
+}
+
+impl InstanceDone {
+    /// With this result, and nothing else to tell.
+    pub fn new(result: &str) -> Self {
+        Self { result: result.into(), paused_by: None, discarded: 0 }
+    }
+}

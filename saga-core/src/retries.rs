@@ -1,6 +1,6 @@
 //! Recoverability: what happens to a message whose handler failed, as a pure function of the failure.
 
-use crate::Envelope;
+use crate::{Envelope, hash_of};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// A handler's failure, as a policy sees it.
@@ -49,17 +49,50 @@ type Policy = dyn Fn(&Failure<'_>) -> Decision + Send + Sync;
 /// use std::time::Duration;
 ///
 /// let patient = Retries::none().immediate(1).delayed([1, 5, 25].map(Duration::from_secs));
+/// let stubborn = Retries::none().immediate(1).exponential(Duration::from_secs(1), Duration::from_secs(600), 40);
 /// ```
 #[derive(Clone)]
 pub struct Retries {
     immediate: u32,
-    delayed: Vec<Duration>,
+    delays: Delays,
     custom: Option<Arc<Policy>>,
+}
+
+/// The delays before the rounds.
+#[derive(Debug, Clone)]
+enum Delays {
+    Listed(Vec<Duration>),
+    Exponential { min: Duration, cap: Duration, rounds: u32 },
+}
+
+impl Delays {
+    /// The delay before the next round, after `round` of them; `None` when there is no next one.
+    fn after(&self, round: u32, message_id: &str) -> Option<Duration> {
+        match self {
+            Self::Listed(delays) => delays.get(round as usize).copied(),
+            Self::Exponential { min, cap, rounds } => {
+                (round < *rounds).then(|| exponential(*min, *cap, round, message_id))
+            }
+        }
+    }
+}
+
+/// A delay between `min` doubled `round` times and twice that, or in the upper half of what `cap` allows: where it lies
+/// follows from the message and the round.
+fn exponential(min: Duration, cap: Duration, round: u32, message_id: &str) -> Duration {
+    const SECOND: u128 = 1_000_000_000; // in nanoseconds
+    let cap = cap.as_nanos();
+    let high = min.as_nanos().saturating_mul(1 << round.saturating_add(1).min(100)).min(cap);
+    let low = (high / 2).max(min.as_nanos().min(cap));
+    let part = hash_of([message_id.as_bytes(), &round.to_le_bytes()]) as u32;
+    let nanos = low + (high.max(low) - low) * u128::from(part) / u128::from(u32::MAX);
+    // both fit: the delay is at most `cap`, which was a duration
+    Duration::new((nanos / SECOND) as u64, (nanos % SECOND) as u32)
 }
 
 impl fmt::Debug for Retries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retries").field("immediate", &self.immediate).field("delayed", &self.delayed).finish()
+        f.debug_struct("Retries").field("immediate", &self.immediate).field("delays", &self.delays).finish()
     }
 }
 
@@ -80,7 +113,7 @@ impl Retries {
 
     /// A failed message is held at once.
     pub fn none() -> Self {
-        Self { immediate: 0, delayed: Vec::new(), custom: None }
+        Self { immediate: 0, delays: Delays::Listed(Vec::new()), custom: None }
     }
 
     /// This many retries at once in each round; 100 at most.
@@ -91,7 +124,15 @@ impl Retries {
 
     /// After these delays, one round each.
     pub fn delayed(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
-        self.delayed = delays.into_iter().collect();
+        self.delays = Delays::Listed(delays.into_iter().collect());
+        self
+    }
+
+    /// After this many delays, one round each. Each is about twice the one before, from `min` up to `cap`, and differs
+    /// from message to message, so that what failed together does not come again together. The delay follows from the
+    /// message's id and the round alone.
+    pub fn exponential(mut self, min: Duration, cap: Duration, rounds: u32) -> Self {
+        self.delays = Delays::Exponential { min, cap, rounds };
         self
     }
 
@@ -124,8 +165,8 @@ impl Retries {
         if failure.runs_in_round <= self.immediate {
             return Decision::RetryNow;
         }
-        match self.delayed.get(failure.round as usize) {
-            Some(delay) => Decision::RetryAfter(*delay),
+        match self.delays.after(failure.round, &failure.envelope.message_id) {
+            Some(delay) => Decision::RetryAfter(delay),
             None => Decision::Hold,
         }
     }
@@ -181,6 +222,44 @@ mod tests {
     fn r_003_one_immediate_and_three_delayed_make_eight_runs() {
         let delays = [1, 2, 3].map(Duration::from_secs);
         assert_eq!(runs(&Retries::none().immediate(1).delayed(delays), |_| ()), (8, delays.to_vec()));
+    }
+
+    #[test]
+    fn r_009_exponential_delays_stay_in_their_bounds_and_differ() {
+        let (min, cap) = (Duration::from_secs(1), Duration::from_secs(600));
+        let retries = Retries::none().exponential(min, cap, 40);
+        let delay = |id: &str, round: u32| {
+            let envelope = Envelope::new(id, "t", "{}");
+            match retries.decide(&Failure { round, ..failure(&envelope) }) {
+                Decision::RetryAfter(delay) => Some(delay),
+                _ => None,
+            }
+        };
+        for round in 0..40 {
+            let delays: Vec<Duration> = (0..1000).map(|n| delay(&format!("m{n}"), round).expect("a round")).collect();
+            let high = min.saturating_mul(2 << round.min(20)).min(cap);
+            assert!(delays.iter().all(|delay| (high / 2..=high).contains(delay)), "round {round}: up to {high:?}");
+            let mut distinct = delays.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert!(distinct.len() > 990, "round {round}: {} different delays", distinct.len());
+            let mean = delays.iter().sum::<Duration>() / 1000;
+            assert!((high * 7 / 10..high * 8 / 10).contains(&mean), "round {round}: {mean:?} of {high:?}");
+            assert_eq!(delays[7], delay("m7", round).expect("a round"), "the same failure, the same answer");
+        }
+        assert_eq!(delay("m", 40), None, "40 rounds");
+        assert_eq!(runs(&retries, |_| ()).0, 41);
+    }
+
+    #[test]
+    fn r_009_exponential_delays_of_any_bounds_do_not_overflow() {
+        let some = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(7), Duration::MAX];
+        for (min, cap) in some.iter().flat_map(|min| some.iter().map(move |cap| (*min, *cap))) {
+            for round in (0..200).chain([u32::MAX]) {
+                let delay = exponential(min, cap, round, "m");
+                assert!(delay <= cap && delay >= min.min(cap), "{min:?} to {cap:?}, round {round}: {delay:?}");
+            }
+        }
     }
 
     #[test]

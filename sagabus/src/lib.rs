@@ -114,6 +114,7 @@ pub mod handler {
     pub use saga_core::Irreversible;
     pub use saga_core::Later;
     pub use saga_core::OutgoingMessage;
+    pub use saga_core::Permanent;
     pub use saga_core::Slip;
     pub use saga_core::SlipEnd;
     pub use saga_core::SlipFailure;
@@ -128,6 +129,7 @@ pub mod handler {
 pub mod endpoint {
     pub use saga_core::Bundles;
     pub use saga_core::Checked;
+    pub use saga_core::DatabaseState;
     pub use saga_core::Ended;
     pub use saga_core::Endpoint;
     pub use saga_core::EndpointBuilder;

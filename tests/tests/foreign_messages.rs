@@ -1,11 +1,11 @@
 //! Messages of other programs that a client library cannot read. Each becomes a delivery with a fault, and does not
 //! affect its neighbours.
 
-use saga_core::{Delivery, Link, LinkState};
+use saga_core::{Delivery, Link, LinkLimits, LinkState, Transport};
 use std::collections::HashMap;
 use tests::{
     Vhost,
-    link::{attach, delivery},
+    link::{attach, delivery, topology},
     raw::{RawPublisher, nested, short, table},
 };
 
@@ -97,6 +97,21 @@ async fn headers_that_are_nested_too_deep_cost_no_neighbour() {
         assert_eq!(came[id].fault, None, "{id}");
     }
     assert_eq!(*link.state.borrow(), LinkState::Up);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_018_a_message_without_an_id_gets_one_if_the_endpoint_is_set_so() {
+    let vhost = Vhost::create().await;
+    let mut topology = topology("receiver", &[]);
+    topology.generates_ids = true;
+    let mut link = vhost.transport().attach(topology, LinkLimits::default()).await.expect("it attaches");
+    let mut raw = RawPublisher::connect(&vhost.url()).await;
+    let kind = short(b"test.Happened");
+    raw.publish("", b"receiver", TYPE, &kind, b"{}").await;
+    raw.publish("", b"receiver", MESSAGE_ID | TYPE, &[short(b""), kind].concat(), b"{}").await;
+    raw.done().await;
+    let came = deliveries(&mut link, 2).await;
+    assert!(came.iter().all(|(id, delivery)| delivery.fault.is_none() && id.len() == 36), "{came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,7 +165,7 @@ async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
         }
         let (code, _, err) = run(url, &["held", "retry", "a8e8"]);
         assert_eq!((code, err.as_str()), (1, "sagabus: 2 ids begin with a8e8: a8e8-1, a8e8-2\n"));
-        let (code, _, err) = run(url, &["held", "discard", "f1", "nope"]);
+        let (code, _, err) = run(url, &["held", "discard", "f1", "nope", "--reason", "why"]);
         assert!(code == 1 && err.contains("no message nope is held"), "{err}");
         let (code, _, _) = run(url, &["held", "retry"]);
         assert_eq!(code, 2, "neither an id nor a filter");
@@ -256,7 +256,8 @@ async fn r_026_what_cannot_be_undone_needs_a_reason() {
     let url = &[tables.url.as_str()];
     tables.instance("7", "Waiting", None).await;
     tables.hold(&Held::default()).await;
-    for arguments in [&["held", "discard", "m"][..], &["held", "discard", "--all"], &["sagas", "cancel", "order", "7"]] {
+    for arguments in [&["held", "discard", "m"][..], &["held", "discard", "--all"], &["sagas", "cancel", "order", "7"]]
+    {
         let (code, _, err) = run(url, arguments);
         assert!(code == 2 && err.contains("--reason"), "{arguments:?}: {code} {err}");
         let (code, _, err) = run(url, &[arguments, &["--reason", " "]].concat());

@@ -6,7 +6,7 @@ use crate::{
     table::{Cell, Table},
 };
 use clap::Args;
-use saga_core::{Chart, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceView};
+use saga_core::{Chart, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -82,6 +82,9 @@ fn newest<'a>(definitions: &'a [DefinitionView], saga: &str) -> Option<&'a Defin
 
 /// Why instances of this form cannot be worked with; none if they can.
 fn fault(form: &FormCount, registered: Option<&DefinitionView>, charts: &[Chart]) -> Option<String> {
+    if form.state == InstanceRow::CANCELLED {
+        return None; // an operator has ended them, and no program reads them
+    }
     let given = charts.iter().find(|chart| chart.saga == form.saga);
     let Some(chart) = given.or(registered.map(|definition| &definition.chart)) else {
         return Some("no process has registered a saga of this name".into());

@@ -7,8 +7,7 @@ use super::{
 use crate::Sqlite;
 use async_trait::async_trait;
 use saga_core::{
-    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind,
-    Wanted,
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind, Wanted,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 

@@ -66,10 +66,8 @@ async fn run_items<Db: Store>(
     let mut waiting = Waiting::new(shared, stop);
     let mut lost = 0;
     loop {
-        let before = items.len();
-        items.retain(|item| !item.comes_again());
-        if items.len() < before {
-            lost = 0;
+        if waiting.tries() == 0 {
+            items.retain(|item| !item.comes_again());
         }
         if items.is_empty() {
             return items;

@@ -32,7 +32,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
                 let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let settling =
                     Settling { receiver, envelope: &item.envelope, saga_id: None, origin: Origin::Broker(before) };
-                let runs = i64::from(!reason.releases_itself());
+                let runs = i64::from(reason.had_a_run());
                 ledger.hold(settling, reason, Some(error), runs);
             }
         }

@@ -51,7 +51,13 @@ pub(crate) async fn heartbeat<Db: Store>(
         };
         let report = json!({ "link": link, "breakers": breakers });
         let process = crate::port::Process { report, ..shared.process.clone() };
-        shared.store.heartbeat(&process).await.map(|()| 0)
+        shared.held_log.over(&shared.name);
+        let lives = shared.store.heartbeat(&process).await;
+        match &lives {
+            Ok(()) => _ = shared.polled.ends(),
+            Err(error) => _ = shared.polled.begins_with(error),
+        }
+        lives.map(|()| 0)
     };
     every(&shared.name, HEARTBEAT_EVERY, "the process cannot say that it lives", &stop, step).await;
 }

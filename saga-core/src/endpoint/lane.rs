@@ -241,7 +241,6 @@ async fn run_saga_items<Db: Store>(
             if waiting.pause(error).await {
                 return;
             }
-            items.retain(|item| !item.comes_again());
             continue;
         }
         if items.len() > 1 {
@@ -297,7 +296,7 @@ fn refused<Db: Store>(
 }
 
 /// Holds messages that nobody can handle.
-pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, mut items: Vec<Item>, stop: &CancellationToken) {
+pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
     let mut waiting = Waiting::new(shared, stop);
     let mut tries = 0;
     while !items.is_empty() {
@@ -309,7 +308,6 @@ pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, mut items: Vec<Item>, s
             if waiting.pause(&error).await {
                 return;
             }
-            items.retain(|item| !item.comes_again());
         } else if items.len() > 1 {
             for item in items {
                 Box::pin(hold(shared, vec![item], stop)).await;
@@ -395,7 +393,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
     }
 
     /// Tries that failed in a row.
-    fn tries(&self) -> u32 {
+    pub(super) fn tries(&self) -> u32 {
         self.tries
     }
 
@@ -413,7 +411,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
                 }
             }
             _ => {
-                if let Some(said) = self.shared.database.begins() {
+                if let Some(said) = self.shared.database.begins_with(error) {
                     let (unsaid, since) = (said.unsaid, said.since);
                     tracing::warn!(endpoint, %error, unsaid, ?since, "waiting for the database");
                 }

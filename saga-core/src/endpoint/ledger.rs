@@ -99,7 +99,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                     self.settle(settling, InboxResult::Stale, 1, journal);
                 }
                 Settled::Held { reason, error } => {
-                    let runs = if reason.releases_itself() { 0 } else { runs };
+                    let runs = if reason.had_a_run() { runs } else { 0 };
                     self.hold(settling, reason, error, runs);
                 }
                 Settled::PutOff { delay, error } => self.put_off(settling, delay, error, runs),
@@ -153,7 +153,9 @@ impl<'a, Db: Store> Ledger<'a, Db> {
 
     /// The message waits in `held`.
     pub(crate) fn hold(&mut self, settling: Settling<'_>, reason: HeldReason, error: Option<String>, runs: i64) {
-        if !reason.releases_itself() {
+        if !reason.releases_itself()
+            && let Some(unsaid) = self.shared.held_log.held(settling.receiver, reason)
+        {
             tracing::warn!(
                 endpoint = self.shared.name,
                 receiver = settling.receiver,
@@ -161,6 +163,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 kind = settling.envelope.type_name,
                 reason = reason.as_str(),
                 error = error.as_deref().unwrap_or_default(),
+                unsaid,
                 "message held"
             );
         }
@@ -199,13 +202,16 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         let start: String = envelope.message_id.chars().take(200).collect();
         let message_id = format!("{start}#{:016x}", hash_of([envelope.type_name.as_bytes(), &envelope.body]));
         let own = Arc::new(Envelope { message_id, attempt: 0, ..envelope.clone() });
-        tracing::warn!(
-            endpoint = self.shared.name,
-            receiver,
-            message_id = envelope.message_id,
-            held_as = own.message_id,
-            "message held: its id was used before for another message"
-        );
+        if let Some(unsaid) = self.shared.held_log.held(receiver, REUSED) {
+            tracing::warn!(
+                endpoint = self.shared.name,
+                receiver,
+                message_id = envelope.message_id,
+                held_as = own.message_id,
+                unsaid,
+                "message held: its id was used before for another message"
+            );
+        }
         self.write.held_in.push(HeldIn {
             receiver: receiver.into(),
             envelope: own,

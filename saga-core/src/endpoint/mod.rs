@@ -33,7 +33,7 @@
 //! | from | to | what | bound |
 //! |---|---|---|---|
 //! | transport | router | deliveries | prefetch, in messages and bytes |
-//! | router | lane | items | by the same prefetch |
+//! | router | lane | items, through its inlet (inlet.rs) | by the same prefetch |
 //! | lane | transport | acknowledgements, through the item's guard | by the same prefetch |
 //! | unit | dispatcher → transport | messages to publish | window |
 //! | transport | leases | reports | window |
@@ -52,6 +52,7 @@ mod dispatch;
 mod emission;
 mod handler_lane;
 mod handler_unit;
+mod held_log;
 mod hold_unit;
 mod housekeeping;
 mod inlet;
@@ -142,6 +143,24 @@ impl<Db: Store> Endpoint<Db> {
         self.link.borrow().clone()
     }
 
+    /// Whether the database can be reached, as the endpoint's own work met it last: it asks every
+    /// [`Settings::poll`], and every 30 s while the broker is away. Nothing is asked for this call, so a health check
+    /// may make it as often as it likes.
+    ///
+    /// ```no_run
+    /// # fn example<Db: sagabus::port::Store>(ordering: &sagabus::Endpoint<Db>) {
+    /// use sagabus::endpoint::DatabaseState;
+    ///
+    /// if let DatabaseState::Down(why) = ordering.database() {
+    ///     println!("not ready: {why}");
+    /// }
+    /// # }
+    /// ```
+    pub fn database(&self) -> DatabaseState {
+        let why = self.shared.database.why().or_else(|| self.shared.polled.why());
+        why.map_or(DatabaseState::Up, DatabaseState::Down)
+    }
+
     /// Opens a transaction with messages, outside any handler.
     ///
     /// # Errors
@@ -203,6 +222,17 @@ impl<Db: Store> Endpoint<Db> {
             other => Err(other),
         }
     }
+}
+
+/// Whether the database can be reached; see [`Endpoint::database`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DatabaseState {
+    /// It does what it is asked.
+    Up,
+    /// It is away, or refuses what it is asked because its tables are not those that this program needs: the latest
+    /// error. Messages wait, no run is counted, and the endpoint goes on by itself.
+    Down(String),
 }
 
 async fn ended(mut has_ended: watch::Receiver<Option<Ended>>) -> Ended {

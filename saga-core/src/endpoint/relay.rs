@@ -99,6 +99,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
             Ok(rows) => {
                 looks.looked(since, began, rows == rows_max);
                 backoff.reset();
+                shared.polled.ends();
                 if let Some(lasted) = trouble.ends() {
                     tracing::info!(endpoint = shared.name, ?lasted, "the relay reaches the database again");
                 }
@@ -109,6 +110,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
                 }
             }
             Err(error) => {
+                shared.polled.begins_with(&error);
                 if trouble.begins().is_some() {
                     tracing::warn!(endpoint = shared.name, %error, "the relay waits for the database");
                 }

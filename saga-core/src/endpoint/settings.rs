@@ -56,6 +56,9 @@ pub struct Settings {
     /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the
     /// queue to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].
     pub bundles: Bundles,
+    /// Whether a message that comes without a message id gets a generated one and is handled. Such a message cannot be
+    /// told from its own redelivery: after a lost connection it may be handled twice. Default: false, it is held.
+    pub generate_ids: bool,
 }
 
 /// Whether an endpoint takes bundles: many messages in one AMQP message, which costs the broker and both sides a
@@ -102,6 +105,7 @@ impl Default for Settings {
             request_bytes: 64 << 20,
             passive: false,
             bundles: Bundles::Auto,
+            generate_ids: false,
         }
     }
 }

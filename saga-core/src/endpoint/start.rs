@@ -3,7 +3,9 @@
 use super::{
     Endpoint, EndpointBuilder, StartError,
     dispatch::{self, Dispatcher},
-    handler_lane, housekeeping,
+    handler_lane,
+    held_log::HeldLog,
+    housekeeping,
     inlet::Inlet,
     lane, relay,
     requests::{self, Requests},
@@ -54,6 +56,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         passive: settings.passive,
         temporary: false,
         bundles,
+        generates_ids: settings.generate_ids,
     };
     let limits = LinkLimits {
         prefetch: settings.prefetch,
@@ -87,6 +90,8 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         requests,
         channels: watch::Sender::new(0),
         database: Trouble::default(),
+        polled: Trouble::default(),
+        held_log: HeldLog::default(),
     });
 
     let mut supervisor = Supervisor::new(shared.clone(), link.clone());

@@ -1,6 +1,7 @@
 //! Trouble that lasts: logged at once, then once a minute, and when it is over.
 
 use std::{
+    fmt::Display,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -20,6 +21,8 @@ struct Now {
     since: Instant,
     said: Instant,
     unsaid: u64,
+    /// What it is, where somebody asks.
+    why: Option<String>,
 }
 
 /// How often it happened unlogged since it was last logged.
@@ -36,7 +39,7 @@ impl Trouble {
         let instant = Instant::now();
         match &mut *now {
             None => {
-                *now = Some(Now { since: instant, said: instant, unsaid: 0 });
+                *now = Some(Now { since: instant, said: instant, unsaid: 0, why: None });
                 Some(Said { unsaid: 0, since: Duration::ZERO })
             }
             Some(known) if instant - known.said >= AGAIN => {
@@ -49,6 +52,21 @@ impl Trouble {
                 None
             }
         }
+    }
+
+    /// It happened, for this reason: [`Trouble::why`] tells the latest.
+    pub(crate) fn begins_with(&self, why: &impl Display) -> Option<Said> {
+        let said = self.begins();
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = &mut *now {
+            now.why = Some(why.to_string());
+        }
+        said
+    }
+
+    /// The latest reason, while it lasts.
+    pub(crate) fn why(&self) -> Option<String> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.why.clone()
     }
 
     /// It is over. Returns how long it lasted, if there was any.
@@ -78,5 +96,15 @@ mod tests {
         assert!(trouble.is_there());
         assert_eq!(trouble.ends(), Some(AGAIN));
         assert!(!trouble.is_there());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_reason_is_told_while_trouble_lasts() {
+        let trouble = Trouble::default();
+        assert_eq!(trouble.why(), None);
+        assert!(trouble.begins_with(&"no route").is_some() && trouble.begins_with(&"refused").is_none());
+        assert_eq!(trouble.why().as_deref(), Some("refused"));
+        trouble.ends();
+        assert_eq!(trouble.why(), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-/// Why a handler failed. `?` turns any error into a transient one.
+/// Why a handler failed. `?` turns any error into a transient one, unless it or one of its causes is [`Permanent`].
 pub struct HandlerError {
     kind: HandlerErrorKind,
     source: Box<dyn Error + Send + Sync>,
@@ -50,7 +50,59 @@ impl HandlerError {
 
 impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::transient(error)
+        let kind = match is_permanent(&error) {
+            true => HandlerErrorKind::Permanent,
+            false => HandlerErrorKind::Transient,
+        };
+        Self { kind, source: error.into() }
+    }
+}
+
+/// Whether the error or one of its causes is marked.
+fn is_permanent(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Permanent>() || error.source().is_some_and(is_permanent)
+}
+
+/// Marks an error for which trying again is no use, for code that knows nothing of handlers: a bank's client, say. It
+/// has the text and the causes of the error that it marks. A handler that meets it by `?`, also as the cause inside
+/// another error, has its message held at once.
+///
+/// ```
+/// use sagabus::handler::{HandlerError, HandlerErrorKind, Permanent};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the bank said no")]
+/// struct BankError(#[source] Permanent);
+///
+/// fn charge() -> Result<(), BankError> {
+///     Err(BankError(Permanent::new("the card is blocked")))
+/// }
+///
+/// fn handle() -> Result<(), HandlerError> {
+///     Ok(charge()?)
+/// }
+///
+/// assert_eq!(handle().unwrap_err().kind(), HandlerErrorKind::Permanent);
+/// ```
+#[derive(Debug)]
+pub struct Permanent(Box<dyn Error + Send + Sync>);
+
+impl Permanent {
+    /// Marks this error.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Permanent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Permanent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
     }
 }
 
@@ -93,5 +145,25 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         assert_eq!(HandlerError::from(Outer(Inner)).to_string(), "error returned from database: no table");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the order cannot be charged")]
+    struct Charge(#[source] Bank);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the bank said no")]
+    struct Bank(#[source] Box<dyn Error + Send + Sync>);
+
+    #[test]
+    fn r_005_a_permanent_cause_makes_the_error_permanent() {
+        let blocked = || Permanent::new(Outer(Inner));
+        let inside = HandlerError::from(Charge(Bank(Box::new(blocked()))));
+        assert_eq!(inside.kind(), HandlerErrorKind::Permanent);
+        let text = "the order cannot be charged: the bank said no: error returned from database: no table";
+        assert_eq!(inside.to_string(), text, "the mark adds nothing to the text");
+        assert_eq!(HandlerError::from(blocked()).kind(), HandlerErrorKind::Permanent);
+        assert_eq!(HandlerError::from(Charge(Bank(Box::new(Inner)))).kind(), HandlerErrorKind::Transient);
+        assert_eq!(HandlerError::transient(blocked()).kind(), HandlerErrorKind::Transient, "who says so decides");
     }
 }

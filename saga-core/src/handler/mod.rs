@@ -13,7 +13,7 @@ pub(crate) mod transaction;
 pub use batch::{Batch, InBatch};
 pub(crate) use context::Cause;
 pub use context::{BatchContext, Context};
-pub use error::{HandlerError, HandlerErrorKind};
+pub use error::{HandlerError, HandlerErrorKind, Permanent};
 pub use later::{HandleLater, Later};
 pub use outgoing::OutgoingMessage;
 pub(crate) use outgoing::{Addressee, post, request};

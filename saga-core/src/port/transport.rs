@@ -52,6 +52,8 @@ pub struct Topology {
     /// Whether the endpoint takes bundles: many messages in one of the broker's. A transport that has none ignores it.
     /// One that has them reads bundles in any case.
     pub bundles: bool,
+    /// Whether a message without an id gets one, instead of being delivered with a fault.
+    pub generates_ids: bool,
 }
 
 impl Topology {

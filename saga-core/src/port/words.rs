@@ -78,6 +78,11 @@ impl HeldReason {
     pub fn releases_itself(self) -> bool {
         matches!(self, Self::Early | Self::Deferred | Self::Paused | Self::Version)
     }
+
+    /// Whether something ran before the message was held: what waits for its turn, or cannot be read, has not run.
+    pub(crate) fn had_a_run(self) -> bool {
+        !self.releases_itself() && self != Self::Undecodable
+    }
 }
 
 words!(

@@ -200,6 +200,9 @@ impl<S: Saga> SagaLogic for Typed<S> {
     }
 
     fn check(&self, row: &InstanceRow) -> Result<(), (UnreadableKind, String)> {
+        if row.state == InstanceRow::CANCELLED {
+            return Ok(()); // nobody reads its data any more
+        }
         if row.version > self.version() {
             let ours = self.version();
             let text =

@@ -54,7 +54,7 @@ impl Life for Consumer {
                 return Some(error.to_string());
             }
         }
-        let mut subscription = match Subscription::open(connection, &self.topology.endpoint, &self.limits).await {
+        let mut subscription = match Subscription::open(connection, &self.topology, &self.limits).await {
             Ok(subscription) => subscription,
             Err(why) => return Some(why),
         };

@@ -49,12 +49,18 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// A broker by its URL, `amqp://user:password@host:5672/vhost` or `amqps://…` (`/` in a vhost's name is `%2f`).
     /// Several hosts, separated by commas, are tried in turn: `amqp://user:password@one:5672,two:5672/vhost`.
+    /// Options follow a `?`, separated by `&`: `heartbeat` (seconds), `connection_timeout` (milliseconds), `frame_max`
+    /// (bytes), `channel_max`, `auth_mechanism`.
     ///
     /// # Errors
-    /// When the URL cannot be read.
+    /// When the URL cannot be read, or has an option that is not one of these or has no such value.
     pub fn new(url: &str) -> Result<Self, TransportError> {
         let mut uris = Vec::new();
         for url in each_host(url) {
+            if let Some(wrong) = wrong_option(&url) {
+                let text = format!("the broker's URL has {wrong}");
+                return Err(TransportError::new(TransportErrorKind::Invalid, text));
+            }
             let mut uri: AMQPUri = url.parse().map_err(|error| {
                 TransportError::new(
                     TransportErrorKind::Invalid,
@@ -75,6 +81,37 @@ impl RabbitMq {
         let broker = Broker { uris: self.broker.uris.clone(), prefix: prefix.into(), ..Broker::default() };
         Self { broker: Arc::new(broker) }
     }
+}
+
+/// The options of a URL that are numbers, with the largest value of each.
+const NUMBERS: [(&str, u64); 4] = [
+    ("heartbeat", u16::MAX as u64),
+    ("connection_timeout", u64::MAX),
+    ("frame_max", u32::MAX as u64),
+    ("channel_max", u16::MAX as u64),
+];
+/// The option that is none, and its values.
+const AUTH: (&str, [&str; 5]) = ("auth_mechanism", ["plain", "amqplain", "external", "anonymous", "rabbit-cr-demo"]);
+
+/// What is wrong with the options of a URL. The parser of URLs reads over those that it does not know, and does not say
+/// which one it cannot read.
+fn wrong_option(url: &str) -> Option<String> {
+    let (_, place) = url.rsplit_once('@').unwrap_or(("", url));
+    let (_, options) = place.split_once('?')?;
+    options.split('&').filter(|option| !option.is_empty()).find_map(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let wrong = |wanted: String| format!("the option `{name}` with the value `{value}`: it is {wanted}");
+        if name == AUTH.0 {
+            let fits = AUTH.1.iter().any(|known| known.eq_ignore_ascii_case(value));
+            return (!fits).then(|| wrong(format!("one of {}", AUTH.1.join(", "))));
+        }
+        let Some((_, most)) = NUMBERS.iter().find(|(known, _)| *known == name) else {
+            let known = NUMBERS.map(|(known, _)| known).join(", ");
+            return Some(format!("the option `{name}`, which is not known; there are: {known}, {}", AUTH.0));
+        };
+        let fits = value.parse::<u64>().is_ok_and(|number| number <= *most);
+        (!fits).then(|| wrong(format!("a number from 0 to {most}")))
+    })
 }
 
 /// One URL for each host of a list.
@@ -129,6 +166,29 @@ mod tests {
         let urls = each_host("amqp://u:p@one:1,two:2/%2f?heartbeat=5");
         assert_eq!(urls, ["amqp://u:p@one:1/%2f?heartbeat=5", "amqp://u:p@two:2/%2f?heartbeat=5"]);
         assert_eq!(each_host("amqp://one"), ["amqp://one"]);
+    }
+
+    #[test]
+    fn t_025_each_wrong_option_is_named() {
+        let refusal = |options: &str| {
+            let url = format!("amqp://user:s3cret@one:5672,two:5672/vhost?{options}");
+            RabbitMq::new(&url).err().map(|error| error.to_string())
+        };
+        for (options, expected) in [
+            ("heartbeat=soon", "the option `heartbeat` with the value `soon`: it is a number from 0 to 65535"),
+            ("frame_max=131072&heartbeat=65536", "`heartbeat` with the value `65536`"),
+            ("connection_timeout=-1", "`connection_timeout` with the value `-1`"),
+            ("frame_max=", "`frame_max` with the value ``: it is a number from 0 to 4294967295"),
+            ("channel_max", "`channel_max` with the value ``"),
+            ("hearbeat=10", "the option `hearbeat`, which is not known; there are: heartbeat, connection_timeout"),
+            ("auth_mechanism=magic", "`auth_mechanism` with the value `magic`: it is one of plain, amqplain"),
+        ] {
+            let refusal = refusal(options).unwrap_or_else(|| panic!("{options} is accepted"));
+            assert!(refusal.contains(expected) && !refusal.contains("s3cret"), "{options}: {refusal}");
+        }
+        assert_eq!(refusal("heartbeat=5&connection_timeout=3000&frame_max=131072&channel_max=10&"), None);
+        assert_eq!(refusal("auth_mechanism=plain"), None);
+        assert_eq!(refusal(""), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
-use saga_core::{Ack, Delivery, Envelope, LinkLimits};
+use saga_core::{Ack, Delivery, Envelope, LinkLimits, Topology};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
@@ -57,6 +57,8 @@ pub(super) struct Subscription {
     lives: Arc<()>,
     consumer: Consumer,
     queue: String,
+    /// Whether a message without an id gets one.
+    generates_ids: bool,
     /// Consumers so far: each has its own tag.
     consumers: u32,
     prefetch: Prefetch,
@@ -75,7 +77,12 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) async fn open(connection: &Connection, queue: &str, limits: &LinkLimits) -> Result<Self, String> {
+    pub(super) async fn open(
+        connection: &Connection,
+        topology: &Topology,
+        limits: &LinkLimits,
+    ) -> Result<Self, String> {
+        let queue = topology.endpoint.as_str();
         let prefetch = Prefetch::new(limits);
         let channel = answer(connection.create_channel()).await?;
         let consumer = consume(&channel, queue, 1, prefetch.current()).await?;
@@ -85,6 +92,7 @@ impl Subscription {
             lives: Arc::default(),
             consumer,
             queue: queue.to_owned(),
+            generates_ids: topology.generates_ids,
             consumers: 1,
             group: Group::new(prefetch.messages_max()),
             prefetch,
@@ -166,7 +174,7 @@ impl Subscription {
         match delivery {
             Some(Ok(came)) => {
                 let (tag, body_bytes) = (came.delivery_tag, came.data.len());
-                let messages = incoming(came, &self.settle, &self.lives);
+                let messages = self.incoming(came);
                 let count = messages.len();
                 self.prefetch.came(tag, count, body_bytes);
                 self.acks.came();
@@ -175,6 +183,36 @@ impl Subscription {
             }
             Some(Err(error)) => self.end = Some(error.to_string()),
             None => self.end = Some("the broker cancelled the consumer".into()),
+        }
+    }
+
+    /// The messages in a delivery: one, or those of a bundle.
+    fn incoming(&self, came: Came) -> Vec<Delivery> {
+        let tag = came.delivery_tag;
+        let delivery_count = wire::delivery_count(&came.properties, came.redelivered);
+        let message = |envelope: Envelope, fault: Option<String>| {
+            let settle = self.settle.clone();
+            let ack = Ack::of_channel(&self.lives, move |is_handled| {
+                let _ = settle.map(|settle| settle.send(Settled { tag, is_handled }));
+            });
+            let mut delivery = Delivery::new(Arc::new(envelope), ack);
+            delivery.fault = fault;
+            delivery.delivery_count = delivery_count;
+            delivery
+        };
+        let body = Bytes::from(came.data);
+        match bundle::read(&came.properties, &body) {
+            Some(Ok(envelopes)) => envelopes
+                .into_iter()
+                .map(|envelope| {
+                    let (envelope, fault) = wire::bundled(envelope);
+                    message(envelope, fault)
+                })
+                .collect(),
+            bundle => {
+                let (envelope, fault) = wire::envelope(&came.properties, body, self.generates_ids);
+                vec![message(envelope, fault.or(bundle.and_then(Result::err)))]
+            }
         }
     }
 
@@ -283,34 +321,4 @@ async fn answer<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, S
 
 async fn answer_in_time<T>(asked: impl Future<Output = T>) -> Result<T, String> {
     tokio::time::timeout(ANSWER, asked).await.map_err(|_| "the broker does not answer".to_owned())
-}
-
-/// The messages in a delivery: one, or those of a bundle.
-fn incoming(came: Came, settle: &Option<Settling>, channel: &Arc<()>) -> Vec<Delivery> {
-    let tag = came.delivery_tag;
-    let delivery_count = wire::delivery_count(&came.properties, came.redelivered);
-    let message = |envelope: Envelope, fault: Option<String>| {
-        let settle = settle.clone();
-        let ack = Ack::of_channel(channel, move |is_handled| {
-            let _ = settle.map(|settle| settle.send(Settled { tag, is_handled }));
-        });
-        let mut delivery = Delivery::new(Arc::new(envelope), ack);
-        delivery.fault = fault;
-        delivery.delivery_count = delivery_count;
-        delivery
-    };
-    let body = Bytes::from(came.data);
-    match bundle::read(&came.properties, &body) {
-        Some(Ok(envelopes)) => envelopes
-            .into_iter()
-            .map(|envelope| {
-                let (envelope, fault) = wire::bundled(envelope);
-                message(envelope, fault)
-            })
-            .collect(),
-        bundle => {
-            let (envelope, fault) = wire::envelope(&came.properties, body);
-            vec![message(envelope, fault.or(bundle.and_then(Result::err)))]
-        }
-    }
 }

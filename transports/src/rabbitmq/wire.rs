@@ -84,7 +84,9 @@ pub(super) fn properties(envelope: &Envelope, frame_max: usize) -> Result<BasicP
 }
 
 /// The envelope of an incoming message, and what is wrong with it, if that is known before its body is read.
-pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, Option<String>) {
+///
+/// With `generates_ids` a message without an id gets one, and nothing is wrong with it.
+pub(super) fn envelope(properties: &BasicProperties, body: Bytes, generates_ids: bool) -> (Envelope, Option<String>) {
     let own = |property: &Option<ShortString>| {
         property.as_ref().map(|text| text.as_str().to_owned()).filter(|t| !t.is_empty())
     };
@@ -110,7 +112,8 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
             other => drop(headers.insert(other.to_owned(), from_amqp(value))),
         }
     }
-    let message_id = own(properties.message_id());
+    let generated = || uuid::Uuid::now_v7().to_string();
+    let message_id = own(properties.message_id()).or_else(|| generates_ids.then(generated));
     let type_name = own(properties.kind());
     let content_type = own(properties.content_type());
     let fault = unreadable.or_else(|| {
@@ -118,7 +121,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes) -> (Envelope, 
             .or_else(|| foreign(own(properties.content_encoding()).as_deref(), content_type.as_deref()))
     });
     // a message without an id is held under a generated one, so that nothing is lost
-    let message_id = message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let message_id = message_id.unwrap_or_else(generated);
     let mut envelope = Envelope::new(message_id, type_name.unwrap_or_default(), body);
     if let Some(conversation_id) = own(properties.correlation_id()) {
         envelope.conversation_id = conversation_id;
@@ -152,8 +155,11 @@ pub(super) fn bundled(mut envelope: Envelope) -> (Envelope, Option<String>) {
 fn nameless(message_id: Option<&str>, type_name: Option<&str>) -> Option<String> {
     let is_missing = |text: Option<&str>| text.is_none_or(str::is_empty);
     if is_missing(message_id) {
-        let why = "no message_id: without one a redelivery cannot be told from a new message; have the producer set it";
-        return Some(why.into());
+        return Some(
+            "no message_id: without one a redelivery cannot be told from a new message; have the producer set it, or \
+             let the endpoint's `Settings::generate_ids` give each message an id, and some be handled twice"
+                .into(),
+        );
     }
     is_missing(type_name)
         .then(|| "no type: have the producer set the AMQP property `type` to the message's logical name".into())
@@ -217,7 +223,7 @@ mod tests {
         for us in [0, 7, 951_782_400_000_000, 1_795_000_000_123_456, 4_102_444_799_999_999] {
             sent.sent_at_us = Some(us);
             let made = properties(&sent, 0).unwrap();
-            assert_eq!(envelope(&made, sent.body.clone()), (sent.clone(), None));
+            assert_eq!(envelope(&made, sent.body.clone(), false), (sent.clone(), None));
         }
     }
 
@@ -235,10 +241,30 @@ mod tests {
     #[test]
     fn t_026_a_stranger_needs_only_id_type_and_body() {
         let properties = BasicProperties::default().with_message_id("m-1".into()).with_type("t".into());
-        let (came, fault) = envelope(&properties, Bytes::from_static(b"{}"));
+        let (came, fault) = envelope(&properties, Bytes::from_static(b"{}"), false);
         assert_eq!((came.message_id.as_str(), came.conversation_id.as_str(), fault), ("m-1", "m-1", None));
-        let (_, fault) = envelope(&BasicProperties::default().with_type("t".into()), Bytes::new());
+        let (_, fault) = envelope(&BasicProperties::default().with_type("t".into()), Bytes::new(), false);
         assert!(fault.unwrap().contains("no message_id"));
+    }
+
+    #[test]
+    fn r_018_a_message_without_an_id_is_held_or_gets_one() {
+        for id in [None, Some("")] {
+            let mut properties = BasicProperties::default().with_type("t".into());
+            if let Some(id) = id {
+                properties = properties.with_message_id(id.into());
+            }
+            let came = |generates_ids| envelope(&properties, Bytes::from_static(b"{}"), generates_ids);
+            let (held, fault) = came(false);
+            let fault = fault.expect("it is held");
+            assert!(fault.contains("no message_id") && fault.contains("`Settings::generate_ids`"), "{fault}");
+            assert!(!held.message_id.is_empty(), "under an id all the same");
+            let (one, other) = (came(true), came(true));
+            assert_eq!((one.1, other.1), (None, None));
+            assert_ne!(one.0.message_id, other.0.message_id);
+        }
+        let nameless = BasicProperties::default();
+        assert!(envelope(&nameless, Bytes::new(), true).1.expect("it is held").contains("no type"));
     }
 
     #[test]
@@ -274,7 +300,7 @@ mod tests {
                 .with_message_id("m".into())
                 .with_type("t".into())
                 .with_headers(headers.clone());
-            assert_eq!(envelope(&properties, Bytes::new()).0.attempt, 0);
+            assert_eq!(envelope(&properties, Bytes::new(), false).0.attempt, 0);
             assert_eq!((delivery_count(&properties, false), delivery_count(&properties, true)), (0, 7));
         }
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(i64::MAX));
@@ -292,7 +318,7 @@ mod tests {
             if let Some(encoding) = encoding {
                 properties = properties.with_content_encoding(encoding.into());
             }
-            envelope(&properties, Bytes::from_static(b"{}")).1
+            envelope(&properties, Bytes::from_static(b"{}"), false).1
         };
         assert!(fault(Some("gzip"), "application/json").unwrap().contains("content_encoding `gzip`"));
         assert!(fault(None, "application/json; charset=ISO-8859-1").unwrap().contains("charset `ISO-8859-1`"));

@@ -107,6 +107,62 @@ async fn t_028_what_nobody_can_read_is_held_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r_016_what_cannot_be_read_is_held_after_no_run_with_its_place_and_its_bytes() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.saga::<Walk>().handle::<Do>(script.clone());
+        builder.settings(|settings| settings.body_bytes_max = 100)
+    })
+    .await;
+    let long = format!("{{\"n\":1{}}}", " ".repeat(100));
+    let cases: [(&str, &[u8], &str); 9] = [
+        ("shop.Do", b"{\"n\":1", "line 1 column 6"),
+        ("shop.Do", b"{\"n\":\"one\"}", "line 1 column 10"),
+        ("shop.Do", b"{\"n\":\n-1}", "line 2 column 2"),
+        ("shop.Do", b"", "line 1 column 0"),
+        ("shop.Do", long.as_bytes(), "the body has 107 bytes; `body_bytes_max` is 100"),
+        ("shop.Do", b"{\"n\":1}\xff\0", "line 1 column 8"),
+        ("Step", b"{\"id\":1,\"n\":}", "line 1 column 13"),
+        ("Step", b"[]", "line 1 column"),
+        ("Step", b"{\"id\":1}", "missing field `n`"),
+    ];
+    let messages =
+        cases.iter().enumerate().map(|(n, (name, body, _))| Envelope::new(n.to_string(), *name, body.to_vec()));
+    rig.broker.deliver_all(messages.collect::<Vec<_>>());
+    rig.broker.deliver(command(1));
+    rig.all_acked().await;
+    let mut held = rig.store.held();
+    held.sort_by_key(|row| row.envelope.message_id.clone());
+    assert_eq!(held.len(), cases.len());
+    for (row, (name, body, place)) in held.iter().zip(cases) {
+        let error = row.error.as_deref().unwrap_or_default();
+        assert!(error.contains(place), "`{place}` was expected in: {error}");
+        assert_eq!((row.reason, row.attempts), (HeldReason::Undecodable, 0), "{name}: {error}");
+        assert_eq!(&row.envelope.body[..], body, "the bytes are kept");
+        assert_eq!(rig.inbox(&row.envelope.message_id).attempts, 0);
+    }
+    assert_eq!((script.runs(), rig.done()), (vec![(1, 0)], vec![1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_018_an_endpoint_asks_its_transport_to_generate_ids_if_it_is_set_so() {
+    assert!(!Rig::walk().await.broker.topology().generates_ids);
+    let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.generate_ids = true)).await;
+    assert!(rig.broker.topology().generates_ids);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_021_thousands_that_cannot_be_read_hold_up_nobody_and_are_held() {
+    let script = Script::new();
+    let rig =
+        Rig::start(|builder| builder.handle::<Do>(script.clone()).settings(|settings| settings.prefetch = 100)).await;
+    let broken = (0..5000).map(|n| Envelope::new(format!("broken-{n}"), "shop.Do", "{"));
+    rig.broker.deliver_all(broken.chain((1..=10).map(command)));
+    rig.all_acked().await;
+    assert_eq!((rig.store.held().len(), rig.done()), (5000, (1..=10).collect()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn t_028_json_by_another_name_and_a_byte_order_mark_are_read() {
     let rig = Rig::walk().await;
     rig.broker.deliver(begin(1));

@@ -31,8 +31,8 @@ struct State {
     open: BTreeMap<u64, Queued>,
     /// Deliveries so far.
     delivered: u64,
-    /// What was delivered, on this channel or an earlier one, as long as the endpoint keeps it.
-    in_memory: Vec<Weak<Envelope>>,
+    /// One for each delivery, on this channel or an earlier one, that the endpoint keeps.
+    in_memory: Vec<Weak<()>>,
     acked: Vec<String>,
     given_back: usize,
     sent: Vec<Outgoing>,
@@ -125,10 +125,14 @@ impl Broker {
                 let Some(queued) = state.queue.pop_front() else { return };
                 state.delivered += 1;
                 let (broker, tag) = (self.clone(), state.delivered);
-                let ack = Ack::of_channel(&state.channel, move |acked| broker.settled(tag, acked));
+                let kept = Arc::new(());
+                state.in_memory.push(Arc::downgrade(&kept));
+                let ack = Ack::of_channel(&state.channel, move |acked| {
+                    drop(kept);
+                    broker.settled(tag, acked);
+                });
                 let envelope = Arc::new((*queued.envelope).clone());
                 let (fault, delivery_count) = (queued.fault.clone(), queued.delivery_count);
-                state.in_memory.push(Arc::downgrade(&envelope));
                 state.open.insert(tag, queued);
                 (deliveries, Delivery { envelope, fault, delivery_count, ack })
             };
@@ -162,7 +166,7 @@ impl Broker {
         self.pump();
     }
 
-    /// Deliveries that the endpoint has in memory, settled or not.
+    /// Deliveries that the endpoint has in memory.
     pub(super) fn in_memory(&self) -> usize {
         let mut state = self.state();
         state.in_memory.retain(|delivery| delivery.strong_count() > 0);

@@ -198,3 +198,34 @@ async fn an_instance_that_another_process_changed_meanwhile_is_read_again() {
     steps.sort_unstable();
     assert_eq!(steps, (0..100).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn r_037_the_endpoint_says_that_its_database_is_away_and_when_it_is_back() {
+    use crate::DatabaseState::{Down, Up};
+    let rig = rig(&Script::new()).await;
+    assert_eq!(rig.endpoint.database(), Up);
+    // no message comes: the relay notices
+    away(&rig.store, Operation::Lease, StoreErrorKind::Unavailable);
+    rig.until_within(secs(4), "it is noticed", |rig| matches!(rig.endpoint.database(), Down(_))).await;
+    rig.store.heal();
+    rig.until_within(secs(8), "it is back", |rig| rig.endpoint.database() == Up).await;
+    // the relay has nothing to complain of, but messages wait: the disk is full, or tables are missing
+    for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Schema] {
+        away(&rig.store, Operation::Write, kind);
+        let n = 1 + rig.broker.acked().len() as u64;
+        rig.broker.deliver(command(n));
+        rig.until_within(secs(2), "it is noticed", |rig| matches!(rig.endpoint.database(), Down(_))).await;
+        tokio::time::sleep(secs(60)).await;
+        assert!(matches!(rig.endpoint.database(), Down(_)), "{kind:?}: as long as messages wait");
+        assert_eq!(rig.broker.given_back(), 0);
+        rig.store.heal();
+        rig.all_acked().await;
+        assert_eq!(rig.endpoint.database(), Up, "{kind:?}");
+    }
+    // the broker is away too: the heartbeat asks
+    rig.broker.link(crate::LinkState::Down("no route".into()));
+    away(&rig.store, Operation::Heartbeat, StoreErrorKind::Unavailable);
+    rig.until_within(secs(31), "it is noticed", |rig| matches!(rig.endpoint.database(), Down(_))).await;
+    rig.store.heal();
+    rig.until_within(secs(31), "it is back", |rig| rig.endpoint.database() == Up).await;
+}

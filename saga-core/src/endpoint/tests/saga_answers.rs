@@ -102,7 +102,7 @@ async fn s_022_a_header_that_is_no_id_of_its_saga_is_named() {
     rig.all_acked().await;
     let held = rig.the_held();
     let error = held.error.expect("it says why");
-    assert_eq!((held.reason, held.attempts), (HeldReason::Undecodable, 1));
+    assert_eq!((held.reason, held.attempts), (HeldReason::Undecodable, 0));
     assert_eq!(error, "header saga-id `one` is not a u64 (saga `shopper`)");
     assert_eq!(rig.state_of("shopper", "1").as_deref(), Some("Asking"));
 }

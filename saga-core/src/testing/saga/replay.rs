@@ -4,7 +4,7 @@ use super::{
     instance::Instance,
     story::{Happened, What},
 };
-use crate::{Envelope, ExportedInstance, JournalView, Rules, Saga, SagaId, panics};
+use crate::{Envelope, ExportedInstance, InstanceRow, JournalView, Rules, Saga, SagaId, panics};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{fmt, fs, path::Path, sync::Arc};
@@ -142,7 +142,12 @@ impl Replayed {
     }
 
     fn one<S: Saga>(&mut self, exported: &ExportedInstance) {
-        let journal: Vec<&JournalView> = exported.journal.iter().filter(|line| was_decided(line)).collect();
+        let journal: Vec<&JournalView> = exported
+            .journal
+            .iter()
+            .take_while(|line| line.type_name != InstanceRow::CANCEL) // from there on a person has decided
+            .filter(|line| was_decided(line))
+            .collect();
         let skip = |why: &str| (exported.id.clone(), why.to_owned());
         let messages: Option<Vec<Envelope>> = journal.iter().map(|line| message(line)).collect();
         let Some(messages) = messages else {

@@ -25,7 +25,11 @@ use axum::{
 };
 use futures_util::Stream;
 use refusal::Refusal;
-use sagabus::{Endpoint, Saga, endpoint::LinkState, port::InstanceKey};
+use sagabus::{
+    Endpoint, Saga,
+    endpoint::{DatabaseState, LinkState},
+    port::InstanceKey,
+};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
@@ -200,9 +204,9 @@ async fn ready<Db: Ledger>(State(api): State<Api<Db>>) -> Result<Response, Refus
         LinkState::Failed(reason) => (false, format!("no longer used, because the endpoint has failed: {reason}")),
         _ => (true, "unknown".to_owned()), // a state that a later version adds
     };
-    let (answers, database) = match endpoint.store().order_by_id(Uuid::nil()).await {
-        Ok(_) => (true, "up".to_owned()),
-        Err(error) => (false, format!("away: {error}")),
+    let (answers, database) = match endpoint.database() {
+        DatabaseState::Down(reason) => (false, format!("away: {reason}")),
+        _ => (true, "up".to_owned()),
     };
     let ready = works && answers;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -146,8 +146,18 @@ async fn without_its_database_ordering_names_the_order_to_try_again_and_is_not_r
     assert!(chosen.is_some(), "the id that was chosen is missing: {refusal}");
     let (status, refusal) = ordering.get(&format!("/orders/{ID}")).await;
     assert_eq!((status, &refusal["order_id"]), (503, &json!(ID)), "{refusal}");
-    let (status, health) = ordering.get("/health/ready").await;
-    assert_eq!((status, &health["ready"]), (503, &json!(false)), "{health}");
+    let noticed = async {
+        loop {
+            let (status, health) = ordering.get("/health/ready").await;
+            if status != 200 {
+                return (status, health);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (status, health) = tokio::time::timeout(Duration::from_secs(30), noticed).await.expect("it is noticed");
+    assert_eq!((status, &health["ready"], &health["broker"]), (503, &json!(false), &json!("up")), "{health}");
+    assert!(health["database"].as_str().is_some_and(|database| database.starts_with("away: ")), "{health}");
     assert_eq!(ordering.get("/health/live").await, (200, json!({ "live": true })));
 }
 

@@ -173,4 +173,5 @@ fn r_031_a_cancelled_instance_takes_nothing_any_more() {
         assert_eq!(instance.offer(vec![]), [format!("{name}: ignored")]);
     }
     assert_eq!(instance.row(), &before);
+    assert_eq!(Typed::<Walk>::new().check(instance.row()), Ok(()), "no program has to read it");
 }

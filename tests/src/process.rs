@@ -125,12 +125,17 @@ impl Service {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
+    /// SIGTERM, without waiting for anything.
+    pub fn signal(&self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status(); // it may have died by itself
+    }
+
     /// SIGTERM; returns whether it ended well.
     ///
     /// # Panics
     /// When it does not end within the patience of the tests.
     pub async fn terminate(&mut self) -> bool {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status(); // it may have died by itself
+        self.signal();
         let status = crate::eventually("the service ends after SIGTERM", || {
             let status = self.child.try_wait().ok().flatten();
             async move { status }

@@ -25,7 +25,7 @@ pub(crate) fn finally(clean_up: impl Future<Output = ()> + Send + 'static) {
 /// A virtual host of RabbitMQ.
 #[derive(Debug)]
 pub struct Vhost {
-    /// Its name.
+    /// Its name, as it is written in URLs.
     pub name: String,
     management: String,
 }
@@ -36,7 +36,16 @@ impl Vhost {
     /// # Panics
     /// When the management interface does not let us.
     pub async fn create() -> Self {
-        let vhost = Self { name: unique(), management: setting("SAGABUS_TEST_MANAGEMENT_URL") };
+        Self::create_named("").await
+    }
+
+    /// Creates one whose name ends with this.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn create_named(end: &str) -> Self {
+        let name = format!("{}{}", unique(), end.replace('/', "%2F"));
+        let vhost = Self { name, management: setting("SAGABUS_TEST_MANAGEMENT_URL") };
         let client = reqwest::Client::new();
         let created = client.put(vhost.api("vhosts", "")).send().await.expect("the management interface answers");
         assert!(created.status().is_success(), "a virtual host was expected, {} came", created.status());

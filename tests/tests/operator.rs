@@ -45,6 +45,7 @@ suite! {
     an_instance_shows_what_it_sent_and_what_is_put_off_for_it,
     a_status_tells_what_goes_on_by_itself_from_what_does_not,
     a_body_is_shown_byte_by_byte,
+    r_027_of_two_operators_at_once_one_acts_and_the_other_is_told,
 }
 
 /// The held rows that a filter finds.
@@ -210,6 +211,26 @@ async fn an_action_takes_what_was_listed_and_nothing_else(tables: Tables) {
     let operations = tables.store.operations(&OperationFilter::default(), 10).await.unwrap();
     let items: Vec<usize> = operations.iter().rev().map(|operation| operation.items.len()).collect();
     assert_eq!(items, [100, 100, 5], "each transaction is bounded, and audited by itself");
+}
+
+async fn r_027_of_two_operators_at_once_one_acts_and_the_other_is_told(tables: Tables) {
+    for n in 0..20 {
+        let id = format!("m{n:02}");
+        tables.hold(&Held { message_id: &id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+        let rows = of_message(&tables, &id).await;
+        let (retried, discarded) = tokio::join!(
+            tables.store.held_retry(&rows, "ann", "repaired"),
+            tables.store.held_discard(&rows, "bob", "no use")
+        );
+        let told =
+            [retried.count("retried"), retried.count("gone"), discarded.count("discarded"), discarded.count("gone")];
+        assert!([[1, 0, 0, 1], [0, 1, 1, 0]].contains(&told), "{retried:?} {discarded:?}");
+        let sent = format!("SELECT CAST(count(*) AS text) FROM {{s}}outbox WHERE message_id = '{id}'");
+        let result = format!("SELECT result FROM {{s}}inbox WHERE message_id = '{id}'");
+        let is = (tables.one(&sent).await, tables.one(&result).await);
+        let expected = if told[0] == 1 { ("1", "retrying") } else { ("0", "discarded") };
+        assert_eq!((is.0.as_deref(), is.1.as_deref()), (Some(expected.0), Some(expected.1)));
+    }
 }
 
 async fn what_waits_behind_another_keeps_its_place(tables: Tables) {

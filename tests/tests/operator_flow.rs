@@ -13,6 +13,7 @@ endpoint_suite! {
     a_discarded_message_lets_what_waits_behind_it_go_on_in_order
     a_message_that_fails_again_and_again_can_be_given_up
     many_failed_messages_are_retried_by_one_filter
+    r_023_a_retry_that_fails_again_has_the_whole_policy_and_adds_its_runs
     a_running_endpoint_says_that_it_lives
     r_023_a_retry_in_vain_is_the_full_policy_once_more_and_the_first_failure_stays_visible
     r_025_an_edited_message_is_handled_and_its_instance_goes_on
@@ -110,6 +111,28 @@ async fn many_failed_messages_are_retried_by_one_filter<Db: Effects + Inspect, T
     })
     .await;
     assert_eq!(house.work.runs(), 30);
+    house.stop().await;
+}
+
+/// as often as the policy says, under the same id.
+async fn r_023_a_retry_that_fails_again_has_the_whole_policy_and_adds_its_runs<
+    Db: Effects + Inspect,
+    T: Transport + Clone,
+>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let twice = |builder: EndpointBuilder<Db>| builder.retries(Retries::none().immediate(1));
+    let house = House::start(transport, stores, twice).await;
+    let store = house.worker.store();
+    house.ask(1, "fail").await;
+    let first = one_held(store).await;
+    assert_eq!((first.attempts, house.work.runs()), (2, 2));
+    assert_eq!(store.held_retry(&[first.row()], "ann", "repaired, or so we think").await.count("retried"), 1);
+    let again =
+        eventually("it to be held again", || async { held(store).await.pop().filter(|held| held.attempts == 4) }).await;
+    assert_eq!((&again.message_id, &again.reason, house.work.runs()), (&first.message_id, &first.reason, 4));
+    assert!(again.error.unwrap_or_default().contains("failed by order"));
     house.stop().await;
 }
 

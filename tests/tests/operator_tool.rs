@@ -202,6 +202,53 @@ async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
     }
 }
 
+/// R-024: a filter finds what still waits, so an order that was killed is given once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_024_an_order_that_was_killed_half_way_is_given_again_and_retries_each_message_once() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        let numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)";
+        let receiver = "CASE WHEN i < 400 THEN 'charge' ELSE 'order' END";
+        let json = if tables.url.starts_with("sqlite:") { "" } else { "::json" };
+        tables
+            .sql(&format!(
+                "{numbers} INSERT INTO {{s}}held (endpoint, receiver, message_id, reason, error, attempts, held_at, type,
+                     envelope, body)
+                 SELECT 'ordering', {receiver}, 'm' || i, 'failed', 'no', 1, {{now}}, 't',
+                     ('{{\"message_id\":\"m' || i || '\",\"type\":\"t\"}}'){json}, {{body}} FROM n"
+            ))
+            .await;
+        tables
+            .sql(&format!(
+                "{numbers} INSERT INTO {{s}}inbox (endpoint, receiver, message_id, body_hash, type, result,
+                     conversation_id, claimed_at, handled_at, handled_by, attempts)
+                 SELECT 'ordering', {receiver}, 'm' || i, 1, 't', 'held', 'c', {{now}}, {{now}}, 'p', 1 FROM n"
+            ))
+            .await;
+        let count = async |rows: &str| {
+            let count = tables.one(&format!("SELECT CAST(count(*) AS text) FROM {{s}}{rows}")).await;
+            count.expect("a count").parse::<u32>().expect("a number")
+        };
+        let order = ["held", "retry", "--receiver", "charge"];
+        let (code, out, _) = run(url, &[&order[..], &["--dry-run"]].concat());
+        assert!(code == 0 && out.ends_with("400 messages would be retried\n"), "{out}");
+        assert_eq!((count("held").await, count("outbox").await, count("operation").await), (1000, 0, 0));
+
+        let mut killed = command(url, &order).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tests::eventually("it to begin", || async { (count("operation").await > 0).then_some(()) }).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let (code, _, err) = run(url, &order);
+        assert!(code == 0 || err.contains("no held message matches"), "{err}"); // it may have been too quick
+        assert_eq!((count("held").await, count("outbox").await), (600, 400));
+        let distinct = "(SELECT DISTINCT message_id FROM {s}outbox) AS sent";
+        let sent = tables.one(&format!("SELECT CAST(count(*) AS text) FROM {distinct}")).await;
+        assert_eq!(sent.as_deref(), Some("400"), "each once");
+        assert_eq!(count("inbox WHERE result = 'retrying'").await, 400);
+        assert_eq!(count("held WHERE receiver = 'order'").await, 600);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r_025_a_held_message_is_edited_by_argument_by_file_and_in_an_editor() {
     let tables = Tables::sqlite().await;

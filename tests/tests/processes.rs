@@ -124,6 +124,28 @@ async fn two_instances_of_every_service_share_the_work() {
     }
 }
 
+/// R-043; that `stop` is called twice does not compile, for it takes the endpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_043_a_second_signal_is_harmless_and_a_service_that_ended_starts_again() {
+    let system = System::create().await;
+    let port = free_port();
+    for _ in 0..2 {
+        let mut services = serve_all(&system, port, &[]).await;
+        ready(port).await;
+        place(&system, &[port], 3).await;
+        for service in &mut services {
+            service.signal();
+            assert!(service.terminate().await, "an orderly end was expected after two signals");
+            assert!(!service.log().contains("panicked"), "{}", service.log());
+        }
+    }
+    let mut services = serve_all(&system, port, &[]).await;
+    system.verify(6).await;
+    for service in &mut services {
+        assert!(service.terminate().await, "an orderly end was expected");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_put_twice_on_every_queue_changes_nothing() {
     let system = System::create().await;

@@ -1,8 +1,9 @@
 //! What is specific to RabbitMQ: the topology, the wire, connections that break.
 
+use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, QueueDeclareOptions},
+    options::{BasicNackOptions, BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use saga_core::{Destination, Fate, LinkState, Topology, Transport, TransportErrorKind};
@@ -12,7 +13,8 @@ use std::{
 };
 use tests::{
     PATIENCE, Vhost, eventually,
-    link::{attach, delivery, limits, number, outgoing, provision, report, to, topology},
+    link::{attach, close, delivery, limits, number, outgoing, provision, report, to, topology},
+    plain::Plain,
 };
 use tokio::time::timeout;
 use transports::RabbitMq;
@@ -44,6 +46,51 @@ async fn t_001_the_topology_is_as_documented() {
         to_queue.any(|b| b["source"] == source)
     };
     assert!(bound("ordering") && bound("test.Happened"), "{bindings:?}");
+}
+
+/// T-002: whoever declares again changes nothing, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_002_declaring_again_changes_nothing() {
+    let vhost = Vhost::create().await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    provision(&vhost.transport(), "ordering", &["test.Happened"]).await;
+    for n in 1..=10 {
+        sender.outgoing.send(outgoing(n, to("ordering"))).expect("the link is open");
+        assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
+    }
+    let declared = async || {
+        let mut all = Vec::new();
+        for (what, fields) in [
+            ("queues", ["name", "durable", "arguments", "auto_delete"]),
+            ("exchanges", ["name", "durable", "arguments", "type"]),
+            ("bindings", ["source", "destination", "destination_type", "routing_key"]),
+        ] {
+            let rows = vhost.list(what).await;
+            let mut rows: Vec<String> =
+                rows.iter().map(|row| format!("{:?}", fields.map(|field| &row[field]))).collect();
+            rows.sort_unstable();
+            all.push(rows);
+        }
+        all
+    };
+    let before = declared().await;
+    let transport = vhost.transport();
+    let (one, two) = tokio::join!(
+        attach(&transport, "ordering", &["test.Happened"]),
+        attach(&transport, "ordering", &["test.Happened"])
+    );
+    assert_eq!(declared().await, before, "two processes at once");
+    close(one).await;
+    close(two).await;
+    let mut again = attach(&transport, "ordering", &["test.Happened"]).await;
+    assert_eq!(declared().await, before, "a restart");
+    let mut came = HashSet::new();
+    while came.len() < 10 {
+        let delivery = delivery(&mut again).await;
+        came.insert(number(&delivery));
+        delivery.ack.ack();
+    }
+    assert_eq!(came, (1..=10).collect());
 }
 
 /// T-003: a queue that was declared differently is a clear error.
@@ -89,6 +136,43 @@ async fn r_040_wrong_credentials_are_refused_at_once() {
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), TransportErrorKind::Denied, "{error:?}");
     assert!(!error.to_string().contains("wr0ng-secret"), "{error}");
+}
+
+/// T-006: the broker does not drop what came back often.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_006_a_message_that_came_back_a_thousand_times_is_still_there() {
+    let vhost = Vhost::create().await;
+    let transport = vhost.transport();
+    provision(&transport, "receiver", &[]).await;
+    let mut sender = attach(&transport, "sender", &[]).await;
+    sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
+    assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
+    let plain = Plain::connect(&vhost.url()).await;
+    let mut consumer = plain.consume("receiver").await;
+    let back = BasicNackOptions { requeue: true, ..Default::default() };
+    for n in 0..1000 {
+        let came = timeout(PATIENCE, consumer.next()).await.expect("it comes again").expect("the consumer lives");
+        let came = came.unwrap_or_else(|error| panic!("after {n} times: {error}"));
+        came.acker.nack(back).await.expect("the broker takes it back");
+    }
+    plain.close().await;
+    let mut receiver = attach(&transport, "receiver", &[]).await;
+    let came = delivery(&mut receiver).await;
+    assert!(number(&came) == 1 && came.delivery_count >= 999, "{came:?}");
+    came.ack.ack();
+}
+
+/// T-025: several hosts, of which the first does not answer; a virtual host whose name has a slash.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_025_the_next_host_is_tried_and_a_slash_in_a_name_is_encoded() {
+    let vhost = Vhost::create_named("a/b").await;
+    let url = vhost.url();
+    assert!(url.ends_with("a%2Fb"), "{url}");
+    let host = url.rsplit('@').next().and_then(|place| place.split('/').next()).expect("it has a host");
+    let several = url.replace(host, &format!("127.0.0.1:1,{host}"));
+    let link = attach(&RabbitMq::new(&several).expect("the address is right"), "ordering", &[]).await;
+    assert_eq!(vhost.list("queues").await.len(), 1, "it is in the virtual host that was named");
+    close(link).await;
 }
 
 /// T-012: any AMQP client can read us.

@@ -56,7 +56,7 @@ impl Backoff {
     pub fn after(min: Duration, cap: Duration, tries: u32) -> Duration {
         let base = min.saturating_mul(1 << tries.min(20)).min(cap);
         let spread = u32::from(ambient::byte());
-        base.saturating_sub(base / 4 * spread / 255)
+        base.saturating_sub(base / (4 * 255) * spread) // divided first: the longest pause must not overflow
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_stay_within_their_bounds() {
+    fn r_009_pauses_stay_within_their_bounds() {
         let cap = Duration::from_secs(5);
         let mut backoff = Backoff::new(Duration::from_millis(100), cap);
         for n in 0..40 {
@@ -74,5 +74,14 @@ mod tests {
             assert!(pause >= Duration::from_millis(75), "{pause:?} is too short at try {n}");
         }
         assert_eq!(backoff.tries(), 40);
+        let min = Duration::from_millis(100);
+        for tries in (0..40).chain([u32::MAX]) {
+            let base = min.saturating_mul(1 << tries.min(20)).min(cap);
+            let pauses: Vec<_> = (0..25).map(|_| Backoff::after(min, cap, tries)).collect();
+            let fits = |pause: &Duration| (base * 3 / 4..=base).contains(pause);
+            assert!(pauses.iter().all(fits), "{tries} tries: {pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{tries} tries: all the same");
+        }
+        assert!(Backoff::after(Duration::MAX, Duration::MAX, u32::MAX) > Duration::MAX / 2, "no overflow");
     }
 }

@@ -16,6 +16,8 @@ pub mod outbox;
 pub mod processes;
 mod sql;
 
+pub use sql::Base;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use saga_core::{
@@ -223,6 +225,7 @@ macro_rules! store_suite {
                     r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it
                     b20_an_instance_of_a_newer_version_is_woken_once
                     what_this_process_does_not_know_stays_held
+                    o_055_what_belongs_to_one_endpoint_is_not_anothers
                 }
             }
         }

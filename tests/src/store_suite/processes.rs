@@ -181,3 +181,36 @@ pub async fn what_this_process_does_not_know_stays_held(store: &impl Lab) {
     assert_eq!(store.release(&version_one).await.unwrap(), 1, "whose instance is gone is woken too");
     assert_eq!(store.count("held").await, 3);
 }
+
+/// O-055: endpoints that share a database share nothing in it.
+pub async fn o_055_what_belongs_to_one_endpoint_is_not_anothers(store: &impl Lab) {
+    let rows = vec![outbox_row("due", None, false), outbox_row("far", Some(WEEK), false)];
+    let held = [("early", HeldReason::Early), ("version", HeldReason::Version)];
+    let held = held.map(|(id, reason)| crate::with!(held_in(id, reason), expires = Some(LEASE))).to_vec();
+    let all = crate::with!(unknown(&["y"]), outbox = rows, instances = vec![instance(1, 0)]);
+    write(store, all).await.unwrap();
+    write(store, crate::with!(writes(), held_in = held, claims = vec![inbox_row("m")])).await.unwrap();
+    for (table, column) in [("inbox", "handled_at"), ("held", "expires_at")] {
+        store.age(table, column, WEEK + DEAD).await;
+    }
+    let tables = ["inbox", "outbox", "held", "saga"];
+    let counts = async || {
+        let mut counts = Vec::new();
+        for table in tables {
+            counts.push(store.count(table).await);
+        }
+        counts
+    };
+    let before = counts().await;
+    let other = crate::with!(process("theirs", &[]), endpoint = "f".into(), charts = vec![chart(9)]);
+    let theirs = LeaseRequest::new("f", "theirs", 100, LEASE, WEEK);
+    let leased = store.lease(&theirs).await.unwrap();
+    assert_eq!((leased.rows.len(), leased.next_due), (0, None));
+    assert_eq!(store.release(&other).await.unwrap(), 0);
+    assert_eq!(store.reopen("f", "there").await.unwrap(), 0);
+    assert_eq!(store.sweep("f", WEEK).await.unwrap(), 0);
+    assert_eq!(counts().await, before);
+    let reasons = store.column("held", "reason", "early").await;
+    assert_eq!(reasons, [Some("early".into())], "it is not for the other to let it expire");
+    assert_eq!(lease(store, "me").await.rows.len(), 1, "the one whose time has come");
+}

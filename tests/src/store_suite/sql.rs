@@ -3,7 +3,31 @@
 use super::Lab;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
+use saga_core::Inspect;
 use std::time::Duration;
+
+/// A database whose tables a test looks into by statements of its own.
+#[async_trait]
+pub trait Base: Lab + Inspect {
+    /// The only value of a statement, in which `{s}` is the prefix of a table's name.
+    async fn text(&self, sql: &str) -> String;
+}
+
+#[async_trait]
+impl Base for Postgres {
+    async fn text(&self, sql: &str) -> String {
+        let sql = sql.replace("{s}", "sagabus.");
+        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
+    }
+}
+
+#[async_trait]
+impl Base for Sqlite {
+    async fn text(&self, sql: &str) -> String {
+        let sql = sql.replace("{s}", "sagabus_");
+        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
+    }
+}
 
 // each statement in a transaction and without a name, so that it works behind a pooler too
 #[async_trait]

@@ -15,18 +15,15 @@ use saga_core::{
     OutboxFilter, OutboxView, Transport,
 };
 use std::time::Duration;
-use tests::{Database, File, Vhost, eventually, store_suite::Lab};
+use tests::{Database, File, Vhost, eventually};
 use transports::InProcess;
 
 /// A database whose tables a test looks into.
 #[async_trait]
-trait Base: Lab + Inspect {
+trait Base: tests::store_suite::Base {
     /// Stores 100,000 instances of the saga `account` as its version 1 wrote them; of 10,000, one is in the state
     /// `Gone`, and one has no amount.
     async fn fill(&self);
-
-    /// The only value of a statement, in which `{s}` is the prefix of a table's name.
-    async fn text(&self, sql: &str) -> String;
 }
 
 #[async_trait]
@@ -40,11 +37,6 @@ impl Base for Postgres {
         );
         fill.execute(self.pool()).await.expect("the statement is right");
     }
-
-    async fn text(&self, sql: &str) -> String {
-        let sql = sql.replace("{s}", "sagabus.");
-        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
-    }
 }
 
 #[async_trait]
@@ -57,11 +49,6 @@ impl Base for Sqlite {
                 CASE WHEN n % 10000 = 1 THEN '{}' ELSE '{\"amount\": 1.5}' END, 1, 1, 1, 0, 0 FROM s",
         );
         fill.execute(self.writer()).await.expect("the statement is right");
-    }
-
-    async fn text(&self, sql: &str) -> String {
-        let sql = sql.replace("{s}", "sagabus_");
-        sqlx::query_scalar(&sql).fetch_one(self.pool()).await.expect("the statement is right")
     }
 }
 

@@ -2,14 +2,15 @@
 
 use crate::{on_postgres, through_pgbouncer};
 use outbox::Postgres;
-use saga_core::{HeldReason, HeldWanted, Store, StoreErrorKind, Unit};
+use saga_core::{HeldReason, HeldWanted, LeaseRequest, LeaseUpdate, Process, Store, StoreErrorKind, Unit};
 use sqlx::{Connection, Executor, postgres::PgConnection};
 use std::{collections::HashSet, time::Duration};
 use tests::{
     Database, PgBouncer, eventually,
     proxy::Proxy,
     store_suite::{
-        LIMIT, WEEK, envelope, held_in, inbox_row, instance, key, keys, kind, lease, outbox_row, request, write, writes,
+        LEASE, LIMIT, WEEK, envelope, held_in, inbox_row, instance, key, keys, kind, lease, outbox_row, request, write,
+        writes,
     },
 };
 
@@ -297,6 +298,95 @@ async fn a_look_may_go_back_only_so_far() {
     };
     assert_eq!(look(Some(Duration::from_secs(60))).await, ["new"]);
     assert_eq!(look(None).await, ["old"]);
+}
+
+/// Commands in the outbox of `e`, put there by another program.
+async fn fill(store: &Postgres, rows: u32, due_at: &str, lease: &str) {
+    let sql = format!(
+        "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, envelope, body, created_at,
+             due_at, lease_until, lease_owner, first_attempt_at)
+         SELECT gen_random_uuid(), 'e', 'm' || n, 'command', 'test.Message', 'there',
+             json_build_object('message_id', 'm' || n, 'type', 'test.Message'), '{{}}', now(), {due_at}, {lease}
+         FROM generate_series(1, {rows}) n"
+    );
+    store.pool().execute(sql.as_str()).await.unwrap();
+}
+
+/// O-032: relays that take over many rows together get each row once, and do not wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn o_032_five_relays_share_ten_thousand_expired_rows() {
+    let (store, database) = on_postgres().await;
+    fill(&store, 10_000, "now()", "now() - interval '1 second', 'dead', now() - interval '1 minute'").await;
+    // a process that waited a second for a lock would get an error
+    let url = format!("{}?options[lock_timeout]=1000", database.url());
+    let relays = (0..5).map(|n| {
+        let store = Postgres::with_connections(&url, 2).unwrap();
+        tokio::spawn(async move {
+            let (owner, mut all) = (format!("p{n}"), Vec::new());
+            loop {
+                let leased = store.lease(&LeaseRequest::new("e", &owner, 1000, LEASE, WEEK)).await.unwrap();
+                assert!(leased.rows.iter().all(|row| row.expired == 1), "their owner died");
+                let mut ids: Vec<_> = leased.rows.iter().map(|row| row.id).collect();
+                if ids.is_empty() {
+                    return all;
+                }
+                ids.sort_unstable();
+                store.delete_confirmed(&ids).await.unwrap();
+                all.extend(ids);
+            }
+        })
+    });
+    let mut all = Vec::new();
+    for relay in relays.collect::<Vec<_>>() {
+        all.extend(relay.await.expect("no relay fails"));
+    }
+    assert_eq!(all.len(), 10_000, "each row was expected once");
+    assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 10_000);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(store.pool()).await.unwrap();
+    assert_eq!(deadlocks, 0);
+}
+
+/// O-050: what is due far ahead costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn o_050_what_is_due_is_found_by_an_index() {
+    let (store, _database) = on_postgres().await;
+    fill(&store, 10_000, "now() + interval '1 year'", "NULL, NULL, NULL").await;
+    fill(&store, 100, "now()", "NULL, NULL, NULL").await;
+    store.pool().execute("VACUUM ANALYZE sagabus.outbox").await.unwrap();
+    let read = async || -> (i64, i64) {
+        let sql = "SELECT t.seq_tup_read, i.idx_scan FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i
+             USING (relid) WHERE i.indexrelname = 'outbox_due'";
+        sqlx::query_as(sql).fetch_one(store.pool()).await.unwrap()
+    };
+    let (read_before, _) = read().await;
+    assert_eq!(lease(&store, "me").await.rows.len(), 100);
+    // a session's counts become visible together, when it has been idle for a while
+    let rows = eventually("the lease to be counted", || async {
+        let (rows, scans) = read().await;
+        (scans > 0).then_some(rows - read_before)
+    })
+    .await;
+    assert!(rows < 200, "a lease read {rows} rows of the outbox in sequence");
+}
+
+/// R-038: a unit waits for a connection within a limit; relay and housekeeping have their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_038_while_slow_units_have_all_connections_the_relay_goes_on() {
+    let database = Database::create().await;
+    let store = Postgres::with_connections(&database.url(), 1).unwrap();
+    store.migrate().await.unwrap();
+    let slow = store.begin(&[1], LIMIT).await.unwrap();
+    let other = store.clone();
+    let waiting = tokio::spawn(async move { kind(other.begin(&[2], LIMIT).await) });
+    assert_eq!(lease(&store, "me").await.rows.len(), 0);
+    assert_eq!(store.renew_and_fail(&LeaseUpdate::new("me", LEASE)).await.unwrap(), []);
+    store.heartbeat(&Process::new("e", "me")).await.unwrap();
+    store.sweep("e", WEEK).await.unwrap();
+    assert!(!waiting.is_finished(), "they wait for no unit");
+    assert_eq!(waiting.await.unwrap(), Some(StoreErrorKind::Unavailable));
+    slow.commit().await.unwrap();
+    store.begin(&[2], LIMIT).await.unwrap().commit().await.unwrap();
 }
 
 /// X15: a handler's statements need no setting of their own behind a pooler.

@@ -7,7 +7,7 @@ use sqlx::Executor;
 use std::time::Duration;
 use tests::{
     Database, eventually,
-    store_suite::{CONFLICT, LIMIT, inbox_row, instance, keys, kind, outbox_row, write, writes},
+    store_suite::{CONFLICT, LIMIT, WEEK, inbox_row, instance, keys, kind, outbox_row, write, writes},
 };
 
 /// X01: a unit does not wait for a lock that another unit holds; it learns which lock that is.
@@ -200,4 +200,39 @@ async fn a_held_message_that_changed_meanwhile_is_a_conflict() {
     write(&store, tests::with!(writes(), held_out = vec![out])).await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.held").fetch_one(store.pool()).await.unwrap();
     assert_eq!(rows, 0);
+}
+
+/// O-054: processes that clean up at the same time, beside work, do not hinder each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn o_054_three_cleanups_beside_work_delete_what_is_old_without_a_deadlock() {
+    let (store, database) = on_postgres().await;
+    let old = "INSERT INTO sagabus.inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
+             claimed_at, handled_at, handled_by, attempts)
+         SELECT 'e', 'r', 'old-' || n, 1, 't', 'handled', 'c', now(), now() - interval '20 days', 'p', 1
+         FROM generate_series(1, 20000) n";
+    store.pool().execute(old).await.unwrap();
+    // a process that waited a second for a lock would get an error
+    let url = format!("{}?options[lock_timeout]=1000", database.url());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let store = Postgres::with_connections(&url, 2).unwrap();
+        tasks.spawn(async move { while store.sweep("e", WEEK).await.unwrap() > 0 {} });
+    }
+    for worker in 0..2 {
+        let store = Postgres::with_connections(&url, 2).unwrap();
+        tasks.spawn(async move {
+            for n in 0..100 {
+                let claims = vec![inbox_row(&format!("new-{worker}-{n}"))];
+                let mut unit = store.begin(&[worker], LIMIT).await.unwrap();
+                unit.write(&tests::with!(writes(), claims = claims)).await.unwrap();
+                unit.commit().await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    while store.sweep("e", WEEK).await.unwrap() > 0 {}
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(store.pool()).await.unwrap();
+    assert_eq!((left, deadlocks), (200, 0));
 }

@@ -124,6 +124,38 @@ mod tests {
         assert_eq!(from_amqp(&to_amqp(&value, 0).unwrap()), value);
     }
 
+    /// Restated: a value is kept as JSON; bytes that are no text and decimals are approximated, once.
+    #[test]
+    fn t_027_a_value_of_every_kind_is_the_same_after_it_was_sent_again() {
+        let mut table = FieldTable::default();
+        table.insert("nested".into(), AMQPValue::LongString("é".into()));
+        let kinds = [
+            (AMQPValue::Void, json!(null)),
+            (AMQPValue::Boolean(true), json!(true)),
+            (AMQPValue::ShortShortInt(-8), json!(-8)),
+            (AMQPValue::ShortShortUInt(200), json!(200)),
+            (AMQPValue::ShortInt(-300), json!(-300)),
+            (AMQPValue::ShortUInt(60_000), json!(60_000)),
+            (AMQPValue::LongInt(-70_000), json!(-70_000)),
+            (AMQPValue::LongUInt(4_000_000_000), json!(4_000_000_000_u32)),
+            (AMQPValue::LongLongInt(i64::MIN), json!(i64::MIN)),
+            (AMQPValue::Float(1.5), json!(1.5)),
+            (AMQPValue::Double(-2.25), json!(-2.25)),
+            (AMQPValue::DecimalValue(lapin::types::DecimalValue { scale: 2, value: 1250 }), json!(12.5)),
+            (AMQPValue::Timestamp(1_795_000_000), json!(1_795_000_000)),
+            (AMQPValue::ShortString("short".into()), json!("short")),
+            (AMQPValue::LongString("long".into()), json!("long")),
+            (AMQPValue::ByteArray(vec![b'x', 0xff].into()), json!("x\u{fffd}")),
+            (AMQPValue::FieldArray(vec![AMQPValue::Void, AMQPValue::ShortInt(7)].into()), json!([null, 7])),
+            (AMQPValue::FieldTable(table), json!({ "nested": "é" })),
+        ];
+        for (value, expected) in kinds {
+            let came = from_amqp(&value);
+            assert_eq!(came, expected, "{value:?}");
+            assert_eq!(from_amqp(&to_amqp(&came, 0).unwrap()), expected, "{value:?}, sent again");
+        }
+    }
+
     #[test]
     fn what_amqp_cannot_carry_is_refused() {
         let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));

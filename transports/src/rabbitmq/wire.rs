@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn r_017_a_message_without_a_type_is_kept_and_says_what_it_lacks() {
+        for properties in [BasicProperties::default(), BasicProperties::default().with_type("".into())] {
+            let (came, fault) = envelope(&properties.with_message_id("m-1".into()), Bytes::from_static(b"{}"), false);
+            assert_eq!((came.message_id.as_str(), came.type_name.as_str(), &came.body[..]), ("m-1", "", &b"{}"[..]));
+            assert!(fault.unwrap().starts_with("no type"), "it says what to set");
+        }
+    }
+
+    #[test]
     fn what_the_broker_would_refuse_is_refused_before() {
         let refused = |name: &str, value: Value| {
             let mut sent = sent();

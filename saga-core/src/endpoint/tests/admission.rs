@@ -83,6 +83,67 @@ async fn r_019_an_undecodable_message_that_names_no_instance_is_held_by_itself()
 }
 
 #[tokio::test(start_paused = true)]
+async fn r_016_what_cannot_be_read_is_held_with_the_place_and_its_bytes_and_never_runs() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.handle::<Do>(script.clone());
+        builder.settings(|settings| settings.body_bytes_max = 100)
+    })
+    .await;
+    let bodies: [&[u8]; 4] = [b"{\"n\":", b"7", b"", &[b' '; 101]];
+    let broken = bodies.iter().enumerate().map(|(n, body)| Envelope::new(format!("m-{n}"), "shop.Do", body.to_vec()));
+    rig.broker.deliver_all(broken.chain([command(1)]));
+    rig.all_acked().await;
+    assert_eq!((script.runs(), rig.done(), rig.broker.acked().len()), (vec![(1, 0)], vec![1], 5));
+    let mut held = rig.store.held();
+    held.sort_by_key(|row| row.envelope.message_id.clone());
+    assert_eq!(held.len(), bodies.len());
+    let says = ["line 1 column 5", "line 1 column 1", "line 1 column 0", "101 bytes"];
+    for ((row, body), says) in held.iter().zip(bodies).zip(says) {
+        let error = row.error.as_deref().unwrap_or_default();
+        assert!(error.contains(says), "`{says}` was expected in: {error}");
+        assert_eq!((row.reason, &row.envelope.body[..]), (HeldReason::Undecodable, body));
+    }
+}
+
+/// Restated: it waits a day for a process that knows the type, and then for a person.
+#[tokio::test(start_paused = true)]
+async fn r_017_an_unknown_type_is_held_naming_those_that_are_known_and_others_go_on() {
+    let rig = Rig::start(|builder| builder.saga::<Walk>().handle::<Do>(Script::new())).await;
+    rig.broker.deliver_all([Envelope::new("m", "new.Thing", "{}"), begin(1)]);
+    rig.all_acked().await;
+    assert_eq!(rig.walk_at(1), ("Here".into(), 1));
+    let held = rig.the_held();
+    let error = held.error.unwrap_or_default();
+    for name in ["unknown type `new.Thing`", "Begin", "Step", "shop.Do"] {
+        assert!(error.contains(name), "`{name}` was expected in: {error}");
+    }
+    assert_eq!(held.reason, HeldReason::Version);
+    rig.until_within(secs(90_000), "a day later it is for a person", |rig| {
+        rig.the_held().reason == HeldReason::Undecodable
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn t_029_more_fields_another_order_and_blanks_are_read_and_kept_byte_by_byte() {
+    let script = Script::new();
+    script.plan(2, [Act::Fail]).plan(3, [Act::Fail, Act::Fail]);
+    let rig = Rig::start(|builder| builder.retries(Retries::none().delayed([secs(60)])).handle::<Do>(script.clone()));
+    let rig = rig.await;
+    let body = |n: u64| format!("{{ \"extra\": [1 ,2],\r\n\t\"n\" : {n} }} ");
+    let loose = |n| Envelope::new(format!("do-{n}"), "shop.Do", body(n));
+    rig.broker.deliver_all([1, 2, 3].map(loose));
+    rig.all_acked().await;
+    assert_eq!(rig.done(), [1]);
+    let put_off: Vec<_> = rig.store.outbox().iter().map(|row| row.envelope.body.clone()).collect();
+    assert!(put_off.contains(&body(2).into()) && put_off.contains(&body(3).into()), "{put_off:?}");
+    rig.until_within(secs(90), "the other is held", |rig| rig.held().len() == 1).await;
+    rig.all_acked().await;
+    assert_eq!((rig.done(), rig.the_held().envelope.body.clone()), (vec![1, 2], body(3).into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn t_028_what_nobody_can_read_is_held_with_the_reason() {
     let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.body_bytes_max = 100)).await;
     rig.broker.deliver(begin(1));

@@ -99,6 +99,34 @@ async fn while_the_database_is_away_messages_wait_and_no_run_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r_033_t_016_a_database_that_is_away_is_asked_with_pauses_and_no_more_messages_are_taken() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.saga::<Walk>().retries(Retries::none()).handle::<Do>(script.clone());
+        builder.settings(|settings| settings.prefetch = 5)
+    })
+    .await;
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    rig.store.fail_while(move |operation| {
+        let works = matches!(operation, Operation::Begin | Operation::Read);
+        count.fetch_add(usize::from(works), std::sync::atomic::Ordering::Relaxed);
+        Some(StoreErrorKind::Unavailable)
+    });
+    rig.broker.deliver_all(both(10));
+    for _ in 0..60 {
+        tokio::time::sleep(secs(10)).await;
+        assert_eq!((rig.broker.open(), rig.broker.given_back(), rig.broker.queued()), (5, 0, 25));
+    }
+    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((300..650).contains(&asked), "two lanes in ten minutes, about every three seconds: {asked} times");
+    rig.store.heal();
+    rig.until_within(secs(5), "it goes on", |rig| rig.broker.is_done()).await;
+    rig.until("the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
+    assert_exactly_once(&rig, 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn tables_that_are_not_there_are_waited_for() {
     for operation in [Operation::Begin, Operation::Read, Operation::Write] {
         waits_for(operation, StoreErrorKind::Schema).await;
@@ -228,4 +256,20 @@ async fn r_037_the_endpoint_says_that_its_database_is_away_and_when_it_is_back()
     rig.until_within(secs(31), "it is noticed", |rig| matches!(rig.endpoint.database(), Down(_))).await;
     rig.store.heal();
     rig.until_within(secs(31), "it is back", |rig| rig.endpoint.database() == Up).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn o_054_a_cleanup_that_fails_is_tried_again_a_minute_later() {
+    let rig = Rig::start(|builder| {
+        builder.handle::<Do>(Script::new()).settings(|settings| settings.retention = secs(86_400))
+    })
+    .await;
+    rig.broker.deliver_all((1..=10).map(command));
+    rig.all_acked().await;
+    tokio::time::sleep(secs(86_000)).await;
+    away(&rig.store, Operation::Sweep, StoreErrorKind::Unavailable);
+    tokio::time::sleep(secs(1000)).await;
+    assert_eq!(rig.store.inbox().len(), 10, "they are old enough");
+    rig.store.heal();
+    rig.until_within(secs(61), "they are deleted", |rig| rig.store.inbox().is_empty()).await;
 }

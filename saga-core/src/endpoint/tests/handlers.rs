@@ -257,3 +257,56 @@ async fn what_the_database_refuses_for_ever_is_held_and_others_go_on() {
     rig.all_acked().await;
     assert_eq!((rig.done(), rig.the_held().reason), (vec![2], HeldReason::Failed));
 }
+
+#[tokio::test(start_paused = true)]
+async fn r_006_a_policy_sees_the_message_its_error_and_its_runs_and_rounds() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let saw = seen.clone();
+    let policy = Retries::by(move |failure| {
+        let crate::Failure { envelope, error, runs_in_round, round, .. } = *failure;
+        let tenant = envelope.headers["tenant"].as_str().map(str::to_owned);
+        let waited = failure.elapsed >= secs(60);
+        saw.lock().unwrap().push((envelope.type_name.clone(), tenant, error.to_owned(), runs_in_round, round, waited));
+        match (runs_in_round, round) {
+            (1, _) => crate::Decision::RetryNow,
+            (_, 0) => crate::Decision::RetryAfter(secs(60)),
+            _ => crate::Decision::Hold,
+        }
+    });
+    let script = Script::new();
+    script.always(Act::Fail);
+    let rig = rig_with(policy.clone(), &script).await;
+    let mut message = command(1);
+    message.headers.insert("tenant".into(), "north".into());
+    rig.broker.deliver(message.clone());
+    rig.until_within(secs(90), "it is held", |rig| rig.held().len() == 1).await;
+    let expected = [(1, 0, false), (2, 0, false), (1, 1, true), (2, 1, true)].map(|(run, round, waited)| {
+        ("shop.Do".to_owned(), Some("north".to_owned()), "the handler fails".to_owned(), run, round, waited)
+    });
+    assert_eq!(*seen.lock().unwrap(), expected);
+    let failure = crate::Failure {
+        envelope: &message,
+        error: "no",
+        permanent: false,
+        retry_after: None,
+        runs_in_round: 2,
+        round: 0,
+        elapsed: Duration::ZERO,
+    };
+    assert_eq!([policy.decide(&failure), policy.decide(&failure)], [crate::Decision::RetryAfter(secs(60)); 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_008_a_handlers_own_policy_applies_alone() {
+    let script = Script::new();
+    script.always(Act::Fail);
+    let rig = Rig::start(|builder| {
+        let builder = builder.retries(Retries::none().immediate(3).delayed([secs(1), secs(1)]));
+        builder.handle_with::<Do>(script.clone(), |options| options.retries(Retries::none().immediate(1)))
+    })
+    .await;
+    rig.broker.deliver(command(1));
+    rig.all_acked().await;
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!((script.runs_of(1), rig.the_held().attempts), (2, 2));
+}

@@ -30,13 +30,18 @@ async fn r_041_stop_finishes_what_runs_and_gives_back_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_waits_no_longer_than_it_may_and_says_what_was_cut_off() {
-    let (rig, _) = busy(secs(2)).await;
+async fn r_042_stop_waits_no_longer_than_it_may_and_says_what_was_cut_off() {
+    let (Rig { endpoint, broker, store }, script) = busy(secs(2)).await;
     let began = tokio::time::Instant::now();
-    let Err(Ended::CutOff(text)) = rig.endpoint.stop().await else { panic!("it was cut off") };
+    let Err(Ended::CutOff(text)) = endpoint.stop().await else { panic!("it was cut off") };
     assert!(text.contains("units of work were cut off"), "{text}");
     assert!(began.elapsed() <= secs(2), "{:?}", began.elapsed());
-    assert_eq!((rig.broker.acked().len(), rig.broker.open()), (0, 0));
+    assert_eq!((broker.acked().len(), broker.open(), store.rows("done").len()), (0, 0, 0));
+    // elsewhere it is handled, as if it had never run
+    let rig = Rig::start_on(store, broker, |builder| builder.handle::<Do>(script.clone())).await.unwrap();
+    rig.all_acked().await;
+    assert_eq!((rig.done().len(), rig.inbox("do-1").attempts, rig.held()), (100, 1, vec![]));
+    assert_eq!(script.runs().into_iter().filter(|(n, _)| *n == 1).collect::<Vec<_>>(), [(1, 0), (1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]

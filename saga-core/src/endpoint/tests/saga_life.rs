@@ -223,6 +223,30 @@ fn commits(rig: &Rig) -> std::sync::Arc<AtomicUsize> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn o_020_a_start_and_its_follow_up_are_one_commit() {
+    let rig = Rig::walk().await;
+    let commits = commits(&rig);
+    rig.broker.deliver_all([begin(1), step(1, 1)]);
+    rig.until("its event is sent", |rig| rig.broker.sent_of("Stepped").len() == 1).await;
+    assert_eq!((rig.walk_at(1), rig.steps(1), commits.load(Ordering::Relaxed)), (("Here".into(), 2), vec![1], 1));
+    assert_eq!((rig.inbox("begin-1").seq, rig.inbox("step-1-1").seq), (Some(1), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn o_021_a_start_its_follow_up_and_the_start_again_end_alike_in_any_order() {
+    let (start, follows) = (|| begin(1), || step(1, 1));
+    for batch in [[start(), follows(), start()], [start(), start(), follows()], [follows(), start(), start()]] {
+        let order = batch.each_ref().map(|it| it.message_id.clone());
+        let rig = Rig::walk().await;
+        rig.broker.deliver_all(batch);
+        rig.all_acked().await;
+        assert_eq!((rig.walk_at(1), rig.steps(1)), (("Here".into(), 2), vec![1]), "{order:?}");
+        assert_eq!((rig.store.instances().len(), rig.broker.acked().len(), rig.held()), (1, 3, vec![]), "{order:?}");
+        rig.until("its event is sent", |rig| rig.broker.sent_of("Stepped").len() == 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn s_036_s_037_a_chain_of_early_messages_is_one_commit() {
     let rig = Rig::walk().await;
     rig.broker.deliver(begin(1));

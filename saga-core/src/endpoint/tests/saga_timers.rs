@@ -102,6 +102,20 @@ async fn s_053_s_054_a_timer_sets_itself_again_and_one_without_delay_comes_at_on
 }
 
 #[tokio::test(start_paused = true)]
+async fn t_032_what_a_timer_causes_belongs_to_the_conversation_of_its_saga() {
+    let rig = Rig::start(|builder| builder.saga::<Nap>()).await;
+    rig.broker.deliver(Envelope { conversation_id: "talk".into(), ..begin(1) });
+    rig.all_acked().await;
+    let first = rig.the_outbox().envelope;
+    assert_eq!((first.conversation_id.as_str(), first.causation_id.as_deref()), ("talk", Some("begin-1")));
+    rig.until_within(secs(7210), "it comes", |rig| state_of(rig, "nap").1 == 2).await;
+    rig.until("its row is deleted", |rig| rig.store.outbox().len() == 1).await;
+    let next = rig.the_outbox().envelope;
+    assert_eq!(next.conversation_id, "talk");
+    assert_eq!(next.causation_id.as_ref(), Some(&first.message_id));
+}
+
+#[tokio::test(start_paused = true)]
 async fn s_055_a_deadline_keeps_its_row_and_its_time_through_all_states() {
     let rig = Rig::start(|builder| builder.saga::<Long>()).await;
     rig.broker.deliver(begin(1));

@@ -114,6 +114,25 @@ async fn o_022_more_than_the_window_holds_goes_through_the_relay_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn o_023_a_message_that_comes_alone_waits_for_no_other() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.saga::<Walk>().handle::<Do>(script.clone());
+        builder.settings(|settings| settings.poll = secs(3600))
+    })
+    .await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    for (n, envelope) in [(1, from("asker", 1)), (2, step(1, 1))] {
+        let began = Instant::now();
+        rig.broker.deliver(envelope);
+        let settled = |rig: &Rig| rig.broker.is_done() && rig.broker.sent().len() == n;
+        rig.until_within(Duration::from_millis(50), "it is acknowledged, and what it sends is sent", settled).await;
+        assert!(began.elapsed() <= Duration::from_millis(20), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_window_that_is_full_lets_nothing_more_out_until_confirms_come() {
     let rig = Rig::start(|builder| builder.saga::<Walk>().settings(|settings| settings.window = 10)).await;
     rig.broker.fates(|_| None);

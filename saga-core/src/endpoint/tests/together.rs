@@ -58,6 +58,58 @@ async fn o_015_messages_that_share_a_transaction_run_one_by_one_after_a_failure(
 }
 
 #[tokio::test(start_paused = true)]
+async fn o_016_what_is_refused_at_the_commit_is_found_and_the_others_are_committed_once() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.retries(Retries::none());
+        builder.handle_with::<Do>(script.clone(), crate::HandlerOptions::shares_transactions)
+    })
+    .await;
+    // as a constraint that is checked at the end refuses them: all together, and then the thirteenth alone
+    let mut commits = 0;
+    rig.store.fail_while(move |operation| {
+        commits += usize::from(operation == Operation::Commit);
+        (operation == Operation::Commit && [1, 1 + 13].contains(&commits)).then_some(StoreErrorKind::Rejected)
+    });
+    rig.broker.deliver_all((1..=20).map(command));
+    rig.all_acked().await;
+    assert_eq!(rig.done(), (1..=20).filter(|n| *n != 13).collect::<Vec<_>>());
+    for row in rig.store.inbox() {
+        let result = if row.message_id == "do-13" { InboxResult::Held } else { SETTLED };
+        assert_eq!((row.result, row.attempts), (result, 1), "{}", row.message_id);
+    }
+    let held = rig.the_held();
+    assert_eq!((held.reason, held.attempts), (HeldReason::Failed, 1));
+    assert!(held.error.as_deref().is_some_and(|error| error.contains("Commit")), "{held:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t_018_as_many_run_at_a_time_as_there_are_lanes_and_a_slow_one_holds_up_its_own() {
+    let script = Script::new();
+    script.always(Act::Hang(secs(1)));
+    let rig = Rig::start(|builder| {
+        builder.handle::<Do>(script.clone()).settings(|settings| {
+            settings.handler_lanes = 8;
+            settings.handler_time = secs(5000);
+        })
+    })
+    .await;
+    rig.broker.deliver_all((1..=100).map(command));
+    let mut most = 0;
+    for _ in 0..400 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(script.runs().len() - rig.done().len());
+    }
+    assert_eq!((most, rig.done().len()), (8, 100));
+    script.plan(101, [Act::Hang(secs(1000))]);
+    rig.broker.deliver_all((101..=200).map(command));
+    tokio::time::sleep(secs(60)).await;
+    let done = rig.done().len();
+    assert!((160..200).contains(&done), "{done} of 200: only those behind the slow one wait");
+    rig.until_within(secs(1100), "they follow", |rig| rig.done().len() == 200).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_that_share_a_transaction_run_one_by_one_after_a_deadlock() {
     let script = Script::new();
     let rig =
@@ -147,11 +199,14 @@ async fn r_014_a_handler_that_fails_for_good_delays_no_other() {
     rig.broker.deliver_all((51..=100).map(step));
     rig.until_within(secs(30), "the other handler is through", |rig| rig.done().len() == 100).await;
     assert!(failing.runs().len() < 300, "one at a time, with pauses: {} runs", failing.runs().len());
+    let slowed = |rig: &Rig| rig.store.processes()[0].process.report["breakers"].clone();
+    assert_eq!(slowed(&rig), serde_json::json!(["shop.Do"]), "the status says so, once");
     // and when the service is back, everything is handled without human help
     failing.always(Act::Succeed);
     let handled = |rig: &Rig| rig.store.inbox().iter().all(|row| row.result == SETTLED);
     rig.until_within(secs(600), "everything is handled", handled).await;
     assert_eq!((rig.done().len(), rig.held()), (2100, vec![]));
+    rig.until("the status says that it is over", |rig| slowed(rig) == serde_json::json!([])).await;
 }
 
 #[tokio::test(start_paused = true)]

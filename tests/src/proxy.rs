@@ -1,8 +1,8 @@
-//! A proxy in front of PostgreSQL that counts what units of work cost, holds traffic back, and swallows the answer to a
-//! commit.
+//! A proxy in front of a server that holds traffic back and cuts connections; in front of PostgreSQL it counts what units
+//! of work cost, and swallows the answer to a commit.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::{
@@ -25,6 +25,9 @@ pub struct Proxy {
     pub port: u16,
     counts: Arc<Counts>,
     held: watch::Sender<bool>,
+    answers_held: watch::Sender<bool>,
+    /// Cuts all connections of now; another one is for those that follow.
+    all: Arc<Mutex<CancellationToken>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,19 +49,32 @@ impl Proxy {
         let port = listener.local_addr().expect("it has an address").port();
         let counts = Arc::new(Counts::default());
         let (held, is_held) = watch::channel(false);
-        let count = counts.clone();
+        let (answers_held, answers) = watch::channel(false);
+        let all = Arc::new(Mutex::new(CancellationToken::new()));
+        let (count, now) = (counts.clone(), all.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(upstream) = TcpStream::connect(&server).await else { continue };
                 let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = upstream.into_split();
-                let line = Line { cut: CancellationToken::new(), server_spoke: Arc::new(AtomicBool::new(true)) };
+                let cut = now.lock().unwrap_or_else(PoisonError::into_inner).child_token();
+                let line = Line { cut, server_spoke: Arc::new(AtomicBool::new(true)) };
                 tokio::spawn(to_the_server(from_client, to_server, count.clone(), is_held.clone(), line.clone()));
-                tokio::spawn(to_the_client(from_server, to_client, line));
+                tokio::spawn(to_the_client(from_server, to_client, answers.clone(), line));
             }
         });
-        Self { port, counts, held }
+        Self { port, counts, held, answers_held, all }
+    }
+
+    /// A server's address with this in its place. The address is that of a URL, and names the port.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn instead_of(&self, url: &str) -> String {
+        let place = url.split("://").last().and_then(|rest| rest.split('/').next()).expect("it is a URL");
+        let server = place.rsplit('@').next().expect("it names a server");
+        url.replacen(server, &format!("127.0.0.1:{}", self.port), 1)
     }
 
     /// Units of work so far.
@@ -79,6 +95,22 @@ impl Proxy {
     /// Passes on what was held back.
     pub fn release(&self) {
         self.held.send_replace(false);
+    }
+
+    /// Holds back everything that the server says, until [`Proxy::release_answers`].
+    pub fn hold_answers(&self) {
+        self.answers_held.send_replace(true);
+    }
+
+    /// Passes on what the server said meanwhile.
+    pub fn release_answers(&self) {
+        self.answers_held.send_replace(false);
+    }
+
+    /// Cuts all connections, without a word.
+    pub fn cut(&self) {
+        let next = CancellationToken::new();
+        std::mem::replace(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner), next).cancel();
     }
 
     /// Swallows the answer to the next commits of units: the server commits, and the client's connection is cut.
@@ -114,7 +146,12 @@ async fn to_the_server(
             read = from.read(&mut bytes) => read.unwrap_or(0),
             () = cut.cancelled() => return,
         };
-        if n == 0 || held.wait_for(|held| !held).await.is_err() {
+        let passed = tokio::select! {
+            biased;
+            passed = held.wait_for(|held| !held) => passed.is_ok(),
+            () = cut.cancelled() => false,
+        };
+        if n == 0 || !passed {
             return;
         }
         let said = &bytes[..n];
@@ -141,7 +178,12 @@ async fn to_the_server(
     }
 }
 
-async fn to_the_client(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, Line { cut, server_spoke }: Line) {
+async fn to_the_client(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut held: watch::Receiver<bool>,
+    Line { cut, server_spoke }: Line,
+) {
     let mut bytes = vec![0; 256 * 1024];
     loop {
         let n = tokio::select! {
@@ -153,6 +195,11 @@ async fn to_the_client(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, Line { c
             }
             read = from.read(&mut bytes) => read.unwrap_or(0),
         };
+        tokio::select! {
+            biased;
+            _ = held.wait_for(|held| !held) => {}
+            () = cut.cancelled() => {}
+        }
         server_spoke.store(true, Ordering::SeqCst);
         if n == 0 || cut.is_cancelled() || to.write_all(&bytes[..n]).await.is_err() {
             return;

@@ -5,6 +5,7 @@ mod handlers;
 mod held;
 mod in_process;
 mod messages;
+mod silence;
 mod strangers;
 
 use outbox::{Postgres, Sqlite};

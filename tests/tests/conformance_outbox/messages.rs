@@ -2,7 +2,7 @@
 
 use super::*;
 use async_trait::async_trait;
-use saga_core::{Context, Handle, HandlerError, Publishes, Saga, publish as tell, saga, states};
+use saga_core::{Context, Handle, HandlerError, Publishes, publish as tell, saga, states};
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use tests::{

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use outbox::Postgres;
 use saga_core::{Context, Handle, HandlerError, HandlerOptions, Retries};
+use sqlx::{Connection, Executor};
 use std::{collections::HashSet, sync::Mutex, time::Instant};
 use tests::{
     PATIENCE, eventually,
@@ -189,4 +190,33 @@ async fn o_016_what_is_refused_at_the_commit_is_found_and_the_others_are_committ
         stop([worker]).await;
     })
     .await;
+}
+
+/// R-037, PostgreSQL: a database that takes no writes is waited for, and no message is to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_037_messages_wait_for_a_database_that_is_read_only_and_go_on_without_a_restart() {
+    let (vhost, database) = (Vhost::create().await, Database::create().await);
+    let two = Two { stores: [database.store(), database.store()], transports: [vhost.transport(), vhost.transport()] };
+    let handler = Worker { pure: true, ..Worker::default() };
+    let builder = two.endpoint(0, "worker").retries(Retries::none()).handle::<Work>(handler.clone());
+    let worker = builder.start().await.unwrap();
+    let read_only = async |on: bool| {
+        let mut server = sqlx::PgConnection::connect(&format!("{}/postgres", Database::server())).await.unwrap();
+        let sql = format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name);
+        server.execute(sql.as_str()).await.unwrap();
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        sqlx::query(end).bind(&database.name).execute(&mut server).await.unwrap();
+    };
+    read_only(true).await;
+    two.stranger(0).await.send("worker", &works(0..10)).await;
+    eventually("some tries", || async { (handler.runs() >= 3).then_some(()) }).await;
+    read_only(false).await;
+    let store = database.store(); // the other's sessions were ended
+    eventually("all to be handled", || async {
+        let sql = "SELECT CAST(count(*) AS text) FROM {s}inbox WHERE result = 'handled' AND attempts = 1";
+        (store.text(sql).await == "10").then_some(())
+    })
+    .await;
+    assert_eq!((handler.handled().len() > 10, held(&store).await.len()), (true, 0), "some ran in vain");
+    stop([worker]).await;
 }

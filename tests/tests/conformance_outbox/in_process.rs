@@ -2,14 +2,11 @@
 
 use super::*;
 use async_trait::async_trait;
-use saga_core::{Context, Handle, HandlerError, Retries};
-use sqlx::Executor;
+use saga_core::{Context, Handle, HandlerError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tests::{
     eventually,
-    house::held,
     model::{Work, WorkOutcome, Worked},
-    works::works,
 };
 use tokio::sync::Semaphore;
 
@@ -90,7 +87,7 @@ async fn t_043_what_a_slow_receiver_does_not_take_stays_in_the_senders_outbox() 
     let (file, gated) = (File::create(), Gated::shut());
     let [sender, worker] = both(&file, &gated).await;
     for part in 0..10 {
-        ask(&sender, part * 100..(part + 1) * 100).await;
+        ask(&sender, part * 10..(part + 1) * 10).await;
     }
     eventually("the window to be full", || async {
         (outbox(&sender, "lease_owner IS NOT NULL").await == 10).then_some(())
@@ -98,57 +95,12 @@ async fn t_043_what_a_slow_receiver_does_not_take_stays_in_the_senders_outbox() 
     .await;
     for _ in 0..50 {
         assert!(gated.waiting.load(Ordering::SeqCst) <= 10, "no more than the window were expected to be on their way");
-        assert_eq!((outbox(&sender, "true").await, outbox(&sender, "lease_owner IS NOT NULL").await), (1000, 10));
+        assert_eq!((outbox(&sender, "true").await, outbox(&sender, "lease_owner IS NOT NULL").await), (100, 10));
         tokio::task::yield_now().await;
     }
-    gated.gate.add_permits(2000);
-    eventually("all effects", || async { (worker.store().effects().await.len() >= 1000).then_some(()) }).await;
-    assert_eq!(worker.store().effects().await, (0..1000).collect::<Vec<i64>>());
+    gated.gate.add_permits(200);
+    eventually("all effects", || async { (worker.store().effects().await.len() >= 100).then_some(()) }).await;
+    assert_eq!(worker.store().effects().await, (0..100).collect::<Vec<i64>>());
     eventually("an empty outbox", || async { (outbox(&sender, "true").await == 0).then_some(()) }).await;
     stop([sender, worker]).await;
-}
-
-/// Fills the disk: counts its runs.
-#[derive(Clone, Default)]
-struct Heavy(Arc<AtomicUsize>);
-
-#[async_trait]
-impl Handle<Work, Sqlite> for Heavy {
-    async fn handle(&self, work: Work, cx: &mut Context<'_, Sqlite>) -> Result<WorkOutcome, HandlerError> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        let tx = cx.tx().await?;
-        Sqlite::effect(tx, work.id).await?;
-        sqlx::query("INSERT INTO blob (bytes) VALUES (zeroblob(100000))").execute(&mut *tx).await?;
-        Ok(Worked { id: work.id }.into())
-    }
-}
-
-/// a full disk is waited for, and no message is to blame.
-#[tokio::test(flavor = "multi_thread")]
-async fn r_037_messages_wait_for_a_disk_that_is_full_and_go_on_without_a_restart() {
-    on_sqlite(|two| async move {
-        two.db().create_effects().await;
-        two.stores[0].writer().execute("CREATE TABLE blob (bytes blob)").await.unwrap();
-        let heavy = Heavy::default();
-        let builder = two.endpoint(0, "worker").retries(Retries::none());
-        let worker = builder.handle::<Work>(heavy.clone()).start().await.unwrap();
-        let room = async |pages: i64| {
-            let writer = two.stores[0].writer();
-            let now: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(writer).await.unwrap();
-            writer.execute(format!("PRAGMA max_page_count = {}", now + pages).as_str()).await.unwrap();
-        };
-        room(3).await;
-        let mut stranger = two.stranger(0).await;
-        let works = works(0..10);
-        let watching = async {
-            eventually("some tries", || async { (heavy.0.load(Ordering::SeqCst) >= 3).then_some(()) }).await;
-            assert_eq!((two.count("effect").await, two.count("{s}inbox").await), (0, 0));
-            room(10_000).await;
-        };
-        tokio::join!(stranger.send("worker", &works), watching);
-        assert_eq!(two.db().effects().await, (0..10).collect::<Vec<i64>>());
-        assert_eq!((two.count("{s}inbox WHERE attempts = 1").await, held(two.db()).await.len()), (10, 0));
-        stop([worker]).await;
-    })
-    .await;
 }

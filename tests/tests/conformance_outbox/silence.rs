@@ -28,6 +28,9 @@ async fn o_038_a_message_whose_confirm_was_lost_is_sent_again_and_reported_once(
     let mut receiver = attach(&vhost.transport(), "receiver", &[]).await;
     let quick = tests::with!(limits(), confirm = Duration::from_secs(1));
     let mut sender = transport.attach(topology("sender", &[]), quick).await.expect("it attaches");
+    sender.outgoing.send(outgoing(0, to("receiver"))).expect("the link is open");
+    delivery(&mut receiver).await.ack.ack();
+    assert_eq!(report(&mut sender).await.fate, Fate::Confirmed); // now it knows the way
     proxy.hold_answers();
     sender.outgoing.send(outgoing(1, to("receiver"))).expect("the link is open");
     let first = delivery(&mut receiver).await;

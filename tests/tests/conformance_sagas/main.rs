@@ -11,8 +11,8 @@ mod versions;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
 use saga_core::{
-    Endpoint, EndpointBuilder, Event, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView,
-    OutboxFilter, OutboxView, Transport,
+    Endpoint, EndpointBuilder, Event, HeldView, InstanceFilter, InstanceKey, InstanceView, JournalView, OutboxFilter,
+    OutboxView, Transport,
 };
 use std::time::Duration;
 use tests::{Database, File, Vhost, eventually};

@@ -76,6 +76,54 @@ impl Drop for Database {
     }
 }
 
+/// A role of the server that owns nothing, dropped when the test ends.
+#[derive(Debug)]
+pub struct Role {
+    name: String,
+    database: String,
+}
+
+impl Role {
+    /// Creates one and grants it, in a database that has its tables, what SECURITY.md says that a service needs.
+    ///
+    /// # Panics
+    /// When the page has no grants, or the server does not let us.
+    pub async fn create(database: &Database) -> Self {
+        let page = include_str!("../../SECURITY.md");
+        let grants = page.split("```sql").nth(1).and_then(|block| block.split("```").next());
+        let role = Self { name: unique(), database: database.name.clone() };
+        let sql = grants.expect("SECURITY.md has a block of SQL").replace(" app;", &format!(" \"{}\";", role.name));
+        assert!(sql.contains(&role.name), "the grants of SECURITY.md are for a role `app`:{sql}");
+        let mut owner = PgConnection::connect(&database.url()).await.expect("the database is there");
+        let created = format!("CREATE ROLE \"{0}\" LOGIN PASSWORD '{0}'", role.name);
+        owner.execute(created.as_str()).await.expect("the server creates a role");
+        owner.execute(sql.as_str()).await.expect("the grants of SECURITY.md are valid");
+        role
+    }
+
+    /// The store as this role sees it.
+    ///
+    /// # Panics
+    /// When the address is wrong.
+    pub fn store(&self) -> Postgres {
+        let server = Database::server();
+        let address = server.rsplit(['@', '/']).next().expect("the server has an address");
+        let url = format!("postgres://{0}:{0}@{address}/{1}", self.name, self.database);
+        Postgres::with_connections(&url, 8).expect("the address is a PostgreSQL URL")
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let (server, name) = (Database::server(), self.name.clone());
+        finally(async move {
+            // its grants are gone with the database, which is dropped before
+            let Ok(mut connection) = PgConnection::connect(&format!("{server}/postgres")).await else { return };
+            let _ = connection.execute(&*format!("DROP ROLE \"{name}\"")).await;
+        });
+    }
+}
+
 /// PgBouncer in transaction mode in front of one database.
 #[derive(Debug)]
 pub struct PgBouncer {

@@ -14,7 +14,7 @@ pub mod store_suite;
 pub mod tables;
 pub mod works;
 
-pub use databases::{Database, File, PgBouncer};
+pub use databases::{Database, File, PgBouncer, Role};
 pub use services::Vhost;
 
 use std::{future::Future, time::Duration};

@@ -7,7 +7,7 @@ mod sqlite;
 
 use outbox::{Postgres, Sqlite};
 use saga_core::{Store, testing::MemoryStore};
-use tests::{Database, File, PgBouncer};
+use tests::{Database, File, PgBouncer, Role};
 
 async fn on_postgres() -> (Postgres, Database) {
     let database = Database::create().await;
@@ -25,6 +25,15 @@ async fn through_pgbouncer() -> (Postgres, (PgBouncer, Database)) {
     (store, (bouncer, database))
 }
 
+/// By a role that owns nothing and has the grants of SECURITY.md.
+async fn owning_nothing() -> (Postgres, (Database, Role)) {
+    let (_, database) = on_postgres().await;
+    let role = Role::create(&database).await;
+    let store = role.store();
+    store.migrate().await.expect("tables that are there need no rights of their owner");
+    (store, (database, role))
+}
+
 async fn on_sqlite() -> (Sqlite, File) {
     let file = File::create();
     let store = file.store("store.db").await;
@@ -38,6 +47,7 @@ tests::store_suite!(
     [cfg_attr(not(pgbouncer), ignore = "pgbouncer is not installed")],
     crate::through_pgbouncer
 );
+tests::store_suite!(mod suite_owning_nothing, [], crate::owning_nothing);
 tests::store_suite!(mod suite_sqlite, [], crate::on_sqlite);
 
 async fn in_memory() -> (MemoryStore, ()) {

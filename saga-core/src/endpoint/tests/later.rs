@@ -36,7 +36,7 @@ fn asked(n: u64) -> Envelope {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_later_goes_to_the_very_instance_that_asked_and_once() {
+async fn f11_an_answer_that_comes_later_goes_to_the_very_instance_that_asked_and_once() {
     let (rig, clerk) = rig().await;
     rig.broker.deliver_all([asked(1)]);
     rig.all_acked().await;

@@ -287,7 +287,7 @@ fn s_028_a_transition_into_the_same_state_enters_it_anew_only_by_order() {
 }
 
 #[test]
-fn s_029_a_transition_into_the_same_state_keeps_the_timers_that_it_does_not_set() {
+fn s_029_f7_a_transition_into_the_same_state_keeps_the_timers_that_it_does_not_set() {
     let mut instance = Instance::at(&["Begin"]);
     for seq in 2..4 {
         let tick = instance.message("Tick", None);

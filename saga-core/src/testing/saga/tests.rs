@@ -195,7 +195,7 @@ fn a_walk_that_was_cut_off_says_so() {
 }
 
 #[test]
-fn time_passes_when_it_is_told_to_and_timers_come_in_order() {
+fn f9_time_passes_when_it_is_told_to_and_timers_come_in_order() {
     let order = Harness::<Order>::begin(Placed { id: 7, fault: Fault::SentTwice });
     let order = order.advance(Duration::from_secs(599)).expect_state("Waiting").expect_timers(1);
     let again = order.clone().give(Declined { id: 7 }).expect_state("Again").expect_sent::<Pay>(2);

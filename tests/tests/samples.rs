@@ -61,7 +61,7 @@ async fn on_servers(sample: &'static str, arguments: &'static [&str], lines: &'s
 const ONBOARDING: &[&str] = &["--visitors", "24"];
 
 #[test]
-fn onboarding_changes_its_version_in_one_process_and_the_books_add_up() {
+fn f3_onboarding_changes_its_version_in_one_process_and_the_books_add_up() {
     let told = run("onboarding", ONBOARDING);
     assert!(told.contains("version 1, after") && told.contains("version 2, after"), "seen live: {told}");
 }

@@ -39,7 +39,7 @@ pub struct Settings {
     pub retention: Duration,
     /// Keep the messages of sagas in the journal, as long as it is kept itself: `sagabus export` writes them into a
     /// file, and [`replay`](crate::testing::replay) runs them through later versions of the code. It costs as much
-    /// space as the messages take, and a few percent of the throughput. Default: false.
+    /// space as the messages take. Default: false.
     pub keep_messages: bool,
     /// How long a message waits for its instance to start. Default: 1 h.
     pub early: Duration,

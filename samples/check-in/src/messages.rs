@@ -1,6 +1,6 @@
 //! What the services say to each other.
 
-use sagabus::{Command, Message, Outcome, Reply};
+use sagabus::{Command, GiveUp, Message, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
@@ -67,9 +67,9 @@ pub(crate) struct ReleaseSeat {
     pub(crate) booking: Uuid,
 }
 
-/// Asks the airline's barcode service, which is down now and then, for hours.
+/// Asks the airline's barcode service, which is down now and then, for hours; in the end it is given up.
 #[derive(Debug, PartialEq, Command, Serialize, Deserialize)]
-#[command(to = "barcodes", outcome = BarcodeOutcome)]
+#[command(to = "barcodes", outcome = BarcodeOutcome, gives_up = BarcodeFailed)]
 pub(crate) struct MakeBarcode {
     pub(crate) booking: Uuid,
     pub(crate) seat: String,
@@ -85,6 +85,19 @@ pub(crate) enum BarcodeOutcome {
 pub(crate) struct BarcodeMade {
     pub(crate) booking: Uuid,
     pub(crate) barcode: String,
+}
+
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "barcodes")]
+pub(crate) struct BarcodeFailed {
+    pub(crate) booking: Uuid,
+    pub(crate) why: String,
+}
+
+impl GiveUp<MakeBarcode> for BarcodeFailed {
+    fn give_up(command: MakeBarcode, failure: &str) -> Self {
+        Self { booking: command.booking, why: failure.into() }
+    }
 }
 
 /// The counter opens.

@@ -11,11 +11,14 @@ pub(crate) enum CheckingIn {
     #[waits] ReservingSeat,
     MakingBarcode { seat: String },
     #[done] CheckedIn { seat: String, barcode: String },
-    #[done] #[ignores(BarcodeMade)] ToTheCounter { reason: String },
+    #[done] #[ignores(BarcodeMade, BarcodeFailed)] ToTheCounter { reason: String },
 }
+
+type GivesBack = (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>);
 
 #[saga(name = "check-in", id = booking: Uuid)]
 impl CheckingIn {
+    #[starts(return)] // who asks again is told again
     fn begins(it: CheckIn) -> (CheckIn, ReservingSeat, Sends<ReserveSeat>) {
         let booking = it.booking;
         (it, ReservingSeat, send(ReserveSeat { booking }))
@@ -38,17 +41,18 @@ impl CheckingIn {
         let pass = BoardingPass { booking, seat: seat.clone(), barcode: barcode.clone() };
         (CheckedIn { seat, barcode }, reply(pass))
     }
-    fn too_late(
-        _: MakingBarcode,
-        _: CounterOpens,
-        asked: &CheckIn,
-    ) -> (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>) {
-        let booking = asked.booking;
-        let (counter, refused) = to_the_counter(booking, "there is no barcode, and the counter has opened");
-        (counter, refused, send(ReleaseSeat { booking }))
+    fn failed(_: MakingBarcode, it: BarcodeFailed) -> GivesBack {
+        give_back(it.booking, &it.why)
+    }
+    fn too_late(_: MakingBarcode, _: CounterOpens, asked: &CheckIn) -> GivesBack {
+        give_back(asked.booking, "there is no barcode, and the counter has opened")
     }
 }
 
+fn give_back(booking: Uuid, reason: &str) -> GivesBack {
+    let (counter, refused) = to_the_counter(booking, reason);
+    (counter, refused, send(ReleaseSeat { booking }))
+}
 fn to_the_counter(booking: Uuid, reason: &str) -> (ToTheCounter, Replies<CheckInRefused>) {
     (ToTheCounter { reason: reason.into() }, reply(CheckInRefused { booking, reason: reason.into() }))
 }
@@ -80,6 +84,7 @@ mod tests {
                 vec![reserved.into(), FlightFull { booking: it.booking }.into()]
             })
             .answers(|it: MakeBarcode| vec![BarcodeMade { booking: it.booking, barcode: "|||".into() }.into()])
+            .event(BarcodeFailed { booking: ID, why: "no ink".into() })
             .at_most_once::<ReleaseSeat>()
             .in_the_end("a seat is kept for a pass alone", |end| {
                 end.came::<SeatReserved>() == end.sent::<BoardingPass>() + end.sent::<ReleaseSeat>()

@@ -90,7 +90,7 @@ async fn in_state(store: &impl Inspect, state: &str, expected: usize) {
 }
 
 /// Retries at once and later, then the answer; the journal of both sides shows it.
-async fn the_saga_gets_the_answer_when_the_retries_end<Db: Effects + Inspect, T: Transport + Clone>(
+async fn f10_the_saga_gets_the_answer_when_the_retries_end<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     [first, second, _]: [Db; 3],
 ) {
@@ -116,5 +116,5 @@ async fn the_saga_gets_the_answer_when_the_retries_end<Db: Effects + Inspect, T:
 }
 
 endpoint_suite! {
-    the_saga_gets_the_answer_when_the_retries_end
+    f10_the_saga_gets_the_answer_when_the_retries_end
 }

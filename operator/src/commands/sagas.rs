@@ -15,8 +15,8 @@ pub(crate) enum Command {
     Resume(sagas_act::Resume),
     /// End an instance where it is, whatever its saga says
     ///
-    /// Its timers go, and what is held for it is discarded. Nothing is sent and nobody is told: if the saga has a message
-    /// to cancel it, send that instead. What it sent before stays sent. This cannot be undone.
+    /// Its timers go, and what is held for it is discarded. Nothing is sent and nobody is told: if the saga has a
+    /// message to cancel it, send that instead. What it sent before stays sent. This cannot be undone.
     Cancel(sagas_act::Cancel),
 }
 

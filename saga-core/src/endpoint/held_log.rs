@@ -1,5 +1,5 @@
-//! What is logged of held messages: the first of a kind at once, then their number once a minute, and when no more come.
-//! Strangers may send thousands that cannot be read, and each is in the table `held` anyway.
+//! What is logged of held messages: the first of a kind at once, then their number once a minute, and when no more
+//! come. Strangers may send thousands that cannot be read, and each is in the table `held` anyway.
 
 use crate::HeldReason;
 use std::{

@@ -302,8 +302,8 @@ pub struct OperationItem {
     /// The instance.
     #[serde(default)]
     pub saga_id: Option<String>,
-    /// The result: `retried`, `discarded`, `edited`, `resumed` or `cancelled`; `gone` when it was no longer held, or was
-    /// held anew; `waits` when it waits behind another message and a retry would only have cost it its place.
+    /// The result: `retried`, `discarded`, `edited`, `resumed` or `cancelled`; `gone` when it was no longer held, or
+    /// was held anew; `waits` when it waits behind another message and a retry would only have cost it its place.
     pub result: String,
     /// Why the message was held until then: the first of these is why it failed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! A proxy in front of a server that holds traffic back and cuts connections; in front of PostgreSQL it counts what units
-//! of work cost, and swallows the answer to a commit.
+//! A proxy in front of a server that holds traffic back and cuts connections; in front of PostgreSQL it counts what
+//! units of work cost, and swallows the answer to a commit.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

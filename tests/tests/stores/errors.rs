@@ -2,7 +2,7 @@
 
 use crate::{on_postgres, on_sqlite};
 use outbox::Postgres;
-use saga_core::{Store, StoreErrorKind, Unit};
+use saga_core::{Inspect, Store, StoreErrorKind, Unit};
 use sqlx::Executor;
 use std::{error::Error, time::Duration};
 use tests::{
@@ -218,4 +218,12 @@ async fn m4_an_unknown_word_waits_for_a_newer_binary() {
     let newer = "PRAGMA ignore_check_constraints = on; UPDATE sagabus_inbox SET result = 'parked'";
     store.writer().execute(newer).await.unwrap();
     expect(store.read(&keys(&["m"])).await.unwrap_err());
+}
+
+/// The true cause is reported at once, not a time-out of the pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_as_what_it_is() {
+    let store = outbox::open("postgres://u:s3cret@127.0.0.1:1/x").await.unwrap();
+    let error = store.status().await.unwrap_err().to_string();
+    assert!(error.contains("refused") && !error.contains("s3cret"), "{error}");
 }

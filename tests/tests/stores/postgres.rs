@@ -347,8 +347,8 @@ async fn o_032_five_relays_share_ten_thousand_expired_rows() {
     assert_eq!(deadlocks, 0);
 }
 
-/// O-050: what is due far ahead costs nothing. (Of ten thousand rows PostgreSQL may rather read all, in milliseconds, than
-/// look up a hundred.)
+/// O-050: what is due far ahead costs nothing. (Of ten thousand rows PostgreSQL may rather read all, in milliseconds,
+/// than look up a hundred.)
 #[tokio::test(flavor = "multi_thread")]
 async fn o_050_what_is_due_is_found_by_an_index() {
     let (store, _database) = on_postgres().await;

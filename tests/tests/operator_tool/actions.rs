@@ -1,0 +1,214 @@
+//! What an operator does: retry, discard, edit, resume, cancel.
+
+use crate::{command, json, run, said};
+use std::process::Stdio;
+use tests::tables::{Held, Tables};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "AwaitingShipment", Some("a8e8-1")).await;
+        tables.hold(&Held { message_id: "a8e8-1", reason: "undecodable", ..Held::default() }).await;
+        tables.hold(&Held { message_id: "a8e8-2", reason: "paused", ..Held::default() }).await;
+        for n in 0..5 {
+            tables
+                .hold(&Held { message_id: &format!("f{n}"), receiver: "charge", saga_id: None, ..Held::default() })
+                .await;
+        }
+        let (code, _, err) = run(url, &["held", "retry", "a8e8"]);
+        assert_eq!((code, err.as_str()), (1, "sagabus: 2 ids begin with a8e8: a8e8-1, a8e8-2\n"));
+        let (code, _, err) = run(url, &["held", "discard", "f1", "nope", "--reason", "why"]);
+        assert!(code == 1 && err.contains("no message nope is held"), "{err}");
+        let (code, _, _) = run(url, &["held", "retry"]);
+        assert_eq!(code, 2, "neither an id nor a filter");
+        let (code, _, _) = run(url, &["held", "retry", "f1", "--all"]);
+        assert_eq!(code, 2, "an id and a filter");
+        let (code, _, err) = run(url, &["held", "retry", "--reason-is", "lost"]);
+        assert!(code == 2 && err.contains("undecodable"), "{err}");
+
+        let (code, out, _) = run(url, &["held", "retry", "--all", "--dry-run"]);
+        assert!(code == 0 && out.ends_with("6 messages would be retried\n"), "what is paused is not counted: {out}");
+        let (_, out, _) = run(url, &["held", "list"]);
+        assert_eq!(out.lines().count(), 7, "nothing was done: {out}");
+
+        let page = run(url, &["sagas", "show", "ORDER", "7"]).1;
+        assert!(page.contains("sagabus held discard a8e8-1") && page.contains("sagabus held retry a8e8-1"), "{page}");
+        let (code, out, err) = run(url, &["held", "discard", "a8e8-1", "--reason", "not a label"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 message discarded\n", ""));
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(
+            !page.contains("PAUSED") && page.contains("\tann\theld discard\tdiscarded\ta8e8-1\tnot a label"),
+            "{page}"
+        );
+        let (code, page, _) = run(url, &["held", "show", "a8e8-1"]);
+        assert!(code == 0 && page.contains("is not held now") && page.contains("not a label"), "{page}");
+        assert!(run(url, &["outbox", "list"]).1.contains("sagabus.Wake"), "what waits behind it is told to go on");
+
+        let (code, out, _) = run(url, &["--json", "held", "retry", "--receiver", "charge", "--error", "NO TABLE"]);
+        let done = json(&out);
+        assert_eq!((code, &done["found"], &done["retried"]), (0, &5.into(), &5.into()), "{done}");
+        let (code, _, err) = run(url, &["held", "retry", "--receiver", "charge"]);
+        assert!(code == 1 && err.contains("no held message matches"), "{err}");
+        let (code, out, _) = run(url, &["held", "retry", "a8e8-2"]);
+        assert!(code == 1 && out.starts_with("0 of 1 message") && out.contains("must go first"), "{out}");
+    }
+}
+
+/// R-024: a filter finds what still waits, so an order that was killed is given once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_024_an_order_that_was_killed_half_way_is_given_again_and_retries_each_message_once() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        let numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)";
+        let receiver = "CASE WHEN i < 400 THEN 'charge' ELSE 'order' END";
+        let json = if tables.url.starts_with("sqlite:") { "" } else { "::json" };
+        tables
+            .sql(&format!(
+                "{numbers} INSERT INTO {{s}}held (endpoint, receiver, message_id, reason, error, attempts, held_at,
+                     type, envelope, body)
+                 SELECT 'ordering', {receiver}, 'm' || i, 'failed', 'no', 1, {{now}}, 't',
+                     ('{{\"message_id\":\"m' || i || '\",\"type\":\"t\"}}'){json}, {{body}} FROM n"
+            ))
+            .await;
+        tables
+            .sql(&format!(
+                "{numbers} INSERT INTO {{s}}inbox (endpoint, receiver, message_id, body_hash, type, result,
+                     conversation_id, claimed_at, handled_at, handled_by, attempts)
+                 SELECT 'ordering', {receiver}, 'm' || i, 1, 't', 'held', 'c', {{now}}, {{now}}, 'p', 1 FROM n"
+            ))
+            .await;
+        let count = async |rows: &str| {
+            let count = tables.one(&format!("SELECT CAST(count(*) AS text) FROM {{s}}{rows}")).await;
+            count.expect("a count").parse::<u32>().expect("a number")
+        };
+        let order = ["held", "retry", "--receiver", "charge"];
+        let (code, out, _) = run(url, &[&order[..], &["--dry-run"]].concat());
+        assert!(code == 0 && out.ends_with("400 messages would be retried\n"), "{out}");
+        assert_eq!((count("held").await, count("outbox").await, count("operation").await), (1000, 0, 0));
+
+        let mut killed = command(url, &order).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tests::eventually("it to begin", || async { (count("operation").await > 0).then_some(()) }).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let (code, _, err) = run(url, &order);
+        assert!(code == 0 || err.contains("no held message matches"), "{err}"); // it may have been too quick
+        assert_eq!((count("held").await, count("outbox").await), (600, 400));
+        let distinct = "(SELECT DISTINCT message_id FROM {s}outbox) AS sent";
+        let sent = tables.one(&format!("SELECT CAST(count(*) AS text) FROM {distinct}")).await;
+        assert_eq!(sent.as_deref(), Some("400"), "each once");
+        assert_eq!(count("inbox WHERE result = 'retrying'").await, 400);
+        assert_eq!(count("held WHERE receiver = 'order'").await, 600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_025_a_held_message_is_edited_by_argument_by_file_and_in_an_editor() {
+    let tables = Tables::sqlite().await;
+    let url = &[tables.url.as_str()];
+    for id in ["argument", "file", "editor"] {
+        tables.hold(&Held { message_id: id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+    }
+    let (code, _, err) = run(url, &["held", "edit", "argument", "--body", "{'a':2}"]);
+    assert!(code == 1 && err.contains("the new body is not JSON") && err.contains("line 1 column 2"), "{err}");
+    let (code, out, _) = run(url, &["held", "edit", "argument", "--body", r#"{"a":1}"#]);
+    assert!(code == 0 && out.contains("has this body already: nothing was done"), "{out}");
+    assert_eq!(run(url, &["held", "list"]).1.lines().count(), 3, "nothing was done");
+    let (code, out, err) = run(url, &["held", "edit", "arg", "--body", r#"{"a":2}"#, "--reason", "off by one"]);
+    assert!(code == 0 && out.contains("argument will be handled with its new body"), "{out}{err}");
+    let page = run(url, &["--json", "held", "show", "argument"]).1;
+    let item = &json(&page)["operations"][0]["items"][0];
+    assert_eq!((&item["result"], &item["old_body"]), (&"edited".into(), &r#"{"a":1}"#.into()), "{page}");
+    assert_eq!(item["error"], "no table", "why it was held until then: {page}");
+
+    let folder = std::env::temp_dir().join(format!("sagabus-edit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("body of it.json");
+    std::fs::write(&file, r#"{"a":3}"#).unwrap();
+    let (code, out, err) = run(url, &["held", "edit", "file", "--body-file", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = run(url, &["held", "edit", "editor", "--body-file", "/nowhere.json"]);
+    assert!(code == 1 && err.contains("cannot read /nowhere.json"), "{err}");
+
+    let editing = |editor: &str| {
+        let mut edit = command(url, &["held", "edit", "editor"]);
+        said(&edit.env_remove("VISUAL").env("EDITOR", editor).env("TMPDIR", &folder).output().unwrap())
+    };
+    let (code, _, err) = editing("");
+    assert!(code == 1 && err.contains("set EDITOR"), "{err}");
+    let (code, out, _) = editing("true");
+    assert!(code == 0 && out.contains("nothing was done"), "{out}");
+    let (code, _, err) = editing("false");
+    assert!(code == 1 && err.contains("the editor ended with"), "{err}");
+    let (code, out, err) = editing("sed -i s/1/4/");
+    assert_eq!(code, 0, "{out}{err}");
+    let bodies = tables.sql("SELECT CAST(body AS text) FROM {s}outbox ORDER BY message_id").await;
+    let expected = [r#"{"a":2}"#, r#"{"a":4}"#, r#"{"a":3}"#];
+    assert_eq!(bodies.iter().flatten().collect::<Vec<_>>(), expected, "of argument, editor and file");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [file], "what the editor had is removed");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_026_what_cannot_be_undone_needs_a_reason() {
+    let tables = Tables::sqlite().await;
+    let url = &[tables.url.as_str()];
+    tables.instance("7", "Waiting", None).await;
+    tables.hold(&Held::default()).await;
+    for arguments in [&["held", "discard", "m"][..], &["held", "discard", "--all"], &["sagas", "cancel", "order", "7"]]
+    {
+        let (code, _, err) = run(url, arguments);
+        assert!(code == 2 && err.contains("--reason"), "{arguments:?}: {code} {err}");
+        let (code, _, err) = run(url, &[arguments, &["--reason", " "]].concat());
+        assert!(code == 2 && err.contains("this cannot be undone"), "{arguments:?}: {code} {err}");
+    }
+    assert_eq!(tables.one("SELECT result FROM {s}inbox").await.as_deref(), Some("held"));
+    assert_eq!(run(url, &["held", "discard", "m", "--reason", "sent twice"]).0, 0);
+    let settled = tables.one("SELECT result || ': ' || note FROM {s}inbox").await;
+    assert_eq!(settled.as_deref(), Some("discarded: discarded by ann: sent twice"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_031_an_instance_is_resumed_and_cancelled() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "Waiting", Some("poison")).await;
+        tables.instance("8", "Waiting", None).await;
+        for (message_id, reason) in [("poison", "failed"), ("behind", "paused"), ("ahead", "early")] {
+            tables.hold(&Held { message_id, reason, ..Held::default() }).await;
+        }
+        tables.hold(&Held { message_id: "elsewhere", saga_id: Some("8"), ..Held::default() }).await;
+        tables.send("timer", "ordering", 5, "", "").await;
+        tables.send("command", "payment", 5, "", "").await;
+        let (code, out, err) = run(url, &["sagas", "resume", "ORDER", "8"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (1, "order 8 is not paused\n", ""));
+        let (code, _, err) = run(url, &["sagas", "resume", "order", "9"]);
+        assert!(code == 1 && err.contains("there is no instance 9"), "{err}");
+        let (code, out, _) = run(url, &["sagas", "resume", "order", "7", "--reason", "the bank called"]);
+        assert!(code == 0 && out.starts_with("order 7 goes on without message poison"), "{out}");
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        let shown = !page.contains("PAUSED") && page.contains("\tsaga resume\tresumed\tpoison\tthe bank called");
+        assert!(shown && page.contains("held messages"), "{page}");
+        assert!(run(url, &["held", "show", "poison"]).1.contains("because  failed"), "it is left held");
+        assert!(run(url, &["outbox", "list"]).1.contains("sagabus.Wake"), "what waits behind it is told to go on");
+
+        let (code, out, _) = run(url, &["sagas", "cancel", "order", "7", "--reason", "by phone"]);
+        assert_eq!((code, out.as_str()), (0, "order 7 is over; 3 held messages discarded with it\n"));
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(page.starts_with("order 7: sagabus.Cancelled (seq 3,") && page.contains("\ndone    "), "{page}");
+        assert!(page.contains("no timers") && page.contains("payment.MakePayment"), "what it sent stays: {page}");
+        assert!(page.contains("sagabus.Cancel\tWaiting → sagabus.Cancelled"), "{page}");
+        assert!(page.contains("cancelled by ann: by phone"), "{page}");
+        assert_eq!(page.matches("discarded by ann, with the instance: by phone").count(), 3, "{page}");
+        assert!(page.contains("\tsaga cancel\tcancelled\t"), "{page}");
+        assert_eq!(run(url, &["held", "list"]).1.lines().count(), 1, "that of another instance");
+        let (code, out, _) = run(url, &["--json", "sagas", "cancel", "order", "7", "--reason", "again"]);
+        assert_eq!((code, &json(&out)["done"]["result"]), (1, &"done".into()));
+        let status = json(&run(url, &["--json", "status"]).1);
+        let of = |state: &str| {
+            status["instances"].as_array().unwrap().iter().find(|found| found["state"] == state).unwrap().clone()
+        };
+        assert_eq!((&of("sagabus.Cancelled")["done"], &of("Waiting")["paused"]), (&1.into(), &0.into()), "{status}");
+    }
+}

@@ -34,7 +34,9 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
         (Kind::Invalid, POOLER)
     } else if UNAVAILABLE.contains(&code) || TIME_LIMITS.contains(&code) || class(&["08", "53", "58"]) {
         (Kind::Unavailable, "")
-    } else if class(&["28"]) || code == "3D000" {
+    } else if code == "3D000" {
+        (Kind::Invalid, "create it, or name another one in the URL")
+    } else if class(&["28"]) {
         (Kind::Invalid, CREDENTIALS)
     } else if code == "42501" {
         (Kind::Schema, GRANT)

@@ -56,7 +56,7 @@ fn the_demo_tells_what_it_simulates_and_the_story_of_one_order() {
         "0 % of payments declined, 100 % of orders out of stock",
         "10 % met by a silent bank and cancelled by a timer after 0.5 s",
         "met the silent bank and ended by a timer after 0.5 s",
-        " sagas/s\n",
+        " orders/s\n",
         "from placed to ended: p50 ",
     ] {
         assert!(said.contains(expected), "`{expected}` is missing:\n{said}");
@@ -78,7 +78,7 @@ fn the_demo_tells_what_it_simulates_and_the_story_of_one_order() {
     );
 
     let nothing = stdout(&ordering(&[], &["--orders", "0", "--data", folder]));
-    assert!(!nothing.contains("sagas/s") && !nothing.contains("p50"), "{nothing}");
+    assert!(!nothing.contains("orders/s") && !nothing.contains("p50"), "{nothing}");
     let one = stdout(&ordering(&[], &["--orders", "1", "--decline", "0", "--data", folder]));
     assert!(one.contains("1 order through ordering") && !one.contains(" 1 orders"), "{one}");
 }

@@ -91,7 +91,7 @@ impl Report {
         let Answered { orders, elapsed_ms, sagas_per_s, latency_ms } = &self.answered;
         if let Some(rate) = sagas_per_s {
             let seconds = *elapsed_ms as f64 / 1000.0;
-            lines.push(format!("{} in {seconds:.1} s: {rate:.0} sagas/s", counted(*orders as i64, "order")));
+            lines.push(format!("{} in {seconds:.1} s: {rate:.0} orders/s", counted(*orders as i64, "order")));
         }
         if let Some(Latency { p50, p99, max }) = latency_ms {
             lines.push(format!("from placed to ended: p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms"));

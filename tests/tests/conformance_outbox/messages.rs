@@ -88,6 +88,7 @@ pub(crate) async fn o_051_what_one_instance_sends_is_handled_in_order_by_any_num
     eventually("a hundred to be heard", || async { (heard().len() >= 100).then_some(()) }).await;
     assert_eq!(heard(), (0..100).collect::<Vec<_>>());
     publish(&teller, [Shut { id: 1 }]).await;
+    eventually("an empty outbox", || async { (two.count("{s}outbox").await == 0).then_some(()) }).await;
     stop([teller, listener]).await;
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{on_postgres, on_sqlite};
 use outbox::Postgres;
-use saga_core::{Inspect, Store, StoreErrorKind, Unit};
+use saga_core::{Store, StoreErrorKind, Unit};
 use sqlx::Executor;
 use std::{error::Error, time::Duration};
 use tests::{

@@ -117,7 +117,7 @@ impl<Db: Store> Handle<CheckIn, Db> for Desk {
     async fn handle(&self, it: CheckIn, _: &mut Context<'_, Db>) -> Result<CheckedIn, HandlerError> {
         self.gate.acquire().await.map_err(HandlerError::transient)?.forget();
         let ticket = it.ticket;
-        Ok(if ticket % 2 == 0 { BoardingPass { ticket }.into() } else { CheckInRefused { ticket }.into() })
+        Ok(if ticket.is_multiple_of(2) { BoardingPass { ticket }.into() } else { CheckInRefused { ticket }.into() })
     }
 }
 
@@ -127,7 +127,7 @@ async fn start<Db: Store>(transport: impl Transport, store: Db, desk: &Desk) -> 
 }
 
 fn expected(ticket: u64) -> CheckedIn {
-    if ticket % 2 == 0 { BoardingPass { ticket }.into() } else { CheckInRefused { ticket }.into() }
+    if ticket.is_multiple_of(2) { BoardingPass { ticket }.into() } else { CheckInRefused { ticket }.into() }
 }
 
 fn answered<C: Command>(requested: Requested<C>) -> C::Outcome {

@@ -41,7 +41,7 @@ struct Pen;
 impl Handle<Draw, MemoryStore> for Pen {
     async fn handle(&self, draw: Draw, cx: &mut Context<'_, MemoryStore>) -> Result<Drawn, HandlerError> {
         cx.tx().await?.insert("done", draw.n)?;
-        let fails = if draw.n % 2 == 0 { HandlerError::permanent } else { HandlerError::transient };
+        let fails = if draw.n.is_multiple_of(2) { HandlerError::permanent } else { HandlerError::transient };
         Err(fails("no ink"))
     }
 }

@@ -7,7 +7,10 @@ use outbox::Postgres;
 use saga_core::{
     Context, Endpoint, Event, Handle, HandlerError, HeldFilter, Inspect, InstanceFilter, InstanceView, Store,
 };
-use std::process::{Child, Command, Stdio};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
 use tests::{
     Database, Vhost, eventually,
     process::program,
@@ -73,7 +76,11 @@ impl Town {
 
     /// Starts a process of a version, and waits until so many live.
     async fn start(&self, version: &str, living: usize) -> Running {
-        let process = Running(self.program(version).spawn().expect("the service starts"));
+        let mut process = Running(self.program(version).stdout(Stdio::piped()).spawn().expect("the service starts"));
+        let said = process.0.stdout.take().expect("its output is piped");
+        // its row is there before its queue is bound, and what is published before that reaches nobody
+        let line = tokio::task::spawn_blocking(move || BufReader::new(said).lines().next()).await;
+        assert_eq!(line.expect("it is read").expect("it says something").expect("it is text"), "started");
         self.live(living).await;
         process
     }

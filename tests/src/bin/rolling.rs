@@ -121,6 +121,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Ok(checked.exit_code());
     }
     let endpoint = endpoint.settings(|settings| settings.poll = Duration::from_millis(100)).start().await?;
+    println!("started");
     signal(SignalKind::terminate())?.recv().await;
     endpoint.stop().await?;
     Ok(ExitCode::SUCCESS)

@@ -1,16 +1,13 @@
 //! What is logged of held messages: the first of a kind at once, then their number once a minute, and when no more
 //! come. Strangers may send thousands that cannot be read, and each is in the table `held` anyway.
 
+use super::trouble::{AGAIN, Spell};
 use crate::HeldReason;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 use tokio::time::Instant;
-
-/// Messages of a kind are logged this far apart; after this time without one they are over.
-const AGAIN: Duration = Duration::from_secs(60);
 
 /// One entry for each receiver and reason: few.
 #[derive(Debug, Default)]
@@ -20,27 +17,27 @@ pub(crate) struct HeldLog {
 
 #[derive(Debug)]
 struct Kind {
-    said: Instant,
+    spell: Spell,
+    /// When one was held last: a minute after it they are over.
     last: Instant,
-    unsaid: u64,
 }
 
 impl HeldLog {
     /// A message is held. Returns how many were not logged before it, if it is to be logged.
     pub(crate) fn held(&self, receiver: &str, reason: HeldReason) -> Option<u64> {
-        let now = Instant::now();
+        let last = Instant::now();
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(kind) = kinds.get_mut(&(receiver.to_owned(), reason)) else {
-            kinds.insert((receiver.to_owned(), reason), Kind { said: now, last: now, unsaid: 0 });
-            return Some(0);
-        };
-        kind.last = now;
-        if now - kind.said >= AGAIN {
-            kind.said = now;
-            return Some(std::mem::take(&mut kind.unsaid));
+        match kinds.entry((receiver.to_owned(), reason)) {
+            Entry::Vacant(kind) => {
+                kind.insert(Kind { spell: Spell::begin(), last });
+                Some(0)
+            }
+            Entry::Occupied(kind) => {
+                let kind = kind.into_mut();
+                kind.last = last;
+                kind.spell.again().map(|said| said.unsaid)
+            }
         }
-        kind.unsaid += 1;
-        None
     }
 
     /// Forgets kinds of which none has come for a minute, and logs how many were not.
@@ -54,7 +51,7 @@ impl HeldLog {
     fn ended(&self) -> Vec<((String, HeldReason), u64)> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let over = kinds.extract_if(|_, kind| kind.last.elapsed() >= AGAIN);
-        over.map(|(key, kind)| (key, kind.unsaid)).collect()
+        over.map(|(key, kind)| (key, kind.spell.unsaid)).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 /// The same trouble is logged again after this time.
-const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
 /// One kind of trouble at one place. [`Trouble::begins`] and [`Trouble::ends`] say when to log.
 #[derive(Debug, Default)]
@@ -18,11 +18,36 @@ pub(crate) struct Trouble {
 
 #[derive(Debug)]
 struct Now {
-    since: Instant,
-    said: Instant,
-    unsaid: u64,
+    spell: Spell,
     /// What it is, where somebody asks.
     why: Option<String>,
+}
+
+/// Trouble while it lasts: how often it happened, and when it was logged.
+#[derive(Debug)]
+pub(super) struct Spell {
+    since: Instant,
+    said: Instant,
+    /// How often it happened unlogged since it was last logged.
+    pub(super) unsaid: u64,
+}
+
+impl Spell {
+    /// It happened and is logged.
+    pub(super) fn begin() -> Self {
+        let now = Instant::now();
+        Self { since: now, said: now, unsaid: 0 }
+    }
+
+    /// It happened again. Returns what to log, if it is time to log it.
+    pub(super) fn again(&mut self) -> Option<Said> {
+        if self.said.elapsed() < AGAIN {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Instant::now();
+        Some(Said { unsaid: std::mem::take(&mut self.unsaid), since: self.since.elapsed() })
+    }
 }
 
 /// How often it happened unlogged since it was last logged.
@@ -36,21 +61,12 @@ impl Trouble {
     /// It happened. Returns what to log, if it is time to log it.
     pub(crate) fn begins(&self) -> Option<Said> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let instant = Instant::now();
         match &mut *now {
             None => {
-                *now = Some(Now { since: instant, said: instant, unsaid: 0, why: None });
+                *now = Some(Now { spell: Spell::begin(), why: None });
                 Some(Said { unsaid: 0, since: Duration::ZERO })
             }
-            Some(known) if instant - known.said >= AGAIN => {
-                let said = Said { unsaid: known.unsaid, since: instant - known.since };
-                (known.said, known.unsaid) = (instant, 0);
-                Some(said)
-            }
-            Some(known) => {
-                known.unsaid += 1;
-                None
-            }
+            Some(known) => known.spell.again(),
         }
     }
 
@@ -72,7 +88,7 @@ impl Trouble {
     /// It is over. Returns how long it lasted, if there was any.
     pub(crate) fn ends(&self) -> Option<Duration> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.take().map(|now| now.since.elapsed())
+        now.take().map(|now| now.spell.since.elapsed())
     }
 
     /// Whether it lasts.

@@ -1,7 +1,8 @@
 //! What an operator does while endpoints run: on SQLite in one process, and on PostgreSQL with RabbitMQ.
 
 use saga_core::{
-    EndpointBuilder, HeldFilter, Inspect, InstanceKey, InstanceRow, OperationFilter, OutboxFilter, Retries, Transport,
+    EndpointBuilder, HeldFilter, HeldView, Inspect, InstanceKey, InstanceRow, OperationFilter, OutboxFilter, Retries,
+    Transport,
 };
 use tests::{
     endpoint_suite, eventually,
@@ -21,16 +22,21 @@ endpoint_suite! {
     r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled
 }
 
+/// A journey that one of its messages has paused: that message.
+async fn poisoned<Db: Effects + Inspect>(house: &House<Db>) -> HeldView {
+    house.publish(Began { id: 1 }).await;
+    house.reaches(1, "Waiting").await;
+    house.publish(Closed { id: 1, poison: true }).await;
+    one_held(house.journeys.store()).await
+}
+
 async fn a_discarded_message_lets_what_waits_behind_it_go_on_in_order<Db: Effects + Inspect, T: Transport + Clone>(
     transport: T,
     stores: [Db; 3],
 ) {
     let house = House::start(transport, stores, unchanged).await;
     let store = house.journeys.store();
-    house.publish(Began { id: 1 }).await;
-    house.reaches(1, "Waiting").await;
-    house.publish(Closed { id: 1, poison: true }).await;
-    let poison = one_held(store).await;
+    let poison = poisoned(&house).await;
     house.publish(Closed { id: 1, poison: false }).await;
     eventually("the right message to wait behind it", || async {
         held(store).await.iter().any(|held| held.reason == "paused").then_some(())
@@ -57,10 +63,7 @@ async fn a_message_that_fails_again_and_again_can_be_given_up<Db: Effects + Insp
 ) {
     let house = House::start(transport, stores, unchanged).await;
     let store = house.journeys.store();
-    house.publish(Began { id: 1 }).await;
-    house.reaches(1, "Waiting").await;
-    house.publish(Closed { id: 1, poison: true }).await;
-    let poison = one_held(store).await;
+    let poison = poisoned(&house).await;
     for n in 1..=2 {
         let row = one_held(store).await.row();
         let done = store.held_retry(&[row], "ann", &format!("try {n}")).await;
@@ -191,10 +194,7 @@ async fn r_025_an_edited_message_is_handled_and_its_instance_goes_on<Db: Effects
 ) {
     let house = House::start(transport, stores, unchanged).await;
     let store = house.journeys.store();
-    house.publish(Began { id: 1 }).await;
-    house.reaches(1, "Waiting").await;
-    house.publish(Closed { id: 1, poison: true }).await;
-    let poison = one_held(store).await;
+    let poison = poisoned(&house).await;
     let done = store.held_edit(&poison.row(), r#"{"id":1}"#, "ann", "no poison").await.expect("it is edited");
     assert_eq!(done.result, "edited");
     house.reaches(1, "Over").await;
@@ -212,10 +212,7 @@ async fn r_031_a_resumed_instance_goes_on_without_its_message<Db: Effects + Insp
 ) {
     let house = House::start(transport, stores, unchanged).await;
     let store = house.journeys.store();
-    house.publish(Began { id: 1 }).await;
-    house.reaches(1, "Waiting").await;
-    house.publish(Closed { id: 1, poison: true }).await;
-    let poison = one_held(store).await;
+    let poison = poisoned(&house).await;
     house.publish(Closed { id: 1, poison: false }).await;
     eventually("the right message to wait behind it", || async { (held(store).await.len() == 2).then_some(()) }).await;
     let key = InstanceKey { saga: "journey".into(), id: "1".into() };

@@ -106,6 +106,7 @@ async fn with<Db: Books>(cli: &Cli, transport: impl Transport + Clone, store: Db
         let answers = passengers::check_in(&api, cli.passengers).await?;
         let at_once = answers.iter().filter(|answer| **answer == Answer::AtOnce).count();
         println!("{at_once} answered at once, {} pushed later", answers.len() - at_once);
+        println!("the audit begins when all is settled, {} s at most", SETTLE.as_secs());
         books::clean(&store, cli.passengers, SETTLE).await?;
         println!("the books add up: every passenger has an answer, and no seat is kept without a boarding pass");
     }

@@ -5,10 +5,11 @@
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
 //! - `simulate`: runs seeds of the simulation of the ordering process
-//! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, and expands
-//!   template/
+//! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, expands
+//!   template/, and builds copies of the samples
 
 mod conformance;
+mod copies;
 mod first_saga;
 mod lint;
 mod new_user;
@@ -30,7 +31,7 @@ cargo xtask up                               start RabbitMQ and PostgreSQL, prin
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
-cargo xtask new-user                         follow the README, the tutorial and template/, in empty folders";
+cargo xtask new-user                         follow the README and the tutorial, expand template/, copy the samples";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -9,10 +9,10 @@
 //! - `text`: is what the program prints. Its lines are expected in this order; other lines may stand between, and `…`
 //!   stands for anything.
 //!
-//! The program must end by itself, and at least one of its tests must run. Then the tutorial, `first_saga.rs`, and the
-//! template, `template.rs`.
+//! The program must end by itself, and at least one of its tests must run. Then the tutorial, `first_saga.rs`, the
+//! template, `template.rs`, and copies of the samples, `copies.rs`.
 
-use crate::{cargo, first_saga, summary::Summary, template};
+use crate::{cargo, copies, first_saga, summary::Summary, template};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,8 @@ const RUN: Duration = Duration::from_secs(120);
 pub(crate) fn run(root: &Path) -> Result<()> {
     follow(root)?;
     first_saga::run(root)?;
-    template::run(root)
+    template::run(root)?;
+    copies::run(root)
 }
 
 fn follow(root: &Path) -> Result<()> {

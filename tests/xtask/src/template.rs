@@ -7,16 +7,13 @@ use std::{fs, path::Path};
 
 /// The name of the new package.
 const NAME: &str = "my-service";
-/// What `cargo generate` puts the name in the place of.
-const PLACEHOLDER: &str = "{{project-name}}";
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     let folder = Folder::create(root)?;
     let package = folder.0.join(NAME);
-    expand(&root.join("template"), &package)?;
-    let manifest = package.join("Cargo.toml");
-    let patch = format!("\n[patch.crates-io]\nsagabus = {{ path = \"{}\" }}\n", root.join("sagabus").display());
-    fs::write(&manifest, fs::read_to_string(&manifest)? + &patch)?;
+    let sagabus = root.join("sagabus");
+    let values = [("{{project-name}}", NAME), ("{{sagabus_path}}", sagabus.to_str().context("the path is no text")?)];
+    expand(&root.join("template"), &package, &values)?;
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?; // the versions that are here
     folder.cargo(&package, &["build", "--offline"], root)?;
     let printed = folder.run(&package, root)?;
@@ -30,16 +27,17 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the template, with the name in the place of each placeholder.
-fn expand(from: &Path, to: &Path) -> Result<()> {
+/// Copies the template, with values in the place of the placeholders.
+fn expand(from: &Path, to: &Path, values: &[(&str, &str)]) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());
         if path.is_dir() {
-            expand(&path, &to.join(name))?;
+            expand(&path, &to.join(name), values)?;
         } else if name != "cargo-generate.toml" {
-            let text = fs::read_to_string(&path)?.replace(PLACEHOLDER, NAME);
+            let text = fs::read_to_string(&path)?;
+            let text = values.iter().fold(text, |text, (placeholder, value)| text.replace(placeholder, value));
             // it is a template language: what looks like its syntax would be taken for it
             ensure!(!text.contains("{{") && !text.contains("{%"), "{} has an unknown placeholder", path.display());
             fs::write(to.join(name), text)?;

@@ -56,6 +56,11 @@ impl Session {
         all
     }
 
+    /// All databases that could be opened, in the order of their numbers.
+    pub(crate) fn stores(&self) -> Vec<&dyn Inspect> {
+        self.databases.iter().map(|database| &*database.store).collect()
+    }
+
     /// One of the databases, by the number that [`Session::each`] gave.
     pub(crate) fn database(&self, n: usize) -> &Database {
         &self.databases[n]

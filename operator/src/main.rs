@@ -3,6 +3,7 @@
 //! A command (`commands/`) reads views from each database (`databases.rs`) and puts them on a screen (`screen.rs`,
 //! `table.rs`, `text.rs`), which is written at the end. `trouble.rs` judges a status.
 
+mod bulk;
 mod commands;
 mod databases;
 mod find;
@@ -12,7 +13,7 @@ mod text;
 mod trouble;
 
 use clap::{Parser, Subcommand};
-use commands::{check, export, held, outbox, sagas, status};
+use commands::{check, diagram, explain, export, held, outbox, sagas, status, timers, versions};
 use databases::Session;
 use screen::{Screen, View};
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Command {
     Check(check::Arguments),
     /// What is going on at each endpoint, and what needs a person
     Status(status::Arguments),
+    /// Where a message, an instance or a conversation came from and what it caused, across all databases
+    #[command(after_help = "Example: sagabus explain 01997a10 --mermaid")]
+    Explain(explain::Arguments),
     /// Messages that are not confirmed, or not due
     Outbox {
         #[command(subcommand)]
@@ -66,6 +70,17 @@ enum Command {
         #[command(subcommand)]
         what: Option<sagas::Command>,
     },
+    /// What is due when, for which instance
+    Timers {
+        #[command(subcommand)]
+        what: Option<timers::Command>,
+    },
+    /// The versions of each saga, their instances, and which of them may be retired
+    #[command(after_help = "Example: sagabus versions --json")]
+    Versions,
+    /// The chart of a saga, as the newest version that has run here registered it
+    #[command(after_help = "Example: sagabus diagram order-fulfilment --live --format svg > chart.svg")]
+    Diagram(diagram::Arguments),
     /// Instances of a saga with their journals, a line of JSON each: for `sagabus::testing::replay`
     Export(export::Arguments),
     /// Messages that wait: for a state, an instance, a newer binary, or a person
@@ -92,6 +107,10 @@ async fn main() -> ExitCode {
     let all_is_well = match cli.command {
         Command::Check(arguments) => check::run(&mut session, &arguments).await,
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
+        Command::Explain(arguments) => explain::run(&mut session, &arguments).await,
+        Command::Timers { what } => timers::run(&mut session, what.unwrap_or_default()).await,
+        Command::Versions => versions::run(&mut session).await,
+        Command::Diagram(arguments) => diagram::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,
         Command::Sagas { what } => sagas::run(&mut session, what.unwrap_or_default()).await,
         Command::Export(arguments) => export::run(&mut session, arguments).await,

@@ -1,10 +1,11 @@
 //! What operators read and do. Each listing is one statement that selects one JSON text for each row; an order is one
-//! transaction. Each database has its own file of SQL; what both share is here, in `order.rs` and in
-//! `instance.rs`.
+//! transaction. Each database has its own file of SQL; what both share is here, in `order.rs`,
+//! `instance.rs` and `outbox_order.rs`.
 
 mod instance;
 mod listing;
 mod order;
+mod outbox_order;
 mod postgres;
 mod sqlite;
 
@@ -65,11 +66,17 @@ pub(crate) trait Tables: Sync {
     /// The statements of an order about an instance.
     const INSTANCE_ORDER: instance::Statements;
 
+    /// The statements of an order about outbox rows.
+    const OUTBOX_ORDER: outbox_order::Statements;
+
     /// The statement of a listing.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;
 
     /// Held rows as listed, by a JSON array of their names, in order of arrival; `locked`: with row locks.
     fn held_by_name(locked: bool) -> String;
+
+    /// Outbox rows by a JSON array of their ids; `locked`: with row locks.
+    fn outbox_by_id(locked: bool) -> String;
 
     /// Opens a transaction to read.
     async fn read(&self) -> Result<Self::Session, StoreError>;

@@ -2,10 +2,11 @@
 //! others.
 
 use super::{held_filter, held_list, held_show, list, operations};
-use crate::{databases::Session, find::Found, text::count};
+use crate::{bulk, databases::Session, find::Found, text::count};
 use clap::Args;
 use saga_core::{HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
+use std::num::NonZeroU32;
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("filter").multiple(true).args(
@@ -23,6 +24,9 @@ pub(super) struct Messages {
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
+    /// At most so many a second
+    #[arg(long, value_name = "N")]
+    rate: Option<NonZeroU32>,
 }
 
 #[derive(Args)]
@@ -63,7 +67,7 @@ pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments
         }
         return true;
     }
-    act(session, action, rows, why).await
+    act(session, action, rows, arguments.rate, why).await
 }
 
 /// The messages that the ids name; `None` when one of them names none, or several.
@@ -105,7 +109,13 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
     Some(rows)
 }
 
-async fn act(session: &mut Session, action: HeldAction<'_>, rows: Vec<(usize, HeldView)>, why: &str) -> bool {
+async fn act(
+    session: &mut Session,
+    action: HeldAction<'_>,
+    rows: Vec<(usize, HeldView)>,
+    rate: Option<NonZeroU32>,
+    why: &str,
+) -> bool {
     let who = operations::who();
     let mut items = Vec::new();
     let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
@@ -113,20 +123,17 @@ async fn act(session: &mut Session, action: HeldAction<'_>, rows: Vec<(usize, He
     for n in databases {
         let of_this: Vec<HeldRef> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.row()).collect();
         let store = &session.database(n).store;
-        let done = match action {
-            HeldAction::Discard => store.held_discard(&of_this, &who, why).await,
-            _ => store.held_retry(&of_this, &who, why).await,
+        let step = async |rows: &[HeldRef]| match action {
+            HeldAction::Discard => store.held_discard(rows, &who, why).await,
+            _ => store.held_retry(rows, &who, why).await,
         };
-        if let Some(error) = done.stopped {
-            let text = format!(
-                "{} stopped after {} of {}: {error}; what was done stays done, run it again for the rest",
-                session.database(n).name,
-                done.items.len(),
-                of_this.len()
-            );
-            session.failed(text);
+        let bulk = bulk::in_steps(&of_this, rate, step).await;
+        let so_far = bulk.done.items.len();
+        items.extend(bulk.done.items);
+        bulk::report(session, n, (so_far, of_this.len()), bulk.done.stopped, bulk.interrupted);
+        if bulk.interrupted {
+            break;
         }
-        items.extend(done.items);
     }
     let done = items.iter().filter(|item| item.result == word(action)).count();
     if session.screen.json {

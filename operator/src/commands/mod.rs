@@ -1,6 +1,9 @@
 //! One command per file.
 
 pub(crate) mod check;
+pub(crate) mod diagram;
+pub(crate) mod explain;
+mod explain_draw;
 pub(crate) mod export;
 pub(crate) mod held;
 mod held_act;
@@ -11,6 +14,8 @@ mod held_show;
 mod list;
 mod operations;
 pub(crate) mod outbox;
+mod outbox_act;
+mod outbox_filter;
 mod outbox_list;
 mod outbox_show;
 pub(crate) mod sagas;
@@ -18,6 +23,24 @@ mod sagas_act;
 mod sagas_list;
 mod sagas_show;
 pub(crate) mod status;
+pub(crate) mod timers;
+pub(crate) mod versions;
+
+use std::time::Duration;
+
+/// A length of time as people type it.
+fn length(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number with s, m, h or d was expected: 15m, 3h".into()),
+    };
+    let n: u64 = number.trim().parse().map_err(|_| "a whole number before s, m, h or d was expected".to_owned())?;
+    n.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is longer than anything has waited".into())
+}
 
 /// Compares a page with its golden file. With `SAGABUS_BLESS=1` the file is written instead: read the changes before
 /// you commit them.
@@ -29,4 +52,19 @@ fn golden(name: &str, page: &str) {
     }
     let kept = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(page, kept, "{} differs: SAGABUS_BLESS=1 writes it anew", file.display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_typed_as_people_say_them() {
+        assert_eq!(length("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(length("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(length("2d"), Ok(Duration::from_secs(172_800)));
+        for wrong in ["", "3", "h", "-1h", "3 fortnights", "99999999999999999999d", "ä"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
+    }
 }

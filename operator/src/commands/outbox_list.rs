@@ -1,6 +1,6 @@
 //! `sagabus outbox list`.
 
-use super::list;
+use super::{list, outbox_filter};
 use crate::{databases::Session, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, OutboxFilter, OutboxView};
@@ -10,16 +10,12 @@ pub(super) const HEADER: [&str; 6] = ["id", "kind", "type", "to", "due", "tries"
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
-    /// Only of this endpoint
-    #[arg(long, value_name = "NAME")]
-    endpoint: Option<String>,
-    /// Only those whose last try failed, and those that no queue takes
-    #[arg(long)]
-    failing: bool,
+    #[command(flatten)]
+    which: outbox_filter::Which,
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
-    let filter = OutboxFilter { endpoint: arguments.endpoint, failing: arguments.failing, ..OutboxFilter::default() };
+    let filter = arguments.which.filter();
     let rows_max = session.rows_max;
     let read =
         async |store: &dyn Inspect| Ok((store.outbox_count(&filter).await?, store.outbox(&filter, rows_max).await?));

@@ -26,22 +26,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     open: bool,
     /// Only those that have not changed for this long (`90s`, `15m`, `3h`, `2d`); longest unchanged first
-    #[arg(long, value_name = "TIME", value_parser = length)]
+    #[arg(long, value_name = "TIME", value_parser = super::length)]
     older_than: Option<Duration>,
-}
-
-/// A length of time as people type it.
-fn length(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("a number with s, m, h or d was expected: 15m, 3h".into()),
-    };
-    let n: u64 = number.trim().parse().map_err(|_| "a whole number before s, m, h or d was expected".to_owned())?;
-    n.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is longer than anything has waited".into())
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
@@ -72,19 +58,4 @@ fn cells(instance: &InstanceView) -> Vec<Cell> {
         Cell::At(instance.updated_at_us),
         instance.paused_by.as_deref().unwrap_or("-").into(),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_typed_as_people_say_them() {
-        assert_eq!(length("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(length("15m"), Ok(Duration::from_secs(900)));
-        assert_eq!(length("2d"), Ok(Duration::from_secs(172_800)));
-        for wrong in ["", "3", "h", "-1h", "3 fortnights", "99999999999999999999d", "ä"] {
-            assert!(length(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -14,6 +14,11 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
                 filter.saga.clone(),
                 filter.saga_id.clone(),
                 flag(filter.failing),
+                filter.kind.map(|kind| kind.as_str().to_owned()),
+                filter.type_name.clone(),
+                filter.destination.clone(),
+                filter.error.clone(),
+                flag(filter.due),
             ],
             *wanted,
         ),
@@ -56,6 +61,9 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
             ],
             Wanted::Count,
         ),
+        Listing::Traces(ids) => (vec![serde_json::to_string(ids).ok()], Wanted::Count),
+        Listing::Beginning(text) => (vec![Some((*text).to_owned())], Wanted::Count),
+        Listing::Conversation(id, wanted) => (vec![Some((*id).to_owned())], *wanted),
         _ => (Vec::new(), Wanted::Count),
     };
     if let Wanted::Rows(rows_max) = wanted {

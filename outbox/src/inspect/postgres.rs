@@ -1,13 +1,17 @@
 //! The operator's SQL on PostgreSQL.
 
+mod trace;
+
 use super::{
     ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
+    outbox_order,
 };
 use crate::Postgres;
 use async_trait::async_trait;
 use saga_core::{
-    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind, Wanted,
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, StoreErrorKind,
+    Wanted,
 };
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -23,9 +27,12 @@ const OUTBOX: &str = "json_build_object(
 
 const OUTBOX_WHERE: &str = "
     ($1 IS NULL OR starts_with(id::text, $1) OR starts_with(message_id, $1)) AND ($2 IS NULL OR endpoint = $2)
+    AND ($3 IS NULL OR $4 IS NOT NULL OR saga = $3)
     AND ($4 IS NULL OR (saga_id = $4 AND saga = $3) OR (kind = 'retry' AND message_id IN (
         SELECT i.message_id FROM sagabus.inbox i WHERE i.saga_id = $4 AND i.saga = $3 AND i.result = 'retrying')))
-    AND ($5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)";
+    AND ($5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)
+    AND ($6 IS NULL OR kind = $6) AND ($7 IS NULL OR type = $7) AND ($8 IS NULL OR destination = $8)
+    AND ($9 IS NULL OR strpos(lower(last_error), lower($9)) > 0) AND ($10 IS NULL OR due_at <= statement_timestamp())";
 
 const INSTANCE: &str = "json_build_object(
     'saga', saga, 'id', id, 'state', state, 'data', data, 'seq', seq, 'version', version, 'paused_by', paused_by,
@@ -191,12 +198,28 @@ impl Tables for Postgres {
                 clock_timestamp(), $9, 0, $10)",
     };
 
+    const OUTBOX_ORDER: outbox_order::Statements = outbox_order::Statements {
+        now: "UPDATE sagabus.outbox SET due_at = clock_timestamp(), waits_for = NULL, lease_until = NULL,
+                lease_owner = NULL
+            WHERE id = $1::uuid",
+        due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
+            WHERE id = $1::uuid",
+        reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+            WHERE id = $1::uuid",
+        delete: "DELETE FROM sagabus.outbox WHERE id = $1::uuid",
+        settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'retrying'",
+    };
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
         use Wanted::{Count, Rows};
         let text = match listing {
             Listing::Status => STATUS.into(),
             Listing::Outbox(_, Rows(_)) => {
-                format!("SELECT {OUTBOX} FROM sagabus.outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT $6::bigint")
+                format!(
+                    "SELECT {OUTBOX} FROM sagabus.outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT $11::bigint"
+                )
             }
             Listing::Outbox(_, Count) => format!("SELECT count(*)::text FROM sagabus.outbox WHERE {OUTBOX_WHERE}"),
             Listing::OutboxBody(_) => {
@@ -236,6 +259,9 @@ impl Tables for Postgres {
                     'count', count(*), 'done', count(completed_at))::text
                 FROM sagabus.saga GROUP BY saga, state, version ORDER BY saga, state, version"
                 .into(),
+            Listing::Traces(_) => trace::TRACES.into(),
+            Listing::Beginning(_) => trace::BEGINNING.into(),
+            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
         };
         Ok(text)
@@ -250,6 +276,10 @@ impl Tables for Postgres {
                 AND h.arrival = r.arrival
              ORDER BY h.arrival {lock}"
         )
+    }
+
+    fn outbox_by_id(locked: bool) -> String {
+        format!("{} {}", trace::OUTBOX_BY_ID, if locked { "FOR UPDATE OF o" } else { "" })
     }
 
     async fn read(&self) -> Result<PostgresSession, StoreError> {
@@ -281,5 +311,9 @@ impl Inspect for Postgres {
 
     async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
         instance::perform(self, order).await
+    }
+
+    async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
+        outbox_order::perform(self, order).await
     }
 }

@@ -1,13 +1,17 @@
 //! The operator's SQL on SQLite. Times are microseconds since 1970.
 
+mod trace;
+
 use super::{
     ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
+    outbox_order,
 };
 use crate::Sqlite;
 use async_trait::async_trait;
 use saga_core::{
-    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, StoreError, StoreErrorKind, Wanted,
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, StoreErrorKind,
+    Wanted,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 
@@ -24,9 +28,13 @@ const OUTBOX: &str = "json_object(
 const OUTBOX_WHERE: &str = "
     (?1 IS NULL OR substr(id, 1, length(?1)) = ?1 OR substr(message_id, 1, length(?1)) = ?1)
     AND (?2 IS NULL OR endpoint = ?2)
+    AND (?3 IS NULL OR ?4 IS NOT NULL OR saga = ?3)
     AND (?4 IS NULL OR (saga_id = ?4 AND saga = ?3) OR (kind = 'retry' AND message_id IN (
         SELECT i.message_id FROM sagabus_inbox i WHERE i.saga_id = ?4 AND i.saga = ?3 AND i.result = 'retrying')))
-    AND (?5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)";
+    AND (?5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)
+    AND (?6 IS NULL OR kind = ?6) AND (?7 IS NULL OR type = ?7) AND (?8 IS NULL OR destination = ?8)
+    AND (?9 IS NULL OR instr(lower(last_error), lower(?9)) > 0)
+    AND (?10 IS NULL OR due_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER))";
 
 const INSTANCE: &str = "json_object(
     'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
@@ -198,12 +206,27 @@ impl Tables for Sqlite {
                 ?10)",
     };
 
+    const OUTBOX_ORDER: outbox_order::Statements = outbox_order::Statements {
+        now: "UPDATE sagabus_outbox SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER), waits_for = NULL,
+                lease_until = NULL, lease_owner = NULL
+            WHERE id = ?1",
+        due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER) WHERE id = ?1",
+        reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
+                due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+            WHERE id = ?1",
+        delete: "DELETE FROM sagabus_outbox WHERE id = ?1",
+        settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,
+                handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'retrying'",
+    };
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
         use Wanted::{Count, Rows};
         let text = match listing {
             Listing::Status => STATUS.into(),
             Listing::Outbox(_, Rows(_)) => {
-                format!("SELECT {OUTBOX} FROM sagabus_outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT ?6")
+                format!("SELECT {OUTBOX} FROM sagabus_outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT ?11")
             }
             Listing::Outbox(_, Count) => format!("SELECT '' || count(*) FROM sagabus_outbox WHERE {OUTBOX_WHERE}"),
             Listing::OutboxBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_outbox WHERE id = ?1".into(),
@@ -240,6 +263,9 @@ impl Tables for Sqlite {
                     'count', count(*), 'done', count(completed_at))
                 FROM sagabus_saga GROUP BY saga, state, version ORDER BY saga, state, version"
                 .into(),
+            Listing::Traces(_) => trace::TRACES.into(),
+            Listing::Beginning(_) => trace::BEGINNING.into(),
+            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
         };
         Ok(text)
@@ -252,6 +278,10 @@ impl Tables for Sqlite {
                 AND h.endpoint = r.value ->> 'endpoint' AND h.arrival = r.value ->> 'arrival'
              ORDER BY h.arrival"
         )
+    }
+
+    fn outbox_by_id(_locked: bool) -> String {
+        trace::OUTBOX_BY_ID.into()
     }
 
     async fn read(&self) -> Result<SqliteSession, StoreError> {
@@ -279,5 +309,9 @@ impl Inspect for Sqlite {
 
     async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
         instance::perform(self, order).await
+    }
+
+    async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
+        outbox_order::perform(self, order).await
     }
 }

@@ -5,12 +5,18 @@
 
 mod filter;
 mod instance;
+mod outbox;
 mod status;
+mod trace;
 mod view;
 
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
+pub use outbox::{OutboxAction, OutboxOrder};
 pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
+pub use trace::{
+    EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
+};
 pub use view::{
     DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
     OperationView, OutboxView,
@@ -20,8 +26,7 @@ use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
-/// The most held messages in one order: the order locks their instances until it commits, and running endpoints wait
-/// for that.
+/// The most rows in one order: the order locks their instances until it commits, and running endpoints wait for that.
 pub const ORDER_ROWS_MAX: usize = 100;
 
 /// What to list. The store answers with one JSON text for each row: an object with the fields of the view named here,
@@ -49,6 +54,12 @@ pub enum Listing<'a> {
     Definitions,
     /// [`FormCount`], by saga, state and version.
     Forms,
+    /// [`TraceView`]: what inbox, held and outbox have of these messages.
+    Traces(&'a [String]),
+    /// [`NameView`]: messages and instances whose id begins with this; a hundred of each place are enough.
+    Beginning(&'a str),
+    /// The ids of the messages of a conversation, each in quotes: at most this many.
+    Conversation(&'a str, Wanted),
 }
 
 /// What is wanted of a listing. Exhaustive: a store must answer every kind.
@@ -132,7 +143,7 @@ impl ActionDone {
 /// The operator's side of a store: reads for listings, and actions. Object-safe, so that one tool serves every
 /// database.
 ///
-/// A store implements [`Inspect::rows`], [`Inspect::order`] and [`Inspect::instance_order`].
+/// A store implements [`Inspect::rows`], [`Inspect::order`], [`Inspect::instance_order`] and [`Inspect::outbox_order`].
 #[async_trait]
 pub trait Inspect: Send + Sync {
     /// Reads a listing: one JSON text for each row.
@@ -143,6 +154,10 @@ pub trait Inspect: Send + Sync {
 
     /// Carries out an order about an instance, all or nothing, under its lock.
     async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError>;
+
+    /// Carries out an order about outbox rows, all or nothing. Rows that a process is sending are left alone, and
+    /// timers are touched under the locks of their instances.
+    async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError>;
 
     /// Counts and ages per endpoint, instances per saga and state.
     async fn status(&self) -> Result<Status, StoreError> {
@@ -221,6 +236,40 @@ pub trait Inspect: Send + Sync {
     /// How many instances are stored in which form: of which saga, in which state, written by which version.
     async fn forms(&self) -> Result<Vec<FormCount>, StoreError> {
         read(self.rows(&Listing::Forms).await?)
+    }
+
+    /// What inbox, held and outbox have of these messages; see [`explain`].
+    async fn traces(&self, ids: &[String]) -> Result<Vec<TraceView>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        read(self.rows(&Listing::Traces(ids)).await?)
+    }
+
+    /// Messages and instances whose id begins with this.
+    async fn beginning(&self, text: &str) -> Result<Vec<NameView>, StoreError> {
+        read(self.rows(&Listing::Beginning(text)).await?)
+    }
+
+    /// The ids of a conversation's messages, oldest first. No index has them: it reads the inbox, so ask when nothing
+    /// else helps. A conversation that began here has the id of its first message.
+    async fn conversation(&self, id: &str, rows_max: i64) -> Result<Vec<String>, StoreError> {
+        read(self.rows(&Listing::Conversation(id, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// Does something with exactly these outbox rows, by their ids; see [`OutboxAction`].
+    async fn outbox_act(&self, action: OutboxAction<'_>, rows: &[String], who: &str, why: &str) -> ActionDone {
+        let mut done = ActionDone::default();
+        for rows in rows.chunks(ORDER_ROWS_MAX) {
+            match self.outbox_order(&OutboxOrder { action, rows, who, why }).await {
+                Ok(items) => done.items.extend(items),
+                Err(error) => {
+                    done.stopped = Some(error);
+                    break;
+                }
+            }
+        }
+        done
     }
 
     /// Has exactly these held messages handled again; see [`HeldAction::Retry`].
@@ -314,73 +363,4 @@ fn body(rows: Vec<String>) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Holds nothing; fails at the third order.
-    struct Counting(std::sync::Mutex<Vec<usize>>);
-
-    #[async_trait]
-    impl Inspect for Counting {
-        async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-            Ok(match listing {
-                Listing::Held(_, Wanted::Count) => vec!["186".into()],
-                Listing::HeldBody(_) => vec![r#""7b7D""#.into()],
-                _ => vec!["{}".into()],
-            })
-        }
-
-        async fn order(&self, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
-            let mut orders = self.0.lock().unwrap();
-            if orders.len() == 2 {
-                return Err(StoreError::conflict());
-            }
-            orders.push(order.rows.len());
-            Ok(order.rows.iter().map(|row| row.done(order.action.as_str(), None, None)).collect())
-        }
-
-        async fn instance_order(&self, _: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
-            Err(StoreError::conflict())
-        }
-    }
-
-    fn counting() -> Counting {
-        Counting(std::sync::Mutex::default())
-    }
-
-    #[tokio::test]
-    async fn an_action_over_many_rows_is_done_in_bounded_orders_and_says_where_it_stopped() {
-        let store = counting();
-        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
-        let done = store.held_retry(&vec![row; 250], "me", "because").await;
-        assert_eq!(*store.0.lock().unwrap(), [100, 100]);
-        assert_eq!((done.items.len(), done.count("held retry")), (200, 200));
-        assert!(done.stopped.is_some(), "what stopped it is told");
-    }
-
-    #[tokio::test]
-    async fn counts_and_bodies_are_read_and_what_is_no_view_is_an_error() {
-        let store = counting();
-        assert_eq!(store.held_count(&HeldFilter::default()).await.unwrap(), 186);
-        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
-        assert_eq!(store.held_body(&row).await.unwrap().unwrap(), b"{}");
-        let error = store.held(&HeldFilter::default(), 5).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Schema);
-        assert!(error.to_string().contains("missing field"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn r_025_an_edit_is_checked_before_anything_is_done() {
-        let store = counting();
-        let row = HeldRef { endpoint: "e".into(), receiver: "r".into(), message_id: "m".into(), arrival: 7 };
-        for (body, line) in [("{\"a\":", "line 1"), ("", "line 1"), ("{}x", "trailing"), ("\u{feff}{}", "line 1")] {
-            let refused = store.held_edit(&row, body, "me", "because").await.unwrap_err();
-            assert_eq!(refused.kind(), StoreErrorKind::Invalid);
-            assert!(refused.to_string().contains("not JSON") && refused.to_string().contains(line), "{refused}");
-        }
-        assert_eq!(store.held_edit(&row, "{}", "me", "because").await.unwrap().result, "unchanged");
-        assert_eq!(*store.0.lock().unwrap(), [0; 0], "nothing was ordered so far");
-        assert_eq!(store.held_edit(&row, "[]", "me", "because").await.unwrap().result, "held edit");
-        assert_eq!(in_digits(b"\xff\0a"), "hex:ff0061");
-    }
-}
+mod tests;

@@ -14,10 +14,11 @@ mod write;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
-    ActionDone, DefinitionView, EndpointStatus, ExportedInstance, FormCount, HeldAction, HeldCount, HeldFilter,
-    HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView,
-    JournalView, Listing, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxFilter, OutboxView,
-    ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable, Wanted,
+    ActionDone, DefinitionView, EffectView, EndpointStatus, Explained, Explanation, ExportedInstance, FormCount,
+    HeldAction, HeldCount, HeldFilter, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
+    InstanceFilter, InstanceOrder, InstanceView, JournalView, Listing, NameView, ORDER_ROWS_MAX, OperationFilter,
+    OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView,
+    RowCount, StateCount, Status, Story, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed};
 pub use store::{Process, Registered, Store, Unit};

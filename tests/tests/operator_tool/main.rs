@@ -2,6 +2,8 @@
 //! tested by golden files in the package `operator`.
 
 mod actions;
+mod explain;
+mod outbox;
 
 use serde_json::Value;
 use std::{

@@ -1,7 +1,7 @@
 //! Which rows: the same filters for a listing and for an action.
 
 use super::{HeldView, OperationItem};
-use crate::HeldReason;
+use crate::{HeldReason, OutboxKind};
 use std::time::Duration;
 
 /// Which held messages; a field that is not given matches all.
@@ -46,12 +46,22 @@ pub struct OutboxFilter {
     pub id: Option<String>,
     /// Of this endpoint.
     pub endpoint: Option<String>,
-    /// From or for an instance of this saga: what it sent, and what is put off for it. Use it with `saga_id`.
+    /// From an instance of this saga; with `saga_id` also what is put off for the instance.
     pub saga: Option<String>,
-    /// The instance's id.
+    /// The instance's id. Use it with `saga`.
     pub saga_id: Option<String>,
     /// Its last try failed, or no queue takes it.
     pub failing: bool,
+    /// Of this kind.
+    pub kind: Option<OutboxKind>,
+    /// Of this type, by logical name.
+    pub type_name: Option<String>,
+    /// To this endpoint, queue or event.
+    pub destination: Option<String>,
+    /// Its error contains this text.
+    pub error: Option<String>,
+    /// Due.
+    pub due: bool,
 }
 
 /// Which instances; a field that is not given matches all.

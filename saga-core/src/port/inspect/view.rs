@@ -263,6 +263,7 @@ impl HeldRef {
             result: result.into(),
             error: None,
             old_body: None,
+            was: None,
         }
     }
 }
@@ -277,7 +278,8 @@ pub struct OperationView {
     pub at_us: i64,
     /// Who.
     pub who: String,
-    /// What: `held retry`, `held discard`, `held edit`, `saga resume`, `saga cancel`.
+    /// What: `held retry`, `held discard`, `held edit`, `saga resume`, `saga cancel`, `outbox send-now`,
+    /// `outbox discard`, `outbox reroute`, `timer fire`, `timer move`, `timer cancel`.
     pub action: String,
     /// Why.
     pub reason: String,
@@ -303,7 +305,8 @@ pub struct OperationItem {
     #[serde(default)]
     pub saga_id: Option<String>,
     /// The result: `retried`, `discarded`, `edited`, `resumed` or `cancelled`; `gone` when it was no longer held, or
-    /// was held anew; `waits` when it waits behind another message and a retry would only have cost it its place.
+    /// was held anew; `waits` when it waits behind another message and a retry would only have cost it its place. Of
+    /// outbox rows see [`OutboxAction`](super::OutboxAction).
     pub result: String,
     /// Why the message was held until then: the first of these is why it failed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,6 +314,10 @@ pub struct OperationItem {
     /// Of an edit, the body that the message had; after `hex:` as hexadecimal digits, if it was no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_body: Option<String>,
+    /// Of an outbox row that was rerouted, where it was to go; of a timer that was moved, when it was due:
+    /// microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
 }
 
 #[cfg(test)]

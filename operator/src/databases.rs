@@ -30,11 +30,10 @@ pub(crate) struct Session {
 impl Session {
     /// Opens the databases. Those that cannot be opened are reported at the end.
     pub(crate) async fn open(urls: &[String], rows_max: i64, screen: Screen) -> Self {
-        let names: Vec<String> = urls.iter().map(|url| without_password(url)).collect();
         let mut session = Self { databases: Vec::new(), screen, errors: Vec::new(), several: urls.len() > 1, rows_max };
-        for (url, (name, short)) in urls.iter().zip(names.iter().zip(short(&names))) {
+        for (url, (name, short)) in urls.iter().zip(named(urls)) {
             match open(url).await {
-                Ok(store) => session.databases.push(Database { name: name.clone(), short, store }),
+                Ok(store) => session.databases.push(Database { name, short, store }),
                 Err(error) => session.errors.push(format!("{name}: {error}")),
             }
         }
@@ -121,6 +120,13 @@ pub(crate) fn addresses(given: &[String], variable: Option<String>) -> Vec<Strin
         return given.to_vec();
     }
     variable.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// For each address, the name that may be shown, and the label that tells it from the others.
+pub(crate) fn named(urls: &[String]) -> Vec<(String, String)> {
+    let names: Vec<String> = urls.iter().map(|url| without_password(url)).collect();
+    let short = short(&names);
+    names.into_iter().zip(short).collect()
 }
 
 /// An address that may be shown: without the part after a `?`, and without the password, even if that contains an `@`.

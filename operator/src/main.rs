@@ -5,6 +5,7 @@
 
 mod bulk;
 mod commands;
+mod dashboard;
 mod databases;
 mod find;
 mod screen;
@@ -88,6 +89,11 @@ enum Command {
         #[command(subcommand)]
         what: Option<held::Command>,
     },
+    /// The same in a browser, live
+    ///
+    /// On loopback whoever reaches it is you. With a token in SAGABUS_DASHBOARD_TOKEN it asks for that, and may listen
+    /// elsewhere; who knows the one in SAGABUS_DASHBOARD_VIEWER_TOKEN may look and not act.
+    Dashboard(dashboard::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -103,8 +109,13 @@ async fn main() -> ExitCode {
         let _ = screen.write(); // there is nothing on stdout
         return ExitCode::from(2);
     }
+    let command = match cli.command {
+        // it opens databases by itself, again and again
+        Command::Dashboard(arguments) => return served(dashboard::run(&urls, arguments, cli.utc).await),
+        command => command,
+    };
     let mut session = Session::open(&urls, cli.limit, screen).await;
-    let all_is_well = match cli.command {
+    let all_is_well = match command {
         Command::Check(arguments) => check::run(&mut session, &arguments).await,
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
         Command::Explain(arguments) => explain::run(&mut session, &arguments).await,
@@ -115,12 +126,23 @@ async fn main() -> ExitCode {
         Command::Sagas { what } => sagas::run(&mut session, what.unwrap_or_default()).await,
         Command::Export(arguments) => export::run(&mut session, arguments).await,
         Command::Held { what } => held::run(&mut session, what.unwrap_or_default()).await,
+        Command::Dashboard(_) => unreachable!("it was served above"),
     };
     match session.finish() {
         Ok(clean) if clean && all_is_well => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("sagabus: {error}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn served(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("sagabus: {error:#}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -29,7 +29,7 @@ pub(crate) mod versions;
 use std::time::Duration;
 
 /// A length of time as people type it.
-fn length(text: &str) -> Result<Duration, String> {
+pub(crate) fn length(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[number.len()..] {
         "s" => 1,
@@ -41,6 +41,10 @@ fn length(text: &str) -> Result<Duration, String> {
     let n: u64 = number.trim().parse().map_err(|_| "a whole number before s, m, h or d was expected".to_owned())?;
     n.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is longer than anything has waited".into())
 }
+
+// what the dashboard says in the same way
+pub(crate) use operations::who;
+pub(crate) use outbox_list::tries;
 
 /// Compares a page with its golden file. With `SAGABUS_BLESS=1` the file is written instead: read the changes before
 /// you commit them.

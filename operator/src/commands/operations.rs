@@ -10,7 +10,7 @@ pub(super) const NO_REASON: &str = "no reason given";
 pub(super) const ROWS_MAX: i64 = 50;
 
 /// Who acts, for the record.
-pub(super) fn who() -> String {
+pub(crate) fn who() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|who| !who.is_empty());
     let who = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(variable);
     who.unwrap_or_else(|| "an operator".into())

@@ -37,7 +37,7 @@ pub(super) fn cells(row: &OutboxView) -> Vec<Cell> {
 }
 
 /// For a retry, the failed runs of its message; for any other row, the tries to publish it.
-pub(super) fn tries(row: &OutboxView) -> i64 {
+pub(crate) fn tries(row: &OutboxView) -> i64 {
     if row.kind == "retry" { row.envelope["attempt"].as_i64().unwrap_or_default() } else { row.attempts }
 }
 

@@ -1,0 +1,143 @@
+//! The first page: what needs a person, then what goes on.
+
+use super::{
+    html::{Cx, Head, cell, tag},
+    params::Params,
+};
+use crate::{
+    text::{age, plain},
+    trouble::troubles,
+};
+use axum::response::Response;
+use maud::{Markup, html};
+use saga_core::{EndpointStatus, ProcessReport, RowCount, Status};
+
+pub(super) async fn show(cx: Cx) -> Response {
+    let answers = cx.app.each(|store| async move { store.status().await }).await;
+    let all = answers.all;
+    let troubles: Vec<(usize, String)> =
+        all.iter().flat_map(|(n, status)| troubles(status).into_iter().map(|text| (*n, text))).collect();
+    let clean = answers.away.is_empty();
+    let body = html! {
+        @if troubles.is_empty() {
+            p.calm.well[clean] #summary { @if clean { "Nothing needs a person." }
+                @else { "Nothing that could be read needs a person." } }
+        } @else {
+            section.trouble aria-labelledby="summary" {
+                h2 #summary { "Needs a person: " (troubles.len()) }
+                ul { @for (n, text) in &troubles { li { (trouble(&cx, *n, text)) } } }
+            }
+        }
+        @if all.iter().all(|(_, status)| status.endpoints.is_empty()) {
+            @if clean { p.muted { "No endpoint has started on these databases." } }
+        }
+        div.cards { @for (n, status) in &all { @for endpoint in &status.endpoints { (card(&cx, *n, endpoint)) } } }
+        (states(&cx, &all))
+        (processes(&cx, &all))
+    };
+    cx.page(&Head { title: "Home", part: "/", command: "sagabus status".into(), away: &answers.away }, body)
+}
+
+/// A line of trouble. The command at its end is a link to the page that shows the same.
+fn trouble(cx: &Cx, n: usize, text: &str) -> Markup {
+    let (what, command) = text.split_once(": sagabus ").unwrap_or((text, ""));
+    let (words, params) = Params::of_command(command);
+    let path = match words[..] {
+        ["held", ..] => Some("/held"),
+        ["sagas", ..] => Some("/sagas"),
+        ["outbox", ..] => Some("/outbox"),
+        _ => None,
+    };
+    html! {
+        @if let Some(label) = cx.app.label(n) { span.muted { (label) ": " } }
+        (plain(what))
+        @match path {
+            Some(path) => { " " a href=(params.href(&cx.url(path))) { "Show them" } }
+            None => { @if !command.is_empty() { ": " code { "sagabus " (plain(command)) } } }
+        }
+    }
+}
+
+fn card(cx: &Cx, n: usize, endpoint: &EndpointStatus) -> Markup {
+    let name = endpoint.endpoint.as_str();
+    let of = Params::default().with("endpoint", name);
+    let rows = |what: &str, rows: &RowCount, kind: &str, failing: bool| {
+        let of = if failing { of.with_set("failing") } else { of.clone() };
+        let due = rows
+            .oldest_ms
+            .map(|ms| if ms < 0 { format!("next in {}", age(ms)) } else { format!("oldest {}", age(ms)) });
+        html! {
+            @if rows.count > 0 {
+                dt { a href=(of.href(&cx.url("/outbox"))) { (what) } }
+                dd { span class=(kind) { (rows.count) } @if let Some(due) = due { " " span.muted { (due) } }
+                    @if let Some(error) = &rows.error { div.error { (cell(error)) } } }
+            }
+        }
+    };
+    html! {
+        section.card {
+            h2 { (plain(name)) @if let Some(label) = cx.app.label(n) { " " span.muted { (label) } } }
+            dl {
+                dt { "handled, last minute" } dd { (endpoint.handled_last_minute) }
+                (rows("due", &endpoint.due, "", false))
+                (rows("publishing failed", &endpoint.failing, "bad", true))
+                (rows("retrying", &endpoint.retrying, "warn", false))
+                (rows("timers", &endpoint.timers, "", false))
+                (rows("delayed", &endpoint.delayed, "", false))
+                @for rows in &endpoint.unroutable {
+                    dt { "no queue: " (plain(&rows.destination)) }
+                    dd { span.bad { (rows.count) } " " span.muted { "oldest " (age(rows.oldest_ms)) } }
+                }
+                @if let Some(ms) = endpoint.unconfirmed_ms { dt { "not confirmed" }
+                    dd { span.muted { "oldest " (age(ms)) } } }
+                @for held in &endpoint.held {
+                    dt { a href=(of.with("reason-is", &held.reason).href(&cx.url("/held"))) {
+                        "held: " (plain(&held.reason)) } }
+                    dd { (held.count) " " span.muted { "oldest " (age(held.oldest_ms)) } }
+                }
+                dt { "processes" } dd { (endpoint.processes.len()) }
+            }
+        }
+    }
+}
+
+/// Instances by saga and state.
+pub(super) fn states(cx: &Cx, all: &[(usize, Status)]) -> Markup {
+    let rows = all.iter().flat_map(|(n, status)| status.instances.iter().map(move |state| (*n, state)));
+    let cells = rows.map(|(n, state)| {
+        let of = Params::default().with("saga", &state.saga);
+        let there = of.with("state", &state.state);
+        let cells = vec![
+            html! { a href=(of.href(&cx.url("/sagas"))) { (plain(&state.saga)) } },
+            html! { a href=(there.href(&cx.url("/sagas"))) { (plain(&state.state)) }
+            @if state.done == state.count { " " (tag("done", "good")) } },
+            html! { (state.count) },
+            html! {
+                @if state.paused > 0 { a.bad href=(there.with_set("paused").href(&cx.url("/sagas"))) {
+                    (state.paused) } } @else { "0" }
+            },
+            html! { (age(state.oldest_ms)) },
+        ];
+        (n, cells)
+    });
+    cx.rows("Instances by state", &["saga", "state", "instances", "paused", "oldest change"], cells)
+}
+
+fn processes(cx: &Cx, all: &[(usize, Status)]) -> Markup {
+    let endpoints = all.iter().flat_map(|(n, status)| status.endpoints.iter().map(move |endpoint| (*n, endpoint)));
+    let rows = endpoints.flat_map(|(n, endpoint)| endpoint.processes.iter().map(move |process| (n, endpoint, process)));
+    let cells = rows.map(|(n, endpoint, process)| {
+        let report = ProcessReport::read(&process.report);
+        let cells = vec![
+            html! { (plain(&endpoint.endpoint)) },
+            html! { span.id { (plain(&process.owner)) } },
+            cx.when(process.started_at_us),
+            cx.when(process.seen_at_us),
+            html! { @match report.down() { Some(why) => span.bad { (cell(why)) }, None => (tag("up", "good")) } },
+            html! { @for handler in &report.breakers { (tag(handler, "bad")) " " } },
+        ];
+        (n, cells)
+    });
+    let head = ["endpoint", "process", "started", "last seen", "link", "breakers open"];
+    html! { (cx.rows("Processes", &head, cells)) }
+}

@@ -1,0 +1,259 @@
+//! One instance: where it is, what it waits for, how it came there, and what can be done.
+
+use super::{
+    held,
+    html::{Cx, Head, cell, lines, refusal, tag},
+    message, operations, outbox,
+    params::{Params, quoted},
+    plan, sagas,
+};
+use crate::text::{self, age, count, plain};
+use axum::{
+    extract::{Extension, Path},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+use saga_core::{
+    DefinitionView, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView,
+    OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
+};
+use std::sync::Arc;
+
+/// The most rows of each kind.
+const ROWS_MAX: i64 = 200;
+/// A longer time without a step is shown as a gap.
+const GAP_US: i64 = 60_000_000;
+
+/// Everything that is known about an instance.
+struct Page {
+    instance: InstanceView,
+    definition: Option<DefinitionView>,
+    outbox: Vec<OutboxView>,
+    held: Vec<HeldView>,
+    held_count: u64,
+    operations: Vec<OperationView>,
+    journal: Vec<JournalView>,
+    journal_count: u64,
+}
+
+async fn read(store: Arc<dyn Inspect>, key: InstanceKey) -> Result<Option<Page>, StoreError> {
+    let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
+    let filter = InstanceFilter { saga: saga.clone(), id: saga_id.clone(), ..InstanceFilter::default() };
+    let found = store.instances(&filter, crate::find::ROWS_MAX).await?;
+    let Some(instance) = found.into_iter().find(|instance| instance.id == key.id) else { return Ok(None) };
+    let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
+    let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
+    let done = OperationFilter { saga, saga_id, message_id: None };
+    let definitions = store.definitions().await?;
+    Ok(Some(Page {
+        definition: sagas::newest(&key.saga, &definitions).cloned(),
+        outbox: store.outbox(&sent, ROWS_MAX).await?,
+        held: store.held(&waiting, ROWS_MAX).await?,
+        held_count: store.held_count(&waiting).await?,
+        operations: store.operations(&done, ROWS_MAX).await?,
+        journal: store.journal(&key, ROWS_MAX).await?,
+        journal_count: store.journal_count(&key).await?,
+        instance,
+    }))
+}
+
+pub(super) async fn show(cx: Cx, Path((saga, id)): Path<(String, String)>) -> Response {
+    let answers = cx
+        .app
+        .each(|store| {
+            let key = InstanceKey { saga: saga.clone(), id: id.clone() };
+            read(store, key)
+        })
+        .await;
+    let pages: Vec<(usize, Page)> = answers.all.into_iter().filter_map(|(n, page)| Some((n, page?))).collect();
+    if pages.is_empty() && answers.away.is_empty() {
+        return refusal(&cx.app, StatusCode::NOT_FOUND, "there is no such instance");
+    }
+    let body = html! { @for (n, page) in &pages { (one(&cx, *n, page)) } };
+    let title = plain(&format!("{saga} {id}"));
+    let command = format!("sagabus sagas show {} {}", quoted(&saga), quoted(&id));
+    cx.page(&Head { title: &title, part: "/sagas", command, away: &answers.away }, body)
+}
+
+fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
+    let Page { instance, outbox, .. } = page;
+    let of = Params::default().with("saga", &instance.saga);
+    let (timers, sent): (Vec<_>, Vec<_>) = outbox.iter().partition(|row| row.kind == "timer");
+    let all = |shown: usize, all: u64| if (shown as u64) < all { format!(": {shown} of {all}") } else { String::new() };
+    html! {
+        section.card {
+            dl {
+                @if let Some(label) = cx.app.label(n) { dt { "Database" } dd { (label) } }
+                dt { "Saga" } dd { a href=(of.href(&cx.url("/sagas"))) { (plain(&instance.saga)) } }
+                dt { "State" } dd { strong { (plain(&instance.state)) } @if instance.completed_at_us.is_some() { " "
+                    (tag("done", "good")) }
+                    span.muted { " step " (instance.seq) ", version " (instance.version) } }
+                dt { "Started" } dd { (cx.at(instance.created_at_us)) }
+                dt { "Changed" } dd { (cx.at(instance.updated_at_us)) }
+                @if let Some(done) = instance.completed_at_us { dt { "Done" } dd { (cx.at(done)) } }
+            }
+            @if let Some(message) = &instance.paused_by {
+                p.banner.bad { strong { "Paused." }
+                    " It waits until somebody deals with message " (cx.message(message)) "." }
+            }
+            (waits(page))
+        }
+        @if cx.visitor.may_act() && instance.completed_at_us.is_none() { (actions(cx, n, page)) }
+        h2 { "Data" }
+        (lines(&text::json(&instance.data)))
+        @if let Some(definition) = &page.definition {
+            @let steps = page.journal.iter().filter_map(step_taken);
+            section { h2 { "Its way" }
+                (cx.chart(&definition.chart.drawing().path(steps), "Chart of the saga with the way of this instance")) }
+        }
+        (outbox::table(cx, "Timers", timers.into_iter().map(|row| (n, row))))
+        (outbox::table(cx, "Sent and not confirmed, or to be handled again", sent.into_iter().map(|row| (n, row))))
+        (held::table(cx, &format!("Held for it{}", all(page.held.len(), page.held_count)),
+            page.held.iter().map(|row| (n, row))))
+        (timeline(cx, page))
+        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it))))
+    }
+}
+
+/// The messages that lead on from the state it is in.
+fn waits(page: &Page) -> Markup {
+    let instance = &page.instance;
+    let chart = page.definition.as_ref().map(|definition| &definition.chart);
+    let state = chart.and_then(|chart| chart.state(&instance.state));
+    let (Some(chart), Some(state)) = (chart, state) else { return html! {} };
+    let mut on: Vec<&str> = chart.edges.iter().filter(|edge| edge.from == state.name).map(|edge| &*edge.on).collect();
+    on.sort_unstable();
+    on.dedup();
+    html! {
+        @if instance.completed_at_us.is_none() && !on.is_empty() {
+            p { "It waits for " @for (k, name) in on.iter().enumerate() { @if k > 0 { ", or " }
+                code { (plain(name)) } } "." }
+        }
+    }
+}
+
+fn timeline(cx: &Cx, page: &Page) -> Markup {
+    let journal = &page.journal;
+    if journal.is_empty() {
+        return html! {};
+    }
+    let before = journal.iter().map(|line| Some(line.handled_at_us));
+    let before = std::iter::once(None).chain(before);
+    html! {
+        h2 { "Timeline" }
+        @if (journal.len() as u64) < page.journal_count { p.shown {
+            "The last " (journal.len()) " of " (page.journal_count) " lines." } }
+        ol.timeline {
+            @for (line, before) in journal.iter().zip(before) {
+                @if let Some(gap) = before.map(|before| line.handled_at_us - before).filter(|gap| *gap > GAP_US) {
+                    li.gap { (age(gap / 1000)) " without a step" }
+                }
+                (step(cx, line))
+            }
+        }
+    }
+}
+
+/// A transition as a chart has it.
+fn step_taken(line: &JournalView) -> Option<(Option<&str>, &str, &str)> {
+    Some((line.from_state.as_deref(), &line.type_name, line.to_state.as_deref()?))
+}
+
+fn step(cx: &Cx, line: &JournalView) -> Markup {
+    let sent: Vec<&str> =
+        line.effects.as_array().into_iter().flatten().filter_map(|effect| effect["type"].as_str()).collect();
+    let key = line.seq.map_or_else(|| line.message_id.clone(), |seq| seq.to_string());
+    html! {
+        li {
+            div.step {
+                strong { (cell(&line.type_name)) } " "
+                @match (&line.from_state, &line.to_state) {
+                    (None, Some(to)) => { "→ " (cell(to)) }
+                    (Some(from), Some(to)) if from == to => { "stayed in " (cell(to)) }
+                    (Some(from), Some(to)) => { (cell(from)) " → " (cell(to)) }
+                    (_, None) => (tag(&line.result, "quiet")),
+                }
+            }
+            div.muted { (cx.at(line.handled_at_us)) }
+            @if !sent.is_empty() { div { "sent " @for (k, name) in sent.iter().enumerate() { @if k > 0 { ", " }
+                code { (plain(name)) } } } }
+            @if line.attempts > 1 { div.warn { "after " (count(line.attempts, "run")) } }
+            @if let Some(note) = &line.note { div { (cell(note)) } }
+            details id=(format!("step-{key}")) {
+                summary { "Details" }
+                dl {
+                    dt { "Message" } dd.id { (plain(&line.message_id)) }
+                    @if let Some(cause) = &line.causation_id { dt { "Caused by" } dd.id { (plain(cause)) } }
+                    dt { "Handled by" } dd.id { (plain(&line.handled_by)) }
+                }
+                @if let Some(message) = &line.message { (lines(&text::json(message))) }
+            }
+        }
+    }
+}
+
+fn actions(cx: &Cx, n: usize, page: &Page) -> Markup {
+    let hidden = || html! { (cx.csrf()) input type="hidden" name="database" value=(cx.app.source(n).short); };
+    html! {
+        section.acts aria-label="What can be done" {
+            @if page.instance.paused_by.is_some() {
+                details.card id="resume" { summary { "Go on without the message that failed" }
+                    form.stack method="post" {
+                        (hidden())
+                        p {
+                            "What waits behind it is handled, in order. "
+                            "The message stays held, to be retried or discarded later."
+                        }
+                        (cx.reason("resume-reason"))
+                        div.buttons { button name="do" value="resume" { "Resume" } }
+                    } }
+            }
+            details.card id="cancel" { summary { "End it where it is" }
+                form.stack method="post" {
+                    (hidden())
+                    p { "Nothing is sent, and nobody is told. Its timers go, and "
+                        (count(page.held_count as i64, "held message"))
+                        " will be discarded with it. This cannot be undone." }
+                    (cx.reason("cancel-reason"))
+                    div.buttons { button.danger name="do" value="cancel" { "Cancel the instance" } }
+                } }
+        }
+    }
+}
+
+pub(super) async fn act(
+    cx: Cx,
+    Path((saga, id)): Path<(String, String)>,
+    Extension(fields): Extension<Params>,
+) -> Response {
+    let Some(why) = fields.text("reason") else { return plan::no_reason(&cx) };
+    let Some(n) = fields.get("database").and_then(|short| cx.app.number(short)) else {
+        return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not name a database");
+    };
+    let cancel = match fields.get("do") {
+        Some("cancel") => true,
+        Some("resume") => false,
+        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
+    };
+    let (key, who) = (InstanceKey { saga, id }, &cx.visitor.name);
+    let done =
+        cx.app.source(n).order(|store| {
+            let (key, why) = (&key, &why);
+            async move {
+                if cancel { store.saga_cancel(key, who, why).await } else { store.saga_resume(key, who, why).await }
+            }
+        });
+    match done.await {
+        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled") => {
+            cx.app.live.changed();
+            let there = format!("/sagas/{}/{}", super::params::encoded(&key.saga), super::params::encoded(&key.id));
+            Redirect::to(&cx.url(&there)).into_response()
+        }
+        Ok(done) => {
+            let text = format!("Nothing was done: the instance is {}.", plain(&done.result));
+            refusal(&cx.app, StatusCode::CONFLICT, &text)
+        }
+        Err(error) => message::unreachable(&cx, n, &error),
+    }
+}

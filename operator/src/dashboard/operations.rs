@@ -1,0 +1,80 @@
+//! What operators did: who, when, with what, and why.
+
+use super::html::{Cx, Head, cell, lines};
+use crate::text::{count, plain};
+use axum::response::Response;
+use maud::{Markup, html};
+use saga_core::{OperationFilter, OperationItem, OperationView};
+
+/// The most items of an operation that are listed.
+const ITEMS_MAX: usize = 100;
+
+pub(super) async fn show(cx: Cx) -> Response {
+    let filter = OperationFilter {
+        message_id: cx.params.text("message"),
+        saga: cx.params.text("saga"),
+        saga_id: cx.params.text("id"),
+    };
+    let limit = cx.params.limit();
+    let answers = cx
+        .app
+        .each(|store| {
+            let filter = filter.clone();
+            async move { store.operations(&filter, limit).await }
+        })
+        .await;
+    let (mut rows, away) = answers.flat();
+    rows.sort_by_key(|(_, operation)| -operation.at_us);
+    let may_have_more = rows.len() as i64 >= limit;
+    let body = html! {
+        @if rows.is_empty() { p.calm { "Nobody has done anything yet." } }
+        (table(&cx, "Last first", rows.iter().map(|(n, row)| (*n, row))))
+        @if may_have_more {
+            @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {
+                "Show more" } } }
+        }
+    };
+    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &away }, body)
+}
+
+/// Operations as rows.
+pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (usize, &'a OperationView)>) -> Markup {
+    let cells = |(n, operation): (usize, &OperationView)| {
+        let cells = vec![
+            cx.when(operation.at_us),
+            html! { (cell(&operation.who)) },
+            html! { (cell(&operation.action)) },
+            html! { (cell(&operation.reason)) },
+            items(cx, operation),
+        ];
+        (n, cells)
+    };
+    cx.rows(caption, &["when", "who", "did", "why", "with what"], rows.into_iter().map(cells))
+}
+
+fn items(cx: &Cx, operation: &OperationView) -> Markup {
+    let items = &operation.items;
+    let left_out = items.len().saturating_sub(ITEMS_MAX);
+    match &items[..] {
+        [] => html! {},
+        [one] => item(cx, one),
+        all => html! {
+            details id=(format!("operation-{}", operation.id)) {
+                summary { (count(all.len() as i64, "message")) }
+                ul.plain { @for one in all.iter().take(ITEMS_MAX) { li { (item(cx, one)) } } }
+                @if left_out > 0 { p { "and " (left_out) " more" } }
+            }
+        },
+    }
+}
+
+fn item(cx: &Cx, item: &OperationItem) -> Markup {
+    let instance = item.saga.as_deref().zip(item.saga_id.as_deref());
+    html! {
+        (plain(&item.result)) " "
+        @if !item.message_id.is_empty() { (cx.message(&item.message_id)) }
+        @if let Some((saga, id)) = instance { " of " (plain(saga)) " " (cx.instance(saga, id)) }
+        @if let Some(error) = &item.error { div.muted { "it was held because of: " (cell(error)) } }
+        @if let Some(body) = &item.old_body { div.muted { "its old body:" } (lines(body)) }
+    }
+}

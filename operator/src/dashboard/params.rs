@@ -1,0 +1,162 @@
+//! A page's parameters and a form's fields. The parameters of a list are the options of its command:
+//! `/held?reason-is=failed` is `sagabus held list --reason-is failed`.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Rows on a page, if the page's address does not say.
+const ROWS: i64 = 50;
+/// The most rows on a page: more would be slow to draw, and nobody reads them.
+const ROWS_MAX: i64 = 1000;
+/// What a parameter without a value is set to.
+const SET: &str = "yes";
+
+/// Names with values. A blank value is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Params(BTreeMap<String, String>);
+
+impl Params {
+    pub(super) fn of(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+    }
+
+    /// Those of a command's line, such as `sagabus held list --reason-is failed`, and the words before them.
+    pub(super) fn of_command(line: &str) -> (Vec<&str>, Self) {
+        let mut words = line.split_whitespace().skip_while(|word| *word == "sagabus").peekable();
+        let (mut command, mut params) = (Vec::new(), Self::default());
+        while let Some(word) = words.next() {
+            match word.strip_prefix("--") {
+                Some(name) => {
+                    let value = words.next_if(|word| !word.starts_with("--")).unwrap_or(SET);
+                    params.0.insert(name.into(), value.into());
+                }
+                None => command.push(word),
+            }
+        }
+        (command, params)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// As a filter has it.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.get(name).map(|text| text.trim().to_owned())
+    }
+
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// How many rows to show.
+    pub(super) fn limit(&self) -> i64 {
+        self.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(ROWS).clamp(1, ROWS_MAX)
+    }
+
+    /// The same with another value; an empty one removes it.
+    pub(super) fn with(&self, name: &str, value: &str) -> Self {
+        let mut params = self.clone();
+        match value {
+            "" => drop(params.0.remove(name)),
+            value => drop(params.0.insert(name.into(), value.into())),
+        }
+        params
+    }
+
+    pub(super) fn with_set(&self, name: &str) -> Self {
+        self.with(name, SET)
+    }
+
+    /// Those of these names only.
+    pub(super) fn only(&self, names: &[&str]) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| names.contains(&name.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        )
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order of their names.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The same for more rows; `None` when no more are shown.
+    pub(super) fn more(&self) -> Option<Self> {
+        let limit = self.limit();
+        (limit < ROWS_MAX).then(|| self.with("limit", &(limit * 4).min(ROWS_MAX).to_string()))
+    }
+
+    /// The address of a page with these parameters.
+    pub(super) fn href(&self, path: &str) -> String {
+        let mut href = path.to_owned();
+        for (n, (name, value)) in self.pairs().enumerate() {
+            let _ = write!(href, "{}{}={}", if n == 0 { '?' } else { '&' }, encoded(name), encoded(value));
+        }
+        href
+    }
+
+    /// The command that does the same.
+    pub(super) fn command(&self, command: &str) -> String {
+        let mut line = format!("sagabus {command}");
+        for (name, value) in self.pairs() {
+            let _ = write!(line, " --{name}");
+            if value != SET {
+                let _ = write!(line, " {}", quoted(value));
+            }
+        }
+        line
+    }
+}
+
+/// A text as a part of an address.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            byte => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    // as a whole segment these mean folders
+    if matches!(encoded.as_str(), "." | "..") { encoded.replace('.', "%2E") } else { encoded }
+}
+
+/// A text as a word of a shell's line.
+pub(super) fn quoted(text: &str) -> String {
+    let text = crate::text::plain(text);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pages_address_and_its_command_say_the_same() {
+        let (words, params) = Params::of_command("sagabus held list --endpoint payment --needs-person");
+        assert_eq!(words, ["held", "list"]);
+        assert_eq!(params.href("/held"), "/held?endpoint=payment&needs-person=yes");
+        assert_eq!(params.command("held list"), "sagabus held list --endpoint payment --needs-person");
+        let odd = Params::default().with("error", "it's a & b\u{1b}[2J");
+        assert_eq!(odd.href("/held"), "/held?error=it%27s%20a%20%26%20b%1B%5B2J");
+        assert_eq!(odd.command("held list"), r"sagabus held list --error 'it'\''s a & b\u{1b}[2J'");
+        assert_eq!(encoded(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn a_page_has_no_more_rows_than_can_be_drawn() {
+        let of = |limit: &str| Params::default().with("limit", limit);
+        assert_eq!([of("").limit(), of("7").limit(), of("-1").limit(), of("x").limit()], [50, 7, 1, 50]);
+        assert_eq!(of("99999999").limit(), 1000);
+        assert_eq!(of("").more(), Some(of("200")));
+        assert_eq!(of("1000").more(), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! What an operator does in a browser: the same as by the commands, with the same record.
+
+use crate::{Dashboard, both, field, paused};
+use reqwest::StatusCode;
+use saga_core::{HeldFilter, OperationFilter, OperationView, OutboxFilter};
+use tests::tables::{Held, Tables};
+
+async fn operations(tables: &Tables) -> Vec<OperationView> {
+    tables.store.operations(&OperationFilter::default(), 10).await.unwrap()
+}
+
+async fn held(tables: &Tables) -> Vec<String> {
+    let held = tables.store.held(&HeldFilter::default(), 1000).await.unwrap();
+    held.into_iter().map(|row| row.message_id).collect()
+}
+
+/// The fields of a message's form.
+async fn of_form(dashboard: &Dashboard, path: &str) -> Vec<(&'static str, String)> {
+    let page = dashboard.page(path).await;
+    let value = |name: &'static str| Some((name, field(&page, name)?.to_owned()));
+    ["csrf", "database", "endpoint", "receiver", "arrival"].into_iter().filter_map(value).collect()
+}
+
+async fn post(
+    dashboard: &Dashboard,
+    path: &str,
+    form: &[(&'static str, String)],
+    more: &[(&str, &str)],
+) -> crate::Page {
+    let fields: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    dashboard.post(path, &[fields, more.to_vec()].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_on_a_filter_says_how_many_and_takes_those_and_no_others() {
+    for tables in both().await {
+        for n in 0..205 {
+            tables.hold(&Held { message_id: &format!("m{n:03}"), saga_id: None, ..Held::default() }).await;
+        }
+        tables.hold(&Held { message_id: "other", type_name: "payment.Refunded", ..Held::default() }).await;
+        let dashboard = Dashboard::start(&tables);
+        let planned = dashboard.submit("/held", "/held?type=payment.Paid", &[("do", "retry")]).await;
+        let plan = planned.path().to_owned();
+        let page = dashboard.page(&plan).await;
+        assert!(page.contains("<h1>Retry 205 messages?</h1>") && page.contains("and 105 more"), "{page}");
+        assert!(page.contains("sagabus held retry --type payment.Paid --reason …"), "{page}");
+        assert_eq!((held(&tables).await.len(), operations(&tables).await.len()), (206, 0), "nothing is done yet");
+        // meanwhile one is dealt with and held again, another is dealt with, and a third comes
+        tables.sql("DELETE FROM {s}held WHERE message_id IN ('m007', 'm008')").await;
+        tables.sql("DELETE FROM {s}inbox WHERE message_id IN ('m007', 'm008')").await;
+        tables.hold(&Held { message_id: "m007", saga_id: None, ..Held::default() }).await;
+        tables.hold(&Held { message_id: "new", saga_id: None, ..Held::default() }).await;
+        for blank in ["", "  "] {
+            let refused = dashboard.submit(&plan, &plan, &[("do", "run"), ("reason", blank)]).await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+        }
+        assert_eq!(operations(&tables).await.len(), 0, "nothing is done without a reason");
+        let form = of_form(&dashboard, &plan).await;
+        let run = [("do", "run"), ("reason", "the bank is back")];
+        assert_eq!(post(&dashboard, &plan, &form, &run).await.path(), plan);
+        let page = tests::eventually("the plan to be carried out", || async {
+            Some(dashboard.page(&plan).await).filter(|page| !page.contains("so far"))
+        })
+        .await;
+        assert!(page.contains("<h1>203 of 205 messages retried</h1>"), "{page}");
+        assert!(page.contains("2 dealt with meanwhile, or held anew"), "{page}");
+        assert_eq!(held(&tables).await, ["other", "m007", "new"]);
+        let done = operations(&tables).await;
+        let items: Vec<usize> = done.iter().rev().map(|operation| operation.items.len()).collect();
+        assert_eq!(items, [100, 100, 5], "each transaction is bounded, and recorded by itself");
+        assert!(done.iter().all(|it| it.who == "ann" && it.reason == "the bank is back" && it.action == "held retry"));
+        // twice is once
+        post(&dashboard, &plan, &form, &run).await;
+        assert_eq!(operations(&tables).await.len(), 3);
+        let page = dashboard.page("/operations").await;
+        assert!(page.contains("the bank is back") && page.contains("100 messages"), "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_edited_retried_or_discarded_as_the_page_showed_it() {
+    for tables in both().await {
+        paused(&tables).await;
+        let dashboard = Dashboard::start(&tables);
+        let path = "/held/poison";
+        let form = of_form(&dashboard, path).await;
+        let refused = post(&dashboard, path, &form, &[("do", "edit"), ("reason", "why"), ("body", "{'a':1}")]).await;
+        assert!(refused.status == StatusCode::BAD_REQUEST && refused.text.contains("not JSON"), "{}", refused.text);
+        // the lines that the page added are no change
+        let same = [("do", "edit"), ("reason", "why"), ("body", "{\r\n  \"a\": 1\r\n}")];
+        let unchanged = post(&dashboard, path, &form, &same).await;
+        assert!(
+            unchanged.status == StatusCode::CONFLICT && unchanged.text.contains("had this body"),
+            "{}",
+            unchanged.text
+        );
+        let none = post(&dashboard, path, &form, &[("do", "discard")]).await;
+        assert_eq!(none.status, StatusCode::BAD_REQUEST, "no reason: {}", none.text);
+        assert_eq!(operations(&tables).await.len(), 0);
+        let edit = [("do", "edit"), ("reason", "the sender's bug"), ("body", "{\r\n  \"a\": 1.50\r\n}")];
+        assert_eq!(post(&dashboard, path, &form, &edit).await.path(), path);
+        let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
+        assert_eq!(tables.store.outbox_body(&sent[0].id).await.unwrap().unwrap(), b"{\n  \"a\": 1.50\n}");
+        let done = &operations(&tables).await[0];
+        assert_eq!((done.who.as_str(), done.action.as_str()), ("ann", "held edit"));
+        assert_eq!((done.reason.as_str(), done.items[0].old_body.as_deref()), ("the sender's bug", Some(r#"{"a":1}"#)));
+        let page = dashboard.page(path).await;
+        assert!(
+            page.contains("is not held now") && page.contains("the sender&#39;s bug") || page.contains("sender's bug")
+        );
+        // it is held anew: what a page showed before is another message
+        tables.hold(&Held { message_id: "again", saga_id: None, ..Held::default() }).await;
+        let old = of_form(&dashboard, "/held/again").await;
+        tables.sql("DELETE FROM {s}held WHERE message_id = 'again'").await;
+        tables.sql("DELETE FROM {s}inbox WHERE message_id = 'again'").await;
+        tables.hold(&Held { message_id: "again", saga_id: None, ..Held::default() }).await;
+        let discard = [("do", "discard"), ("reason", "no use")];
+        let late = post(&dashboard, "/held/again", &old, &discard).await;
+        assert_eq!(late.status, StatusCode::CONFLICT, "{}", late.text);
+        let form = of_form(&dashboard, "/held/again").await;
+        let done = post(&dashboard, "/held/again", &form, &discard).await;
+        assert!(dashboard.page(done.path()).await.contains("<h1>1 of 1 message discarded</h1>"));
+        assert_eq!(operations(&tables).await[0].action, "held discard");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_resumed_and_cancelled_and_its_page_says_by_whom() {
+    for tables in both().await {
+        paused(&tables).await;
+        let dashboard = Dashboard::start(&tables);
+        let path = "/sagas/order/7";
+        let page = dashboard.page(path).await;
+        assert!(page.contains("Paused.") && page.contains("2 held messages will be discarded with it"), "{page}");
+        let form = of_form(&dashboard, path).await;
+        assert_eq!(post(&dashboard, path, &form, &[("do", "resume")]).await.status, StatusCode::BAD_REQUEST);
+        let resume = [("do", "resume"), ("reason", "sent again")];
+        assert_eq!(post(&dashboard, path, &form, &resume).await.path(), path);
+        let page = dashboard.page(path).await;
+        assert!(!page.contains("Paused.") && page.contains("sent again"), "{page}");
+        let again = post(&dashboard, path, &form, &resume).await;
+        assert!(again.status == StatusCode::CONFLICT && again.text.contains("not paused"), "{}", again.text);
+        assert_eq!(post(&dashboard, path, &form, &[("do", "cancel"), ("reason", "by phone")]).await.path(), path);
+        let page = dashboard.page(path).await;
+        assert!(page.contains("by phone") && !page.contains("Cancel the instance"), "{page}");
+        let done: Vec<String> = operations(&tables).await.into_iter().map(|operation| operation.action).collect();
+        assert_eq!(done, ["saga cancel", "saga resume"]);
+        assert_eq!(dashboard.get("/sagas/order/8").await.status, StatusCode::NOT_FOUND);
+    }
+}

@@ -18,7 +18,6 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let Ok(_permit) = app.requests.try_acquire() else {
         return html::refusal(&app, StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time: try again");
     };
-    let is_asset = request.uri().path().starts_with(&app.url("/assets/"));
     let mut response = match admit(&app, request).await {
         Ok(request) => next.run(request).await,
         Err(refusal) => refusal,
@@ -30,7 +29,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     set(header::X_FRAME_OPTIONS, "DENY");
     // not `no-referrer`: with that, browsers say of a form's origin only `null`
     set(header::REFERRER_POLICY, "same-origin");
-    set(header::CACHE_CONTROL, if is_asset { "max-age=300" } else { "no-store" });
+    set(header::CACHE_CONTROL, "no-store");
     response
 }
 

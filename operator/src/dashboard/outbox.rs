@@ -52,8 +52,11 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
     let cells = |(n, row): (usize, &OutboxView)| {
         let instance = row.saga.as_deref().zip(row.saga_id.as_deref());
         let cells = vec![
-            html! { a.id href=(cx.url(&format!("/outbox/{}", encoded(&row.id)))) { (plain(&row.id)) } },
-            html! { (cell(&row.type_name)) div.muted { (plain(&row.kind)) " to " (cell(&row.destination)) } },
+            html! {
+                a.id href=(cx.url(&format!("/outbox/{}", encoded(&row.id)))) { (plain(&row.id)) }
+                div { (cell(&row.type_name)) }
+                div.muted { (plain(&row.kind)) " to " (cell(&row.destination)) }
+            },
             html! { @if let Some((saga, id)) = instance { (plain(saga)) div { (cx.instance(saga, id)) } } },
             cx.when(row.due_at_us),
             html! { (tries(row)) },
@@ -61,14 +64,14 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
         ];
         (n, cells)
     };
-    let head = ["row", "message", "instance", "due", "tries", "why it is there"];
+    let head = ["row", "instance", "due", "tries", "why it is there"];
     cx.rows(caption, &head, rows.into_iter().map(cells))
 }
 
 fn trouble(row: &OutboxView) -> Markup {
     html! {
-        @if let Some(to) = &row.waits_for { span.bad { "no queue takes what goes to " (plain(to)) } " " }
-        @if let Some(error) = &row.last_error { span.error { (cell(error)) } }
+        @if let Some(to) = &row.waits_for { div.error { "no queue takes what goes to " (plain(to)) } }
+        @if let Some(error) = &row.last_error { div.error { (cell(error)) } }
         @else if let Some(owner) = &row.lease_owner { span.muted { "being sent by " (plain(owner)) } }
     }
 }

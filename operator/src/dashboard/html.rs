@@ -112,10 +112,10 @@ impl Cx {
     }
 
     /// A table with the row's database in the first column, if there are several.
-    pub(super) fn rows<'a>(
+    pub(super) fn rows(
         &self,
         caption: &str,
-        head: &[&'a str],
+        head: &[&str],
         rows: impl IntoIterator<Item = (usize, Vec<Markup>)>,
     ) -> Markup {
         let several = self.app.label(0).is_some();

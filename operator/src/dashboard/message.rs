@@ -46,7 +46,8 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
             }
         })
         .await;
-    let (mut held, mut operations): (Vec<(usize, Held)>, Vec<(usize, OperationView)>) = Default::default();
+    let mut held: Vec<(usize, Held)> = Vec::new();
+    let mut operations: Vec<(usize, OperationView)> = Vec::new();
     for (n, (rows, done)) in answers.all {
         held.extend(rows.into_iter().map(|row| (n, row)));
         operations.extend(done.into_iter().map(|operation| (n, operation)));

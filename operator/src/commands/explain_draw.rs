@@ -159,7 +159,7 @@ pub(super) fn rows(story: &Story) -> Table {
 }
 
 /// A sequence diagram, in the order in which messages were handled.
-pub(super) fn mermaid(story: &Story) -> String {
+pub(crate) fn mermaid(story: &Story) -> String {
     let mut lines: Vec<(i64, String)> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     let mut alias = |name: &str| {

@@ -26,6 +26,11 @@ pub(crate) mod status;
 pub(crate) mod timers;
 pub(crate) mod versions;
 
+// what the dashboard says in the same way
+pub(crate) use explain_draw::mermaid;
+pub(crate) use operations::who;
+pub(crate) use outbox_list::tries;
+
 use std::time::Duration;
 
 /// A length of time as people type it.
@@ -41,10 +46,6 @@ pub(crate) fn length(text: &str) -> Result<Duration, String> {
     let n: u64 = number.trim().parse().map_err(|_| "a whole number before s, m, h or d was expected".to_owned())?;
     n.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is longer than anything has waited".into())
 }
-
-// what the dashboard says in the same way
-pub(crate) use operations::who;
-pub(crate) use outbox_list::tries;
 
 /// Compares a page with its golden file. With `SAGABUS_BLESS=1` the file is written instead: read the changes before
 /// you commit them.

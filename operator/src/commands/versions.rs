@@ -10,19 +10,19 @@ const HEADER: [&str; 7] = ["saga", "version", "endpoint", "started", "open", "do
 
 /// A version of a saga.
 #[derive(Debug, Serialize)]
-struct Version {
-    saga: String,
-    version: i64,
+pub(crate) struct Version {
+    pub(crate) saga: String,
+    pub(crate) version: i64,
     /// None, when no process has registered it.
-    endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// When a process of this version last started: microseconds since 1970.
-    registered_at_us: Option<i64>,
+    pub(crate) registered_at_us: Option<i64>,
     /// Instances that this version wrote last and that are not done.
-    open: i64,
+    pub(crate) open: i64,
     /// Those that are done.
-    done: i64,
+    pub(crate) done: i64,
     /// A newer version is defined, and no instance is stored in the form of this one: code that reads it may go.
-    retire: bool,
+    pub(crate) retire: bool,
 }
 
 pub(crate) async fn run(session: &mut Session) -> bool {
@@ -33,7 +33,7 @@ pub(crate) async fn run(session: &mut Session) -> bool {
     true
 }
 
-fn versions(definitions: &[DefinitionView], forms: &[FormCount]) -> Vec<Version> {
+pub(crate) fn versions(definitions: &[DefinitionView], forms: &[FormCount]) -> Vec<Version> {
     let defined = definitions.iter().map(|it| (it.saga.as_str(), i64::from(it.version)));
     let stored = forms.iter().map(|it| (it.saga.as_str(), i64::from(it.version)));
     let all: BTreeSet<(&str, i64)> = defined.chain(stored).collect();

@@ -17,8 +17,15 @@ use saga_core::Chart;
 use std::sync::{Arc, OnceLock};
 
 /// The pages, as the navigation shows them.
-const PAGES: [(&str, &str); 5] =
-    [("/", "Home"), ("/sagas", "Sagas"), ("/held", "Held"), ("/outbox", "Outbox"), ("/operations", "Operations")];
+const PAGES: [(&str, &str); 7] = [
+    ("/", "Home"),
+    ("/sagas", "Sagas"),
+    ("/held", "Held"),
+    ("/outbox", "Outbox"),
+    ("/timers", "Timers"),
+    ("/versions", "Versions"),
+    ("/operations", "Operations"),
+];
 /// The most characters of a text in a cell: an error can have kilobytes.
 const CELL_CHARS: usize = 300;
 
@@ -109,6 +116,11 @@ impl Cx {
     /// A link to a held message.
     pub(super) fn message(&self, id: &str) -> Markup {
         html! { a.id href=(self.url(&format!("/held/{}", encoded(id)))) { (plain(id)) } }
+    }
+
+    /// A link to what an id came from and what it caused.
+    pub(super) fn conversation(&self, id: &str) -> Markup {
+        html! { a.id href=(self.url(&format!("/conversations/{}", encoded(id)))) { (plain(id)) } }
     }
 
     /// A table with the row's database in the first column, if there are several.

@@ -89,6 +89,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
                 dt { "State" } dd { strong { (plain(&instance.state)) } @if instance.completed_at_us.is_some() { " "
                     (tag("done", "good")) }
                     span.muted { " step " (instance.seq) ", version " (instance.version) } }
+                dt { "Id" } dd { (cx.conversation(&instance.id)) span.muted { " where it came from, what it caused" } }
                 dt { "Started" } dd { (cx.at(instance.created_at_us)) }
                 dt { "Changed" } dd { (cx.at(instance.updated_at_us)) }
                 @if let Some(done) = instance.completed_at_us { dt { "Done" } dd { (cx.at(done)) } }
@@ -183,8 +184,8 @@ fn step(cx: &Cx, line: &JournalView) -> Markup {
             details id=(format!("step-{key}")) {
                 summary { "Details" }
                 dl {
-                    dt { "Message" } dd.id { (plain(&line.message_id)) }
-                    @if let Some(cause) = &line.causation_id { dt { "Caused by" } dd.id { (plain(cause)) } }
+                    dt { "Message" } dd { (cx.conversation(&line.message_id)) }
+                    @if let Some(cause) = &line.causation_id { dt { "Caused by" } dd { (cx.conversation(cause)) } }
                     dt { "Handled by" } dd.id { (plain(&line.handled_by)) }
                 }
                 @if let Some(message) = &line.message { (lines(&text::json(message))) }

@@ -54,7 +54,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
     }
     let title = held.first().map_or_else(|| "Message".into(), |(_, held)| plain(&held.row.type_name));
     let body = html! {
-        p.id { (plain(&id)) }
+        p { (cx.conversation(&id)) span.muted { " where it came from, what it caused" } }
         @if held.is_empty() && answers.away.is_empty() {
             p.calm { "This message is not held now." }
             p { a href=(Params::default().with("q", &id).href(&cx.url("/search"))) { "Search for its id" } }

@@ -12,6 +12,7 @@
 mod access;
 mod app;
 mod assets;
+mod conversation;
 mod guard;
 mod held;
 mod home;
@@ -23,11 +24,14 @@ mod login;
 mod message;
 mod operations;
 mod outbox;
+mod outbox_act;
 mod params;
 mod plan;
 mod plans;
 mod sagas;
 mod search;
+mod timers;
+mod versions;
 
 use access::{Access, Way};
 use anyhow::{Context, Result, bail};
@@ -123,7 +127,10 @@ fn router(app: Arc<App>) -> Router {
         ("/held/{id}", get(message::show).post(message::act)),
         ("/plans/{id}", get(plan::show).post(plan::act)),
         ("/outbox", get(outbox::list)),
-        ("/outbox/{id}", get(outbox::show)),
+        ("/outbox/{id}", get(outbox::show).post(outbox_act::act)),
+        ("/timers", get(timers::show)),
+        ("/conversations/{id}", get(conversation::show)),
+        ("/versions", get(versions::show)),
         ("/operations", get(operations::show)),
         ("/search", get(search::show)),
         ("/live", get(live::events)),

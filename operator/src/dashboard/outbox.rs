@@ -2,7 +2,7 @@
 
 use super::{
     html::{Cx, Head, cell, lines, refusal},
-    json,
+    json, outbox_act,
     params::{encoded, quoted},
 };
 use crate::{
@@ -11,14 +11,28 @@ use crate::{
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
-use saga_core::{OutboxFilter, OutboxView};
+use saga_core::{OutboxFilter, OutboxKind, OutboxView};
 
 /// The options of `sagabus outbox list` that make a filter.
-const FILTER: [&str; 2] = ["endpoint", "failing"];
+const FILTER: [&str; 9] = ["endpoint", "kind", "type", "to", "saga", "id", "error", "failing", "due"];
 
 pub(super) async fn list(cx: Cx) -> Response {
-    let failing = cx.params.is_set("failing");
-    let filter = OutboxFilter { endpoint: cx.params.text("endpoint"), failing, ..OutboxFilter::default() };
+    let kind = match cx.params.text("kind").map(|kind| OutboxKind::parse(&kind.to_lowercase())) {
+        Some(None) => return refusal(&cx.app, StatusCode::BAD_REQUEST, "no kind is called that"),
+        kind => kind.flatten(),
+    };
+    let filter = OutboxFilter {
+        id: None,
+        endpoint: cx.params.text("endpoint"),
+        saga: cx.params.text("saga"),
+        saga_id: cx.params.text("saga").and_then(|_| cx.params.text("id")),
+        failing: cx.params.is_set("failing"),
+        kind,
+        type_name: cx.params.text("type"),
+        destination: cx.params.text("to"),
+        error: cx.params.text("error"),
+        due: cx.params.is_set("due"),
+    };
     let limit = cx.params.limit();
     let answers = cx
         .app
@@ -32,8 +46,18 @@ pub(super) async fn list(cx: Cx) -> Response {
     let of_filter = cx.params.only(&FILTER);
     let body = html! {
         form.filter action=(cx.url("/outbox")) aria-label="Filter" {
-            (cx.filter_text("endpoint", "Endpoint"))
-            (cx.filter_check("failing", "Failing, or without a queue"))
+            div {
+                label for="f-kind" { "Kind" }
+                select id="f-kind" name="kind" {
+                    option value="" { "any" }
+                    @for word in ["command", "event", "reply", "timer", "retry"] {
+                        option value=(word) selected[cx.params.get("kind") == Some(word)] { (word) }
+                    }
+                }
+            }
+            (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("type", "Type"))
+            (cx.filter_text("to", "To")) (cx.filter_text("error", "Error contains"))
+            (cx.filter_check("failing", "Failing, or without a queue")) (cx.filter_check("due", "Due"))
             (cx.filter_buttons("/outbox"))
         }
         @if rows.is_empty() { p.calm { @if of_filter.is_empty() { "The outbox is empty." }
@@ -98,13 +122,14 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
         let text = "there is no such row in the outbox: it may have been sent meanwhile";
         return refusal(&cx.app, StatusCode::NOT_FOUND, text);
     }
-    let body = html! { @for (n, (body, row)) in &rows { (one(&cx, *n, row, body.as_deref())) } };
+    let body =
+        html! { @for (k, (n, (body, row))) in rows.iter().enumerate() { (one(&cx, k, *n, row, body.as_deref())) } };
     let title = rows.first().map_or_else(|| "Outbox".into(), |(_, (_, row))| plain(&row.type_name));
     let command = format!("sagabus outbox show {}", quoted(&id));
     cx.page(&Head { title: &title, part: "/outbox", command, away: &away }, body)
 }
 
-fn one(cx: &Cx, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Markup {
+fn one(cx: &Cx, k: usize, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Markup {
     let instance = row.saga.as_deref().zip(row.saga_id.as_deref());
     html! {
         section.card {
@@ -113,7 +138,7 @@ fn one(cx: &Cx, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Markup {
                 dt { "Endpoint" } dd { (plain(&row.endpoint)) }
                 dt { "Kind" } dd { (plain(&row.kind)) " to " (plain(&row.destination)) }
                 dt { "Row" } dd.id { (plain(&row.id)) }
-                dt { "Message" } dd.id { (plain(&row.message_id)) }
+                dt { "Message" } dd { (cx.conversation(&row.message_id)) }
                 @if let Some((saga, id)) = instance { dt { "Instance" }
                     dd { (plain(saga)) " " (cx.instance(saga, id)) } }
                 dt { "Written" } dd { (cx.at(row.created_at_us)) }
@@ -128,7 +153,8 @@ fn one(cx: &Cx, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Markup {
             @if let Some(error) = &row.last_error { h2 { "Last error" } div.error { (lines(error)) } }
             h2 { "Body" }
             @match body { Some(body) => (lines(&json::shown(body))), None => p { "It was sent meanwhile." } }
-            details #envelope { summary { "Envelope" } (lines(&text::json(&row.envelope))) }
+            @if cx.visitor.may_act() { h2 { "Act" } (outbox_act::form(cx, k, n, row)) }
+            details id=(format!("envelope-{k}")) { summary { "Envelope" } (lines(&text::json(&row.envelope))) }
         }
     }
 }

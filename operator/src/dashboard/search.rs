@@ -62,7 +62,8 @@ pub(super) async fn show(cx: Cx) -> Response {
         p { "Ids that begin with " code { (crate::text::plain(&id)) } }
         @if nothing { p.calm {
             "Nothing has this id: no instance, no held message, no row of the outbox. "
-            "A message that was handled is in the timeline of its instance." } }
+            "It may have been handled: " a href=(cx.url(&format!("/conversations/{}", encoded(&id)))) {
+                "look among those" } "." } }
         (sagas::table(&cx, "Instances", instances.iter().map(|(n, row)| (*n, row))))
         (held::table(&cx, "Held messages", held.iter().map(|(n, row)| (*n, row))))
         (outbox::table(&cx, "Outbox", sent.iter().map(|(n, row)| (*n, row))))

@@ -148,3 +148,43 @@ async fn an_instance_is_resumed_and_cancelled_and_its_page_says_by_whom() {
         assert_eq!(dashboard.get("/sagas/order/8").await.status, StatusCode::NOT_FOUND);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_and_rows_of_the_outbox_are_moved_sent_and_given_up() {
+    for tables in both().await {
+        tables.instance("7", "AwaitingPayment", None).await;
+        tables.send("timer", "ordering", 60, ", timer", ", 1").await;
+        tables.send("command", "payment", 60, "", "").await;
+        let dashboard = Dashboard::start(&tables);
+        let rows = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
+        let of_kind = |kind: &str| format!("/outbox/{}", rows.iter().find(|row| row.kind == kind).unwrap().id);
+        let (timer, command) = (of_kind("timer"), of_kind("command"));
+        let form = of_form(&dashboard, &timer).await;
+        let refused = post(&dashboard, &timer, &form, &[("do", "move"), ("in", "3h")]).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "no reason: {}", refused.text);
+        let refused = post(&dashboard, &timer, &form, &[("do", "move"), ("in", "soon"), ("reason", "why")]).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "no time: {}", refused.text);
+        let wrong = post(&dashboard, &command, &form, &[("do", "fire"), ("reason", "why")]).await;
+        assert!(wrong.status == StatusCode::CONFLICT && wrong.text.contains("not a timer"), "{}", wrong.text);
+        let moved = post(&dashboard, &timer, &form, &[("do", "move"), ("in", "3h"), ("reason", "they asked")]).await;
+        assert_eq!(moved.path(), "/operations");
+        assert!(dashboard.page("/timers").await.contains("in 2 h 59 min"));
+        assert_eq!(
+            post(&dashboard, &timer, &form, &[("do", "cancel"), ("reason", "paid")]).await.path(),
+            "/operations"
+        );
+        assert_eq!(post(&dashboard, &command, &form, &[("do", "send"), ("reason", "now")]).await.path(), "/operations");
+        assert_eq!(tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap().len(), 1, "the command");
+        let gone = post(&dashboard, &timer, &form, &[("do", "fire"), ("reason", "why")]).await;
+        assert!(gone.status == StatusCode::CONFLICT && gone.text.contains("gone"), "{}", gone.text);
+        assert_eq!(
+            post(&dashboard, &command, &form, &[("do", "discard"), ("reason", "no")]).await.path(),
+            "/operations"
+        );
+        let done: Vec<(String, String)> =
+            operations(&tables).await.into_iter().map(|operation| (operation.action, operation.reason)).collect();
+        let said = |action: &str, reason: &str| done.contains(&(action.to_owned(), reason.to_owned()));
+        assert!(said("timer move", "they asked") && said("timer cancel", "paid"), "{done:?}");
+        assert!(said("outbox send-now", "now") && said("outbox discard", "no"), "{done:?}");
+    }
+}

@@ -28,6 +28,9 @@ async fn every_page_says_when_it_was_made_and_which_command_shows_the_same() {
             ("/held?reason-is=undecodable", "no label", "sagabus held list --reason-is undecodable"),
             ("/held/poison", "&quot;a&quot;: 1", "sagabus held show poison"),
             ("/outbox?endpoint=ordering", "payment.MakePayment", "sagabus outbox list --endpoint ordering"),
+            ("/outbox?kind=Timer&due=yes", "No row of the outbox matches", "sagabus outbox list --due --kind Timer"),
+            ("/timers?saga=order", "payment.MakePayment", "sagabus timers list --saga order"),
+            ("/versions", "not registered", "sagabus versions"),
             (&format!("/outbox/{row}"), "&quot;a&quot;: 1", "sagabus outbox show "),
         ] {
             let page = dashboard.page(path).await;
@@ -38,6 +41,10 @@ async fn every_page_says_when_it_was_made_and_which_command_shows_the_same() {
                 assert!(page.contains(part), "{path} has {part}: {page}");
             }
         }
+        let page = dashboard.page("/conversations/poison").await;
+        assert!(page.contains("payment.Paid") && page.contains("undecodable"), "{page}");
+        assert!(page.contains("sequenceDiagram") && page.contains("sagabus explain poison"), "{page}");
+        assert!(dashboard.page("/conversations/nope").await.contains("There is no message, instance or conversation"));
         assert!(dashboard.page("/operations").await.contains("Nobody has done anything yet"));
         // what needs a person leads to where it is
         let home = dashboard.page("/").await;
@@ -99,6 +106,7 @@ async fn a_strangers_script_is_text_on_every_page() {
             &format!("/held/{id}"),
             &format!("/held?error={id}"),
             "/outbox",
+            &format!("/conversations/{id}"),
             &format!("/search?q={id}"),
             "/search?q=%3Csc",
         ] {
@@ -125,7 +133,19 @@ async fn a_database_that_is_away_is_unreachable_and_hides_no_other() {
     paused(&tables).await;
     let dead = "postgres://u:s3cret@127.0.0.1:1/gone";
     let dashboard = Dashboard::of(command(&[dead, &tables.url], &["--listen", "127.0.0.1:0"]));
-    for path in ["/", "/sagas", "/held", "/outbox", "/operations", "/search?q=p", "/held/poison", "/sagas/order/7"] {
+    for path in [
+        "/",
+        "/sagas",
+        "/held",
+        "/outbox",
+        "/timers",
+        "/versions",
+        "/conversations/poison",
+        "/operations",
+        "/search?q=p",
+        "/held/poison",
+        "/sagas/order/7",
+    ] {
         let page = dashboard.page(path).await;
         assert!(page.contains("postgres://u@127.0.0.1:1/gone is unreachable."), "{path}: {page}");
         assert!(!page.contains("s3cret"), "{path}: {page}");
@@ -195,7 +215,9 @@ async fn it_may_stand_under_a_path() {
     assert!(dashboard.url.ends_with("/ops/bus"), "{}", dashboard.url);
     let start = dashboard.get("").await;
     assert_eq!((start.status, start.location.as_str()), (StatusCode::PERMANENT_REDIRECT, "/ops/bus/"));
-    for path in ["/", "/sagas", "/held", "/held/poison", "/sagas/order/7", "/outbox", "/operations"] {
+    for path in
+        ["/", "/sagas", "/held", "/held/poison", "/sagas/order/7", "/outbox", "/timers", "/versions", "/operations"]
+    {
         let page = dashboard.page(path).await;
         for attribute in ["href=\"/", "action=\"/", "src=\"/"] {
             let others = page.split(attribute).skip(1).filter(|rest| !rest.starts_with("ops/bus/")).count();

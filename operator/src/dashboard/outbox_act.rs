@@ -1,0 +1,87 @@
+//! What can be done with a row of the outbox.
+
+use super::{
+    html::{Cx, refusal},
+    message,
+    params::{Params, encoded},
+    plan,
+};
+use crate::text::plain;
+use axum::{
+    extract::{Extension, Path},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+use saga_core::{OutboxAction, OutboxView};
+
+/// The form under a row.
+pub(super) fn form(cx: &Cx, k: usize, n: usize, row: &OutboxView) -> Markup {
+    let is_timer = row.kind == "timer";
+    let (reason, after) = (format!("reason-{k}"), format!("after-{k}"));
+    html! {
+        form.stack method="post" action=(cx.url(&format!("/outbox/{}", encoded(&row.id)))) {
+            (cx.csrf())
+            input type="hidden" name="database" value=(cx.app.source(n).short);
+            (cx.reason(&reason))
+            @if is_timer {
+                label for=(after) { "To move it: when from now (15m, 3h, 2d)" }
+                input id=(after) name="in" maxlength="20" autocomplete="off";
+            }
+            div.buttons {
+                @if is_timer {
+                    button name="do" value="fire" { "Let it go off now" }
+                    button name="do" value="move" { "Move it" }
+                    button.danger name="do" value="cancel" { "Delete the timer" }
+                } @else {
+                    button name="do" value="send" { "Send it now" }
+                    button.danger name="do" value="discard" { "Give it up" }
+                }
+            }
+            p.muted {
+                @if is_timer { "A deleted timer never goes off: the instance waits on, for a message or a person." }
+                @else { "A row that is given up is never sent. This cannot be undone." }
+            }
+        }
+    }
+}
+
+pub(super) async fn act(cx: Cx, Path(id): Path<String>, Extension(fields): Extension<Params>) -> Response {
+    let Some(why) = fields.text("reason") else { return plan::no_reason(&cx) };
+    let Some(n) = fields.get("database").and_then(|short| cx.app.number(short)) else {
+        return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not name a database");
+    };
+    let action = match fields.get("do") {
+        Some("send") => OutboxAction::SendNow,
+        Some("discard") => OutboxAction::Discard,
+        Some("fire") => OutboxAction::FireTimer,
+        Some("cancel") => OutboxAction::CancelTimer,
+        Some("move") => match crate::commands::length(fields.get("in").unwrap_or_default().trim()) {
+            Ok(after) => {
+                let after_us = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+                OutboxAction::MoveTimer { due_at_us: cx.now_us.saturating_add(after_us) }
+            }
+            Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
+        },
+        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
+    };
+    let (rows, who, why) = (&[id][..], &cx.visitor.name, &why);
+    let done = cx.app.source(n).order(|store| async move {
+        let done = store.outbox_act(action, rows, who, why).await;
+        done.stopped.map_or_else(|| Ok(done.items), Err)
+    });
+    let items = match done.await {
+        Ok(items) => items,
+        Err(error) => return message::unreachable(&cx, n, &error),
+    };
+    match items.first().map(|item| item.result.as_str()) {
+        Some(OutboxAction::DONE) => {
+            cx.app.live.changed();
+            Redirect::to(&cx.url("/operations")).into_response()
+        }
+        result => {
+            let text = format!("Nothing was done: the row is {}.", plain(result.unwrap_or("gone")));
+            refusal(&cx.app, StatusCode::CONFLICT, &text)
+        }
+    }
+}

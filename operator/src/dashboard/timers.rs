@@ -1,0 +1,48 @@
+//! Timers: what is due when, for which instance.
+
+use super::{
+    html::{Cx, Head},
+    outbox,
+};
+use axum::response::Response;
+use maud::html;
+use saga_core::{OutboxFilter, OutboxKind, OutboxView};
+
+/// The options of `sagabus timers list` that make a filter.
+const FILTER: [&str; 5] = ["endpoint", "saga", "id", "type", "due"];
+
+pub(super) async fn show(cx: Cx) -> Response {
+    let filter = OutboxFilter {
+        endpoint: cx.params.text("endpoint"),
+        saga: cx.params.text("saga"),
+        saga_id: cx.params.text("saga").and_then(|_| cx.params.text("id")),
+        type_name: cx.params.text("type"),
+        due: cx.params.is_set("due"),
+        kind: Some(OutboxKind::Timer),
+        ..OutboxFilter::default()
+    };
+    let limit = cx.params.limit();
+    let answers = cx
+        .app
+        .each(|store| {
+            let filter = filter.clone();
+            async move { Ok((store.outbox_count(&filter).await?, store.outbox(&filter, limit).await?)) }
+        })
+        .await;
+    let there: u64 = answers.all.iter().map(|(_, (n, _))| n).sum();
+    let rows: Vec<(usize, OutboxView)> =
+        crate::find::flat(answers.all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
+    let of_filter = cx.params.only(&FILTER);
+    let body = html! {
+        form.filter action=(cx.url("/timers")) aria-label="Filter" {
+            (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("saga", "Saga"))
+            (cx.filter_text("id", "Instance, with its saga")) (cx.filter_text("type", "Type"))
+            (cx.filter_check("due", "Due")) (cx.filter_buttons("/timers"))
+        }
+        @if rows.is_empty() { p.calm { "No timer " @if of_filter.is_empty() { "is set." } @else { "matches." } } }
+        (outbox::table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
+        @if !rows.is_empty() { (cx.shown("/timers", rows.len(), there)) }
+    };
+    let command = of_filter.command("timers list");
+    cx.page(&Head { title: "Timers", part: "/timers", command, away: &answers.away }, body)
+}

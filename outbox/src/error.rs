@@ -18,23 +18,42 @@ pub(crate) fn store_error(error: Error) -> StoreError {
     StoreError::new(kind, text).with_source(error)
 }
 
-/// What an error from user code means. When the user's own statement raised it or ran into a time limit, the handler
-/// failed, and its policy decides. When the connection broke, nobody is to blame.
+/// What an error from user code means. What the user's own statement caused (a time limit that it exceeded, say) is the
+/// handler's failure, and its policy decides. A conflict with another transaction is nobody's, nor is a full disk.
 pub(crate) fn recognise(error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
-    let error = error.downcast_ref::<Error>()?;
-    let (kind, text) = match error.as_database_error() {
-        Some(database) => {
-            let (kind, advice) = judge(database);
-            #[cfg(feature = "postgres")]
-            let limit = postgres::is_limit(&database.code().unwrap_or_default());
-            #[cfg(not(feature = "postgres"))]
-            let limit = false;
-            let advice = if kind == Kind::Schema { "" } else { advice };
-            (if limit { Kind::Rejected } else { kind }, text(database, advice))
-        }
-        None => meaning(error),
+    let (kind, text) = match error.downcast_ref::<Error>() {
+        Some(Error::Database(database)) => of_user(&**database),
+        Some(error) => meaning(error),
+        None => of_user(bare(error)?),
     };
     Some(StoreError::new(kind, text))
+}
+
+/// The database's own error, as the cause of an error whose type hides that it is sqlx's: `anyhow` and `std::io` do
+/// that.
+fn bare<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a dyn DatabaseError> {
+    if let Some(boxed) = error.downcast_ref::<Box<dyn DatabaseError>>() {
+        return Some(&**boxed);
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return Some(error);
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.downcast_ref::<sqlx::sqlite::SqliteError>() {
+        return Some(error);
+    }
+    None
+}
+
+fn of_user(error: &dyn DatabaseError) -> (Kind, String) {
+    let (kind, advice) = judge(error);
+    let advice = if kind == Kind::Schema { "" } else { advice };
+    #[cfg(feature = "postgres")]
+    if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some_and(postgres::is_statements_own) {
+        return (Kind::Rejected, text(error, advice));
+    }
+    (kind, text(error, advice))
 }
 
 /// The handler ended the transaction that the unit began.
@@ -116,5 +135,28 @@ mod tests {
         let error = store_error(Error::PoolTimedOut);
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Error>());
         assert!(matches!(source, Some(Error::PoolTimedOut)), "{source:?}");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn an_error_is_known_inside_others() {
+        #[derive(Debug)]
+        struct Hidden(Error);
+        impl std::fmt::Display for Hidden {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl std::error::Error for Hidden {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                std::error::Error::source(&self.0)
+            }
+        }
+        let error = sqlx::query("SELECT * FROM nowhere");
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.expect("memory is there");
+        let error = Hidden(error.execute(&pool).await.expect_err("there is no table"));
+        assert!(recognise(&error).is_none(), "its type is not known");
+        let cause = std::error::Error::source(&error).expect("it has a cause");
+        assert_eq!(recognise(cause).map(|known| known.kind()), Some(Kind::Schema));
     }
 }

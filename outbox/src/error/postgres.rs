@@ -5,8 +5,13 @@ use sqlx::postgres::PgDatabaseError;
 
 /// PostgreSQL: serialization failure, deadlock, lock not available.
 const CONFLICT: [&str; 3] = ["40001", "40P01", "55P03"];
-/// PostgreSQL: the server stops or starts, the database was dropped or is read-only, a page cannot be read.
-const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "57P04", "25006", "XX001", "XX002"];
+/// PostgreSQL: the server stops or starts, the database was dropped or is read-only. So are the classes 53 (disk full,
+/// out of memory, too many connections) and 58 (I/O).
+const UNABLE: [&str; 5] = ["57P01", "57P02", "57P03", "57P04", "25006"];
+/// PostgreSQL: a page cannot be read.
+const CORRUPT: [&str; 2] = ["XX001", "XX002"];
+/// PostgreSQL: a file that the statement names, a limit on what a statement may use, and SQL that is none.
+const STATEMENTS_OWN: [&str; 4] = ["58P01", "58P02", "53400", "42601"];
 /// PostgreSQL: a time limit of the statement, of the idle transaction, of the transaction, of the idle session.
 const TIME_LIMITS: [&str; 4] = ["57014", "25P03", "25P04", "57P05"];
 /// PostgreSQL: a prepared statement that exists in another session but not in this one, or exists already.
@@ -32,7 +37,9 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
         (Kind::StalePlan, "the statement is prepared anew")
     } else if POOLED.contains(&code) {
         (Kind::Invalid, POOLER)
-    } else if UNAVAILABLE.contains(&code) || TIME_LIMITS.contains(&code) || class(&["08", "53", "58"]) {
+    } else if UNABLE.contains(&code) || class(&["53", "58"]) {
+        (Kind::Unable, "")
+    } else if CORRUPT.contains(&code) || TIME_LIMITS.contains(&code) || class(&["08"]) {
         (Kind::Unavailable, "")
     } else if code == "3D000" {
         (Kind::Invalid, "create it, or name another one in the URL")
@@ -51,7 +58,14 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
     }
 }
 
-/// Whether a statement ran into a time limit or waited too long for a lock.
-pub(super) fn is_limit(code: &str) -> bool {
-    TIME_LIMITS.contains(&code) || code == "55P03"
+/// Whether the error, if a user's statement met it, is that statement's own: it ran into a time limit or waited too
+/// long for a lock, it is no SQL, it read a page or a file that cannot be read, or a server that it connected to (`dblink`, a foreign
+/// table) is away. Were it the unit's own connection, there would be no answer.
+pub(super) fn is_statements_own(error: &PgDatabaseError) -> bool {
+    let code = error.code();
+    code == "55P03"
+        || TIME_LIMITS.contains(&code)
+        || CORRUPT.contains(&code)
+        || STATEMENTS_OWN.contains(&code)
+        || code.starts_with("08")
 }

@@ -12,7 +12,7 @@ pub(super) fn judge(error: &dyn DatabaseError) -> (Kind, &'static str) {
         // busy, locked
         5 | 6 => (Kind::Conflict, ""),
         // out of memory, read-only, interrupted, I/O error, full, cannot open, lock protocol
-        7 | 8 | 9 | 10 | 13 | 14 | 15 => (Kind::Unavailable, ""),
+        7 | 8 | 9 | 10 | 13 | 14 | 15 => (Kind::Unable, ""),
         // the schema changed
         17 => (Kind::StalePlan, ""),
         // corrupt, not a database

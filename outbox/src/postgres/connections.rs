@@ -118,12 +118,13 @@ impl Connections {
     }
 
     /// Handles an error on a connection. If the server is away, idle connections are gone too; a plan that no longer
-    /// fits the tables is in the other sessions as well.
+    /// fits the tables is in the other sessions as well; and a new connection may lead to another server than the one
+    /// that has become read-only.
     pub(super) fn lost(&self, error: Error) -> StoreError {
         let error = store_error(error);
         match error.kind() {
             StoreErrorKind::Unavailable => self.idle().clear(),
-            StoreErrorKind::StalePlan => self.retire(),
+            StoreErrorKind::StalePlan | StoreErrorKind::Unable => self.retire(),
             _ => {}
         }
         error

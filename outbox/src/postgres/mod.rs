@@ -183,8 +183,9 @@ impl Store for Postgres {
 
     fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreError> {
         let known = recognise(error)?;
-        if known.kind() == StoreErrorKind::StalePlan {
-            self.units.retire(); // the unit's connection is one of them, and the others have the same plans
+        if matches!(known.kind(), StoreErrorKind::StalePlan | StoreErrorKind::Unable) {
+            // the unit's connection is one of them; the others have the same plans, or lead to the same read-only server
+            self.units.retire();
         }
         Some(known)
     }

@@ -3,9 +3,11 @@
 use super::{
     handler_unit::{self, Halted, Progress},
     inlet::Inlet,
-    lane::{Waiting, count_crash, guarded, hold, messages_apart},
+    lane::{count_crash, guarded, hold, messages_apart},
+    policy::Lost,
     router::{Content, Item, Work},
     shared::Shared,
+    waiting::Waiting,
 };
 use crate::{HeldReason, Store, StoreError, StoreErrorKind};
 use std::{pin::pin, sync::Arc};
@@ -64,7 +66,7 @@ async fn run_items<Db: Store>(
     stop: &CancellationToken,
 ) -> Vec<Item> {
     let mut waiting = Waiting::new(shared, stop);
-    let mut lost = 0;
+    let mut lost = Lost::default();
     loop {
         if waiting.tries() == 0 {
             items.retain(|item| !item.comes_again());
@@ -79,7 +81,7 @@ async fn run_items<Db: Store>(
         items.drain(..done);
         if done > 0 {
             waiting.over();
-            lost = 0;
+            lost = Lost::default();
         }
         match error {
             None => {
@@ -89,7 +91,7 @@ async fn run_items<Db: Store>(
                 }
             }
             Some(Halted { error, ran }) if error.kind() != StoreErrorKind::Rejected => {
-                lost = if ran { lost + 1 } else { 0 };
+                lost = if ran { lost.again(error.kind()) } else { Lost::default() };
                 if waiting.pause(&error).await {
                     break;
                 }

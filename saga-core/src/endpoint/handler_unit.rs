@@ -6,7 +6,7 @@ use super::{
     emission::{Emission, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
-    policy::{Next, UserFailure},
+    policy::{Lost, Next, UserFailure, passes},
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
 };
@@ -60,14 +60,13 @@ impl Progress {
     }
 
     fn lost(done: usize, error: StoreError) -> Self {
-        let ran = error.kind() == StoreErrorKind::Unavailable;
-        Self { done, error: Some(Halted { error, ran }) }
+        Self { done, error: Some(Halted { error, ran: true }) }
     }
 }
 
 /// Runs the first items, in one unit of work or several. `lost` counts the units of the first item that were lost in a
 /// row although the database answered.
-pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: u32) -> Progress {
+pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: Lost) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
     let asked = Instant::now();
@@ -97,7 +96,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
             return Progress::lost(place, error);
         }
         item.done();
-        unit.lost = 0;
+        unit.lost = Lost::default();
     }
     Progress { done: items.len(), error: None }
 }
@@ -161,7 +160,7 @@ struct HandlerUnit<'a, Db: Store> {
     shared: &'a Shared<Db>,
     entry: &'a HandlerEntry<Db>,
     /// Units of the first item that were lost in a row.
-    lost: u32,
+    lost: Lost,
 }
 
 /// Why a run did not succeed.
@@ -170,6 +169,12 @@ enum Failed {
     User(UserFailure),
     /// The unit runs again, and no run is counted.
     Store(StoreError),
+}
+
+impl Failed {
+    fn user(text: String) -> Self {
+        Self::User(UserFailure::transient(text))
+    }
 }
 
 /// A run that succeeded: the transaction, and what each message sends.
@@ -190,7 +195,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             }
         }
         // a message whose units are lost again and again is only found by running it alone
-        if to_run.len() < 2 || self.lost >= LOST_MAX || !self.may_share() {
+        if to_run.len() < 2 || self.is_lost_for_ever() || !self.may_share() {
             return None;
         }
         match self.together(items, &to_run).await {
@@ -211,6 +216,11 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Some(Progress::lost(0, error))
             }
         }
+    }
+
+    /// Whether the connection of the first item's unit is lost again and again, although the database answers.
+    fn is_lost_for_ever(&self) -> bool {
+        self.lost.times(StoreErrorKind::Unavailable) >= LOST_MAX
     }
 
     /// Whether the next unit may have several messages; if not, counts down.
@@ -337,7 +347,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
-            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.lost >= LOST_MAX => {
+            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.is_lost_for_ever() => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
             Err(Failed::Store(error)) => Err(error),
@@ -378,32 +388,31 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         if let Some(error) = transaction.take_failure() {
             return Err(Failed::Store(error));
         }
-        let failure = match ended {
+        let failed = match ended {
             Ok(Ok(Ok(outcomes))) => {
                 let causes = causes.into_iter().zip(outcomes).collect();
                 return Ok(Success { transaction, causes });
             }
             Ok(Ok(Err(error))) => {
-                // an error of another database that the handler uses is the handler's failure
-                let ours = transaction.is_open().then(|| self.shared.recognise(error.source())).flatten();
-                if ours == Some(StoreErrorKind::StalePlan) {
-                    transaction.abandon();
-                    return Err(Failed::Store(StoreError::new(StoreErrorKind::StalePlan, error.to_string())));
-                }
-                UserFailure::returned(self.shared, &error)
+                // without a transaction of ours it is an error of another database, and the handler's failure
+                let ours = |kind: &_| *kind == StoreErrorKind::Schema || transaction.is_open();
+                let means = self.shared.recognise(error.source()).filter(ours);
+                let before = to_run.first().map(|(_, before)| *before).unwrap_or_default();
+                let passes = means.and_then(|kind| passes(&error, kind, self.lost.times(kind), before));
+                passes.map_or_else(|| Failed::User(UserFailure::returned(&error, means)), Failed::Store)
             }
-            Ok(Err(panic)) => UserFailure::transient(format!("the handler panicked: {}", panics::text(&*panic))),
+            Ok(Err(panic)) => Failed::user(format!("the handler panicked: {}", panics::text(&*panic))),
             Err(_) => {
                 // its statement may still be running, and a rollback would wait behind it
                 transaction.abandon();
-                UserFailure::transient(format!("the handler ran longer than {limit:?}"))
+                Failed::user(format!("the handler ran longer than {limit:?}"))
             }
         };
         // When even the rollback fails, the connection is gone and the handler is not to blame. A connection that the
         // server cut because of the handler (an idle transaction) shows by the number of tries.
         match transaction.rollback().await {
-            Err(error) if self.lost < LOST_MAX => Err(Failed::Store(error)),
-            _ => Err(Failed::User(failure)),
+            Err(error) if self.lost.times(error.kind()) < LOST_MAX => Err(Failed::Store(error)),
+            _ => Err(failed),
         }
     }
 

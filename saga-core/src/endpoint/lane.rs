@@ -12,6 +12,7 @@ use super::{
     saga_unit::{self, Failed},
     shared::Shared,
     trouble::Trouble,
+    waiting::{PAUSE_MAX, PAUSE_MIN, Waiting},
 };
 use crate::{
     HeldReason, InboxResult, Store, StoreError, StoreErrorKind, crash, panics,
@@ -29,9 +30,6 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause between two tries while the database is away.
-const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A message that cannot even be held is set aside after this many tries.
 const HOLD_TRIES: u32 = 6;
 /// A message that killed the process this often while running alone is held.
@@ -377,61 +375,6 @@ pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Ite
         item.content = Content::Faulty(HeldReason::Crashes, text);
     }
     true
-}
-
-/// Waiting for the database, or for another process.
-pub(super) struct Waiting<'a, Db: Store> {
-    shared: &'a Shared<Db>,
-    stop: &'a CancellationToken,
-    backoff: Backoff,
-    tries: u32,
-}
-
-impl<'a, Db: Store> Waiting<'a, Db> {
-    pub(super) fn new(shared: &'a Shared<Db>, stop: &'a CancellationToken) -> Self {
-        Self { shared, stop, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0 }
-    }
-
-    /// Tries that failed in a row.
-    pub(super) fn tries(&self) -> u32 {
-        self.tries
-    }
-
-    /// Waits until the next try. Returns true when there is none because the endpoint stops. Uncommitted items then go
-    /// back to the broker; where a commit's outcome is unknown, the inbox knows it.
-    #[must_use]
-    pub(super) async fn pause(&mut self, error: &StoreError) -> bool {
-        self.tries += 1;
-        let endpoint = &self.shared.name;
-        match error.kind() {
-            StoreErrorKind::Conflict | StoreErrorKind::StalePlan => {
-                tracing::debug!(endpoint, tries = self.tries, %error, "running the unit again");
-                if self.tries <= 2 {
-                    return false;
-                }
-            }
-            _ => {
-                if let Some(said) = self.shared.database.begins_with(error) {
-                    let (unsaid, since) = (said.unsaid, said.since);
-                    tracing::warn!(endpoint, %error, unsaid, ?since, "waiting for the database");
-                }
-            }
-        }
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => true,
-            () = self.backoff.pause() => false,
-        }
-    }
-
-    /// The database did what was asked.
-    pub(super) fn over(&mut self) {
-        self.tries = 0;
-        self.backoff.reset();
-        if let Some(lasted) = self.shared.database.ends() {
-            tracing::info!(endpoint = self.shared.name, ?lasted, "the database is back");
-        }
-    }
 }
 
 #[cfg(test)]

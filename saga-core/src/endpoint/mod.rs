@@ -73,6 +73,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod waiting;
 mod wiring;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
@@ -230,8 +231,8 @@ impl<Db: Store> Endpoint<Db> {
 pub enum DatabaseState {
     /// It does what it is asked.
     Up,
-    /// It is away, or refuses what it is asked because its tables are not those that this program needs: the latest
-    /// error. Messages wait, no run is counted, and the endpoint goes on by itself.
+    /// It is away or full or read-only, or refuses what it is asked because its tables are not those that this program
+    /// needs: the latest error. Messages wait, no run is counted, and the endpoint goes on by itself.
     Down(String),
 }
 

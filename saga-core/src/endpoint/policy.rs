@@ -1,21 +1,59 @@
 //! What follows when user code fails: asks the retry policy, in one way for handlers and projections.
 
-use super::{judge::Before, shared::Shared};
+use super::judge::Before;
 use crate::{
-    Decision, Envelope, Failure, HandlerError, HandlerErrorKind, Retries, Store, StoreErrorKind, port::Backoff,
+    Decision, Envelope, Failure, HandlerError, HandlerErrorKind, Retries, StoreError, StoreErrorKind, port::Backoff,
 };
 use std::time::Duration;
 
-/// The longest pause of a message that waits for a deployment.
-const DEPLOYMENT_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause of a message that is put off without blame.
+const BLAMELESS_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A statement of user code that conflicts with other transactions runs again this often, which takes about 12 s; then
+/// it is to blame: it may deadlock with itself.
+const CONFLICTS_MAX: u32 = 10;
+/// While the database says that it is full, say, a unit is tried this often where it is, for about 50 s. Then its
+/// message is put off, because the statement alone may be too large, and others wait behind it.
+const UNABLE_MAX: u32 = 20;
+
+/// Units of one message that were lost in a row for the same reason.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lost {
+    kind: Option<StoreErrorKind>,
+    times: u32,
+}
+
+impl Lost {
+    /// One more.
+    pub(super) fn again(self, kind: StoreErrorKind) -> Self {
+        Self { kind: Some(kind), times: self.times(kind) + 1 }
+    }
+
+    /// How many were lost for this reason.
+    pub(super) fn times(self, kind: StoreErrorKind) -> u32 {
+        if self.kind == Some(kind) { self.times } else { 0 }
+    }
+}
+
+/// The error for which a unit runs again, uncounted, because of what the database answered to user code; `None`: user
+/// code failed. `tries` counts the units before this one that were lost for it.
+pub(super) fn passes(error: &HandlerError, kind: StoreErrorKind, tries: u32, before: Before) -> Option<StoreError> {
+    let tries_max = match kind {
+        StoreErrorKind::Conflict | StoreErrorKind::StalePlan => CONFLICTS_MAX,
+        // one that was put off uncounted has waited in its lane before
+        StoreErrorKind::Unable if before.completes != Some(0) => UNABLE_MAX,
+        _ => 0,
+    };
+    (tries < tries_max).then(|| StoreError::new(kind, error.to_string()))
+}
 
 /// A failed run of user code.
 #[derive(Debug)]
 pub(super) struct UserFailure {
     pub(super) text: String,
     kind: HandlerErrorKind,
-    /// The database says that tables, columns or permissions are missing: no message is to blame, so no run is counted.
-    deployment: bool,
+    /// The database says that tables, columns or permissions are missing, or that it is full, say: no message is to
+    /// blame, so no run is counted.
+    blameless: bool,
 }
 
 /// What follows.
@@ -32,23 +70,23 @@ pub(super) enum Next {
 }
 
 impl UserFailure {
-    /// What a handler or a projection returned.
-    pub(super) fn returned<Db: Store>(shared: &Shared<Db>, error: &HandlerError) -> Self {
-        let deployment = shared.recognise(error.source()) == Some(StoreErrorKind::Schema);
-        Self { text: error.to_string(), kind: error.kind(), deployment }
+    /// What a handler or a projection returned, and what it means if it is an error of the database.
+    pub(super) fn returned(error: &HandlerError, means: Option<StoreErrorKind>) -> Self {
+        let blameless = matches!(means, Some(StoreErrorKind::Schema | StoreErrorKind::Unable));
+        Self { text: error.to_string(), kind: error.kind(), blameless }
     }
 
     pub(super) fn transient(text: impl Into<String>) -> Self {
-        Self { text: text.into(), kind: HandlerErrorKind::Transient, deployment: false }
+        Self { text: text.into(), kind: HandlerErrorKind::Transient, blameless: false }
     }
 
     pub(super) fn permanent(text: impl Into<String>) -> Self {
-        Self { text: text.into(), kind: HandlerErrorKind::Permanent, deployment: false }
+        Self { text: text.into(), kind: HandlerErrorKind::Permanent, blameless: false }
     }
 
     /// Runs that this failure counts for.
     pub(super) fn counts(&self, runs: u32) -> i64 {
-        if self.deployment { 0 } else { i64::from(runs) }
+        if self.blameless { 0 } else { i64::from(runs) }
     }
 
     /// Whether the failure says something about the service behind the handler: a permanent failure does not, nor does
@@ -60,11 +98,11 @@ impl UserFailure {
     /// Asks the policy, after the `runs`th run in this round.
     pub(super) fn next(&self, retries: &Retries, envelope: &Envelope, before: Before, runs: u32) -> Next {
         let elapsed = if before.completes.is_some() { before.elapsed } else { Duration::ZERO };
-        if self.deployment {
+        if self.blameless {
             return if elapsed < Retries::LONGEST {
                 // no round is counted, so the pause follows from the time that has passed
                 let pauses = (elapsed.as_secs() + 1).ilog2();
-                Next::PutOff(Backoff::after(Duration::from_secs(1), DEPLOYMENT_PAUSE_MAX, pauses))
+                Next::PutOff(Backoff::after(Duration::from_secs(1), BLAMELESS_PAUSE_MAX, pauses))
             } else {
                 Next::Hold
             };

@@ -4,7 +4,7 @@ use super::{
     dispatch::finish,
     judge::{Before, Verdict, judge},
     ledger::{Ledger, Origin},
-    policy::UserFailure,
+    policy::{UserFailure, passes},
     router::{Content, Item, Receiver, instance_lock},
     shared::Shared,
 };
@@ -123,17 +123,13 @@ async fn unit<Db: Store>(
     let Batch { ledger, changes, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
     for (saga, changes) in changes {
-        match project(shared, saga, changes, &mut unit).await {
-            Ok(()) => {}
-            Err(Failed::Projection { saga, failure, .. }) => {
-                // when even the rollback fails, the connection is gone and the projection is not to blame, unless it
-                // happens again and again
-                return Err(match unit.rollback().await {
-                    Err(error) if tries < LOST_MAX => Failed::Store(error),
-                    _ => Failed::Projection { saga, failure, before },
-                });
-            }
-            Err(failed) => return Err(failed),
+        if let Err(failed) = project(shared, saga, changes, &mut unit, tries, before).await {
+            // when even the rollback fails, the connection is gone and the projection is not to blame, unless it
+            // happens again and again
+            return Err(match unit.rollback().await {
+                Err(error) if tries < LOST_MAX => Failed::Store(error),
+                _ => failed,
+            });
         }
     }
     finish(shared, unit, ledger.write).await?;
@@ -369,20 +365,25 @@ async fn project<Db: Store>(
     saga: usize,
     changes: Vec<ErasedChange>,
     unit: &mut Db::Unit,
+    tries: u32,
+    before: Before,
 ) -> Result<(), Failed> {
     let Some(projection) = &shared.sagas[saga].projection else { return Ok(()) };
     let limit = shared.settings.handler_time;
     let run = AssertUnwindSafe(projection.run(changes, unit.tx())).catch_unwind();
     let failure = match tokio::time::timeout(limit, run).await {
         Ok(Ok(Ok(()))) => return Ok(()),
-        Ok(Ok(Err(error))) if shared.recognise(error.source()) == Some(StoreErrorKind::StalePlan) => {
-            return Err(StoreError::new(StoreErrorKind::StalePlan, error.to_string()).into());
+        Ok(Ok(Err(error))) => {
+            let means = shared.recognise(error.source());
+            if let Some(passes) = means.and_then(|kind| passes(&error, kind, tries, before)) {
+                return Err(passes.into());
+            }
+            UserFailure::returned(&error, means)
         }
-        Ok(Ok(Err(error))) => UserFailure::returned(shared, &error),
         Ok(Err(panic)) => UserFailure::transient(format!("it panicked: {}", panics::text(&*crash::survived(panic)))),
         Err(_) => UserFailure::transient(format!("it ran longer than {limit:?}")),
     };
-    Err(Failed::Projection { saga, failure, before: Before::default() })
+    Err(Failed::Projection { saga, failure, before })
 }
 
 /// A change without its type.

@@ -82,8 +82,8 @@ impl<Db: Store> Session<Db> {
     /// # Errors
     /// By [`StoreError::kind`]: [`Rejected`](StoreErrorKind::Rejected): nothing happened, and the database's own error
     /// is the source. [`Conflict`](StoreErrorKind::Conflict): nothing happened, run the request again.
-    /// [`Unavailable`](StoreErrorKind::Unavailable): the outcome is unknown; ask the database, or make the request
-    /// repeatable (an id that the caller chooses).
+    /// [`Unavailable`](StoreErrorKind::Unavailable) or [`Unable`](StoreErrorKind::Unable): the outcome is unknown; ask
+    /// the database, or make the request repeatable (an id that the caller chooses).
     pub async fn commit(mut self) -> Result<(), StoreError> {
         let unit = self.unit.take().expect("it is taken only by `commit` and `rollback`, which consume the session");
         let posted = std::mem::take(&mut self.posted);

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -13,7 +13,14 @@ pub(super) const AGAIN: Duration = Duration::from_secs(60);
 /// One kind of trouble at one place. [`Trouble::begins`] and [`Trouble::ends`] say when to log.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
-    now: Mutex<Option<Now>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    now: Option<Now>,
+    /// Those who are still in it.
+    holders: usize,
 }
 
 #[derive(Debug)]
@@ -60,40 +67,53 @@ pub(crate) struct Said {
 impl Trouble {
     /// It happened. Returns what to log, if it is time to log it.
     pub(crate) fn begins(&self) -> Option<Said> {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *now {
-            None => {
+        match &mut self.state().now {
+            Some(known) => known.spell.again(),
+            now @ None => {
                 *now = Some(Now { spell: Spell::begin(), why: None });
                 Some(Said { unsaid: 0, since: Duration::ZERO })
             }
-            Some(known) => known.spell.again(),
         }
     }
 
     /// It happened, for this reason: [`Trouble::why`] tells the latest.
     pub(crate) fn begins_with(&self, why: &impl Display) -> Option<Said> {
         let said = self.begins();
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(now) = &mut *now {
+        if let Some(now) = &mut self.state().now {
             now.why = Some(why.to_string());
         }
         said
     }
 
-    /// The latest reason, while it lasts.
-    pub(crate) fn why(&self) -> Option<String> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.why.clone()
+    /// Until [`Trouble::let_go`] it does not end: what works for another proves nothing.
+    pub(crate) fn hold(&self) {
+        self.state().holders += 1;
     }
 
-    /// It is over. Returns how long it lasted, if there was any.
+    /// The end of one [`Trouble::hold`].
+    pub(crate) fn let_go(&self) {
+        self.state().holders -= 1;
+    }
+
+    /// The latest reason, while it lasts.
+    pub(crate) fn why(&self) -> Option<String> {
+        self.state().now.as_ref()?.why.clone()
+    }
+
+    /// It is over, unless somebody holds it. Returns how long it lasted, if there was any.
     pub(crate) fn ends(&self) -> Option<Duration> {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.take().map(|now| now.spell.since.elapsed())
+        let mut state = self.state();
+        let now = if state.holders == 0 { state.now.take() } else { None };
+        now.map(|now| now.spell.since.elapsed())
     }
 
     /// Whether it lasts.
     pub(crate) fn is_there(&self) -> bool {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.state().now.is_some()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,6 +132,19 @@ mod tests {
         assert!(trouble.is_there());
         assert_eq!(trouble.ends(), Some(AGAIN));
         assert!(!trouble.is_there());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_that_one_still_has_is_not_over_because_others_have_none() {
+        let trouble = Trouble::default();
+        trouble.hold();
+        trouble.hold();
+        assert!(trouble.begins_with(&"disk full").is_some() && trouble.begins_with(&"disk full").is_none());
+        assert_eq!((trouble.ends(), trouble.why().as_deref()), (None, Some("disk full")));
+        trouble.let_go();
+        assert_eq!(trouble.ends(), None, "one is left");
+        trouble.let_go();
+        assert_eq!(trouble.ends(), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

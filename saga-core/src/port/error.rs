@@ -21,6 +21,9 @@ pub enum StoreErrorKind {
     Conflict,
     /// The database cannot be reached, or it is unknown whether it did what was asked: wait, then run again.
     Unavailable,
+    /// The database answers, but can do nothing of the kind now: it is full or read-only, it stops, it has no memory or
+    /// no connections left. No message is to blame: wait, then run again.
+    Unable,
     /// The database refuses the data: the same write would fail again.
     Rejected,
     /// Tables, columns or permissions are not those that this binary needs. No message is to blame: wait for a
@@ -56,8 +59,8 @@ impl StoreError {
 
     /// Whether the same call may succeed later without anyone's help.
     pub fn is_transient(&self) -> bool {
-        use StoreErrorKind::{Conflict, StalePlan, Unavailable};
-        matches!(self.kind, Conflict | Unavailable | StalePlan)
+        use StoreErrorKind::{Conflict, StalePlan, Unable, Unavailable};
+        matches!(self.kind, Conflict | Unavailable | Unable | StalePlan)
     }
 }
 
@@ -65,6 +68,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             StoreErrorKind::Unavailable => write!(f, "the database is not available: {}", self.text),
+            StoreErrorKind::Unable => write!(f, "the database is not able to do it now: {}", self.text),
             StoreErrorKind::Rejected => write!(f, "the database refuses: {}", self.text),
             _ => f.write_str(&self.text),
         }

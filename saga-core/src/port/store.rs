@@ -28,7 +28,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// A unit of work: one transaction.
     type Unit: Unit<Tx = Self::Tx>;
 
-    /// What an error means, if it is one of the database driver: handlers return such errors.
+    /// What an error means, if it is one of the database driver: handlers return such errors. An endpoint asks for each
+    /// cause of the error by itself, so this looks at no cause.
+    ///
+    /// [`Conflict`](super::StoreErrorKind::Conflict), [`StalePlan`](super::StoreErrorKind::StalePlan),
+    /// [`Unable`](super::StoreErrorKind::Unable) and [`Schema`](super::StoreErrorKind::Schema) are no message's fault.
+    /// A time limit that the statement exceeded is: [`Rejected`](super::StoreErrorKind::Rejected). Whether a connection
+    /// is gone is told by [`Unit::rollback`], not here.
     fn recognise(&self, error: &(dyn std::error::Error + 'static)) -> Option<StoreError>;
 
     /// Creates or upgrades the tables; safe when many processes start at once.
@@ -119,7 +125,8 @@ pub trait Unit: Send {
     ///
     /// # Errors
     /// [`Rejected`](super::StoreErrorKind::Rejected) when the database refused (a deferred constraint, say);
-    /// [`Unavailable`](super::StoreErrorKind::Unavailable) when it is unknown whether it committed.
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable) or [`Unable`](super::StoreErrorKind::Unable) when it may be
+    /// unknown whether it committed.
     async fn commit(self) -> Result<(), StoreError>;
 
     /// Rolls back.

@@ -6,6 +6,7 @@ mod held;
 mod in_process;
 mod messages;
 mod silence;
+mod statements;
 mod strangers;
 
 use outbox::{Postgres, Sqlite};

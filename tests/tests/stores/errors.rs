@@ -130,14 +130,19 @@ async fn raise(store: &Postgres, code: &str) {
 /// B19 and its kind: the classes of SQLSTATE.
 #[tokio::test(flavor = "multi_thread")]
 async fn b19_what_an_sqlstate_means() {
-    use StoreErrorKind::{Conflict, Invalid, Rejected, Schema, Unavailable};
+    use StoreErrorKind::{Conflict, Invalid, Rejected, Schema, Unable, Unavailable};
     let (store, _database) = on_postgres().await;
     for (code, expected) in [
         ("25P04", Unavailable), // transaction_timeout of PostgreSQL 17
         ("25P03", Unavailable),
         ("57014", Unavailable),
-        ("53100", Unavailable),
-        ("25006", Unavailable),
+        ("08006", Unavailable),
+        ("53100", Unable),
+        ("53200", Unable),
+        ("53300", Unable),
+        ("57P01", Unable),
+        ("58030", Unable),
+        ("25006", Unable),
         ("40001", Conflict),
         ("40P01", Conflict),
         ("55P03", Conflict),
@@ -151,6 +156,27 @@ async fn b19_what_an_sqlstate_means() {
         raise(&store, code).await;
         let error = write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap_err();
         assert_eq!(error.kind(), expected, "{code}: {error}");
+    }
+}
+
+/// what a handler's own statement meets: nobody's fault, or its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_036_what_an_sqlstate_means_for_a_handlers_own_statement() {
+    use StoreErrorKind::{Conflict, Rejected, Schema, Unable};
+    let (store, _database) = on_postgres().await;
+    let codes = [
+        (Conflict, &["40001", "40P01"][..]),
+        (Unable, &["53000", "53100", "53200", "53300", "57P01", "57P03", "58030", "25006"]),
+        (Schema, &["42P01", "42501"]),
+        // time limits, locks, a foreign server, a file, a limit on temporary files, a page; and plain mistakes
+        (Rejected, &["57014", "25P04", "55P03", "08001", "08006", "58P01", "53400", "XX001", "42601", "23505"]),
+    ];
+    for (expected, code) in codes.iter().flat_map(|(kind, codes)| codes.iter().map(move |code| (*kind, *code))) {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'raised' USING ERRCODE = '{code}'; END $$");
+        let error = unit.tx().execute(sql.as_str()).await.unwrap_err();
+        assert_eq!(store.recognise(&error).map(|known| known.kind()), Some(expected), "{code}: {error}");
+        unit.rollback().await.unwrap();
     }
 }
 

@@ -66,7 +66,7 @@ async fn x09_a_full_disk_is_waited_for() {
         room(&store, 2).await;
         let mut unit = store.begin(&[1], LIMIT).await.unwrap();
         let error = unit.write(&large("m", 4)).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Unable, "{error}");
         if drop_it {
             drop(unit)
         } else {
@@ -91,7 +91,7 @@ async fn x09_a_handler_that_fills_the_disk_leaves_a_usable_writer() {
         let mut unit = store.begin(&[], LIMIT).await.unwrap();
         let full = unit.tx().execute("INSERT INTO big VALUES (zeroblob(4000000))").await.unwrap_err();
         let known = store.recognise(&full).expect("an error of sqlx is known");
-        assert_eq!(known.kind(), StoreErrorKind::Unavailable, "{known}");
+        assert_eq!(known.kind(), StoreErrorKind::Unable, "{known}");
         match how {
             "rollback" => unit.rollback().await.unwrap(),
             "drop" => drop(unit),

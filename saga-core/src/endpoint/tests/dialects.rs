@@ -161,10 +161,10 @@ pub(super) enum Act {
     Panic,
     Hang(Duration),
     RetryAfter(Duration),
-    /// Its statement says that tables are missing.
-    Schema,
-    /// Its statement says that its plan is stale.
-    StalePlan,
+    /// The database answers its statement with an error of this kind.
+    Meets(StoreErrorKind),
+    /// Another database does, and it never asks for the transaction.
+    MeetsElsewhere(StoreErrorKind),
     /// Ends the transaction itself.
     EndTransaction,
     /// Publishes what JSON cannot say.
@@ -232,13 +232,18 @@ impl Script {
     }
 }
 
-fn failure(kind: StoreErrorKind) -> testing::MemoryError {
-    testing::MemoryError::new(kind, "a statement of the handler failed")
+/// What a repository of the user's makes of an error of the database.
+#[derive(Debug, thiserror::Error)]
+#[error("the deed failed")]
+struct DeedFailed(#[source] testing::MemoryError);
+
+fn failed(kind: StoreErrorKind) -> HandlerError {
+    DeedFailed(testing::MemoryError::new(kind, "a statement failed")).into()
 }
 
 async fn act(act: Act, tx: &mut testing::MemoryTx) -> Result<(), HandlerError> {
     match act {
-        Act::Succeed | Act::PublishNan | Act::Idle | Act::FailIdle => Ok(()),
+        Act::Succeed | Act::PublishNan | Act::Idle | Act::FailIdle | Act::MeetsElsewhere(_) => Ok(()),
         Act::Fail => Err(HandlerError::transient("the handler fails")),
         Act::Refuse => Err(HandlerError::permanent("the handler refuses")),
         Act::Panic => panic!("the handler panics"),
@@ -247,8 +252,7 @@ async fn act(act: Act, tx: &mut testing::MemoryTx) -> Result<(), HandlerError> {
             Ok(())
         }
         Act::RetryAfter(delay) => Err(HandlerError::retry_after("not yet", delay)),
-        Act::Schema => Err(failure(StoreErrorKind::Schema).into()),
-        Act::StalePlan => Err(failure(StoreErrorKind::StalePlan).into()),
+        Act::Meets(kind) => Err(failed(kind)),
         Act::EndTransaction => {
             tx.end();
             Ok(())
@@ -263,6 +267,7 @@ impl Handle<Do, testing::MemoryStore> for Script {
         match next {
             Act::Idle => return Ok(Did { n }.into()),
             Act::FailIdle => return Err(HandlerError::transient("the handler fails")),
+            Act::MeetsElsewhere(kind) => return Err(failed(kind)),
             Act::PublishNan => _ = cx.publish(Seen { n: f64::NAN }),
             _ => {}
         }

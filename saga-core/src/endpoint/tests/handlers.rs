@@ -115,7 +115,7 @@ async fn retry_after_ends_after_a_day() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_whose_tables_are_missing_is_put_off_and_no_run_is_counted() {
     let script = Script::new();
-    script.always(Act::Schema);
+    script.always(Act::Meets(StoreErrorKind::Schema));
     let rig = rig_with(Retries::none(), &script).await;
     rig.broker.deliver(command(1));
     tokio::time::sleep(secs(3600)).await;
@@ -131,7 +131,7 @@ async fn a_handler_whose_tables_are_missing_is_put_off_and_no_run_is_counted() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_whose_tables_stay_missing_for_a_day_is_for_a_person() {
     let script = Script::new();
-    script.always(Act::Schema);
+    script.always(Act::Meets(StoreErrorKind::Schema));
     let rig = rig_with(Retries::none(), &script).await;
     rig.broker.deliver(command(1));
     rig.until_within(secs(25 * 3600), "it is held", |rig| rig.held().len() == 1).await;
@@ -141,7 +141,7 @@ async fn a_handler_whose_tables_stay_missing_for_a_day_is_for_a_person() {
 #[tokio::test(start_paused = true)]
 async fn a_handlers_stale_plan_runs_again_and_counts_no_run() {
     let script = Script::new();
-    script.plan(1, [Act::StalePlan, Act::StalePlan]);
+    script.plan(1, [Act::Meets(StoreErrorKind::StalePlan), Act::Meets(StoreErrorKind::StalePlan)]);
     let rig = rig_with(Retries::none(), &script).await;
     rig.broker.deliver(command(1));
     rig.all_acked().await;

@@ -23,6 +23,7 @@ mod saga_timers;
 mod sending;
 mod sessions;
 mod slips;
+mod statements;
 mod suspects;
 mod together;
 mod waiting;

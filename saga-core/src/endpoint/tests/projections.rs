@@ -49,7 +49,7 @@ async fn a_message_whose_projection_fails_for_good_is_held_and_pauses_its_instan
 async fn a_projection_whose_tables_are_missing_heals_by_itself_and_counts_no_run() {
     let script = Script::new();
     let rig = rig_with(Retries::none(), &script).await;
-    script.always(Act::Schema);
+    script.always(Act::Meets(StoreErrorKind::Schema));
     rig.broker.deliver_all([step(1, 1), step(1, 2)]);
     tokio::time::sleep(secs(600)).await;
     assert_eq!((rig.inbox("step-1-1").result, rig.inbox("step-1-1").attempts), (InboxResult::Retrying, 0));
@@ -64,7 +64,7 @@ async fn a_lost_connection_or_a_stale_plan_in_a_projection_counts_no_run() {
         let script = Script::new();
         let rig = rig_with(Retries::none(), &script).await;
         if stale {
-            script.plan(1, vec![Act::StalePlan; 3]);
+            script.plan(1, vec![Act::Meets(StoreErrorKind::StalePlan); 3]);
         } else {
             script.plan(1, vec![Act::Fail; 3]);
             for _ in 0..3 {

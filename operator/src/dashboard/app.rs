@@ -1,6 +1,6 @@
 //! What all pages share: the databases, who may come in, and where the dashboard is.
 
-use super::{access::Access, live::Live, plans::Plans};
+use super::{access::Access, live::Live, plans::Plans, workbench::Bench};
 use crate::databases;
 use jiff::tz::TimeZone;
 use saga_core::{Inspect, StoreError};
@@ -22,6 +22,7 @@ pub(super) struct App {
     pub(super) plans: Plans,
     pub(super) live: Live,
     pub(super) requests: Semaphore,
+    pub(super) bench: Option<Bench>,
 }
 
 /// One of the databases. It is opened when it is first needed, and again as long as it cannot be.
@@ -57,7 +58,7 @@ impl App {
         });
         let databases = sources.collect();
         let (plans, live) = (Plans::default(), Live::default());
-        Self { databases, path, zone, access, plans, live, requests: Semaphore::new(REQUESTS_MAX) }
+        Self { databases, path, zone, access, plans, live, requests: Semaphore::new(REQUESTS_MAX), bench: None }
     }
 
     /// A path of the dashboard as a browser must ask for it.

@@ -3,6 +3,7 @@
 use super::{
     html::{Cx, Head, cell, tag},
     params::Params,
+    workbench,
 };
 use crate::{
     text::{age, plain},
@@ -19,6 +20,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         all.iter().flat_map(|(n, status)| troubles(status).into_iter().map(|text| (*n, text))).collect();
     let clean = answers.away.is_empty();
     let body = html! {
+        (workbench::show(&cx))
         @if troubles.is_empty() {
             p.calm.well[clean] #summary { @if clean { "Nothing needs a person." }
                 @else { "Nothing that could be read needs a person." } }

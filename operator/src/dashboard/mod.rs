@@ -32,6 +32,9 @@ mod sagas;
 mod search;
 mod timers;
 mod versions;
+mod workbench;
+
+pub use workbench::Workbench;
 
 use access::{Access, Way};
 use anyhow::{Context, Result, bail};
@@ -48,6 +51,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
+use workbench::Bench;
 
 /// The token of operators, and that of people who may only look.
 const TOKEN: &str = "SAGABUS_DASHBOARD_TOKEN";
@@ -89,10 +93,54 @@ pub(crate) async fn run(urls: &[String], arguments: Arguments, utc: bool) -> Res
     let path = path_of(&arguments.path)?;
     let access = access_of(&arguments)?;
     let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
-    let listener = TcpListener::bind(arguments.listen).await;
-    let listener = listener.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    serve(arguments.listen, App::new(urls, path, zone, access)).await
+}
+
+/// The dashboard of a program that shows it itself: on loopback, for whoever reaches it there.
+///
+/// ```no_run
+/// # async fn shown() -> anyhow::Result<()> {
+/// let databases = vec!["sqlite:shop.db".to_owned()];
+/// sagabus_operator::Dashboard::new(databases, "127.0.0.1:8480".parse()?).serve().await
+/// # }
+/// ```
+pub struct Dashboard {
+    databases: Vec<String>,
+    listen: SocketAddr,
+    bench: Option<Bench>,
+}
+
+impl Dashboard {
+    /// Of these databases, `postgres://…` or `sqlite:PATH`.
+    pub fn new(databases: Vec<String>, listen: SocketAddr) -> Self {
+        Self { databases, listen, bench: None }
+    }
+
+    /// With buttons on its first page.
+    pub fn workbench(self, workbench: Box<dyn Workbench>) -> Self {
+        Self { bench: Some(Bench::new(workbench)), ..self }
+    }
+
+    /// Serves until Ctrl-C or SIGTERM; its address stands on stdout.
+    ///
+    /// # Errors
+    /// When the address is not loopback, or cannot be listened on.
+    pub async fn serve(self) -> Result<()> {
+        if !self.listen.ip().is_loopback() {
+            bail!("{} is not loopback, so everyone could come in", self.listen);
+        }
+        let access = Access::new(Way::Local { name: crate::commands::who() }, Some(Vec::new()), false);
+        let mut app = App::new(&self.databases, String::new(), TimeZone::system(), access);
+        app.bench = self.bench;
+        serve(self.listen, app).await
+    }
+}
+
+async fn serve(listen: SocketAddr, app: App) -> Result<()> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
-    let app = Arc::new(App::new(urls, path, zone, access));
+    let app = Arc::new(app);
     let _looks = live::look_again_and_again(app.clone());
     println!("http://{address}{}/ {}", app.path, app.access.told());
     let server = axum::serve(listener, router(app));
@@ -120,7 +168,7 @@ async fn stop() -> Result<()> {
 /// All pages, behind the guard.
 fn router(app: Arc<App>) -> Router {
     let pages = [
-        ("/", get(home::show)),
+        ("/", get(home::show).post(workbench::press)),
         ("/sagas", get(sagas::show)),
         ("/sagas/{saga}/{id}", get(instance::show).post(instance::act)),
         ("/held", get(held::show).post(held::plan)),

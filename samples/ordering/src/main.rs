@@ -3,6 +3,8 @@
 mod api;
 mod choreography;
 mod demo;
+#[cfg(feature = "dev")]
+mod dev;
 mod figures;
 mod ledger;
 mod messages;
@@ -42,6 +44,9 @@ enum Command {
     Demo(demo::Demo),
     /// Run one service as a process on RabbitMQ and PostgreSQL
     Serve(serve::Serve),
+    /// The three services and the operators' dashboard in this process, with buttons that break things
+    #[cfg(feature = "dev")]
+    Dev(dev::Dev),
     /// Place orders over HTTP and wait for their end
     Place(place::Place),
     /// Audit the books: exit 1 if anything does not add up
@@ -124,6 +129,11 @@ async fn main() -> ExitCode {
         Command::Serve(serve) => {
             log(serve.log_format, "info");
             serve.run().await
+        }
+        #[cfg(feature = "dev")]
+        Command::Dev(dev) => {
+            log(LogFormat::Text, "warn");
+            dev.run().await
         }
         Command::Place(place) => {
             log(LogFormat::Text, "warn");

@@ -2,6 +2,8 @@
 //!
 //! A command (`commands/`) reads views from each database (`databases.rs`) and puts them on a screen (`screen.rs`,
 //! `table.rs`, `text.rs`), which is written at the end. `trouble.rs` judges a status.
+//!
+//! Another program can show the [`Dashboard`] itself, as `ordering dev` does.
 
 mod bulk;
 mod commands;
@@ -12,6 +14,8 @@ mod screen;
 mod table;
 mod text;
 mod trouble;
+
+pub use dashboard::{Dashboard, Workbench};
 
 use clap::{Parser, Subcommand};
 use commands::{check, diagram, explain, export, held, outbox, sagas, status, timers, versions};
@@ -96,8 +100,9 @@ enum Command {
     Dashboard(dashboard::Arguments),
 }
 
+/// The whole program, `sagabus`, with the arguments and the environment of this process. Returns its exit code.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+pub async fn program() -> ExitCode {
     let cli = Cli::parse();
     let urls = databases::addresses(&cli.database, std::env::var(databases::VARIABLE).ok());
     let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);

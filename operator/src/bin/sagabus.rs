@@ -1,0 +1,5 @@
+//! `sagabus`: the program is the library's.
+
+fn main() -> std::process::ExitCode {
+    sagabus_operator::program()
+}

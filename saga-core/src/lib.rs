@@ -71,6 +71,8 @@ pub use message::ReadOutcome;
 pub use message::Timer;
 pub use port::Ack;
 pub use port::ActionDone;
+pub use port::AliasRow;
+pub use port::AliasesFound;
 pub use port::Backoff;
 pub use port::Caused;
 pub use port::DefinitionView;
@@ -245,8 +247,8 @@ pub mod __private {
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;
     pub use crate::saga::{
-        Accepts, Begin, Chart, ChartEdge, ChartState, Either, Emits, Moment, On, Saga, Start, Starts, State, Then,
-        Transition, bare_edge, start, start_with_data, transition,
+        Accepts, Alias, Begin, Chart, ChartEdge, ChartState, Either, Emits, Moment, NamesAlias, On, Saga, Start,
+        Starts, State, Then, Transition, alias, bare_edge, named, start, start_with_data, transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

@@ -23,6 +23,8 @@ pub(crate) struct Statements {
     pub(super) discard: &'static str,
     /// Deletes what is held for it.
     pub(super) release: &'static str,
+    /// Deletes its aliases: another instance may take them.
+    pub(super) aliases: &'static str,
     /// A line of its journal: endpoint (3), message id (4), type (5), number of the transition (6), states before and
     /// after (7, 8), by whom (9), note (10).
     pub(super) journal: &'static str,
@@ -99,6 +101,7 @@ async fn cancel<T: Tables>(
     session.rows(statements.timers, &and(&[])).await?;
     session.rows(statements.discard, &and(&[&discarded])).await?;
     session.rows(statements.release, &and(&[])).await?;
+    session.rows(statements.aliases, &and(&[])).await?;
     let entry = [endpoint, &line, InstanceRow::CANCEL, &seq, &found.state, to, order.who, &note];
     session.rows(statements.journal, &and(&entry)).await?;
     Ok(line)

@@ -190,8 +190,10 @@ impl Tables for Postgres {
             WHERE saga = $1 AND id = $2",
         timers: "DELETE FROM sagabus.outbox WHERE kind = 'timer' AND saga_id = $2 AND saga = $1",
         discard: "UPDATE sagabus.inbox SET result = 'discarded', note = $3, handled_at = clock_timestamp()
-            WHERE saga_id = $2 AND saga = $1 AND receiver = $1 AND result = 'held'",
+            WHERE receiver = $1 AND result = 'held' AND message_id IN (
+                SELECT message_id FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1)",
         release: "DELETE FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1",
+        aliases: "DELETE FROM sagabus.alias WHERE id = $2 AND saga = $1",
         journal: "INSERT INTO sagabus.inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
                 saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
             VALUES ($3, $1, $4, 0, $5, 'handled', $4, $1, $2, $6::bigint, $7, $8, clock_timestamp(),

@@ -197,8 +197,10 @@ impl Tables for Sqlite {
         timers: "DELETE FROM sagabus_outbox WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1",
         discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?3,
                 handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-            WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1 AND result = 'held'",
+            WHERE receiver = ?1 AND result = 'held' AND message_id IN (
+                SELECT message_id FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1)",
         release: "DELETE FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1",
+        aliases: "DELETE FROM sagabus_alias WHERE id = ?2 AND saga = ?1",
         journal: "INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
                 saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
             VALUES (?3, ?1, ?4, 0, ?5, 'handled', ?4, ?1, ?2, CAST(?6 AS INTEGER), ?7, ?8,

@@ -1,5 +1,6 @@
 //! PostgreSQL: READ COMMITTED, advisory locks of the transaction, one statement for the write of a batch.
 
+mod alias;
 mod connections;
 mod instances;
 mod migrate;
@@ -20,8 +21,8 @@ use crate::{
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
-    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered, Store,
-    StoreError, StoreErrorKind,
+    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered,
+    Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, PgConnection, PgPool,
@@ -70,8 +71,8 @@ fn pooled(begin: &str) -> String {
 /// All endpoints of a process that use the same database should share one store, and thereby its connections.
 ///
 /// # Locks
-/// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and each lane
-/// of an endpoint runs one unit at a time. The server has room for `max_locks_per_transaction * max_connections` locks
+/// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and for each
+/// alias that these take; each lane of an endpoint runs one unit at a time. The server has room for `max_locks_per_transaction * max_connections` locks
 /// of all clients, 6400 by default. Four processes with eight lanes each can fill it under load; then other clients get
 /// "out of shared memory" too. Set `max_locks_per_transaction` to 256 for a server with many processes.
 #[derive(Debug, Clone)]
@@ -244,6 +245,12 @@ impl Store for Postgres {
         let mut connection = self.alone(&self.units).await?;
         let rows = answer(unit::rows(&mut connection, !self.pooled, keys)).await;
         unit::found(&self.done(connection, rows).await?)
+    }
+
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+        let mut connection = self.alone(&self.units).await?;
+        let found = answer(alias::found(&mut connection, !self.pooled, None, aliases)).await;
+        Ok(self.done(connection, found).await?.rows)
     }
 
     async fn page_of_instances(

@@ -27,7 +27,7 @@ CREATE TABLE sagabus.saga (
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far
     version      integer NOT NULL,            -- of the definition that wrote the state
-    progress     json,                        -- {"timers", "visited"}: living timers, states it has been in
+    progress     json,                        -- {"timers","visited","aliases"}: living timers, states it has been in
     originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
     created_at   timestamptz NOT NULL,
@@ -103,8 +103,8 @@ CREATE TABLE sagabus.held (
     arrival         bigint GENERATED ALWAYS AS IDENTITY,
     reason          text COLLATE "C" NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed',
         'rejected', 'crashes', 'undecodable', 'stranded')), -- the first four go on by themselves
-    saga            text COLLATE "C",         -- the instance that it waits for
-    saga_id         text COLLATE "C",
+    saga            text COLLATE "C",         -- the instance that it waits for; or an alias,
+    saga_id         text COLLATE "C",         -- and the alias's value
     error           text,
     attempts        bigint NOT NULL,
     held_at         timestamptz NOT NULL,
@@ -118,6 +118,17 @@ CREATE TABLE sagabus.held (
 );
 CREATE INDEX held_instance ON sagabus.held (saga_id, saga, endpoint, reason, type, arrival) WHERE saga_id IS NOT NULL;
 CREATE INDEX held_reason ON sagabus.held (endpoint, reason, expires_at);
+
+-- An alias: a value in an instance's data by which messages find the instance. Of each alias a value has one instance.
+CREATE TABLE sagabus.alias (
+    alias text COLLATE "C" NOT NULL,          -- 'SAGA by FIELD'
+    value text COLLATE "C" NOT NULL,
+    saga  text COLLATE "C" NOT NULL,
+    id    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (value, alias),
+    CONSTRAINT alias_instance_fkey FOREIGN KEY (id, saga) REFERENCES sagabus.saga ON DELETE CASCADE
+);
+CREATE INDEX alias_instance ON sagabus.alias (id, saga);
 
 -- A saga's chart as registered by a running endpoint. A saga's name belongs to one endpoint of a database: delete
 -- its rows to free the name.

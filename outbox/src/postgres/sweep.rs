@@ -19,9 +19,9 @@ const EXPIRED: &str = "
 WITH due AS MATERIALIZED (
     SELECT h.message_id, h.receiver, h.arrival,
         EXISTS (SELECT FROM sagabus.saga s WHERE s.id = h.saga_id AND s.saga = h.saga) AS started,
-        h.envelope #>> '{saga,saga}' IS DISTINCT FROM h.saga AND EXISTS (
+        h.envelope #>> '{saga,saga}' IS DISTINCT FROM h.receiver AND EXISTS (
             SELECT FROM sagabus.definition d, jsonb_array_elements(d.chart -> 'messages') m
-            WHERE d.saga = h.saga AND m ->> 'type_name' = h.type AND m ->> 'kind' = 'event') AS event
+            WHERE d.saga = h.receiver AND m ->> 'type_name' = h.type AND m ->> 'kind' = 'event') AS event
     FROM sagabus.held h
     WHERE h.endpoint = $1 AND h.reason = 'early' AND h.expires_at < statement_timestamp()
     ORDER BY h.expires_at, h.arrival LIMIT $2 FOR UPDATE SKIP LOCKED),

@@ -1,14 +1,14 @@
 //! One open transaction: what it reads, in one round trip for a batch, and its end. `write.rs` has what it writes.
 
-use super::{ANSWER, answer, connections::Leased, write};
+use super::{ANSWER, alias, answer, connections::Leased, write};
 use crate::{
     error::store_error,
     rows::{from_json, reason_of, result_of},
 };
 use async_trait::async_trait;
 use saga_core::{
-    Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, StoreErrorKind,
-    Unit, Waiting, Write,
+    AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError,
+    StoreErrorKind, Unit, Waiting, Write,
 };
 use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
 use std::sync::{Arc, LazyLock};
@@ -39,6 +39,16 @@ impl Unit for PostgresUnit {
     async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
         let rows = answer(held(&mut self.connection, self.persistent, endpoint, wanted, rows_max)).await;
         rows.map_err(|error| self.connection.lost(error))
+    }
+
+    async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let locked = answer(alias::lock(&mut self.connection, self.persistent, locks)).await;
+        locked.map_err(|error| self.connection.lost(error))
+    }
+
+    async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
+        let found = answer(alias::found(&mut self.connection, self.persistent, Some(endpoint), aliases)).await;
+        found.map_err(|error| self.connection.lost(error))
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 //! In a part, `{}` is a parameter, and `{rows(name type, ..)}` a table `r` whose columns are parameters too: arrays.
 
 use crate::rows::{clean, effects, in_order, sender, to_json, us};
-use saga_core::{HeldKey, InstanceWrite, StoreError, Write};
+use saga_core::{AliasRow, HeldIn, HeldKey, InstanceWrite, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, error::BoxDynError, postgres::PgArguments};
 use std::sync::OnceLock;
 
@@ -64,11 +64,11 @@ FROM {rows(leased bool, id uuid, message_id text, kind text, type text, destinat
 const HELD_IN: &str = "
 INSERT INTO sagabus.held AS h (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,
     expires_at, type, envelope, body)
-SELECT {}, r.receiver, r.message_id, r.reason, CASE WHEN r.saga_id IS NOT NULL THEN r.receiver END, r.saga_id, r.error,
+SELECT {}, r.receiver, r.message_id, r.reason, r.saga, r.saga_id, r.error,
     r.attempts, clock_timestamp(), clock_timestamp() + r.expires * interval '1 microsecond', r.type, r.envelope::json,
     r.body
-FROM {rows(receiver text, message_id text, reason text, saga_id text, error text, attempts bigint, expires bigint,
-    type text, envelope text, body bytea)}
+FROM {rows(receiver text, message_id text, reason text, saga text, saga_id text, error text, attempts bigint,
+    expires bigint, type text, envelope text, body bytea)}
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET reason = excluded.reason, error = excluded.error,
     attempts = excluded.attempts, expires_at = excluded.expires_at, saga = coalesce(excluded.saga, h.saga),
     saga_id = coalesce(excluded.saga_id, h.saga_id)";
@@ -86,6 +86,22 @@ const TIMERS_OUT: &str = "
 DELETE FROM sagabus.outbox o USING {rows(saga text, id text, timer bigint)}
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[]) AND o.timer = r.timer";
 
+const ALIASES_OUT: &str = "
+DELETE FROM sagabus.alias a USING {rows(alias text, value text, saga text, id text)}
+WHERE a.value = r.value AND a.alias = r.alias AND a.saga = r.saga AND a.id = r.id";
+
+const ALIASES_IN: &str = "
+INSERT INTO sagabus.alias (alias, value, saga, id)
+SELECT r.alias, r.value, r.saga, r.id FROM {rows(alias text, value text, saga text, id text)}";
+
+/// Found as in [`COMPLETE`]; one that expires at this moment is not found again, and stays as it is then.
+const ALIASES_MET: &str = "
+UPDATE sagabus.held h SET saga = r.saga, saga_id = r.id
+FROM {rows(alias text, value text, saga text, id text)},
+    LATERAL (SELECT ctid AS place FROM sagabus.held
+        WHERE saga_id = r.value AND saga = r.alias AND endpoint = {} AND reason = 'early' OFFSET 0) p
+WHERE h.ctid = p.place";
+
 /// A part, by its place among the parts.
 struct Part {
     sql: &'static str,
@@ -93,7 +109,7 @@ struct Part {
     count: Option<&'static str>,
 }
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 12] = [
     Part { sql: CLAIM, count: None },
     Part { sql: COMPLETE, count: Some("(SELECT count(*) FROM p1)") },
     Part { sql: STARTED, count: None },
@@ -103,6 +119,9 @@ const PARTS: [Part; 9] = [
     Part { sql: HELD_FOUND, count: None },
     Part { sql: HELD_OUT, count: Some("(SELECT count(*) FROM p6) - (SELECT count(*) FROM p7)") },
     Part { sql: TIMERS_OUT, count: None },
+    Part { sql: ALIASES_OUT, count: None },
+    Part { sql: ALIASES_IN, count: None },
+    Part { sql: ALIASES_MET, count: None },
 ];
 
 /// Why nothing was written.
@@ -141,6 +160,7 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     outbox(&mut statement, write)?;
     held(&mut statement, write)?;
     deletes(&mut statement, write)?;
+    aliases(&mut statement, write)?;
     let Statement { parts, expected, arguments } = statement;
     let query = sqlx::query_with(text_of(parts), arguments).persistent(persistent);
     let row = query.fetch_one(connection).await.map_err(failed)?;
@@ -148,10 +168,10 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     if conflict { Err(Failed::Conflict(None)) } else { Ok(()) }
 }
 
-/// A message or an instance that is there already: another process was faster.
+/// A message, an instance or an alias that is there already, or an alias whose instance is gone: another process was faster.
 fn failed(error: sqlx::Error) -> Failed {
     match error.as_database_error().and_then(|error| error.constraint()) {
-        Some("inbox_pkey" | "saga_pkey") => Failed::Conflict(Some(error)),
+        Some("inbox_pkey" | "saga_pkey" | "alias_pkey" | "alias_instance_fkey") => Failed::Conflict(Some(error)),
         _ => Failed::Sqlx(error),
     }
 }
@@ -283,6 +303,9 @@ fn held(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
         s.add(column(rows, |row| row.receiver.as_str()))?;
         s.add(column(rows, |row| row.envelope.message_id.as_str()))?;
         s.add(column(rows, |row| row.reason.as_str()))?;
+        let waits_for =
+            |row: &'_ HeldIn| row.saga_id.as_ref().map(|_| row.alias.clone().unwrap_or(row.receiver.clone()));
+        s.add(column(rows, waits_for))?;
         s.add(column(rows, |row| row.saga_id.as_deref()))?;
         s.add(column(rows, |row| row.error.as_deref().map(clean)))?;
         s.add(column(rows, |row| row.attempts))?;
@@ -314,6 +337,22 @@ fn deletes(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> 
         s.add(column(rows, |timer| timer.number))?;
         s.add(column(rows, |timer| timer.key.id.as_str()))
     })
+}
+
+fn aliases(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
+    let all = [(9, &write.aliases_out), (10, &write.aliases_in), (11, &write.aliases_met)];
+    for (part, rows) in all.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+        let mut rows: Vec<&AliasRow> = rows.iter().collect();
+        rows.sort_unstable(); // two processes take them in the same order
+        statement.part(part, None, |s| {
+            s.add(column(&rows, |row| row.alias.saga.as_str()))?;
+            s.add(column(&rows, |row| row.alias.id.as_str()))?;
+            s.add(column(&rows, |row| row.instance.saga.as_str()))?;
+            s.add(column(&rows, |row| row.instance.id.as_str()))?;
+            if part == 11 { s.add(write.endpoint.as_str()) } else { Ok(()) }
+        })?;
+    }
+    Ok(())
 }
 
 /// What goes into a statement: each part takes its arguments in the order of its `{}`.

@@ -17,8 +17,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use saga_core::{
-    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered,
-    Store, StoreError, StoreErrorKind,
+    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process,
+    Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, SqliteConnection, SqlitePool,
@@ -199,6 +199,11 @@ impl Store for Sqlite {
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(store_error)?;
         read::read(&mut connection, keys).await
+    }
+
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(store_error)?;
+        read::aliases(&mut connection, aliases).await.map_err(store_error)
     }
 
     async fn page_of_instances(

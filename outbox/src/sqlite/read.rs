@@ -9,7 +9,8 @@ use crate::{
     rows::{from_json, reason_of, result_of},
 };
 use saga_core::{
-    Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError, Waiting,
+    AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys,
+    StoreError, Waiting,
 };
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
@@ -103,6 +104,40 @@ fn waiting(row: &SqliteRow) -> Result<Waiting, StoreError> {
         Ok(Waiting::new(key, row.try_get::<&str, _>("type")?, reason, row.try_get("n")?))
     };
     read().map_err(store_error)
+}
+
+const ALIASES: &str = "
+SELECT a.alias, a.value, a.saga, a.id FROM ({rows}) r
+    CROSS JOIN sagabus_alias a ON a.value = r.column2 AND a.alias = r.column1";
+
+const AWAITED: &str = "
+SELECT DISTINCT h.saga, h.saga_id FROM ({rows}) r
+    CROSS JOIN sagabus_held h ON h.saga_id = r.column2 AND h.saga = r.column1 AND h.endpoint = r.column3
+WHERE h.saga_id IS NOT NULL AND h.reason = 'early'";
+
+/// The instances that have aliases.
+pub(super) async fn aliases(
+    connection: &mut SqliteConnection,
+    aliases: &[InstanceKey],
+) -> Result<Vec<AliasRow>, sqlx::Error> {
+    let rows = fetch(connection, ALIASES, aliases, |values, key| bind!(values: &key.saga, &key.id)).await?;
+    let read = |row: &SqliteRow| {
+        let alias = InstanceKey { saga: row.try_get("alias")?, id: row.try_get("value")? };
+        Ok(AliasRow::new(alias, InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? }))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// The same, and the aliases for which early messages wait.
+pub(super) async fn aliases_found(
+    connection: &mut SqliteConnection,
+    endpoint: &str,
+    keys: &[InstanceKey],
+) -> Result<AliasesFound, sqlx::Error> {
+    let rows = aliases(connection, keys).await?;
+    let awaited = fetch(connection, AWAITED, keys, |values, key| bind!(values: &key.saga, &key.id, endpoint)).await?;
+    let key = |row: &SqliteRow| Ok(InstanceKey { saga: row.try_get("saga")?, id: row.try_get("saga_id")? });
+    Ok(AliasesFound::new(rows, awaited.iter().map(key).collect::<Result<_, sqlx::Error>>()?))
 }
 
 const HELD: &str = "

@@ -49,6 +49,14 @@ CREATE INDEX sagabus_held_instance ON sagabus_held (saga_id, saga, endpoint, rea
     WHERE saga_id IS NOT NULL;
 CREATE INDEX sagabus_held_reason ON sagabus_held (endpoint, reason, expires_at);
 
+CREATE TABLE sagabus_alias (
+    alias TEXT NOT NULL, value TEXT NOT NULL, saga TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (value, alias)
+) WITHOUT ROWID;
+CREATE INDEX sagabus_alias_instance ON sagabus_alias (id, saga);
+CREATE TRIGGER sagabus_alias_gone AFTER DELETE ON sagabus_saga BEGIN
+    DELETE FROM sagabus_alias WHERE id = old.id AND saga = old.saga;
+END;
+
 CREATE TABLE sagabus_definition (
     saga TEXT NOT NULL, version INTEGER NOT NULL, chart TEXT NOT NULL, endpoint TEXT NOT NULL,
     registered_at INTEGER NOT NULL,

@@ -28,9 +28,9 @@ pub(super) async fn sweep(
 const EXPIRED: &str = "
 SELECT h.arrival, h.message_id, h.receiver,
     EXISTS (SELECT 1 FROM sagabus_saga s WHERE s.id = h.saga_id AND s.saga = h.saga) AS started,
-    json_valid(h.envelope) AND h.envelope ->> '$.saga.saga' IS NOT h.saga AND EXISTS (
+    json_valid(h.envelope) AND h.envelope ->> '$.saga.saga' IS NOT h.receiver AND EXISTS (
         SELECT 1 FROM sagabus_definition d, json_each(d.chart, '$.messages') m
-        WHERE d.saga = h.saga AND m.value ->> 'type_name' = h.type AND m.value ->> 'kind' = 'event') AS event
+        WHERE d.saga = h.receiver AND m.value ->> 'type_name' = h.type AND m.value ->> 'kind' = 'event') AS event
 FROM sagabus_held h WHERE h.endpoint = $1 AND h.reason = 'early' AND h.expires_at < $2
 ORDER BY h.expires_at, h.arrival LIMIT $3";
 

@@ -8,7 +8,7 @@ use crate::{
     error::store_error,
     rows::{clean, effects, in_order, sender, to_json, us},
 };
-use saga_core::{HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, Write};
+use saga_core::{AliasRow, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, Write};
 use sqlx::{SqliteConnection, error::BoxDynError, sqlite::SqliteArguments};
 
 const CLAIM: &str = "
@@ -58,6 +58,18 @@ DELETE FROM sagabus_outbox WHERE id IN (
     SELECT o.id FROM ({rows}) r CROSS JOIN sagabus_outbox o
     WHERE o.kind = 'timer' AND o.saga_id = r.column2 AND o.saga = r.column1 AND o.timer = r.column3)";
 
+const ALIASES_OUT: &str = "
+DELETE FROM sagabus_alias WHERE (alias, value, saga, id) IN ({rows})";
+
+const ALIASES_IN: &str = "
+INSERT INTO sagabus_alias (alias, value, saga, id) {rows} ON CONFLICT DO NOTHING";
+
+const ALIASES_MET: &str = "
+UPDATE sagabus_held SET saga = r.column3, saga_id = r.column4
+FROM ({rows}) r
+WHERE sagabus_held.saga_id = r.column2 AND sagabus_held.saga = r.column1 AND sagabus_held.endpoint = r.column5
+    AND sagabus_held.reason = 'early'";
+
 type Bound = Result<(), BoxDynError>;
 type Values<'q> = SqliteArguments<'q>;
 
@@ -91,7 +103,22 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
         &write.timers_out,
         |values, out| bind!(values: &out.key.saga, &out.key.id, out.number),
     );
-    gone.await.map(drop).map_err(store_error)
+    gone.await.map_err(store_error)?;
+    aliases(connection, write).await
+}
+
+async fn aliases(connection: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
+    execute(connection, ALIASES_OUT, &write.aliases_out, alias).await.map_err(store_error)?;
+    expect(execute(connection, ALIASES_IN, &write.aliases_in, alias).await, write.aliases_in.len())?;
+    let met = execute(connection, ALIASES_MET, &write.aliases_met, |values, row| {
+        alias(values, row)?;
+        bind!(values: &write.endpoint)
+    });
+    met.await.map(drop).map_err(store_error)
+}
+
+fn alias<'q>(values: &mut Values<'q>, row: &'q AliasRow) -> Bound {
+    bind!(values: &row.alias.saga, &row.alias.id, &row.instance.saga, &row.instance.id)
 }
 
 /// Fewer rows than given: another process was faster.
@@ -196,7 +223,7 @@ fn held<'q>(values: &mut Values<'q>, write: &'q Write, row: &'q HeldIn, now: i64
         &row.receiver,
         &envelope.message_id,
         row.reason.as_str(),
-        row.saga_id.as_ref().map(|_| &row.receiver),
+        row.saga_id.as_ref().map(|_| row.alias.as_ref().unwrap_or(&row.receiver)),
         &row.saga_id,
         row.error.as_deref().map(clean),
         row.attempts,

@@ -3,7 +3,7 @@
 use super::{read, write};
 use crate::error::{ended, store_error};
 use async_trait::async_trait;
-use saga_core::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Unit, Write};
+use saga_core::{AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, Unit, Write};
 use sqlx::{SqliteConnection, SqlitePool, pool::PoolConnection, sqlite::SqliteTransactionManager};
 use sqlx_core::transaction::TransactionManager;
 use std::{
@@ -144,6 +144,15 @@ impl Unit for SqliteUnit {
 
     async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
         read::held(&mut self.0, endpoint, wanted, rows_max).await.map_err(store_error)
+    }
+
+    /// There is one writer, and it holds the whole file.
+    async fn lock(&mut self, _: &[i64]) -> Result<Vec<i64>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
+        read::aliases_found(&mut self.0, endpoint, aliases).await.map_err(store_error)
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

@@ -282,6 +282,11 @@ impl<Db: Store> EndpointBuilder<Db> {
         for name in self.receiver_names().filter(|name| !names.insert(*name)) {
             wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
         }
+        // what waits for an alias is found by the name of the alias, where an instance has that of its saga
+        let aliases: HashSet<String> = self.sagas.iter().flat_map(|entry| entry.logic.alias_names()).collect();
+        for name in self.receiver_names().filter(|name| aliases.contains(*name)) {
+            wrong.push(format!("`{name}` is the name of an alias: call the saga or handler something else"));
+        }
         wrong.extend(self.settings.check());
         wrong
     }

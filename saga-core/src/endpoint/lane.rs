@@ -1,17 +1,18 @@
 //! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them. Here are the lanes of
 //! sagas, and what those of handlers (`handler_lane.rs`) have in common with them.
 //!
-//! Some items of a saga lane wait because of their instance, parked: another transaction holds the instance's lock, or
-//! the instance has more to do than fits one unit. Items of other instances do not wait for them.
+//! Some items of a saga lane wait because of their instance: `parked.rs`. Items of other instances do not wait for them.
+//! A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from there to
+//! the lane of the instance.
 
 use super::{
-    hold_unit,
+    finding, hold_unit,
     inlet::Inlet,
+    parked::Parked,
     policy::{Next, UserFailure},
-    router::{Content, Item, Work},
+    router::{Content, Item, Lanes, Work},
     saga_unit::{self, Failed},
     shared::Shared,
-    trouble::Trouble,
     waiting::{PAUSE_MAX, PAUSE_MIN, Waiting},
 };
 use crate::{
@@ -21,13 +22,11 @@ use crate::{
 };
 use futures_util::FutureExt;
 use std::{
-    collections::{HashSet, VecDeque},
     future::Future,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A message that cannot even be held is set aside after this many tries.
@@ -36,14 +35,13 @@ const HOLD_TRIES: u32 = 6;
 const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
-/// The first pause before a lock that another transaction holds is tried again; each failed try doubles the pause.
-const LOCKED_PAUSE_MIN: Duration = Duration::from_millis(5);
-const LOCKED_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A lock that is held longer than this is logged: a unit of work takes milliseconds.
-const LOCKED_LONG: Duration = Duration::from_secs(5);
-
 /// Runs a lane of sagas until the endpoint stops.
-pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, mut inlet: Inlet, stop: CancellationToken) {
+pub(super) async fn run<Db: Store>(
+    shared: Arc<Shared<Db>>,
+    mut inlet: Inlet,
+    lanes: Weak<Lanes>,
+    stop: CancellationToken,
+) {
     let batch_max = shared.settings.batch_messages_max;
     let mut came: Vec<Item> = Vec::new();
     let mut parked = Parked::default();
@@ -59,7 +57,7 @@ pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, mut inlet: Inlet, st
             more = inlet.take(&mut came, batch_max) => if !more { return },
         }
         let batch = parked.next_batch(&mut came);
-        if !inlet.beside(run_batch(&shared, batch, &mut parked, &stop)).await {
+        if !inlet.beside(run_batch(&shared, batch, &mut parked, &lanes, &stop)).await {
             return;
         }
         parked.say_how_long(&shared.name);
@@ -71,6 +69,7 @@ async fn run_batch<Db: Store>(
     shared: &Shared<Db>,
     batch: Vec<Item>,
     parked: &mut Parked,
+    lanes: &Weak<Lanes>,
     stop: &CancellationToken,
 ) -> bool {
     for mut batch in apart(batch) {
@@ -78,113 +77,17 @@ async fn run_batch<Db: Store>(
         if !count_crash(shared, &mut batch, stop).await {
             return false;
         }
-        let (to_hold, for_sagas): (Vec<Item>, Vec<Item>) =
-            batch.into_iter().partition(|item| item.work() == Work::Hold);
-        run_saga_items(shared, for_sagas, parked, stop).await;
+        let to_find: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Find).collect();
+        let to_hold: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+        let (found, locked) = finding::find(shared, parked.keep_back(to_find), stop).await;
+        locked.into_iter().for_each(|item| parked.locked(item));
+        if let Some(lanes) = lanes.upgrade() {
+            found.into_iter().for_each(|item| lanes.send(item));
+        } // else the endpoint stops, and the dropped items give their deliveries back
+        run_saga_items(shared, batch, parked, stop).await;
         hold(shared, to_hold, stop).await;
     }
     true
-}
-
-/// Items that wait because of their instance. Bounded by the transport's prefetch, as the lane's channel is.
-#[derive(Debug)]
-struct Parked {
-    items: VecDeque<Item>,
-    /// Instances that have items here: new items of such an instance wait behind them.
-    keys: HashSet<i64>,
-    /// When they are tried again; `None` while there are none.
-    due: Option<Instant>,
-    backoff: Backoff,
-    /// Since when a lock has been held by another transaction.
-    locked_since: Option<Instant>,
-    trouble: Trouble,
-}
-
-impl Default for Parked {
-    fn default() -> Self {
-        Self {
-            items: VecDeque::new(),
-            keys: HashSet::new(),
-            due: None,
-            backoff: Backoff::new(LOCKED_PAUSE_MIN, LOCKED_PAUSE_MAX),
-            locked_since: None,
-            trouble: Trouble::default(),
-        }
-    }
-}
-
-impl Parked {
-    /// Waits until they are to be tried again; for ever while there are none.
-    async fn due(&self) {
-        match self.due {
-            Some(due) => tokio::time::sleep_until(due).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What runs now: parked items that are due, then new ones.
-    fn next_batch(&mut self, came: &mut Vec<Item>) -> Vec<Item> {
-        let mut batch = Vec::new();
-        if self.due.is_some_and(|due| due <= Instant::now()) {
-            self.due = None;
-            self.keys.clear();
-            batch.extend(self.items.drain(..));
-        }
-        batch.append(came);
-        batch
-    }
-
-    /// The items without those whose instance has items parked: these wait behind them.
-    fn keep_back(&mut self, items: Vec<Item>) -> Vec<Item> {
-        if self.items.is_empty() {
-            return items;
-        }
-        let (back, free) = items.into_iter().partition(|item| self.keys.contains(&item.order_key()));
-        self.items.extend::<Vec<Item>>(back);
-        free
-    }
-
-    /// Another transaction holds the lock of the item's instance: the item is tried again, less and less often.
-    fn locked(&mut self, item: Item) {
-        self.locked_since.get_or_insert_with(Instant::now);
-        if self.due.is_none() {
-            self.due = Some(Instant::now() + self.backoff.next());
-        }
-        self.park(item);
-    }
-
-    /// The item's instance has more to do: it goes on at once, behind other instances.
-    fn unfinished(&mut self, item: Item) {
-        self.due = Some(Instant::now());
-        self.park(item);
-    }
-
-    fn park(&mut self, item: Item) {
-        self.keys.insert(item.order_key());
-        self.items.push_back(item);
-    }
-
-    /// Logs that instances are locked for long, and when they no longer are.
-    fn say_how_long(&mut self, endpoint: &str) {
-        if self.items.is_empty() {
-            self.locked_since = None;
-            self.backoff.reset();
-            if let Some(lasted) = self.trouble.ends() {
-                tracing::info!(endpoint, ?lasted, "instances are no longer locked by another process");
-            }
-        } else if self.locked_since.is_some_and(|since| since.elapsed() > LOCKED_LONG)
-            && let Some(said) = self.trouble.begins()
-        {
-            let (messages, first) = (self.items.len(), &self.items[0].key);
-            tracing::warn!(
-                endpoint,
-                messages,
-                ?first,
-                since = ?said.since,
-                "instances are locked by another process; their messages wait, others go on"
-            );
-        }
-    }
 }
 
 /// How many of the first items run together: a suspect runs alone, and nothing overtakes it.
@@ -322,7 +225,7 @@ pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop:
 
 /// Handles a message that the database refuses even to hold. Returns whether to try again. In the end the message stays
 /// unacknowledged: it blocks nothing, and the next process gets it.
-async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreError, tries: u32) -> bool {
+pub(super) async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, error: &StoreError, tries: u32) -> bool {
     let message_id = &item.envelope.message_id;
     tracing::error!(endpoint = shared.name, message_id, tries, %error, "cannot hold the message");
     if tries >= HOLD_TRIES {
@@ -376,6 +279,3 @@ pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Ite
     }
     true
 }
-
-#[cfg(test)]
-mod tests;

@@ -179,9 +179,23 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 HeldReason::Version => Some(VERSION_WAIT),
                 _ => None,
             },
+            alias: None,
         };
         self.write.held_in.push(row);
         self.inbox(settling, InboxResult::Held, runs, settling.round(), Journal::default());
+    }
+
+    /// The message waits for an instance with this alias.
+    pub(crate) fn await_alias(&mut self, settling: Settling<'_>, alias: &InstanceKey) {
+        self.hold(
+            settling,
+            HeldReason::Early,
+            Some(format!("{} `{}`: no instance has it yet", alias.saga, alias.id)),
+            0,
+        );
+        let held = self.write.held_in.last_mut();
+        let held = held.expect("`hold` has held it");
+        (held.saga_id, held.alias) = (Some(alias.id.clone()), Some(alias.saga.clone()));
     }
 
     /// The message comes again later, for this receiver alone. If no run was counted, the retry does not count as a
@@ -220,6 +234,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             error: Some(text),
             attempts: 0,
             expires: None,
+            alias: None,
         });
     }
 

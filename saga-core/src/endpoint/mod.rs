@@ -8,12 +8,15 @@
 //!   admit:       envelope → receivers → decode the body, find the instance → one item each
 //!                (what cannot be handled becomes an item that says why)
 //!                send the item to the lane of its order key
+//!                (a message with an alias goes to the lane of the alias)
 //! lane:        take all waiting items; run units of work;                                       lane.rs
 //!              wait for the database; never give up                                             handler_lane.rs
+//!   find:        look up the aliases; on to the lanes of the instances, or hold as early         finding.rs
 //!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)     saga_unit.rs
 //!                read inbox, instances, what is held for them                                   handler_unit.rs
 //!                judge: which messages run, which are duplicates                                judge.rs
 //!                decide: transitions (pure), or the handler runs                                saga/run.rs
+//!                lock and look up the aliases that instances take; decide again if need be      aliases.rs
 //!                        on failure the policy says what next                                   policy.rs
 //!                ledger: gather inbox, instance, outbox and held rows                           ledger.rs
 //!   finish:      write them all in one statement; commit                                        dispatch.rs
@@ -44,12 +47,15 @@
 //! One supervisor owns all tasks (supervisor.rs). A saga lane works on instances, and one instance is always in the
 //! same lane; each handler has its own lanes, so that a handler that fails or waits does not hold up another.
 
+mod aliases;
 mod breaker;
 mod builder;
 mod check;
 mod destinations;
 mod dispatch;
 mod emission;
+mod finding;
+mod groups;
 mod handler_lane;
 mod handler_unit;
 mod held_log;
@@ -59,6 +65,7 @@ mod inlet;
 mod judge;
 mod lane;
 mod ledger;
+mod parked;
 mod policy;
 mod relay;
 mod request;

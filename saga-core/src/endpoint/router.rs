@@ -4,6 +4,7 @@
 use super::shared::Shared;
 use crate::{
     Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
+    saga::logic::Named,
 };
 use std::{
     any::Any,
@@ -31,10 +32,10 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    fn send(&self, item: Item) {
+    pub(crate) fn send(&self, item: Item) {
         let lanes = match item.work() {
             Work::Handler(handler) => &self.handlers[handler],
-            Work::Saga | Work::Hold => &self.sagas,
+            Work::Saga | Work::Find | Work::Hold => &self.sagas,
         };
         let place = item.order_key().unsigned_abs() as usize % lanes.len();
         // a closed lane means that the endpoint stops: the dropped item gives its delivery back
@@ -46,7 +47,7 @@ impl Lanes {
 pub(crate) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
     mut deliveries: mpsc::UnboundedReceiver<Delivery>,
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     stop: CancellationToken,
 ) {
     let mut came = Vec::new();
@@ -102,11 +103,11 @@ fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &mut Vec<Ite
     }
     let guard = Guard::new(ack, receivers.len());
     for receiver in receivers {
-        let (key, content) = match &fault {
-            Some((reason, text)) => (None, Content::Faulty(*reason, text.clone())),
+        let (to, content) = match &fault {
+            Some((reason, text)) => (To::Nobody, Content::Faulty(*reason, text.clone())),
             None => content(shared, receiver, &envelope),
         };
-        let mut item = Item::new(guard.clone(), envelope.clone(), receiver, key, content);
+        let mut item = Item::new(guard.clone(), envelope.clone(), receiver, to, content);
         item.first = delivery_count == 0 && envelope.attempt == 0;
         item.suspect = delivery_count >= SUSPECT_DELIVERIES && !matches!(item.content, Content::Wake);
         items.push(item);
@@ -161,44 +162,45 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
 }
 
 /// Decodes the message for one receiver, and finds its instance.
-fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelope) -> (Option<InstanceKey>, Content) {
+fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelope) -> (To, Content) {
     match receiver {
         Receiver::Nobody => {
             let text = format!("no receiver `{}` here", envelope.receiver.as_deref().unwrap_or_default());
-            (None, Content::Faulty(HeldReason::Version, text))
+            (To::Nobody, Content::Faulty(HeldReason::Version, text))
         }
         Receiver::Handler(i) => {
             // a user's `Deserialize` may panic, and must not take the router with it
             let decoded = caught(|| (shared.handlers[i].description.decode)(&envelope.body)).and_then(|read| read);
             match decoded {
-                Ok(message) => (None, Content::Message(DecodedOnce::new(Some(message)))),
-                Err(text) => (None, Content::Faulty(HeldReason::Undecodable, text)),
+                Ok(message) => (To::Nobody, Content::Message(DecodedOnce::new(Some(message)))),
+                Err(text) => (To::Nobody, Content::Faulty(HeldReason::Undecodable, text)),
             }
         }
         Receiver::Saga(i) if envelope.type_name == Envelope::WAKE => match named_instance(shared, i, envelope) {
-            Ok(Some(key)) => (Some(key), Content::Wake),
-            Ok(None) => (None, Content::Faulty(HeldReason::Undecodable, "a wake-up names an instance".into())),
-            Err(text) => (None, Content::Faulty(HeldReason::Undecodable, text)),
+            Ok(Some(key)) => (To::Instance(key), Content::Wake),
+            Ok(None) => (To::Nobody, Content::Faulty(HeldReason::Undecodable, "a wake-up names an instance".into())),
+            Err(text) => (To::Nobody, Content::Faulty(HeldReason::Undecodable, text)),
         },
         Receiver::Saga(i) => match for_saga(shared, i, envelope) {
-            Ok((key, message)) => (Some(key), Content::Message(DecodedOnce::new(Some(message)))),
+            Ok((to, message)) => (to, Content::Message(DecodedOnce::new(Some(message)))),
             // an instance that the headers name must not go on as if no message had arrived
             Err(text) => {
-                (named_instance(shared, i, envelope).ok().flatten(), Content::Faulty(HeldReason::Undecodable, text))
+                let to = named_instance(shared, i, envelope).ok().flatten().map_or(To::Nobody, To::Instance);
+                (to, Content::Faulty(HeldReason::Undecodable, text))
             }
         },
     }
 }
 
-fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Result<(InstanceKey, Decoded), String> {
+fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Result<(To, Decoded), String> {
     let logic = &shared.sagas[i].logic;
     let type_name = &envelope.type_name;
-    let (id, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
+    let (named, message) = caught(|| logic.read(type_name, &envelope.body)).and_then(|read| read)?;
     // an answer belongs to the instance that asked, whatever id its body has; for any other message with an id in its
     // body, the header only says who sent it
-    let own = id.filter(|_| !shared.sagas[i].answers.contains(type_name));
-    let id = match own {
-        Some(id) => id,
+    let id = match named.filter(|_| !shared.sagas[i].answers.contains(type_name)) {
+        Some(Named::ById(id)) => id,
+        Some(Named::ByAlias(alias)) => return Ok((To::Alias(alias), message)),
         None => match named_instance(shared, i, envelope)? {
             Some(key) => key.id,
             None => return Err(format!("{type_name}: no header names an instance of saga `{}`", logic.name())),
@@ -210,7 +212,7 @@ fn for_saga<Db: Store>(shared: &Shared<Db>, i: usize, envelope: &Envelope) -> Re
             "{type_name}: the id of saga `{saga}` is longer than {ID_BYTES_MAX} bytes, or contains U+0000"
         ));
     }
-    Ok((InstanceKey { saga: logic.name().into(), id }, message))
+    Ok((To::Instance(InstanceKey { saga: logic.name().into(), id }), message))
 }
 
 /// The instance of this saga that the headers name, in its canonical spelling.
@@ -231,6 +233,14 @@ pub(crate) enum Receiver {
     Saga(usize),
     Handler(usize),
     /// Nobody here knows it: it will be held.
+    Nobody,
+}
+
+/// How a message leads to an instance.
+pub(crate) enum To {
+    Instance(InstanceKey),
+    /// The instance that has this alias.
+    Alias(InstanceKey),
     Nobody,
 }
 
@@ -270,6 +280,8 @@ pub(crate) struct Item {
     pub(crate) receiver: Receiver,
     /// The instance, when the receiver is a saga and the message names one.
     pub(crate) key: Option<InstanceKey>,
+    /// The alias by which the instance is found; then `key` is known later.
+    pub(crate) alias: Option<InstanceKey>,
     pub(crate) content: Content,
     /// Nothing suggests that it came before.
     pub(crate) first: bool,
@@ -317,6 +329,8 @@ impl std::fmt::Debug for Content {
 pub(crate) enum Work {
     /// An instance of a saga decides about it.
     Saga,
+    /// Its instance is to be found by an alias.
+    Find,
     /// A handler runs.
     Handler(usize),
     /// Nobody can handle it, and no instance needs to wait for it: it is held.
@@ -328,10 +342,15 @@ impl Item {
         guard: Arc<Guard>,
         envelope: Arc<Envelope>,
         receiver: Receiver,
-        key: Option<InstanceKey>,
+        to: To,
         content: Content,
     ) -> Self {
-        Self { guard, envelope, receiver, key, content, first: false, suspect: false, counted: false }
+        let (key, alias) = match to {
+            To::Instance(key) => (Some(key), None),
+            To::Alias(alias) => (None, Some(alias)),
+            To::Nobody => (None, None),
+        };
+        Self { guard, envelope, receiver, key, alias, content, first: false, suspect: false, counted: false }
     }
 
     /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit
@@ -340,14 +359,15 @@ impl Item {
         match (self.receiver, &self.content, &self.key) {
             (Receiver::Handler(handler), Content::Message(_), _) => Work::Handler(handler),
             (Receiver::Saga(_), _, Some(_)) => Work::Saga,
+            (Receiver::Saga(_), Content::Message(_), None) if self.alias.is_some() => Work::Find,
             _ => Work::Hold,
         }
     }
 
     /// Messages with the same number are handled one after the other, in the order in which they came: those of the
-    /// receiving instance; for a handler those of the sending instance.
+    /// receiving instance, or of its alias until it is found; for a handler those of the sending instance.
     pub(crate) fn order_key(&self) -> i64 {
-        match (&self.key, &self.envelope.saga) {
+        match (self.key.as_ref().or(self.alias.as_ref()), &self.envelope.saga) {
             (Some(key), _) => instance_lock(key),
             (None, Some(saga)) => hash_of([saga.saga.as_bytes(), saga.id.as_bytes()]),
             (None, None) => hash_of([self.envelope.message_id.as_bytes()]),
@@ -378,7 +398,7 @@ impl Item {
     }
 }
 
-/// The lock of an instance.
+/// The lock of an instance, or of an alias.
 pub(crate) fn instance_lock(key: &InstanceKey) -> i64 {
     hash_of([key.saga.as_bytes(), key.id.as_bytes()])
 }

@@ -1,31 +1,33 @@
 //! The unit of work of sagas: one transaction for a batch of messages, whatever instances they concern.
 
 use super::{
+    aliases::TakenAliases,
     dispatch::finish,
+    groups::{Groups, HELD_ROWS_MAX},
     judge::{Before, Verdict, judge},
     ledger::{Ledger, Origin},
     policy::{UserFailure, passes},
-    router::{Content, Item, Receiver, instance_lock},
+    router::{Content, Item, instance_lock},
     shared::Shared,
 };
 use crate::{
     CrashPoint, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
-    port::{Found, HeldRow, HeldWanted, InstanceRow, Keys, Unit, Waiting},
+    port::{AliasRow, Found, Keys, Unit},
     project::{Change, Project},
-    saga::logic::{Decided, Offer, Offers, Overrule},
+    saga::{
+        AliasChanges, KnownAliases,
+        logic::{Offer, Offers, Overrule},
+    },
 };
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     marker::PhantomData,
     panic::AssertUnwindSafe,
 };
 
-/// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
-/// in further units, and other instances run in between.
-const HELD_ROWS_MAX: i64 = 200;
 /// A unit counts as failed when its connection was lost this often in a row after its projection ran.
 const LOST_MAX: u32 = 5;
 
@@ -109,17 +111,20 @@ async fn unit<Db: Store>(
     let mut batch = Batch { shared, found: &found, ledger: Ledger::new(shared), changes: BTreeMap::new(), overrule };
     batch.judge(items, &mut groups);
     let before = groups.list.first().and_then(|group| group.sources.first().copied()).unwrap_or_default();
-    batch.ask(&mut groups);
-    while follow.may {
-        let reached = groups.reached(shared);
-        if reached.is_empty() {
+    let mut aliases = TakenAliases::default();
+    batch.ask(&mut groups, &aliases.known);
+    loop {
+        let reached = if follow.may { groups.reached(shared) } else { Vec::new() };
+        if !reached.is_empty() {
+            follow.did = true;
+            groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX).await?);
+        } else if !aliases.look_up(&shared.name, &mut unit, &mut groups).await? {
             break;
         }
-        follow.did = true;
-        groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX).await?);
-        batch.ask(&mut groups);
+        batch.ask(&mut groups, &aliases.known);
     }
-    let unfinished = batch.write(groups);
+    let locked = aliases.part(&mut groups)?;
+    let unfinished = batch.write(groups, &aliases.known);
     let Batch { ledger, changes, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
     for (saga, changes) in changes {
@@ -137,8 +142,10 @@ async fn unit<Db: Store>(
         let entry = &shared.sagas[saga];
         entry.breaker.handled(&shared.name, entry.logic.name());
     }
-    let is_locked =
-        |item: &Item| item.key.as_ref().is_some_and(|key| found.locked_elsewhere.contains(&instance_lock(key)));
+    let is_locked = |item: &Item| {
+        let locked = |key| found.locked_elsewhere.contains(&instance_lock(key)) || locked.contains(key);
+        item.key.as_ref().is_some_and(locked)
+    };
     let mut ran = Ran::default();
     for (place, item) in items.iter().enumerate() {
         if is_locked(item) {
@@ -164,115 +171,12 @@ fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
     }
 }
 
-/// One lock for each instance: sorted, so that the same batch asks in the same order everywhere.
-fn locks(instances: &[InstanceKey]) -> Vec<i64> {
-    let mut locks: Vec<i64> = instances.iter().map(instance_lock).collect();
+/// One lock for each instance or alias: sorted, so that the same batch asks in the same order everywhere.
+pub(super) fn locks<'a>(keys: impl IntoIterator<Item = &'a InstanceKey>) -> Vec<i64> {
+    let mut locks: Vec<i64> = keys.into_iter().map(instance_lock).collect();
     locks.sort_unstable();
     locks.dedup();
     locks
-}
-
-/// The instances of a batch whose locks are held, in order of arrival.
-struct Groups<'a> {
-    list: Vec<Group<'a>>,
-    by_key: HashMap<InstanceKey, usize>,
-}
-
-struct Group<'a> {
-    saga: usize,
-    key: InstanceKey,
-    row: Option<&'a InstanceRow>,
-    offers: Vec<Offer>,
-    sources: Vec<Before>,
-    /// Held messages that fit: the instance as it is stored, or a state that the batch leads to.
-    fitting: Vec<&'a Waiting>,
-    /// Those that were read, in order of arrival.
-    held: Vec<HeldRow>,
-    /// Held messages that do not fit.
-    unread: Vec<&'a Waiting>,
-    /// What the instance decided; none until it is asked.
-    decided: Option<Decided>,
-}
-
-impl Group<'_> {
-    fn fitting(&self) -> i64 {
-        self.fitting.iter().map(|waiting| waiting.count).sum()
-    }
-}
-
-fn wanted(waiting: &Waiting) -> HeldWanted {
-    HeldWanted { key: waiting.key.clone(), type_name: waiting.type_name.clone(), reason: waiting.reason }
-}
-
-impl<'a> Groups<'a> {
-    fn of<Db: Store>(shared: &Shared<Db>, items: &[Item], found: &'a Found) -> Self {
-        let rows: HashMap<&InstanceKey, &InstanceRow> = found.instances.iter().map(|row| (&row.key, row)).collect();
-        let mut groups = Self { list: Vec::new(), by_key: HashMap::new() };
-        for item in items {
-            let (Receiver::Saga(saga), Some(key)) = (item.receiver, &item.key) else { continue };
-            if groups.by_key.contains_key(key) || found.locked_elsewhere.contains(&instance_lock(key)) {
-                continue;
-            }
-            groups.by_key.insert(key.clone(), groups.list.len());
-            groups.list.push(Group {
-                saga,
-                key: key.clone(),
-                row: rows.get(key).copied(),
-                offers: Vec::new(),
-                sources: Vec::new(),
-                fitting: Vec::new(),
-                held: Vec::new(),
-                unread: Vec::new(),
-                decided: None,
-            });
-        }
-        for waiting in &found.waiting {
-            let Some(group) = groups.by_key.get(&waiting.key).map(|place| &mut groups.list[*place]) else { continue };
-            let logic = &shared.sagas[group.saga].logic;
-            if group.row.is_some_and(|row| logic.fits(row, &waiting.type_name, waiting.reason)) {
-                group.fitting.push(waiting);
-            } else {
-                group.unread.push(waiting);
-            }
-        }
-        groups
-    }
-
-    fn wanted(&self) -> Vec<HeldWanted> {
-        self.list.iter().flat_map(|group| group.fitting.iter().map(|waiting| wanted(waiting))).collect()
-    }
-
-    /// Held messages that fit the states in which the instances have stopped, unless there are too many for the unit.
-    /// Their instances are to be asked again.
-    fn reached<Db: Store>(&mut self, shared: &Shared<Db>) -> Vec<HeldWanted> {
-        let mut all = Vec::new();
-        for group in &mut self.list {
-            let Some(decided) = group.decided.as_ref().filter(|decided| decided.more) else { continue };
-            let Some(row) = decided.instance.as_ref().map(|write| &write.row).or(group.row) else { continue };
-            let logic = &shared.sagas[group.saga].logic;
-            let fits = |waiting: &&Waiting| logic.fits(row, &waiting.type_name, waiting.reason);
-            let (fit, others): (Vec<&Waiting>, Vec<&Waiting>) = group.unread.iter().copied().partition(fits);
-            let count: i64 = fit.iter().map(|waiting| waiting.count).sum();
-            if fit.is_empty() || group.fitting() + count > HELD_ROWS_MAX {
-                continue;
-            }
-            all.extend(fit.iter().map(|waiting| wanted(waiting)));
-            group.fitting.extend(fit);
-            group.unread = others;
-            group.decided = None;
-        }
-        all
-    }
-
-    fn read(&mut self, held: Vec<HeldRow>) {
-        for row in held {
-            let id = row.saga_id.clone().unwrap_or_default();
-            let key = InstanceKey { saga: row.receiver.clone(), id };
-            let Some(place) = self.by_key.get(&key) else { continue };
-            self.list[*place].held.push(row);
-        }
-        self.list.iter_mut().for_each(|group| group.held.sort_by_key(|row| row.arrival));
-    }
 }
 
 struct Batch<'a, Db: Store> {
@@ -316,7 +220,7 @@ impl<Db: Store> Batch<'_, Db> {
     }
 
     /// Lets every instance decide that has not decided yet.
-    fn ask(&self, groups: &mut Groups<'_>) {
+    fn ask(&self, groups: &mut Groups<'_>, aliases: &KnownAliases) {
         for group in groups.list.iter_mut().filter(|group| group.decided.is_none()) {
             group.offers.truncate(group.sources.len());
             group.offers.extend(group.held.iter().map(|row| {
@@ -332,13 +236,14 @@ impl<Db: Store> Batch<'_, Db> {
                 partial: (group.held.len() as i64) < group.fitting(),
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
                 body_bytes_max: self.shared.settings.body_bytes_max,
+                aliases,
             };
             group.decided = Some(self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers));
         }
     }
 
     /// Enters what the instances decided. Returns those that have more to do than fits this unit.
-    fn write(&mut self, groups: Groups<'_>) -> HashSet<InstanceKey> {
+    fn write(&mut self, groups: Groups<'_>, known: &KnownAliases) -> HashSet<InstanceKey> {
         let mut unfinished = HashSet::new();
         for group in groups.list {
             let Some(mut decided) = group.decided else { continue };
@@ -347,6 +252,13 @@ impl<Db: Store> Batch<'_, Db> {
             if decided.more {
                 unfinished.insert(group.key.clone());
             }
+            let AliasChanges { taken, new, gone } = std::mem::take(&mut decided.aliases);
+            let row = |alias: InstanceKey| AliasRow::new(alias, group.key.clone());
+            let write = &mut self.ledger.write;
+            write.aliases_met.extend(taken.into_iter().filter(|alias| known.awaited.contains(alias)).map(row));
+            let is_there = |alias: &InstanceKey| known.taken.get(alias) == Some(&group.key);
+            write.aliases_in.extend(new.into_iter().filter(|alias| !is_there(alias)).map(row));
+            write.aliases_out.extend(gone.into_iter().map(row));
             let saga = &self.shared.sagas[group.saga];
             if let Some(after) = decided.state.take().filter(|_| saga.projection.is_some()) {
                 let (id, before) = (group.key.id.clone(), group.row.map(|row| row.state.clone()));

@@ -96,24 +96,21 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
 
     let mut supervisor = Supervisor::new(shared.clone(), link.clone());
     let (receiving, relaying) = (supervisor.receiving(), supervisor.relaying());
-    let mut sagas = Vec::new();
-    for _ in 0..shared.settings.saga_lanes {
-        let (sender, items) = mpsc::unbounded_channel();
-        supervisor.spawn(Part::Lane, lane::run(shared.clone(), Inlet::new(&shared, items), receiving.clone()));
-        sagas.push(sender);
+    let channels = |lanes: usize| (0..lanes).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
+    let (sagas, for_sagas) = channels(shared.settings.saga_lanes);
+    let (handlers, for_handlers): (Vec<_>, Vec<_>) =
+        shared.handlers.iter().map(|_| channels(shared.settings.handler_lanes)).unzip();
+    let lanes = Arc::new(Lanes { sagas, handlers });
+    for items in for_sagas {
+        let (inlet, lanes) = (Inlet::new(&shared, items), Arc::downgrade(&lanes));
+        supervisor.spawn(Part::Lane, lane::run(shared.clone(), inlet, lanes, receiving.clone()));
     }
-    let mut handlers = Vec::new();
-    for handler in 0..shared.handlers.len() {
-        let mut lanes = Vec::new();
-        for _ in 0..shared.settings.handler_lanes {
-            let (sender, items) = mpsc::unbounded_channel();
-            let items = Inlet::new(&shared, items);
-            supervisor.spawn(Part::Lane, handler_lane::run(shared.clone(), handler, items, receiving.clone()));
-            lanes.push(sender);
-        }
-        handlers.push(lanes);
+    for (handler, items) in
+        for_handlers.into_iter().enumerate().flat_map(|(n, all)| all.into_iter().map(move |it| (n, it)))
+    {
+        let inlet = Inlet::new(&shared, items);
+        supervisor.spawn(Part::Lane, handler_lane::run(shared.clone(), handler, inlet, receiving.clone()));
     }
-    let lanes = Lanes { sagas, handlers };
     supervisor.spawn(Part::Receiving, router::run(shared.clone(), deliveries, lanes, receiving));
     supervisor.spawn(Part::Publishing, dispatch::keep_leases(shared.clone(), reports));
     supervisor.spawn(Part::Publishing, dispatch::delete_confirmed(shared.clone()));

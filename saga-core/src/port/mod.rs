@@ -26,6 +26,8 @@ pub(crate) use transport::Channel;
 pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
 };
-pub use unit::{Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, Waiting};
+pub use unit::{
+    AliasRow, AliasesFound, Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, Waiting,
+};
 pub use words::{HeldReason, InboxResult, OutboxKind};
 pub use write::{Caused, HeldIn, HeldKey, InboxRow, InstanceWrite, OutboxRow, TimerOut, Write};

@@ -1,8 +1,8 @@
 //! The database side of the port.
 
 use super::{
-    Found, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
-    StoreError, Write,
+    AliasRow, AliasesFound, Found, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest,
+    LeaseUpdate, Leased, StoreError, Write,
 };
 use crate::Chart;
 use async_trait::async_trait;
@@ -55,6 +55,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Reads the inbox rows of the given keys, outside any transaction.
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError>;
+
+    /// Reads the instances that have these aliases, outside any transaction.
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError>;
 
     /// Reads instances of these sagas, a page at a time, in the order of (id, saga): those after `after`, at most
     /// `rows_max`. Outside any transaction: nothing is locked.
@@ -112,11 +115,18 @@ pub trait Unit: Send {
     /// Reads held messages, in order of arrival, at most `rows_max` for each instance.
     async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError>;
 
+    /// Tries to take more locks, as [`Store::begin`] does. Returns those that another transaction holds.
+    async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError>;
+
+    /// Reads which instances have these aliases, and for which of them early messages of the endpoint wait: with a
+    /// snapshot that is taken after the locks.
+    async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError>;
+
     /// Writes everything that a batch decided.
     ///
     /// # Errors
-    /// [`Conflict`](super::StoreErrorKind::Conflict) when a claim exists already, or when a completed row or an
-    /// instance has changed meanwhile: roll back the unit and run the batch again.
+    /// [`Conflict`](super::StoreErrorKind::Conflict) when a claim or an alias exists already, or when a completed row
+    /// or an instance has changed meanwhile: roll back the unit and run the batch again.
     /// [`Rejected`](super::StoreErrorKind::Rejected) when user code has ended the transaction or left it aborted; this
     /// is noticed even if `write` is empty.
     async fn write(&mut self, write: &Write) -> Result<(), StoreError>;

@@ -32,6 +32,40 @@ pub struct InstanceKey {
     pub id: String,
 }
 
+/// An alias and the instance that has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct AliasRow {
+    /// The key of the alias: `saga by name` in place of a saga, and the value in place of an id.
+    pub alias: InstanceKey,
+    /// The instance.
+    pub instance: InstanceKey,
+}
+
+impl AliasRow {
+    /// This alias of this instance.
+    pub fn new(alias: InstanceKey, instance: InstanceKey) -> Self {
+        Self { alias, instance }
+    }
+}
+
+/// What is known of aliases.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct AliasesFound {
+    /// Those that instances have.
+    pub rows: Vec<AliasRow>,
+    /// Those for which early messages wait.
+    pub awaited: Vec<InstanceKey>,
+}
+
+impl AliasesFound {
+    /// These instances have aliases, and messages wait for those.
+    pub fn new(rows: Vec<AliasRow>, awaited: Vec<InstanceKey>) -> Self {
+        Self { rows, awaited }
+    }
+}
+
 /// What is known about a batch's keys.
 #[derive(Debug, Default)]
 #[non_exhaustive]

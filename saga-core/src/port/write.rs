@@ -1,6 +1,6 @@
 //! What a unit of work writes: everything that a batch decided, in one value.
 
-use super::{Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
+use super::{AliasRow, Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
 use crate::Envelope;
 use serde::Serialize;
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -31,6 +31,12 @@ pub struct Write {
     pub held_out: Vec<HeldKey>,
     /// Timers to delete.
     pub timers_out: Vec<TimerOut>,
+    /// Aliases that instances take. One that is there already is a conflict.
+    pub aliases_in: Vec<AliasRow>,
+    /// Aliases that instances give back.
+    pub aliases_out: Vec<AliasRow>,
+    /// Early messages that wait for one of these aliases wait for its instance from now on.
+    pub aliases_met: Vec<AliasRow>,
 }
 
 impl Write {
@@ -48,6 +54,9 @@ impl Write {
             && self.held_in.is_empty()
             && self.held_out.is_empty()
             && self.timers_out.is_empty()
+            && self.aliases_in.is_empty()
+            && self.aliases_out.is_empty()
+            && self.aliases_met.is_empty()
     }
 }
 
@@ -163,6 +172,8 @@ pub struct HeldIn {
     pub reason: HeldReason,
     /// The instance that it waits for, when the receiver is a saga.
     pub saga_id: Option<String>,
+    /// It waits for an instance with this alias instead (`saga by name`), and `saga_id` is the alias's value.
+    pub alias: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
     /// Runs so far.
@@ -175,7 +186,16 @@ pub struct HeldIn {
 impl HeldIn {
     /// A message without an instance that has not run.
     pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, reason: HeldReason) -> Self {
-        Self { receiver: receiver.into(), envelope, reason, saga_id: None, error: None, attempts: 0, expires: None }
+        Self {
+            receiver: receiver.into(),
+            envelope,
+            reason,
+            saga_id: None,
+            alias: None,
+            error: None,
+            attempts: 0,
+            expires: None,
+        }
     }
 }
 

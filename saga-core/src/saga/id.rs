@@ -4,7 +4,7 @@ use super::ReadError;
 use uuid::Uuid;
 
 /// The longest id, in bytes: it is part of an index's key.
-const ID_BYTES_MAX: usize = 1000;
+pub(super) const ID_BYTES_MAX: usize = 1000;
 
 /// What can be a saga's id: `Uuid`, an integer, a string that is not empty, or a tuple of up to four such.
 ///

@@ -1,6 +1,9 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
-use super::{Emit, Progress, Replied, Rules, Saga, SagaId, run::Run};
+use super::{
+    AliasChanges, Emit, KnownAliases, Progress, Replied, Rules, Saga, SagaId, alias::value_fault, alias_key,
+    alias_name, run::Run,
+};
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
     panics::caught,
@@ -34,6 +37,8 @@ pub(crate) struct Offers<'a> {
     pub(crate) overrule: Option<&'a Overrule>,
     /// A transition that sends a larger body fails.
     pub(crate) body_bytes_max: usize,
+    /// What is known of aliases; a transition that takes one which another instance has fails.
+    pub(crate) aliases: &'a KnownAliases,
 }
 
 /// What happens to a message whose transition is not run.
@@ -103,6 +108,15 @@ pub(crate) struct Decided {
     pub(crate) state: Option<Box<dyn Any + Send>>,
     /// Who started the instance, as stored; only read when a transition replies.
     pub(crate) originator: Option<String>,
+    pub(crate) aliases: AliasChanges,
+}
+
+/// How a message names its instance.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Named {
+    ById(String),
+    /// By the key of an alias.
+    ByAlias(InstanceKey),
 }
 
 /// Who started an instance: where `Replies` go.
@@ -131,8 +145,10 @@ impl Originator {
 pub(crate) trait SagaLogic: Send + Sync {
     fn name(&self) -> &'static str;
     fn version(&self) -> i32;
-    /// Decodes a message. Returns its key, if it carries one, and the message.
-    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String>;
+    /// Decodes a message. Returns how it names its instance, if it does, and the message.
+    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<Named>, Box<dyn Any + Send>), String>;
+    /// The full names of its aliases.
+    fn alias_names(&self) -> Vec<String>;
     /// An id in its canonical spelling, which the tables use.
     fn canonical_id(&self, text: &str) -> Result<String, String>;
     /// Whether a held message could go on in the instance as it is stored.
@@ -162,17 +178,29 @@ impl<S: Saga> SagaLogic for Typed<S> {
         S::VERSION as i32
     }
 
-    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<String>, Box<dyn Any + Send>), String> {
+    fn read(&self, type_name: &str, body: &[u8]) -> Result<(Option<Named>, Box<dyn Any + Send>), String> {
         let field = S::__id_field(type_name);
         let message = S::__read(type_name, body).map_err(|error| match field {
             "" => format!("{error} (saga `{}`)", S::NAME),
             field => format!("{error} (saga `{}`, id in `{field}`)", S::NAME),
         })?;
+        if let Some((alias, value)) = S::__alias(&message) {
+            let value = value.unwrap_or_default();
+            if let Some(fault) = value_fault(&value) {
+                let saga = S::NAME;
+                return Err(format!("{type_name}: `{field}`, the alias `{alias}` of saga `{saga}`, {fault}"));
+            }
+            return Ok((Some(Named::ByAlias(alias_key(S::NAME, alias, value))), Box::new(message)));
+        }
         let id = S::__id(&message).map(|id| id.to_text());
         if id.as_deref() == Some("") {
             return Err(format!("{type_name}: `{field}`, the id of saga `{}`, is empty", S::NAME));
         }
-        Ok((id, Box::new(message)))
+        Ok((id.map(Named::ById), Box::new(message)))
+    }
+
+    fn alias_names(&self) -> Vec<String> {
+        S::__ALIASES.iter().map(|alias| alias_name(S::NAME, alias)).collect()
     }
 
     fn canonical_id(&self, text: &str) -> Result<String, String> {

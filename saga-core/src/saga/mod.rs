@@ -1,5 +1,6 @@
 //! Sagas: state machines. A transition is a pure function from a state and a message to the next state and its effects.
 
+mod alias;
 mod chart;
 mod commands;
 #[doc(hidden)] // the derives use it, by way of `__private`
@@ -15,6 +16,9 @@ mod run;
 mod transition;
 mod undo;
 
+#[doc(hidden)]
+pub use alias::{Alias, NamesAlias, alias, named};
+pub(crate) use alias::{AliasChanges, Aliases, KnownAliases, alias_key, alias_name};
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
 pub use commands::{Commands, Names, SendsAny};
 pub use effect::*;
@@ -58,6 +62,19 @@ pub trait Saga: Sized + Send + 'static {
     fn __id_field(_type_name: &str) -> &'static str {
         ""
     }
+    /// The alias by which a message finds its instance, and its value there; `None`: it finds it by its id.
+    #[doc(hidden)]
+    fn __alias(_message: &Self::In) -> Option<(&'static str, Option<String>)> {
+        None
+    }
+    /// The aliases of an instance, with their values.
+    #[doc(hidden)]
+    fn __aliases(_data: &Self::Data) -> Vec<(&'static str, Option<String>)> {
+        Vec::new()
+    }
+    /// The names of its aliases.
+    #[doc(hidden)]
+    const __ALIASES: &'static [&'static str] = &[];
     #[doc(hidden)]
     fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<(Self, Self::Data), Self::In>;
     #[doc(hidden)]

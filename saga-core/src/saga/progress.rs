@@ -1,5 +1,6 @@
 //! What an instance knows about its way so far: which of its timers are alive, where it has been, what it has replied.
 
+use super::Aliases;
 use serde::{Deserialize, Serialize};
 
 /// Stored beside the state, as JSON; nothing at all while it is empty.
@@ -14,6 +15,9 @@ pub(crate) struct Progress {
     /// What it has replied to the message that began it, if a repeated one gets that again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replied: Option<Replied>,
+    /// Its aliases as they were written: what the next transition changes is told from these.
+    #[serde(default, skip_serializing_if = "Aliases::is_empty")]
+    pub(crate) aliases: Aliases,
 }
 
 /// A reply that was given.

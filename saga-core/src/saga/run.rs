@@ -2,11 +2,13 @@
 //! carries out.
 
 use super::{
-    Disposition, Emits, Moment, Progress, Replied, Route, Rules, Saga, SetTimer,
+    AliasChanges, Aliases, Disposition, Emits, Moment, Progress, Replied, Route, Rules, Saga, SetTimer,
+    alias::value_fault,
+    alias_key,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
-    Encoded, Envelope, HeldReason, InstanceRow,
+    Encoded, Envelope, HeldReason, InstanceKey, InstanceRow,
     envelope::body_refusal,
     panics::caught,
     port::{InstanceWrite, TimerOut},
@@ -43,14 +45,19 @@ pub(super) struct Run<'a, S: Saga> {
     progress: Progress,
     /// The timers that were alive when the row was read.
     alive_before: Vec<i64>,
+    /// The aliases that it had when the row was read.
+    aliases_before: Aliases,
+    /// Those that a transition took.
+    aliases_taken: Vec<InstanceKey>,
     paused_by: Option<String>,
     originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
     waiting: Vec<(usize, HeldReason)>,
     settled: Vec<(usize, Settled)>,
     more: bool,
-    /// A message was overruled: the rest waits for the next unit, because the projection may refuse the rest as well.
-    overruled: bool,
+    /// The rest waits for the next unit: a message was overruled, and the projection may refuse the rest as well; or
+    /// messages that came before the rest wait for an alias that the instance has just taken.
+    stops: bool,
     overrule: Option<&'a Overrule>,
 }
 
@@ -69,12 +76,14 @@ impl<'a, S: Saga> Run<'a, S> {
             entered: row.map_or(0, |row| row.entered),
             progress: Progress::default(),
             alive_before: Vec::new(),
+            aliases_before: Aliases::default(),
+            aliases_taken: Vec::new(),
             paused_by: row.and_then(|row| row.paused_by.clone()),
             originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
             settled: Vec::new(),
             more: false,
-            overruled: false,
+            stops: false,
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|row| !run.is_newer() && row.state != InstanceRow::CANCELLED) {
@@ -83,6 +92,7 @@ impl<'a, S: Saga> Run<'a, S> {
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
                 Ok((state, progress)) => {
                     run.alive_before = progress.timers.iter().map(|timer| timer.number).collect();
+                    run.aliases_before.clone_from(&progress.aliases);
                     (run.state, run.progress) = (Some(state), progress);
                 }
                 Err(error) => {
@@ -124,7 +134,7 @@ impl<'a, S: Saga> Run<'a, S> {
         loop {
             let fitting = |&(i, reason): &(usize, HeldReason)| self.fits(&messages[i].envelope.type_name, reason);
             let position = self.waiting.iter().position(fitting);
-            self.more = self.overruled || self.offers.unread.iter().any(|(name, reason)| self.fits(name, *reason));
+            self.more = self.stops || self.offers.unread.iter().any(|(name, reason)| self.fits(name, *reason));
             match position {
                 Some(position) if !self.more => {
                     let (i, _) = self.waiting.remove(position);
@@ -265,6 +275,7 @@ impl<'a, S: Saga> Run<'a, S> {
             return Err(FailedTransition { offer: i, error });
         }
         self.data = Some(stored(&state, &to).map_err(|error| FailedTransition { offer: i, error })?);
+        self.take_aliases(&state.1).map_err(|error| FailedTransition { offer: i, error })?;
         self.state = Some(state);
         if from.is_none() {
             self.originator = Originator::of(&envelope);
@@ -318,7 +329,8 @@ impl<'a, S: Saga> Run<'a, S> {
         }
         if self.rules.is_done(to) {
             // nothing waits there, not even a timer set on the way
-            self.progress = Progress { replied: self.progress.replied.take(), ..Progress::default() };
+            let Progress { replied, aliases, .. } = std::mem::take(&mut self.progress);
+            self.progress = Progress { replied, aliases, ..Progress::default() };
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
@@ -326,11 +338,36 @@ impl<'a, S: Saga> Run<'a, S> {
         Ok(numbers)
     }
 
+    /// The aliases in the data are the instance's, unless another instance has one of them.
+    fn take_aliases(&mut self, data: &S::Data) -> Result<(), String> {
+        let mut aliases = Aliases::new();
+        for (name, value) in caught(|| S::__aliases(data))? {
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            if let Some(fault) = value_fault(&value) {
+                return Err(format!("the alias `{name}` {fault}"));
+            }
+            if self.progress.aliases.get(name) != Some(&value) {
+                let (key, own) = (alias_key(S::NAME, name, value.clone()), self.offers.key);
+                if let Some(other) = self.offers.aliases.taken.get(&key).filter(|other| *other != own) {
+                    return Err(format!(
+                        "instance {}/{} takes the {name} `{value}`, which instance {}/{} has: an alias is one instance's",
+                        own.saga, own.id, other.saga, other.id
+                    ));
+                }
+                self.stops |= self.offers.aliases.awaited.contains(&key);
+                self.aliases_taken.push(key);
+            }
+            aliases.insert(name.into(), value);
+        }
+        self.progress.aliases = aliases;
+        Ok(())
+    }
+
     fn overruled(&mut self, envelope: &Envelope, overrule: Overrule) -> Settled {
         match overrule {
             Overrule::Hold(error) => self.pause(envelope, HeldReason::Failed, error),
             Overrule::Discard(note) => {
-                self.overruled = true;
+                self.stops = true;
                 Settled::Discarded { note }
             }
             Overrule::PutOff(delay, error) => {
@@ -371,6 +408,10 @@ impl<'a, S: Saga> Run<'a, S> {
         let gone = self.alive_before.iter().copied().filter(|number| !self.progress.is_alive(*number));
         let timers_out = gone.map(|number| TimerOut { key: self.offers.key.clone(), number }).collect();
         let timers = self.progress.timers.iter().map(|timer| timer.number).collect();
+        let aliases = match moved {
+            true => AliasChanges::of(S::NAME, &self.aliases_before, &self.progress.aliases, self.aliases_taken),
+            false => AliasChanges::default(),
+        };
         let state = self.state.take().filter(|_| moved).map(|state| Box::new(state) as Box<dyn Any + Send>);
         Decided {
             settled: self.settled,
@@ -380,6 +421,7 @@ impl<'a, S: Saga> Run<'a, S> {
             timers_out,
             state,
             originator: self.originator,
+            aliases,
         }
     }
 }

@@ -26,8 +26,8 @@ pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
 pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
-    Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process, Registered,
-    Store, StoreError, StoreErrorKind,
+    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process,
+    Registered, Store, StoreError, StoreErrorKind,
 };
 use async_trait::async_trait;
 pub(super) use faults::Fault;
@@ -145,6 +145,12 @@ impl MemoryStore {
         self.0.state().tables.instances.values().cloned().collect()
     }
 
+    /// Committed aliases, each with the instance that has it.
+    pub fn aliases(&self) -> Vec<AliasRow> {
+        let state = self.0.state();
+        state.tables.aliases.iter().map(|(alias, instance)| AliasRow::new(alias.clone(), instance.clone())).collect()
+    }
+
     /// What user code wrote to a table of its own and committed, in that order.
     pub fn rows(&self, table: &str) -> Vec<Value> {
         self.0.state().tables.user.get(table).cloned().unwrap_or_default()
@@ -235,6 +241,13 @@ impl Store for MemoryStore {
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError> {
         self.at_once(Operation::Read, |state, now| {
             read::found(&state.tables, &tables::Changes::default(), keys, now, Vec::new())
+        })
+        .await
+    }
+
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+        self.at_once(Operation::Aliases, |state, _| {
+            read::aliases(&state.tables, &tables::Changes::default(), "", aliases).rows
         })
         .await
     }

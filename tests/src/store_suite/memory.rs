@@ -13,6 +13,7 @@ impl Lab for MemoryStore {
             "outbox" => self.outbox().len(),
             "held" => self.held().len(),
             "saga" => self.instances().len(),
+            "alias" => self.aliases().len(),
             "definition" => self.definitions().len(),
             "subscription" => self.subscriptions().len(),
             "process" => self.processes().len(),
@@ -50,6 +51,7 @@ impl Lab for MemoryStore {
                     "kind" => row.stranded.map(|(kind, _)| kind.as_str().into()),
                     "reason" => Some(row.reason.as_str().into()),
                     "receiver" => Some(row.receiver),
+                    "saga" => row.saga_id.map(|_| row.alias.unwrap_or(row.receiver)),
                     _ => unknown(),
                 })
                 .collect(),

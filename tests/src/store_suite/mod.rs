@@ -9,6 +9,7 @@
 //! where `my_database` is an async function that returns a store with its tables, and whatever must live as long as the
 //! store.
 
+pub mod aliases;
 pub mod held;
 pub mod inbox;
 mod memory;
@@ -216,6 +217,12 @@ macro_rules! store_suite {
                     m2_of_many_expired_events_none_waits_for_a_person
                     x10_time_does_not_matter_once_the_instance_exists
                     b6_a_message_for_a_newer_version_ends_with_a_person
+                }
+                aliases::{
+                    s_084_an_alias_is_one_instances
+                    s_082_what_waits_for_an_alias_meets_its_instance
+                    s_083_what_waits_for_an_alias_does_not_wait_for_ever
+                    o_053_aliases_go_with_their_instance
                 }
                 processes::{
                     b6_an_event_that_nobody_subscribes_to_any_more_is_dropped

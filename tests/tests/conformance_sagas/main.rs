@@ -1,6 +1,7 @@
 //! What docs/conformance.md says of sagas, where a real database matters: commits, ids as text, the database's clock,
 //! and several processes of one service. On SQLite in-process and on PostgreSQL with RabbitMQ alike.
 
+mod aliases;
 mod lives;
 mod sagas;
 mod several;
@@ -175,6 +176,11 @@ macro_rules! suite {
 }
 
 suite! {
+    aliases::{
+        s_082_whoever_is_first_a_message_meets_the_instance_that_takes_its_alias
+        s_084_two_instances_with_one_alias_are_a_persons_business
+        s_085_an_alias_that_changes_is_found_by_its_new_value
+    }
     lives::{
         s_001_a_start_appears_with_its_timer_and_its_journal_in_one_commit
         s_010_two_sagas_with_one_id_are_two_instances

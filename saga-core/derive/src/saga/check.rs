@@ -2,7 +2,7 @@
 
 use super::{
     function::{Function, Of},
-    parse::{By, Definition, Path},
+    parse::{AliasOf, By, Definition, Path},
 };
 use crate::{states::State, text};
 use quote::format_ident;
@@ -26,7 +26,12 @@ pub(super) enum Key<'a> {
     Fields,
     Paths(&'a [Path]),
     Envelope,
+    /// By another value, which the instance has in its data.
+    Alias(&'a AliasOf),
 }
+
+/// Each alias is a row of its own, and is looked up by itself.
+const ALIASES_MAX: usize = 4;
 
 /// Every message of the saga once, in the order in which they are written.
 ///
@@ -80,7 +85,38 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Me
             }
         };
     }
+    aliases(definition, &mut all)?;
     Ok(all)
+}
+
+/// Enters the aliases.
+fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>]) -> syn::Result<()> {
+    let mut fields: Vec<&Path> = Vec::new();
+    for alias in &definition.aliases {
+        let AliasOf { field, message: ty, .. } = alias;
+        let (name, at) = (text(ty), |text: String| Err(syn::Error::new_spanned(ty, text)));
+        if definition.states.data.is_none() {
+            let fault = "an alias is a field of what every state knows: `#[states(data = YourStruct)]`";
+            return Err(syn::Error::new_spanned(field, fault));
+        }
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+        if fields.len() > ALIASES_MAX {
+            return Err(syn::Error::new_spanned(field, format!("a saga has at most {ALIASES_MAX} aliases")));
+        }
+        let Some(message) = all.iter_mut().find(|message| message.ty == *ty) else {
+            return at(format!("`alias` names `{name}`, but no function takes it"));
+        };
+        if message.starts {
+            return at(format!("`{name}` begins an instance, which has no alias yet: it names the id"));
+        }
+        if !matches!(message.key, Key::Fields) {
+            return at(format!("`{name}` is named twice in `by` and `alias`: a message finds its instance one way"));
+        }
+        message.key = Key::Alias(alias);
+    }
+    Ok(())
 }
 
 /// What a state says about messages in its attributes.

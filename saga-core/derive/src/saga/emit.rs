@@ -1,5 +1,6 @@
 //! What `#[saga]` writes: one anonymous constant, so that no name of ours enters the user's module.
 
+mod alias;
 mod chart;
 
 use super::{
@@ -198,7 +199,7 @@ impl Emit<'_> {
         let Definition { name, version, .. } = self.definition;
         let saga = &self.definition.states.ident;
         let (id_type, data) = (self.id_type(), self.data());
-        let (read, id, id_field) = (self.read(), self.id(), self.id_field());
+        let (read, id, id_field, alias) = (self.read(), self.id(), self.id_field(), self.alias());
         let (start, step) = (self.start(), self.step(transitions));
         let (load, names, store) = (self.load(), self.state_names(), self.store());
         let chart = self.chart(transitions);
@@ -213,6 +214,7 @@ impl Emit<'_> {
                 #read
                 #id
                 #id_field
+                #alias
                 #start
                 #step
                 #load
@@ -255,7 +257,9 @@ impl Emit<'_> {
     fn id(&self) -> TokenStream {
         let arms = self.messages.iter().map(|Message { ty, variant, key, .. }| {
             let parts: Vec<_> = match key {
-                Key::Envelope => return quote!(__SagaInput::#variant(_) => ::std::option::Option::None),
+                Key::Envelope | Key::Alias(_) => {
+                    return quote!(__SagaInput::#variant(_) => ::std::option::Option::None);
+                }
                 Key::Fields => self.definition.id.iter().map(|(field, part)| of_field(ty, field, part)).collect(),
                 Key::Paths(paths) => {
                     let parts = paths.iter().zip(&self.definition.id);
@@ -288,6 +292,7 @@ impl Emit<'_> {
                 Key::Fields => return None,
                 Key::Envelope => String::new(),
                 Key::Paths(paths) => dotted(paths.iter()),
+                Key::Alias(alias) => dotted([&alias.path].into_iter()),
             };
             Some(quote!(<#ty as __sagabus::Message>::TYPE => #place))
         });

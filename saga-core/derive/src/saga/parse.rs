@@ -79,17 +79,25 @@ pub(super) enum By {
     Echo,
 }
 
-/// `#[saga(name = "..", id = field: Type, version = 2, by(Message = path))]`.
+/// `reference = CardSettled.settled.reference`: a field of the data, and where a message has it.
+pub(super) struct AliasOf {
+    pub(super) field: Path,
+    pub(super) message: Type,
+    pub(super) path: Path,
+}
+
+/// `#[saga(name = "..", id = field: Type, version = 2, by(Message = path), alias(field = Message.path))]`.
 pub(super) struct SagaArguments {
     name: LitStr,
     id: Vec<(Ident, Type)>,
     version: u32,
     by: Vec<(Type, By)>,
+    aliases: Vec<AliasOf>,
 }
 
 impl Parse for SagaArguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        let (mut name, mut id, mut version, mut by) = (None, None, None, Vec::new());
+        let (mut name, mut id, mut version, mut by, mut aliases) = (None, None, None, Vec::new(), Vec::new());
         while !input.is_empty() {
             let key: Ident = input.parse()?;
             if key == "by" {
@@ -98,6 +106,10 @@ impl Parse for SagaArguments {
                 by.extend(
                     Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?.into_iter().map(|by| (by.0, by.1)),
                 );
+            } else if key == "alias" {
+                let content;
+                parenthesized!(content in input);
+                aliases.extend(Punctuated::<AliasOf, Token![,]>::parse_terminated(&content)?);
             } else {
                 input.parse::<Token![=]>()?;
                 match key.to_string().as_str() {
@@ -106,8 +118,8 @@ impl Parse for SagaArguments {
                     "version" if version.is_none() => version = Some(version_number(&input.parse()?)?),
                     "name" | "id" | "version" => return Err(syn::Error::new_spanned(key, "given twice")),
                     _ => {
-                        let known =
-                            "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, `by(Message = path)`";
+                        let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, \
+                                     `by(Message = path)`, `alias(field = Message.path)`";
                         return Err(syn::Error::new_spanned(key, known));
                     }
                 }
@@ -122,7 +134,7 @@ impl Parse for SagaArguments {
         if let Some(fault) = name_fault(&name.value()) {
             return Err(syn::Error::new_spanned(name, fault));
         }
-        Ok(Self { name, id, version: version.unwrap_or(1), by })
+        Ok(Self { name, id, version: version.unwrap_or(1), by, aliases })
     }
 }
 
@@ -173,6 +185,24 @@ impl Parse for ByOf {
     }
 }
 
+impl Parse for AliasOf {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let form =
+            "an alias is a field of the data and a field of a message: `alias(reference = CardSettled.reference)`";
+        let field = Path::parse_separated_nonempty(input)?;
+        if !input.peek(Token![=]) {
+            return Err(syn::Error::new_spanned(field, form));
+        }
+        input.parse::<Token![=]>()?;
+        let message: Type = input.parse()?;
+        if !input.peek(Token![.]) {
+            return Err(syn::Error::new_spanned(message, form));
+        }
+        input.parse::<Token![.]>()?;
+        Ok(Self { field, message, path: Path::parse_separated_nonempty(input)? })
+    }
+}
+
 /// Each version below may have a form of its own, which is asked for one by one.
 const VERSION_MAX: u32 = 1000;
 
@@ -188,12 +218,13 @@ pub(super) struct Definition<'a> {
     pub(super) id: Vec<(Ident, Type)>,
     pub(super) version: u32,
     pub(super) by: Vec<(Type, By)>,
+    pub(super) aliases: Vec<AliasOf>,
     pub(super) functions: Vec<Function>,
 }
 
 impl<'a> Definition<'a> {
     pub(super) fn of(states: &'a States, arguments: SagaArguments, functions: Vec<Written>) -> syn::Result<Self> {
-        let SagaArguments { name, id, version, by } = arguments;
+        let SagaArguments { name, id, version, by, aliases } = arguments;
         let functions = functions.iter().map(|(attributes, signature)| Function::of(states, attributes, signature));
         let functions = functions.collect::<syn::Result<Vec<_>>>()?;
         if functions.iter().all(|function| function.of != Of::Start) {
@@ -201,7 +232,7 @@ impl<'a> Definition<'a> {
                 "no function begins the saga: one takes a message alone, `fn placed(placed: OrderPlaced) -> ..`";
             return Err(syn::Error::new_spanned(&states.ident, fault));
         }
-        Ok(Self { states, name, id, version, by, functions })
+        Ok(Self { states, name, id, version, by, aliases, functions })
     }
 
     /// The functions of this kind.

@@ -2,6 +2,7 @@
 //! once.
 
 mod admission;
+mod aliases;
 mod broker;
 mod channels;
 mod check;

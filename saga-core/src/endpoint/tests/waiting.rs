@@ -101,6 +101,7 @@ async fn a_thousand_held_messages_that_do_not_fit_hide_none_that_fits() {
         error: None,
         attempts: 0,
         expires: None,
+        alias: None,
     };
     let claim =
         crate::InboxRow { saga_id: Some("1".into()), ..crate::InboxRow::new("walk", envelope, InboxResult::Held) };

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    saga::logic::{SagaLogic, Typed},
+    saga::{
+        KnownAliases,
+        logic::{SagaLogic, Typed},
+    },
     *,
 };
 use serde::{Deserialize, Serialize};
@@ -182,7 +185,16 @@ impl Instance {
             .map(|(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None })
             .collect();
         let row = self.row.as_ref();
-        let asked = Offers { key: &key, row, now_us: 0, unread, partial: false, overrule, body_bytes_max: 100 };
+        let asked = Offers {
+            key: &key,
+            row,
+            now_us: 0,
+            unread,
+            partial: false,
+            overrule,
+            body_bytes_max: 100,
+            aliases: &KnownAliases::default(),
+        };
         let decided = logic.decide(&asked, &mut offers);
         let mut words = Vec::new();
         let mut settled: HashMap<usize, Option<HeldReason>> = HashMap::new();

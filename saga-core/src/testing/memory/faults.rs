@@ -21,6 +21,8 @@ pub enum Operation {
     Read,
     /// `Unit::held`.
     Held,
+    /// `Store::aliases` and `Unit::aliases`.
+    Aliases,
     /// `Unit::write`.
     Write,
     /// `Unit::commit`.

@@ -1,7 +1,7 @@
 //! What a unit reads.
 
 use super::tables::{Changes, Tables, all, get};
-use crate::{Found, HeldRow, HeldWanted, InstanceKey, InstanceRow, Keys, Waiting};
+use crate::{AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InstanceKey, InstanceRow, Keys, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locked_elsewhere: Vec<i64>) -> Found {
@@ -12,11 +12,7 @@ pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locke
     let rows = instances.iter().filter_map(|key| get(&tables.instances, &own.instances, key));
     let mut counts: BTreeMap<(InstanceKey, String, &'static str), Waiting> = BTreeMap::new();
     for (_, row) in all(&tables.held, &own.held).filter(|(_, row)| row.endpoint == keys.endpoint) {
-        let Some(id) = &row.saga_id else { continue };
-        let key = InstanceKey { saga: row.receiver.clone(), id: id.clone() };
-        if !instances.contains(&key) {
-            continue;
-        }
+        let Some(key) = row.key().filter(|key| instances.contains(key)) else { continue };
         let type_name = row.envelope.type_name.clone();
         let waiting = Waiting { key: key.clone(), type_name: type_name.clone(), reason: row.reason, count: 0 };
         counts.entry((key, type_name, row.reason.as_str())).or_insert(waiting).count += 1;
@@ -28,6 +24,18 @@ pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locke
         instances: rows.map(|record| record.row.clone()).collect(),
         waiting: counts.into_values().collect(),
     }
+}
+
+pub(super) fn aliases(tables: &Tables, own: &Changes, endpoint: &str, aliases: &[InstanceKey]) -> AliasesFound {
+    let rows = aliases.iter().filter_map(|alias| {
+        let instance = get(&tables.aliases, &own.aliases, alias)?;
+        Some(AliasRow::new(alias.clone(), instance.clone()))
+    });
+    let awaited = |alias: &&InstanceKey| {
+        let mut held = all(&tables.held, &own.held).map(|(_, row)| row);
+        held.any(|row| row.endpoint == endpoint && row.reason == HeldReason::Early && row.waits_for(alias))
+    };
+    AliasesFound::new(rows.collect(), aliases.iter().filter(awaited).cloned().collect())
 }
 
 /// Committed instances in the order of (id, saga), as the databases' keys have it.
@@ -51,9 +59,7 @@ pub(super) fn held(
     let mut counts: BTreeMap<&InstanceKey, i64> = BTreeMap::new();
     rows.retain(|row| {
         let wants = |wanted: &&HeldWanted| {
-            row.waits_for(&wanted.key.saga, &wanted.key.id)
-                && row.envelope.type_name == wanted.type_name
-                && row.reason == wanted.reason
+            row.waits_for(&wanted.key) && row.envelope.type_name == wanted.type_name && row.reason == wanted.reason
         };
         let Some(wanted) = wanted.iter().find(wants).filter(|_| row.endpoint == endpoint) else { return false };
         let count = counts.entry(&wanted.key).or_default();

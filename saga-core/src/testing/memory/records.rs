@@ -1,7 +1,8 @@
 //! Rows as they are stored and as tests see them. Times are microseconds since 1970 by the store's clock.
 
 use crate::{
-    Caused, Destination, Envelope, HeldReason, HeldRow, InboxFound, InboxResult, InstanceRow, LeasedRow, OutboxKind,
+    Caused, Destination, Envelope, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, LeasedRow,
+    OutboxKind,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -136,6 +137,8 @@ pub struct HeldRecord {
     pub reason: HeldReason,
     /// The instance that it waits for.
     pub saga_id: Option<String>,
+    /// The alias that it waits for instead; then `saga_id` is its value.
+    pub alias: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
     /// Runs so far.
@@ -149,9 +152,15 @@ pub struct HeldRecord {
 }
 
 impl HeldRecord {
-    /// Whether it waits for an instance of this saga with this id.
-    pub(super) fn waits_for(&self, saga: &str, id: &str) -> bool {
-        self.saga_id.as_deref() == Some(id) && self.receiver == saga
+    /// Whether it waits for this instance, or for this alias.
+    pub(super) fn waits_for(&self, key: &InstanceKey) -> bool {
+        self.saga_id.as_deref() == Some(&key.id) && self.alias.as_ref().unwrap_or(&self.receiver) == &key.saga
+    }
+
+    /// What it waits for.
+    pub(super) fn key(&self) -> Option<InstanceKey> {
+        let saga = self.alias.as_ref().unwrap_or(&self.receiver).clone();
+        Some(InstanceKey { saga, id: self.saga_id.clone()? })
     }
 
     pub(super) fn found(&self) -> HeldRow {

@@ -32,6 +32,7 @@ pub(super) enum RowKey {
     Instance(InstanceKey),
     Outbox(Uuid),
     Held(MessageKey),
+    Alias(InstanceKey),
 }
 
 /// An open transaction, as the others see it.
@@ -76,12 +77,21 @@ impl State {
     /// Opens a unit with those locks that are free. Returns the unit, and the locks that are not free.
     pub(super) fn open(&mut self, locks: &[i64], limit: Duration) -> (u64, Vec<i64>) {
         self.end_idle();
-        let taken: BTreeSet<i64> = self.units.values().flat_map(|unit| unit.locks.iter().copied()).collect();
-        let (elsewhere, locks) = locks.iter().partition(|lock| taken.contains(lock));
         self.last_unit += 1;
-        let unit = Open { locks, rows: BTreeSet::new(), waits_for: None, limit, used: Instant::now() };
+        let unit = Open { locks: Vec::new(), rows: BTreeSet::new(), waits_for: None, limit, used: Instant::now() };
         self.units.insert(self.last_unit, unit);
-        (self.last_unit, elsewhere)
+        (self.last_unit, self.lock(self.last_unit, locks))
+    }
+
+    /// Gives the unit those locks that are free. Returns the others.
+    pub(super) fn lock(&mut self, unit: u64, locks: &[i64]) -> Vec<i64> {
+        let others = self.units.iter().filter(|(id, _)| **id != unit);
+        let taken: BTreeSet<i64> = others.flat_map(|(_, unit)| unit.locks.iter().copied()).collect();
+        let (elsewhere, free): (Vec<i64>, Vec<i64>) = locks.iter().partition(|lock| taken.contains(lock));
+        if let Some(unit) = self.units.get_mut(&unit) {
+            unit.locks.extend(free);
+        }
+        elsewhere
     }
 
     /// The unit does something. Returns whether it is still open.
@@ -110,6 +120,7 @@ impl State {
         open.rows.extend(changes.instances.keys().cloned().map(RowKey::Instance));
         open.rows.extend(changes.outbox.keys().copied().map(RowKey::Outbox));
         open.rows.extend(changes.held.keys().cloned().map(RowKey::Held));
+        open.rows.extend(changes.aliases.keys().cloned().map(RowKey::Alias));
     }
 
     /// The server ends units that have been idle for their limit.

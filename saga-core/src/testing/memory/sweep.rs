@@ -39,7 +39,7 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
             row.error = Some(
                 "no process came in time that knows this type or version: deploy one, or discard the message".into(),
             );
-        } else if instance_of(&row).is_some_and(|instance| state.tables.instances.contains_key(&instance)) {
+        } else if row.key().is_some_and(|instance| state.tables.instances.contains_key(&instance)) {
             // it waits for a state that takes it
         } else if is_unasked_event(state, &row) {
             if let Some(row) = state.tables.inbox.get_mut(key).filter(|row| row.result == InboxResult::Held) {
@@ -55,11 +55,6 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
         state.tables.held.insert(key.clone(), row);
     }
     keys.len()
-}
-
-/// The instance that a message is held for.
-fn instance_of(row: &HeldRecord) -> Option<InstanceKey> {
-    Some(InstanceKey { saga: row.receiver.clone(), id: row.saga_id.clone()? })
 }
 
 /// Whether an early message is an event, and not an answer to the saga that it waits for.
@@ -92,6 +87,7 @@ fn strand(state: &mut State, endpoint: &str, oldest: i64, now: i64) -> usize {
             arrival: state.arrivals,
             reason: HeldReason::Stranded,
             saga_id: None,
+            alias: None,
             error: Some(format!("sent to {} long ago and never confirmed", row.destination.name())),
             attempts: row.attempts.into(),
             held_at_us: now,
@@ -124,11 +120,12 @@ fn delete_old_instances(state: &mut State, endpoint: &str, oldest: i64) -> usize
         state.definitions.keys().filter(|(_, _, of)| of == endpoint).map(|(saga, _, _)| saga).collect();
     let old = state.tables.instances.iter().filter(|(key, record)| {
         let done = record.completed_at_us.is_some_and(|at| at < oldest) && ours.contains(&key.saga);
-        let wanted = || state.tables.held.values().any(|row| row.waits_for(&key.saga, &key.id));
+        let wanted = || state.tables.held.values().any(|row| row.waits_for(key));
         done && !wanted() && !state.is_locked(&RowKey::Instance((*key).clone()))
     });
     let old: Vec<InstanceKey> = old.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
     old.iter().for_each(|key| drop(state.tables.instances.remove(key)));
+    state.tables.aliases.retain(|_, instance| !old.contains(instance)); // they go with their instance
     old.len()
 }
 
@@ -150,7 +147,7 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     let back: Vec<MessageKey> = unknown.map(|(key, _)| (*key).clone()).take(STEP_ROWS_MAX).collect();
     let ours = state.tables.outbox.values().filter(|row| row.endpoint == process.endpoint);
     let woken: BTreeSet<InstanceKey> = ours.filter_map(wakes).collect();
-    let instances: BTreeSet<InstanceKey> = rows.iter().filter_map(|(_, row)| instance_of(row)).collect();
+    let instances: BTreeSet<InstanceKey> = rows.iter().filter_map(|(_, row)| row.key()).collect();
     let wake = instances.difference(&woken).filter(|instance| understands(state, process, instance));
     let wake: Vec<InstanceKey> = wake.take(STEP_ROWS_MAX).cloned().collect();
     let released = back.len() + wake.len();

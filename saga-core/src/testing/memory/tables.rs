@@ -24,6 +24,8 @@ pub(super) struct Tables {
     pub(super) instances: BTreeMap<InstanceKey, InstanceRecord>,
     pub(super) outbox: BTreeMap<Uuid, OutboxRecord>,
     pub(super) held: BTreeMap<MessageKey, HeldRecord>,
+    /// The instance that has an alias, by the key of the alias.
+    pub(super) aliases: BTreeMap<InstanceKey, InstanceKey>,
     pub(super) user: BTreeMap<String, Vec<Value>>,
 }
 
@@ -37,6 +39,7 @@ pub(super) struct Changes {
     pub(super) instances: Changed<InstanceKey, InstanceRecord>,
     pub(super) outbox: Changed<Uuid, OutboxRecord>,
     pub(super) held: Changed<MessageKey, HeldRecord>,
+    pub(super) aliases: Changed<InstanceKey, InstanceKey>,
 }
 
 impl Tables {
@@ -45,6 +48,7 @@ impl Tables {
         merge(&mut self.instances, changes.instances);
         merge(&mut self.outbox, changes.outbox);
         merge(&mut self.held, changes.held);
+        merge(&mut self.aliases, changes.aliases);
     }
 }
 

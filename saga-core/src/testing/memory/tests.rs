@@ -56,6 +56,7 @@ fn held(id: &str, reason: HeldReason) -> HeldIn {
         error: None,
         attempts: 0,
         expires: None,
+        alias: None,
     }
 }
 

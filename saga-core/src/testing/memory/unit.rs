@@ -7,7 +7,7 @@ use super::{
     tables::Changes,
     write,
 };
-use crate::{Found, HeldRow, HeldWanted, Keys, StoreError, StoreErrorKind, Unit, Write};
+use crate::{AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, Unit, Write};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
@@ -59,6 +59,16 @@ impl Unit for MemoryUnit {
     async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
         self.round_trip(Operation::Held).await?;
         Ok(read::held(&self.tx.store.state().tables, &self.changes, endpoint, wanted, rows_max))
+    }
+
+    async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError> {
+        self.round_trip(Operation::Aliases).await?;
+        Ok(self.tx.store.state().lock(self.tx.unit, locks))
+    }
+
+    async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
+        self.round_trip(Operation::Aliases).await?;
+        Ok(read::aliases(&self.tx.store.state().tables, &self.changes, endpoint, aliases))
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

@@ -6,8 +6,8 @@ use super::{
     tables::{Changes, MessageKey, Tables, all, get, held_key, inbox_key},
 };
 use crate::{
-    HeldIn, HeldKey, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError, StoreErrorKind, TimerOut,
-    Write,
+    AliasRow, HeldIn, HeldKey, HeldReason, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError,
+    StoreErrorKind, TimerOut, Write,
 };
 use std::collections::BTreeSet;
 
@@ -19,7 +19,8 @@ pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
     let instances = write.instances.iter().map(|instance| RowKey::Instance(instance.row.key.clone()));
     let held_in = write.held_in.iter().map(|row| RowKey::Held(held_key(endpoint, &key_of(row))));
     let held_out = write.held_out.iter().map(|key| RowKey::Held(held_key(endpoint, key)));
-    claims.chain(completes).chain(instances).chain(held_in).chain(held_out).collect()
+    let aliases = write.aliases_in.iter().chain(&write.aliases_out).map(|row| RowKey::Alias(row.alias.clone()));
+    claims.chain(completes).chain(instances).chain(held_in).chain(held_out).chain(aliases).collect()
 }
 
 /// Changes the unit's view. After an error the unit is aborted, which also undoes the changes made before it.
@@ -68,6 +69,32 @@ pub(super) fn apply(
     }
     for key in &write.held_out {
         own.held.insert(held_key(endpoint, key), None);
+    }
+    write_aliases(tables, own, write)
+}
+
+fn write_aliases(tables: &Tables, own: &mut Changes, write: &Write) -> Result<(), StoreError> {
+    for AliasRow { alias, instance } in &write.aliases_out {
+        if get(&tables.aliases, &own.aliases, alias) == Some(instance) {
+            own.aliases.insert(alias.clone(), None);
+        }
+    }
+    for AliasRow { alias, instance } in &write.aliases_in {
+        if get(&tables.aliases, &own.aliases, alias).is_some() {
+            return Err(StoreError::conflict());
+        }
+        own.aliases.insert(alias.clone(), Some(instance.clone()));
+    }
+    for AliasRow { alias, instance } in &write.aliases_met {
+        let held = all(&tables.held, &own.held).filter(|(_, row)| {
+            row.endpoint == write.endpoint && row.reason == HeldReason::Early && row.waits_for(alias)
+        });
+        let met = held.map(|(key, row)| {
+            let met = HeldRecord { saga_id: Some(instance.id.clone()), alias: None, ..row.clone() };
+            (key.clone(), Some(met))
+        });
+        let met: Vec<_> = met.collect();
+        own.held.extend(met);
     }
     Ok(())
 }
@@ -161,6 +188,7 @@ fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, 
             arrival: *arrivals,
             reason: row.reason,
             saga_id: row.saga_id.clone(),
+            alias: row.alias.clone(),
             error: None,
             attempts: 0,
             held_at_us: now,
@@ -170,6 +198,7 @@ fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, 
     });
     let record = HeldRecord {
         reason: row.reason,
+        alias: if row.saga_id.is_some() { row.alias.clone() } else { record.alias },
         saga_id: row.saga_id.clone().or(record.saga_id),
         error: row.error.clone(),
         attempts: row.attempts,

@@ -5,8 +5,8 @@ use super::story::{Caused, Happened, What};
 use crate::{
     Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
     saga::{
-        Route,
-        logic::{Move, Offer, Offers, SagaLogic, Settled, Typed},
+        KnownAliases, Progress, Route, alias_key,
+        logic::{Move, Named, Offer, Offers, SagaLogic, Settled, Typed},
     },
 };
 use serde_json::Value;
@@ -110,11 +110,40 @@ impl<S: Saga> Instance<S> {
     }
 
     pub(super) fn offer(&mut self, envelope: Envelope) {
-        let came = (Arc::new(envelope), None);
-        let waiting = std::mem::take(&mut self.held);
+        let envelope = Arc::new(envelope);
+        match self.misses(&envelope) {
+            Some(alias) => {
+                let error = format!("{} `{}`: the instance does not have it yet", alias.saga, alias.id);
+                let what = What::Held { reason: HeldReason::Early, error: error.clone() };
+                let (message_id, type_name) = (envelope.message_id.clone(), envelope.type_name.clone());
+                self.story.push(Arc::new(Happened { message_id, type_name, is_timer: false, what }));
+                self.held.push((envelope, HeldReason::Early, error));
+            }
+            None => self.decide(Some(envelope)),
+        }
+    }
+
+    /// The alias by which a message seeks an instance, if this one does not have it.
+    fn misses(&self, envelope: &Envelope) -> Option<InstanceKey> {
+        if S::__ALIASES.is_empty() || S::chart().is_answer(&envelope.type_name) {
+            return None;
+        }
+        let Ok((Some(Named::ByAlias(alias)), _)) = self.logic.read(&envelope.type_name, &envelope.body) else {
+            return None;
+        };
+        let progress = Progress::read(self.row.as_ref().and_then(|row| row.progress.as_deref())).unwrap_or_default();
+        let mut has = progress.aliases.into_iter().map(|(name, value)| alias_key(S::NAME, &name, value));
+        (!has.any(|own| own == alias)).then_some(alias)
+    }
+
+    fn decide(&mut self, came: Option<Arc<Envelope>>) {
+        let held = std::mem::take(&mut self.held);
+        let (unfound, waiting): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|(envelope, ..)| self.misses(envelope).is_some());
         let waiting = waiting.into_iter().map(|(envelope, reason, _)| (envelope, Some(reason)));
         let offer = |(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None };
-        let mut offers: Vec<Offer> = std::iter::once(came).chain(waiting).map(offer).collect();
+        let came = came.map(|envelope| (envelope, None));
+        let mut offers: Vec<Offer> = came.into_iter().chain(waiting).map(offer).collect();
         let asked = Offers {
             key: &self.key,
             row: self.row.as_ref(),
@@ -123,6 +152,7 @@ impl<S: Saga> Instance<S> {
             partial: false,
             overrule: None,
             body_bytes_max: BODY_BYTES_MAX,
+            aliases: &KnownAliases::default(),
         };
         let decided = self.logic.decide(&asked, &mut offers);
         let mut still: Vec<Option<(HeldReason, String)>> =
@@ -153,6 +183,11 @@ impl<S: Saga> Instance<S> {
         if let Some(write) = decided.instance {
             self.row = Some(write.row);
             self.timers.retain(|timer| decided.timers.contains(&timer.number));
+        }
+        let found = unfound.iter().any(|(envelope, ..)| self.misses(envelope).is_none());
+        self.held.extend(unfound);
+        if found {
+            self.decide(None); // it has taken the alias by which they seek it
         }
     }
 

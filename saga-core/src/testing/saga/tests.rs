@@ -215,3 +215,60 @@ fn what_comes_before_the_beginning_waits() {
 fn an_expectation_that_fails_tells_the_story() {
     Harness::<Order>::begin(Placed { id: 7, fault: Fault::None }).expect_state("Done");
 }
+
+#[derive(Event, Serialize, Deserialize)]
+struct Registered {
+    id: u64,
+    reference: String,
+}
+#[derive(Event, Serialize, Deserialize)]
+struct Settled {
+    reference: String,
+}
+#[derive(Default, Serialize, Deserialize)]
+struct CardPayment {
+    reference: Option<String>,
+}
+
+#[states(data = CardPayment)]
+enum Card {
+    Open { settled: u32 },
+}
+
+#[saga(name = "card", id = id: u64, alias(reference = Settled.reference))]
+impl Card {
+    fn placed(_: Placed) -> (CardPayment, Open) {
+        (CardPayment::default(), Open { settled: 0 })
+    }
+    fn registered(open: Open, registered: Registered, payment: &mut CardPayment) -> Open {
+        payment.reference = Some(registered.reference);
+        open
+    }
+    fn settled(open: Open, _: Settled) -> Open {
+        Open { settled: open.settled + 1 }
+    }
+}
+
+#[test]
+fn a_message_reaches_the_instance_once_it_has_the_alias() {
+    let settled = |reference: &str| Settled { reference: reference.into() };
+    let registered = |reference: &str| Registered { id: 7, reference: reference.into() };
+    let card = Harness::<Card>::begin(Placed { id: 7, fault: Fault::None }).give(settled("a")).give(settled("b"));
+    let card = card.expect_held(HeldReason::Early, 2).give(registered("a")).expect_held(HeldReason::Early, 1);
+    assert_eq!(card.stored().0.state_name(), "Open");
+    let lines =
+        card.give(settled("a")).give(registered("b")).give(settled("a")).expect_held(HeldReason::Early, 1).journal();
+    assert_eq!(
+        lines[1..],
+        [
+            "Settled: held as early: card by reference `a`: the instance does not have it yet",
+            "Settled: held as early: card by reference `b`: the instance does not have it yet",
+            "Registered: Open -> Open",
+            "Settled: Open -> Open",
+            "Settled: Open -> Open",
+            "Registered: Open -> Open",
+            "Settled: Open -> Open",
+            "Settled: held as early: card by reference `a`: the instance does not have it yet",
+        ]
+    );
+}

@@ -64,7 +64,16 @@ impl Tables {
             .collect();
         let partial = wanted.len() > page;
         let row = self.row.as_ref();
-        let asked = Offers { key: &key, row, now_us: 0, unread: &unread, partial, overrule: None, body_bytes_max: 100 };
+        let asked = Offers {
+            key: &key,
+            row,
+            now_us: 0,
+            unread: &unread,
+            partial,
+            overrule: None,
+            body_bytes_max: 100,
+            aliases: &KnownAliases::default(),
+        };
         let decided = logic.decide(&asked, &mut offers);
         for (i, settled) in decided.settled {
             let envelope = &offers[i].envelope;

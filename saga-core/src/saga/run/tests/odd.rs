@@ -78,8 +78,16 @@ fn decided(type_name: &str, body: &str) -> Decided {
             fault: None,
         })
         .collect();
-    let asked =
-        Offers { key: &key, row: None, now_us: 0, unread: &[], partial: false, overrule: None, body_bytes_max: 100 };
+    let asked = Offers {
+        key: &key,
+        row: None,
+        now_us: 0,
+        unread: &[],
+        partial: false,
+        overrule: None,
+        body_bytes_max: 100,
+        aliases: &KnownAliases::default(),
+    };
     logic.decide(&asked, &mut offers)
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Ack, Envelope, InstanceKey,
-    endpoint::router::{Content, DecodedOnce, Guard, Receiver},
+    endpoint::router::{Content, DecodedOnce, Guard, Receiver, To},
 };
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ fn item(instance: &str, id: &str) -> Item {
         Guard::new(Ack::new(|_| ()), 1),
         envelope,
         Receiver::Saga(0),
-        Some(key),
+        To::Instance(key),
         Content::Message(DecodedOnce::new(None)),
     )
 }

@@ -1,0 +1,120 @@
+//! The instances of a unit of sagas, each with what is offered to it.
+
+use super::{
+    judge::Before,
+    router::{Item, Receiver, instance_lock},
+    shared::Shared,
+};
+use crate::{
+    InstanceKey, Store,
+    port::{Found, HeldRow, HeldWanted, InstanceRow, Waiting},
+    saga::logic::{Decided, Offer},
+};
+use std::collections::HashMap;
+
+/// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
+/// in further units, and other instances run in between.
+pub(super) const HELD_ROWS_MAX: i64 = 200;
+
+/// The instances of a batch whose locks are held, in order of arrival.
+pub(super) struct Groups<'a> {
+    pub(super) list: Vec<Group<'a>>,
+    pub(super) by_key: HashMap<InstanceKey, usize>,
+}
+
+pub(super) struct Group<'a> {
+    pub(super) saga: usize,
+    pub(super) key: InstanceKey,
+    pub(super) row: Option<&'a InstanceRow>,
+    pub(super) offers: Vec<Offer>,
+    pub(super) sources: Vec<Before>,
+    /// Held messages that fit: the instance as it is stored, or a state that the batch leads to.
+    pub(super) fitting: Vec<&'a Waiting>,
+    /// Those that were read, in order of arrival.
+    pub(super) held: Vec<HeldRow>,
+    /// Held messages that do not fit.
+    pub(super) unread: Vec<&'a Waiting>,
+    /// What the instance decided; none until it is asked.
+    pub(super) decided: Option<Decided>,
+}
+
+impl Group<'_> {
+    pub(super) fn fitting(&self) -> i64 {
+        self.fitting.iter().map(|waiting| waiting.count).sum()
+    }
+}
+
+fn wanted(waiting: &Waiting) -> HeldWanted {
+    HeldWanted { key: waiting.key.clone(), type_name: waiting.type_name.clone(), reason: waiting.reason }
+}
+
+impl<'a> Groups<'a> {
+    pub(super) fn of<Db: Store>(shared: &Shared<Db>, items: &[Item], found: &'a Found) -> Self {
+        let rows: HashMap<&InstanceKey, &InstanceRow> = found.instances.iter().map(|row| (&row.key, row)).collect();
+        let mut groups = Self { list: Vec::new(), by_key: HashMap::new() };
+        for item in items {
+            let (Receiver::Saga(saga), Some(key)) = (item.receiver, &item.key) else { continue };
+            if groups.by_key.contains_key(key) || found.locked_elsewhere.contains(&instance_lock(key)) {
+                continue;
+            }
+            groups.by_key.insert(key.clone(), groups.list.len());
+            groups.list.push(Group {
+                saga,
+                key: key.clone(),
+                row: rows.get(key).copied(),
+                offers: Vec::new(),
+                sources: Vec::new(),
+                fitting: Vec::new(),
+                held: Vec::new(),
+                unread: Vec::new(),
+                decided: None,
+            });
+        }
+        for waiting in &found.waiting {
+            let Some(group) = groups.by_key.get(&waiting.key).map(|place| &mut groups.list[*place]) else { continue };
+            let logic = &shared.sagas[group.saga].logic;
+            if group.row.is_some_and(|row| logic.fits(row, &waiting.type_name, waiting.reason)) {
+                group.fitting.push(waiting);
+            } else {
+                group.unread.push(waiting);
+            }
+        }
+        groups
+    }
+
+    pub(super) fn wanted(&self) -> Vec<HeldWanted> {
+        self.list.iter().flat_map(|group| group.fitting.iter().map(|waiting| wanted(waiting))).collect()
+    }
+
+    /// Held messages that fit the states in which the instances have stopped, unless there are too many for the unit.
+    /// Their instances are to be asked again.
+    pub(super) fn reached<Db: Store>(&mut self, shared: &Shared<Db>) -> Vec<HeldWanted> {
+        let mut all = Vec::new();
+        for group in &mut self.list {
+            let Some(decided) = group.decided.as_ref().filter(|decided| decided.more) else { continue };
+            let Some(row) = decided.instance.as_ref().map(|write| &write.row).or(group.row) else { continue };
+            let logic = &shared.sagas[group.saga].logic;
+            let fits = |waiting: &&Waiting| logic.fits(row, &waiting.type_name, waiting.reason);
+            let (fit, others): (Vec<&Waiting>, Vec<&Waiting>) = group.unread.iter().copied().partition(fits);
+            let count: i64 = fit.iter().map(|waiting| waiting.count).sum();
+            if fit.is_empty() || group.fitting() + count > HELD_ROWS_MAX {
+                continue;
+            }
+            all.extend(fit.iter().map(|waiting| wanted(waiting)));
+            group.fitting.extend(fit);
+            group.unread = others;
+            group.decided = None;
+        }
+        all
+    }
+
+    pub(super) fn read(&mut self, held: Vec<HeldRow>) {
+        for row in held {
+            let id = row.saga_id.clone().unwrap_or_default();
+            let key = InstanceKey { saga: row.receiver.clone(), id };
+            let Some(place) = self.by_key.get(&key) else { continue };
+            self.list[*place].held.push(row);
+        }
+        self.list.iter_mut().for_each(|group| group.held.sort_by_key(|row| row.arrival));
+    }
+}

@@ -71,10 +71,11 @@ fn pooled(begin: &str) -> String {
 /// All endpoints of a process that use the same database should share one store, and thereby its connections.
 ///
 /// # Locks
-/// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and for each
-/// alias that these take; each lane of an endpoint runs one unit at a time. The server has room for `max_locks_per_transaction * max_connections` locks
-/// of all clients, 6400 by default. Four processes with eight lanes each can fill it under load; then other clients get
-/// "out of shared memory" too. Set `max_locks_per_transaction` to 256 for a server with many processes.
+/// A unit of work takes one advisory lock of the server for each saga instance in its batch, at most 200, and one for
+/// each alias that these take. Each lane of an endpoint runs one unit at a time. The server has room for
+/// `max_locks_per_transaction * max_connections` locks of all clients, 6400 by default. Four processes with eight lanes
+/// each can fill it under load; then other clients get "out of shared memory" too. Set `max_locks_per_transaction` to
+/// 256 for a server with many processes.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     /// For units of work and sessions.

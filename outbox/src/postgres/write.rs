@@ -168,7 +168,8 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     if conflict { Err(Failed::Conflict(None)) } else { Ok(()) }
 }
 
-/// A message, an instance or an alias that is there already, or an alias whose instance is gone: another process was faster.
+/// A message, an instance or an alias that is there already, or an alias whose instance is gone: another process was
+/// faster.
 fn failed(error: sqlx::Error) -> Failed {
     match error.as_database_error().and_then(|error| error.constraint()) {
         Some("inbox_pkey" | "saga_pkey" | "alias_pkey" | "alias_instance_fkey") => Failed::Conflict(Some(error)),

@@ -1,4 +1,4 @@
-//! The aliases that the instances of a unit take: another instance may have one of them, and messages may wait for them.
+//! The aliases that the instances of a unit take: another instance may have one of them, and messages may wait for it.
 //!
 //! Whoever looks an alias up in order to hold a message, and whoever takes it, holds the lock of the alias until the
 //! end of the transaction. So a message is held before the alias is taken, and is seen then, or it finds the instance.

@@ -1,9 +1,9 @@
 //! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them. Here are the lanes of
 //! sagas, and what those of handlers (`handler_lane.rs`) have in common with them.
 //!
-//! Some items of a saga lane wait because of their instance: `parked.rs`. Items of other instances do not wait for them.
-//! A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from there to
-//! the lane of the instance.
+//! Some items of a saga lane wait because of their instance (`parked.rs`). Items of other instances do not wait for
+//! them. A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from
+//! there to the lane of the instance.
 
 use super::{
     finding, hold_unit,

@@ -349,9 +349,9 @@ impl<'a, S: Saga> Run<'a, S> {
             if self.progress.aliases.get(name) != Some(&value) {
                 let (key, own) = (alias_key(S::NAME, name, value.clone()), self.offers.key);
                 if let Some(other) = self.offers.aliases.taken.get(&key).filter(|other| *other != own) {
+                    let (own, other) = (format!("{}/{}", own.saga, own.id), format!("{}/{}", other.saga, other.id));
                     return Err(format!(
-                        "instance {}/{} takes the {name} `{value}`, which instance {}/{} has: an alias is one instance's",
-                        own.saga, own.id, other.saga, other.id
+                        "instance {own} takes the {name} `{value}`, which instance {other} has: an alias is one instance's"
                     ));
                 }
                 self.stops |= self.offers.aliases.awaited.contains(&key);

@@ -1,7 +1,7 @@
 //! Messages that name their instance by an alias, in two processes of one service.
 
 use super::*;
-use saga_core::*;
+use saga_core::{saga, states};
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]

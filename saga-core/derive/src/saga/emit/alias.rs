@@ -28,10 +28,11 @@ impl Emit<'_> {
             let place = place(path);
             let value = quote_spanned!(place=> &message.#path);
             let named = quote_spanned!(place=> __sagabus::named);
+            let data = quote!(&<Self as __sagabus::Saga>::Data);
             Some(quote! {
                 __SagaInput::#variant(message) => {
                     let message: &#ty = message;
-                    ::std::option::Option::Some((#name, #named(#value, |data: &<Self as __sagabus::Saga>::Data| #of_data)))
+                    ::std::option::Option::Some((#name, #named(#value, |data: #data| #of_data)))
                 }
             })
         });

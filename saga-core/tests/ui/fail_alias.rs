@@ -16,7 +16,7 @@ struct C { n: u64 }
 struct D { n: u64 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Order { reference: Option<String>, number: u64, amount: f64, a: u64, b: u64, c: u64 }
+struct Order { reference: Option<String>, number: u64, a: u64, b: u64, c: u64 }
 
 mod no_data {
     use super::*;
@@ -86,25 +86,6 @@ mod another_type {
     }
 
     #[saga(name = "order", id = id: u64, alias(reference = Settled.n))]
-    impl Process {
-        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
-        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
-    }
-
-    pub fn chart() { Process::chart(); }
-}
-
-mod no_type_for_an_alias {
-    use super::*;
-
-    #[states(data = Order)]
-    enum Process {
-        Waiting,
-        #[done]
-        Done,
-    }
-
-    #[saga(name = "order", id = id: u64, alias(amount = Settled.reference))]
     impl Process {
         fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
         fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
@@ -274,7 +255,6 @@ fn main() {
     no_such_field_of_the_data::chart();
     no_such_field_of_the_message::chart();
     another_type::chart();
-    no_type_for_an_alias::chart();
     no_message::chart();
     a_start::chart();
     two_ways::chart();

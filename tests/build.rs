@@ -1,7 +1,8 @@
-//! Looks for PgBouncer: tests that need it are ignored, and counted so, where it is not installed. Takes the saga of
-//! samples/ordering for the simulation, without its own tests, which look for files beside it.
+//! Looks for PgBouncer: tests that need it are ignored, and counted so, where it is not installed. Compiles the clock
+//! that is wrong, where there is a C compiler. Takes the saga of samples/ordering for the simulation, without its own
+//! tests, which look for files beside it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 /// Below the folder of this package.
 const SAGA: &str = "../samples/ordering/src/saga.rs";
@@ -9,6 +10,26 @@ const SAGA: &str = "../samples/ordering/src/saga.rs";
 fn main() {
     take_saga();
     look_for_pgbouncer();
+    make_clock();
+}
+
+/// Rust links with `cc`, so it is nearly always there. Elsewhere than on Linux, libraries are preloaded otherwise.
+fn make_clock() {
+    const CLOCK: &str = "src/clock.c";
+    println!("cargo::rustc-env=CLOCK="); // until it is made
+    println!("cargo::rustc-check-cfg=cfg(clock)");
+    println!("cargo::rerun-if-changed={CLOCK}");
+    if std::env::var_os("CARGO_CFG_TARGET_OS").is_none_or(|os| os != "linux") {
+        return;
+    }
+    let library = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("libclock.so");
+    let made = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(CLOCK).status();
+    if made.is_ok_and(|status| status.success()) {
+        println!("cargo::rustc-cfg=clock");
+        println!("cargo::rustc-env=CLOCK={}", library.display());
+    } else {
+        println!("cargo::warning=there is no C compiler: tests of wrong clocks are left out");
+    }
 }
 
 fn take_saga() {

@@ -124,6 +124,60 @@ async fn two_instances_of_every_service_share_the_work() {
     }
 }
 
+/// R-044: three processes of a service are restarted one after the other, five times, while orders come.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_044_a_rolling_restart_fails_no_message_and_keeps_none_waiting() {
+    const WORKS: [&str; 8] = ["--lease", "10", "--decline", "0", "--no-stock", "0", "--silent", "0"];
+    let system = System::create().await;
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let others = [[&["--listen", &*listen][..], &WORKS].concat(), WORKS.to_vec()];
+    let _others = [system.serve("ordering", &others[0]), system.serve("warehouse", &others[1])];
+    let mut payments: Vec<Service> = (0..3).map(|_| system.serve("payment", &WORKS)).collect();
+    let living = async || {
+        eventually("three processes of payment", || async {
+            (count(&system, "payment", "SELECT count(*) FROM sagabus.process").await? == 3).then_some(())
+        })
+        .await;
+    };
+    living().await;
+    ready(port).await;
+    let done = AtomicBool::new(false);
+    let restarting = async {
+        for _ in 0..5 {
+            for payment in &mut payments {
+                assert!(payment.terminate().await, "an orderly end was expected after SIGTERM");
+                *payment = system.serve("payment", &WORKS);
+                living().await;
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    };
+    let placing = async {
+        let mut orders = 0;
+        while !done.load(Ordering::SeqCst) {
+            place(&system, &[port], 40).await;
+            orders += 40;
+        }
+        orders
+    };
+    let ((), orders) = tokio::join!(restarting, placing);
+    system.verify(orders).await;
+    let workers = count(&system, "payment", "SELECT count(DISTINCT handled_by) FROM sagabus.inbox").await;
+    println!("{orders} orders, {workers:?} of 18 processes of payment worked");
+    assert!(workers > Some(5), "the restarts were expected to fall among the orders: {workers:?}");
+    for service in SERVICES {
+        let failed = "SELECT count(*) FROM sagabus.inbox
+            WHERE attempts > 1 OR crashes > 0 OR result IN ('held', 'retrying')";
+        assert_eq!(count(&system, service, failed).await, Some(0), "messages of {service} failed");
+        assert_eq!(count(&system, service, "SELECT count(*) FROM sagabus.held").await, Some(0));
+        let slowest = "SELECT (1000 * extract(epoch FROM max(handled_at - sent_at)))::bigint FROM sagabus.inbox
+            WHERE result = 'handled'";
+        let slowest = count(&system, service, slowest).await.expect("messages were handled");
+        assert!(slowest < 10_000, "a message of {service} waited {slowest} ms: longer than the lease");
+    }
+}
+
 /// R-043; that `stop` is called twice does not compile, for it takes the endpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn r_043_a_second_signal_is_harmless_and_a_service_that_ended_starts_again() {

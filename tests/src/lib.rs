@@ -2,9 +2,11 @@
 
 pub mod clock;
 mod databases;
+pub mod dice;
 pub mod house;
 pub mod link;
 pub mod model;
+pub mod own;
 pub mod plain;
 pub mod process;
 pub mod proxy;
@@ -16,7 +18,7 @@ pub mod tables;
 pub mod works;
 
 pub use databases::{Database, File, PgBouncer, Role};
-pub use services::Vhost;
+pub use services::{BrokerAt, Vhost};
 
 use std::{future::Future, time::Duration};
 use tokio::time::Instant;

@@ -14,8 +14,10 @@ use std::{
 /// # Panics
 /// When the test runs from a place without parents.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its program");
-    let path = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps").join(name);
+    let own = std::env::current_exe().expect("a program knows where it is");
+    // tests lie in target/PROFILE/deps, programs in target/PROFILE
+    let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("target/PROFILE");
+    let path = folder.join(name);
     assert!(path.is_file(), "{} is not built: run the tests with `cargo xtask test`", path.display());
     path
 }
@@ -41,26 +43,9 @@ impl System {
     /// When the program cannot be started.
     pub fn serve(&self, service: &str, more: &[&str]) -> Service {
         let log = std::env::temp_dir().join(format!("{}-{service}.log", self.database.name));
-        let out = OpenOptions::new().create(true).append(true).open(&log).expect("the log can be written");
-        let child = Command::new(program("ordering"))
-            .args([
-                "serve",
-                service,
-                "--broker",
-                &self.vhost.url(),
-                "--database",
-                &Database::server(),
-                "--prefix",
-                &self.database.name,
-            ])
-            .args(more)
-            .env_remove("RUST_LOG") // the default is part of what is tested
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(out)
-            .spawn()
-            .expect("the service starts");
-        Service { child, log }
+        let (broker, server) = (self.vhost.url(), Database::server());
+        let place = ["--broker", &broker, "--database", &server, "--prefix", &self.database.name];
+        Service::start(&[&["serve", service][..], &place, more].concat(), log)
     }
 
     /// Runs `ordering` to its end, in the background; its JSON.
@@ -114,6 +99,23 @@ pub struct Service {
 }
 
 impl Service {
+    /// Starts `ordering` with these arguments; its log is appended to the file.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start(arguments: &[&str], log: PathBuf) -> Self {
+        let out = OpenOptions::new().create(true).append(true).open(&log).expect("the log can be written");
+        let child = Command::new(program("ordering"))
+            .args(arguments)
+            .env_remove("RUST_LOG") // the default is part of what is tested
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(out)
+            .spawn()
+            .expect("the service starts");
+        Self { child, log }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill(); // it may have died by itself
@@ -127,7 +129,13 @@ impl Service {
 
     /// SIGTERM, without waiting for anything.
     pub fn signal(&self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status(); // it may have died by itself
+        self.send("TERM");
+    }
+
+    /// A signal by its name, `STOP`, without waiting for anything.
+    pub fn send(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-s", signal, &pid]).status(); // it may have died by itself
     }
 
     /// SIGTERM; returns whether it ended well.

@@ -22,12 +22,32 @@ pub(crate) fn finally(clean_up: impl Future<Output = ()> + Send + 'static) {
     let _ = thread.join(); // what is left behind goes with the test's servers
 }
 
+/// Where a broker is: that of the tests, or one's own.
+#[derive(Debug, Clone)]
+pub struct BrokerAt {
+    amqp: String,
+    management: String,
+}
+
+impl BrokerAt {
+    /// The broker of the tests.
+    pub fn of_the_tests() -> Self {
+        Self { amqp: setting("SAGABUS_TEST_AMQP_URL"), management: setting("SAGABUS_TEST_MANAGEMENT_URL") }
+    }
+}
+
+impl From<&servers::Broker> for BrokerAt {
+    fn from(broker: &servers::Broker) -> Self {
+        Self { amqp: broker.amqp(), management: broker.management() }
+    }
+}
+
 /// A virtual host of RabbitMQ.
 #[derive(Debug)]
 pub struct Vhost {
     /// Its name, as it is written in URLs.
     pub name: String,
-    management: String,
+    broker: BrokerAt,
 }
 
 impl Vhost {
@@ -44,29 +64,30 @@ impl Vhost {
     /// # Panics
     /// When the management interface does not let us.
     pub async fn create_named(end: &str) -> Self {
+        Self::create_on(BrokerAt::of_the_tests(), end).await
+    }
+
+    /// Creates one on a broker, whose name ends with this.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn create_on(broker: BrokerAt, end: &str) -> Self {
         let name = format!("{}{}", unique(), end.replace('/', "%2F"));
-        let vhost = Self { name, management: setting("SAGABUS_TEST_MANAGEMENT_URL") };
+        let vhost = Self { name, broker };
         let client = reqwest::Client::new();
         let created = client.put(vhost.api("vhosts", "")).send().await.expect("the management interface answers");
         assert!(created.status().is_success(), "a virtual host was expected, {} came", created.status());
-        let all = serde_json::json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        let allowed = client
-            .put(vhost.api("permissions", "/guest"))
-            .json(&all)
-            .send()
-            .await
-            .expect("the management interface answers");
-        assert!(allowed.status().is_success(), "permissions were expected, {} came", allowed.status());
+        vhost.permit([".*"; 3]).await;
         vhost
     }
 
     fn api(&self, what: &str, rest: &str) -> String {
-        format!("{}/api/{what}/{}{rest}", self.management, self.name)
+        format!("{}/api/{what}/{}{rest}", self.broker.management, self.name)
     }
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("{}/{}", setting("SAGABUS_TEST_AMQP_URL"), self.name)
+        format!("{}/{}", self.broker.amqp, self.name)
     }
 
     /// The transport on it.
@@ -85,7 +106,7 @@ impl Vhost {
         let name = self.name.as_str(); // the user is named like the virtual host, and goes with it
         let permissions = serde_json::json!({ "configure": ".*", "write": write, "read": ".*" });
         let user = serde_json::json!({ "password": name, "tags": "" });
-        self.put(format!("{}/api/users/{name}", self.management), &user).await;
+        self.put(format!("{}/api/users/{name}", self.broker.management), &user).await;
         self.put(self.api("permissions", &format!("/{name}")), &permissions).await;
         let (scheme, rest) = self.url().split_once("://").map(|(s, r)| (s.to_owned(), r.to_owned())).expect("a URL");
         let (_, place) = rest.split_once('@').expect("the address names a user");
@@ -139,6 +160,26 @@ impl Vhost {
         assert!(status.is_success(), "tracing was expected, {status} came");
     }
 
+    /// Deletes a `queues` or `exchanges` of it, with what is in it.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn remove(&self, what: &str, name: &str) {
+        let answer = reqwest::Client::new().delete(self.api(what, &format!("/{name}"))).send().await;
+        let status = answer.expect("the management interface answers").status();
+        assert!(status.is_success(), "the end of {what}/{name} was expected, {status} came");
+    }
+
+    /// What guest may do here from now on: patterns of names to configure, write and read. Channels that are open may
+    /// remember what they were allowed.
+    ///
+    /// # Panics
+    /// When the management interface does not let us.
+    pub async fn permit(&self, [configure, write, read]: [&str; 3]) {
+        let permissions = serde_json::json!({ "configure": configure, "write": write, "read": read });
+        self.put(self.api("permissions", "/guest"), &permissions).await;
+    }
+
     /// Deletes the virtual host with everything in it: to its clients the broker is away.
     ///
     /// # Panics
@@ -158,7 +199,7 @@ impl Vhost {
             for connection in &connections {
                 let url = format!(
                     "{}/api/connections/{}",
-                    self.management,
+                    self.broker.management,
                     connection["name"].as_str()?.replace(' ', "%20").replace('>', "%3E")
                 );
                 let _ = client.delete(url).send().await; // it may be gone already
@@ -171,7 +212,7 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        let (vhost, user) = (self.api("vhosts", ""), format!("{}/api/users/{}", self.management, self.name));
+        let (vhost, user) = (self.api("vhosts", ""), format!("{}/api/users/{}", self.broker.management, self.name));
         finally(async move {
             let client = reqwest::Client::new();
             let _ = client.delete(vhost).send().await;

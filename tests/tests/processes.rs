@@ -13,7 +13,9 @@ use std::{
     },
 };
 use tests::{
-    Database, eventually,
+    Database,
+    dice::Dice,
+    eventually,
     plain::{Plain, Traced, Tracer, is_bundle},
     process::{Service, System, free_port},
 };
@@ -25,16 +27,6 @@ const SHORT: [&str; 4] = ["--payment-timeout", "2", "--lease", "3"];
 /// A number from the environment, for runs of another size.
 fn size(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
-}
-
-/// A fixed sequence that looks random.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
 }
 
 async fn serve_all(system: &System, port: u16, more: &[&str]) -> Vec<Service> {
@@ -76,7 +68,7 @@ async fn services_that_are_killed_at_any_moment_leave_clean_books() {
     ready(port).await;
     let ended = Arc::new(AtomicUsize::new(0));
     let killing = async {
-        let mut dice = Dice(20_261_121);
+        let mut dice = Dice::new(20_261_121);
         let total = kills * SERVICES.len();
         let mut turns: Vec<usize> = (0..total).map(|n| n % SERVICES.len()).collect();
         for n in (1..turns.len()).rev() {

@@ -5,11 +5,13 @@
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
 //! - `simulate`: runs seeds of the simulation of the ordering process
+//! - `faults`: kills and disturbs the ordering sample and its servers, and audits the books
 //! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, expands
 //!   template/, and builds copies of the samples
 
 mod conformance;
 mod copies;
+mod faults;
 mod first_saga;
 mod lint;
 mod new_user;
@@ -31,6 +33,8 @@ cargo xtask up                               start RabbitMQ and PostgreSQL, prin
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
+cargo xtask faults [--quick] [--seed N] [--json] [NAME …]
+                                             run the ordering sample under faults, audit it, print a table
 cargo xtask new-user                         follow the README and the tutorial, expand template/, copy the samples";
 
 fn main() -> ExitCode {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Some((command, [])) if command == "up" => up(),
         Some((command, areas)) if command == "conformance" => conformance::run(areas),
         Some((command, [])) if command == "lint" => root().and_then(|root| lint::run(&root)),
+        Some((command, rest)) if command == "faults" => faults::run(rest),
         Some((command, rest)) if command == "simulate" => simulate::run(rest),
         Some((command, [])) if command == "new-user" => root().and_then(|root| new_user::run(&root)),
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {

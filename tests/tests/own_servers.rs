@@ -1,0 +1,215 @@
+//! What happens when the broker or the database stops, in tests that own both. They are slow: each starts its servers.
+
+use async_trait::async_trait;
+use saga_core::{Context, Endpoint, Handle, HandlerError, LinkState};
+use servers::Stop;
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tests::{
+    eventually,
+    house::{House, held, unchanged},
+    model::{Effects, Work, WorkOutcome, Worked},
+    own::Own,
+    process::{Service, free_port, program},
+};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
+
+/// What the conformance table allows.
+const RESUMES: Duration = Duration::from_secs(5);
+
+/// A number from the environment, for runs of another size.
+fn size(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// The broker is away for 10 s, which is more than any pause between two tries; SAGABUS_TEST_AWAY=60 makes it 60 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_032_a_broker_that_stops_loses_nothing_counts_no_run_and_is_found_again_within_five_seconds() {
+    let mut own = Own::start("").await;
+    let house = House::start(own.vhost.transport(), own.stores().await, unchanged).await;
+    let away = Duration::from_secs(size("SAGABUS_TEST_AWAY", 10));
+    let mut asked = 0;
+    // messages are in flight when it stops, and new ones come while it is away
+    while house.work.runs() < 50 {
+        asked += 1;
+        house.ask(asked, "").await;
+    }
+    let ask_on = async {
+        let until = Instant::now() + away;
+        while Instant::now() < until {
+            asked += 1;
+            house.ask(asked, "").await;
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    block_in_place(|| own.broker.stop()).expect("the broker stops");
+    let down = async {
+        eventually("both sides to see it", || async {
+            matches!(house.worker.link(), LinkState::Down(_)).then_some(())
+        })
+        .await;
+    };
+    tokio::join!(ask_on, down);
+    let before = house.work.runs();
+    assert!(before < asked as usize, "what was asked while the broker was away waits in the outbox");
+    block_in_place(|| own.broker.start()).expect("the broker starts");
+    let back = Instant::now();
+    // a message that was published after its return, and one that was consumed after it
+    eventually("work to be published and consumed again", || async { (house.work.runs() > before).then_some(()) })
+        .await;
+    let resumed = back.elapsed();
+    let all: Vec<i64> = (1..=asked as i64).collect();
+    eventually("all effects, each once", || async { (house.worker.store().effects().await == all).then_some(()) })
+        .await;
+    eventually("all events", || async { (house.heard.heard().len() >= all.len()).then_some(()) }).await;
+    house.quiet().await;
+    assert_eq!(house.work.runs(), all.len(), "a broker that is away costs no run");
+    assert!(held(house.worker.store()).await.is_empty() && held(house.listener.store()).await.is_empty());
+    let mut heard = house.heard.heard();
+    heard.sort_unstable();
+    assert_eq!(heard, all.iter().map(|id| *id as u64).collect::<Vec<_>>(), "each event once");
+    assert!(resumed <= RESUMES, "it took {resumed:?}");
+    println!("away for {away:?}, resumed after {resumed:?}, {asked} messages");
+    house.stop().await;
+}
+
+/// SAGABUS_TEST_ORDERS sets how many orders run through; 5000 is what the table says.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_035_a_database_that_restarts_every_few_seconds_costs_no_order() {
+    let own = Own::start("").await;
+    let orders = size("SAGABUS_TEST_ORDERS", 600);
+    let (server, port, prefix) = (own.server.url("postgres"), free_port(), own.vhost.name.clone());
+    let (broker, listen) = (own.vhost.url(), format!("127.0.0.1:{port}"));
+    let place = ["--broker", &broker, "--database", &server, "--prefix", &prefix, "--listen", &listen];
+    let options = ["--payment-timeout", "2", "--lease", "3"];
+    let services = ["ordering", "payment", "warehouse"].map(|service| {
+        let log = std::env::temp_dir().join(format!("{prefix}-{service}.log"));
+        Service::start(&[&["serve", service][..], &place, &options].concat(), log)
+    });
+    let mut placed = 0;
+    let mut restarts = 0;
+    while placed < orders || restarts < 3 {
+        placed += 200;
+        let api = format!("http://{listen}");
+        let mut placing = tokio::process::Command::new(program("ordering"))
+            .args(["place", "--api", &api, "--orders", "200", "--in-flight", "20", "--within", "300", "--json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program runs");
+        let ended = loop {
+            tokio::select! {
+                ended = placing.wait() => break ended,
+                // twice in good order, then as if it crashed
+                () = sleep(Duration::from_secs(5)) => {
+                    let how = if restarts % 3 == 2 { Stop::Immediate } else { Stop::Fast };
+                    block_in_place(|| own.server.stop(how).and_then(|()| own.server.start()))
+                        .expect("the database server restarts");
+                    restarts += 1;
+                }
+            }
+        };
+        assert!(ended.expect("it ends").success(), "all 200 orders were expected to end");
+    }
+    let orders = placed.to_string();
+    let books = ["verify", "--database", &server, "--prefix", &prefix, "--orders", &orders, "--wait", "60", "--json"];
+    let audit = tokio::process::Command::new(program("ordering")).args(books).output().await.expect("the program runs");
+    let said = String::from_utf8_lossy(&audit.stdout);
+    assert!(audit.status.success(), "clean books were expected after {restarts} restarts: {said}");
+    println!("{restarts} restarts: {said}");
+    drop(services);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t_021_while_the_broker_blocks_publishers_messages_wait_and_health_says_so() {
+    let own = Own::start("").await;
+    let house = House::start(own.vhost.transport(), own.stores().await, unchanged).await;
+    house.ask(1, "").await;
+    eventually("the first effect", || async { (house.work.runs() == 1).then_some(()) }).await;
+    block_in_place(|| own.broker.control(&["set_vm_memory_high_watermark", "0.00001"])).expect("an alarm");
+    let blocked = Instant::now();
+    // more than what fits into the buffers of a socket would, if nobody stopped it
+    for id in 2..=200 {
+        house.ask(id, "").await;
+    }
+    eventually("health to say that publishers are blocked", || async {
+        matches!(house.journeys.link(), LinkState::Down(why) if why.contains("blocks publishers")).then_some(())
+    })
+    .await;
+    // longer than a confirm may take: that it does not come is no reason to connect anew
+    let waits = Duration::from_secs(20).saturating_sub(blocked.elapsed());
+    sleep(waits).await;
+    assert!(house.work.runs() < 200, "the broker was expected to take no messages");
+    let LinkState::Down(why) = house.journeys.link() else { panic!("the alarm lasts") };
+    assert!(why.contains("blocks publishers"), "{why}");
+    block_in_place(|| own.broker.control(&["set_vm_memory_high_watermark", "absolute", "2GB"])).expect("its end");
+    let over = Instant::now();
+    let all: Vec<i64> = (1..=200).collect();
+    eventually("all effects, each once", || async { (house.worker.store().effects().await == all).then_some(()) })
+        .await;
+    println!("all were handled {:?} after the alarm", over.elapsed());
+    eventually("health", || async { (house.journeys.link() == LinkState::Up).then_some(()) }).await;
+    assert_eq!(house.work.runs(), 200);
+    house.quiet().await;
+    house.stop().await;
+}
+
+/// Waits until the message has come to two processes, and then has its effect.
+#[derive(Clone, Default)]
+struct Slow {
+    runs: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl<Db: Effects> Handle<Work, Db> for Slow {
+    async fn handle(&self, work: Work, cx: &mut Context<'_, Db>) -> Result<WorkOutcome, HandlerError> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        eventually("the other process to get the message", || async {
+            (self.runs.load(Ordering::SeqCst) >= 2).then_some(())
+        })
+        .await;
+        Db::effect(cx.tx().await?, work.id).await?;
+        Ok(Worked { id: work.id }.into())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t_023_a_handler_longer_than_the_brokers_patience_has_one_effect_of_two_runs() {
+    let own = Own::start("-rabbit consumer_timeout 2000 channel_tick_interval 500").await;
+    let (store, slow) = (own.store("worker").await, Slow::default());
+    store.create_effects().await;
+    let process = |store, handler| Endpoint::builder("worker", own.vhost.transport(), store).handle::<Work>(handler);
+    let other = Endpoint::builder("other", own.vhost.transport(), own.store("other").await).start().await.unwrap();
+    // another store: two processes share no connections
+    let again = outbox::Postgres::with_connections(&format!("{}/worker", own.server.url("postgres")), 8).unwrap();
+    let one = process(store.clone(), slow.clone()).start().await.expect("it starts");
+    let two = process(again, slow.clone()).start().await.expect("it starts");
+    let mut session = other.session().await.expect("a session opens");
+    session.send(Work { id: 7, note: String::new() });
+    session.commit().await.expect("the session commits");
+    eventually("two runs", || async { (slow.runs.load(Ordering::SeqCst) >= 2).then_some(()) }).await;
+    eventually("the effect", || async { (store.effects().await == [7]).then_some(()) }).await;
+    // the message is settled, not only committed: nobody has it any more
+    eventually("an empty queue", || async {
+        let queues = own.vhost.list("queues").await;
+        let queue = queues.iter().find(|queue| queue["name"] == "worker")?;
+        (queue["messages"] == 0).then_some(())
+    })
+    .await;
+    assert_eq!(store.effects().await, [7], "one of the runs commits");
+    assert!(held(&store).await.is_empty());
+    for endpoint in [one, two] {
+        endpoint.stop().await.expect("an orderly end");
+    }
+    other.stop().await.expect("an orderly end");
+}

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::{
     fs::OpenOptions,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -104,16 +104,16 @@ impl Service {
     /// # Panics
     /// When the program cannot be started.
     pub fn start(arguments: &[&str], log: PathBuf) -> Self {
-        let out = OpenOptions::new().create(true).append(true).open(&log).expect("the log can be written");
-        let child = Command::new(program("ordering"))
-            .args(arguments)
-            .env_remove("RUST_LOG") // the default is part of what is tested
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(out)
-            .spawn()
-            .expect("the service starts");
-        Self { child, log }
+        Self { child: spawn(arguments, &log), log }
+    }
+
+    /// Kills it, if it still runs, and starts it with these arguments; its log goes on.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start_again(&mut self, arguments: &[&str]) {
+        self.kill();
+        self.child = spawn(arguments, &self.log);
     }
 
     /// SIGKILL.
@@ -170,6 +170,18 @@ impl Drop for Service {
             let _ = std::fs::remove_file(&self.log);
         }
     }
+}
+
+fn spawn(arguments: &[&str], log: &Path) -> Child {
+    let out = OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
+    Command::new(program("ordering"))
+        .args(arguments)
+        .env_remove("RUST_LOG") // the default is part of what is tested
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(out)
+        .spawn()
+        .expect("the service starts")
 }
 
 /// A port that was free just now.

@@ -44,7 +44,7 @@ struct Process {
 impl Process {
     fn start(&mut self, more: &[&str]) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        self.running = Service::start(&arguments, self.log.clone());
+        self.running.start_again(&arguments);
         self.lives += 1;
         self.told_to_end = false;
     }

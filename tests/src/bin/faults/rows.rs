@@ -107,7 +107,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(Group::Process, "payment killed", &[Signal("payment", Of::Kill)], SHORT, &[Start("payment")]).quick(),
     row(Group::Process, "warehouse killed", &[Signal("warehouse", Of::Kill)], SHORT, &[Start("warehouse")]).quick(),
     row(Group::Process, "ordering terminated", &[Signal("ordering", Of::Term)], NOW, &[Start("ordering")]),
-    row(Group::Process, "payment terminated", &[Signal("payment", Of::Term)], NOW, &[Start("payment")]).quick(),
+    row(Group::Process, "payment terminated", &[Signal("payment", Of::Term)], NOW, &[Start("payment")]),
     row(Group::Process, "warehouse terminated", &[Signal("warehouse", Of::Term)], NOW, &[Start("warehouse")]),
     row(Group::Alone, "rolling restart of two processes each", &[Roll], NOW, &[]).processes(2),
     row(Group::Alone, "scaled from one process to three and back", &[Scale(3)], LONG, &[Scale(1)]).quick(),
@@ -149,7 +149,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(Group::Broker, "broker killed", &[Broker(Kill)], SHORT, &[Broker(Up)]).quick(),
     row(Group::Broker, "broker frozen", &[Broker(Freeze)], LONG, &[Broker(Thaw)]),
     row(Group::Broker, "broker unreachable", &[ToBroker(Hold)], LONG, &[ToBroker(Release)]).quick(),
-    row(Group::Broker, "broker's connections cut", &[ToBroker(Cut)], NOW, &[]).quick(),
+    row(Group::Broker, "broker's connections cut", &[ToBroker(Cut)], NOW, &[]),
     row(Group::Broker, "broker closes all connections", &[CloseConnections], NOW, &[]),
     row(
         Group::Broker,

@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a server may take to start or to stop. Where everything is compiled beside it, RabbitMQ has needed more than
+/// 90 seconds.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Whether this process is root's.
 pub fn is_root() -> bool {

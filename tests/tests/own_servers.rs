@@ -1,10 +1,8 @@
-//! What happens when the broker or the database stops, in tests that own both. They are slow: each starts its servers.
+//! What happens when the broker stops, blocks or loses patience, in tests that own it. Slow: each starts its servers.
 
 use async_trait::async_trait;
 use saga_core::{Context, Endpoint, Handle, HandlerError, LinkState};
-use servers::Stop;
 use std::{
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +14,6 @@ use tests::{
     house::{House, held, unchanged},
     model::{Effects, Work, WorkOutcome, Worked},
     own::Own,
-    process::{Service, free_port, program},
 };
 use tokio::{
     task::block_in_place,
@@ -80,54 +77,6 @@ async fn r_032_a_broker_that_stops_loses_nothing_counts_no_run_and_is_found_agai
     assert!(resumed <= RESUMES, "it took {resumed:?}");
     println!("away for {away:?}, resumed after {resumed:?}, {asked} messages");
     house.stop().await;
-}
-
-/// SAGABUS_TEST_ORDERS sets how many orders run through; 5000 is what the table says.
-#[tokio::test(flavor = "multi_thread")]
-async fn r_035_a_database_that_restarts_every_few_seconds_costs_no_order() {
-    let own = Own::start("").await;
-    let orders = size("SAGABUS_TEST_ORDERS", 600);
-    let (server, port, prefix) = (own.server.url("postgres"), free_port(), own.vhost.name.clone());
-    let (broker, listen) = (own.vhost.url(), format!("127.0.0.1:{port}"));
-    let place = ["--broker", &broker, "--database", &server, "--prefix", &prefix, "--listen", &listen];
-    let options = ["--payment-timeout", "2", "--lease", "3"];
-    let services = ["ordering", "payment", "warehouse"].map(|service| {
-        let log = std::env::temp_dir().join(format!("{prefix}-{service}.log"));
-        Service::start(&[&["serve", service][..], &place, &options].concat(), log)
-    });
-    let mut placed = 0;
-    let mut restarts = 0;
-    while placed < orders || restarts < 3 {
-        placed += 200;
-        let api = format!("http://{listen}");
-        let mut placing = tokio::process::Command::new(program("ordering"))
-            .args(["place", "--api", &api, "--orders", "200", "--in-flight", "20", "--within", "300", "--json"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program runs");
-        let ended = loop {
-            tokio::select! {
-                ended = placing.wait() => break ended,
-                // twice in good order, then as if it crashed
-                () = sleep(Duration::from_secs(5)) => {
-                    let how = if restarts % 3 == 2 { Stop::Immediate } else { Stop::Fast };
-                    block_in_place(|| own.server.stop(how).and_then(|()| own.server.start()))
-                        .expect("the database server restarts");
-                    restarts += 1;
-                }
-            }
-        };
-        assert!(ended.expect("it ends").success(), "all 200 orders were expected to end");
-    }
-    let orders = placed.to_string();
-    let books = ["verify", "--database", &server, "--prefix", &prefix, "--orders", &orders, "--wait", "60", "--json"];
-    let audit = tokio::process::Command::new(program("ordering")).args(books).output().await.expect("the program runs");
-    let said = String::from_utf8_lossy(&audit.stdout);
-    assert!(audit.status.success(), "clean books were expected after {restarts} restarts: {said}");
-    println!("{restarts} restarts: {said}");
-    drop(services);
 }
 
 #[tokio::test(flavor = "multi_thread")]

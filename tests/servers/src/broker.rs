@@ -57,7 +57,8 @@ impl Broker {
         let broker = Self { programs, folder, amqp, management, distribution, erlang, process: None };
         let group = broker.group_file();
         when_we_are_gone(&format!(
-            "group=$(cat '{}') && {{ kill -TERM -$group; kill -CONT -$group; sleep 3; kill -KILL -$group; }}; rm -rf '{}'",
+            "group=$(cat '{}') && {{ kill -TERM -$group; kill -CONT -$group; sleep 3; kill -KILL -$group; }}; \
+             rm -rf '{}'",
             group.display(),
             broker.folder.display()
         ))?;

@@ -10,8 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to start or to stop. Where everything is compiled beside it, RabbitMQ has needed more than
-/// 90 seconds.
+/// How long a server may take to start or to stop. RabbitMQ has needed more than 90 seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Whether this process is root's.

@@ -351,7 +351,8 @@ impl<'a, S: Saga> Run<'a, S> {
                 if let Some(other) = self.offers.aliases.taken.get(&key).filter(|other| *other != own) {
                     let (own, other) = (format!("{}/{}", own.saga, own.id), format!("{}/{}", other.saga, other.id));
                     return Err(format!(
-                        "instance {own} takes the {name} `{value}`, which instance {other} has: an alias is one instance's"
+                        "instance {own} takes the {name} `{value}`, which instance {other} has: \
+                         an alias is one instance's"
                     ));
                 }
                 self.stops |= self.offers.aliases.awaited.contains(&key);

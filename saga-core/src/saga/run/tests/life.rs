@@ -25,16 +25,8 @@ impl<S: Saga> Life<S> {
         let mut offers: Vec<Offer> = came.chain(waiting).map(offer).collect();
         let row = self.row.as_ref();
         let (unread, partial) = (&[][..], false);
-        let asked = Offers {
-            key: &key,
-            row,
-            now_us,
-            unread,
-            partial,
-            overrule: None,
-            body_bytes_max: 1000,
-            aliases: &KnownAliases::default(),
-        };
+        let aliases = &KnownAliases::default();
+        let asked = Offers { key: &key, row, now_us, unread, partial, overrule: None, body_bytes_max: 1000, aliases };
         let mut decided = logic.decide(&asked, &mut offers);
         let settled = std::mem::take(&mut decided.settled);
         // in order of arrival: what waited before came before

@@ -111,6 +111,9 @@ impl Envelope {
     /// The logical name of a wake-up: a message without an effect of its own that makes an instance look at what is
     /// held for it.
     pub const WAKE: &'static str = "sagabus.Wake";
+    /// The logical name of what goes after a command that its saga [takes back](crate::Cancels): to the endpoint that
+    /// handles it, with the command's type, id and hash as JSON.
+    pub const TAKE_BACK: &'static str = "sagabus.TakeBack";
 
     /// A message that begins a conversation.
     pub fn new(message_id: impl Into<String>, type_name: impl Into<String>, body: impl Into<Bytes>) -> Self {

@@ -59,6 +59,7 @@ pub use handler::SlipEnd;
 pub use handler::SlipFailure;
 pub use handler::Stamp;
 pub use message::Answer;
+pub use message::Cancellable;
 pub use message::Command;
 pub use message::Encoded;
 pub use message::Event;
@@ -144,6 +145,7 @@ pub use port::Store;
 pub use port::StoreError;
 pub use port::StoreErrorKind;
 pub use port::Story;
+pub use port::TakenBack;
 pub use port::TimerOut;
 pub use port::Topology;
 pub use port::TraceView;
@@ -241,8 +243,8 @@ pub mod __private {
         Batch, BatchContext, Context, Handle, HandleBatch, HandleLater, HandlerError, Handlers, Later,
     };
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Command, Encoded, Event, GivesUp, Message, MessageKind, Outcome, ReadError,
-        ReadOutcome, Timer, answer, body, decode, gives_up, no_outcome,
+        Answer, AnswerOf, BodyFor, Cancellable, Command, Encoded, Event, GivesUp, Message, MessageKind, Outcome,
+        ReadError, ReadOutcome, Timer, answer, body, decode, gives_up, no_outcome,
     };
     pub use crate::port::Backoff; // for its own example
     pub use crate::saga::derived::*;

@@ -162,10 +162,18 @@ pub const fn gives_up<C: Message, M: GiveUp<C>>() -> GivesUp {
     }
 }
 
+/// What [`Cancels`](crate::Cancels) takes back: a [`Timer`] or a [`Command`]. Their derives write it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither a timer nor a command",
+    label = "only timers and commands are taken back",
+    note = "an event is a fact by the time it leaves: publish another one that says what changed"
+)]
+pub trait Cancellable: Message {}
+
 /// A message from an instance to itself, later. [`derive(Message)`](derive@crate::Message) writes it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a timer",
-    label = "only a timer is set and taken back",
+    label = "only a timer is set",
     note = "a timer derives `Message`, and not `Event`, `Reply` or `Command`"
 )]
 pub trait Timer: Message<Outcome = ()> {}

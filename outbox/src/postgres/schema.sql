@@ -27,7 +27,7 @@ CREATE TABLE sagabus.saga (
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far
     version      integer NOT NULL,            -- of the definition that wrote the state
-    progress     json,                        -- {"timers","visited","aliases"}: living timers, states it has been in
+    progress     json,                        -- {"timers","visited","aliases","sent"}: living timers, states it was in
     originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
     created_at   timestamptz NOT NULL,

@@ -8,10 +8,11 @@ use crate::{
 use async_trait::async_trait;
 use saga_core::{
     AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, StoreError,
-    StoreErrorKind, Unit, Waiting, Write,
+    StoreErrorKind, TakenBack, Unit, Waiting, Write,
 };
 use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
 use std::sync::{Arc, LazyLock};
+use uuid::Uuid;
 
 /// One transaction on PostgreSQL.
 #[derive(Debug)]
@@ -49,6 +50,11 @@ impl Unit for PostgresUnit {
     async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
         let found = answer(alias::found(&mut self.connection, self.persistent, Some(endpoint), aliases)).await;
         found.map_err(|error| self.connection.lost(error))
+    }
+
+    async fn take_back(&mut self, rows: &[Uuid]) -> Result<Vec<TakenBack>, StoreError> {
+        let gone = answer(write::take_back(&mut self.connection, rows)).await;
+        gone.map_err(|error| self.connection.lost(error))
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

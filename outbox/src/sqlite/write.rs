@@ -2,14 +2,19 @@
 
 use super::{
     after, now_us,
-    values::{bind, execute},
+    values::{bind, execute, fetch},
 };
 use crate::{
     error::store_error,
     rows::{clean, effects, in_order, sender, to_json, us},
 };
-use saga_core::{AliasRow, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, Write};
-use sqlx::{SqliteConnection, error::BoxDynError, sqlite::SqliteArguments};
+use saga_core::{AliasRow, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, TakenBack, Write};
+use sqlx::{
+    Row, SqliteConnection,
+    error::BoxDynError,
+    sqlite::{SqliteArguments, SqliteRow},
+};
+use uuid::Uuid;
 
 const CLAIM: &str = "
 INSERT INTO sagabus_inbox (endpoint, handled_by, claimed_at, handled_at, receiver, message_id, body_hash, type, result,
@@ -70,6 +75,12 @@ FROM ({rows}) r
 WHERE sagabus_held.saga_id = r.column2 AND sagabus_held.saga = r.column1 AND sagabus_held.endpoint = r.column5
     AND sagabus_held.reason = 'early'";
 
+const TAKE_BACK: &str = "
+DELETE FROM sagabus_outbox WHERE id IN (
+    SELECT o.id FROM ({rows}) r CROSS JOIN sagabus_outbox o
+    WHERE o.id = r.column1 AND (o.lease_until IS NULL OR o.lease_until < r.column2))
+RETURNING id, first_attempt_at IS NOT NULL AS tried";
+
 type Bound = Result<(), BoxDynError>;
 type Values<'q> = SqliteArguments<'q>;
 
@@ -121,6 +132,13 @@ fn alias<'q>(values: &mut Values<'q>, row: &'q AliasRow) -> Bound {
     bind!(values: &row.alias.saga, &row.alias.id, &row.instance.saga, &row.instance.id)
 }
 
+pub(super) async fn take_back(connection: &mut SqliteConnection, rows: &[Uuid]) -> Result<Vec<TakenBack>, sqlx::Error> {
+    let now = now_us();
+    let gone = fetch(connection, TAKE_BACK, rows, |values, row| bind!(values: row.to_string(), now)).await?;
+    let row = |row: &SqliteRow| Some(TakenBack::new(row.get::<&str, _>("id").parse().ok()?, row.get("tried")));
+    Ok(gone.iter().filter_map(row).collect()) // the ids are those that were given
+}
+
 /// Fewer rows than given: another process was faster.
 fn expect(done: Result<u64, sqlx::Error>, rows: usize) -> Result<(), StoreError> {
     if done.map_err(store_error)? == rows as u64 { Ok(()) } else { Err(StoreError::conflict()) }
@@ -135,7 +153,7 @@ fn claim<'q>(values: &mut Values<'q>, write: &'q Write, row: &'q InboxRow, now: 
         now,
         &row.receiver,
         &envelope.message_id,
-        envelope.body_hash(),
+        row.body_hash,
         &envelope.type_name,
         row.result.as_str(),
         &envelope.conversation_id,

@@ -3,7 +3,9 @@
 use super::{read, write};
 use crate::error::{ended, store_error};
 use async_trait::async_trait;
-use saga_core::{AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, Unit, Write};
+use saga_core::{
+    AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, TakenBack, Unit, Write,
+};
 use sqlx::{SqliteConnection, SqlitePool, pool::PoolConnection, sqlite::SqliteTransactionManager};
 use sqlx_core::transaction::TransactionManager;
 use std::{
@@ -13,6 +15,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use uuid::Uuid;
 
 /// Makes the connection count the transactions that end on it.
 pub(super) async fn count_ends(connection: &mut SqliteConnection, ended: Arc<AtomicU64>) -> Result<(), sqlx::Error> {
@@ -153,6 +156,13 @@ impl Unit for SqliteUnit {
 
     async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
         read::aliases_found(&mut self.0, endpoint, aliases).await.map_err(store_error)
+    }
+
+    async fn take_back(&mut self, rows: &[Uuid]) -> Result<Vec<TakenBack>, StoreError> {
+        if self.0.has_ended() {
+            return Err(ended());
+        }
+        write::take_back(&mut self.0, rows).await.map_err(store_error)
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

@@ -135,8 +135,8 @@ fn implement(ident: &Ident, name: &str) -> TokenStream {
 
 pub(crate) fn timer(input: &DeriveInput) -> syn::Result<TokenStream> {
     let message = message(input, &attributes(input, "message", "")?, "Timer")?;
-    let timer = implement(&input.ident, "Timer");
-    Ok(quote!(#message #timer {}))
+    let (timer, cancellable) = (implement(&input.ident, "Timer"), implement(&input.ident, "Cancellable"));
+    Ok(quote!(#message #timer {} #cancellable {}))
 }
 
 pub(crate) fn event(input: &DeriveInput) -> syn::Result<TokenStream> {
@@ -164,10 +164,10 @@ pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
         return Err(syn::Error::new_spanned(to, fault));
     }
     let message = message(input, &found, "Command")?;
-    let command = implement(ident, "Command");
+    let (command, cancellable) = (implement(ident, "Command"), implement(ident, "Cancellable"));
     let given_up = found.gives_up.as_ref().map(|ty| quote!(#ty,));
     Ok(quote!(#message #command {
         const TO: &'static str = #to;
         type GivenUp = (#given_up);
-    }))
+    } #cancellable {}))
 }

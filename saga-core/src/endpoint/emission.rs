@@ -1,13 +1,13 @@
 //! What a message that leaves writes: its rows in the outbox, and its line in the journal.
 
-use super::shared::Shared;
+use super::{shared::Shared, take_back::TakeBack};
 use crate::{
     Destination, Encoded, Envelope, InstanceKey, MessageKind, OutboxKind, SagaRef, Store, ambient,
     envelope::body_refusal,
     handler::{Addressee, OutgoingMessage},
     port::{Caused, OutboxRow},
     saga::{
-        Emit, Replied, Route,
+        Emit, Replied, Route, SentCommand,
         logic::{Move, Originator},
     },
 };
@@ -24,6 +24,14 @@ pub(crate) struct Emission {
 }
 
 impl Emission {
+    /// It does not leave after all.
+    pub(super) fn withdraw(&mut self, emit: &Emit) {
+        self.rows.clear();
+        if !matches!(emit.route, Route::Timer { .. }) {
+            (self.effect.id, self.effect.note) = (None, Some("taken back before it left"));
+        }
+    }
+
     fn of(id: Uuid, type_name: impl Into<Cow<'static, str>>, rows: Vec<OutboxRow>) -> Self {
         let to = rows.first().map(|row| row.destination.name().to_owned());
         let note = rows.is_empty().then_some("nobody asked");
@@ -84,7 +92,8 @@ pub(super) fn of_transition(
         Route::Command { to } => {
             new.reply_to = Some(endpoint.into());
             new.saga = Some(own);
-            row(OutboxKind::Command, Destination::Endpoint((*to).into()), new, None)
+            // the row has the message's id, by which the instance finds it to take it back
+            OutboxRow { id, ..row(OutboxKind::Command, Destination::Endpoint((*to).into()), new, None) }
         }
         Route::Event => {
             new.saga = Some(own);
@@ -106,6 +115,31 @@ pub(super) fn of_transition(
         }
     };
     Emission::of(id, message.type_name, vec![row])
+}
+
+/// What goes after a command that is taken back; nothing if it has not left.
+pub(super) fn of_take_back(
+    endpoint: &str,
+    cause: &Envelope,
+    key: &InstanceKey,
+    made: &Move,
+    command: &SentCommand,
+    never_left: bool,
+    now_us: i64,
+) -> Emission {
+    let SentCommand { type_name, to, id: command, hash, .. } = command;
+    if never_left {
+        let note = Some("taken back before it left");
+        let effect = Caused { id: None, type_name: type_name.clone().into(), to: Some(to.clone()), note };
+        return Emission { rows: Vec::new(), effect };
+    }
+    let (id, command) = (ambient::fresh_id(), command.map(|id| id.to_string()).unwrap_or_default());
+    let body = TakeBack { type_name: type_name.clone(), id: command, hash: *hash };
+    let body = Bytes::from(serde_json::to_vec(&body).expect("two texts and a number are JSON"));
+    let mut new = envelope_of(endpoint, id, (Envelope::TAKE_BACK, body), Some(cause), now_us);
+    new.saga = Some(SagaRef { saga: key.saga.clone(), id: key.id.clone(), entered: Some(made.entered), timer: None });
+    let row = row(OutboxKind::Command, Destination::Endpoint(to.clone()), new, None);
+    Emission::of(id, Envelope::TAKE_BACK, vec![row])
 }
 
 /// An answer goes to the requester and to nobody else: to the very instance, if a saga asked. An answer that is an
@@ -158,7 +192,9 @@ pub(crate) fn of_posted<Db: Store>(
         Addressee::Subscribers => (OutboxKind::Event, Destination::Event(new.type_name.clone())),
         Addressee::Endpoint(to) => (OutboxKind::Command, Destination::Endpoint(to.clone())),
     };
-    Ok(Emission::of(posted.id, posted.type_name(), vec![row(kind, to, new, posted.delay)]))
+    // the row has the message's id, which the user knows and may cancel it by
+    let row = OutboxRow { id: posted.id, ..row(kind, to, new, posted.delay) };
+    Ok(Emission::of(posted.id, posted.type_name(), vec![row]))
 }
 
 /// The envelope of what a handler, a session or a request sends; or why it must not leave.

@@ -8,9 +8,10 @@ use super::{
 use crate::{
     InstanceKey, Store,
     port::{Found, HeldRow, HeldWanted, InstanceRow, Waiting},
-    saga::logic::{Decided, Offer},
+    saga::logic::{Decided, Offer, Settled},
 };
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
 /// in further units, and other instances run in between.
@@ -106,6 +107,16 @@ impl<'a> Groups<'a> {
             group.decided = None;
         }
         all
+    }
+
+    /// Commands of earlier units that the instances take back: their rows in the outbox.
+    pub(super) fn cancels(&self) -> Vec<Uuid> {
+        let settled = self.list.iter().filter_map(|group| group.decided.as_ref()).flat_map(|decided| &decided.settled);
+        let made = settled.filter_map(|(_, settled)| match settled {
+            Settled::Moved(made) => Some(made),
+            _ => None,
+        });
+        made.flat_map(|made| &made.cancels).filter_map(|command| command.id).collect()
     }
 
     pub(super) fn read(&mut self, held: Vec<HeldRow>) {

@@ -5,7 +5,7 @@ use super::{
     inlet::Inlet,
     lane::{count_crash, guarded, hold, messages_apart},
     policy::Lost,
-    router::{Content, Item, Work},
+    router::{Content, Item},
     shared::Shared,
     waiting::Waiting,
 };
@@ -48,7 +48,8 @@ pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut 
             if !count_crash(&shared, &mut batch, &stop).await {
                 return None;
             }
-            let to_hold = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+            // what is taken back is so before the rest of the batch runs
+            let to_hold = batch.extract_if(.., |item| item.runs_nothing()).collect();
             hold(&shared, to_hold, &stop).await;
             Some(run_items(&shared, handler, batch, &stop).await)
         };

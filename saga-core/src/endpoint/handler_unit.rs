@@ -373,7 +373,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             let item = &mut items[*place];
             let decoded = match &mut item.content {
                 Content::Message(decoded) => decoded.take(),
-                Content::Faulty(..) | Content::Wake => None,
+                Content::Faulty(..) | Content::Wake | Content::TakeBack(_) => None,
             };
             let message = decoded.map_or_else(|| (self.entry.description.decode)(&item.envelope.body), Ok);
             messages.push(message.map_err(|text| Failed::User(UserFailure::permanent(text)))?);

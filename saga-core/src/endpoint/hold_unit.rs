@@ -1,37 +1,56 @@
-//! The unit of work of messages that nobody can handle: they are held, with the reason.
+//! The unit of work of messages that run nothing: those that nobody can handle are held, with the reason, and commands
+//! are taken back.
 
 use super::{
     dispatch::finish,
     judge::{Verdict, judge},
     ledger::{Ledger, Origin, Settling},
-    router::Item,
+    router::{Content, Item, Receiver},
     shared::Shared,
+    take_back::Chance,
 };
 use crate::{
     HeldReason, Store, StoreError,
     port::{Keys, Unit},
 };
+use std::collections::HashSet;
 
-/// Holds the items in one transaction. After an error the same items can be held again: nothing is written or, when the
+/// Settles the items in one transaction. After an error the same items can be settled again: nothing is written or, when the
 /// commit's outcome is unknown, the inbox knows.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<(), StoreError> {
     let mut unit = shared.store.begin(&[], shared.settings.lease).await?;
-    let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).collect();
+    let commands = items.iter().filter_map(|item| match &item.content {
+        Content::TakeBack(command) => Some(command.id.clone()),
+        _ => None,
+    });
+    let message_ids = items.iter().map(|item| item.envelope.message_id.clone()).chain(commands).collect();
     let keys = Keys { endpoint: shared.name.clone(), message_ids, ..Keys::default() };
     let found = unit.read(&keys).await?;
     let name = |item: &Item| shared.receiver_name(item.receiver);
     let verdicts = judge(items.iter().map(|item| (name(item), &*item.envelope)), &found.inbox, found.now_us);
     let mut ledger = Ledger::new(shared);
+    // no row is written twice, whatever the ids say
+    let mut rows: HashSet<(&str, &str)> = items.iter().map(|item| (name(item), &*item.envelope.message_id)).collect();
     for (item, verdict) in items.iter().zip(verdicts) {
         let receiver = name(item);
         match verdict {
             Verdict::Duplicate => {}
             Verdict::Reused(text) => ledger.reused(receiver, &item.envelope, text),
             Verdict::Run(before) => {
-                let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
-                let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let settling =
                     Settling { receiver, envelope: &item.envelope, saga_id: None, origin: Origin::Broker(before) };
+                if let Content::TakeBack(command) = &item.content {
+                    let is_saga = matches!(item.receiver, Receiver::Saga(_));
+                    let chance = match item.receiver {
+                        Receiver::Nobody => Chance::None("no receiver here handles it"),
+                        _ if !rows.insert((receiver, &command.id)) => Chance::None("it is being settled"),
+                        _ => command.chance(&found.inbox, receiver, is_saga),
+                    };
+                    ledger.take_back(settling, command, chance);
+                    continue;
+                }
+                let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
+                let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let runs = i64::from(reason.had_a_run());
                 ledger.hold(settling, reason, Some(error), runs);
             }

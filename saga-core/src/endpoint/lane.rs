@@ -78,7 +78,7 @@ async fn run_batch<Db: Store>(
             return false;
         }
         let to_find: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Find).collect();
-        let to_hold: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Hold).collect();
+        let to_hold: Vec<Item> = batch.extract_if(.., |item| item.runs_nothing()).collect();
         let (found, locked) = finding::find(shared, parked.keep_back(to_find), stop).await;
         locked.into_iter().for_each(|item| parked.locked(item));
         if let Some(lanes) = lanes.upgrade() {
@@ -196,7 +196,7 @@ fn refused<Db: Store>(
     Some((overrule, failure.counts(runs)))
 }
 
-/// Holds messages that nobody can handle.
+/// Settles what runs nothing: holds messages that nobody can handle, and takes commands back.
 pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop: &CancellationToken) {
     let mut waiting = Waiting::new(shared, stop);
     let mut tries = 0;

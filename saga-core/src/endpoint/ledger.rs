@@ -2,16 +2,25 @@
 //! inbox, of the outbox, of `held` and of the instances.
 
 use super::{
-    emission::{Emission, again, of_outcome, of_transition, retry},
+    emission::{Emission, again, of_outcome, of_take_back, of_transition, retry},
     judge::{Before, REUSED},
     shared::Shared,
+    take_back::{Chance, TakeBack},
 };
 use crate::{
     Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
-    saga::logic::{Decided, Move, Offer, Settled},
+    saga::{
+        Route,
+        logic::{Decided, Move, Offer, Settled},
+    },
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use uuid::Uuid;
 
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
@@ -47,6 +56,8 @@ pub(crate) struct Journal {
 pub(crate) struct Ledger<'a, Db: Store> {
     shared: &'a Shared<Db>,
     pub(crate) write: Write,
+    /// Commands that were taken back before the broker had them: nothing needs to go after them.
+    pub(crate) never_left: HashSet<Uuid>,
 }
 
 impl<'a, Db: Store> Ledger<'a, Db> {
@@ -57,7 +68,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             lease: shared.settings.lease,
             ..Write::default()
         };
-        Self { shared, write }
+        Self { shared, write, never_left: HashSet::new() }
     }
 
     /// What an instance decided about the messages that it was offered. `runs` is how many runs count for a message
@@ -67,18 +78,18 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         key: &InstanceKey,
         offers: &[Offer],
         origins: &[Origin<'_>],
-        decided: Decided,
+        mut decided: Decided,
         runs: i64,
         now_us: i64,
     ) {
-        for (i, settled) in decided.settled {
+        let mut ids = HashMap::new();
+        for (i, settled) in std::mem::take(&mut decided.settled) {
             let envelope = &offers[i].envelope;
             let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin: origins[i] };
             let mut journal = Journal::default();
             match settled {
                 Settled::Moved(made) => {
-                    let originator = decided.originator.as_deref();
-                    journal.effects = Some(self.moved(key, envelope, &made, originator, &decided.timers, now_us));
+                    journal.effects = Some(self.moved(key, envelope, &made, &decided, &mut ids, now_us));
                     journal.seq = Some(made.seq);
                     journal.from_state = made.from;
                     journal.to_state = Some(made.to);
@@ -109,28 +120,39 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 }
             }
         }
+        decided.name_commands(&ids);
         self.write.instances.extend(decided.instance);
         self.write.timers_out.extend(decided.timers_out);
     }
 
-    /// Rows for what a transition sends. A timer that is not alive any more after the batch is not written at all.
+    /// Rows for what a transition sends, and the ids of its commands that may be taken back. A timer that is not alive
+    /// any more after the batch is not written at all, nor is a command that was taken back.
     fn moved(
         &mut self,
         key: &InstanceKey,
         cause: &Envelope,
         made: &Move,
-        originator: Option<&str>,
-        alive: &[i64],
+        decided: &Decided,
+        ids: &mut HashMap<i64, Uuid>,
         now_us: i64,
     ) -> Vec<Caused> {
-        let endpoint = &self.shared.name;
-        let emissions = made.emits.iter().zip(&made.timers).map(|(emit, timer)| {
-            let mut emission = of_transition(endpoint, cause, key, made, originator, (emit, *timer), now_us);
-            if timer.is_some_and(|number| !alive.contains(&number)) {
-                emission.rows.clear();
-            }
-            emission
+        let (endpoint, originator) = (&self.shared.name, decided.originator.as_deref());
+        let cancels = made.cancels.iter().filter_map(|command| {
+            let never_left = self.never_left.contains(&command.id?);
+            Some(of_take_back(endpoint, cause, key, made, command, never_left, now_us))
         });
+        let mut emissions: Vec<Emission> = cancels.collect();
+        for (emit, number) in made.emits.iter().zip(&made.numbers) {
+            let mut emission = of_transition(endpoint, cause, key, made, originator, (emit, *number), now_us);
+            match *number {
+                Some(number) if !decided.leaves(emit, number) => emission.withdraw(emit),
+                Some(number) if matches!(emit.route, Route::Command { .. }) => {
+                    ids.extend(emission.rows.first().map(|row| (number, row.id)));
+                }
+                _ => {}
+            }
+            emissions.push(emission);
+        }
         self.emit(emissions)
     }
 
@@ -238,6 +260,27 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         });
     }
 
+    /// A command is taken back, if there is a chance; the message that asks for it is settled.
+    pub(crate) fn take_back(&mut self, settling: Settling<'_>, command: &TakeBack, chance: Chance<'_>) {
+        let receiver = settling.receiver;
+        let note = match chance {
+            Chance::BeforeItCame => {
+                self.write.claims.push(command.row(receiver, settling.envelope, None));
+                "taken back before it came"
+            }
+            Chance::WhileItWaits(row) => {
+                self.write.completes.push((command.row(receiver, settling.envelope, Some(row)), row.attempts));
+                if row.result == InboxResult::Held {
+                    self.write.held_out.push(HeldKey::new(receiver, command.id.clone()));
+                }
+                "taken back while it waited"
+            }
+            Chance::None(why) => why,
+        };
+        let note = Some(format!("{} {}: {note}", command.type_name, command.id));
+        self.settle(settling, InboxResult::Handled, 1, Journal { note, ..Journal::default() });
+    }
+
     /// The answer to a command that was handled before. The inbox remembers it, so that there is one.
     pub(crate) fn answer_later(&mut self, later: &Later, message: &Encoded) -> Result<(), String> {
         let command = Arc::new(later.envelope());
@@ -267,6 +310,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         let row = InboxRow {
             receiver: settling.receiver.into(),
             envelope: settling.envelope.clone(),
+            body_hash: settling.envelope.body_hash(),
             result,
             saga_id: settling.saga_id.map(Into::into),
             seq: journal.seq,

@@ -77,6 +77,7 @@ mod settings;
 mod shared;
 mod start;
 mod supervisor;
+mod take_back;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -1,7 +1,7 @@
 //! The router: from a delivery to one item for each receiver, in the lane of its order key. Everything that can be
 //! wrong with a message before it runs is found here.
 
-use super::shared::Shared;
+use super::{shared::Shared, take_back::TakeBack};
 use crate::{
     Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
     saga::logic::Named,
@@ -33,9 +33,9 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn send(&self, item: Item) {
-        let lanes = match item.work() {
-            Work::Handler(handler) => &self.handlers[handler],
-            Work::Saga | Work::Find | Work::Hold => &self.sagas,
+        let lanes = match (item.work(), item.receiver) {
+            (Work::Handler(handler), _) | (Work::TakeBack, Receiver::Handler(handler)) => &self.handlers[handler],
+            (Work::Saga | Work::Find | Work::Hold | Work::TakeBack, _) => &self.sagas,
         };
         let place = item.order_key().unsigned_abs() as usize % lanes.len();
         // a closed lane means that the endpoint stops: the dropped item gives its delivery back
@@ -126,6 +126,9 @@ fn unusable<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Option<Fault
         return Some(undecodable(format!("content type `{content_type}` is not JSON")));
     }
     let type_name = envelope.type_name.as_str();
+    if type_name == Envelope::TAKE_BACK {
+        return TakeBack::read(envelope).err().map(undecodable);
+    }
     if type_name != Envelope::WAKE && !shared.by_type.contains_key(type_name) {
         let mut known: Vec<&str> = shared.by_type.keys().map(String::as_str).collect();
         known.sort_unstable();
@@ -138,8 +141,11 @@ fn unusable<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Option<Fault
 
 /// Who gets a message. Nobody, when it answers a saga or an instance that is not here.
 fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receiver> {
-    let all = match shared.by_type.get(&envelope.type_name) {
+    let command = (envelope.type_name == Envelope::TAKE_BACK).then(|| TakeBack::read(envelope).ok()).flatten();
+    let type_name = command.as_ref().map_or(&envelope.type_name, |command| &command.type_name);
+    let all = match shared.by_type.get(type_name) {
         Some(all) => all.clone(),
+        None if command.is_some() => return vec![Receiver::Nobody], // a command that only a newer process has
         None => (0..shared.sagas.len()).map(Receiver::Saga).collect(), // a wake-up
     };
     let asked = |receiver: &Receiver| match receiver {
@@ -163,6 +169,10 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
 
 /// Decodes the message for one receiver, and finds its instance.
 fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelope) -> (To, Content) {
+    if envelope.type_name == Envelope::TAKE_BACK {
+        let content = TakeBack::read(envelope).map(Content::TakeBack);
+        return (To::Nobody, content.unwrap_or_else(|text| Content::Faulty(HeldReason::Undecodable, text)));
+    }
     match receiver {
         Receiver::Nobody => {
             let text = format!("no receiver `{}` here", envelope.receiver.as_deref().unwrap_or_default());
@@ -299,6 +309,8 @@ pub(crate) enum Content {
     Faulty(HeldReason, String),
     /// A wake-up: the instance looks at what is held for it.
     Wake,
+    /// A command is wanted back.
+    TakeBack(TakeBack),
 }
 
 /// A message that was decoded when it came; gone after the first run. The mutex only makes it `Sync`.
@@ -320,6 +332,7 @@ impl std::fmt::Debug for Content {
             Self::Message(_) => f.write_str("Message"),
             Self::Faulty(reason, text) => write!(f, "Faulty({reason:?}, {text})"),
             Self::Wake => f.write_str("Wake"),
+            Self::TakeBack(command) => command.fmt(f),
         }
     }
 }
@@ -335,6 +348,8 @@ pub(crate) enum Work {
     Handler(usize),
     /// Nobody can handle it, and no instance needs to wait for it: it is held.
     Hold,
+    /// A command is taken back, in the lane in which it would run.
+    TakeBack,
 }
 
 impl Item {
@@ -357,11 +372,17 @@ impl Item {
     /// follow it.
     pub(crate) fn work(&self) -> Work {
         match (self.receiver, &self.content, &self.key) {
+            (_, Content::TakeBack(_), _) => Work::TakeBack,
             (Receiver::Handler(handler), Content::Message(_), _) => Work::Handler(handler),
             (Receiver::Saga(_), _, Some(_)) => Work::Saga,
             (Receiver::Saga(_), Content::Message(_), None) if self.alias.is_some() => Work::Find,
             _ => Work::Hold,
         }
+    }
+
+    /// Whether it is settled without a run of anything.
+    pub(crate) fn runs_nothing(&self) -> bool {
+        matches!(self.work(), Work::Hold | Work::TakeBack)
     }
 
     /// Messages with the same number are handled one after the other, in the order in which they came: those of the
@@ -377,7 +398,7 @@ impl Item {
     pub(crate) fn fault(&self) -> Option<Fault> {
         match &self.content {
             Content::Faulty(reason, text) => Some((*reason, text.clone())),
-            Content::Message(_) | Content::Wake => None,
+            Content::Message(_) | Content::Wake | Content::TakeBack(_) => None,
         }
     }
 

@@ -124,6 +124,11 @@ async fn unit<Db: Store>(
         batch.ask(&mut groups, &aliases.known);
     }
     let locked = aliases.part(&mut groups)?;
+    let cancels = groups.cancels();
+    if !cancels.is_empty() {
+        let gone = unit.take_back(&cancels).await?;
+        batch.ledger.never_left = gone.into_iter().filter(|gone| !gone.tried).map(|gone| gone.row).collect();
+    }
     let unfinished = batch.write(groups, &aliases.known);
     let Batch { ledger, changes, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
@@ -210,7 +215,7 @@ impl<Db: Store> Batch<'_, Db> {
                     let fault = item.fault();
                     let decoded = match &mut item.content {
                         Content::Message(decoded) => decoded.take(),
-                        Content::Faulty(..) | Content::Wake => None,
+                        Content::Faulty(..) | Content::Wake | Content::TakeBack(_) => None,
                     };
                     group.offers.push(Offer { envelope: item.envelope.clone(), decoded, waiting: None, fault });
                     group.sources.push(before);

@@ -7,6 +7,7 @@ use crate::{
     port::{Keys, Unit},
 };
 use std::{fmt, sync::Arc};
+use uuid::Uuid;
 
 /// A transaction with messages. Dropped without [`Session::commit`], it is rolled back and nothing is sent.
 ///
@@ -44,6 +45,39 @@ impl<Db: Store> Session<Db> {
     /// Sends a command with the commit.
     pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
         post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
+    }
+
+    /// Takes back a message that was sent before with a [`delay`](OutgoingMessage::delay), by its
+    /// [id](OutgoingMessage::message_id): with the commit it is gone, and after a rollback it leaves as if nothing had
+    /// happened. `false`: it was sent, or may have been, and is not sent again.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    ///
+    /// ```
+    /// # use sagabus::{StoreError, port::Store, prelude::*};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// struct CartForgotten { cart: u64 }
+    ///
+    /// # async fn carts<Db: Store>(shop: &Endpoint<Db>) -> Result<(), StoreError> {
+    /// let mut session = shop.session().await?;
+    /// let reminder = session.publish(CartForgotten { cart: 7 }).delay(Duration::from_secs(3600)).message_id();
+    /// session.commit().await?; // keep the id beside the cart
+    ///
+    /// let mut session = shop.session().await?; // the cart was paid for
+    /// let too_late = !session.cancel(reminder).await?;
+    /// session.commit().await?;
+    /// # let _ = too_late;
+    /// # Ok(()) }
+    /// ```
+    pub async fn cancel(&mut self, message_id: Uuid) -> Result<bool, StoreError> {
+        let posted = self.posted.len();
+        self.posted.retain(|posted| posted.message_id() != message_id);
+        let unit = self.unit.as_mut().expect("it is taken only by `commit` and `rollback`, which consume the session");
+        let gone = self.posted.len() < posted;
+        Ok(gone || unit.take_back(&[message_id]).await?.iter().any(|gone| !gone.tried))
     }
 
     /// Answers a command whose handler returned [`Later`]. Says whether this is the first answer; a second one is not

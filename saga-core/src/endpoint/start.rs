@@ -15,7 +15,7 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
-    Store, ambient, panics,
+    Envelope, Store, ambient, panics,
     port::{Backoff, Link, LinkLimits, Process, Registered, Topology},
 };
 use std::{sync::Arc, time::Duration};
@@ -39,7 +39,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         owner: format!("{}-{}", builder.name, ambient::process_name()),
         charts: builder.sagas.iter().map(|saga| saga.chart.clone()).collect(),
         subscribes: subscribes.clone(),
-        types: by_type.keys().cloned().collect(),
+        types: by_type.keys().cloned().chain([Envelope::TAKE_BACK.into()]).collect(),
         receivers: builder.receiver_names().map(str::to_owned).collect(),
         report: serde_json::json!({ "link": "up", "breakers": [] }),
     };

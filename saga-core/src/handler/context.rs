@@ -4,6 +4,7 @@ use super::{Addressee, HandlerError, Later, OutgoingMessage, post, transaction::
 use crate::{Command, Encoded, Envelope, Event, Store};
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A handler's surroundings: the message's properties, the transaction, and what goes out with it.
 #[derive(Debug)]
@@ -35,6 +36,17 @@ impl<Db: Store> Context<'_, Db> {
     /// Sends a command when the transaction has committed.
     pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
         self.cause.send(command)
+    }
+
+    /// Takes back a message that was sent before with a [`delay`](OutgoingMessage::delay), by its
+    /// [id](OutgoingMessage::message_id), when the transaction commits. See [`Session::cancel`](crate::Session::cancel).
+    ///
+    /// # Errors
+    /// See [`Context::tx`].
+    pub async fn cancel(&mut self, message_id: Uuid) -> Result<bool, HandlerError> {
+        let posted = self.cause.posted.len();
+        self.cause.posted.retain(|posted| posted.message_id() != message_id);
+        Ok(self.cause.posted.len() < posted || self.transaction.take_back(message_id).await?)
     }
 
     /// Whom the answer goes to when it comes later: keep it, and return it instead of an outcome.

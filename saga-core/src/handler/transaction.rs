@@ -1,8 +1,9 @@
 //! A handler's transaction, opened when the handler asks for it.
 
 use super::HandlerError;
-use crate::{Store, StoreError, port::Unit};
+use crate::{Store, StoreError, StoreErrorKind, port::Unit};
 use std::{fmt, time::Duration};
+use uuid::Uuid;
 
 /// The transaction of one or more handlers' runs: opened by the first that asks.
 pub(crate) struct LazyTransaction<Db: Store> {
@@ -10,7 +11,7 @@ pub(crate) struct LazyTransaction<Db: Store> {
     /// How long the transaction may be idle at the server.
     limit: Duration,
     unit: Option<Db::Unit>,
-    /// Set when the transaction failed to open. The unit runs again even if the handler swallowed the error.
+    /// Set when the transaction failed to open, or failed us. The unit runs again even if the handler swallowed the error.
     failed: Option<StoreError>,
 }
 
@@ -26,6 +27,25 @@ impl<Db: Store> LazyTransaction<Db> {
     }
 
     pub(crate) async fn tx(&mut self) -> Result<&mut Db::Tx, HandlerError> {
+        self.open().await.map(Unit::tx)
+    }
+
+    /// Deletes the row of a message that has not left. Returns whether nobody has been given it.
+    pub(crate) async fn take_back(&mut self, row: Uuid) -> Result<bool, HandlerError> {
+        match self.open().await?.take_back(&[row]).await {
+            Ok(gone) => Ok(gone.iter().any(|gone| !gone.tried)),
+            Err(error) => {
+                let failed = HandlerError::transient(error.to_string());
+                // a statement of the handler has left the transaction aborted: that is the handler's failure
+                if error.kind() != StoreErrorKind::Rejected {
+                    self.failed = Some(error);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<&mut Db::Unit, HandlerError> {
         if self.unit.is_none() {
             match self.store.begin(&[], self.limit).await {
                 Ok(unit) => self.unit = Some(unit),
@@ -36,7 +56,7 @@ impl<Db: Store> LazyTransaction<Db> {
                 }
             }
         }
-        Ok(self.unit.as_mut().expect("it was opened just now").tx())
+        Ok(self.unit.as_mut().expect("it was opened just now"))
     }
 
     /// Whether a handler has asked for the transaction.

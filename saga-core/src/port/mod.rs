@@ -20,7 +20,7 @@ pub use inspect::{
     OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView,
     RowCount, StateCount, Status, Story, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, Wanted, explain,
 };
-pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed};
+pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Process, Registered, Store, Unit};
 pub(crate) use transport::Channel;
 pub use transport::{

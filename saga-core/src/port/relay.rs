@@ -5,6 +5,23 @@ use crate::Envelope;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
+/// A row that is no longer in the outbox, because its message is not to be sent after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TakenBack {
+    /// The row.
+    pub row: Uuid,
+    /// A process has tried to publish it before: the broker may have the message all the same.
+    pub tried: bool,
+}
+
+impl TakenBack {
+    /// A row that is gone.
+    pub fn new(row: Uuid, tried: bool) -> Self {
+        Self { row, tried }
+    }
+}
+
 /// A relay's request for rows to publish.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -2,7 +2,7 @@
 
 use super::{
     AliasRow, AliasesFound, Found, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest,
-    LeaseUpdate, Leased, StoreError, Write,
+    LeaseUpdate, Leased, StoreError, TakenBack, Write,
 };
 use crate::Chart;
 use async_trait::async_trait;
@@ -121,6 +121,10 @@ pub trait Unit: Send {
     /// Reads which instances have these aliases, and for which of them early messages of the endpoint wait: with a
     /// snapshot that is taken after the locks.
     async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError>;
+
+    /// Deletes rows of the outbox, given in any order, that no process is publishing: of these, nobody holds a lease.
+    /// Never waits for a row that another transaction has locked. Returns those that are gone.
+    async fn take_back(&mut self, rows: &[Uuid]) -> Result<Vec<TakenBack>, StoreError>;
 
     /// Writes everything that a batch decided.
     ///

@@ -68,6 +68,9 @@ pub struct InboxRow {
     pub receiver: String,
     /// The message.
     pub envelope: Arc<Envelope>,
+    /// Hash of type and body: [`Envelope::body_hash`], but of a command that is taken back before it came, which is
+    /// known by its hash alone.
+    pub body_hash: i64,
     /// What became of it.
     pub result: InboxResult,
     /// The instance, when the receiver is a saga.
@@ -95,6 +98,7 @@ impl InboxRow {
     pub fn new(receiver: impl Into<String>, envelope: Arc<Envelope>, result: InboxResult) -> Self {
         Self {
             receiver: receiver.into(),
+            body_hash: envelope.body_hash(),
             envelope,
             result,
             saga_id: None,

@@ -1,7 +1,7 @@
 //! What goes out with a transition, as types.
 
 use super::{AcceptsAll, AwaitsDeadline, AwaitsTimer, ChartEffect, State};
-use crate::{Answer, Command, Encoded, Event, Message, Outcome, Timer};
+use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Outcome, Timer};
 use std::time::Duration;
 
 /// Something that goes out with a transition into state `S`, in the transaction that stores the state: both happen or
@@ -23,7 +23,7 @@ pub trait Effect<S> {
 pub struct Emits {
     /// In the order in which the transition listed them.
     pub emits: Vec<Emit>,
-    /// Timers that are taken back, by type and key, before those in `emits` are set.
+    /// Timers that are taken back, by type and key, and commands, by type, before those in `emits` are set or sent.
     pub cancels: Vec<(&'static str, String)>,
     /// The state is entered anew, although it was not left.
     pub anew: bool,
@@ -191,7 +191,36 @@ impl<T: Message> Due<T> {
     }
 }
 
-/// Takes the timer `T` back, even if it is on its way.
+/// Takes back the timer `T`, even if it is on its way; or the commands `T` that the instance has sent and that are not
+/// answered.
+///
+/// Of a timer, nothing comes any more. A command may have been handled by now, so its outcome may still come, and the
+/// states keep their transitions for it. What is taken back never runs:
+///
+/// - a command that waits in the outbox, because its endpoint has no queue yet, say, does not leave;
+/// - one that waits at its endpoint for a retry or, held, for a person is settled there as discarded, with a note;
+/// - one that is still on its way is a duplicate when it comes.
+///
+/// To one that has left, a small message goes after it. It cannot overtake a command in the same queue, and a handler
+/// that is running may commit first. What was handled stays handled: to undo that, send another command. A saga that
+/// takes a command in begins at once, so it is taken back from such an endpoint only before it comes. An instance
+/// remembers the latest 200 unanswered commands of the types that its saga takes back.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
+/// # #[saga(name = "parcel", id = id: u64)]
+/// # impl Parcel {
+/// #     fn packed(packed: ParcelPacked) -> Travelling { Travelling { id: packed.id, scans: 0 } }
+/// #     fn scanned(it: Travelling, _: Scanned) -> (Travelling, Sends<PayFee>, After<Silent>) {
+/// #         let fee = PayFee { id: it.id, cents: 1 };
+/// #         (it, send(fee), after(days(3), Silent {}))
+/// #     }
+/// fn silent(_: Travelling, _: Silent) -> (Arrived, Cancels<PayFee>) { (Arrived, cancel()) }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// A timer:
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));
@@ -211,7 +240,7 @@ pub struct Cancels<T> {
     timer: std::marker::PhantomData<fn() -> T>,
 }
 
-impl<T> Cancels<T> {
+impl<T: Timer> Cancels<T> {
     /// The same for the timer under a key.
     pub fn keyed(mut self, key: impl std::fmt::Display) -> Self {
         self.key = key.to_string();
@@ -254,8 +283,8 @@ pub fn after<T: Timer>(delay: Duration, timer: T) -> After<T> {
 pub fn deadline<T: Timer>(delay: Duration, timer: T) -> Deadline<T> {
     Deadline(Due { delay, message: timer, key: String::new() })
 }
-/// Takes a timer back. See [`Cancels`].
-pub fn cancel<T: Timer>() -> Cancels<T> {
+/// Takes a timer back, or commands. See [`Cancels`].
+pub fn cancel<T: Cancellable>() -> Cancels<T> {
     Cancels { key: String::new(), timer: std::marker::PhantomData }
 }
 /// A span of `n` seconds.

@@ -1,8 +1,8 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
 use super::{
-    AliasChanges, Emit, KnownAliases, Progress, Replied, Rules, Saga, SagaId, alias::value_fault, alias_key,
-    alias_name, run::Run,
+    AliasChanges, Emit, KnownAliases, Progress, Replied, Route, Rules, Saga, SagaId, SentCommand, alias::value_fault,
+    alias_key, alias_name, run::Run,
 };
 use crate::{
     Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
@@ -11,6 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// A message offered to an instance.
 pub(crate) struct Offer {
@@ -88,8 +89,10 @@ pub(crate) struct Move {
     pub(crate) seq: i64,
     pub(crate) entered: i64,
     pub(crate) emits: Vec<Emit>,
-    /// The number of each emit that is a timer.
-    pub(crate) timers: Vec<Option<i64>>,
+    /// The number of each emit that is a timer, or a command that may be taken back.
+    pub(crate) numbers: Vec<Option<i64>>,
+    /// Commands of earlier units that it takes back.
+    pub(crate) cancels: Vec<SentCommand>,
 }
 
 /// What an instance decided about a batch.
@@ -104,6 +107,10 @@ pub(crate) struct Decided {
     pub(crate) timers: Vec<i64>,
     /// Timers to delete.
     pub(crate) timers_out: Vec<TimerOut>,
+    /// The numbers of commands that were sent and taken back in this batch: they do not leave.
+    pub(crate) unsent: Vec<i64>,
+    /// As in the row, where commands have no ids yet.
+    pub(super) progress: Progress,
     /// The state after and its data, for projections, when a transition was made.
     pub(crate) state: Option<Box<dyn Any + Send>>,
     /// Who started the instance, as stored; only read when a transition replies.
@@ -117,6 +124,25 @@ pub(crate) enum Named {
     ById(String),
     /// By the key of an alias.
     ByAlias(InstanceKey),
+}
+
+impl Decided {
+    /// Whether a timer or a command, by its number, leaves after all that the batch has done.
+    pub(crate) fn leaves(&self, emit: &Emit, number: i64) -> bool {
+        match emit.route {
+            Route::Timer { .. } => self.timers.contains(&number),
+            _ => !self.unsent.contains(&number),
+        }
+    }
+
+    /// The ids under which commands leave, by number: the row will know them.
+    pub(crate) fn name_commands(&mut self, ids: &HashMap<i64, Uuid>) {
+        let nameless = self.progress.sent.iter_mut().filter(|command| command.id.is_none());
+        let named = nameless.map(|command| command.id = ids.get(&command.number).copied()).count();
+        if let Some(write) = self.instance.as_mut().filter(|_| named > 0) {
+            write.row.progress = self.progress.json();
+        }
+    }
 }
 
 /// Who started an instance: where `Replies` go.

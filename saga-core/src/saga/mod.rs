@@ -25,7 +25,7 @@ pub use effect::*;
 pub use id::SagaId;
 pub use itinerary::Itinerary;
 pub use join::{All, Gather, Parts};
-pub(crate) use progress::{Progress, Replied, SetTimer};
+pub(crate) use progress::{Progress, Replied, SentCommand, SetTimer};
 pub use rules::{Disposition, Rules};
 pub use transition::*;
 pub use undo::Undo;

@@ -1,7 +1,12 @@
-//! What an instance knows about its way so far: which of its timers are alive, where it has been, what it has replied.
+//! What an instance knows about its way so far: which of its timers are alive, where it has been, what it has replied,
+//! which commands it could still take back.
 
 use super::Aliases;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The most commands that an instance remembers: they are part of its row.
+const SENT_MAX: usize = 200;
 
 /// Stored beside the state, as JSON; nothing at all while it is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +23,25 @@ pub(crate) struct Progress {
     /// Its aliases as they were written: what the next transition changes is told from these.
     #[serde(default, skip_serializing_if = "Aliases::is_empty")]
     pub(crate) aliases: Aliases,
+    /// Commands without an answer, of types that the saga takes back somewhere; the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sent: Vec<SentCommand>,
+}
+
+/// A command that was sent and may be taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SentCommand {
+    #[serde(rename = "type")]
+    pub(crate) type_name: String,
+    /// The endpoint that it was sent to.
+    pub(crate) to: String,
+    /// Its message id, which is the id of its outbox row too; none before the unit that sends it has given it one.
+    pub(crate) id: Option<Uuid>,
+    /// Of type and body, as the inbox keeps it.
+    pub(crate) hash: i64,
+    /// Which one it is of those that its unit sends, while it has no id.
+    #[serde(skip)]
+    pub(crate) number: i64,
 }
 
 /// A reply that was given.
@@ -64,6 +88,24 @@ impl Progress {
     pub(crate) fn set(&mut self, timer: SetTimer) {
         self.cancel(&timer.type_name, &timer.key);
         self.timers.push(timer);
+    }
+
+    /// The command may be taken back from now on; of too many, the oldest is forgotten.
+    pub(crate) fn send(&mut self, command: SentCommand) {
+        if self.sent.len() == SENT_MAX {
+            self.sent.remove(0);
+        }
+        self.sent.push(command);
+    }
+
+    /// A message came that this one caused: if that is a command, it was handled.
+    pub(crate) fn answered(&mut self, cause: &str) {
+        self.sent.retain(|command| command.id.is_none_or(|id| id.to_string() != cause));
+    }
+
+    /// Takes back the commands of this type.
+    pub(crate) fn take_back(&mut self, type_name: &str) -> Vec<SentCommand> {
+        self.sent.extract_if(.., |command| command.type_name == type_name).collect()
     }
 
     pub(crate) fn cancel(&mut self, type_name: &str, key: &str) {

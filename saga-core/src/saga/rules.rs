@@ -30,6 +30,8 @@ pub struct Rules {
     done: HashSet<String>,
     starts: HashSet<String>,
     timers: HashSet<String>,
+    /// What some transition takes back: timers and commands.
+    cancels: HashSet<String>,
     /// A start says `#[starts(return)]`.
     returns: bool,
     /// States that can be entered again.
@@ -94,6 +96,10 @@ impl Rules {
             by_state: by_state.collect(),
             done: chart.states.iter().filter(|s| s.done).map(|s| s.name.clone()).collect(),
             timers: types(&|m| m.kind == MessageKind::Timer),
+            cancels: {
+                let effects = chart.edges.iter().flat_map(|edge| &edge.effects);
+                effects.filter(|effect| effect.kind == "cancel").map(|effect| effect.type_name.clone()).collect()
+            },
             cyclic: cyclic.map(|state| state.name.clone()).collect(),
             renamed: renamed.collect(),
             returns: !returns_repeats.is_empty(),
@@ -153,6 +159,11 @@ impl Rules {
     /// Whether an instance keeps what it has replied.
     pub(super) fn returns(&self) -> bool {
         self.returns
+    }
+
+    /// Whether some transition takes it back.
+    pub(crate) fn cancels(&self, type_name: &str) -> bool {
+        self.cancels.contains(type_name)
     }
 
     /// Whether the message is a timer.

@@ -2,14 +2,15 @@
 //! carries out.
 
 use super::{
-    AliasChanges, Aliases, Disposition, Emits, Moment, Progress, Replied, Route, Rules, Saga, SetTimer,
+    AliasChanges, Aliases, Disposition, Emit, Emits, Moment, Progress, Replied, Route, Rules, Saga, SentCommand,
+    SetTimer,
     alias::value_fault,
     alias_key,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
     Encoded, Envelope, HeldReason, InstanceKey, InstanceRow,
-    envelope::body_refusal,
+    envelope::{body_refusal, hash_of},
     panics::caught,
     port::{InstanceWrite, TimerOut},
 };
@@ -49,6 +50,10 @@ pub(super) struct Run<'a, S: Saga> {
     aliases_before: Aliases,
     /// Those that a transition took.
     aliases_taken: Vec<InstanceKey>,
+    /// How many commands that may be taken back were sent.
+    commands: i64,
+    /// Those of them that were taken back at once.
+    unsent: Vec<i64>,
     paused_by: Option<String>,
     originator: Option<String>,
     /// Offers that wait, in order of arrival, with the reason.
@@ -78,6 +83,8 @@ impl<'a, S: Saga> Run<'a, S> {
             alive_before: Vec::new(),
             aliases_before: Aliases::default(),
             aliases_taken: Vec::new(),
+            commands: 0,
+            unsent: Vec::new(),
             paused_by: row.and_then(|row| row.paused_by.clone()),
             originator: row.and_then(|row| row.originator.clone()),
             waiting: Vec::new(),
@@ -281,20 +288,25 @@ impl<'a, S: Saga> Run<'a, S> {
             self.originator = Originator::of(&envelope);
         }
         self.seq += 1;
+        if let Some(cause) = &envelope.causation_id {
+            self.progress.answered(cause);
+        }
         if let Some(timer) = self.number_of(&envelope) {
             self.progress.timers.retain(|known| known.number != timer); // it has come
         }
         if from.as_ref() != Some(&to) || out.anew {
             self.enter(from.as_ref());
         }
-        let timers = self.set_timers(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
+        let cancels = self.cancel(&out);
+        let numbers = self.number(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
         if let Some(reply) = out.emits.iter().rfind(|emit| emit.route == Route::Reply && self.rules.returns()) {
             let Encoded { type_name, body, .. } = &reply.message;
             let body = String::from_utf8_lossy(body).into_owned();
             self.progress.replied = Some(Replied { type_name: (*type_name).into(), body });
         }
         self.name = Some(to.clone());
-        Ok(Settled::Moved(Move { from, to, seq: self.seq, entered: self.entered, emits: out.emits, timers }))
+        let (seq, entered) = (self.seq, self.entered);
+        Ok(Settled::Moved(Move { from, to, seq, entered, emits: out.emits, numbers, cancels }))
     }
 
     /// A state was entered: the timers of the one before are gone, and messages that only it takes had their chance.
@@ -306,17 +318,50 @@ impl<'a, S: Saga> Run<'a, S> {
         }
     }
 
-    /// Numbers the timers that a transition sets; `None` for what is no timer.
-    fn set_timers(&mut self, to: &str, out: &Emits) -> Result<Vec<Option<i64>>, String> {
+    /// Takes back timers and commands; returns those commands that a unit before this one has sent.
+    fn cancel(&mut self, out: &Emits) -> Vec<SentCommand> {
+        let mut cancels = Vec::new();
         for (type_name, key) in &out.cancels {
             self.progress.cancel(type_name, key);
+            let (sent, unsent): (Vec<_>, Vec<_>) =
+                self.progress.take_back(type_name).into_iter().partition(|command| command.id.is_some());
+            cancels.extend(sent);
+            self.unsent.extend(unsent.iter().map(|command| command.number));
         }
+        cancels
+    }
+
+    /// Remembers a command that some transition takes back. Returns its number among those of the unit.
+    fn send(&mut self, to: &str, Emit { message, .. }: &Emit) -> Option<i64> {
+        if !self.rules.cancels(message.type_name) {
+            return None;
+        }
+        self.commands += 1;
+        self.progress.send(SentCommand {
+            type_name: message.type_name.into(),
+            to: to.into(),
+            id: None,
+            hash: hash_of([message.type_name.as_bytes(), &message.body]),
+            number: self.commands,
+        });
+        Some(self.commands)
+    }
+
+    /// Numbers the timers that a transition sets, and the commands that may be taken back; `None` for all else.
+    fn number(&mut self, to: &str, out: &Emits) -> Result<Vec<Option<i64>>, String> {
         let mut numbers = Vec::with_capacity(out.emits.len());
         let mut set = 0;
         for emit in &out.emits {
-            let Route::Timer { key, deadline, .. } = &emit.route else {
-                numbers.push(None);
-                continue;
+            let (key, deadline) = match &emit.route {
+                Route::Timer { key, deadline, .. } => (key, deadline),
+                Route::Command { to } => {
+                    numbers.push(self.send(to, emit));
+                    continue;
+                }
+                Route::Event | Route::Reply => {
+                    numbers.push(None);
+                    continue;
+                }
             };
             if set == TIMERS_MAX {
                 return Err(format!("the transition sets more than {TIMERS_MAX} timers"));
@@ -328,9 +373,9 @@ impl<'a, S: Saga> Run<'a, S> {
             numbers.push(Some(number));
         }
         if self.rules.is_done(to) {
-            // nothing waits there, not even a timer set on the way
-            let Progress { replied, aliases, .. } = std::mem::take(&mut self.progress);
-            self.progress = Progress { replied, aliases, ..Progress::default() };
+            // nothing waits there, not even a timer set on the way; a transition out of it may still take commands back
+            let Progress { replied, aliases, sent, .. } = std::mem::take(&mut self.progress);
+            self.progress = Progress { replied, aliases, sent, ..Progress::default() };
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
@@ -420,6 +465,8 @@ impl<'a, S: Saga> Run<'a, S> {
             instance,
             timers,
             timers_out,
+            unsent: self.unsent,
+            progress: self.progress,
             state,
             originator: self.originator,
             aliases,

@@ -44,6 +44,17 @@ pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
     assert_eq!((found.inbox[0].result, found.inbox[0].attempts), (InboxResult::Handled, 5));
 }
 
+/// A command that is taken back before it came is known by its hash alone: it and no other is a duplicate then.
+pub async fn a_row_may_be_of_a_message_that_is_known_by_its_hash(store: &impl Lab) {
+    let gone = |id: &str| crate::with!(inbox_row(id), body_hash = -7, note = Some("taken back".into()));
+    let waiting = crate::with!(inbox_row("waits"), result = InboxResult::Retrying, attempts = 4);
+    write(store, crate::with!(writes(), claims = vec![gone("new"), waiting])).await.unwrap();
+    let completed = crate::with!(gone("waits"), result = InboxResult::Discarded, attempts = 4);
+    write(store, crate::with!(writes(), completes = vec![(completed, 4)])).await.unwrap();
+    let found = store.read(&keys(&["new", "waits"])).await.unwrap();
+    assert_eq!(found.inbox.iter().map(|row| row.body_hash).collect::<Vec<_>>(), [-7, -7]);
+}
+
 /// S-067: an instance that changed meanwhile is a conflict.
 pub async fn s_067_an_instance_that_changed_is_a_conflict(store: &impl Lab) {
     let write_instance = async |seq, base_seq| {

@@ -188,6 +188,7 @@ macro_rules! store_suite {
                     o_001_a_message_is_claimed_once
                     o_011_ids_are_compared_byte_for_byte
                     a_row_that_waits_is_completed_once
+                    a_row_may_be_of_a_message_that_is_known_by_its_hash
                     s_067_an_instance_that_changed_is_a_conflict
                     a_unit_without_commit_leaves_nothing
                     m10_a_unit_without_writes_commits
@@ -207,6 +208,7 @@ macro_rules! store_suite {
                     a_row_that_only_waited_is_no_try
                     rule_7_what_was_first_sent_long_ago_is_held
                     b13_a_parked_timer_is_never_stranded
+                    what_nobody_publishes_is_taken_back
                 }
                 held::{
                     held_messages_keep_order_and_bytes

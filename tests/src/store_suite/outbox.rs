@@ -171,3 +171,36 @@ pub async fn b13_a_parked_timer_is_never_stranded(store: &impl Lab) {
     assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
     assert_eq!(store.count("outbox").await, 1);
 }
+
+/// What was never given to the broker is taken back for sure; what is being published stays. A rollback brings it back.
+pub async fn what_nobody_publishes_is_taken_back(store: &impl Lab) {
+    let later = outbox_row("later", Some(Duration::from_secs(3600)), false);
+    let (tried, leased) = (outbox_row("tried", None, false), outbox_row("leased", None, true));
+    let (free, other) = (outbox_row("free", None, false), outbox_row("other", None, false));
+    let all = [&later, &tried, &leased, &free].map(|row| row.id);
+    write(store, crate::with!(writes(), outbox = vec![later, tried.clone(), leased.clone()])).await.unwrap();
+    assert_eq!(lease(store, "me").await.rows.len(), 1);
+    report(store, "me", &[], &[crate::with!(failed(tried.id, Duration::from_secs(60)), unroutable = true)]).await;
+    write(store, crate::with!(writes(), outbox = vec![free, other])).await.unwrap();
+    let take_back = async |commit: bool| {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        let mut gone = unit.take_back(&[&all[..], &[Uuid::nil()]].concat()).await.unwrap();
+        gone.sort_unstable_by_key(|gone| (gone.tried, gone.row));
+        assert!(unit.take_back(&all).await.unwrap().is_empty(), "a row is taken back once");
+        unit.write(&writes()).await.unwrap();
+        if commit {
+            unit.commit().await.unwrap()
+        } else {
+            unit.rollback().await.unwrap()
+        }
+        gone.iter().map(|gone| (gone.row, gone.tried)).collect::<Vec<_>>()
+    };
+    let free = [(all[0], false), (all[3], false), (all[1], true)];
+    assert_eq!(take_back(false).await, free);
+    assert_eq!(store.count("outbox").await, 5, "nothing has happened");
+    assert_eq!(take_back(true).await, free);
+    assert_eq!(store.count("outbox").await, 2);
+    let left = lease(store, "other").await.rows;
+    assert_eq!(left.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["other"]);
+    assert_eq!(store.column("outbox", "lease_owner", "leased").await, [Some("me".into())], "it is being published");
+}

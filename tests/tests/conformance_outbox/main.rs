@@ -121,6 +121,7 @@ suite! {
         r_029_what_was_held_longer_than_the_retention_runs_without_repeating_its_neighbours_effect
     }
     messages::{
+        o_049_a_delayed_message_is_cancelled_by_the_commit_alone_and_one_that_was_sent_says_so
         o_051_what_one_instance_sends_is_handled_in_order_by_any_number_of_lanes
         t_031_a_chain_over_three_endpoints_is_one_conversation
     }

@@ -92,6 +92,38 @@ pub(crate) async fn o_051_what_one_instance_sends_is_handled_in_order_by_any_num
     stop([teller, listener]).await;
 }
 
+/// O-049: three messages due in an hour. Then the hour has passed.
+pub(crate) async fn o_049_a_delayed_message_is_cancelled_by_the_commit_alone_and_one_that_was_sent_says_so<
+    Db: Effects + Base,
+    T: Transport + Clone,
+>(
+    two: Two<Db, T>,
+) {
+    let (hour, heard) = (Duration::from_secs(3600), Listener::default());
+    let endpoint = two.endpoint(0, "ear").subscribe::<Arrived>(heard.clone()).start().await.unwrap();
+    let mut session = endpoint.session().await.unwrap();
+    let [kept, gone, never] = [1, 2, 3].map(|id| session.publish(Arrived { id }).delay(hour).message_id());
+    assert!(session.cancel(never).await.unwrap(), "what is not committed yet does not leave either");
+    session.commit().await.unwrap();
+    assert_eq!(two.count("{s}outbox").await, 2);
+    for (id, commit) in [(kept, false), (gone, true)] {
+        let mut session = endpoint.session().await.unwrap();
+        assert!(session.cancel(id).await.unwrap());
+        assert!(!session.cancel(id).await.unwrap(), "once");
+        if commit { session.commit().await.unwrap() } else { session.rollback().await.unwrap() }
+    }
+    two.db().age("outbox", "due_at", hour).await;
+    eventually("the one that was kept", || async { (heard.heard() == [1]).then_some(()) }).await;
+    eventually("an empty outbox", || async { (two.count("{s}outbox").await == 0).then_some(()) }).await;
+    let mut session = endpoint.session().await.unwrap();
+    for id in [kept, gone, never] {
+        assert!(!session.cancel(id).await.unwrap(), "it was sent, or is gone already");
+    }
+    session.commit().await.unwrap();
+    stop([endpoint]).await;
+    assert_eq!(heard.heard(), [1]);
+}
+
 /// Says how far a message has come.
 #[derive(Event, Serialize, Deserialize)]
 #[event(from = "client")]

@@ -26,6 +26,7 @@ mod sessions;
 mod slips;
 mod statements;
 mod suspects;
+mod taken_back;
 mod together;
 mod waiting;
 

@@ -86,6 +86,47 @@ async fn o_048_a_delayed_message_of_a_handler_that_fails_does_not_exist() {
     assert_eq!(rig.broker.sent().len(), 0);
 }
 
+/// Cancels the message whose id it finds, then fails as often as it is told.
+#[derive(Clone, Default)]
+struct Canceller(Arc<Mutex<(Option<uuid::Uuid>, usize, Vec<bool>)>>);
+
+#[async_trait]
+impl crate::Handle<Do, MemoryStore> for Canceller {
+    async fn handle(
+        &self,
+        Do { n }: Do,
+        cx: &mut crate::Context<'_, MemoryStore>,
+    ) -> Result<Deed, crate::HandlerError> {
+        let regretted = cx.publish(Seen { n: 1.0 }).message_id();
+        assert!(cx.cancel(regretted).await?, "it has not left");
+        let id = self.0.lock().unwrap().0.expect("the test says which");
+        let cancelled = cx.cancel(id).await?;
+        let mut this = self.0.lock().unwrap();
+        this.2.push(cancelled);
+        this.1 = this.1.saturating_sub(1);
+        if this.1 > 0 { Err(crate::HandlerError::transient("by order")) } else { Ok(Did { n }.into()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn o_049_a_handler_cancels_a_delayed_message_when_it_commits() {
+    let canceller = Canceller::default();
+    let retries = Retries::none().immediate(1);
+    let rig = Rig::start(|builder| builder.retries(retries).handle::<Do>(canceller.clone())).await;
+    let mut session = rig.endpoint.session().await.unwrap();
+    let id = session.publish(Seen { n: 0.0 }).delay(secs(60)).message_id();
+    session.commit().await.unwrap();
+    *canceller.0.lock().unwrap() = (Some(id), 2, Vec::new());
+    // the database is away at first: no run is counted
+    rig.store.fail_next(Operation::TakeBack, StoreErrorKind::Unavailable);
+    rig.broker.deliver_all([command(1), command(2)]);
+    rig.all_acked().await;
+    assert_eq!(canceller.0.lock().unwrap().2, [true, true, false], "a run that failed has cancelled nothing");
+    assert_eq!((rig.inbox("do-1").attempts, rig.inbox("do-2").attempts), (2, 1));
+    tokio::time::sleep(secs(120)).await;
+    assert_eq!(seen(&rig), [] as [f64; 0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn r_013_after_two_rounds_a_message_is_the_original_and_nothing_of_its_retries_goes_on() {
     let poster = Poster::that_fails(2);

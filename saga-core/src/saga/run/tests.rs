@@ -244,7 +244,7 @@ fn s_001_s_024_a_start_creates_and_its_effects_keep_their_order() {
     let routes: Vec<_> = made.emits.iter().map(|emit| (emit.message.type_name, emit.route.clone())).collect();
     let timer = |seconds, deadline| Route::Timer { delay: Duration::from_secs(seconds), key: String::new(), deadline };
     let (timeout, give_up) = (timer(10, false), timer(3600, true));
-    assert_eq!(made.timers, [Some(1000), Some(1001), None, None], "the timers of the first transition");
+    assert_eq!(made.numbers, [Some(1000), Some(1001), None, None], "the timers of the first transition");
     assert_eq!(routes, [("Timeout", timeout), ("GiveUp", give_up), ("Note", Route::Event), ("Note", Route::Event)]);
     let originator: Originator = serde_json::from_str(decided.originator.as_deref().unwrap()).unwrap();
     assert_eq!((originator.reply_to.as_str(), &instance.row().originator), ("asker", &decided.originator));
@@ -433,6 +433,7 @@ fn s_043_s_044_s_045_by_order_of_the_definition() {
     assert!(instance.row().data.contains("\"later\":1"));
 }
 
+mod cancels;
 mod failing;
 mod life;
 mod model;

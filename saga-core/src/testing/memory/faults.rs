@@ -23,6 +23,8 @@ pub enum Operation {
     Held,
     /// `Store::aliases` and `Unit::aliases`.
     Aliases,
+    /// `Unit::take_back`.
+    TakeBack,
     /// `Unit::write`.
     Write,
     /// `Unit::commit`.

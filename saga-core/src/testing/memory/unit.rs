@@ -7,11 +7,14 @@ use super::{
     tables::Changes,
     write,
 };
-use crate::{AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, Unit, Write};
+use crate::{
+    AliasesFound, Found, HeldRow, HeldWanted, InstanceKey, Keys, StoreError, StoreErrorKind, TakenBack, Unit, Write,
+};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// A transaction of a [`MemoryStore`](super::MemoryStore). What it writes is seen by others when it commits.
 pub struct MemoryUnit {
@@ -69,6 +72,14 @@ impl Unit for MemoryUnit {
     async fn aliases(&mut self, endpoint: &str, aliases: &[InstanceKey]) -> Result<AliasesFound, StoreError> {
         self.round_trip(Operation::Aliases).await?;
         Ok(read::aliases(&self.tx.store.state().tables, &self.changes, endpoint, aliases))
+    }
+
+    async fn take_back(&mut self, rows: &[Uuid]) -> Result<Vec<TakenBack>, StoreError> {
+        self.round_trip(Operation::TakeBack).await?;
+        let mut state = self.tx.store.state();
+        let gone = write::take_back(&state, &mut self.changes, rows, self.tx.store.now_us());
+        state.lock_rows(self.tx.unit, &self.changes);
+        Ok(gone)
     }
 
     async fn write(&mut self, write: &Write) -> Result<(), StoreError> {

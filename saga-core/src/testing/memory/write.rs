@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     AliasRow, HeldIn, HeldKey, HeldReason, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError,
-    StoreErrorKind, TimerOut, Write,
+    StoreErrorKind, TakenBack, TimerOut, Write,
 };
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// The rows that a write is about to change, if it names them.
 pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
@@ -109,7 +110,7 @@ fn claim(endpoint: &str, owner: &str, row: &InboxRow, now: i64) -> InboxRecord {
         receiver: row.receiver.clone(),
         message_id: row.envelope.message_id.clone(),
         type_name: row.envelope.type_name.clone(),
-        body_hash: row.envelope.body_hash(),
+        body_hash: row.body_hash,
         result: row.result,
         saga_id: row.saga_id.clone(),
         seq: row.seq,
@@ -154,6 +155,16 @@ fn take_timer(tables: &Tables, own: &mut Changes, out: &TimerOut) {
     };
     let gone: Vec<_> = all(&tables.outbox, &own.outbox).filter(|(_, row)| goes(row)).map(|(id, _)| *id).collect();
     own.outbox.extend(gone.into_iter().map(|id| (id, None)));
+}
+
+/// Deletes rows that no process is publishing. A row that another unit has changed is left alone.
+pub(super) fn take_back(state: &State, own: &mut Changes, rows: &[Uuid], now: i64) -> Vec<TakenBack> {
+    let free = |row: &&Uuid| own.outbox.contains_key(*row) || !state.is_locked(&RowKey::Outbox(**row));
+    let known = rows.iter().filter(free).filter_map(|row| get(&state.tables.outbox, &own.outbox, row));
+    let known = known.filter(|row| !row.is_leased(now));
+    let gone: Vec<_> = known.map(|row| TakenBack::new(row.id, row.first_attempt_at_us.is_some())).collect();
+    own.outbox.extend(gone.iter().map(|gone| (gone.row, None)));
+    gone
 }
 
 fn outbox(write: &Write, row: &OutboxRow, now: i64) -> OutboxRecord {

@@ -125,8 +125,8 @@ impl std::fmt::Display for Breach {
 /// An instance and what may still come to it.
 struct Situation<S> {
     instance: Instance<S>,
-    /// Commands without an answer: what each may be answered with, and the entry that it answers.
-    open: Vec<(Vec<Encoded>, i64)>,
+    /// Commands without an answer: what each may be answered with, and its place among what was sent.
+    open: Vec<(Vec<Encoded>, usize)>,
     /// Events that have not come.
     events: Vec<usize>,
     /// Messages that it has sent and that were looked at.
@@ -138,6 +138,8 @@ struct Situation<S> {
 /// What comes next.
 enum Step {
     Answer(usize, usize),
+    /// A command that was taken back does not run: nothing comes.
+    NoAnswer(usize),
     Event(usize),
     Timer(i64),
 }
@@ -310,11 +312,11 @@ impl<S: Saga> Walk<S> {
 
 impl<S: Saga> Situation<S> {
     fn look_at_what_was_sent(&mut self, explore: &Explore<S>) {
-        for sent in &self.instance.sent[self.seen..] {
+        for (place, sent) in self.instance.sent.iter().enumerate().skip(self.seen) {
             if let (Route::Command { .. }, Some(answers)) = (&sent.route, explore.answers.get(sent.type_name)) {
                 let answers = answers(sent);
                 if !answers.is_empty() {
-                    self.open.push((answers, sent.entered));
+                    self.open.push((answers, place));
                 }
             }
         }
@@ -325,7 +327,9 @@ impl<S: Saga> Situation<S> {
         let answers = self.open.iter().enumerate();
         let answers =
             answers.flat_map(|(n, (answers, _))| (0..answers.len()).map(move |answer| Step::Answer(n, answer)));
-        let timers = self.instance.timers.iter().map(|timer| Step::Timer(timer.number));
+        let back = |&(_, (_, sent)): &(usize, &(Vec<Encoded>, usize))| self.instance.sent[*sent].taken_back;
+        let none = self.open.iter().enumerate().filter(back).map(|(n, _)| Step::NoAnswer(n));
+        let timers = self.instance.timers.iter().map(|timer| Step::Timer(timer.number)).chain(none);
         answers.chain((0..self.events.len()).map(Step::Event)).chain(timers).collect()
     }
 
@@ -340,11 +344,13 @@ impl<S: Saga> Situation<S> {
         };
         match *step {
             Step::Answer(n, answer) => {
-                let (mut answers, entered) = next.open.remove(n);
+                let (mut answers, sent) = next.open.remove(n);
                 let answer = answers.swap_remove(answer);
                 next.came.push(answer.type_name);
-                next.instance.give(&answer, Some(entered));
+                let entered = next.instance.sent[sent].entered;
+                next.instance.answer(&answer, sent, entered);
             }
+            Step::NoAnswer(n) => drop(next.open.remove(n)),
             Step::Event(n) => {
                 let event = next.events.remove(n);
                 next.came.push(explore.events[event].type_name);
@@ -367,7 +373,8 @@ impl<S: Saga> Situation<S> {
         let looked_at = if explore.checks.is_empty() && explore.endings.is_empty() { &[][..] } else { &sent[..] };
         let came = if explore.endings.is_empty() { &[][..] } else { &self.came[..] };
         let sent: Vec<_> = looked_at.iter().map(|sent| (sent.type_name, &sent.body)).collect();
-        let open: Vec<_> = self.open.iter().map(|(answers, entered)| (answers.first(), now - entered)).collect();
+        let open = self.open.iter().map(|(answers, place)| (answers.first(), &self.instance.sent[*place]));
+        let open: Vec<_> = open.map(|(answer, sent)| (answer, now - sent.entered, sent.taken_back)).collect();
         format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?}", self.events)
     }
 

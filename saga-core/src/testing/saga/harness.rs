@@ -4,7 +4,7 @@ use super::{
     instance::{Instance, Sent, id_of, us},
     story,
 };
-use crate::{Encoded, Event, HeldReason, Message, Saga};
+use crate::{Command, Encoded, Event, HeldReason, Message, Saga};
 use std::time::Duration;
 
 /// An instance of a saga in a test: messages are given to it, time passes, and what it does is looked at. There is no
@@ -96,8 +96,12 @@ impl<S: Saga> Harness<S> {
 
     /// Gives it a message; an outcome answers what the present entry of its state has sent.
     pub fn give<M: Message>(mut self, message: M) -> Self {
+        let message = Encoded::of(&message);
         let entered = self.0.row.as_ref().map(|row| row.entered);
-        self.0.give(&Encoded::of(&message), entered);
+        match entered.and_then(|entered| Some((self.0.asked(&message, entered)?, entered))) {
+            Some((sent, entered)) => self.0.answer(&message, sent, entered),
+            None => self.0.give(&message, entered),
+        }
         self
     }
 
@@ -162,6 +166,18 @@ impl<S: Saga> Harness<S> {
     pub fn expect_sent<M: Message>(self, times: usize) -> Self {
         let sent = self.0.sent.iter().filter(|sent| sent.type_name == M::TYPE).count();
         assert_eq!(sent, times, "`{}` was sent another number of times; {}", M::TYPE, self.0.told());
+        self
+    }
+
+    /// It has taken back so many commands of this type, which had no answer: each may have been handled or not, so its
+    /// outcome may still be [given](Self::give).
+    ///
+    /// # Panics
+    /// When it has taken back more or fewer, with the story so far.
+    #[track_caller]
+    pub fn expect_taken_back<C: Command>(self, times: usize) -> Self {
+        let back = self.0.sent.iter().filter(|sent| sent.type_name == C::TYPE && sent.taken_back).count();
+        assert_eq!(back, times, "`{}` was taken back another number of times; {}", C::TYPE, self.0.told());
         self
     }
 

@@ -3,14 +3,15 @@
 
 use super::story::{Caused, Happened, What};
 use crate::{
-    Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
+    Chart, Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
     saga::{
         KnownAliases, Progress, Route, alias_key,
-        logic::{Move, Named, Offer, Offers, SagaLogic, Settled, Typed},
+        logic::{Decided, Move, Named, Offer, Offers, SagaLogic, Settled, Typed},
     },
 };
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// A body that no transition may send: as at an endpoint with default settings.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -29,6 +30,11 @@ pub struct Sent {
     pub seq: i64,
     /// State entries at that time.
     pub(super) entered: i64,
+    id: Uuid,
+    /// An answer came.
+    answered: bool,
+    /// It was taken back: it may have been handled, or not.
+    pub(super) taken_back: bool,
 }
 
 /// A timer that is alive.
@@ -41,6 +47,8 @@ pub(super) struct Timer {
 
 pub(super) struct Instance<S> {
     logic: Arc<Typed<S>>,
+    /// What each command that it sends may be answered with.
+    outcomes: Arc<HashMap<String, Vec<String>>>,
     pub(super) key: InstanceKey,
     pub(super) row: Option<InstanceRow>,
     pub(super) held: Vec<(Arc<Envelope>, HeldReason, String)>,
@@ -57,6 +65,7 @@ impl<S> Clone for Instance<S> {
     fn clone(&self) -> Self {
         Self {
             logic: self.logic.clone(),
+            outcomes: self.outcomes.clone(),
             key: self.key.clone(),
             row: self.row.clone(),
             held: self.held.clone(),
@@ -73,6 +82,7 @@ impl<S: Saga> Instance<S> {
     pub(super) fn new(id: &S::Id) -> Self {
         Self {
             logic: Arc::new(Typed::new()),
+            outcomes: Arc::new(outcomes(&S::chart())),
             key: InstanceKey { saga: S::NAME.into(), id: id.to_text() },
             row: None,
             held: Vec::new(),
@@ -97,6 +107,25 @@ impl<S: Saga> Instance<S> {
     pub(super) fn give(&mut self, message: &Encoded, entered: Option<i64>) {
         let envelope = self.envelope(message, entered);
         self.offer(envelope);
+    }
+
+    /// Gives it the answer to one of the messages that it has sent, at that entry of its state.
+    pub(super) fn answer(&mut self, answer: &Encoded, sent: usize, entered: i64) {
+        self.sent[sent].answered = true;
+        let id = self.sent[sent].id;
+        let mut envelope = self.envelope(answer, Some(entered));
+        envelope.causation_id = Some(id.to_string());
+        self.offer(envelope);
+    }
+
+    /// The command that this message answers: the first without an answer, of this entry of its state if there is one.
+    pub(super) fn asked(&self, answer: &Encoded, entered: i64) -> Option<usize> {
+        let may = |sent: &&Sent| {
+            let outcome = self.outcomes.get(sent.type_name);
+            !sent.answered && outcome.is_some_and(|types| types.iter().any(|name| name == answer.type_name))
+        };
+        let first = self.sent.iter().position(|sent| may(&sent) && sent.entered == entered);
+        first.or_else(|| self.sent.iter().position(|sent| may(&sent)))
     }
 
     /// Lets a timer come that is alive.
@@ -154,14 +183,15 @@ impl<S: Saga> Instance<S> {
             body_bytes_max: BODY_BYTES_MAX,
             aliases: &KnownAliases::default(),
         };
-        let decided = self.logic.decide(&asked, &mut offers);
+        let mut decided = self.logic.decide(&asked, &mut offers);
+        let mut ids = HashMap::new();
         let mut still: Vec<Option<(HeldReason, String)>> =
             offers.iter().map(|offer| offer.waiting.map(|reason| (reason, String::new()))).collect();
-        for (i, settled) in decided.settled {
+        for (i, settled) in std::mem::take(&mut decided.settled) {
             let envelope = offers[i].envelope.clone();
             still[i] = None;
             let what = match settled {
-                Settled::Moved(made) => self.moved(made),
+                Settled::Moved(made) => self.moved(made, &decided, &mut ids),
                 Settled::Ignored { state } => What::Ignored { state: state.unwrap_or_default() },
                 Settled::Returned { state, reply } => What::Returned { state, reply: reply.type_name },
                 Settled::Stale { .. } => What::Stale,
@@ -180,6 +210,7 @@ impl<S: Saga> Instance<S> {
         let held = offers.iter().zip(still);
         self.held =
             held.filter_map(|(offer, held)| held.map(|(why, error)| (offer.envelope.clone(), why, error))).collect();
+        decided.name_commands(&ids);
         if let Some(write) = decided.instance {
             self.row = Some(write.row);
             self.timers.retain(|timer| decided.timers.contains(&timer.number));
@@ -191,9 +222,17 @@ impl<S: Saga> Instance<S> {
         }
     }
 
-    fn moved(&mut self, made: Move) -> What {
+    fn moved(&mut self, made: Move, decided: &Decided, ids: &mut HashMap<i64, Uuid>) -> What {
         let effects = made.emits.iter().map(|emit| Caused::new(emit.message.type_name, &emit.route)).collect();
-        for (emit, number) in made.emits.into_iter().zip(made.timers) {
+        for sent in &mut self.sent {
+            sent.taken_back |= made.cancels.iter().any(|command| command.id == Some(sent.id));
+        }
+        for (emit, number) in made.emits.into_iter().zip(made.numbers) {
+            let id = Uuid::from_u128(self.sent.len() as u128 + 1);
+            if let (Route::Command { .. }, Some(number)) = (&emit.route, number) {
+                ids.insert(number, id);
+            }
+            let leaves = number.is_none_or(|number| decided.leaves(&emit, number));
             match (&emit.route, number) {
                 (Route::Timer { delay, .. }, Some(number)) => self.timers.push(Timer {
                     number,
@@ -206,6 +245,9 @@ impl<S: Saga> Instance<S> {
                     route: emit.route,
                     seq: made.seq,
                     entered: made.entered,
+                    id,
+                    answered: false,
+                    taken_back: !leaves,
                 }),
             }
         }
@@ -221,6 +263,11 @@ impl<S: Saga> Instance<S> {
         let lines = self.story.iter().map(|line| format!("\n  {line}"));
         format!("what happened:{}", lines.collect::<String>())
     }
+}
+
+fn outcomes(chart: &Chart) -> HashMap<String, Vec<String>> {
+    let sent = chart.edges.iter().flat_map(|edge| &edge.effects).filter(|effect| effect.kind == "send");
+    sent.map(|effect| (effect.type_name.clone(), effect.outcome.clone())).collect()
 }
 
 /// The id that a message names.

@@ -249,6 +249,44 @@ impl Card {
     }
 }
 
+#[derive(Event, Serialize, Deserialize)]
+struct Regretted {
+    id: u64,
+}
+
+#[states]
+enum Cart {
+    #[waits]
+    Paying,
+    #[waits]
+    Regretting,
+    #[done]
+    Over,
+}
+
+/// Takes the payment back. `Regretting` waits for an answer that need not come.
+#[saga(name = "cart", id = id: u64)]
+impl Cart {
+    fn placed(placed: Placed) -> (Paying, Sends<Pay>) {
+        (Paying, send(Pay { id: placed.id }))
+    }
+    fn paid(_: Paying, _: Paid) -> Over {
+        Over
+    }
+    fn declined(_: Paying, _: Declined) -> Over {
+        Over
+    }
+    fn regretted(_: Paying, _: Regretted) -> (Regretting, Cancels<Pay>) {
+        (Regretting, cancel())
+    }
+    fn paid_too_late(_: Regretting, _: Paid) -> Over {
+        Over
+    }
+    fn declined_too_late(_: Regretting, _: Declined) -> Over {
+        Over
+    }
+}
+
 #[test]
 fn a_message_reaches_the_instance_once_it_has_the_alias() {
     let settled = |reference: &str| Settled { reference: reference.into() };
@@ -271,4 +309,20 @@ fn a_message_reaches_the_instance_once_it_has_the_alias() {
             "Settled: held as early: card by reference `a`: the instance does not have it yet",
         ]
     );
+}
+
+#[test]
+fn a_command_that_is_taken_back_may_have_been_handled_or_not() {
+    let placed = || Placed { id: 7, fault: Fault::None };
+    let cart = Harness::<Cart>::begin(placed()).expect_taken_back::<Pay>(0).give(Regretted { id: 7 });
+    cart.expect_taken_back::<Pay>(1).give(Paid { id: 7 }).expect_state("Over");
+    let cart = Harness::<Cart>::begin(placed()).give(Paid { id: 7 });
+    cart.give(Regretted { id: 7 }).expect_taken_back::<Pay>(0);
+    let explored = Explore::<Cart>::from(placed())
+        .answers(|pay: Pay| vec![Paid { id: pay.id }.into()])
+        .event(Regretted { id: 7 })
+        .in_the_end("the order is over", |end| end.state == "Over")
+        .run();
+    let breaches: Vec<_> = explored.breaches().iter().map(|breach| (breach.what.as_str(), breach.path.len())).collect();
+    assert_eq!(breaches, [("the order is over", 2), ("no done state can be reached from here", 2)]);
 }

@@ -373,7 +373,7 @@ impl Pair {
 #[test]
 fn s_052_of_two_timers_the_one_that_leads_out_takes_the_other_with_it() {
     let mut life = Life::<Pair>::new();
-    assert_eq!(life.moves(begin()).timers, [Some(1000), Some(1001)]);
+    assert_eq!(life.moves(begin()).numbers, [Some(1000), Some(1001)]);
     let (decided, settled) = life.offer_at(0, vec![timer::<Pair, _>(1000, &Impatient {})]);
     assert!(matches!(&settled[..], [Settled::Moved(made)] if made.to == "Moved"), "{settled:?}");
     assert_eq!(timers(&decided), (vec![1000, 1001], vec![]), "the second's row goes with that commit");

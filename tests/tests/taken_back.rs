@@ -124,21 +124,23 @@ async fn what_waits_at_the_handlers_side_is_settled<Db: Effects + Base, T: Trans
     let labels = labels.handle::<MakeBarcode>(printer.clone()).start().await.unwrap();
     let parcels = Endpoint::builder("parcels", transport, second).saga::<Parcel>().start().await.unwrap();
     publish(&parcels, (0..3).map(|parcel| ParcelPacked { parcel })).await;
-    let db = parcels.store();
+    let (db, there) = (parcels.store(), labels.store());
     for (what, result) in [("one to be handled", "handled"), ("one to be put off", "retrying"), ("one held", "held")] {
-        rows(db, what, &format!("{{s}}inbox WHERE endpoint = 'labels' AND result = '{result}'"), 1).await;
+        rows(there, what, &format!("{{s}}inbox WHERE endpoint = 'labels' AND result = '{result}'"), 1).await;
     }
     rows(db, "the answer to come", "{s}inbox WHERE endpoint = 'parcels' AND type = 'labels.BarcodeMade'", 1).await;
     publish(&parcels, (0..3).map(|parcel| ParcelKept { parcel })).await;
     all_kept(db, 3).await;
     let settled = "{s}inbox WHERE endpoint = 'labels' AND result = 'discarded' AND note LIKE 'taken back by parcel/%'";
-    rows(db, "two to be taken back", settled, 2).await;
+    rows(there, "two to be taken back", settled, 2).await;
     let asked = "{s}inbox WHERE endpoint = 'labels' AND type = 'sagabus.TakeBack' AND result = 'handled'";
-    rows(db, "nothing went after the one that was answered", asked, 2).await;
-    assert_eq!(held(labels.store()).await.len(), 0, "no person is needed");
+    rows(there, "nothing went after the one that was answered", asked, 2).await;
+    assert_eq!(held(there).await.len(), 0, "no person is needed");
     // the hour passes: the retry comes, and is a duplicate
-    db.age("outbox", "due_at", Duration::from_secs(3600)).await;
-    rows(db, "an empty outbox", "{s}outbox", 0).await;
+    there.age("outbox", "due_at", Duration::from_secs(3600)).await;
+    for store in [db, there] {
+        rows(store, "an empty outbox", "{s}outbox", 0).await;
+    }
     for endpoint in [parcels, labels] {
         endpoint.stop().await.unwrap();
     }
@@ -163,7 +165,8 @@ async fn what_waits_in_the_outbox_never_runs<Db: Effects + Base, T: Transport + 
     let labels = labels.start().await.unwrap();
     // nothing was sure when it was taken back, so a message goes after it: the queue is there now
     db.age("outbox", "due_at", Duration::from_secs(600)).await;
-    rows(db, "the mark to be written", "{s}inbox WHERE endpoint = 'labels' AND result = 'discarded'", 1).await;
+    rows(labels.store(), "the mark to be written", "{s}inbox WHERE endpoint = 'labels' AND result = 'discarded'", 1)
+        .await;
     rows(db, "an empty outbox", "{s}outbox", 0).await;
     for endpoint in [parcels, labels] {
         endpoint.stop().await.unwrap();

@@ -103,7 +103,8 @@ FROM {rows(alias text, value text, saga text, id text)},
         WHERE saga_id = r.value AND saga = r.alias AND endpoint = {} AND reason = 'early' OFFSET 0) p
 WHERE h.ctid = p.place";
 
-/// A row that somebody has locked is being leased, or deleted because it has arrived. Planned anew each time: it is rare.
+/// A row that somebody has locked is being leased, or deleted because it has arrived. It is rare, so it is planned anew
+/// each time.
 const TAKE_BACK: &str = "
 DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox
     WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp()) FOR UPDATE SKIP LOCKED))

@@ -15,8 +15,8 @@ use crate::{
 };
 use std::collections::HashSet;
 
-/// Settles the items in one transaction. After an error the same items can be settled again: nothing is written or, when the
-/// commit's outcome is unknown, the inbox knows.
+/// Settles the items in one transaction. After an error the same items can be settled again: nothing is written or, if
+/// the commit's outcome is unknown, the inbox knows.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<(), StoreError> {
     let mut unit = shared.store.begin(&[], shared.settings.lease).await?;
     let commands = items.iter().filter_map(|item| match &item.content {

@@ -1,4 +1,4 @@
-//! Taking commands back that have left: a small message goes after each, and the inbox of the command's endpoint decides
+//! Taking commands back that have left: a small message goes after each, and the inbox of the command's endpoint says
 //! whether it comes in time.
 
 use crate::{

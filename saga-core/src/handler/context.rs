@@ -39,7 +39,8 @@ impl<Db: Store> Context<'_, Db> {
     }
 
     /// Takes back a message that was sent before with a [`delay`](OutgoingMessage::delay), by its
-    /// [id](OutgoingMessage::message_id), when the transaction commits. See [`Session::cancel`](crate::Session::cancel).
+    /// [id](OutgoingMessage::message_id), when the transaction commits. See
+    /// [`Session::cancel`](crate::Session::cancel).
     ///
     /// # Errors
     /// See [`Context::tx`].

@@ -11,7 +11,8 @@ pub(crate) struct LazyTransaction<Db: Store> {
     /// How long the transaction may be idle at the server.
     limit: Duration,
     unit: Option<Db::Unit>,
-    /// Set when the transaction failed to open, or failed us. The unit runs again even if the handler swallowed the error.
+    /// Set when the transaction failed to open, or failed us. The unit runs again even if the handler swallowed the
+    /// error.
     failed: Option<StoreError>,
 }
 

@@ -191,7 +191,8 @@ pub struct InstanceRow {
     pub entered: i64,
     /// The version of the definition that wrote it.
     pub version: i32,
-    /// Its living timers, the states it has been in, its commands that may be taken back, JSON; none while there are none.
+    /// Its living timers, the states it has been in, its commands that may be taken back, JSON; none while there are
+    /// none.
     pub progress: Option<String>,
     /// Who started it, JSON.
     pub originator: Option<String>,

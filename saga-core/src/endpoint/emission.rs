@@ -129,8 +129,8 @@ pub(super) fn of_take_back(
 ) -> Emission {
     let SentCommand { type_name, to, id: command, hash, .. } = command;
     if never_left {
-        let note = Some("taken back before it left");
-        let effect = Caused { id: None, type_name: type_name.clone().into(), to: Some(to.clone()), note };
+        let note = Some("the command had not left");
+        let effect = Caused { id: None, type_name: Envelope::TAKE_BACK.into(), to: Some(to.clone()), note };
         return Emission { rows: Vec::new(), effect };
     }
     let (id, command) = (ambient::fresh_id(), command.map(|id| id.to_string()).unwrap_or_default());

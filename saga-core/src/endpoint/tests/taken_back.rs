@@ -285,7 +285,10 @@ async fn nothing_goes_after_a_command_that_the_broker_never_had() {
     rig.all_acked().await;
     assert_eq!((rig.store.outbox(), went_after(&rig)), (vec![], vec![]));
     let effects = rig.inbox("regretted").effects.expect("it made a transition");
-    assert_eq!((effects[0].type_name.as_ref(), effects[0].note), ("printer.Print", Some("taken back before it left")));
+    assert_eq!(
+        (effects[0].type_name.as_ref(), effects[0].note),
+        (Envelope::TAKE_BACK, Some("the command had not left"))
+    );
 }
 
 #[tokio::test(start_paused = true)]

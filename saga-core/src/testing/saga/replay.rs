@@ -205,8 +205,9 @@ fn then(rules: &Rules, line: &JournalView) -> String {
     match line.result.as_str() {
         "handled" => {
             let effects = line.effects.as_array().map(Vec::as_slice).unwrap_or_default();
-            let effects: Vec<&str> =
-                effects.iter().filter_map(|effect| effect.get("type").and_then(Value::as_str)).collect();
+            let effects = effects.iter().filter_map(|effect| effect.get("type").and_then(Value::as_str));
+            // whether a command is still to be taken back depends on when its answer came
+            let effects: Vec<&str> = effects.filter(|name| *name != Envelope::TAKE_BACK).collect();
             told(from.as_deref(), to.as_deref().unwrap_or_default(), &effects)
         }
         "ignored" => format!("ignored in {}", from.unwrap_or_default()),

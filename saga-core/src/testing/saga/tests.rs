@@ -326,3 +326,29 @@ fn a_command_that_is_taken_back_may_have_been_handled_or_not() {
     let breaches: Vec<_> = explored.breaches().iter().map(|breach| (breach.what.as_str(), breach.path.len())).collect();
     assert_eq!(breaches, [("the order is over", 2), ("no done state can be reached from here", 2)]);
 }
+
+/// The journal names what went after the command; what is replayed knows neither its id nor whether it was answered.
+#[test]
+fn a_journal_in_which_a_command_was_taken_back_is_followed() {
+    let line = |seq: i64, type_name: &str, body: String, (from, to): (Option<&str>, &str), sent: &str| {
+        let id = format!("m{seq}");
+        serde_json::json!({
+            "message_id": id, "type": type_name, "result": "handled", "seq": seq, "from_state": from, "to_state": to,
+            "effects": [{ "id": null, "type": sent, "to": "bank" }], "handled_at_us": 0, "handled_by": "a", "attempts": 1,
+            "message": { "envelope": Envelope::new(id.clone(), type_name, ""), "body": body },
+        })
+    };
+    let placed = serde_json::to_string(&Placed { id: 7, fault: Fault::None }).unwrap();
+    let lines = [
+        line(1, "Placed", placed, (None, "Paying"), "bank.Pay"),
+        line(2, "Regretted", "{\"id\":7}".into(), (Some("Paying"), "Regretting"), Envelope::TAKE_BACK),
+    ];
+    let export =
+        serde_json::json!({ "saga": "cart", "id": "7", "state": "Regretting", "version": 1, "journal": lines });
+    let file = std::env::temp_dir().join(format!("sagabus-cart-{}.jsonl", std::process::id()));
+    std::fs::write(&file, export.to_string()).unwrap();
+    let replayed = replay::<Cart>(&file);
+    std::fs::remove_file(&file).unwrap();
+    replayed.expect_no_difference();
+    assert_eq!(replayed.messages(), 2);
+}

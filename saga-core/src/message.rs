@@ -173,7 +173,7 @@ pub trait Cancellable: Message {}
 /// A message from an instance to itself, later. [`derive(Message)`](derive@crate::Message) writes it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a timer",
-    label = "only a timer is set",
+    label = "only a timer is set and taken back",
     note = "a timer derives `Message`, and not `Event`, `Reply` or `Command`"
 )]
 pub trait Timer: Message<Outcome = ()> {}

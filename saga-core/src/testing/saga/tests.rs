@@ -334,7 +334,8 @@ fn a_journal_in_which_a_command_was_taken_back_is_followed() {
         let id = format!("m{seq}");
         serde_json::json!({
             "message_id": id, "type": type_name, "result": "handled", "seq": seq, "from_state": from, "to_state": to,
-            "effects": [{ "id": null, "type": sent, "to": "bank" }], "handled_at_us": 0, "handled_by": "a", "attempts": 1,
+            "effects": [{ "id": null, "type": sent, "to": "bank" }],
+            "handled_at_us": 0, "handled_by": "a", "attempts": 1,
             "message": { "envelope": Envelope::new(id.clone(), type_name, ""), "body": body },
         })
     };

@@ -11,6 +11,8 @@ mod handler;
 mod message;
 mod panics;
 pub mod port;
+#[doc(hidden)] // the derives use it, by way of `__private`
+pub(crate) mod probe;
 mod project;
 mod retries;
 mod saga;
@@ -167,7 +169,6 @@ pub use retries::Decision;
 pub use retries::Failure;
 pub use retries::Retries;
 pub use saga::Accepts;
-pub use saga::AcceptsAll;
 pub use saga::After;
 pub use saga::All;
 pub use saga::Begin;
@@ -243,14 +244,19 @@ pub mod __private {
         Batch, BatchContext, Context, Handle, HandleBatch, HandleLater, HandlerError, Handlers, Later,
     };
     pub use crate::message::{
-        Answer, AnswerOf, BodyFor, Cancellable, Command, Encoded, Event, GivesUp, Message, MessageKind, Outcome,
-        ReadError, ReadOutcome, Timer, answer, body, decode, gives_up, no_outcome,
+        Answer, AnswerOf, Cancellable, Command, Encoded, Event, GivesUp, Message, MessageKind, Outcome, ReadError,
+        ReadOutcome, Timer, answer, gives_up, no_outcome,
     };
     pub use crate::port::Backoff; // for its own example
+    pub use crate::port::Store;
+    pub use crate::probe::*;
     pub use crate::saga::derived::*;
+    pub use crate::saga::key::*;
+    pub use crate::saga::needs::*; // where rustc names them in errors, their paths are short
     pub use crate::saga::{
-        Accepts, Alias, Begin, Chart, ChartEdge, ChartState, Either, Emits, Moment, NamesAlias, On, Saga, Start,
-        Starts, State, Then, Transition, alias, bare_edge, named, start, start_with_data, transition,
+        Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Moment, NamesAlias, On, Saga,
+        Start, Starts, State, Then, Transition, alias, bare_edge, branch, first_branch, named, start, start_with_data,
+        transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

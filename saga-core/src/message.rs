@@ -1,13 +1,11 @@
 //! Messages: what services say to each other, under names that never change.
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
 
 /// Reads a message's JSON. Skips a byte order mark before it (RFC 8259, section 8.1, allows that).
-#[doc(hidden)] // the derives use it, by way of `__private`
-pub fn decode<M: Message>(body: &[u8]) -> Result<M, ReadError> {
+pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, ReadError> {
     let json = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(json).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
+    M::__decode(json).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
 }
 
 /// Why a message or a state could not be read.
@@ -35,7 +33,7 @@ pub struct ReadError(pub String);
     label = "not a message",
     note = "derive `Event`, `Command`, `Reply`, or `Message` for a timer"
 )]
-pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Message: Sized + Send + Sync + 'static {
     /// The name on the wire and in the database, `ordering.OrderPlaced`.
     const TYPE: &'static str;
     /// How it travels.
@@ -48,6 +46,12 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What the sender of a command gets when it is given up.
     #[doc(hidden)]
     const GIVES_UP: Option<GivesUp> = None;
+
+    // By serde. Its traits are no supertraits: what lacks them would be no message, at every place where it is used.
+    #[doc(hidden)]
+    fn __encode(&self) -> Result<Vec<u8>, String>;
+    #[doc(hidden)]
+    fn __decode(json: &[u8]) -> Result<Self, String>;
 }
 
 /// How a message travels.
@@ -266,7 +270,7 @@ impl Encoded {
     /// example; serde_json writes `null` in their place. An error comes with what was encoded.
     pub(crate) fn checked<M: Message>(message: &M) -> Result<Self, (Self, String)> {
         let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into() };
-        let body = match serde_json::to_vec(message) {
+        let body = match message.__encode() {
             Ok(body) => body,
             Err(error) => return Err((new(Vec::new()), format!("message {} does not encode: {error}", M::TYPE))),
         };
@@ -306,30 +310,3 @@ pub const fn answer<M: Answer>() -> AnswerOf<M> {
 pub fn no_outcome(type_name: &str, types: &[&str]) -> ReadError {
     ReadError(format!("`{type_name}` is none of its outcomes: {}", types.join(", ")))
 }
-
-/// What the derives ask of a message besides its name: a serde type that owns its data. Every such type is one.
-///
-/// It has no supertraits, and its impl is `do_not_recommend`: so rustc prints our text once, instead of one text for
-/// each of serde's traits.
-#[doc(hidden)]
-#[diagnostic::on_unimplemented(
-    message = "message `{Self}` cannot be written as JSON and read again",
-    label = "derive `Serialize` and `Deserialize` too",
-    note = "`#[derive(Serialize, Deserialize)]` with `use serde::{{Deserialize, Serialize}};`",
-    note = "its fields must own their data: `String`, not `&str`"
-)]
-pub trait Body {}
-
-#[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> Body for T {}
-
-#[doc(hidden)]
-pub const fn body<T: Body>() {}
-
-/// The same, as a condition of the impls that the derives write: these compile even when it does not hold, so that they
-/// add no errors to that of [`Body`]. A condition without a lifetime would be checked at once.
-#[doc(hidden)]
-pub trait BodyFor<'a>: Serialize + DeserializeOwned {}
-
-#[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> BodyFor<'_> for T {}

@@ -90,7 +90,6 @@ pub mod saga {
     pub use saga_core::Drawing;
 
     pub use saga_core::Accepts;
-    pub use saga_core::AcceptsAll;
     pub use saga_core::Begin;
     pub use saga_core::Effect;
     pub use saga_core::Parts;

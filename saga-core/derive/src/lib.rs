@@ -3,6 +3,7 @@
 //!
 //! Use them through the package `sagabus`: the generated code refers to it.
 
+mod attributes;
 mod handlers;
 mod message;
 mod outcome;
@@ -238,6 +239,67 @@ fn without_parameters(input: &DeriveInput, what: &str, why: &str) -> syn::Result
         return Ok(());
     }
     Err(syn::Error::new_spanned(&input.generics, format!("{what} has no parameters: {why}")))
+}
+
+/// All that is wrong, in one error: each mistake is told, not the first alone.
+#[derive(Default)]
+struct Faults(Option<syn::Error>);
+
+impl Faults {
+    fn add(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(faults) => faults.combine(error),
+            None => self.0 = Some(error),
+        }
+    }
+
+    fn keep<T>(&mut self, result: syn::Result<T>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// `value`, if nothing is wrong.
+    fn or<T>(self, value: Option<T>) -> syn::Result<T> {
+        match (self.0, value) {
+            (None, Some(value)) => Ok(value),
+            (Some(faults), _) => Err(faults),
+            (None, None) => unreachable!("what is missing is a fault"),
+        }
+    }
+
+    /// As tokens: none if nothing is wrong.
+    fn told(&self) -> Option<proc_macro2::TokenStream> {
+        self.0.as_ref().map(syn::Error::to_compile_error)
+    }
+}
+
+/// A function `maker` that returns `value`, of type `made<arguments, F>`. `F` is a type parameter that has the name of
+/// the user's function (or branch): errors about that one print it, without a path.
+fn named_maker(
+    maker: &syn::Ident,
+    name: &syn::Ident,
+    made: &proc_macro2::TokenStream,
+    arguments: &proc_macro2::TokenStream,
+    value: &proc_macro2::TokenStream,
+) -> proc_macro2::TokenStream {
+    let (alias, marker) = (quote::format_ident!("{maker}_of"), marker(name));
+    quote::quote! {
+        // outside of the function, where the parameter hides no type or module of its name
+        #[allow(dead_code, non_camel_case_types)]
+        type #alias<__F> = #made<#arguments, __F>;
+        #[allow(dead_code, non_camel_case_types)]
+        fn #maker<#marker>() -> #alias<#marker> { #value }
+    }
+}
+
+/// For an editor, the name is the function's alone.
+fn marker(name: &syn::Ident) -> syn::Ident {
+    let mut marker = name.clone();
+    marker.set_span(proc_macro2::Span::call_site());
+    marker
 }
 
 /// A type as a person writes it.

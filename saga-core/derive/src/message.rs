@@ -90,6 +90,16 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
             type Outcome = #outcome;
             #(const ENDPOINT: ::std::option::Option<&'static str> = ::std::option::Option::Some(#endpoint);)*
             #(#gives_up)*
+            fn __encode(&self) -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {
+                #[allow(unused_imports)]
+                use ::sagabus::__private::NoJson as _;
+                ::sagabus::__private::Json::<Self>::encode(self)
+            }
+            fn __decode(json: &[u8]) -> ::std::result::Result<Self, ::std::string::String> {
+                #[allow(unused_imports)]
+                use ::sagabus::__private::NoJson as _;
+                ::sagabus::__private::Json::<Self>::decode(json)
+            }
         }
         #fields
     })
@@ -106,6 +116,7 @@ fn fields(input: &DeriveInput) -> TokenStream {
         let key = field_key(name);
         Some(quote! {
             #[automatically_derived]
+            #[diagnostic::do_not_recommend]
             impl ::sagabus::__private::KeyField<#ty, #key> for #message {
                 fn key(&self) -> ::std::option::Option<&#ty> { ::std::option::Option::Some(&self.#name) }
             }
@@ -118,18 +129,21 @@ fn fields(input: &DeriveInput) -> TokenStream {
 fn timer_fields(timer: &Ident) -> TokenStream {
     quote! {
         #[automatically_derived]
-        impl<__Id, const __NAME: u64> ::sagabus::__private::KeyField<__Id, __NAME> for #timer {
-            fn key(&self) -> ::std::option::Option<&__Id> { ::std::option::Option::None }
+        #[diagnostic::do_not_recommend]
+        impl<__T, const __NAME: u64> ::sagabus::__private::KeyField<__T, __NAME> for #timer {
+            fn key(&self) -> ::std::option::Option<&__T> { ::std::option::Option::None }
         }
     }
 }
 
-/// The head of an impl, with a condition that reduces errors about serde to one.
+/// The head of an impl. It has no conditions: a message without serde's traits gives one error, at the message. rustc
+/// shall not list it where another type lacks the trait.
 fn implement(ident: &Ident, name: &str) -> TokenStream {
     let name = format_ident!("{name}");
     quote! {
         #[automatically_derived]
-        impl ::sagabus::__private::#name for #ident where for<'__body> #ident: ::sagabus::__private::BodyFor<'__body>
+        #[diagnostic::do_not_recommend]
+        impl ::sagabus::__private::#name for #ident
     }
 }
 

@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{DeriveInput, spanned::Spanned};
 
-/// `AcceptsAll`, which says that a state takes all messages of an outcome, is implemented for tuples up to this length.
+/// What asks whether a state takes all messages of an outcome is implemented for tuples up to this length.
 const VARIANTS_MAX: usize = 12;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {

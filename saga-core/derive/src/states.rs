@@ -1,6 +1,6 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
-use crate::{saga, variants, without_parameters};
+use crate::{Faults, attributes, saga, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
@@ -71,7 +71,7 @@ impl States {
         input: &DeriveInput,
     ) -> syn::Result<(Self, Option<syn::Error>)> {
         without_parameters(input, "a saga", "its instances are stored under one name")?;
-        let mut faults = Faults(None);
+        let mut faults = Faults::default();
         for attr in &input.attrs {
             if let Some(name) = OURS.iter().find(|name| attr.path().is_ident(name)) {
                 let fault = format!("`#[{name}]` belongs to a state, not to the enum");
@@ -80,7 +80,7 @@ impl States {
         }
         let mut states: Vec<State> = Vec::new();
         for variant in variants(input, "the states of a saga are")? {
-            let state = State::of(variant, &mut faults);
+            let state = State::of(variant, &input.attrs, &mut faults);
             match states.iter().find(|other| other.ty == state.ty) {
                 Some(other) => {
                     let fault = format!(
@@ -101,20 +101,8 @@ impl States {
     }
 }
 
-/// All that is wrong, in one error.
-struct Faults(Option<syn::Error>);
-
-impl Faults {
-    fn add(&mut self, error: syn::Error) {
-        match &mut self.0 {
-            Some(faults) => faults.combine(error),
-            None => self.0 = Some(error),
-        }
-    }
-}
-
 impl State {
-    fn of(variant: &Variant, faults: &mut Faults) -> Self {
+    fn of(variant: &Variant, of_enum: &[Attribute], faults: &mut Faults) -> Self {
         let ident = variant.ident.clone();
         let (ty, written) = match &variant.fields {
             Fields::Unit | Fields::Named(_) => (syn::parse_quote!(#ident), true),
@@ -140,13 +128,16 @@ impl State {
             defers: Vec::new(),
             rejects: Vec::new(),
         };
+        // a derive of the user's has attributes of its own
+        let derived =
+            (if written { &variant.attrs } else { of_enum }).iter().any(|attr| attr.path().is_ident("derive"));
         for attr in &variant.attrs {
-            state.read(attr).unwrap_or_else(|error| faults.add(error));
+            faults.keep(state.read(attr, derived));
         }
         state
     }
 
-    fn read(&mut self, attr: &Attribute) -> syn::Result<()> {
+    fn read(&mut self, attr: &Attribute, derived: bool) -> syn::Result<()> {
         let name = attr.path().get_ident().map(Ident::to_string).unwrap_or_default();
         match name.as_str() {
             "done" => flag(&mut self.done, attr),
@@ -165,12 +156,18 @@ impl State {
                 Err(syn::Error::new_spanned(attr, fault))
             }
             _ => {
+                if !derived {
+                    attributes::known(attr, "at a state", KNOWN)?;
+                }
                 self.attributes.push(attr.clone());
                 Ok(())
             }
         }
     }
 }
+
+const KNOWN: &str = "`#[done]`, `#[waits]`, `#[ignores(..)]`, `#[defers(..)]`, `#[rejects(..)]`, `#[was(\"..\")]`, \
+                     `#[legacy]`";
 
 fn flag(flag: &mut bool, attr: &Attribute) -> syn::Result<()> {
     *flag = true;
@@ -298,8 +295,10 @@ pub(crate) fn thens(states: &States) -> TokenStream {
     let each = states.states.iter().map(|State { ident, ty, .. }| {
         quote! {
             #[automatically_derived]
+            #[diagnostic::do_not_recommend]
             impl __sagabus::Then for #ty {
                 type Saga = #saga;
+                type Needs = ();
                 fn apply(self, _: &mut __sagabus::Emits) -> #saga { #saga::#ident(self) }
                 fn edges(
                     from: &'static str,

@@ -1,6 +1,6 @@
 //! `Then`.
 
-use crate::{single_field, variants, without_parameters};
+use crate::{named_maker, single_field, variants, without_parameters};
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{DeriveInput, GenericArgument, PathArguments, PathSegment, Type, ext::IdentExt, spanned::Spanned};
@@ -14,52 +14,46 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let begins = input.attrs.iter().any(|attr| attr.path().is_ident("starts"));
     let saga = saga_of(thens[0], begins);
     let labels: Vec<_> = names.iter().map(|name| name.unraw().to_string()).collect();
-    let constants: Vec<_> = (0..names.len()).map(|n| format_ident!("__BRANCH_{n}")).collect();
-    // one constant for each branch, the one place that asks whether it is right
-    let values = thens.iter().map(|ty| {
-        let place = Span::call_site().located_at(ty.span());
-        quote_spanned!(place=> __branch())
-    });
-    let (one, from, made, implementation) = if begins {
-        let one = quote!(Begin);
-        let made = quote!((T::Saga, <T::Saga as __sagabus::Saga>::Data));
-        let implementation = quote! {
-            fn begin(self, out: &mut __sagabus::Emits) -> (#saga, <#saga as __sagabus::Saga>::Data) {
-                match self { #(Self::#names(begin) => (#constants.go)(begin, out)),* }
-            }
-            fn edges(on: &'static str, _: &'static str, out: &mut __Edges) {
-                #((#constants.edges)(on, #labels, out);)*
-            }
-        };
-        (one, quote!(), made, implementation)
-    } else {
-        let implementation = quote! {
-            fn apply(self, out: &mut __sagabus::Emits) -> #saga {
-                match self { #(Self::#names(then) => (#constants.go)(then, out)),* }
-            }
-            fn edges(from: &'static str, on: &'static str, _: &'static str, out: &mut __Edges) {
-                #((#constants.edges)(from, on, #labels, out);)*
-            }
-        };
-        (quote!(Then), quote!(&'static str,), quote!(T::Saga), implementation)
+    let made: Vec<_> = (0..names.len()).map(|n| format_ident!("__branch_{n}")).collect();
+    let (one, next, make) = match begins {
+        true => (quote!(Begin), quote!((#saga, <#saga as __sagabus::Saga>::Data)), quote!(first_branch)),
+        false => (quote!(Then), saga.clone(), quote!(branch)),
     };
-    let go = if begins { quote!(begin) } else { quote!(apply) };
-    let of_saga = if begins { quote!((#saga, <#saga as __sagabus::Saga>::Data)) } else { saga.clone() };
+    // one function for each branch, the one place that asks whether it is right
+    let each = thens.iter().zip(&made).zip(&names).map(|((ty, made), name)| {
+        let place = Span::call_site().located_at(ty.span());
+        let value = quote_spanned!(place=> __sagabus::#make());
+        named_maker(made, name, &quote!(__sagabus::Branch), &quote!(#ty, #next, #branches), &value)
+    });
+    let go = quote!(match self { #(Self::#names(branch) => (#made::<()>().go)(branch, out)),* });
+    let implementation = if begins {
+        quote! {
+            fn begin(self, out: &mut __sagabus::Emits) -> #next { #go }
+            fn edges(on: &'static str, _: &'static str, out: &mut ::std::vec::Vec<__sagabus::ChartEdge>) {
+                #((#made::<()>().edges)("", on, #labels, out);)*
+            }
+        }
+    } else {
+        quote! {
+            fn apply(self, out: &mut __sagabus::Emits) -> #next { #go }
+            fn edges(
+                from: &'static str,
+                on: &'static str,
+                _: &'static str,
+                out: &mut ::std::vec::Vec<__sagabus::ChartEdge>,
+            ) {
+                #((#made::<()>().edges)(from, on, #labels, out);)*
+            }
+        }
+    };
     Ok(quote! {
         const _: () = {
             use ::sagabus::__private as __sagabus;
-            type __Edges = ::std::vec::Vec<__sagabus::ChartEdge>;
-            struct __Branch<T, G> {
-                go: fn(T, &mut __sagabus::Emits) -> G,
-                edges: fn(#from &'static str, &'static str, &mut __Edges),
-            }
-            const fn __branch<T: __sagabus::#one>() -> __Branch<T, #made> {
-                __Branch { go: T::#go, edges: T::edges }
-            }
-            #(const #constants: __Branch<#thens, #of_saga> = #values;)*
+            #(#each)*
             #[automatically_derived]
             impl __sagabus::#one for #branches {
                 type Saga = #saga;
+                type Needs = (); // each branch is asked by itself
                 #implementation
             }
         };

@@ -15,6 +15,7 @@ use crate::{
     saga::logic::Typed,
 };
 use std::{
+    any::{TypeId, type_name},
     collections::{BTreeMap, HashSet},
     marker::PhantomData,
     sync::{Arc, atomic::AtomicU32},
@@ -30,6 +31,8 @@ pub struct EndpointBuilder<Db: Store> {
     pub(super) crashes: Crashes,
     pub(super) sagas: Vec<SagaEntry<Db>>,
     pub(super) handlers: Vec<(MessageKind, HandlerEntry<Db>)>,
+    /// The types of the blocks.
+    blocks: Vec<TypeId>,
     wrong: Vec<String>,
 }
 
@@ -83,6 +86,7 @@ impl<Db: Store> EndpointBuilder<Db> {
             crashes: Crashes::default(),
             sagas: Vec::new(),
             handlers: Vec::new(),
+            blocks: Vec::new(),
             wrong: Vec::new(),
         }
     }
@@ -184,7 +188,13 @@ impl<Db: Store> EndpointBuilder<Db> {
 
     /// Handles the messages of a [`#[handlers]`](macro@crate::handlers) block: commands that are sent to this endpoint,
     /// and events, whoever publishes them.
-    pub fn handlers<H: Handlers<Db>>(self, handlers: H) -> Self {
+    pub fn handlers<H: Handlers<Db>>(mut self, handlers: H) -> Self {
+        if self.blocks.contains(&TypeId::of::<H>()) {
+            let fault = format!("the block of handlers `{}` is added twice: take one out", type_name::<H>());
+            self.wrong.push(fault);
+            return self;
+        }
+        self.blocks.push(TypeId::of::<H>());
         Arc::new(handlers).__add(self)
     }
 
@@ -212,7 +222,7 @@ impl<Db: Store> EndpointBuilder<Db> {
                 self.wrong.push(format!("`{}` is sent to `{to}`, so endpoint `{}` never gets it", M::TYPE, self.name));
             }
             if self.handlers.iter().any(|(_, entry)| entry.description.type_name == M::TYPE) {
-                self.wrong.push(format!("`{}` has two handlers: a command has one", M::TYPE));
+                self.wrong.push(two_handlers(M::TYPE));
             }
         } else if M::KIND != MessageKind::Event {
             self.wrong.push(format!("`{}` is neither a command nor an event: no handler gets it", M::TYPE));
@@ -280,7 +290,12 @@ impl<Db: Store> EndpointBuilder<Db> {
         }
         let mut names = HashSet::new();
         for name in self.receiver_names().filter(|name| !names.insert(*name)) {
-            wrong.push(format!("two receivers are named `{name}`: give one another name (`Handle::name`)"));
+            // that a command has two handlers is said already, and a name does not help
+            if wrong.iter().any(|other| *other == two_handlers(name)) {
+                continue;
+            }
+            let how = "`#[handler(name = \"..\")]`, or `Handle::name`";
+            wrong.push(format!("two receivers are named `{name}`: give one another name, {how}"));
         }
         // what waits for an alias is found by the name of the alias, where an instance has that of its saga
         let aliases: HashSet<String> = self.sagas.iter().flat_map(|entry| entry.logic.alias_names()).collect();
@@ -359,4 +374,8 @@ pub enum StartError {
 
 fn list(wrong: &[String]) -> String {
     wrong.iter().map(|text| format!("\n  - {text}")).collect()
+}
+
+fn two_handlers(command: &str) -> String {
+    format!("`{command}` has two handlers: a command has one")
 }

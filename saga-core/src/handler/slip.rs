@@ -11,7 +11,7 @@
 //! command and of its undo, which know nothing of slips.
 
 use super::{Addressee, OutgoingMessage};
-use crate::{Command, Encoded, Envelope, Event, Message, MessageKind};
+use crate::{Command, Encoded, Envelope, Event, Message, MessageKind, probe::Json};
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -20,13 +20,24 @@ const REASON: &str = "slip-reason";
 const FAILED_AT: &str = "slip-failed-at";
 const VARIABLES: &str = "slip-variables";
 
+macro_rules! by_serde {
+    () => {
+        fn __encode(&self) -> Result<Vec<u8>, String> {
+            Json::<Self>::encode(self)
+        }
+        fn __decode(json: &[u8]) -> Result<Self, String> {
+            Json::<Self>::decode(json)
+        }
+    };
+}
+
 /// A command that can be a step of a routing slip: it says what its outcome means, and which command undoes it.
 ///
 /// The handlers of both know nothing of slips: the same ones serve sagas. An endpoint takes part by
 /// [`EndpointBuilder::activity`](crate::EndpointBuilder::activity). See [`Slip`] for an example.
-pub trait Activity: Command {
+pub trait Activity: Command + Serialize + DeserializeOwned {
     /// The command that undoes it, handled by the same endpoint; [`Irreversible`] if there is none.
-    type Undo: Command;
+    type Undo: Command + Serialize + DeserializeOwned;
 
     /// What the outcome means: whether the slip goes on, and by which command the step is undone if a later one fails.
     fn stamp(outcome: &Self::Outcome) -> Stamp<Self::Undo>;
@@ -54,10 +65,12 @@ pub enum Stamp<U> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Irreversible {}
 
+#[diagnostic::do_not_recommend] // in the list beside an error; so are those below
 impl Message for Irreversible {
     const TYPE: &'static str = "sagabus.Irreversible";
     const KIND: MessageKind = MessageKind::Command;
     type Outcome = ();
+    by_serde!();
 }
 
 impl Command for Irreversible {
@@ -361,11 +374,13 @@ impl<C: Activity> Return<C> {
 }
 
 /// `slip.` and the name of the command: an endpoint may take the same command by itself as well.
+#[diagnostic::do_not_recommend]
 impl<C: Activity> Message for Slip<C> {
     const TYPE: &'static str = Self::NAME.as_str();
     const KIND: MessageKind = MessageKind::Command;
     type Outcome = ();
     const ENDPOINT: Option<&'static str> = Some(C::TO);
+    by_serde!();
 }
 
 impl<C: Activity> Command for Slip<C> {
@@ -373,11 +388,13 @@ impl<C: Activity> Command for Slip<C> {
     type GivenUp = ();
 }
 
+#[diagnostic::do_not_recommend]
 impl<C: Activity> Message for Return<C> {
     const TYPE: &'static str = Self::NAME.as_str();
     const KIND: MessageKind = MessageKind::Command;
     type Outcome = ();
     const ENDPOINT: Option<&'static str> = Some(C::Undo::TO);
+    by_serde!();
 }
 
 impl<C: Activity> Command for Return<C> {

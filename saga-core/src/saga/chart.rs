@@ -8,7 +8,7 @@ mod verify;
 
 pub use svg::Drawing;
 
-use crate::MessageKind;
+use crate::{Message, MessageKind, Outcome as _};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -83,6 +83,12 @@ pub struct ChartMessage {
 
 #[doc(hidden)]
 impl ChartMessage {
+    pub(crate) fn of<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> Self {
+        let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
+        let (type_name, kind, returns_repeats) = (M::TYPE.into(), M::KIND, false);
+        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone }
+    }
+
     pub fn returning(self) -> Self {
         Self { returns_repeats: true, ..self }
     }

@@ -1,7 +1,7 @@
 //! Commands of several types in one list: what [`Undo`](super::Undo) and [`Itinerary`](super::Itinerary) keep until it
 //! is their turn, and the effect that sends some of them.
 
-use super::{AcceptsAll, ChartEffect, Effect, Emit, Emits, Route};
+use super::{ChartEffect, Effect, Emit, Emits, Route, needs::Outcomes};
 use crate::{Command, Encoded, MessageKind, Outcome, ReadError, message::decode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -164,11 +164,14 @@ impl<L: Commands> SendsAny<L> {
     }
 }
 
-/// The state `S` takes every message of the outcome of each command.
+/// What the state `S` must take: every message of the outcome of each command.
 #[doc(hidden)]
-pub trait SentInto<S>: Commands {}
+pub trait SentInto<S>: Commands {
+    type Needs;
+}
 
 impl<S, L: SentInto<S>> Effect<S> for SendsAny<L> {
+    type Needs = L::Needs;
     fn emit(self, out: &mut Emits) {
         for kept in self.0.kept {
             let known = kept.known::<L>().expect("only commands of the list are put into it");
@@ -195,10 +198,8 @@ macro_rules! commands {
             const KNOWN: &'static [Known] = &[$(known::<$command>()),+];
         }
 
-        impl<S, $($command: Command),+> SentInto<S> for ($($command,)+)
-        where
-            $(S: AcceptsAll<<$command::Outcome as Outcome>::Messages, $command>),+
-        {
+        impl<S, $($command: Command),+> SentInto<S> for ($($command,)+) {
+            type Needs = ($(Outcomes<S, $command, <$command::Outcome as Outcome>::Messages, ()>,)+);
         }
 
         commands!(@names ($($command)+) $($command $place)+);

@@ -1,15 +1,14 @@
 //! What the code written by `#[states]` and `#[saga]` calls, beside [`Transition`](super::Transition) and
-//! [`Start`](super::Start).
+//! [`Start`](super::Start), and beside `crate::probe`.
 
 use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State, Upcast};
-use crate::{Message, Outcome as _};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::marker::PhantomData;
 
-/// Whether one of `names` is `name`.
+/// Whether one of `names` is `name`. What has none is no message, and another error says so.
 pub const fn contains(names: &[&str], name: &str) -> bool {
-    let mut n = 0;
+    let mut n = if name.is_empty() { names.len() } else { 0 };
     while n < names.len() {
         if same(names[n], name) {
             return true;
@@ -106,22 +105,4 @@ pub fn chart(
 /// Marks the edges that functions of the whole enum make.
 pub fn inherited(edges: &mut [ChartEdge]) {
     edges.iter_mut().for_each(|edge| edge.inherited = true);
-}
-
-pub fn message<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> ChartMessage {
-    let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
-    let returns_repeats = false;
-    ChartMessage { type_name: M::TYPE.into(), kind: M::KIND, starts, outcome, rejects_repeats, returns_repeats, anyone }
-}
-
-/// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, if it has the type of the
-/// saga's id. The derives of messages write one for each field; a timer has none and comes back by itself.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not name its instance: it has no field of the name and the type ({Id}) of the id",
-    label = "takes `{Self}`",
-    note = "say where the id is: `#[saga(.., by({Self} = path.to.the.id))]`",
-    note = "or, if it answers a command of the saga, that its envelope names the instance: `by({Self} = echo)`"
-)]
-pub trait KeyField<Id, const NAME: u64> {
-    fn key(&self) -> Option<&Id>;
 }

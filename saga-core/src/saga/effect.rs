@@ -1,6 +1,9 @@
 //! What goes out with a transition, as types.
 
-use super::{AcceptsAll, AwaitsDeadline, AwaitsTimer, ChartEffect, State};
+use super::{
+    ChartEffect, State,
+    needs::{DeadlineOf, Outcomes, TimerIn},
+};
 use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Outcome, Timer};
 use std::time::Duration;
 
@@ -12,6 +15,9 @@ use std::time::Duration;
     note = "effects: Sends, SendsAny, Publishes, Replies, After, Deadline, Cancels, Reenter; Option and Vec of them"
 )]
 pub trait Effect<S> {
+    /// What the saga must take.
+    #[doc(hidden)]
+    type Needs;
     #[doc(hidden)]
     fn emit(self, out: &mut Emits);
     #[doc(hidden)]
@@ -317,10 +323,8 @@ fn effect<M: Message>(kind: &str, to: Option<&str>, outcome: Vec<&'static str>) 
     }
 }
 
-impl<S, C: Command> Effect<S> for Sends<C>
-where
-    S: AcceptsAll<<C::Outcome as Outcome>::Messages, C> + AcceptsAll<C::GivenUp, C>,
-{
+impl<S, C: Command> Effect<S> for Sends<C> {
+    type Needs = Outcomes<S, C, <C::Outcome as Outcome>::Messages, C::GivenUp>;
     fn emit(self, out: &mut Emits) {
         push(out, Route::Command { to: C::TO }, &self.0);
     }
@@ -332,6 +336,7 @@ where
 }
 
 impl<S, E: Event> Effect<S> for Publishes<E> {
+    type Needs = ();
     fn emit(self, out: &mut Emits) {
         push(out, Route::Event, &self.0);
     }
@@ -341,6 +346,7 @@ impl<S, E: Event> Effect<S> for Publishes<E> {
 }
 
 impl<S, M: Answer> Effect<S> for Replies<M> {
+    type Needs = ();
     fn emit(self, out: &mut Emits) {
         push(out, Route::Reply, &self.0);
     }
@@ -349,7 +355,8 @@ impl<S, M: Answer> Effect<S> for Replies<M> {
     }
 }
 
-impl<S: AwaitsTimer<T>, T: Message> Effect<S> for After<T> {
+impl<S, T: Message> Effect<S> for After<T> {
+    type Needs = TimerIn<S, T>;
     fn emit(self, out: &mut Emits) {
         self.0.emit(false, out);
     }
@@ -359,10 +366,8 @@ impl<S: AwaitsTimer<T>, T: Message> Effect<S> for After<T> {
 }
 
 /// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
-impl<S: State, T: Message> Effect<S> for Deadline<T>
-where
-    S::Saga: AwaitsDeadline<T>,
-{
+impl<S: State, T: Message> Effect<S> for Deadline<T> {
+    type Needs = DeadlineOf<S::Saga, T>;
     fn emit(self, out: &mut Emits) {
         self.0.emit(true, out);
     }
@@ -372,6 +377,7 @@ where
 }
 
 impl<S, T: Message> Effect<S> for Cancels<T> {
+    type Needs = ();
     fn emit(self, out: &mut Emits) {
         out.cancels.push((T::TYPE, self.key));
     }
@@ -381,6 +387,7 @@ impl<S, T: Message> Effect<S> for Cancels<T> {
 }
 
 impl<S> Effect<S> for Reenter {
+    type Needs = ();
     fn emit(self, out: &mut Emits) {
         out.anew = true;
     }
@@ -402,6 +409,7 @@ impl<S> Effect<S> for Reenter {
 /// # fn main() {}
 /// ```
 impl<S, E: Effect<S>> Effect<S> for Option<E> {
+    type Needs = E::Needs;
     fn emit(self, out: &mut Emits) {
         if let Some(effect) = self {
             effect.emit(out);
@@ -427,6 +435,7 @@ impl<S, E: Effect<S>> Effect<S> for Option<E> {
 /// # fn main() {}
 /// ```
 impl<S, E: Effect<S>> Effect<S> for Vec<E> {
+    type Needs = E::Needs;
     fn emit(self, out: &mut Emits) {
         for effect in self {
             effect.emit(out);

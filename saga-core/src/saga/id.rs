@@ -9,6 +9,13 @@ pub(super) const ID_BYTES_MAX: usize = 1000;
 /// What can be a saga's id: `Uuid`, an integer, a string that is not empty, or a tuple of up to four such.
 ///
 /// One id has one text: [`to_text`](Self::to_text) writes it, and the tables find the instance by it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the id of a saga",
+    label = "not an id",
+    note = "an id is a `Uuid`, `i32`, `i64`, `u32`, `u64` or `String`, or has up to four such parts: \
+            `id = (a: A, b: B)`",
+    note = "a type of your own implements `SagaId`"
+)]
 pub trait SagaId: Sized + Send {
     /// The text that identifies the instance.
     fn to_text(&self) -> String;
@@ -44,6 +51,7 @@ pub trait SagaId: Sized + Send {
 
 macro_rules! by_display {
     ($($t:ty)+) => {$(
+        #[diagnostic::do_not_recommend] // in the list beside an error, that is: the text above has all
         impl SagaId for $t {
             fn to_text(&self) -> String { self.to_string() }
             fn parse(text: &str) -> Result<Self, ReadError> {
@@ -57,6 +65,7 @@ macro_rules! by_display {
 }
 by_display!(Uuid i32 i64 u32 u64);
 
+#[diagnostic::do_not_recommend]
 impl SagaId for String {
     fn to_text(&self) -> String {
         self.clone()
@@ -73,6 +82,7 @@ impl SagaId for String {
 macro_rules! of_parts {
     ($($part:ident)+) => {
         #[allow(non_snake_case)]
+        #[diagnostic::do_not_recommend]
         impl<$($part: SagaId),+> SagaId for ($($part,)+) {
             fn to_text(&self) -> String {
                 let ($($part,)+) = self;

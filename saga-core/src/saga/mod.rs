@@ -6,10 +6,15 @@ mod commands;
 #[doc(hidden)] // the derives use it, by way of `__private`
 pub(crate) mod derived;
 mod effect;
+mod function;
 mod id;
 mod itinerary;
 mod join;
+#[doc(hidden)] // likewise
+pub(crate) mod key;
 pub(crate) mod logic;
+#[doc(hidden)] // likewise
+pub(crate) mod needs;
 mod progress;
 mod rules;
 mod run;
@@ -22,6 +27,7 @@ pub(crate) use alias::{AliasChanges, Aliases, KnownAliases, alias_key, alias_nam
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
 pub use commands::{Commands, Names, SendsAny};
 pub use effect::*;
+pub use function::*;
 pub use id::SagaId;
 pub use itinerary::Itinerary;
 pub use join::{All, Gather, Parts};
@@ -154,64 +160,3 @@ pub trait Upcast<const V: u32>: Sized {
     /// When there is none: the message is held, the instance is paused, and its row stays as it is.
     fn upcast(old: Self::Old) -> Result<Self, String>;
 }
-
-/// Accepts every message of the tuple `L`: what [`Sends`] asks of the state that waits for the outcome of the command
-/// `C`.
-pub trait AcceptsAll<L, C> {}
-
-impl<S, C> AcceptsAll<(), C> for S {}
-macro_rules! accepts_all {
-    ($($m:ident)+) => {
-        impl<S, Sent, $($m),+> AcceptsAll<($($m,)+), Sent> for S where $(S: AwaitsOutcome<$m, Sent>),+ {}
-    };
-}
-accepts_all!(A);
-accepts_all!(A B);
-accepts_all!(A B C);
-accepts_all!(A B C D);
-accepts_all!(A B C D E);
-accepts_all!(A B C D E F);
-accepts_all!(A B C D E F G);
-accepts_all!(A B C D E F G H);
-accepts_all!(A B C D E F G H I);
-accepts_all!(A B C D E F G H I J);
-accepts_all!(A B C D E F G H I J K);
-accepts_all!(A B C D E F G H I J K L);
-
-// What follows is `Accepts`, with the reason in the text of the error.
-
-/// Accepts a message of the outcome of the command `C`.
-#[doc(hidden)]
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is entered with the command `{C}`, but no function takes (`{Self}`, `{M}`)",
-    label = "no function takes (`{Self}`, `{M}`)",
-    note = "`{M}` is an outcome of `{C}`: write `fn name(_: {Self}, _: {M}) -> ..` in the `#[saga]` block"
-)]
-pub trait AwaitsOutcome<M, C> {}
-
-#[diagnostic::do_not_recommend]
-impl<S: Accepts<M>, M, C> AwaitsOutcome<M, C> for S {}
-
-/// Accepts the timer `T`.
-#[doc(hidden)]
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is entered with the timer `{T}`, but no function takes (`{Self}`, `{T}`)",
-    label = "no function takes (`{Self}`, `{T}`)",
-    note = "write `fn name(_: {Self}, _: {T}) -> ..` in the `#[saga]` block"
-)]
-pub trait AwaitsTimer<T> {}
-
-#[diagnostic::do_not_recommend]
-impl<S: Accepts<T>, T> AwaitsTimer<T> for S {}
-
-/// The enum accepts the timer `T` in whatever state it is.
-#[doc(hidden)]
-#[diagnostic::on_unimplemented(
-    message = "the deadline `{T}` is set, but no function takes it for the whole enum `{Self}`",
-    label = "no function takes (`self`, `{T}`)",
-    note = "it fires in whatever state is current by then: write `fn name(self, _: {T}) -> ..` in the `#[saga]` block"
-)]
-pub trait AwaitsDeadline<T> {}
-
-#[diagnostic::do_not_recommend]
-impl<S: Accepts<T>, T> AwaitsDeadline<T> for S {}

@@ -1,7 +1,7 @@
 //! Transitions: what one gets, what it is, and what it returns.
 
-use super::{Accepts, ChartEdge, Effect, Emits, Saga, State};
-use crate::{Envelope, Message, SagaRef};
+use super::{Accepts, ChartEdge, Effect, Emits, Saga, State, needs::needs};
+use crate::{Envelope, SagaRef};
 use serde_json::Value;
 use std::{
     sync::Arc,
@@ -14,7 +14,7 @@ use std::{
 /// [`#[saga]`](macro@crate::saga) writes it for each function of its block; write it by hand only to generate code.
 pub trait On<M>: Accepts<M> + Sized {
     /// The next state and what goes out with it, a [`Then`]: the edge in the state chart.
-    type Then; // [`transition`] asks whether it is one: a bound here would be a second error
+    type Then; // [`transition`](super::transition) asks whether it is one: a bound here would be a second error
     /// Decides. No I/O, no clock, no randomness: everything it may know is in its arguments.
     fn on(self, message: M, data: &mut <Self::Saga as Saga>::Data, at: &Moment) -> Self::Then;
 }
@@ -171,6 +171,9 @@ fn time_from_us(us: i64) -> SystemTime {
 pub trait Then {
     /// The saga it belongs to.
     type Saga: Saga;
+    /// What the saga must take, because of the effects.
+    #[doc(hidden)]
+    type Needs;
     #[doc(hidden)]
     fn apply(self, out: &mut Emits) -> Self::Saga;
     #[doc(hidden)]
@@ -188,6 +191,9 @@ pub trait Then {
 pub trait Begin {
     /// The saga it belongs to.
     type Saga: Saga;
+    /// What the saga must take, because of the effects.
+    #[doc(hidden)]
+    type Needs;
     #[doc(hidden)]
     fn begin(self, out: &mut Emits) -> (Self::Saga, <Self::Saga as Saga>::Data);
     #[doc(hidden)]
@@ -202,6 +208,7 @@ macro_rules! tuples {
             S::Saga: Saga<Data = Data>,
         {
             type Saga = S::Saga;
+            type Needs = needs!($($e)*);
             fn begin(self, _out: &mut Emits) -> (S::Saga, Data) {
                 let (data, state, $($e),*) = self;
                 $($e.emit(_out);)*
@@ -231,6 +238,7 @@ macro_rules! then_tuple {
         #[allow(non_snake_case)]
         impl<S: State, $($e: Effect<S>),+> Then for (S, $($e),+) {
             type Saga = S::Saga;
+            type Needs = needs!($($e)+);
             fn apply(self, out: &mut Emits) -> S::Saga {
                 let (state, $($e),+) = self;
                 $($e.emit(out);)+
@@ -246,6 +254,7 @@ macro_rules! then_tuple {
         #[allow(non_snake_case)]
         impl<S: Saga, $($e: Effect<S>),+> Then for (Stay<S>, $($e),+) {
             type Saga = S;
+            type Needs = needs!($($e)+);
             fn apply(self, out: &mut Emits) -> S {
                 let (stay, $($e),+) = self;
                 $($e.emit(out);)+
@@ -294,6 +303,7 @@ pub enum Either<A, B> {
 
 impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
     type Saga = A::Saga;
+    type Needs = (A::Needs, B::Needs);
     fn apply(self, out: &mut Emits) -> A::Saga {
         match self {
             Self::A(then) => then.apply(out),
@@ -308,6 +318,7 @@ impl<A: Then, B: Then<Saga = A::Saga>> Then for Either<A, B> {
 
 impl<A: Begin, B: Begin<Saga = A::Saga>> Begin for Either<A, B> {
     type Saga = A::Saga;
+    type Needs = (A::Needs, B::Needs);
     fn begin(self, out: &mut Emits) -> (A::Saga, <A::Saga as Saga>::Data) {
         match self {
             Self::A(begin) => begin.begin(out),
@@ -344,6 +355,7 @@ pub struct Stay<S>(pub S);
 
 impl<S: Saga> Then for Stay<S> {
     type Saga = S;
+    type Needs = ();
     fn apply(self, out: &mut Emits) -> S {
         out.stays = true;
         self.0
@@ -357,72 +369,4 @@ impl<S: Saga> Then for Stay<S> {
 #[doc(hidden)]
 pub fn bare_edge<S: State>(from: &'static str, on: &'static str, branch: &'static str, out: &mut Vec<ChartEdge>) {
     out.push(ChartEdge::new(from, on, branch, S::NAME, Vec::new()));
-}
-
-/// What one function of a `#[saga]` block does, for saga `G`: one constant, so that a return type which is none gives
-/// one error.
-#[doc(hidden)]
-pub struct Transition<S, M, G: Saga> {
-    pub go: fn(S, M, &mut G::Data, &Moment, &mut Emits) -> G,
-    /// The edges that leave the named state.
-    pub edges: fn(&'static str, &mut Vec<ChartEdge>),
-}
-
-#[doc(hidden)]
-pub const fn transition<S: On<M>, M: Message>() -> Transition<S, M, <S as Accepts<M>>::Saga>
-where
-    S::Then: Then<Saga = <S as Accepts<M>>::Saga>,
-{
-    Transition { go: go::<S, M>, edges: edges::<S, M> }
-}
-
-fn go<S: On<M>, M>(
-    state: S,
-    message: M,
-    data: &mut <S::Saga as Saga>::Data,
-    at: &Moment,
-    out: &mut Emits,
-) -> <S::Then as Then>::Saga
-where
-    S::Then: Then,
-{
-    state.on(message, data, at).apply(out)
-}
-
-fn edges<S: On<M>, M: Message>(from: &'static str, out: &mut Vec<ChartEdge>)
-where
-    S::Then: Then,
-{
-    <S::Then as Then>::edges(from, M::TYPE, "", out);
-}
-
-/// What one start of `S` does.
-#[doc(hidden)]
-pub struct Start<S: Saga, M> {
-    pub begin: fn(M, &Moment, &mut Emits) -> (S, S::Data),
-    pub edges: fn(&mut Vec<ChartEdge>),
-}
-
-/// Where the states share nothing.
-#[doc(hidden)]
-pub const fn start<S: Starts<M> + Saga<Data = ()>, M: Message>() -> Start<S, M>
-where
-    S::Then: Then<Saga = S>,
-{
-    Start {
-        begin: |message, at, out| (S::start(message, at).apply(out), ()),
-        edges: |out| <S::Then as Then>::edges("", M::TYPE, "", out),
-    }
-}
-
-/// Where the states share data.
-#[doc(hidden)]
-pub const fn start_with_data<S: Starts<M>, M: Message>() -> Start<S, M>
-where
-    S::Then: Begin<Saga = S>,
-{
-    Start {
-        begin: |message, at, out| S::start(message, at).begin(out),
-        edges: |out| <S::Then as Begin>::edges(M::TYPE, "", out),
-    }
 }

@@ -99,6 +99,9 @@ mod no_such_field {
 mod another_type {
     use super::*;
 
+    #[derive(Event, Serialize, Deserialize)]
+    struct Named { id: String }
+
     #[states]
     enum Process {
         Waiting,
@@ -106,9 +109,9 @@ mod another_type {
         Done,
     }
 
-    #[saga(name = "order", id = id: String, by(Yes = id, Placed = echo))]
+    #[saga(name = "order", id = id: String, by(Yes = id))]
     impl Process {
-        fn placed(_: Placed) -> Waiting { Waiting }
+        fn named(_: Named) -> Waiting { Waiting }
         fn paid(_: Waiting, _: Yes) -> Done { Done }
     }
 

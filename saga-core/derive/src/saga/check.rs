@@ -4,7 +4,11 @@ use super::{
     function::{Function, Of},
     parse::{AliasOf, By, Definition, Path},
 };
-use crate::{states::State, text};
+use crate::{
+    Faults,
+    states::{State, States},
+    text,
+};
 use quote::format_ident;
 use syn::{Ident, Type};
 
@@ -33,12 +37,8 @@ pub(super) enum Key<'a> {
 /// Each alias is a row of its own, and is looked up by itself.
 const ALIASES_MAX: usize = 4;
 
-/// Every message of the saga once, in the order in which they are written.
-///
-/// # Errors
-/// When a function or a list contradicts another one, at the message in question.
-pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Message<'a>>> {
-    each_once(definition)?;
+/// Every message of the saga once, in the order in which they are written, and what is wrong with their ways to the id.
+pub(super) fn messages<'a>(definition: &'a Definition<'_>, faults: &mut Faults) -> Vec<Message<'a>> {
     let mut all: Vec<Message<'a>> = Vec::new();
     let of = |all: &mut Vec<Message<'a>>, ty: &Type| {
         all.iter().position(|message| message.ty == *ty).unwrap_or_else(|| {
@@ -59,34 +59,50 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>) -> syn::Result<Vec<Me
         of(&mut all, ty);
     }
     for (n, (ty, by)) in definition.by.iter().enumerate() {
-        let name = text(ty);
-        if definition.by[..n].iter().any(|(other, _)| other == ty) {
-            let fault = format!("`by` names `{name}` twice: a message finds its instance one way");
-            return Err(syn::Error::new_spanned(ty, fault));
+        let given_twice = definition.by[..n].iter().any(|(other, _)| other == ty);
+        let message = all.iter_mut().find(|message| message.ty == *ty);
+        if let Some(key) = faults.keep(key(definition, ty, by, given_twice, message.as_deref()))
+            && let Some(message) = message
+        {
+            message.key = key;
         }
-        let Some(message) = all.iter_mut().find(|message| message.ty == *ty) else {
-            let fault = format!("`by` names `{name}`, but no function takes it");
-            return Err(syn::Error::new_spanned(ty, fault));
-        };
-        message.key = match by {
-            By::Echo => Key::Envelope,
-            By::Paths(paths) if paths.len() == definition.id.len() => Key::Paths(paths),
-            By::Paths(_) => {
-                let (fields, one) =
-                    (definition.id.iter().map(|(field, _)| field.to_string()), definition.id.len() == 1);
-                let example = fields.collect::<Vec<_>>().join(", ");
-                let fault = match one {
-                    true => format!("the id has one part: `{name} = path.to.{example}`"),
-                    false => {
-                        format!("the id has {} parts: a path for each, `{name} = ({example})`", definition.id.len())
-                    }
-                };
-                return Err(syn::Error::new_spanned(ty, fault));
-            }
-        };
     }
-    aliases(definition, &mut all)?;
-    Ok(all)
+    faults.keep(aliases(definition, &mut all));
+    all
+}
+
+/// How a message that `by` names finds its instance.
+fn key<'a>(
+    definition: &Definition<'_>,
+    ty: &Type,
+    by: &'a By,
+    given_twice: bool,
+    message: Option<&Message<'_>>,
+) -> syn::Result<Key<'a>> {
+    let name = text(ty);
+    let fault = |fault: String| Err(syn::Error::new_spanned(ty, fault));
+    if given_twice {
+        return fault(format!("`by` names `{name}` twice: a message finds its instance one way"));
+    }
+    let Some(message) = message else { return fault(format!("`by` names `{name}`, but no function takes it")) };
+    match by {
+        By::Echo if message.starts => {
+            let fields: Vec<_> = definition.id.iter().map(|(field, _)| format!("path.to.{field}")).collect();
+            let path = if fields.len() == 1 { fields.concat() } else { format!("({})", fields.join(", ")) };
+            let why = "begins an instance, so its envelope names none yet";
+            fault(format!("`{name}` {why}: say which field has the id, `{name} = {path}`"))
+        }
+        By::Echo => Ok(Key::Envelope),
+        By::Paths(paths) if paths.len() == definition.id.len() => Ok(Key::Paths(paths)),
+        By::Paths(_) => {
+            let fields = definition.id.iter().map(|(field, _)| field.to_string());
+            let example = fields.collect::<Vec<_>>().join(", ");
+            fault(match definition.id.len() {
+                1 => format!("the id has one part: `{name} = path.to.{example}`"),
+                parts => format!("the id has {parts} parts: a path for each, `{name} = ({example})`"),
+            })
+        }
+    }
 }
 
 /// Enters the aliases.
@@ -127,36 +143,35 @@ fn lists(state: &State) -> impl Iterator<Item = (&State, &'static str, &Type)> {
 }
 
 /// A state does one thing with a message.
-fn each_once(definition: &Definition<'_>) -> syn::Result<()> {
-    let saga = &definition.states.ident;
+pub(super) fn each_once(states: &States, functions: &[Function], faults: &mut Faults) {
+    let saga = &states.ident;
     let whose = |function: &Function| match function.of {
         Of::Start => format!("begin with `{}`", text(&function.message)),
         Of::Enum => format!("take `{}` for the whole enum", text(&function.message)),
-        Of::State(place) => format!("take `{}` in `{}`", text(&function.message), definition.state(place).ident),
+        Of::State(place) => format!("take `{}` in `{}`", text(&function.message), states.states[place].ident),
     };
-    for (n, function) in definition.functions.iter().enumerate() {
+    for (n, function) in functions.iter().enumerate() {
         let same = |other: &&Function| other.of == function.of && other.message == function.message;
-        if let Some(other) = definition.functions[..n].iter().find(same) {
+        if let Some(other) = functions[..n].iter().find(same) {
             let (a, b) = (&other.name, &function.name);
             let fault = format!("`{saga}::{a}` and `{saga}::{b}` both {}", whose(function));
-            return Err(syn::Error::new_spanned(&function.message, fault));
+            faults.add(syn::Error::new_spanned(&function.message, fault));
         }
     }
-    for (place, state) in definition.states.states.iter().enumerate() {
+    for (place, state) in states.states.iter().enumerate() {
         let mut seen: Vec<(&Type, &str)> = Vec::new();
         for (State { ident, .. }, list, ty) in lists(state) {
             let name = text(ty);
             let fault = if let Some((_, other)) = seen.iter().find(|(known, _)| *known == ty) {
                 format!("state `{ident}` names `{name}` in `#[{other}(..)]` and in `#[{list}(..)]`: take it out of one")
-            } else if let Some(function) = definition.of_kind(Of::State(place)).find(|it| it.message == *ty) {
+            } else if let Some(function) = functions.iter().find(|it| it.of == Of::State(place) && it.message == *ty) {
                 let function = &function.name;
                 format!("state `{ident}` names `{name}` in `#[{list}(..)]`, and `{saga}::{function}` takes it there")
             } else {
                 seen.push((ty, list));
                 continue;
             };
-            return Err(syn::Error::new_spanned(ty, fault));
+            faults.add(syn::Error::new_spanned(ty, fault));
         }
     }
-    Ok(())
 }

@@ -2,14 +2,16 @@
 
 mod alias;
 mod chart;
+mod key;
 
 use super::{
-    check::{Key, Message},
+    check::Message,
     function::{Function, Of},
     parse::Definition,
-    pieces::{at, dotted, of_field, of_path},
+    pieces::at,
 };
 use crate::{
+    named_maker,
     states::{self, State},
     text,
 };
@@ -24,8 +26,8 @@ pub(super) struct Emit<'a> {
 
 /// A transition: of one state, or of the enum in all states that inherit it.
 struct Transition<'a> {
-    /// The constant that holds it.
-    constant: Ident,
+    /// The function that makes it.
+    made: Ident,
     message: &'a Message<'a>,
     function: &'a Function,
     /// The state that has it; none for the enum.
@@ -39,17 +41,20 @@ impl Emit<'_> {
         let transitions = self.transitions();
         let (thens, accepts) = (states::thens(self.definition.states), self.accepts());
         let each = transitions.iter().map(|transition| self.transition(transition));
-        let starts = self.starts();
+        let (starts, keys) = (self.starts(), self.keys());
         let names = self.names();
         let input = self.input();
         let saga = self.saga(&transitions);
         quote! {
             const _: () = {
                 use ::sagabus::__private as __sagabus;
+                #[allow(unused_imports)]
+                use __sagabus::NoMessage as _;
                 #thens
                 #accepts
                 #(#each)*
                 #starts
+                #keys
                 #names
                 #input
                 #saga
@@ -68,10 +73,10 @@ impl Emit<'_> {
             (0..states.len()).flat_map(|place| definition.of_kind(Of::State(place)).map(move |it| (Some(place), it)));
         let of_enum = definition.of_kind(Of::Enum).map(|function| (None, function));
         let numbered = own.chain(of_enum).enumerate().map(|(n, (place, function))| {
-            let constant = format_ident!("__TRANSITION_{n}");
+            let made = format_ident!("__transition_{n}");
             let own = place.map(|place| &states[place]);
             let states = own.map_or_else(|| self.heirs(&function.message), |own| vec![own]);
-            Transition { constant, message: self.message(&function.message), function, own, states }
+            Transition { made, message: self.message(&function.message), function, own, states }
         });
         numbered.collect()
     }
@@ -112,13 +117,14 @@ impl Emit<'_> {
         quote!(#(#each)* #(#said)*)
     }
 
-    /// The function as a trait, and the transition as a constant, the one place that asks whether it returns one.
+    /// The function as a trait, and the transition as a value, the one place that asks whether it returns one.
     fn transition(&self, transition: &Transition<'_>) -> TokenStream {
         let saga = &self.definition.states.ident;
-        let Transition { constant, message: Message { ty, .. }, function, own, .. } = transition;
+        let Transition { made, message: Message { ty, .. }, function, own, .. } = transition;
         let Function { name, then, arguments, .. } = function;
         let from = own.map_or_else(|| quote!(#saga), |State { ty, .. }| quote!(#ty));
-        let value = at(then, "transition");
+        let arguments_of = quote!(#from, #ty, #saga);
+        let maker = named_maker(made, name, &quote!(__sagabus::Transition), &arguments_of, &at(then, "transition"));
         quote! {
             #[automatically_derived]
             impl __sagabus::On<#ty> for #from {
@@ -133,8 +139,7 @@ impl Emit<'_> {
                     #saga::#name(#(#arguments),*)
                 }
             }
-            #[allow(dead_code)] // of the enum, when every state has its own
-            const #constant: __sagabus::Transition<#from, #ty, #saga> = #value;
+            #maker
         }
     }
 
@@ -146,8 +151,8 @@ impl Emit<'_> {
         };
         let each = self.definition.of_kind(Of::Start).enumerate().map(|(n, function)| {
             let Function { name, message, then, arguments, .. } = function;
-            let constant = format_ident!("__START_{n}");
-            let value = at(then, start);
+            let (made, made_of) = (format_ident!("__start_{n}"), quote!(__sagabus::Start));
+            let maker = named_maker(&made, name, &made_of, &quote!(#saga, #message), &at(then, start));
             quote! {
                 #[automatically_derived]
                 impl __sagabus::Starts<#message> for #saga {
@@ -160,14 +165,18 @@ impl Emit<'_> {
                         #saga::#name(#(#arguments),*)
                     }
                 }
-                const #constant: __sagabus::Start<#saga, #message> = #value;
+                #maker
             }
         });
         quote!(#(#each)*)
     }
 
-    /// One type under two spellings would be two messages, and the second would never arrive.
+    /// Each is a message. And one type under two spellings would be two, and the second would never arrive.
     fn names(&self) -> TokenStream {
+        let messages = self.messages.iter().map(|Message { ty, .. }| {
+            let is_message = quote_spanned!(ty.span()=> ::sagabus::__private::is_message::<#ty>());
+            quote!(const _: () = #is_message;)
+        });
         let each = self.messages.iter().enumerate().skip(1).map(|(n, Message { ty, .. })| {
             let before = self.messages[..n].iter().map(|message| &message.ty);
             let fault = format!(
@@ -175,12 +184,12 @@ impl Emit<'_> {
                 text(ty)
             );
             let condition = quote_spanned! {ty.span()=>
-                !__sagabus::contains(&[#(<#before as __sagabus::Message>::TYPE),*], <#ty as __sagabus::Message>::TYPE)
+                !__sagabus::contains(&[#(__sagabus::Of::<#before>::TYPE),*], __sagabus::Of::<#ty>::TYPE)
             };
             let assertion = quote_spanned!(ty.span()=> ::std::assert!(#condition, #fault));
             quote!(const _: () = #assertion;)
         });
-        quote!(#(#each)*)
+        quote!(#(#messages)* #(#each)*)
     }
 
     /// The enum of all messages, decoded.
@@ -225,14 +234,6 @@ impl Emit<'_> {
         }
     }
 
-    fn id_type(&self) -> TokenStream {
-        let types = self.definition.id.iter().map(|(_, ty)| ty);
-        match self.definition.id.as_slice() {
-            [(_, ty)] => quote!(#ty),
-            _ => quote!((#(#types),*)),
-        }
-    }
-
     fn data(&self) -> TokenStream {
         self.definition.states.data.as_ref().map_or_else(|| quote!(()), |data| quote!(#data))
     }
@@ -241,7 +242,7 @@ impl Emit<'_> {
         let name = &self.definition.name;
         let arms = self.messages.iter().map(|Message { ty, variant, .. }| {
             quote! {
-                <#ty as __sagabus::Message>::TYPE => __sagabus::decode::<#ty>(body).map(__SagaInput::#variant)
+                __sagabus::Of::<#ty>::TYPE => __sagabus::Of::<#ty>::decode(body).map(__SagaInput::#variant)
             }
         });
         quote! {
@@ -254,60 +255,11 @@ impl Emit<'_> {
         }
     }
 
-    fn id(&self) -> TokenStream {
-        let arms = self.messages.iter().map(|Message { ty, variant, key, .. }| {
-            let parts: Vec<_> = match key {
-                Key::Envelope | Key::Alias(_) => {
-                    return quote!(__SagaInput::#variant(_) => ::std::option::Option::None);
-                }
-                Key::Fields => self.definition.id.iter().map(|(field, part)| of_field(ty, field, part)).collect(),
-                Key::Paths(paths) => {
-                    let parts = paths.iter().zip(&self.definition.id);
-                    parts.map(|(path, (_, part))| of_path(path, part)).collect()
-                }
-            };
-            let id = match parts.as_slice() {
-                [part] => quote!(#part),
-                parts => quote!((#(#parts),*)),
-            };
-            quote! {
-                __SagaInput::#variant(message) => {
-                    let message: &#ty = message;
-                    ::std::option::Option::Some(#id)
-                }
-            }
-        });
-        quote! {
-            fn __id(message: &__SagaInput) -> ::std::option::Option<<Self as __sagabus::Saga>::Id> {
-                match message { #(#arms,)* }
-            }
-        }
-    }
-
-    /// Where a message has its id, as a person finds it.
-    fn id_field(&self) -> TokenStream {
-        let plain = dotted(self.definition.id.iter().map(|(field, _)| [field]));
-        let arms = self.messages.iter().filter_map(|Message { ty, key, .. }| {
-            let place = match key {
-                Key::Fields => return None,
-                Key::Envelope => String::new(),
-                Key::Paths(paths) => dotted(paths.iter()),
-                Key::Alias(alias) => dotted([&alias.path].into_iter()),
-            };
-            Some(quote!(<#ty as __sagabus::Message>::TYPE => #place))
-        });
-        quote! {
-            fn __id_field(type_name: &str) -> &'static str {
-                match type_name { #(#arms,)* _ => #plain }
-            }
-        }
-    }
-
     fn start(&self) -> TokenStream {
         let starts: Vec<_> = self.definition.of_kind(Of::Start).collect();
         let arms = starts.iter().enumerate().map(|(n, function)| {
-            let (constant, variant) = (format_ident!("__START_{n}"), &self.message(&function.message).variant);
-            quote!(__SagaInput::#variant(message) => ::std::result::Result::Ok((#constant.begin)(message, at, out)))
+            let (made, variant) = (format_ident!("__start_{n}"), &self.message(&function.message).variant);
+            quote!(__SagaInput::#variant(message) => ::std::result::Result::Ok((#made::<()>().begin)(message, at, out)))
         });
         // an unreachable arm would be a warning in the user's build
         let rest = (starts.len() < self.messages.len()).then(|| quote!(other => ::std::result::Result::Err(other)));
@@ -323,8 +275,8 @@ impl Emit<'_> {
     }
 
     fn step(&self, transitions: &[Transition<'_>]) -> TokenStream {
-        let made = transitions.iter().filter(|transition| !transition.states.is_empty());
-        let arms = made.map(|Transition { constant, message, own, states, .. }| {
+        let some = transitions.iter().filter(|transition| !transition.states.is_empty());
+        let arms = some.map(|Transition { made, message, own, states, .. }| {
             let (variant, idents) = (&message.variant, states.iter().map(|state| &state.ident));
             let pattern = match own {
                 Some(State { ident, .. }) => quote!(Self::#ident(state)),
@@ -332,7 +284,7 @@ impl Emit<'_> {
             };
             quote! {
                 (#pattern, __SagaInput::#variant(message)) =>
-                    ::std::result::Result::Ok((#constant.go)(state, message, data, at, out))
+                    ::std::result::Result::Ok((#made::<()>().go)(state, message, data, at, out))
             }
         });
         let pairs: usize = transitions.iter().map(|transition| transition.states.len()).sum();

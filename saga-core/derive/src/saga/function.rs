@@ -1,6 +1,6 @@
 //! A function of the block, as a transition.
 
-use crate::{states::States, text};
+use crate::{Faults, states::States, text};
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type, ext::IdentExt};
@@ -35,6 +35,21 @@ pub(super) enum Of {
 
 impl Function {
     pub(super) fn of(states: &States, attributes: &[Attribute], signature: &Signature) -> syn::Result<Self> {
+        let mut faults = Faults::default();
+        let mut function = faults.keep(Self::read(states, signature));
+        for attr in attributes {
+            let read = match &mut function {
+                Some(function) => function.attribute(attr),
+                None => word(attr).map(drop),
+            };
+            faults.keep(read.map_err(|(at, text)| {
+                syn::Error::new_spanned(at, format!("`{}::{}`: {text}", states.ident, signature.ident))
+            }));
+        }
+        faults.or(function)
+    }
+
+    fn read(states: &States, signature: &Signature) -> syn::Result<Self> {
         let fault = |at: &dyn ToTokens, text: &str| {
             let name = format!("`{}::{}`", states.ident, signature.ident);
             syn::Error::new_spanned(at.to_token_stream(), format!("{name}: {text}"))
@@ -120,7 +135,7 @@ impl Function {
             return Err(fault(input, "there is no data yet where an instance begins: this function returns it"));
         }
         returned(states, of, then).map_or(Ok(()), |(at, text)| Err(fault(at, &text)))?;
-        let mut function = Self {
+        Ok(Self {
             name: signature.ident.clone(),
             of,
             message: message.clone(),
@@ -129,33 +144,40 @@ impl Function {
             anyone: false,
             rejects_repeats: false,
             returns_repeats: false,
-        };
-        for attr in attributes {
-            let word = attr.parse_args_with(Ident::parse_any).map_err(|_| fault(attr, known(attr)))?;
-            match attr.path().get_ident().map(Ident::to_string).as_deref() {
-                Some("on") if word == "anyone" => function.anyone = true,
-                Some("starts") if function.rejects_repeats || function.returns_repeats => {
-                    return Err(fault(&word, "a repeated start is rejected or answered again, not both"));
-                }
-                Some("starts") if word == "reject" && of == Of::Start => function.rejects_repeats = true,
-                Some("starts") if word == "return" && of == Of::Start => function.returns_repeats = true,
-                Some("on") => return Err(fault(&word, known(attr))),
-                _ if of != Of::Start => {
-                    return Err(fault(&word, "`#[starts(..)]` is for a function that begins an instance"));
-                }
-                _ => return Err(fault(&word, known(attr))),
+        })
+    }
+
+    /// Reads `#[on(..)]` or `#[starts(..)]`.
+    fn attribute(&mut self, attr: &Attribute) -> Result<(), (TokenStream, &'static str)> {
+        let word = word(attr)?;
+        let begins = self.of == Of::Start;
+        let text = match attr.path().get_ident().map(Ident::to_string).as_deref() {
+            Some("on") => {
+                self.anyone = true;
+                return Ok(());
             }
-        }
-        Ok(function)
+            _ if !begins => "`#[starts(..)]` is for a function that begins an instance",
+            _ if self.rejects_repeats || self.returns_repeats => {
+                "a repeated start is rejected or answered again, not both"
+            }
+            _ => {
+                self.rejects_repeats = word == "reject";
+                self.returns_repeats = word == "return";
+                return Ok(());
+            }
+        };
+        Err((word.to_token_stream(), text))
     }
 }
 
-fn known(attr: &Attribute) -> &'static str {
-    if attr.path().is_ident("on") {
-        "known here: `#[on(anyone)]`"
-    } else {
-        "known here: `#[starts(reject)]`, `#[starts(return)]`"
-    }
+/// The word of `#[on(..)]` or `#[starts(..)]`.
+fn word(attr: &Attribute) -> Result<Ident, (TokenStream, &'static str)> {
+    let (words, known): (&[&str], _) = match attr.path().is_ident("on") {
+        true => (&["anyone"], "known here: `#[on(anyone)]`"),
+        false => (&["reject", "return"], "known here: `#[starts(reject)]`, `#[starts(return)]`"),
+    };
+    let word = attr.parse_args_with(Ident::parse_any).map_err(|_| (attr.to_token_stream(), known))?;
+    if words.iter().any(|it| word == it) { Ok(word) } else { Err((word.to_token_stream(), known)) }
 }
 
 /// What is wrong with a result, where the types' names tell; the compiler sees the rest.

@@ -2,8 +2,8 @@
 
 use super::function::{Function, Of};
 use crate::{
-    name_fault,
-    states::{Arguments, State, States},
+    Faults, name_fault,
+    states::{Arguments, States},
 };
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use syn::{
@@ -20,8 +20,8 @@ mod keyword {
 pub(super) struct Both {
     pub(super) states: Arguments,
     pub(super) item: DeriveInput,
-    /// The attribute's arguments and the functions, if they are right.
-    pub(super) block: Option<(SagaArguments, Vec<Written>)>,
+    /// The attribute's arguments and the functions, if the block is one of transitions.
+    pub(super) block: Option<(syn::Result<SagaArguments>, Vec<Written>)>,
 }
 
 /// A function, with the attributes that are ours.
@@ -42,7 +42,7 @@ impl Parse for Both {
         // the enum comes out of a macro: without that, errors at it do not tell of the macro
         let place = arguments.clone().into_iter().next().map_or_else(Span::call_site, |token| token.span());
         let (states, item) = (syn::parse2(as_written(states, place))?, syn::parse2(as_written(item, place))?);
-        let arguments = syn::parse2(arguments)?;
+        let arguments = syn::parse2(arguments);
         let signatures;
         braced!(signatures in input);
         let mut functions = Vec::new();
@@ -95,46 +95,84 @@ pub(super) struct SagaArguments {
     aliases: Vec<AliasOf>,
 }
 
+/// What has been read of them.
+#[derive(Default)]
+struct Said {
+    keys: Vec<String>,
+    name: Option<LitStr>,
+    id: Option<Vec<(Ident, Type)>>,
+    version: Option<u32>,
+    by: Vec<(Type, By)>,
+    aliases: Vec<AliasOf>,
+}
+
+impl Said {
+    fn read(&mut self, input: ParseStream<'_>) -> syn::Result<()> {
+        let key: Ident = input.parse()?;
+        let name = key.to_string();
+        if name == "by" {
+            let content;
+            parenthesized!(content in input);
+            let by = Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?;
+            self.by.extend(by.into_iter().map(|by| (by.0, by.1)));
+            return Ok(());
+        }
+        if name == "alias" {
+            let content;
+            parenthesized!(content in input);
+            self.aliases.extend(Punctuated::<AliasOf, Token![,]>::parse_terminated(&content)?);
+            return Ok(());
+        }
+        if self.keys.contains(&name) {
+            return Err(syn::Error::new_spanned(key, "given twice"));
+        }
+        self.keys.push(name.clone());
+        if !["name", "id", "version"].contains(&name.as_str()) {
+            let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, `by(Message = path)`, \
+                         `alias(field = Message.path)`";
+            return Err(syn::Error::new_spanned(key, known));
+        }
+        input.parse::<Token![=]>()?;
+        match name.as_str() {
+            "name" => {
+                let name: LitStr = input.parse()?;
+                if let Some(fault) = name_fault(&name.value()) {
+                    return Err(syn::Error::new_spanned(name, fault));
+                }
+                self.name = Some(name);
+            }
+            "id" => self.id = Some(id_fields(input)?),
+            _ => self.version = Some(version_number(&input.parse()?)?),
+        }
+        Ok(())
+    }
+
+    /// What is missing, if it was not tried.
+    fn missing(&self, key: &str, what: &str) -> Option<syn::Error> {
+        let tried = self.keys.iter().any(|said| said == key);
+        (!tried).then(|| syn::Error::new(Span::call_site(), format!("a saga needs {what}")))
+    }
+}
+
 impl Parse for SagaArguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        let (mut name, mut id, mut version, mut by, mut aliases) = (None, None, None, Vec::new(), Vec::new());
+        let (mut said, mut faults) = (Said::default(), Faults::default());
         while !input.is_empty() {
-            let key: Ident = input.parse()?;
-            if key == "by" {
-                let content;
-                parenthesized!(content in input);
-                by.extend(
-                    Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?.into_iter().map(|by| (by.0, by.1)),
-                );
-            } else if key == "alias" {
-                let content;
-                parenthesized!(content in input);
-                aliases.extend(Punctuated::<AliasOf, Token![,]>::parse_terminated(&content)?);
-            } else {
-                input.parse::<Token![=]>()?;
-                match key.to_string().as_str() {
-                    "name" if name.is_none() => name = Some(input.parse()?),
-                    "id" if id.is_none() => id = Some(id_fields(input)?),
-                    "version" if version.is_none() => version = Some(version_number(&input.parse()?)?),
-                    "name" | "id" | "version" => return Err(syn::Error::new_spanned(key, "given twice")),
-                    _ => {
-                        let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, \
-                                     `by(Message = path)`, `alias(field = Message.path)`";
-                        return Err(syn::Error::new_spanned(key, known));
-                    }
+            let read = said.read(input).and_then(|()| match input.is_empty() || input.peek(Token![,]) {
+                true => Ok(()),
+                false => Err(input.error("expected `,`")),
+            });
+            if faults.keep(read).is_none() {
+                while !input.is_empty() && !input.peek(Token![,]) {
+                    input.parse::<TokenTree>()?;
                 }
             }
-            if !input.is_empty() {
-                input.parse::<Token![,]>()?;
-            }
+            input.parse::<Option<Token![,]>>()?;
         }
-        let missing = |what: &str| syn::Error::new(Span::call_site(), format!("a saga needs {what}"));
-        let id = id.ok_or_else(|| missing("its key: `id = order_id: Uuid`"))?;
-        let name: LitStr = name.ok_or_else(|| missing("`name = \"..\"`"))?;
-        if let Some(fault) = name_fault(&name.value()) {
-            return Err(syn::Error::new_spanned(name, fault));
-        }
-        Ok(Self { name, id, version: version.unwrap_or(1), by, aliases })
+        let missing = [("id", "its key: `id = order_id: Uuid`"), ("name", "`name = \"..\"`")];
+        missing.into_iter().filter_map(|(key, what)| said.missing(key, what)).for_each(|error| faults.add(error));
+        let Said { name, id, version, by, aliases, .. } = said;
+        faults.or(name.zip(id).map(|(name, id)| Self { name, id, version: version.unwrap_or(1), by, aliases }))
     }
 }
 
@@ -223,24 +261,13 @@ pub(super) struct Definition<'a> {
 }
 
 impl<'a> Definition<'a> {
-    pub(super) fn of(states: &'a States, arguments: SagaArguments, functions: Vec<Written>) -> syn::Result<Self> {
+    pub(super) fn new(states: &'a States, arguments: SagaArguments, functions: Vec<Function>) -> Self {
         let SagaArguments { name, id, version, by, aliases } = arguments;
-        let functions = functions.iter().map(|(attributes, signature)| Function::of(states, attributes, signature));
-        let functions = functions.collect::<syn::Result<Vec<_>>>()?;
-        if functions.iter().all(|function| function.of != Of::Start) {
-            let fault =
-                "no function begins the saga: one takes a message alone, `fn placed(placed: OrderPlaced) -> ..`";
-            return Err(syn::Error::new_spanned(&states.ident, fault));
-        }
-        Ok(Self { states, name, id, version, by, aliases, functions })
+        Self { states, name, id, version, by, aliases, functions }
     }
 
     /// The functions of this kind.
     pub(super) fn of_kind(&self, of: Of) -> impl Iterator<Item = &Function> {
         self.functions.iter().filter(move |function| function.of == of)
-    }
-
-    pub(super) fn state(&self, place: usize) -> &State {
-        &self.states.states[place]
     }
 }

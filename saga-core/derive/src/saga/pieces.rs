@@ -1,7 +1,7 @@
 //! Pieces of what `#[saga]` writes.
 
 use super::parse::Path;
-use crate::{field_key, states::State};
+use crate::states::State;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
@@ -9,7 +9,7 @@ use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
 pub(super) fn chart_state(state: &State) -> TokenStream {
     let State { ident, done, legacy, waits, was, ignores, defers, rejects, .. } = state;
     let label = ident.unraw().to_string();
-    let names = |types: &[Type]| quote!(&[#(<#types as __sagabus::Message>::TYPE),*]);
+    let names = |types: &[Type]| quote!(&[#(__sagabus::Of::<#types>::TYPE),*]);
     let (ignores, defers, rejects) = (names(ignores), names(defers), names(rejects));
     quote! {
         __sagabus::ChartState::new(#label)
@@ -18,23 +18,14 @@ pub(super) fn chart_state(state: &State) -> TokenStream {
     }
 }
 
-/// A part of the id in the field of that name.
-pub(super) fn of_field(message: &Type, field: &Ident, part: &Type) -> TokenStream {
-    let key = field_key(field);
-    let of = quote_spanned!(message.span()=> <#message as __sagabus::KeyField<#part, #key>>::key);
-    quote!(::std::clone::Clone::clone(match #of(message) {
-        ::std::option::Option::Some(part) => part,
-        ::std::option::Option::None => return ::std::option::Option::None,
-    }))
-}
-
 /// A part of the id at a path of fields.
 pub(super) fn of_path(path: &Path, part: &Type) -> TokenStream {
     // it stands where the path does, so that rustc points there
     let place = Span::call_site().located_at(path.first().map_or_else(Span::call_site, Ident::span));
     let field = quote_spanned!(place=> &message.#path);
+    let expected = quote_spanned!(part.span()=> &#part);
     quote!({
-        let part: &#part = #field;
+        let part: #expected = #field;
         ::std::clone::Clone::clone(part)
     })
 }

@@ -1,7 +1,7 @@
 //! Start, end, and what a supervisor sees in between.
 
 use super::*;
-use crate::{Ended, LinkState, TransportError, TransportErrorKind};
+use crate::{Context, Ended, HandlerError, LinkState, TransportError, TransportErrorKind};
 
 /// Hangs in the handler of message 1 until it is cut off.
 async fn busy(stop: Duration) -> (Rig, Script) {
@@ -169,6 +169,33 @@ async fn t_040_what_is_put_together_wrongly_does_not_start_and_all_of_it_is_said
     for part in ["named `step watcher`", "`shop.Do` has two handlers", "before it is added", "`window` is 0"] {
         assert!(text.contains(part), "`{part}` was expected in: {text}");
     }
+}
+
+struct Doers;
+
+#[crate::handlers]
+impl Doers {
+    async fn step(&self, _: Do, _: &mut Context<'_, MemoryStore>) -> Result<Deed, HandlerError> {
+        unreachable!("the endpoint does not start")
+    }
+    async fn seen(&self, _: Step, _: &mut Context<'_, MemoryStore>) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_handlers_that_is_added_twice_is_one_mistake_with_one_remedy() {
+    let text = refused(|builder| builder.handlers(Doers).handlers(Doers)).await;
+    let mistakes: Vec<_> = text.lines().filter(|line| line.trim_start().starts_with("- ")).collect();
+    assert_eq!(mistakes.len(), 1, "{text}");
+    assert!(mistakes[0].contains("Doers` is added twice: take one out"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_handlers_of_a_command_are_not_told_to_take_another_name() {
+    let text = refused(|builder| builder.handlers(Doers).handle::<Do>(Script::new())).await;
+    assert!(text.contains("`shop.Do` has two handlers: a command has one"), "{text}");
+    assert!(!text.contains("give one another name"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

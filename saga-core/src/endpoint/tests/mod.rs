@@ -166,7 +166,7 @@ impl Rig {
 
 /// A message as a stranger sends it.
 fn message<M: Message>(id: impl Into<String>, message: &M) -> Envelope {
-    Envelope::new(id, M::TYPE, serde_json::to_vec(message).expect("it is JSON"))
+    Envelope::new(id, M::TYPE, message.__encode().expect("it is JSON"))
 }
 
 fn command(n: u64) -> Envelope {

@@ -4,7 +4,11 @@ use super::{
     instance::{Instance, Sent, encoded, id_of},
     story::{Happened, diagram, lines},
 };
-use crate::{Command, Encoded, HeldReason, Message, Saga, message::GivesUp, saga::Route};
+use crate::{
+    Command, Encoded, HeldReason, Message, Saga,
+    message::{GivesUp, decode},
+    saga::Route,
+};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -169,8 +173,8 @@ impl<S: Saga> Explore<S> {
     /// with what. A command without this is never answered.
     pub fn answers<C: Command>(mut self, answers: impl Fn(C) -> Vec<C::Outcome> + 'static) -> Self {
         let answers = move |sent: &Sent| {
-            let command = serde_json::from_value(sent.body.clone());
-            let mut all = encoded::<C>(answers(command.unwrap_or_else(|error| panic!("{}: {error}", C::TYPE))));
+            let command = decode::<C>(sent.body.to_string().as_bytes());
+            let mut all = encoded::<C>(answers(command.unwrap_or_else(|error| panic!("{error}"))));
             let give_up = |it: GivesUp| (it.make)(sent.body.to_string().as_bytes(), "given up");
             all.extend(C::GIVES_UP.map(|it| give_up(it).unwrap_or_else(|error| panic!("{error}"))));
             all

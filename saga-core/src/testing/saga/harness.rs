@@ -4,7 +4,7 @@ use super::{
     instance::{Instance, Sent, id_of, us},
     story,
 };
-use crate::{Command, Encoded, Event, HeldReason, Message, Saga};
+use crate::{Command, Encoded, Event, HeldReason, Message, Saga, message::decode};
 use std::time::Duration;
 
 /// An instance of a saga in a test: messages are given to it, time passes, and what it does is looked at. There is no
@@ -135,7 +135,7 @@ impl<S: Saga> Harness<S> {
     /// Every message of this type that it has sent, in order.
     pub fn sent<M: Message>(&self) -> Vec<M> {
         let of_type = self.0.sent.iter().filter(|sent| sent.type_name == M::TYPE);
-        of_type.filter_map(|sent| serde_json::from_value(sent.body.clone()).ok()).collect()
+        of_type.filter_map(|sent| decode(sent.body.to_string().as_bytes()).ok()).collect()
     }
 
     /// Everything that it has sent, in order; timers are not among it.
@@ -187,7 +187,7 @@ impl<S: Saga> Harness<S> {
     /// When it has not.
     #[track_caller]
     pub fn expect_published<E: Event>(self, event: &E) -> Self {
-        let body = serde_json::to_value(event).unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_slice(&Encoded::of(event).body).unwrap_or_default();
         let is_it = |sent: &Sent| sent.type_name == E::TYPE && sent.body == body;
         assert!(self.0.sent.iter().any(is_it), "`{}` {body} was not published; {}", E::TYPE, self.0.told());
         self

@@ -10,16 +10,18 @@ impl Emit<'_> {
     pub(super) fn chart(&self, transitions: &[Transition<'_>]) -> TokenStream {
         let Definition { name, version, .. } = self.definition;
         let states = &self.definition.states.states;
-        let start_edges = (0..self.definition.of_kind(Of::Start).count()).map(|n| {
-            let constant = format_ident!("__START_{n}");
-            quote!((#constant.edges)(&mut edges);)
+        let start_edges = self.definition.of_kind(Of::Start).enumerate().map(|(n, function)| {
+            let (made, message) = (format_ident!("__start_{n}"), &function.message);
+            quote!((#made::<()>().edges)(__sagabus::Of::<#message>::TYPE, &mut edges);)
         });
         let edges_of = |own: bool| {
             let transitions = transitions.iter().filter(move |transition| transition.own.is_some() == own);
             states.iter().flat_map(move |state| {
                 let its = transitions.clone().filter(|t| t.states.iter().any(|other| other.ident == state.ident));
                 let label = state.ident.unraw().to_string();
-                its.map(move |Transition { constant, .. }| quote!((#constant.edges)(#label, &mut edges);))
+                its.map(move |Transition { made, message: Message { ty, .. }, .. }| {
+                    quote!((#made::<()>().edges)(#label, __sagabus::Of::<#ty>::TYPE, &mut edges);)
+                })
             })
         };
         let (own, inherited) = (edges_of(true), edges_of(false));
@@ -27,7 +29,7 @@ impl Emit<'_> {
         let messages = self.messages.iter().map(|message| {
             let Message { ty, starts, rejects_repeats, anyone, .. } = message;
             let returning = message.returns_repeats.then(|| quote!(.returning()));
-            quote!(__sagabus::message::<#ty>(#starts, #rejects_repeats, #anyone) #returning)
+            quote!(__sagabus::Of::<#ty>::chart(#starts, #rejects_repeats, #anyone) #returning)
         });
         quote! {
             fn chart() -> __sagabus::Chart {

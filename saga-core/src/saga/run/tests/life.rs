@@ -74,7 +74,7 @@ impl<S: Saga> Life<S> {
 }
 
 pub(super) fn say<M: Message>(id: &str, message: &M) -> Envelope {
-    Envelope::new(id, M::TYPE, serde_json::to_vec(message).expect("it is JSON"))
+    Envelope::new(id, M::TYPE, message.__encode().expect("it is JSON"))
 }
 
 /// As a timer of the instance comes back.

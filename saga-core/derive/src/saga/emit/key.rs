@@ -1,0 +1,113 @@
+//! Where each message has the id of its instance.
+
+use super::Emit;
+use crate::{
+    field_key, marker, named_maker,
+    saga::{
+        check::{Key, Message},
+        pieces::{dotted, of_path},
+    },
+};
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Ident, spanned::Spanned};
+
+/// The function that says where a message has a part of the id.
+fn made(message: &Message<'_>, part: usize) -> Ident {
+    format_ident!("__key_{}_{part}", message.variant)
+}
+
+impl Emit<'_> {
+    pub(super) fn id_type(&self) -> TokenStream {
+        let types = self.definition.id.iter().map(|(_, ty)| ty);
+        match self.definition.id.as_slice() {
+            [(_, ty)] => quote!(#ty),
+            _ => quote!((#(#types),*)),
+        }
+    }
+
+    /// For each message that has the id in its own fields, and for each part: the one place that asks whether it does.
+    pub(super) fn keys(&self) -> TokenStream {
+        let parts = self.definition.id.iter().enumerate();
+        let part_types = parts.clone().map(|(n, (_, part))| {
+            let name = format_ident!("__Part{n}");
+            quote!(#[allow(dead_code)] type #name = #part;)
+        });
+        let in_fields = self.messages.iter().filter(|message| matches!(message.key, Key::Fields));
+        let each = in_fields.map(|message| {
+            let Message { ty, variant, starts, .. } = message;
+            // names that no field hides; all stands at the message, so that rustc points there
+            let name = format_ident!("__Message{variant}", span = ty.span());
+            let function = Ident::new(if *starts { "first_part" } else { "part" }, ty.span());
+            let makers = parts.clone().map(|(n, (field, part))| {
+                let (made, key, marker) = (made(message, n), field_key(field), marker(field));
+                let part_type = format_ident!("__Part{n}", span = ty.span());
+                let value = quote_spanned! {ty.span()=>
+                    ::sagabus::__private::Of::<#name>::#function::<#part_type, _, #marker, #key>()
+                };
+                named_maker(&made, field, &quote!(__sagabus::Part), &quote!(#ty, #part, #key), &value)
+            });
+            quote!(type #name = #ty; #(#makers)*)
+        });
+        quote!(#(#part_types)* #(#each)*)
+    }
+
+    pub(super) fn id(&self) -> TokenStream {
+        let arms = self.messages.iter().map(|message| {
+            let Message { ty, variant, key, .. } = message;
+            let parts: Vec<_> = match key {
+                Key::Envelope | Key::Alias(_) => {
+                    return quote!(__SagaInput::#variant(_) => ::std::option::Option::None);
+                }
+                Key::Fields => {
+                    let made = (0..self.definition.id.len()).map(|n| made(message, n));
+                    let part = |made| {
+                        quote!(match (#made::<()>().of)(message) {
+                            ::std::option::Option::Some(part) => part,
+                            ::std::option::Option::None => return ::std::option::Option::None,
+                        })
+                    };
+                    made.map(part).collect()
+                }
+                Key::Paths(paths) => {
+                    let parts = paths.iter().zip(&self.definition.id);
+                    parts.map(|(path, (_, part))| of_path(path, part)).collect()
+                }
+            };
+            let id = match parts.as_slice() {
+                [part] => quote!(#part),
+                parts => quote!((#(#parts),*)),
+            };
+            quote! {
+                __SagaInput::#variant(message) => {
+                    let message: &#ty = message;
+                    ::std::option::Option::Some(#id)
+                }
+            }
+        });
+        quote! {
+            fn __id(message: &__SagaInput) -> ::std::option::Option<<Self as __sagabus::Saga>::Id> {
+                match message { #(#arms,)* }
+            }
+        }
+    }
+
+    /// Where a message has its id, as a person finds it.
+    pub(super) fn id_field(&self) -> TokenStream {
+        let plain = dotted(self.definition.id.iter().map(|(field, _)| [field]));
+        let arms = self.messages.iter().filter_map(|Message { ty, key, .. }| {
+            let place = match key {
+                Key::Fields => return None,
+                Key::Envelope => String::new(),
+                Key::Paths(paths) => dotted(paths.iter()),
+                Key::Alias(alias) => dotted([&alias.path].into_iter()),
+            };
+            Some(quote!(__sagabus::Of::<#ty>::TYPE => #place))
+        });
+        quote! {
+            fn __id_field(type_name: &str) -> &'static str {
+                match type_name { #(#arms,)* _ => #plain }
+            }
+        }
+    }
+}

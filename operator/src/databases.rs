@@ -89,6 +89,11 @@ impl Session {
         if self.is_clean() { text } else { "" }
     }
 
+    /// What has failed so far; it is not reported at the end.
+    pub(crate) fn take_errors(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.errors)
+    }
+
     /// Notes a failure, to report it at the end.
     pub(crate) fn failed(&mut self, error: String) {
         self.errors.push(error);
@@ -130,7 +135,7 @@ pub(crate) fn named(urls: &[String]) -> Vec<(String, String)> {
 }
 
 /// An address that may be shown: without the part after a `?`, and without the password, even if that contains an `@`.
-fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
     if scheme == "sqlite" {
         return url.into();

@@ -18,7 +18,9 @@ mod trouble;
 pub use dashboard::{Dashboard, Workbench};
 
 use clap::{Parser, Subcommand};
-use commands::{check, diagram, explain, export, held, outbox, sagas, status, timers, versions};
+use commands::{
+    check, diagram, doctor, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions, watch,
+};
 use databases::Session;
 use screen::{Screen, View};
 use std::process::ExitCode;
@@ -62,6 +64,15 @@ enum Command {
     Check(check::Arguments),
     /// What is going on at each endpoint, and what needs a person
     Status(status::Arguments),
+    /// What each database is, and what about it may do harm
+    #[command(after_help = "Example: sagabus doctor --json")]
+    Doctor,
+    /// Prints each new trouble, and its end, until it is interrupted
+    #[command(after_help = "Example: sagabus watch --every 30s")]
+    Watch(watch::Arguments),
+    /// Creates the tables, as an endpoint does when it starts
+    #[command(after_help = "Example: sagabus migrate --print > sagabus.sql")]
+    Migrate(migrate::Arguments),
     /// Where a message, an instance or a conversation came from and what it caused, across all databases
     #[command(after_help = "Example: sagabus explain 01997a10 --mermaid")]
     Explain(explain::Arguments),
@@ -79,6 +90,11 @@ enum Command {
     Timers {
         #[command(subcommand)]
         what: Option<timers::Command>,
+    },
+    /// The processes of every endpoint; asking one to finish and stop
+    Processes {
+        #[command(subcommand)]
+        what: Option<processes::Command>,
     },
     /// The versions of each saga, their instances, and which of them may be retired
     #[command(after_help = "Example: sagabus versions --json")]
@@ -114,6 +130,11 @@ pub async fn program() -> ExitCode {
         let _ = screen.write(); // there is nothing on stdout
         return ExitCode::from(2);
     }
+    if let Command::Migrate(arguments) = &cli.command {
+        let all_is_well = migrate::run(&urls, &mut screen, arguments).await;
+        let is_written = screen.write().is_ok();
+        return if all_is_well && is_written { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let command = match cli.command {
         // it opens databases by itself, again and again
         Command::Dashboard(arguments) => return served(dashboard::run(&urls, arguments, cli.utc).await),
@@ -125,6 +146,10 @@ pub async fn program() -> ExitCode {
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
         Command::Explain(arguments) => explain::run(&mut session, &arguments).await,
         Command::Timers { what } => timers::run(&mut session, what.unwrap_or_default()).await,
+        Command::Processes { what } => processes::run(&mut session, what.unwrap_or_default()).await,
+        Command::Doctor => doctor::run(&mut session).await,
+        Command::Watch(arguments) => watch::run(&mut session, &arguments).await,
+        Command::Migrate(_) => true, // done before the databases are opened, which may not be there
         Command::Versions => versions::run(&mut session).await,
         Command::Diagram(arguments) => diagram::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,

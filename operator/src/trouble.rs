@@ -3,8 +3,8 @@
 use crate::text::{age, count};
 use saga_core::{EndpointStatus, HeldReason, ProcessReport, Status};
 
-/// A process writes a heartbeat twice a minute; after this time without one it is taken for dead.
-const SILENT_MS: i64 = 90_000;
+/// A process writes a heartbeat every ten seconds; after this time without one it is taken for dead.
+pub(crate) const SILENT_MS: i64 = 90_000;
 /// Due messages are sent at once; after this time something is in their way.
 const STUCK_MS: i64 = 60_000;
 /// A rolling deployment is over by then. What still waits for a version or a type that no process knows will wait until

@@ -1,18 +1,19 @@
 //! What operators read and do. Each listing is one statement that selects one JSON text for each row; an order is one
 //! transaction. Each database has its own file of SQL; what both share is here, in `order.rs`,
-//! `instance.rs` and `outbox_order.rs`.
+//! `instance.rs`, `outbox_order.rs` and `process_order.rs`.
 
 mod instance;
 mod listing;
 mod order;
 mod outbox_order;
 mod postgres;
+mod process_order;
 mod sqlite;
 
 use crate::error::store_error;
 use crate::{Postgres, Sqlite};
 use async_trait::async_trait;
-use saga_core::{Inspect, Listing, StoreError, StoreErrorKind};
+use saga_core::{Inspect, Listing, Store, StoreError, StoreErrorKind};
 use std::time::Duration;
 
 /// A database that cannot be opened within this time counts as away.
@@ -42,6 +43,25 @@ pub async fn open(url: &str) -> Result<Box<dyn Inspect>, StoreError> {
     Err(StoreError::new(StoreErrorKind::Invalid, text))
 }
 
+/// Creates the tables, or brings them up to date, as an endpoint does when it starts: `postgres://…` or `sqlite:PATH`.
+///
+/// # Errors
+/// When the address is neither, or the database refuses.
+pub async fn migrate(url: &str) -> Result<(), StoreError> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Sqlite::open(path.strip_prefix("//").unwrap_or(path)).await?.migrate().await,
+        None => {
+            open(url).await?; // judges the address
+            Postgres::new(url)?.migrate().await
+        }
+    }
+}
+
+/// The statements that create the tables, for a person or another tool to run.
+pub fn schema_for(url: &str) -> &'static str {
+    if url.starts_with("sqlite:") { Sqlite::schema() } else { Postgres::schema() }
+}
+
 /// Parameters of a statement. All are texts: the statement casts them.
 type Params = Vec<Option<String>>;
 
@@ -68,6 +88,9 @@ pub(crate) trait Tables: Sync {
 
     /// The statements of an order about outbox rows.
     const OUTBOX_ORDER: outbox_order::Statements;
+
+    /// Asks the process (1) to drain. Returns its endpoint, if there is such a process.
+    const DRAIN: &str;
 
     /// The statement of a listing.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;

@@ -13,7 +13,11 @@ mod rows;
 mod sqlite;
 
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub use inspect::migrate;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 pub use inspect::open;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub use inspect::schema_for;
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;
 #[cfg(feature = "sqlite")]

@@ -43,6 +43,27 @@ pub(crate) fn process_name() -> String {
     format!("{}-{}", std::process::id(), &Uuid::new_v4().simple().to_string()[..8])
 }
 
+/// The machine's name, for people.
+pub(crate) fn host() -> String {
+    #[cfg(feature = "simulation")]
+    if scripted::ask(|_| ()).is_some() {
+        return "simulated".into();
+    }
+    let named = || ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let read = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(named);
+    read.unwrap_or_default().trim().to_owned()
+}
+
+/// The program's file name, for people.
+pub(crate) fn program() -> String {
+    #[cfg(feature = "simulation")]
+    if scripted::ask(|_| ()).is_some() {
+        return "simulated".into();
+    }
+    let path = std::env::current_exe().unwrap_or_default();
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Cores of the machine.
 pub(crate) fn cores() -> usize {
     #[cfg(feature = "simulation")]

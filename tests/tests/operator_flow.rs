@@ -20,6 +20,7 @@ endpoint_suite! {
     r_025_an_edited_message_is_handled_and_its_instance_goes_on
     r_031_a_resumed_instance_goes_on_without_its_message
     r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled
+    a_process_that_is_asked_to_drain_stops_and_signs_off
 }
 
 /// A journey that one of its messages has paused: that message.
@@ -278,5 +279,26 @@ async fn r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled<
     assert!(timers.iter().all(|row| row.kind != "timer"), "{timers:?}");
     assert_eq!(held(store).await.len(), 0, "nothing more is held for it");
     assert_eq!(house.heard.heard().len(), 2, "the worker's events, and none of the journeys'");
+    house.stop().await;
+}
+
+async fn a_process_that_is_asked_to_drain_stops_and_signs_off<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let house = House::start(transport, stores, unchanged).await;
+    let store = house.journeys.store();
+    let processes = store.processes().await.unwrap();
+    let process = processes.iter().find(|it| it.endpoint == "journeys").expect("it runs").process.owner.clone();
+    assert_eq!(store.process_drain("nobody", "ann", "why").await.unwrap().result, "gone");
+    assert_eq!(store.process_drain(&process, "ann", "the machine goes away").await.unwrap().result, "asked");
+    eventually("it to sign off", || async {
+        let left = store.processes().await.unwrap();
+        left.iter().all(|it| it.process.owner != process).then_some(())
+    })
+    .await;
+    let filter = OperationFilter { message_id: Some(process), ..OperationFilter::default() };
+    let done = store.operations(&filter, 5).await.unwrap();
+    assert_eq!((done[0].action.as_str(), done[0].reason.as_str()), ("process drain", "the machine goes away"));
     house.stop().await;
 }

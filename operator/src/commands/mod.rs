@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod diagram;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 mod explain_draw;
 pub(crate) mod export;
@@ -12,12 +13,14 @@ mod held_filter;
 mod held_list;
 mod held_show;
 mod list;
+pub(crate) mod migrate;
 mod operations;
 pub(crate) mod outbox;
 mod outbox_act;
 mod outbox_filter;
 mod outbox_list;
 mod outbox_show;
+pub(crate) mod processes;
 pub(crate) mod sagas;
 mod sagas_act;
 mod sagas_list;
@@ -25,6 +28,7 @@ mod sagas_show;
 pub(crate) mod status;
 pub(crate) mod timers;
 pub(crate) mod versions;
+pub(crate) mod watch;
 
 // what the dashboard says in the same way
 pub(crate) use explain_draw::mermaid;

@@ -1,13 +1,14 @@
 //! The operator's SQL on PostgreSQL.
 
+mod server;
 mod trace;
 
 use super::{
     ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
-    outbox_order,
+    outbox_order, process_order,
 };
-use crate::Postgres;
+use crate::{Postgres, postgres::migrate::refuse_others};
 use async_trait::async_trait;
 use saga_core::{
     HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, StoreErrorKind,
@@ -214,6 +215,8 @@ impl Tables for Postgres {
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'retrying'",
     };
 
+    const DRAIN: &str = "UPDATE sagabus.process SET asked = 'drain' WHERE owner = $1 RETURNING endpoint";
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
         use Wanted::{Count, Rows};
         let text = match listing {
@@ -261,6 +264,13 @@ impl Tables for Postgres {
                     'count', count(*), 'done', count(completed_at))::text
                 FROM sagabus.saga GROUP BY saga, state, version ORDER BY saga, state, version"
                 .into(),
+            Listing::Server => server::SERVER.into(),
+            Listing::Upkeep => server::UPKEEP.into(),
+            Listing::Processes => "SELECT json_build_object('endpoint', endpoint, 'owner', owner, 'asked', asked,
+                    'started_at_us', (extract(epoch FROM started_at) * 1000000)::bigint,
+                    'seen_at_us', (extract(epoch FROM seen_at) * 1000000)::bigint, 'report', report)::text
+                FROM sagabus.process ORDER BY endpoint, started_at, owner"
+                .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
             Listing::Conversation(..) => trace::CONVERSATION.into(),
@@ -304,6 +314,9 @@ impl Tables for Postgres {
 #[async_trait]
 impl Inspect for Postgres {
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+        if matches!(listing, Listing::Server) {
+            refuse_others(&mut self.read().await?.connection).await?;
+        }
         self.list(listing).await
     }
 
@@ -313,6 +326,10 @@ impl Inspect for Postgres {
 
     async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
         instance::perform(self, order).await
+    }
+
+    async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
+        process_order::drain(self, owner, who, why).await
     }
 
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {

@@ -1,11 +1,12 @@
 //! The operator's SQL on SQLite. Times are microseconds since 1970.
 
+mod server;
 mod trace;
 
 use super::{
     ANSWER, CONNECT, Session, Tables, answer, instance,
     order::{self, Statements},
-    outbox_order,
+    outbox_order, process_order,
 };
 use crate::Sqlite;
 use async_trait::async_trait;
@@ -223,6 +224,8 @@ impl Tables for Sqlite {
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'retrying'",
     };
 
+    const DRAIN: &str = "UPDATE sagabus_process SET asked = 'drain' WHERE owner = ?1 RETURNING endpoint";
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
         use Wanted::{Count, Rows};
         let text = match listing {
@@ -264,6 +267,13 @@ impl Tables for Sqlite {
             Listing::Forms => "SELECT json_object('saga', saga, 'state', state, 'version', version,
                     'count', count(*), 'done', count(completed_at))
                 FROM sagabus_saga GROUP BY saga, state, version ORDER BY saga, state, version"
+                .into(),
+            Listing::Server => server::SERVER.into(),
+            Listing::Upkeep => server::UPKEEP.into(),
+            Listing::Processes => "SELECT json_object('endpoint', endpoint, 'owner', owner, 'asked', asked,
+                    'started_at_us', started_at,
+                    'seen_at_us', seen_at, 'report', json(report))
+                FROM sagabus_process ORDER BY endpoint, started_at, owner"
                 .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
@@ -311,6 +321,10 @@ impl Inspect for Sqlite {
 
     async fn instance_order(&self, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
         instance::perform(self, order).await
+    }
+
+    async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
+        process_order::drain(self, owner, who, why).await
     }
 
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {

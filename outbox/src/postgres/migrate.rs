@@ -1,6 +1,6 @@
 //! Creates and upgrades the tables.
 
-use super::{Postgres, answer};
+use super::{Postgres, answer, dialects::refusal};
 use crate::error::{store_error, wrong_version};
 use saga_core::{StoreError, StoreErrorKind};
 use sqlx::{Executor, PgConnection};
@@ -13,6 +13,7 @@ const LOCK: i64 = 0x5a6a_b005;
 /// Rule 13: the lock is taken only if there is something to do, and the catalogue is read again afterwards.
 pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
     let mut connection = store.transaction("").await?;
+    refuse_others(&mut connection).await?;
     let encoding: String =
         answer(sqlx::query_scalar("SHOW server_encoding").persistent(false).fetch_one(&mut *connection))
             .await
@@ -37,6 +38,17 @@ pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
     match store.finish(connection, migrated).await?.unwrap_or(0) {
         VERSION => Ok(()),
         other => Err(wrong_version(other, VERSION)),
+    }
+}
+
+/// Refuses servers that are not PostgreSQL.
+pub(crate) async fn refuse_others(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let asked = "SELECT version(), EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')";
+    let (said, has_citus): (String, bool) =
+        answer(sqlx::query_as(asked).persistent(false).fetch_one(connection)).await.map_err(store_error)?;
+    match refusal(&said, has_citus) {
+        Some(text) => Err(StoreError::new(StoreErrorKind::Invalid, text)),
+        None => Ok(()),
     }
 }
 

@@ -2,8 +2,9 @@
 
 mod alias;
 mod connections;
+pub(crate) mod dialects;
 mod instances;
-mod migrate;
+pub(crate) mod migrate;
 mod pooler;
 mod process;
 mod relay;
@@ -21,8 +22,8 @@ use crate::{
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
-    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process, Registered,
-    Store, StoreError, StoreErrorKind,
+    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process,
+    Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, PgConnection, PgPool,
@@ -203,7 +204,7 @@ impl Store for Postgres {
         self.finish(connection, registered).await
     }
 
-    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+    async fn heartbeat(&self, process: &Process) -> Result<Asked, StoreError> {
         let mut connection = self.alone(&self.own).await?;
         let result = answer(process::heartbeat(&mut connection, process)).await;
         self.done(connection, result).await

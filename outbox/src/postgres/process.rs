@@ -1,7 +1,7 @@
 //! Processes: registration, subscriptions, heartbeats.
 
 use crate::rows::{ALIVE, us};
-use saga_core::{Process, Registered};
+use saga_core::{Asked, Process, Registered};
 use sqlx::{PgConnection, Row};
 
 /// Registrations run one after the other, because two endpoints may want the same saga name.
@@ -23,7 +23,8 @@ WITH subscribed AS (
 INSERT INTO sagabus.process (owner, endpoint, started_at, seen_at, subscribes, types, report)
 VALUES ($1, $2, clock_timestamp(), clock_timestamp(), $3::json, $4::json, $5::json)
 ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at, subscribes = excluded.subscribes,
-    types = excluded.types, report = excluded.report";
+    types = excluded.types, report = excluded.report
+RETURNING asked";
 
 const DROPPED: &str = "
 DELETE FROM sagabus.subscription s WHERE s.endpoint = $1 AND s.event <> ALL($2)
@@ -59,14 +60,15 @@ pub(super) async fn register(connection: &mut PgConnection, process: &Process) -
 }
 
 /// A process whose row is gone was taken for dead: it is registered again, with its subscriptions.
-pub(super) async fn heartbeat(connection: &mut PgConnection, process: &Process) -> Result<(), sqlx::Error> {
-    let entered = sqlx::query(ENTER)
+pub(super) async fn heartbeat(connection: &mut PgConnection, process: &Process) -> Result<Asked, sqlx::Error> {
+    let entered = sqlx::query_scalar(ENTER)
         .bind(&process.owner)
         .bind(&process.endpoint)
         .bind(text(serde_json::to_string(&process.subscribes))?)
         .bind(text(serde_json::to_string(&process.types))?)
         .bind(text(serde_json::to_string(&process.report))?);
-    entered.persistent(false).execute(connection).await.map(drop)
+    let asked: Option<String> = entered.persistent(false).fetch_one(connection).await?;
+    Ok(Asked::read(asked.as_deref()))
 }
 
 pub(super) async fn sign_off(connection: &mut PgConnection, owner: &str) -> Result<(), sqlx::Error> {

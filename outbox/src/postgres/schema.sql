@@ -153,10 +153,11 @@ CREATE TABLE sagabus.process (
     owner      text COLLATE "C" PRIMARY KEY,  -- `lease_owner` and `handled_by` of what it does
     endpoint   text COLLATE "C" NOT NULL,
     started_at timestamptz NOT NULL,
-    seen_at    timestamptz NOT NULL,          -- the last heartbeat; two a minute are expected
+    seen_at    timestamptz NOT NULL,          -- the last heartbeat; six a minute are expected
     subscribes json NOT NULL,                 -- events
     types      json NOT NULL,                 -- every message type that it can handle
-    report     json NOT NULL                  -- its own report: link, breakers
+    report     json NOT NULL,                 -- its own report: host, program, link, breakers, lanes
+    asked      text                           -- by an operator: 'drain', to finish and stop
 );
 
 -- What operators did.

@@ -17,8 +17,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use saga_core::{
-    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process,
-    Registered, Store, StoreError, StoreErrorKind,
+    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, SqliteConnection, SqlitePool,
@@ -182,7 +182,7 @@ impl Store for Sqlite {
         in_transaction!(self, tx => process::register(&mut tx, process))
     }
 
-    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+    async fn heartbeat(&self, process: &Process) -> Result<Asked, StoreError> {
         in_transaction!(self, tx => process::heartbeat(&mut tx, process))
     }
 

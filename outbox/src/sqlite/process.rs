@@ -2,7 +2,7 @@
 
 use super::now_us;
 use crate::rows::{ALIVE, us};
-use saga_core::{Process, Registered};
+use saga_core::{Asked, Process, Registered};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
@@ -53,7 +53,7 @@ pub(super) async fn register(connection: &mut SqliteConnection, process: &Proces
 }
 
 /// A process whose row is gone was taken for dead: it is registered again, with its subscriptions.
-pub(super) async fn heartbeat(connection: &mut SqliteConnection, process: &Process) -> Result<(), sqlx::Error> {
+pub(super) async fn heartbeat(connection: &mut SqliteConnection, process: &Process) -> Result<Asked, sqlx::Error> {
     let subscribes = json!(process.subscribes).to_string();
     sqlx::query(
         "INSERT INTO sagabus_subscription (endpoint, event) SELECT $1, value FROM json_each($2) WHERE true
@@ -63,11 +63,12 @@ pub(super) async fn heartbeat(connection: &mut SqliteConnection, process: &Proce
     .bind(&subscribes)
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
+    let asked: Option<String> = sqlx::query_scalar(
         "INSERT INTO sagabus_process (owner, endpoint, started_at, seen_at, subscribes, types, report)
          VALUES ($1, $2, $3, $3, $4, $5, $6)
          ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at, subscribes = excluded.subscribes,
-            types = excluded.types, report = excluded.report",
+            types = excluded.types, report = excluded.report
+         RETURNING asked",
     )
     .bind(&process.owner)
     .bind(&process.endpoint)
@@ -75,7 +76,7 @@ pub(super) async fn heartbeat(connection: &mut SqliteConnection, process: &Proce
     .bind(subscribes)
     .bind(json!(process.types).to_string())
     .bind(process.report.to_string())
-    .execute(connection)
-    .await
-    .map(drop)
+    .fetch_one(connection)
+    .await?;
+    Ok(Asked::read(asked.as_deref()))
 }

@@ -69,7 +69,7 @@ CREATE TABLE sagabus_subscription (
 
 CREATE TABLE sagabus_process (
     owner TEXT PRIMARY KEY, endpoint TEXT NOT NULL, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
-    subscribes TEXT NOT NULL, types TEXT NOT NULL, report TEXT NOT NULL
+    subscribes TEXT NOT NULL, types TEXT NOT NULL, report TEXT NOT NULL, asked TEXT
 ) WITHOUT ROWID;
 
 CREATE TABLE sagabus_operation (

@@ -29,6 +29,11 @@ impl Breaker {
         self.failures.load(Ordering::Relaxed) >= FAILURES
     }
 
+    /// How long messages have failed.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.trouble.lasts()
+    }
+
     /// The pause before the next message.
     pub(crate) fn pause(&self) -> Duration {
         match self.failures.load(Ordering::Relaxed).checked_sub(FAILURES) {

@@ -33,6 +33,8 @@ pub struct EndpointBuilder<Db: Store> {
     pub(super) handlers: Vec<(MessageKind, HandlerEntry<Db>)>,
     /// The types of the blocks.
     blocks: Vec<TypeId>,
+    /// Its name and version, for operators.
+    pub(super) program: Option<String>,
     wrong: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl<Db: Store> EndpointBuilder<Db> {
             sagas: Vec::new(),
             handlers: Vec::new(),
             blocks: Vec::new(),
+            program: None,
             wrong: Vec::new(),
         }
     }
@@ -247,6 +250,18 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// What happens to messages whose handler or projection fails.
     pub fn retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
+        self
+    }
+
+    /// The program's name and version, as operators see it in `sagabus processes`; without it, its file's name.
+    ///
+    /// ```no_run
+    /// # fn of<Db: sagabus::port::Store>(builder: sagabus::endpoint::EndpointBuilder<Db>) {
+    /// builder.program(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+    /// # }
+    /// ```
+    pub fn program(mut self, name_and_version: impl Into<String>) -> Self {
+        self.program = Some(name_and_version.into());
         self
     }
 

@@ -1,9 +1,9 @@
 //! Housekeeping: deletes old rows, offers messages that waited for this version, and writes the process's heartbeat.
 
-use super::{shared::Shared, trouble::Trouble};
-use crate::{LinkState, Store, StoreError};
+use super::{breaker::Breaker, shared::Shared, trouble::Trouble};
+use crate::{LinkState, Store, StoreError, ambient, port::Asked};
 use serde_json::json;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// again.
 const RELEASE_EVERY: Duration = Duration::from_secs(10);
 /// How often the process writes its heartbeat.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// Deletes what is older than the retention, in small steps.
 pub(crate) async fn sweep<Db: Store>(shared: Arc<Shared<Db>>, stop: CancellationToken) {
@@ -34,30 +34,41 @@ pub(crate) async fn release<Db: Store>(shared: Arc<Shared<Db>>, stop: Cancellati
     every(&shared.name, RELEASE_EVERY, "messages that wait for this version are not offered", &stop, step).await;
 }
 
-/// Keeps this process's row up to date, with its report for operators.
+/// Keeps this process's row up to date, with its report for operators, and reads there what an operator asks of it.
 pub(crate) async fn heartbeat<Db: Store>(
     shared: Arc<Shared<Db>>,
     link: watch::Receiver<LinkState>,
     stop: CancellationToken,
+    drain: CancellationToken,
 ) {
     let step = || async {
         let handlers = shared.handlers.iter().map(|entry| (&entry.breaker, entry.description.name));
         let projections = shared.sagas.iter().map(|entry| (&entry.breaker, entry.logic.name()));
         let open = handlers.chain(projections).filter(|(breaker, _)| breaker.is_open());
-        let breakers: Vec<&str> = open.map(|(_, name)| name).collect();
+        let now = ambient::now_us();
+        let since = |breaker: &Breaker| now - i64::try_from(breaker.lasts().as_micros()).unwrap_or_default();
+        let since: BTreeMap<&str, i64> = open.map(|(breaker, name)| (name, since(breaker))).collect();
+        let breakers: Vec<&str> = since.keys().copied().collect();
         let link = match &*link.borrow() {
             LinkState::Up => "up".to_owned(),
             LinkState::Down(why) | LinkState::Failed(why) => why.clone(),
         };
-        let report = json!({ "link": link, "breakers": breakers });
+        let mut report = shared.process.report.clone();
+        report["link"] = link.into();
+        report["breakers"] = json!(breakers);
+        report["breakers_since_us"] = json!(since);
         let process = crate::port::Process { report, ..shared.process.clone() };
         shared.held_log.over(&shared.name);
         let lives = shared.store.heartbeat(&process).await;
         match &lives {
-            Ok(()) => _ = shared.polled.ends(),
+            Ok(_) => _ = shared.polled.ends(),
             Err(error) => _ = shared.polled.begins_with(error),
         }
-        lives.map(|()| 0)
+        if lives? == Asked::Drain && !drain.is_cancelled() {
+            tracing::warn!(endpoint = shared.name, "an operator asks this process to finish and stop");
+            drain.cancel();
+        }
+        Ok(0)
     };
     every(&shared.name, HEARTBEAT_EVERY, "the process cannot say that it lives", &stop, step).await;
 }

@@ -41,7 +41,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         subscribes: subscribes.clone(),
         types: by_type.keys().cloned().chain([Envelope::TAKE_BACK.into()]).collect(),
         receivers: builder.receiver_names().map(str::to_owned).collect(),
-        report: serde_json::json!({ "link": "up", "breakers": [] }),
+        report: serde_json::json!({ "link": "up", "breakers": [], "host": ambient::host(),
+            "program": builder.program.clone().unwrap_or_else(ambient::program), "version": env!("CARGO_PKG_VERSION"),
+            "lanes": { "sagas": builder.settings.saga_lanes, "handler": builder.settings.handler_lanes } }),
     };
     let registered = prepare(&builder.store, &process, until).await?;
     if !registered.taken.is_empty() {
@@ -119,7 +121,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));
-    supervisor.spawn(Part::Relaying, housekeeping::heartbeat(shared.clone(), link, relaying));
+    supervisor.spawn(Part::Relaying, housekeeping::heartbeat(shared.clone(), link, relaying, supervisor.stopping()));
     tracing::info!(
         endpoint = shared.name,
         owner = shared.owner(),
@@ -144,7 +146,7 @@ async fn keep_dropped<Db: Store>(store: &Db, process: &Process, dropped: &[Strin
     let subscribes = process.subscribes.iter().chain(dropped).cloned().collect();
     let kept = match dropped {
         [] => Ok(()),
-        _ => store.heartbeat(&Process { subscribes, ..process.clone() }).await,
+        _ => store.heartbeat(&Process { subscribes, ..process.clone() }).await.map(drop),
     };
     if let Err(error) = kept.and(store.sign_off(&process.owner).await) {
         tracing::warn!(endpoint = process.endpoint, %error, dropped = dropped.join(", "), "subscriptions stay bound");

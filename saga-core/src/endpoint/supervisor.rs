@@ -47,12 +47,18 @@ pub(super) struct Supervisor<Db: Store> {
     link: watch::Receiver<LinkState>,
     receiving: CancellationToken,
     relaying: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl<Db: Store> Supervisor<Db> {
     pub(super) fn new(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>) -> Self {
-        let (receiving, relaying) = (CancellationToken::new(), CancellationToken::new());
-        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, receiving, relaying }
+        let [receiving, relaying, stop] = [(); 3].map(|()| CancellationToken::new());
+        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, receiving, relaying, stop }
+    }
+
+    /// Stops the endpoint when it is cancelled.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Cancelled when nothing more is to be received.
@@ -73,7 +79,7 @@ impl<Db: Store> Supervisor<Db> {
 
     /// Begins to watch.
     pub(super) fn run(mut self) -> Endpoint<Db> {
-        let stop = CancellationToken::new();
+        let stop = self.stop.clone();
         let abandon = CancellationToken::new();
         let (ended, has_ended) = watch::channel(None);
         let (link, linked) = watch::channel(self.link.borrow().clone());

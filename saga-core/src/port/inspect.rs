@@ -6,6 +6,7 @@
 mod filter;
 mod instance;
 mod outbox;
+mod server;
 mod status;
 mod trace;
 mod view;
@@ -13,7 +14,10 @@ mod view;
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
 pub use outbox::{OutboxAction, OutboxOrder};
-pub use status::{EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, StateCount, Status, Unroutable};
+pub use server::{ServerView, TableView, UpkeepView};
+pub use status::{
+    EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, RunningProcess, StateCount, Status, Unroutable,
+};
 pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
@@ -54,6 +58,12 @@ pub enum Listing<'a> {
     Definitions,
     /// [`FormCount`], by saga, state and version.
     Forms,
+    /// One [`ServerView`]. It must not need our tables.
+    Server,
+    /// One [`UpkeepView`].
+    Upkeep,
+    /// [`RunningProcess`], by endpoint and start.
+    Processes,
     /// [`TraceView`]: what inbox, held and outbox have of these messages.
     Traces(&'a [String]),
     /// [`NameView`]: messages and instances whose id begins with this; a hundred of each place are enough.
@@ -159,6 +169,10 @@ pub trait Inspect: Send + Sync {
     /// timers are touched under the locks of their instances.
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError>;
 
+    /// Asks a process to finish what it has begun and to stop: it reads that with its next heartbeat. Recorded in
+    /// `operation`. The result is `asked`, or `gone`; the item's message id is the process.
+    async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError>;
+
     /// Counts and ages per endpoint, instances per saga and state.
     async fn status(&self) -> Result<Status, StoreError> {
         Ok(Status::of(read(self.rows(&Listing::Status).await?)?))
@@ -236,6 +250,21 @@ pub trait Inspect: Send + Sync {
     /// How many instances are stored in which form: of which saga, in which state, written by which version.
     async fn forms(&self) -> Result<Vec<FormCount>, StoreError> {
         read(self.rows(&Listing::Forms).await?)
+    }
+
+    /// What the database server says of itself. It works without our tables.
+    async fn server(&self) -> Result<ServerView, StoreError> {
+        Ok(read(self.rows(&Listing::Server).await?)?.pop().unwrap_or_default())
+    }
+
+    /// What our tables say of their state.
+    async fn upkeep(&self) -> Result<UpkeepView, StoreError> {
+        Ok(read(self.rows(&Listing::Upkeep).await?)?.pop().unwrap_or_default())
+    }
+
+    /// The processes that run, and those that died without signing off within the last day.
+    async fn processes(&self) -> Result<Vec<RunningProcess>, StoreError> {
+        read(self.rows(&Listing::Processes).await?)
     }
 
     /// What inbox, held and outbox have of these messages; see [`explain`].

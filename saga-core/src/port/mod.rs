@@ -18,10 +18,11 @@ pub use inspect::{
     HeldAction, HeldCount, HeldFilter, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
     InstanceFilter, InstanceOrder, InstanceView, JournalView, Listing, NameView, ORDER_ROWS_MAX, OperationFilter,
     OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView,
-    RowCount, StateCount, Status, Story, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, Wanted, explain,
+    RowCount, RunningProcess, ServerView, StateCount, Status, Story, TableView, TraceView, TracedMessage, TracedStep,
+    TracedWait, Unroutable, UpkeepView, Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
-pub use store::{Process, Registered, Store, Unit};
+pub use store::{Asked, Process, Registered, Store, Unit};
 pub(crate) use transport::Channel;
 pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,

@@ -43,8 +43,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Registers a process that starts, with its sagas' charts and its subscriptions.
     async fn register(&self, process: &Process) -> Result<Registered, StoreError>;
 
-    /// Records that a process is alive. A process whose row is gone is registered again.
-    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError>;
+    /// Records that a process is alive, and returns what an operator asks of it. A process whose row is gone is
+    /// registered again.
+    async fn heartbeat(&self, process: &Process) -> Result<Asked, StoreError>;
 
     /// Removes a process that has stopped.
     async fn sign_off(&self, owner: &str) -> Result<(), StoreError>;
@@ -172,6 +173,27 @@ impl Process {
     pub fn new(endpoint: impl Into<String>, owner: impl Into<String>) -> Self {
         Self { endpoint: endpoint.into(), owner: owner.into(), ..Self::default() }
     }
+}
+
+/// What an operator asks of a process: `process.asked`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Asked {
+    /// Nothing, or something that this binary does not know.
+    #[default]
+    Nothing,
+    /// To finish what it has begun, and to stop.
+    Drain,
+}
+
+impl Asked {
+    /// Reads the column.
+    pub fn read(word: Option<&str>) -> Self {
+        if word == Some(Self::DRAIN) { Self::Drain } else { Self::Nothing }
+    }
+
+    /// How the column names [`Asked::Drain`].
+    pub const DRAIN: &'static str = "drain";
 }
 
 /// What [`Store::register`] found.

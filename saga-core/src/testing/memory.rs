@@ -26,8 +26,8 @@ pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
 pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
-    AliasRow, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased, Process,
-    Registered, Store, StoreError, StoreErrorKind,
+    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use async_trait::async_trait;
 pub(super) use faults::Fault;
@@ -161,6 +161,13 @@ impl MemoryStore {
         self.0.state().processes.values().cloned().collect()
     }
 
+    /// Asks a process to finish and stop, as an operator does. Returns whether there is such a process.
+    pub fn drain(&self, owner: &str) -> bool {
+        let mut state = self.0.state();
+        let record = state.processes.get_mut(owner);
+        record.map(|record| record.asked = Asked::Drain).is_some()
+    }
+
     /// The charts that were registered, with their endpoints.
     pub fn definitions(&self) -> Vec<(String, Chart)> {
         let state = self.0.state();
@@ -222,7 +229,7 @@ impl Store for MemoryStore {
         self.at_once(Operation::Register, |state, now| process::register(state, process, now)).await
     }
 
-    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+    async fn heartbeat(&self, process: &Process) -> Result<Asked, StoreError> {
         self.at_once(Operation::Heartbeat, |state, now| process::seen(state, process, now)).await
     }
 

@@ -4,6 +4,7 @@
 mod actions;
 mod explain;
 mod outbox;
+mod processes;
 
 use serde_json::Value;
 use std::{

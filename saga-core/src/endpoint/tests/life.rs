@@ -30,6 +30,22 @@ async fn r_041_stop_finishes_what_runs_and_gives_back_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_an_operator_drains_finishes_what_runs_and_stops() {
+    let (Rig { endpoint, broker, store }, _) = busy(secs(8)).await;
+    let process = &store.processes()[0].process;
+    assert!(process.report["host"].is_string() && process.report["program"].is_string(), "{:?}", process.report);
+    assert!(store.drain(&process.owner));
+    assert!(!store.drain("somebody else"));
+    let began = tokio::time::Instant::now();
+    assert_eq!(endpoint.ended().await, Ended::Stopped);
+    assert!(began.elapsed() < secs(20), "with its next heartbeat: {:?}", began.elapsed());
+    let done = store.rows("done").len();
+    assert_eq!((broker.acked().len(), broker.given_back(), broker.open()), (done, 100 - done, 0));
+    assert_eq!(store.processes().len(), 0, "it signed off");
+    assert_eq!(endpoint.stop().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn r_042_stop_waits_no_longer_than_it_may_and_says_what_was_cut_off() {
     let (Rig { endpoint, broker, store }, script) = busy(secs(2)).await;
     let began = tokio::time::Instant::now();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Counts and ages. Ages are milliseconds by the database's clock, other times microseconds since 1970.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -111,6 +112,20 @@ pub struct ProcessView {
     pub report: Value,
 }
 
+/// A process, with its endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunningProcess {
+    /// The endpoint.
+    pub endpoint: String,
+    /// What an operator asks of it: `drain`.
+    #[serde(default)]
+    pub asked: Option<String>,
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessView,
+}
+
 /// What a process reports in its heartbeat: `process.report`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -120,6 +135,16 @@ pub struct ProcessReport {
     pub link: String,
     /// Handlers that failed many times in a row and run one message at a time.
     pub breakers: Vec<String>,
+    /// Since when the messages of those fail: microseconds since 1970, by the process's clock.
+    pub breakers_since_us: BTreeMap<String, i64>,
+    /// The machine.
+    pub host: String,
+    /// The program, as it calls itself ([`EndpointBuilder::program`](crate::EndpointBuilder::program)), or its file.
+    pub program: String,
+    /// The version of Sagabus in it.
+    pub version: String,
+    /// Lanes: of all sagas, and of each handler.
+    pub lanes: BTreeMap<String, u64>,
 }
 
 impl ProcessReport {

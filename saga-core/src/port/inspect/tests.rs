@@ -26,6 +26,10 @@ impl Inspect for Counting {
         Err(StoreError::conflict())
     }
 
+    async fn process_drain(&self, _: &str, _: &str, _: &str) -> Result<OperationItem, StoreError> {
+        Err(StoreError::conflict())
+    }
+
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         self.0.lock().unwrap().push(order.rows.len());
         Ok(Vec::new())

@@ -1,7 +1,7 @@
 //! Processes, what they subscribe to, and the charts of their sagas.
 
 use super::state::State;
-use crate::{Process, Registered};
+use crate::{Process, Registered, port::Asked};
 use std::collections::BTreeSet;
 
 /// A process without a heartbeat for this long is taken for dead.
@@ -20,6 +20,8 @@ pub struct ProcessRecord {
     pub started_at_us: i64,
     /// When it was last heard of.
     pub seen_at_us: i64,
+    /// What an operator asks of it.
+    pub asked: Asked,
 }
 
 pub(super) fn register(state: &mut State, process: &Process, now: i64) -> Registered {
@@ -42,12 +44,14 @@ pub(super) fn register(state: &mut State, process: &Process, now: i64) -> Regist
     Registered { dropped, taken: Vec::new() }
 }
 
-pub(super) fn seen(state: &mut State, process: &Process, now: i64) {
+pub(super) fn seen(state: &mut State, process: &Process, now: i64) -> Asked {
     let subscriptions = process.subscribes.iter().map(|event| (process.endpoint.clone(), event.clone()));
     state.subscriptions.extend(subscriptions);
-    let started_at_us = state.processes.get(&process.owner).map_or(now, |record| record.started_at_us);
-    let record = ProcessRecord { process: process.clone(), started_at_us, seen_at_us: now };
+    let known = state.processes.get(&process.owner);
+    let (started_at_us, asked) = known.map_or((now, Asked::Nothing), |record| (record.started_at_us, record.asked));
+    let record = ProcessRecord { process: process.clone(), started_at_us, seen_at_us: now, asked };
     state.processes.insert(process.owner.clone(), record);
+    asked
 }
 
 /// Deletes processes of an endpoint that died without signing off more than a day ago. Returns how many.

@@ -44,6 +44,10 @@ impl Inspect for Rows {
         Err(StoreError::conflict())
     }
 
+    async fn process_drain(&self, _: &str, _: &str, _: &str) -> Result<OperationItem, StoreError> {
+        Err(StoreError::conflict())
+    }
+
     async fn outbox_order(&self, _: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         Err(StoreError::conflict())
     }

@@ -1,0 +1,41 @@
+//! `sagabus migrate`: creates the tables, as an endpoint does when it starts.
+
+use crate::{databases::without_password, screen::Screen, text::plain};
+use clap::Args;
+use outbox::{migrate, open, schema_for};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Print the statements and do nothing: for a role that owns the tables, or another tool
+    #[arg(long, conflicts_with = "check")]
+    print: bool,
+    /// Change nothing; exit 1 when the tables are not there or not of this version
+    #[arg(long)]
+    check: bool,
+}
+
+/// Returns whether all is well.
+pub(crate) async fn run(urls: &[String], screen: &mut Screen, arguments: &Arguments) -> bool {
+    let mut all_is_well = true;
+    for url in urls {
+        if arguments.print {
+            screen.line(schema_for(url).trim_end());
+            continue;
+        }
+        let done = if arguments.check { version(url).await } else { migrate(url).await.map(|()| "up to date".into()) };
+        let name = plain(&without_password(url));
+        match done {
+            Ok(text) => screen.line(format!("{name}: {text}")),
+            Err(error) => {
+                all_is_well = false;
+                screen.note(format!("sagabus: {name}: {}", plain(&error.to_string())));
+            }
+        }
+    }
+    all_is_well
+}
+
+async fn version(url: &str) -> Result<String, saga_core::StoreError> {
+    let upkeep = open(url).await?.upkeep().await?;
+    Ok(format!("the tables are there, version {}", upkeep.schema_version))
+}

@@ -1,0 +1,102 @@
+//! `sagabus watch`: prints each new trouble, and its end.
+
+use crate::{
+    databases::Session,
+    screen::{Screen, View},
+    text::{plain, time},
+    trouble::troubles,
+};
+use clap::Args;
+use jiff::Timestamp;
+use saga_core::Inspect;
+use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How often to look (`10s`, `1m`)
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::length)]
+    every: Duration,
+    /// Look so many times, then end
+    #[arg(long, value_name = "N")]
+    times: Option<u64>,
+}
+
+/// Looks until it is interrupted, or often enough. Returns whether there was no trouble at the last look.
+pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
+    let (view, json) = (session.screen.view.clone(), session.screen.json);
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let unopened = session.take_errors(); // a wrong address, or no such file: a trouble for as long as the watch lasts
+    let mut looks = 0;
+    loop {
+        let mut now = look(session).await;
+        now.extend(unopened.iter().map(|error| (name(error), error.clone())));
+        let at_us = Timestamp::now().as_microsecond();
+        let begun = now.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(_, text)| ("trouble", text));
+        let ended = known.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, text)| ("over", text));
+        let lines: Vec<String> = begun.chain(ended).map(|(what, text)| line(what, text, at_us, &view, json)).collect();
+        let mut screen = Screen::new(view.clone(), json);
+        lines.iter().for_each(|line| screen.line(line));
+        if screen.write().is_err() {
+            return false;
+        }
+        known = now;
+        looks += 1;
+        if arguments.times.is_some_and(|times| looks >= times) {
+            return known.is_empty();
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return known.is_empty(),
+            () = tokio::time::sleep(arguments.every) => {}
+        }
+    }
+}
+
+/// What is wrong now, each under a name that stays the same while numbers and ages change.
+async fn look(session: &mut Session) -> BTreeMap<String, String> {
+    let all = session.each(async |store: &dyn Inspect| store.status().await).await;
+    let mut now = BTreeMap::new();
+    for (n, status) in &all {
+        let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
+        for text in troubles(status) {
+            now.insert(name(&format!("{label}{text}")), format!("{label}{text}"));
+        }
+    }
+    // a database that is away is a trouble like any other, and not the end of the watch
+    for error in session.take_errors() {
+        now.insert(name(&error), error);
+    }
+    now
+}
+
+/// A trouble without its numbers and ages, and what follows from them.
+fn name(text: &str) -> String {
+    const CHANGING: [&str; 11] =
+        ["ms", "s", "min", "h", "d", "message", "messages", "instance", "instances", "is", "are"];
+    let stays = |word: &&str| {
+        let word = word.trim_matches([':', ',', ';']);
+        !CHANGING.contains(&word) && !word.chars().all(|c| c.is_ascii_digit())
+    };
+    text.split_whitespace().filter(stays).collect::<Vec<_>>().join(" ")
+}
+
+fn line(what: &str, text: &str, at_us: i64, view: &View, json: bool) -> String {
+    if json {
+        return json!({ "at_us": at_us, "what": what, "text": text }).to_string();
+    }
+    format!("{}  {what}  {}", time(at_us, &view.zone), plain(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_keeps_its_name_while_it_grows() {
+        let one = "payment: 1 message is held as failed, the oldest for 59 min 3 s: sagabus held list";
+        let two = "payment: 2 messages are held as failed, the oldest for 1 h: sagabus held list";
+        assert_eq!(name(one), name(two));
+        assert_ne!(name("process payment-4711-1f died"), name("process payment-4712-2e died"));
+        assert_ne!(name("payment: 1 message"), name("ordering: 1 message"));
+    }
+}

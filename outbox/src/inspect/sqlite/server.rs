@@ -1,0 +1,17 @@
+//! What an SQLite file says of itself.
+
+/// [`Listing::Server`](saga_core::Listing::Server).
+pub(super) const SERVER: &str = "
+    SELECT json_object('server', 'SQLite ' || sqlite_version(),
+        'now_us', CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+        'settings', json_object('journal_mode', (SELECT journal_mode FROM pragma_journal_mode),
+            'page_size', (SELECT '' || page_size FROM pragma_page_size)),
+        'tables', json_array(json_object('table', 'the whole file',
+            'bytes', (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size))))";
+
+/// [`Listing::Upkeep`](saga_core::Listing::Upkeep).
+pub(super) const UPKEEP: &str = "
+    WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+    SELECT json_object('schema_version', (SELECT max(version) FROM sagabus_schema_version),
+        'dead_leases', (SELECT count(*) FROM sagabus_outbox WHERE lease_until < (SELECT now FROM clock) - 60000000),
+        'processes', (SELECT count(*) FROM sagabus_process WHERE seen_at > (SELECT now FROM clock) - 90000000))";

@@ -1,0 +1,125 @@
+//! `sagabus processes`, `versions` and `diagram`: what runs, in which version.
+
+use crate::{json, run};
+use tests::tables::Tables;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_are_listed_and_asked_to_drain() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        let report = r#"{"link":"up","breakers":["charge"],"host":"node-7","program":"payment 1.4","version":"0.1.0"}"#;
+        for (owner, minutes) in [("payment-1", 0), ("payment-2", 10)] {
+            tables
+                .sql(&format!(
+                    "INSERT INTO {{s}}process (owner, endpoint, started_at, seen_at, subscribes, types, report)
+                     VALUES ('{owner}', 'payment', {{now}}, {{now}} - {minutes} * {{minute}}, '[]', '[]', '{report}')"
+                ))
+                .await;
+        }
+        let (code, out, err) = run(url, &["processes"]);
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!((code, lines.len(), err.as_str()), (0, 2, ""), "{out}");
+        assert!(lines[0].starts_with("payment-1\tpayment\tnode-7\tpayment 1.4\t0.1.0\t"), "{out}");
+        assert!(lines[0].ends_with("\tbreaker of charge is open") && lines[1].contains("silent for 10 min"), "{out}");
+        let (code, _, err) = run(url, &["processes", "drain", "payment"]);
+        assert!(code == 1 && err.contains("2 ids begin with payment: payment-1, payment-2"), "{err}");
+        let (code, _, err) = run(url, &["processes", "drain", "x"]);
+        assert!(code == 1 && err.contains("there are: payment-1, payment-2"), "{err}");
+        let (code, out, _) = run(url, &["processes", "drain", "payment-1", "--reason", "it moves"]);
+        assert!(code == 0 && out.starts_with("payment-1 is asked to finish and stop"), "{out}");
+        let asked = "SELECT owner || ' ' || asked FROM {s}process WHERE asked IS NOT NULL";
+        assert_eq!(tables.one(asked).await.as_deref(), Some("payment-1 drain"));
+        let listed = json(&run(url, &["--json", "processes", "list"]).1);
+        assert_eq!((&listed[0]["asked"], &listed[1]["asked"]), (&"drain".into(), &serde_json::Value::Null), "{listed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_charts_are_those_that_processes_registered() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        assert!(run(url, &["diagram", "order"]).2.contains("there is none"));
+        for version in [1, 2] {
+            let chart = serde_json::json!({ "saga": "order", "version": version, "messages": [], "states": [
+                    { "name": "Waiting", "done": false, "was": ["Asking"] }, { "name": "Over", "done": true }],
+                "edges": [{ "from": "", "on": "placed", "branch": "", "to": "Waiting", "effects": [] },
+                    { "from": "Waiting", "on": "ended", "branch": "", "to": "Over", "effects": [] }] });
+            tables
+                .sql(&format!(
+                    "INSERT INTO {{s}}definition (saga, version, chart, endpoint, registered_at)
+                     VALUES ('order', {version}, '{chart}', 'ordering', {{now}})"
+                ))
+                .await;
+        }
+        tables.instance("1", "Asking", None).await;
+        tables.instance("2", "Waiting", None).await;
+        let (code, out, err) = run(url, &["versions"]);
+        let columns: Vec<Vec<&str>> = out.lines().map(|line| line.split('\t').collect()).collect();
+        assert_eq!((code, err.as_str(), columns.len()), (0, "", 2), "{out}");
+        assert_eq!((columns[0][1], columns[0][4], columns[0][6]), ("1", "2", "no"), "{out}");
+        tables.sql("UPDATE {s}saga SET version = 2").await;
+        let versions = json(&run(url, &["--json", "versions"]).1);
+        assert_eq!((&versions[0]["retire"], &versions[1]["retire"]), (&true.into(), &false.into()), "{versions}");
+        let (code, out, err) = run(url, &["diagram", "ORDER", "--live"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("[*] --> Waiting : placed") && out.contains("note right of Waiting : 2"), "{out}");
+        for (format, text) in [("dot", "digraph"), ("svg", "<svg"), ("json", "\"saga\": \"order\"")] {
+            let (code, out, _) = run(url, &["diagram", "order", "--format", format, "--live"]);
+            assert!(code == 0 && out.contains(text), "{format}: {out}");
+        }
+        let (code, _, err) = run(url, &["diagram", "order", "--version", "7"]);
+        assert!(code == 1 && err.contains("there are: 1, 2"), "{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctor_says_what_a_database_is_and_what_may_do_harm() {
+    for (tables, server) in [(Tables::postgres().await, "PostgreSQL 1"), (Tables::sqlite().await, "SQLite 3")] {
+        let url = &[tables.url.as_str()];
+        let (_, out, err) = run(url, &["doctor"]);
+        assert!(out.contains(server) && out.contains("tables   version 1; 0 processes alive"), "{out}{err}");
+        tables.send("command", "payment", 0, ", lease_until, lease_owner", ", {now} - 2 * {minute}, 'gone'").await;
+        let (code, out, _) = run(url, &["--json", "doctor"]);
+        let found = json(&out);
+        assert_eq!((code, &found[0]["upkeep"]["dead_leases"]), (1, &1.into()), "{found}");
+        let advice = found[0]["advice"].to_string();
+        assert!(advice.contains("1 outbox rows have a lease that ran out"), "{advice}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_created_checked_and_printed() {
+    let file = std::env::temp_dir().join(format!("sagabus-migrate-{}.db", std::process::id()));
+    let database = tests::Database::create().await;
+    for url in [format!("sqlite:{}", file.display()), database.url()] {
+        let url = &[url.as_str()];
+        let (code, out, err) = run(url, &["migrate", "--check"]);
+        assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
+        let (code, out, err) = run(url, &["migrate"]);
+        assert!(code == 0 && out.ends_with(": up to date\n"), "{out}{err}");
+        assert_eq!(run(url, &["migrate"]).0, 0, "it may be repeated");
+        let (code, out, err) = run(url, &["migrate", "--check"]);
+        assert!(code == 0 && out.ends_with("the tables are there, version 1\n"), "{out}{err}");
+        let (code, out, _) = run(url, &["migrate", "--print"]);
+        assert!(code == 0 && out.contains("CREATE TABLE sagabus"), "{out}");
+        assert_eq!(run(url, &["migrate", "--print", "--check"]).0, 2);
+    }
+    let _ = std::fs::remove_file(file);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_prints_a_trouble_once_and_its_end() {
+    let tables = Tables::sqlite().await;
+    tables.hold(&tests::tables::Held { receiver: "charge", saga_id: None, ..Default::default() }).await;
+    let mut watch = crate::command(&[&tables.url, "sqlite:/nowhere.db"], &["watch", "--every", "1s", "--times", "8"]);
+    let watch = watch.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.unwrap()));
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("  trouble  ") && first.contains("is held as failed"), "{first}");
+    let gone = lines.next().unwrap().unwrap();
+    assert!(gone.contains("  trouble  ") && gone.contains("/nowhere.db"), "a database that is away is one: {gone}");
+    tables.sql("DELETE FROM {s}held").await;
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(rest.len(), 1, "each is said once, and the end of one: {rest:?}");
+    assert!(rest[0].contains("  over  ") && rest[0].contains("is held as failed"), "{rest:?}");
+}

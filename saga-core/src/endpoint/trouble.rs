@@ -78,8 +78,7 @@ impl Trouble {
 
     /// How long it has lasted.
     pub(crate) fn lasts(&self) -> Duration {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.as_ref().map_or(Duration::ZERO, |now| now.spell.since.elapsed())
+        self.state().now.as_ref().map_or(Duration::ZERO, |now| now.spell.since.elapsed())
     }
 
     /// It happened, for this reason: [`Trouble::why`] tells the latest.

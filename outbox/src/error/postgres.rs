@@ -59,8 +59,8 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
 }
 
 /// Whether the error, if a user's statement met it, is that statement's own: it ran into a time limit or waited too
-/// long for a lock, it is no SQL, it read a page or a file that cannot be read, or a server that it connected to (`dblink`, a foreign
-/// table) is away. Were it the unit's own connection, there would be no answer.
+/// long for a lock, it is no SQL, it read a page or a file that cannot be read, or a server that it connected to
+/// (`dblink`, a foreign table) is away. Were it the unit's own connection, there would be no answer.
 pub(super) fn is_statements_own(error: &PgDatabaseError) -> bool {
     let code = error.code();
     code == "55P03"

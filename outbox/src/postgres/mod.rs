@@ -187,7 +187,7 @@ impl Store for Postgres {
     fn recognise(&self, error: &(dyn Error + 'static)) -> Option<StoreError> {
         let known = recognise(error)?;
         if matches!(known.kind(), StoreErrorKind::StalePlan | StoreErrorKind::Unable) {
-            // the unit's connection is one of them; the others have the same plans, or lead to the same read-only server
+            // the unit's connection is one of them; the others have the same plans, or lead to the same server
             self.units.retire();
         }
         Some(known)

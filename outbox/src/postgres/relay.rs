@@ -1,7 +1,7 @@
-//! Leases on outbox rows, and the count of crashes.
+//! Leases on outbox rows, what is taken back from them, and the count of crashes.
 
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
-use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
+use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use uuid::Uuid;
@@ -173,4 +173,16 @@ pub(super) async fn count_crash(
         .fetch_optional(&mut *connection)
         .await?;
     Ok(crashes.map(i64::from))
+}
+
+/// A row that somebody has locked is being leased, or deleted because it has arrived. It is rare, so it is planned anew
+/// each time.
+const TAKE_BACK: &str = "
+DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox
+    WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp()) FOR UPDATE SKIP LOCKED))
+RETURNING id, first_attempt_at IS NOT NULL AS tried";
+
+pub(super) async fn take_back(connection: &mut PgConnection, rows: &[Uuid]) -> Result<Vec<TakenBack>, sqlx::Error> {
+    let gone = sqlx::query(TAKE_BACK).bind(rows).persistent(false).fetch_all(connection).await?;
+    Ok(gone.iter().map(|row| TakenBack::new(row.get("id"), row.get("tried"))).collect())
 }

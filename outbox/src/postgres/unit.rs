@@ -1,6 +1,6 @@
 //! One open transaction: what it reads, in one round trip for a batch, and its end. `write.rs` has what it writes.
 
-use super::{ANSWER, alias, answer, connections::Leased, write};
+use super::{ANSWER, alias, answer, connections::Leased, relay, write};
 use crate::{
     error::store_error,
     rows::{from_json, reason_of, result_of},
@@ -53,7 +53,7 @@ impl Unit for PostgresUnit {
     }
 
     async fn take_back(&mut self, rows: &[Uuid]) -> Result<Vec<TakenBack>, StoreError> {
-        let gone = answer(write::take_back(&mut self.connection, rows)).await;
+        let gone = answer(relay::take_back(&mut self.connection, rows)).await;
         gone.map_err(|error| self.connection.lost(error))
     }
 

@@ -3,10 +3,9 @@
 //! In a part, `{}` is a parameter, and `{rows(name type, ..)}` a table `r` whose columns are parameters too: arrays.
 
 use crate::rows::{clean, effects, in_order, sender, to_json, us};
-use saga_core::{AliasRow, HeldIn, HeldKey, InstanceWrite, StoreError, TakenBack, Write};
+use saga_core::{AliasRow, HeldIn, HeldKey, InstanceWrite, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, error::BoxDynError, postgres::PgArguments};
 use std::sync::OnceLock;
-use uuid::Uuid;
 
 const CLAIM: &str = "
 INSERT INTO sagabus.inbox (endpoint, handled_by, receiver, message_id, body_hash, type, result, conversation_id,
@@ -102,18 +101,6 @@ FROM {rows(alias text, value text, saga text, id text)},
     LATERAL (SELECT ctid AS place FROM sagabus.held
         WHERE saga_id = r.value AND saga = r.alias AND endpoint = {} AND reason = 'early' OFFSET 0) p
 WHERE h.ctid = p.place";
-
-/// A row that somebody has locked is being leased, or deleted because it has arrived. It is rare, so it is planned anew
-/// each time.
-const TAKE_BACK: &str = "
-DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox
-    WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp()) FOR UPDATE SKIP LOCKED))
-RETURNING id, first_attempt_at IS NOT NULL AS tried";
-
-pub(super) async fn take_back(connection: &mut PgConnection, rows: &[Uuid]) -> Result<Vec<TakenBack>, sqlx::Error> {
-    let gone = sqlx::query(TAKE_BACK).bind(rows).persistent(false).fetch_all(connection).await?;
-    Ok(gone.iter().map(|row| TakenBack::new(row.get("id"), row.get("tried"))).collect())
-}
 
 /// A part, by its place among the parts.
 struct Part {

@@ -44,8 +44,13 @@ impl CheckingIn {
     fn failed(_: MakingBarcode, it: BarcodeFailed) -> GivesBack {
         give_back(it.booking, &it.why)
     }
-    fn too_late(_: MakingBarcode, _: CounterOpens, asked: &CheckIn) -> GivesBack {
-        give_back(asked.booking, "there is no barcode, and the counter has opened")
+    fn too_late(
+        _: MakingBarcode,
+        _: CounterOpens,
+        asked: &CheckIn,
+    ) -> (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>, Cancels<MakeBarcode>) {
+        let (counter, refused, release) = give_back(asked.booking, "there is no barcode, and the counter has opened");
+        (counter, refused, release, cancel()) // nobody needs it any more
     }
 }
 

@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_report_that_this_binary_does_not_know_counts_as_nothing_said() {
-        let report = serde_json::json!({ "link": "refused", "breakers": ["charge"], "lanes": 7 });
+        let report = serde_json::json!({ "link": "refused", "breakers": ["charge"], "tides": 7 });
         assert_eq!(ProcessReport::read(&report).down(), Some("refused"));
         assert_eq!(ProcessReport::read(&serde_json::json!({ "link": "up" })).down(), None);
         assert_eq!(ProcessReport::read(&Value::Null), ProcessReport::default());

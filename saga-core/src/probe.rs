@@ -110,6 +110,7 @@ impl<O> AnswersFor<'_, O> for Result<O, HandlerError> {
 }
 
 /// Adds the handler of `M` of the block `H`.
+#[expect(clippy::type_complexity, reason = "names of types for the compiler's errors, with nothing inside")]
 pub struct Adds<H, M, Db>(PhantomData<fn() -> (H, M, Db)>);
 
 impl<H: Handle<M, Db>, M: Message, Db: Store> Adds<H, M, Db> {

@@ -79,6 +79,7 @@ pub fn branch<T: Then + Complete<E, F>, E, F>() -> Branch<T, T::Saga, E, F> {
 }
 
 #[doc(hidden)]
+#[expect(clippy::type_complexity, reason = "names of types for the compiler's errors, with nothing inside")]
 pub fn first_branch<T: Begin + CompleteStart<E, F>, E, F>() -> Branch<T, (T::Saga, <T::Saga as Saga>::Data), E, F> {
     Branch { go: T::begin, edges: |_, on, branch, out| T::edges(on, branch, out), branch: PhantomData }
 }

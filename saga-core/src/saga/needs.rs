@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 /// State `S` is entered with the command `C`: a function for each message of the tuples `L`, its outcome, and `U`, what
 /// it is given up with.
+#[expect(clippy::type_complexity, reason = "names of types for the compiler's errors, with nothing inside")]
 pub struct Outcomes<S, C, L, U>(PhantomData<fn() -> (S, C, L, U)>);
 
 /// State `S` is entered with the timer `T`.

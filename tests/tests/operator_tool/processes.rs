@@ -112,14 +112,15 @@ async fn a_watch_prints_a_trouble_once_and_its_end() {
     let tables = Tables::sqlite().await;
     tables.hold(&tests::tables::Held { receiver: "charge", saga_id: None, ..Default::default() }).await;
     let mut watch = crate::command(&[&tables.url, "sqlite:/nowhere.db"], &["watch", "--every", "1s", "--times", "8"]);
-    let watch = watch.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.unwrap()));
+    let mut watch = watch.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
     let first = lines.next().unwrap().unwrap();
     assert!(first.contains("  trouble  ") && first.contains("is held as failed"), "{first}");
     let gone = lines.next().unwrap().unwrap();
     assert!(gone.contains("  trouble  ") && gone.contains("/nowhere.db"), "a database that is away is one: {gone}");
     tables.sql("DELETE FROM {s}held").await;
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    watch.wait().unwrap();
     assert_eq!(rest.len(), 1, "each is said once, and the end of one: {rest:?}");
     assert!(rest[0].contains("  over  ") && rest[0].contains("is held as failed"), "{rest:?}");
 }

@@ -88,7 +88,16 @@ async fn o_048_a_delayed_message_of_a_handler_that_fails_does_not_exist() {
 
 /// Cancels the message whose id it finds, then fails as often as it is told.
 #[derive(Clone, Default)]
-struct Canceller(Arc<Mutex<(Option<uuid::Uuid>, usize, Vec<bool>)>>);
+struct Canceller(Arc<Mutex<Cancelling>>);
+
+#[derive(Default)]
+struct Cancelling {
+    id: Option<uuid::Uuid>,
+    /// Runs that are left, of which only the last succeeds.
+    runs: usize,
+    /// What each cancellation said.
+    said: Vec<bool>,
+}
 
 #[async_trait]
 impl crate::Handle<Do, MemoryStore> for Canceller {
@@ -99,12 +108,12 @@ impl crate::Handle<Do, MemoryStore> for Canceller {
     ) -> Result<Deed, crate::HandlerError> {
         let regretted = cx.publish(Seen { n: 1.0 }).message_id();
         assert!(cx.cancel(regretted).await?, "it has not left");
-        let id = self.0.lock().unwrap().0.expect("the test says which");
+        let id = self.0.lock().unwrap().id.expect("the test says which");
         let cancelled = cx.cancel(id).await?;
         let mut this = self.0.lock().unwrap();
-        this.2.push(cancelled);
-        this.1 = this.1.saturating_sub(1);
-        if this.1 > 0 { Err(crate::HandlerError::transient("by order")) } else { Ok(Did { n }.into()) }
+        this.said.push(cancelled);
+        this.runs = this.runs.saturating_sub(1);
+        if this.runs > 0 { Err(crate::HandlerError::transient("by order")) } else { Ok(Did { n }.into()) }
     }
 }
 
@@ -116,12 +125,12 @@ async fn o_049_a_handler_cancels_a_delayed_message_when_it_commits() {
     let mut session = rig.endpoint.session().await.unwrap();
     let id = session.publish(Seen { n: 0.0 }).delay(secs(60)).message_id();
     session.commit().await.unwrap();
-    *canceller.0.lock().unwrap() = (Some(id), 2, Vec::new());
+    *canceller.0.lock().unwrap() = Cancelling { id: Some(id), runs: 2, said: Vec::new() };
     // the database is away at first: no run is counted
     rig.store.fail_next(Operation::TakeBack, StoreErrorKind::Unavailable);
     rig.broker.deliver_all([command(1), command(2)]);
     rig.all_acked().await;
-    assert_eq!(canceller.0.lock().unwrap().2, [true, true, false], "a run that failed has cancelled nothing");
+    assert_eq!(canceller.0.lock().unwrap().said, [true, true, false], "a run that failed has cancelled nothing");
     assert_eq!((rig.inbox("do-1").attempts, rig.inbox("do-2").attempts), (2, 1));
     tokio::time::sleep(secs(120)).await;
     assert_eq!(seen(&rig), [] as [f64; 0]);

@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 /// Puts the path of the repository into a manifest.
 fn correct(manifest: &Path, root: &Path) -> Result<()> {
     let text = fs::read_to_string(manifest)?;
-    ensure!(text.matches(REPOSITORY).count() == 1, "{} names not one path, but several or none", manifest.display());
+    ensure!(text.contains(REPOSITORY), "{} names no path to correct", manifest.display());
     let root = root.to_str().context("the repository's path is no text")?;
     Ok(fs::write(manifest, text.replace(REPOSITORY, root))?)
 }

@@ -89,6 +89,8 @@ impl Serve {
             (Service::Warehouse, false) => services::warehouse(broker, store, self.world),
             (Service::Warehouse, true) => choreography::warehouse(broker, store, self.world),
         };
+        // before the endpoint takes a message: a signal that comes while it starts ends it in order, too
+        let stop = stop_signal()?;
         let endpoint = self.with_options(builder).start().await?;
         tracing::info!(
             endpoint = endpoint.name(),
@@ -98,7 +100,7 @@ impl Serve {
             "service started"
         );
         let endpoint = Arc::new(endpoint);
-        let stop = end_of(endpoint.clone(), stop_signal()?);
+        let stop = end_of(endpoint.clone(), stop);
         match listener {
             Some(listener) => {
                 tracing::info!(address = %listener.local_addr()?, "listening");

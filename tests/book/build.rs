@@ -4,21 +4,25 @@
 //!   comment. `<!-- and … -->` holds lines for the next block alone. `{root}` in them is the repository.
 //! - A block without `fn main` gets one that calls its `#[test]` functions: a doctest would leave them out.
 
-use std::{env, fs, path::Path};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
+/// Where pages lie, and what their modules' names begin with. A macro's page is not a doctest of its own package: with
+/// `sagabus` as a dependency of a package of macros, cargo would compile everything twice, once for the host.
+const BOOKS: [(&str, &str); 2] = [("", "docs/book"), ("macro-", "saga-core/derive/src")];
 /// It is a package of its own, step by step: `cargo xtask new-user` follows it.
 const FOLLOWED: &str = "first-saga.md";
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("it lies two folders below");
-    let book = root.join("docs/book");
-    println!("cargo::rerun-if-changed={}", book.display());
     let out = env::var("OUT_DIR").expect("cargo sets it");
     let mut modules = String::new();
-    let mut pages: Vec<_> = fs::read_dir(&book).expect("there is a book").map(|page| page.unwrap().path()).collect();
-    pages.sort();
-    for page in pages.iter().filter(|page| page.extension().is_some_and(|end| end == "md")) {
-        let name = page.file_name().and_then(|name| name.to_str()).expect("names are text");
+    for (prefix, page) in
+        BOOKS.iter().flat_map(|(prefix, folder)| pages(&root.join(folder)).map(move |page| (prefix, page)))
+    {
+        let name = format!("{prefix}{}", page.file_name().and_then(|name| name.to_str()).expect("names are text"));
         if name == FOLLOWED {
             continue;
         }
@@ -29,6 +33,15 @@ fn main() {
         modules.push_str(&format!("#[doc = include_str!(\"{out}/{name}\")]\npub mod {module} {{}}\n"));
     }
     fs::write(format!("{out}/pages.rs"), modules).expect("the output can be written");
+}
+
+/// The pages of a folder, in the order of their names.
+fn pages(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let files = fs::read_dir(folder).expect("there are pages").map(|file| file.expect("it can be listed").path());
+    let mut pages: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect();
+    pages.sort();
+    pages.into_iter()
 }
 
 /// The page with hidden lines in its Rust blocks.

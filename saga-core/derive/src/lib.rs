@@ -64,48 +64,11 @@ derive!(
     outcome, Outcome, [outcome], outcome::expand
 );
 derive!(
-    /// The named branches of a transition: an enum whose variants each hold what one branch returns, a state or a tuple
-    /// `(State, Effect, ..)`.
-    ///
-    /// The variants' names stand on the edges of the state chart. The branches of a start, where the states share data,
-    /// are marked with `#[starts]`; each holds a tuple `(Data, State, Effect, ..)`.
-    ///
-    /// ```
-    /// use sagabus::prelude::*;
-    /// use serde::{Deserialize, Serialize};
-    /// # #[derive(Event, Serialize, Deserialize)] struct Opened { id: u64 }
-    /// # #[derive(Event, Serialize, Deserialize)] struct Signed { id: u64 }
-    ///
-    /// #[states]
-    /// enum Petition {
-    ///     Collecting { missing: u32 },
-    ///     #[done]
-    ///     Complete,
-    /// }
-    ///
-    /// #[derive(Then)]
-    /// enum AfterSignature {
-    ///     More(Collecting),
-    ///     Enough(Complete),
-    /// }
-    ///
-    /// #[saga(name = "petition", id = id: u64)]
-    /// impl Petition {
-    ///     fn opened(_: Opened) -> Collecting { Collecting { missing: 2 } }
-    ///
-    ///     fn signed(petition: Collecting, _: Signed) -> AfterSignature {
-    ///         match petition.missing {
-    ///             0 | 1 => AfterSignature::Enough(Complete),
-    ///             more => AfterSignature::More(Collecting { missing: more - 1 }),
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// # fn main() {
-    /// assert!(Petition::chart().to_mermaid().contains("Collecting --> Complete : Signed [Enough]"));
-    /// # }
-    /// ```
-    then, Then, [starts], then::expand
+    #[doc = include_str!("then.md")]
+    then,
+    Then,
+    [starts],
+    then::expand
 );
 
 /// The states of a saga: an enum with a variant for each.
@@ -128,65 +91,7 @@ pub fn saga(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expanded.unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
-/// Handlers: a block of functions, each of which handles a command or an event.
-///
-/// A function takes `&self`, the message, and its surroundings. A command's returns one of its outcomes, an event's
-/// `()`.
-/// [`EndpointBuilder::handlers`](../sagabus/endpoint/struct.EndpointBuilder.html#method.handlers) adds them all. A
-/// function that returns [`Later`](../sagabus/handler/struct.Later.html), or `Either<Outcome, Later>`, is answered
-/// later. A
-/// function that takes `&mut Batch<'_, Message>` gets all messages that came together, in one transaction. Handlers for
-/// several databases have the database as a parameter of each function: `async fn pay<Db: Tables>(&self, ..)`.
-///
-/// | At a function | |
-/// |---|---|
-/// | `#[handler(retries = Retries::none())]` | The retry policy of this handler, instead of the endpoint's. |
-/// | `#[handler(name = "mail")]` | Its name in the inbox, when an endpoint has two handlers for one event. |
-/// | `#[handler(shares_transactions)]` | Messages that come together share a transaction. |
-///
-/// ```
-/// use sagabus::prelude::*;
-/// use serde::{Deserialize, Serialize};
-/// # #[derive(Command, Serialize, Deserialize)]
-/// # #[command(to = "payment", outcome = PaymentOutcome)]
-/// # struct MakePayment { order_id: i64, cents: i64 }
-/// # #[derive(Outcome)] enum PaymentOutcome { Completed(PaymentCompleted), Declined(PaymentDeclined) }
-/// # #[derive(Reply, Serialize, Deserialize)]
-/// # struct PaymentCompleted { order_id: i64 }
-/// # #[derive(Reply, Serialize, Deserialize)]
-/// # struct PaymentDeclined { reason: String }
-/// # #[derive(Event, Serialize, Deserialize)]
-/// # struct OrderEnded { order_id: i64 }
-///
-/// struct Payments;
-///
-/// #[handlers]
-/// impl Payments {
-///     #[handler(retries = Retries::none().immediate(2))]
-///     async fn pay(&self, pay: MakePayment, cx: &mut Context<'_, Sqlite>) -> Result<PaymentOutcome, HandlerError> {
-///         if pay.cents > 100_000 {
-///             return Ok(PaymentDeclined { reason: "too much".into() }.into());
-///         }
-///         sagabus::sqlx::query("INSERT INTO charge (order_id, cents) VALUES (?, ?)")
-///             .bind(pay.order_id)
-///             .bind(pay.cents)
-///             .execute(cx.tx().await?)
-///             .await?;
-///         Ok(PaymentCompleted { order_id: pay.order_id }.into())
-///     }
-///
-///     async fn forget(&self, ended: OrderEnded, _: &mut Context<'_, Sqlite>) -> Result<(), HandlerError> {
-///         println!("order {} has ended", ended.order_id);
-///         Ok(())
-///     }
-/// }
-///
-/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = Sqlite::open("payment.db").await?;
-/// let endpoint = Endpoint::builder("payment", InProcess::new(), store).handlers(Payments).start().await?;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = include_str!("handlers.md")]
 #[proc_macro_attribute]
 pub fn handlers(_: TokenStream, item: TokenStream) -> TokenStream {
     handlers::expand(item.into()).unwrap_or_else(|error| error.to_compile_error()).into()

@@ -55,7 +55,7 @@ impl<Db: Store> Session<Db> {
     /// When the database cannot be reached.
     ///
     /// ```
-    /// # use sagabus::{StoreError, port::Store, prelude::*};
+    /// # use sagabus::{port::{Store, StoreError}, prelude::*};
     /// # use serde::{Deserialize, Serialize};
     /// # use std::time::Duration;
     /// #[derive(Event, Serialize, Deserialize)]

@@ -15,14 +15,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let has = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
     let services = Services::start()?;
     // the whole-system tests run these programs
-    let build = cargo().args(["build", "--workspace", "--all-targets", "--features", "ordering/dev"]).status();
+    let build = cargo().args(["build", "--workspace", "--all-targets"]).status();
     let build = build.context("cannot run cargo")?;
     if !build.success() {
         bail!("`cargo build` failed");
     }
     let mut all = vec!["test"];
     if !has(&["-p", "--package", "--workspace"]) {
-        all.extend(["--workspace", "--features", "ordering/dev"]);
+        all.push("--workspace");
     }
     all.extend(arguments.iter().map(String::as_str));
     let (status, summary) = test(&all, &services)?;

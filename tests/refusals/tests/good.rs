@@ -1,30 +1,53 @@
-// Every word of `#[states]` and `#[saga]`, every kind of function, every result.
+//! Every word of `#[states]` and `#[saga]`, every kind of function, every result.
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]
 #[event(from = "shop")]
-struct Placed { order_id: u64, line: u32, vip: bool }
+struct Placed {
+    order_id: u64,
+    line: u32,
+    vip: bool,
+}
 #[derive(Event, Serialize, Deserialize)]
 #[event(from = "shop")]
-struct Reopened { order_id: u64, line: u32 }
+struct Reopened {
+    order_id: u64,
+    line: u32,
+}
 #[derive(Command, Serialize, Deserialize)]
 #[command(to = "bank", outcome = PayOutcome)]
-struct Pay { order_id: u64, line: u32 }
+struct Pay {
+    order_id: u64,
+    line: u32,
+}
 #[derive(Outcome)]
-enum PayOutcome { Yes(Yes), No(No) }
+enum PayOutcome {
+    Yes(Yes),
+    No(No),
+}
 #[derive(Event, Serialize, Deserialize)]
 #[event(from = "bank")]
-struct Yes { order: Key }
+struct Yes {
+    order: Key,
+}
 #[derive(Reply, Serialize, Deserialize)]
 struct No {}
 #[derive(Serialize, Deserialize)]
-struct Key { id: u64 }
+struct Key {
+    id: u64,
+}
 #[derive(Event, Serialize, Deserialize)]
 #[event(name = "shop.cancel")]
-struct Cancel { order_id: u64, line: u32 }
+struct Cancel {
+    order_id: u64,
+    line: u32,
+}
 #[derive(Event, Serialize, Deserialize)]
-struct Touched { order_id: u64, line: u32 }
+struct Touched {
+    order_id: u64,
+    line: u32,
+}
 #[derive(Reply, Serialize, Deserialize)]
 struct Answer {}
 #[derive(Message, Serialize, Deserialize)]
@@ -34,23 +57,36 @@ struct GiveUp {}
 
 /// What every state knows.
 #[derive(Serialize, Deserialize)]
-struct Order { id: u64, line: u32, touched: u32 }
+struct Order {
+    id: u64,
+    line: u32,
+    touched: u32,
+}
 
 #[derive(Deserialize)]
-struct OrderV1 { id: u64, line: u32 }
+struct OrderV1 {
+    id: u64,
+    line: u32,
+}
 impl Upcast<1> for Order {
     type Old = OrderV1;
-    fn upcast(old: OrderV1) -> Result<Self, String> { Ok(Self { id: old.id, line: old.line, touched: 0 }) }
+    fn upcast(old: OrderV1) -> Result<Self, String> {
+        Ok(Self { id: old.id, line: old.line, touched: 0 })
+    }
 }
 
 /// A state of its own struct.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Own { times: u32 }
+pub(crate) struct Own {
+    times: u32,
+}
 #[derive(Deserialize)]
 struct OwnV1 {}
 impl Upcast<1> for Own {
     type Old = OwnV1;
-    fn upcast(_: OwnV1) -> Result<Self, String> { Ok(Self { times: 1 }) }
+    fn upcast(_: OwnV1) -> Result<Self, String> {
+        Ok(Self { times: 1 })
+    }
 }
 
 #[states(data = Order)]
@@ -74,6 +110,7 @@ pub(crate) enum Process {
     },
 }
 
+#[allow(dead_code)]
 #[derive(Then)]
 #[starts]
 enum Beginning {
@@ -114,9 +151,7 @@ impl Process {
         Beginning::Plain((order, Waiting { times: 0 }, send(Pay { order_id, line }), overdue))
     }
 
-    fn reopened(
-        reopened: Reopened,
-    ) -> Either<(Order, Waiting, Deadline<GiveUp>), (Order, Own)> {
+    fn reopened(reopened: Reopened) -> Either<(Order, Waiting, Deadline<GiveUp>), (Order, Own)> {
         let order = Order { id: reopened.order_id, line: reopened.line, touched: 0 };
         match reopened.line {
             0 => Either::A((order, Waiting { times: 0 }, deadline(days(2), GiveUp {}).keyed("only"))),
@@ -125,7 +160,9 @@ impl Process {
     }
 
     #[on(anyone)]
-    fn paid(_: Waiting, _: Yes) -> (Done, Option<Replies<Answer>>) { (Done { paid: true }, Some(reply(Answer {}))) }
+    fn paid(_: Waiting, _: Yes) -> (Done, Option<Replies<Answer>>) {
+        (Done { paid: true }, Some(reply(Answer {})))
+    }
 
     fn declined(at: &Moment, waiting: Waiting, order: &Order, _: No) -> AfterNo {
         match waiting.times {
@@ -139,11 +176,17 @@ impl Process {
         }
     }
 
-    fn paid_after_all(_: Own, _: Yes) -> Done { Done { paid: true } }
+    fn paid_after_all(_: Own, _: Yes) -> Done {
+        Done { paid: true }
+    }
 
-    fn woken(_: Ancient, _: Cancel) -> Done { Done { paid: false } }
+    fn woken(_: Ancient, _: Cancel) -> Done {
+        Done { paid: false }
+    }
 
-    fn overdue(_: Waiting, _: Overdue) -> Either<Done, (Waiting, After<Overdue>)> { Either::A(Done { paid: false }) }
+    fn overdue(_: Waiting, _: Overdue) -> Either<Done, (Waiting, After<Overdue>)> {
+        Either::A(Done { paid: false })
+    }
 
     fn touched(self, touched: Touched, order: &mut Order) -> AfterTouch {
         order.touched += 1;
@@ -157,15 +200,20 @@ impl Process {
         (Stay(self), publish(Touched { order_id: 1, line: 1 }))
     }
 
-    fn gave_up(self, _: GiveUp, _: &Moment, _: &Order) -> Done { Done { paid: false } }
+    fn gave_up(self, _: GiveUp, _: &Moment, _: &Order) -> Done {
+        Done { paid: false }
+    }
 }
 
 // other functions stand in an `impl` of their own
 impl Process {
-    fn is_done(&self) -> bool { matches!(self, Self::Done(_)) }
+    fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
 }
 
-fn main() {
+#[test]
+fn every_word_means_what_the_reference_says() {
     let chart = Process::chart();
     assert_eq!(chart.verify(), [] as [String; 0]);
     assert_eq!((chart.version, Yes::TYPE, Cancel::TYPE, Pay::TYPE), (2, "bank.Yes", "shop.cancel", "bank.Pay"));

@@ -1,6 +1,6 @@
-// The macros take no name from the user's module, and warn of nothing.
+//! The macros take no name from the user's module, and warn of nothing.
 #![deny(warnings)]
-include!("common.rs");
+include!("ui/common.rs");
 
 #[states]
 enum Process {
@@ -10,28 +10,46 @@ enum Process {
 }
 
 #[allow(dead_code)]
-enum ProcessIn { Mine }
+enum ProcessIn {
+    Mine,
+}
 mod derived {}
 
 type Keeps = Option<Replies<No>>;
 
 #[saga(name = "order", id = id: u64, by(No = id))]
 impl Process {
-    fn start(_: Placed) -> Waiting { Waiting }
+    fn start(_: Placed) -> Waiting {
+        Waiting
+    }
     fn on(_: Waiting, _: Pay) -> (Waiting, Sends<Pay>, After<Overdue>, Keeps, Reenter) {
         (Waiting, send(Pay { id: 1 }), after(seconds(1), Overdue {}), None, Reenter)
     }
-    fn step(_: Waiting, _: No) -> Done { Done }
+    fn step(_: Waiting, _: No) -> Done {
+        Done
+    }
     #[on(anyone)]
-    fn load(self, _: Yes) -> Done { Done }
-    fn go(self, _: Overdue) -> Done { Done }
+    fn load(self, _: Yes) -> Done {
+        Done
+    }
+    fn go(self, _: Overdue) -> Done {
+        Done
+    }
 }
 
 impl Process {
-    fn is_done(&self) -> bool { matches!(self, Self::Done(_)) }
-    fn store(&self) -> u8 { 3 }
-    fn read() -> u8 { 4 }
-    fn id(&self) -> u8 { 5 }
+    fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+    fn store(&self) -> u8 {
+        3
+    }
+    fn read() -> u8 {
+        4
+    }
+    fn id(&self) -> u8 {
+        5
+    }
 }
 
 // a saga whose only state takes nothing, and one of whose messages every one is taken
@@ -42,31 +60,46 @@ enum Short {
 }
 #[saga(name = "short", id = id: u64)]
 impl Short {
-    fn placed(_: Placed) -> Finished { Finished }
+    fn placed(_: Placed) -> Finished {
+        Finished
+    }
 }
 
 #[states]
-enum Full { Counting { n: u32 } }
+enum Full {
+    Counting { n: u32 },
+}
 #[saga(name = "full", id = id: u64)]
 impl Full {
-    fn placed(_: Placed) -> Counting { Counting { n: 0 } }
-    fn again(self, _: Placed) -> Counting { let Self::Counting(Counting { n }) = self; Counting { n: n + 1 } }
+    fn placed(_: Placed) -> Counting {
+        Counting { n: 0 }
+    }
+    fn again(self, _: Placed) -> Counting {
+        let Self::Counting(Counting { n }) = self;
+        Counting { n: n + 1 }
+    }
 }
 
 // names that are keywords
 #[derive(Event, Serialize, Deserialize)]
 #[allow(non_camel_case_types)]
-struct r#match { r#type: u64 }
+struct r#match {
+    r#type: u64,
+}
 #[states]
 #[allow(non_camel_case_types)]
 enum r#enum {
-    r#try { r#in: u32 },
+    r#try {
+        r#in: u32,
+    },
     #[done]
     Over,
 }
 #[saga(name = "match", id = r#type: u64)]
 impl r#enum {
-    fn r#loop(_: r#match) -> r#try { r#try { r#in: 1 } }
+    fn r#loop(_: r#match) -> r#try {
+        r#try { r#in: 1 }
+    }
     fn r#break(state: r#try, _: r#match) -> Either<Over, r#try> {
         if state.r#in == 1 { Either::A(Over) } else { Either::B(state) }
     }
@@ -81,12 +114,15 @@ fn local() -> String {
     }
     #[saga(name = "local", id = id: u64)]
     impl Local {
-        fn placed(_: Placed) -> Here { Here }
+        fn placed(_: Placed) -> Here {
+            Here
+        }
     }
     Local::chart().saga
 }
 
-fn main() {
+#[test]
+fn the_macros_take_no_name_from_the_users_module() {
     let chart = <r#enum as Saga>::chart();
     assert_eq!((chart.states[0].name.as_str(), chart.subscribes()), ("try", vec!["match"]));
     assert_eq!(r#enum::r#break(r#try { r#in: 1 }, r#match { r#type: 1 }), Either::A(Over));

@@ -1,9 +1,0 @@
-//! What the compiler must refuse, with the texts agreed on.
-//! `TRYBUILD=overwrite cargo test -p sagabus-core --test ui` writes them anew.
-
-#[test]
-fn s_079_what_is_wrong_does_not_compile_and_says_why() {
-    let cases = trybuild::TestCases::new();
-    cases.pass("tests/ui/good*.rs");
-    cases.compile_fail("tests/ui/fail_*.rs");
-}

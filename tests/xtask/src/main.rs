@@ -37,6 +37,9 @@ cargo xtask faults [--quick] [--seed N] [--json] [NAME …]
                                              run the ordering sample under faults, audit it, print a table
 cargo xtask new-user                         follow the README and the tutorial, expand template/, copy the samples";
 
+/// How the variables begin that `cargo run` sets for the program it runs.
+const OF_THE_PACKAGE: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "OUT_DIR"];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first() {
@@ -82,6 +85,14 @@ fn root() -> Result<PathBuf> {
     Ok(root.canonicalize()?)
 }
 
+/// Cargo, as it is when it is called by hand. What `cargo run` told this program about its own package is no news for
+/// others: *ring*'s build script asks for it, and with other answers everything that depends on it is compiled anew.
 fn cargo() -> Command {
-    Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_THE_PACKAGE.iter().any(|start| name.starts_with(start))) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }

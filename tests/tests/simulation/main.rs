@@ -1,23 +1,34 @@
-//! `Simulation` of the process of samples/ordering.
+//! `Simulation` of the process of samples/ordering, and of one whose commands are taken back and whose payments know
+//! an alias alone.
 
 #[path = "../../../samples/ordering/src/messages.rs"]
 mod messages;
 mod ordering;
+mod parcels;
 mod saga {
     include!(concat!(env!("OUT_DIR"), "/ordering_saga.rs"));
 }
 
 use ordering::{Bank, simulation};
-use sagabus::testing::Faults;
+use sagabus::testing::{Faults, Simulation};
 use std::process::Command;
 
-/// `SAGABUS_SEEDS` runs more: CI ten thousand, `cargo xtask simulate` as many as asked for.
-#[test]
-fn no_seed_loses_an_order_or_does_anything_twice() {
-    let simulated = simulation(Bank::Sound).seeds(500).run();
+/// Runs the seeds, and says how fast. `SAGABUS_SEEDS` runs more, `cargo xtask simulate` as many as asked for.
+fn no_failure(simulation: Simulation) {
+    let simulated = simulation.run();
     let (runs, took) = (simulated.runs(), simulated.took());
     println!("{runs} seeds in {took:.1?}: {:.0} a second", runs as f64 / took.as_secs_f64());
     simulated.expect_no_failure();
+}
+
+#[test]
+fn no_seed_loses_an_order_or_does_anything_twice() {
+    no_failure(simulation(Bank::Sound).seeds(500));
+}
+
+#[test]
+fn no_seed_handles_what_was_taken_back_or_loses_a_payment_that_knows_an_alias() {
+    no_failure(parcels::simulation().seeds(1000));
 }
 
 /// Set in a second process of this test: it prints its trace and ends.
@@ -25,13 +36,14 @@ const CHILD: &str = "SAGABUS_TEST_CHILD";
 
 #[test]
 fn the_same_seed_is_the_same_run_in_every_process() {
-    let traces: Vec<String> = (0..20).map(|seed| simulation(Bank::Sound).trace(seed)).collect();
+    let traced = |seed| simulation(Bank::Sound).trace(seed) + &parcels::simulation().trace(seed);
+    let traces: Vec<String> = (0..20).map(traced).collect();
     if std::env::var_os(CHILD).is_some() {
         println!("{}", traces.concat());
         return;
     }
     for (seed, trace) in (0..).zip(&traces) {
-        let again = simulation(Bank::Sound).trace(seed);
+        let again = traced(seed);
         let differs = trace.lines().zip(again.lines()).find(|(one, other)| one != other);
         assert_eq!(differs, None, "seed {seed}");
         assert_eq!(*trace, again, "seed {seed}");

@@ -4,7 +4,7 @@
 //! - `up`: only starts the servers, and prints the environment variables that the tests need
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
-//! - `simulate`: runs seeds of the simulation of the ordering process
+//! - `simulate`: runs seeds of the simulated processes
 //! - `faults`: kills and disturbs the ordering sample and its servers, and audits the books
 //! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, expands
 //!   template/, and builds copies of the samples
@@ -32,7 +32,8 @@ const HELP: &str = "cargo xtask test [ARGUMENTS OF cargo test]   run all tests; 
 cargo xtask up                               start RabbitMQ and PostgreSQL, print their addresses, wait for Ctrl-C
 cargo xtask conformance [AREA …]              run what docs/conformance.md lists; AREA is a first letter, `S`
 cargo xtask lint                             check the length of lines and of source files
-cargo xtask simulate [--seeds N] [--from S]  run seeds of the simulation of the ordering process, 10000 from 0
+cargo xtask simulate [--seeds N] [--from S]  simulate orders from seed S on, and a fifth as
+                                             many parcels; 10000 from 0
 cargo xtask faults [--quick] [--seed N] [--json] [NAME …]
                                              run the ordering sample under faults, audit it, print a table
 cargo xtask new-user                         follow the README and the tutorial, expand template/, copy the samples";

@@ -1,24 +1,29 @@
-//! `cargo xtask simulate`: many seeds of the ordering process.
+//! `cargo xtask simulate`: many seeds of the simulated processes.
 
 use crate::{cargo, root};
 use anyhow::{Context, Result, bail, ensure};
 
-/// The test that runs as many seeds as the environment asks for.
-const TEST: &str = "no_seed_loses_an_order_or_does_anything_twice";
+/// The tests that run as many seeds as the environment asks for, and how many seeds of the first come to one of it.
+const TESTS: [(&str, u64); 2] = [
+    ("no_seed_loses_an_order_or_does_anything_twice", 1),
+    ("no_seed_handles_what_was_taken_back_or_loses_a_payment_that_knows_an_alias", 5),
+];
 /// From so many seeds on it pays to compile with all optimisations first.
 const RELEASE_FROM: u64 = 50_000;
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (seeds, from) = parse(arguments)?;
-    let to = from.checked_add(seeds).context("there are no such large seeds")?;
-    let mut test = cargo();
-    test.args(["test", "--quiet", "--workspace", "--test", "simulation"]);
-    if seeds >= RELEASE_FROM {
-        test.arg("--release");
+    for (name, share) in TESTS {
+        let to = from.checked_add(seeds.div_ceil(share)).context("there are no such large seeds")?;
+        let mut test = cargo();
+        test.args(["test", "--quiet", "--workspace", "--test", "simulation"]);
+        if seeds >= RELEASE_FROM {
+            test.arg("--release");
+        }
+        test.args(["--", "--exact", "--nocapture", name]).env("SAGABUS_SEEDS", format!("{from}..{to}"));
+        let status = test.current_dir(root()?).status().context("cargo cannot be run")?;
+        ensure!(status.success(), "a seed failed, or the tests do not compile: see above");
     }
-    test.args(["--", "--exact", "--nocapture", TEST]).env("SAGABUS_SEEDS", format!("{from}..{to}"));
-    let status = test.current_dir(root()?).status().context("cargo cannot be run")?;
-    ensure!(status.success(), "a seed failed, or the tests do not compile: see above");
     Ok(())
 }
 

@@ -99,6 +99,11 @@ impl MemoryStore {
         self.0.state().faults.ask(faults);
     }
 
+    /// Round trips take as long as `pace` says, each in its turn.
+    pub(super) fn pace(&self, pace: impl FnMut() -> Duration + Send + 'static) {
+        self.0.state().pace = Some(Box::new(pace));
+    }
+
     /// Commits leave no rows in the inbox from now on: a test breaks the store.
     #[cfg(test)]
     pub(super) fn forget_inbox(&self) {

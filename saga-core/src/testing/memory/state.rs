@@ -56,12 +56,16 @@ impl Open {
 /// Who is told of a committed inbox row.
 type Tell = Box<dyn FnMut(&InboxRecord) + Send>;
 
+/// How long the next round trip takes.
+type Pace = Box<dyn FnMut() -> Duration + Send>;
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) tables: Tables,
     pub(super) faults: Faults,
     /// Who is told of inbox rows that are committed.
     pub(super) commits: Option<Tell>,
+    pub(super) pace: Option<Pace>,
     #[cfg(test)]
     pub(super) forgets_inbox: bool,
     pub(super) definitions: BTreeMap<(String, u32, String), Chart>,
@@ -171,9 +175,15 @@ impl Shared {
         self.moved_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Other tasks run, as during a round trip to a server; then the operation fails if a test ordered it.
+    /// Other tasks run, as during a round trip to a server.
+    pub(super) async fn travel(&self) {
+        let takes = self.state().pace.as_mut().map_or(Duration::ZERO, |pace| pace());
+        if takes.is_zero() { tokio::task::yield_now().await } else { tokio::time::sleep(takes).await }
+    }
+
+    /// Then the operation fails if a test ordered it.
     pub(super) async fn round_trip(&self, operation: Operation) -> Result<(), StoreError> {
-        tokio::task::yield_now().await;
+        self.travel().await;
         self.state().faults.take(operation).map_or(Ok(()), |fault| Err(fault.error(operation)))
     }
 

@@ -97,7 +97,7 @@ impl Unit for MemoryUnit {
 
     async fn commit(mut self) -> Result<(), StoreError> {
         self.tx.usable()?;
-        tokio::task::yield_now().await;
+        self.tx.store.travel().await;
         self.tx.usable()?;
         let mut state = self.tx.store.state();
         let fault = state.faults.take(Operation::Commit);

@@ -32,6 +32,8 @@ pub struct Faults {
     pub lost_commits: u32,
     /// The clock of a database is set forward or back by up to an hour. Default: 1.
     pub clock_jumps: u32,
+    /// In one run of four, databases take up to 4 ms for an answer, so that transactions overlap. Default: true.
+    pub slow_stores: bool,
 }
 
 impl Default for Faults {
@@ -46,6 +48,7 @@ impl Default for Faults {
             store_errors: 4,
             lost_commits: 2,
             clock_jumps: 1,
+            slow_stores: true,
         }
     }
 }
@@ -63,6 +66,7 @@ impl Faults {
             store_errors: 0,
             lost_commits: 0,
             clock_jumps: 0,
+            slow_stores: false,
         }
     }
 }
@@ -93,6 +97,7 @@ struct Dice {
     /// The next crash: the step, and how often it is passed before.
     crash: Option<(CrashPoint, u32)>,
     jumps: u32,
+    slow_stores: bool,
 }
 
 /// The chance of one run. A clone throws the same dice.
@@ -110,7 +115,8 @@ impl Chance {
             one_in: [2, 6, 20, 60][rng.usize(..4)],
         });
         let (crashes, jumps) = (rng.u32(0..=faults.crashes), rng.u32(0..=faults.clock_jumps));
-        let mut dice = Dice { rng, odds, crashes, crash: None, jumps };
+        let slow_stores = faults.slow_stores && rng.u32(..4) == 0;
+        let mut dice = Dice { rng, odds, crashes, crash: None, jumps, slow_stores };
         dice.plan_crash();
         Self(Arc::new(Mutex::new(dice)))
     }
@@ -163,6 +169,12 @@ impl Chance {
         dice.jumps = dice.jumps.checked_sub(1)?;
         let by = [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3600)][dice.rng.usize(..3)];
         Some((Duration::from_millis(dice.rng.u64(..5000)), dice.rng.bool(), by.mul_f64(dice.rng.f64())))
+    }
+
+    /// How long the next answer of a database takes.
+    pub(super) fn pace(&self) -> Duration {
+        let mut dice = self.dice();
+        if dice.slow_stores { Duration::from_millis(dice.rng.u64(..=4)) } else { Duration::ZERO }
     }
 
     pub(super) fn below(&self, end: u64) -> u64 {

@@ -64,6 +64,8 @@ impl Service {
             });
             Some(fault)
         });
+        let chance = around.chance.clone();
+        store.pace(move || chance.pace());
         if around.trace.is_written() {
             let (name, trace) = (definition.name.clone(), around.trace.clone());
             store.on_commit(move |row| {

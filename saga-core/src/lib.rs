@@ -259,9 +259,9 @@ pub mod __private {
     pub use crate::saga::key::*;
     pub use crate::saga::needs::*; // where rustc names them in errors, their paths are short
     pub use crate::saga::{
-        Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Moment, NamesAlias, On, Saga,
-        Start, Starts, State, Then, Transition, alias, bare_edge, branch, first_branch, named, start, start_with_data,
-        transition,
+        Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Moment, Named, NamesAlias,
+        NamesNone, On, Saga, Start, Starts, State, Then, Transition, alias, bare_edge, branch, first_branch, start,
+        start_with_data, transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

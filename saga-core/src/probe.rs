@@ -6,8 +6,8 @@
 //! when the condition holds, else the trait's, and then there is an error in any case.
 
 use crate::{
-    Either, EndpointBuilder, Handle, HandleBatch, HandleLater, HandlerError, HandlerOptions, Later, Message, ReadError,
-    Store,
+    Either, EndpointBuilder, Handle, HandleBatch, HandleLater, HandlerError, HandlerOptions, Later, Message,
+    MessageKind, ReadError, Store,
     message::decode,
     saga::{
         ChartMessage,
@@ -25,6 +25,7 @@ pub struct Of<M>(PhantomData<fn() -> M>);
 
 impl<M: Message> Of<M> {
     pub const TYPE: &'static str = M::TYPE;
+    pub const KIND: MessageKind = M::KIND;
 
     pub fn decode(body: &[u8]) -> Result<M, ReadError> {
         decode(body)
@@ -61,6 +62,7 @@ impl<M: Message> Of<M> {
 
 pub trait NoMessage<M>: Sized {
     const TYPE: &'static str = "";
+    const KIND: MessageKind = MessageKind::Event;
 
     fn decode(_: &[u8]) -> Result<M, ReadError> {
         unreachable!("{NONE}")

@@ -107,6 +107,9 @@ fn print(screen: &mut Screen, page: &Page) {
     if let Some(done) = instance.completed_at_us {
         screen.line(format!("done    {}", at(done)));
     }
+    for (field, value) in &instance.aliases {
+        screen.line(plain(&format!("alias   {field} {value}")));
+    }
     if let Some(message) = &instance.paused_by {
         let message = plain(message);
         screen.line(format!("PAUSED by message {message}"));
@@ -211,11 +214,9 @@ mod tests {
                 "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note }))
         };
         Page {
-            instance: of(
-                json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 }, "seq": 2,
-                "version": 1, "paused_by": M, "created_at_us": US, "updated_at_us": US + 1_000_000,
-                "completed_at_us": null }),
-            ),
+            instance: of(json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 },
+                "aliases": { "reference": "pay_1\x1b[2J" }, "seq": 2, "version": 1, "paused_by": M, "created_at_us": US, "updated_at_us": US + 1_000_000,
+                "completed_at_us": null })),
             outbox: vec![of(outbox_row("timer", "orders.PaymentOverdue", US + 3_600_000_000)), of(unroutable)],
             held: vec![of(
                 json!({ "endpoint": "ordering", "receiver": "order", "message_id": M, "type": "payment.Paid\x1b[2J",

@@ -90,6 +90,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
                     (tag("done", "good")) }
                     span.muted { " step " (instance.seq) ", version " (instance.version) } }
                 dt { "Id" } dd { (cx.conversation(&instance.id)) span.muted { " where it came from, what it caused" } }
+                @for (field, value) in &instance.aliases { dt { "Alias" } dd { (plain(&format!("{field} {value}"))) } }
                 dt { "Started" } dd { (cx.at(instance.created_at_us)) }
                 dt { "Changed" } dd { (cx.at(instance.updated_at_us)) }
                 @if let Some(done) = instance.completed_at_us { dt { "Done" } dd { (cx.at(done)) } }

@@ -39,6 +39,8 @@ const OUTBOX_WHERE: &str = "
 
 const INSTANCE: &str = "json_object(
     'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
+    'aliases', (SELECT json_group_object(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
+        FROM sagabus_alias a WHERE a.id = sagabus_saga.id AND a.saga = sagabus_saga.saga),
     'created_at_us', created_at,
     'updated_at_us', updated_at,
     'completed_at_us', completed_at)";

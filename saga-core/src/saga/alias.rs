@@ -2,7 +2,10 @@
 
 use super::{SagaId, id::ID_BYTES_MAX};
 use crate::InstanceKey;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    marker::PhantomData,
+};
 
 /// What can be an alias: a [`SagaId`], or an `Option` of one, which is `None` while the value is not known.
 #[doc(hidden)]
@@ -54,10 +57,35 @@ impl<V: SagaId> NamesAlias<V> for Option<V> {
     }
 }
 
-/// What a message has, for the alias in that field of the data.
+/// What a message has, for the alias in a field of the data.
 #[doc(hidden)]
-pub fn named<D, A: Alias, N: NamesAlias<A::Value>>(value: &N, _field: fn(&D) -> &A) -> Option<String> {
-    value.text()
+pub struct Named<'a, N, A>(&'a N, PhantomData<fn() -> A>);
+
+impl<'a, N, A> Named<'a, N, A> {
+    pub fn of<D>(value: &'a N, _field: fn(&D) -> &A) -> Self {
+        Self(value, PhantomData)
+    }
+}
+
+/// If the field can be no alias, [`alias`] says so, and rustc takes what [`NamesNone`] has: see [`crate::probe`].
+impl<N, A: Alias> Named<'_, N, A> {
+    pub fn text(&self) -> Option<String>
+    where
+        N: NamesAlias<A::Value>,
+    {
+        self.0.text()
+    }
+}
+
+#[doc(hidden)]
+pub trait NamesNone {
+    fn text(&self) -> Option<String>;
+}
+
+impl<N, A> NamesNone for Named<'_, N, A> {
+    fn text(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The value of an alias.
@@ -120,5 +148,40 @@ impl AliasChanges {
             own.map(|(name, value)| alias_key(saga, name, value.clone())).collect()
         };
         Self { taken, new: only(after, before), gone: only(before, after) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_the_value_of_an_alias_says_why() {
+        let (longest, longer) = ("x".repeat(ID_BYTES_MAX), "x".repeat(ID_BYTES_MAX + 1));
+        assert_eq!(value_fault(&longest), None);
+        let wrong = [("", "is empty"), (&*longer, "is longer than 1000 bytes"), ("a\0b", "contains U+0000")];
+        for (value, fault) in wrong {
+            assert_eq!(value_fault(value).as_deref(), Some(fault));
+        }
+    }
+
+    #[test]
+    fn a_value_is_an_alias_as_it_is_or_when_it_is_known() {
+        assert_eq!([alias(&7_u64), alias(&Some(7_u64))], [Some("7".into()), Some("7".into())]);
+        assert_eq!(alias(&None::<String>), None);
+    }
+
+    #[test]
+    fn only_what_differs_is_new_or_gone() {
+        let of = |all: &[(&str, &str)]| -> Aliases {
+            all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let key = |name: &str, value: &str| alias_key("s", name, value.into());
+        let before = of(&[("gone", "1"), ("other", "2"), ("same", "3")]);
+        let after = of(&[("new", "4"), ("other", "5"), ("same", "3")]);
+        let changes = AliasChanges::of("s", &before, &after, Vec::new());
+        assert_eq!(changes.new, [key("new", "4"), key("other", "5")]);
+        assert_eq!(changes.gone, [key("gone", "1"), key("other", "2")]);
+        assert_eq!(AliasChanges::of("s", &before, &before, Vec::new()), AliasChanges::default());
     }
 }

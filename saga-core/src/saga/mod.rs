@@ -22,7 +22,7 @@ mod transition;
 mod undo;
 
 #[doc(hidden)]
-pub use alias::{Alias, NamesAlias, alias, named};
+pub use alias::{Alias, Named, NamesAlias, NamesNone, alias};
 pub(crate) use alias::{AliasChanges, Aliases, KnownAliases, alias_key, alias_name};
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
 pub use commands::{Commands, Names, SendsAny};

@@ -112,3 +112,22 @@ impl Progress {
         self.timers.retain(|timer| timer.type_name != type_name || timer.key != key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_answered_command_is_forgotten() {
+        let sent = |id: Option<u128>| {
+            let id = id.map(Uuid::from_u128);
+            SentCommand { type_name: "bank.Pay".into(), to: "bank".into(), id, hash: 0, number: 0 }
+        };
+        let mut progress = Progress::default();
+        [Some(1), Some(2), None].into_iter().for_each(|id| progress.send(sent(id)));
+        progress.answered(&Uuid::from_u128(1).to_string());
+        assert_eq!(progress.take_back("bank.Refund"), []);
+        assert_eq!(progress.take_back("bank.Pay"), [sent(Some(2)), sent(None)], "one without an id is not answered");
+        assert_eq!(progress, Progress::default());
+    }
+}

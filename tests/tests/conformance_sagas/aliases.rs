@@ -147,6 +147,8 @@ pub(crate) async fn s_085_an_alias_that_changes_is_found_by_its_new_value<Db: Ba
     assert_eq!((held.reason.as_str(), held.saga_id.as_deref()), ("early", Some("x")));
     assert_eq!(held.saga.as_deref(), Some("card by reference"));
     assert_eq!(aliases(service.db()).await, "card by reference y is card 1, 1");
+    let card = service.instance("card", "1").await.expect("it is there");
+    assert_eq!(card.aliases, [("reference".to_owned(), "y".to_owned())].into(), "an operator sees the new one alone");
     publish(b, [settled("y")]).await;
     service.reaches("card", "1", "Paid", 4).await;
     stop(processes).await;

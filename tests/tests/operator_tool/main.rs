@@ -179,6 +179,27 @@ async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_shown_with_its_aliases() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        for id in ["7", "8"] {
+            tables.instance(id, "AwaitingPayment", None).await;
+        }
+        let sql = "INSERT INTO {s}alias (alias, value, saga, id)
+            VALUES ('order by reference', 'pay-7', 'order', '7'), ('order by card.number', '\u{1b}4\"', 'order', '7')";
+        tables.sql(sql).await;
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(page.contains("\nalias   card.number \\u{1b}4\"\nalias   reference pay-7\n"), "{page}");
+        let page = run(url, &["sagas", "show", "order", "8"]).1;
+        assert!(!page.contains("alias"), "{page}");
+        let aliases =
+            |id: &str| json(&run(url, &["--json", "sagas", "show", "order", id]).1)["instance"]["aliases"].clone();
+        assert_eq!(aliases("7"), serde_json::json!({ "reference": "pay-7", "card.number": "\u{1b}4\"" }));
+        assert_eq!(aliases("8"), serde_json::json!({}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_timeline_shows_its_newest_lines() {
     let tables = Tables::sqlite().await;
     tables.instance("7", "Waiting", None).await;

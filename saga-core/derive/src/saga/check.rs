@@ -67,7 +67,7 @@ pub(super) fn messages<'a>(definition: &'a Definition<'_>, faults: &mut Faults) 
             message.key = key;
         }
     }
-    faults.keep(aliases(definition, &mut all));
+    aliases(definition, &mut all, faults);
     all
 }
 
@@ -106,33 +106,39 @@ fn key<'a>(
 }
 
 /// Enters the aliases.
-fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>]) -> syn::Result<()> {
+fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>], faults: &mut Faults) {
+    let Some(first) = definition.aliases.first() else { return };
+    if definition.states.data.is_none() {
+        let fault = "an alias is a field of what every state knows: `#[states(data = YourStruct)]`";
+        return faults.add(syn::Error::new_spanned(&first.field, fault));
+    }
     let mut fields: Vec<&Path> = Vec::new();
     for alias in &definition.aliases {
-        let AliasOf { field, message: ty, .. } = alias;
-        let (name, at) = (text(ty), |text: String| Err(syn::Error::new_spanned(ty, text)));
-        if definition.states.data.is_none() {
-            let fault = "an alias is a field of what every state knows: `#[states(data = YourStruct)]`";
-            return Err(syn::Error::new_spanned(field, fault));
-        }
+        let field = &alias.field;
         if !fields.contains(&field) {
             fields.push(field);
+            if fields.len() == ALIASES_MAX + 1 {
+                faults.add(syn::Error::new_spanned(field, format!("a saga has at most {ALIASES_MAX} aliases")));
+            }
         }
-        if fields.len() > ALIASES_MAX {
-            return Err(syn::Error::new_spanned(field, format!("a saga has at most {ALIASES_MAX} aliases")));
+        if let Some(message) = faults.keep(with_alias(&alias.message, all)) {
+            message.key = Key::Alias(alias);
         }
-        let Some(message) = all.iter_mut().find(|message| message.ty == *ty) else {
-            return at(format!("`alias` names `{name}`, but no function takes it"));
-        };
-        if message.starts {
-            return at(format!("`{name}` begins an instance, which has no alias yet: it names the id"));
-        }
-        if !matches!(message.key, Key::Fields) {
-            return at(format!("`{name}` is named twice in `by` and `alias`: a message finds its instance one way"));
-        }
-        message.key = Key::Alias(alias);
     }
-    Ok(())
+}
+
+/// The message that an alias is for.
+fn with_alias<'m, 'a>(ty: &Type, all: &'m mut [Message<'a>]) -> syn::Result<&'m mut Message<'a>> {
+    let (name, message) = (text(ty), all.iter_mut().find(|message| message.ty == *ty));
+    let fault = match message {
+        None => format!("`alias` names `{name}`, but no function takes it"),
+        Some(message) if message.starts => {
+            format!("`{name}` begins an instance, which has no alias yet: it names the id")
+        }
+        Some(message) if matches!(message.key, Key::Fields) => return Ok(message),
+        Some(_) => format!("`{name}` is named twice in `by` and `alias`: a message finds its instance one way"),
+    };
+    Err(syn::Error::new_spanned(ty, fault))
 }
 
 /// What a state says about messages in its attributes.

@@ -111,16 +111,11 @@ impl Said {
         let key: Ident = input.parse()?;
         let name = key.to_string();
         if name == "by" {
-            let content;
-            parenthesized!(content in input);
-            let by = Punctuated::<ByOf, Token![,]>::parse_terminated(&content)?;
-            self.by.extend(by.into_iter().map(|by| (by.0, by.1)));
+            self.by.extend(in_parentheses::<ByOf>(input)?.into_iter().map(|by| (by.0, by.1)));
             return Ok(());
         }
         if name == "alias" {
-            let content;
-            parenthesized!(content in input);
-            self.aliases.extend(Punctuated::<AliasOf, Token![,]>::parse_terminated(&content)?);
+            self.aliases.extend(in_parentheses::<AliasOf>(input)?);
             return Ok(());
         }
         if self.keys.contains(&name) {
@@ -157,23 +152,41 @@ impl Said {
 impl Parse for SagaArguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let (mut said, mut faults) = (Said::default(), Faults::default());
-        while !input.is_empty() {
-            let read = said.read(input).and_then(|()| match input.is_empty() || input.peek(Token![,]) {
-                true => Ok(()),
-                false => Err(input.error("expected `,`")),
-            });
-            if faults.keep(read).is_none() {
-                while !input.is_empty() && !input.peek(Token![,]) {
-                    input.parse::<TokenTree>()?;
-                }
-            }
-            input.parse::<Option<Token![,]>>()?;
-        }
+        each(input, &mut faults, |input| said.read(input))?;
         let missing = [("id", "its key: `id = order_id: Uuid`"), ("name", "`name = \"..\"`")];
         missing.into_iter().filter_map(|(key, what)| said.missing(key, what)).for_each(|error| faults.add(error));
         let Said { name, id, version, by, aliases, .. } = said;
         faults.or(name.zip(id).map(|(name, id)| Self { name, id, version: version.unwrap_or(1), by, aliases }))
     }
+}
+
+/// Those of a list that can be read, separated by commas; what is wrong with one hides no other.
+fn each<T>(
+    input: ParseStream<'_>,
+    faults: &mut Faults,
+    mut read: impl FnMut(ParseStream<'_>) -> syn::Result<T>,
+) -> syn::Result<Vec<T>> {
+    let mut all = Vec::new();
+    while !input.is_empty() {
+        let one = read(input).and_then(|one| match input.is_empty() || input.peek(Token![,]) {
+            true => Ok(one),
+            false => Err(input.error("expected `,`")),
+        });
+        all.extend(faults.keep(one));
+        while !input.is_empty() && !input.peek(Token![,]) {
+            input.parse::<TokenTree>()?;
+        }
+        input.parse::<Option<Token![,]>>()?;
+    }
+    Ok(all)
+}
+
+fn in_parentheses<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
+    let content;
+    parenthesized!(content in input);
+    let mut faults = Faults::default();
+    let all = each(&content, &mut faults, T::parse)?;
+    faults.or(Some(all))
 }
 
 /// `order_id: Uuid`, or `(tenant: Uuid, number: u64)`.

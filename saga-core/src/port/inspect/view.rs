@@ -3,6 +3,7 @@
 use crate::Chart;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// An outbox row. Times are microseconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +60,9 @@ pub struct InstanceView {
     pub state: String,
     /// The state's data.
     pub data: Value,
+    /// The values by which messages find it that do not know its id, by the alias's field.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, String>,
     /// Transitions so far.
     pub seq: i64,
     /// The version that wrote it.

@@ -220,6 +220,8 @@ fn what_is_stored_is_read_again_and_a_command_that_is_lost_from_the_list_is_miss
         )
     );
     assert_eq!(serde_json::from_str::<Undo<Undos>>(&stored).unwrap(), undo);
+    let another_place = stored.replace(r#""place":2"#, r#""place":3"#);
+    assert_ne!(serde_json::from_str::<Undo<Undos>>(&another_place).unwrap(), undo);
     let lost = serde_json::from_str::<Undo<(CancelRoom,)>>(&stored).unwrap_err().to_string();
     assert!(lost.contains("`cars.CancelCar` is kept, but not in the list"), "{lost}");
     let unreadable = stored.replace(r#""place":2"#, r#""place":"two""#);

@@ -15,8 +15,11 @@ struct C { n: u64 }
 #[derive(Event, Serialize, Deserialize)]
 struct D { n: u64 }
 
+#[derive(Serialize, Deserialize)]
+struct Plain { n: u64 }
+
 #[derive(Default, Serialize, Deserialize)]
-struct Order { reference: Option<String>, number: u64, a: u64, b: u64, c: u64 }
+struct Order { reference: Option<String>, number: u64, a: u64, b: u64, c: u64, weight: f64, weights: Option<Vec<u8>> }
 
 mod no_data {
     use super::*;
@@ -250,6 +253,101 @@ mod too_many {
     pub fn chart() { Process::chart(); }
 }
 
+mod several {
+    use super::*;
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(reference = Yes.id, number = Settled.n, a = Placed.id, b = Settled.n))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod several_without {
+    use super::*;
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(reference, number = Settled, a = A.n b, b = B.n))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod of_no_message {
+    use super::*;
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(number = Plain.n))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Plain, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod of_no_key {
+    use super::*;
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(weight = Settled.n))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod of_an_option_of_no_key {
+    use super::*;
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(weights = Settled.n))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
 fn main() {
     no_data::chart();
     no_such_field_of_the_data::chart();
@@ -263,4 +361,9 @@ fn main() {
     without_a_message::chart();
     a_timer::chart();
     too_many::chart();
+    several::chart();
+    several_without::chart();
+    of_no_message::chart();
+    of_no_key::chart();
+    of_an_option_of_no_key::chart();
 }

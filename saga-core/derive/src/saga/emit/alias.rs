@@ -27,12 +27,12 @@ impl Emit<'_> {
             let (name, of_data) = (dotted([field].into_iter()), of_data(field));
             let place = place(path);
             let value = quote_spanned!(place=> &message.#path);
-            let named = quote_spanned!(place=> __sagabus::named);
             let data = quote!(&<Self as __sagabus::Saga>::Data);
+            let named = quote_spanned!(place=> __sagabus::Named::of(#value, |data: #data| #of_data).text());
             Some(quote! {
                 __SagaInput::#variant(message) => {
                     let message: &#ty = message;
-                    ::std::option::Option::Some((#name, #named(#value, |data: #data| #of_data)))
+                    ::std::option::Option::Some((#name, #named))
                 }
             })
         });
@@ -43,7 +43,7 @@ impl Emit<'_> {
         });
         let timers = self.definition.aliases.iter().map(|AliasOf { message, .. }| {
             let fault = "a timer comes back to the instance that set it: it needs no alias";
-            let kind = quote_spanned!(message.span()=> <#message as __sagabus::Message>::KIND);
+            let kind = quote_spanned!(message.span()=> __sagabus::Of::<#message>::KIND);
             let is_none = quote_spanned!(message.span()=> !::std::matches!(#kind, __sagabus::MessageKind::Timer));
             let assertion = quote_spanned!(message.span()=> ::std::assert!(#is_none, #fault));
             quote!(const _: () = #assertion;)

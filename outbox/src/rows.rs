@@ -3,7 +3,8 @@
 use crate::error::unknown_word;
 use bytes::Bytes;
 use saga_core::{
-    Chart, Envelope, HeldReason, InboxResult, InboxRow, LeasedRow, OutboxKind, SagaRef, StoreError, StoreErrorKind,
+    Chart, Counts, Envelope, HeldReason, InboxResult, InboxRow, InstanceCount, LeasedRow, OutboxKind, SagaRef,
+    StoreError, StoreErrorKind,
 };
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -72,6 +73,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) body: Vec<u8>,
     pub(crate) attempts: i64,
     pub(crate) expired: i64,
+    /// Microseconds since it was due.
+    pub(crate) late_us: i64,
 }
 
 impl Stored<'_> {
@@ -82,8 +85,44 @@ impl Stored<'_> {
         let mut row = LeasedRow::new(id, kind.destination(self.destination), envelope);
         row.attempts = self.attempts.clamp(0, i64::from(u32::MAX)) as u32;
         row.expired = self.expired.clamp(0, i64::from(u32::MAX)) as u32;
+        let is_first = kind == OutboxKind::Timer && row.attempts == 0 && row.expired == 0;
+        row.late = is_first.then(|| Duration::from_micros(self.late_us.max(0).unsigned_abs()));
         Ok(row)
     }
+}
+
+/// A row of a statement that counts.
+pub(crate) struct Counted {
+    pub(crate) what: String,
+    /// A reason or a saga.
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) count: i64,
+    /// Of the outbox: microseconds since the oldest row was due; of instances: how many are paused.
+    pub(crate) more: Option<i64>,
+}
+
+/// What the rows say, where instances were counted in a share of all.
+pub(crate) fn counts_of(rows: Vec<Counted>, share: f64) -> Counts {
+    let of_all = |count: i64| (count as f64 / share).round() as i64;
+    let mut counts = Counts::default();
+    for Counted { what, name, state, count, more } in rows {
+        match what.as_str() {
+            "outbox" => {
+                counts.outbox = count;
+                counts.outbox_oldest = more.map(|us| Duration::from_micros(us.max(0).unsigned_abs()));
+            }
+            "unroutable" => counts.unroutable = count,
+            "held" => counts.held.extend(HeldReason::parse(&name).map(|reason| (reason, count))),
+            _ => {
+                let mut instances = InstanceCount::new(name, state, of_all(count));
+                instances.paused = of_all(more.unwrap_or_default());
+                counts.instances.push(instances);
+            }
+        }
+    }
+    counts.instances.sort_unstable_by(|a, b| (&a.saga, &a.state).cmp(&(&b.saga, &b.state)));
+    counts
 }
 
 /// A text for people, without U+0000: PostgreSQL's texts cannot hold it, and an error of user code may contain it.
@@ -133,6 +172,7 @@ mod tests {
         let error = from_json("[1, 2]", Vec::new()).unwrap_err();
         assert!(error.contains("`envelope` cannot be read"), "{error}");
         let row = |kind| Stored {
+            late_us: 0,
             kind,
             destination: "e".into(),
             envelope: r#"{"message_id":"m","type":"t","conversation_id":"m"}"#,

@@ -2,6 +2,7 @@
 
 mod alias;
 mod connections;
+mod counts;
 pub(crate) mod dialects;
 mod instances;
 pub(crate) mod migrate;
@@ -22,8 +23,8 @@ use crate::{
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
-    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Process,
-    Registered, Store, StoreError, StoreErrorKind,
+    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate,
+    Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
     ConnectOptions, Executor, PgConnection, PgPool,
@@ -264,6 +265,12 @@ impl Store for Postgres {
         let mut connection = self.transaction(instances::BY_KEY).await?;
         let page = answer(instances::page(&mut connection, sagas, after, rows_max)).await;
         self.finish(connection, page).await
+    }
+
+    async fn counts(&self, endpoint: &str, sagas: &[String], rows_max: i64) -> Result<Counts, StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let counts = answer(counts::counts(&mut connection, endpoint, sagas, rows_max)).await;
+        self.done(connection, counts).await
     }
 
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {

@@ -1,5 +1,6 @@
 //! SQLite: WAL, `synchronous=FULL`, one writer per file.
 
+mod counts;
 mod process;
 mod read;
 mod relay;
@@ -17,7 +18,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use saga_core::{
-    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
     Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use sqlx::{
@@ -213,6 +214,10 @@ impl Store for Sqlite {
         rows_max: i64,
     ) -> Result<Vec<InstanceRow>, StoreError> {
         read::page(&self.readers, sagas, after, rows_max).await.map_err(store_error)
+    }
+
+    async fn counts(&self, endpoint: &str, sagas: &[String], rows_max: i64) -> Result<Counts, StoreError> {
+        counts::counts(&self.readers, endpoint, sagas, rows_max).await.map_err(store_error)
     }
 
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {

@@ -59,7 +59,7 @@ pub(super) async fn lease(
     for row in &rows {
         // another program may have written the row, so each value may have any type
         let due_at: i64 = row.try_get("due_at").unwrap_or(now);
-        match outbox_row(row) {
+        match outbox_row(row, now - due_at) {
             Ok(read) => {
                 canonical(connection, row, read.id).await?;
                 leased.push((due_at, read));
@@ -72,7 +72,7 @@ pub(super) async fn lease(
     Ok(Leased::new(rows, next_due(connection, request.endpoint).await?))
 }
 
-fn outbox_row(row: &SqliteRow) -> Result<LeasedRow, String> {
+fn outbox_row(row: &SqliteRow, late_us: i64) -> Result<LeasedRow, String> {
     let column = |error: sqlx::Error| error.to_string();
     let id: &str = row.try_get("id").map_err(column)?;
     let stored = Stored {
@@ -82,6 +82,7 @@ fn outbox_row(row: &SqliteRow) -> Result<LeasedRow, String> {
         body: row.try_get("body").map_err(column)?,
         attempts: row.try_get("attempts").map_err(column)?,
         expired: row.try_get("expired").map_err(column)?,
+        late_us,
     };
     stored.read(id.parse().map_err(|error| format!("its id `{id}` is not a uuid: {error}"))?)
 }

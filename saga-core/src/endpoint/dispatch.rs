@@ -5,12 +5,14 @@
 //! stays in the outbox without a lease, and so does everything after it until the relay has caught up: otherwise a
 //! later message of the same key could overtake an earlier one.
 
+mod finish;
+
+pub(super) use finish::finish;
+
 use super::{destinations::Destinations, shared::Shared, trouble::Trouble};
 use crate::{
-    CrashPoint, Crashes, Envelope, Store, StoreError, StoreErrorKind,
-    port::{
-        Backoff, Destination, Fate, LeaseUpdate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report, Unit, Write,
-    },
+    CrashPoint, Crashes, Envelope, Store,
+    port::{Backoff, Destination, Fate, LeaseUpdate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
 };
 use std::{
     collections::HashMap,
@@ -34,34 +36,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// The end of every unit of work: writes, commits and hands the messages to the dispatcher, always in this order. The
-/// caller acknowledges afterwards.
-pub(super) async fn finish<Db: Store>(
-    shared: &Shared<Db>,
-    mut unit: Db::Unit,
-    mut write: Write,
-) -> Result<(), StoreError> {
-    let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
-    let reservation = shared.dispatcher.reserve(now);
-    for row in &mut write.outbox {
-        row.leased = reservation.leased && row.delay.is_none();
-    }
-    let written = unit.write(&write).await;
-    shared.crashes.reach(CrashPoint::BeforeCommit);
-    match written {
-        Ok(()) => unit.commit().await?,
-        Err(error) if error.kind() == StoreErrorKind::Conflict => {
-            unit.rollback().await?; // the connection is as good as before
-            return Err(error);
-        }
-        Err(error) => return Err(error),
-    }
-    shared.crashes.reach(CrashPoint::Commit);
-    shared.dispatcher.enqueue(reservation, write.outbox);
-    shared.crashes.reach(CrashPoint::BeforeAck);
-    Ok(())
-}
 
 pub(crate) struct Dispatcher {
     endpoint: String,

@@ -108,6 +108,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
     let inbox = unit.read(&keys).await?;
     let rows = by_alias(unit.aliases(&shared.name, &asked).await?.rows);
     let mut ledger = Ledger::new(shared);
+    let mut duplicates = Vec::new();
     let (mut all, mut to_hold) = (Vec::new(), Vec::new());
     for item in items {
         let Some(alias) = &item.alias else { continue };
@@ -123,7 +124,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
     let verdicts = judge(to_hold.iter().map(|(name, envelope, _)| (*name, &***envelope)), &inbox.inbox, inbox.now_us);
     for ((receiver, envelope, alias), verdict) in to_hold.into_iter().zip(verdicts) {
         match verdict {
-            Verdict::Duplicate => {}
+            Verdict::Duplicate => duplicates.push(envelope),
             Verdict::Reused(text) => ledger.reused(receiver, envelope, text),
             Verdict::Run(before) => {
                 let settling = Settling { receiver, envelope, saga_id: None, origin: Origin::Broker(before) };
@@ -132,6 +133,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
         }
     }
     finish(shared, unit, ledger.write).await?;
+    duplicates.into_iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     Ok(all)
 }
 

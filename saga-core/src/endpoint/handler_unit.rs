@@ -1,6 +1,10 @@
 //! The unit of work of handlers. A plain handler's message has a transaction of its own; a `HandleBatch` handler's
 //! messages share one, and so do those of a handler that shares transactions.
 
+mod backlog;
+
+pub(super) use backlog::put_off_backlog;
+
 use super::{
     dispatch::finish,
     emission::{Emission, of_outcome, of_posted},
@@ -32,12 +36,6 @@ const SINGLE_UNITS: u32 = 20;
 /// A unit counts as failed when its transaction was lost this often in a row after its handler ran: the database
 /// answers, so the handler is to blame.
 const LOST_MAX: u32 = 5;
-/// While the breaker is open this many messages of a lane wait in memory; the rest goes to the outbox, so that the
-/// prefetch is free for other handlers.
-const BACKLOG: usize = 20;
-/// The rest comes again after twice the breaker's pause plus this.
-const BACKLOG_DELAY: Duration = Duration::from_secs(5);
-
 /// How far a lane got with its items.
 pub(super) struct Progress {
     /// Items that are done, counted from the first.
@@ -84,7 +82,10 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
         }
         let item = &mut items[place];
         let ran = match verdict {
-            Verdict::Duplicate => Ok(()),
+            Verdict::Duplicate => {
+                shared.metrics.duplicate(&item.envelope);
+                Ok(())
+            }
             Verdict::Run(before) => unit.alone(item, before).await,
             Verdict::Reused(text) => {
                 let mut ledger = Ledger::new(shared);
@@ -116,39 +117,6 @@ async fn ask<Db: Store>(
 async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
     let unit = shared.store.begin(&[], shared.settings.lease).await?;
     finish(shared, unit, ledger.write).await
-}
-
-/// The breaker is open: all but the first items go back to the outbox until about the time when the handler may work
-/// again. Returns those that stay.
-pub(super) async fn put_off_backlog<Db: Store>(shared: &Shared<Db>, handler: usize, mut items: Vec<Item>) -> Vec<Item> {
-    if items.len() <= BACKLOG {
-        return items;
-    }
-    let entry = &shared.handlers[handler];
-    let backlog = items.split_off(BACKLOG);
-    let delay = entry.breaker.pause() * 2 + BACKLOG_DELAY;
-    let put_off = async {
-        let mut ledger = Ledger::new(shared);
-        for (item, verdict) in backlog.iter().zip(ask(shared, entry, &backlog).await?) {
-            match verdict {
-                Verdict::Duplicate => {}
-                Verdict::Reused(text) => ledger.reused(entry.description.name, &item.envelope, text),
-                Verdict::Run(before) => {
-                    let why = "behind messages of the same handler that fail".into();
-                    ledger.put_off(settling(entry, item, before), delay, why, 0);
-                }
-            }
-        }
-        commit_alone(shared, ledger).await
-    };
-    match put_off.await {
-        Ok(()) => backlog.iter().for_each(Item::done),
-        Err(error) => {
-            tracing::debug!(endpoint = shared.name, %error, "the backlog stays in memory");
-            items.extend(backlog);
-        }
-    }
-    items
 }
 
 fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: Before) -> Settling<'a> {
@@ -201,7 +169,12 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         match self.together(items, &to_run).await {
             Ok(Some(ran)) => {
                 let done = to_run.get(ran).map_or(items.len(), |(place, _)| *place);
-                items[..done].iter().for_each(Item::done);
+                for (item, verdict) in items.iter().zip(verdicts).take(done) {
+                    if *verdict == Verdict::Duplicate {
+                        self.shared.metrics.duplicate(&item.envelope);
+                    }
+                    item.done();
+                }
                 Some(Progress { done, error: None })
             }
             Ok(None) => {

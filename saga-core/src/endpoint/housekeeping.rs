@@ -1,6 +1,12 @@
-//! Housekeeping: deletes old rows, offers messages that waited for this version, and writes the process's heartbeat.
+//! Housekeeping: deletes old rows, offers messages that waited for this version, writes the process's heartbeat, and
+//! counts for the metrics.
 
-use super::{breaker::Breaker, shared::Shared, trouble::Trouble};
+use super::{
+    breaker::Breaker,
+    metrics::{COUNT_EVERY, COUNTED_ROWS_MAX},
+    shared::Shared,
+    trouble::Trouble,
+};
 use crate::{LinkState, Store, StoreError, ambient, port::Asked};
 use serde_json::json;
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
@@ -42,9 +48,7 @@ pub(crate) async fn heartbeat<Db: Store>(
     drain: CancellationToken,
 ) {
     let step = || async {
-        let handlers = shared.handlers.iter().map(|entry| (&entry.breaker, entry.description.name));
-        let projections = shared.sagas.iter().map(|entry| (&entry.breaker, entry.logic.name()));
-        let open = handlers.chain(projections).filter(|(breaker, _)| breaker.is_open());
+        let open = open_breakers(&shared);
         let now = ambient::now_us();
         let since = |breaker: &Breaker| now - i64::try_from(breaker.lasts().as_micros()).unwrap_or_default();
         let since: BTreeMap<&str, i64> = open.map(|(breaker, name)| (name, since(breaker))).collect();
@@ -71,6 +75,29 @@ pub(crate) async fn heartbeat<Db: Store>(
         Ok(0)
     };
     every(&shared.name, HEARTBEAT_EVERY, "the process cannot say that it lives", &stop, step).await;
+}
+
+/// Handlers and projections that are slowed down.
+fn open_breakers<Db: Store>(shared: &Shared<Db>) -> impl Iterator<Item = (&Breaker, &'static str)> {
+    let handlers = shared.handlers.iter().map(|entry| (&entry.breaker, entry.description.name));
+    let projections = shared.sagas.iter().map(|entry| (&entry.breaker, entry.logic.name()));
+    handlers.chain(projections).filter(|(breaker, _)| breaker.is_open())
+}
+
+/// Counts what the database holds, and says how the process is, for the metrics.
+pub(crate) async fn count<Db: Store>(
+    shared: Arc<Shared<Db>>,
+    link: watch::Receiver<LinkState>,
+    stop: CancellationToken,
+) {
+    let sagas: Vec<String> = shared.sagas.iter().map(|saga| saga.chart.saga.clone()).collect();
+    let step = || async {
+        let open: Vec<&str> = open_breakers(&shared).map(|(_, name)| name).collect();
+        shared.metrics.state(*link.borrow() == LinkState::Up, &open);
+        shared.metrics.counted(&shared.store.counts(&shared.name, &sagas, COUNTED_ROWS_MAX).await?);
+        Ok(0)
+    };
+    every(&shared.name, COUNT_EVERY, "the metrics do not say what the database holds", &stop, step).await;
 }
 
 /// Repeats a bounded step until there is nothing to do, then runs it once every interval.

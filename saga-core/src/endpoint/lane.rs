@@ -129,7 +129,7 @@ async fn run_saga_items<Db: Store>(
                     if ran.locked.contains(&place) {
                         parked.locked(item);
                     } else if ran.unfinished.contains(&place) {
-                        item.first = false;
+                        (item.first, item.is_back) = (false, true);
                         parked.unfinished(item);
                     }
                 }

@@ -65,6 +65,7 @@ mod inlet;
 mod judge;
 mod lane;
 mod ledger;
+mod metrics;
 mod parked;
 mod policy;
 mod relay;
@@ -86,6 +87,7 @@ mod wiring;
 
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
 pub use check::{Checked, Unreadable, UnreadableKind};
+pub use metrics::BundleSizes;
 pub use request::{Pending, Request, RequestError, RequestErrorKind, Requested};
 pub use session::Session;
 pub use settings::{Bundles, Settings};

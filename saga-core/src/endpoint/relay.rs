@@ -131,6 +131,7 @@ async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize, since: Option<Dur
         since,
     };
     let leased = shared.store.lease(&request).await?;
+    shared.metrics.leased(&leased.rows);
     shared.dispatcher.send(&leased.rows);
     if let Some(delay) = leased.next_due {
         shared.dispatcher.due_in(delay);

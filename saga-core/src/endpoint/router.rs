@@ -297,6 +297,8 @@ pub(crate) struct Item {
     pub(crate) first: bool,
     /// It was redelivered repeatedly: it may have killed the process, so it runs alone.
     pub(crate) suspect: bool,
+    /// It was committed here, and runs again because its instance has more to do.
+    pub(crate) is_back: bool,
     /// A suspect's delivery is counted once, however often the lane comes back to it.
     pub(crate) counted: bool,
 }
@@ -365,7 +367,8 @@ impl Item {
             To::Alias(alias) => (None, Some(alias)),
             To::Nobody => (None, None),
         };
-        Self { guard, envelope, receiver, key, alias, content, first: false, suspect: false, counted: false }
+        let (first, suspect, is_back, counted) = Default::default();
+        Self { guard, envelope, receiver, key, alias, content, first, suspect, is_back, counted }
     }
 
     /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit

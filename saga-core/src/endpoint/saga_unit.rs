@@ -11,7 +11,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CrashPoint, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
+    CrashPoint, Envelope, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
     port::{AliasRow, Found, Keys, Unit},
     project::{Change, Project},
     saga::{
@@ -26,6 +26,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     marker::PhantomData,
     panic::AssertUnwindSafe,
+    sync::Arc,
 };
 
 /// A unit counts as failed when its connection was lost this often in a row after its projection ran.
@@ -108,7 +109,14 @@ async fn unit<Db: Store>(
     if !wanted.is_empty() {
         groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?);
     }
-    let mut batch = Batch { shared, found: &found, ledger: Ledger::new(shared), changes: BTreeMap::new(), overrule };
+    let mut batch = Batch {
+        shared,
+        found: &found,
+        ledger: Ledger::new(shared),
+        changes: BTreeMap::new(),
+        duplicates: Vec::new(),
+        overrule,
+    };
     batch.judge(items, &mut groups);
     let before = groups.list.first().and_then(|group| group.sources.first().copied()).unwrap_or_default();
     let mut aliases = TakenAliases::default();
@@ -130,7 +138,7 @@ async fn unit<Db: Store>(
         batch.ledger.never_left = gone.into_iter().filter(|gone| !gone.tried).map(|gone| gone.row).collect();
     }
     let unfinished = batch.write(groups, &aliases.known);
-    let Batch { ledger, changes, .. } = batch;
+    let Batch { ledger, changes, duplicates, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
     for (saga, changes) in changes {
         if let Err(failed) = project(shared, saga, changes, &mut unit, tries, before).await {
@@ -143,6 +151,7 @@ async fn unit<Db: Store>(
         }
     }
     finish(shared, unit, ledger.write).await?;
+    duplicates.iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     for saga in projected {
         let entry = &shared.sagas[saga];
         entry.breaker.handled(&shared.name, entry.logic.name());
@@ -189,6 +198,8 @@ struct Batch<'a, Db: Store> {
     found: &'a Found,
     ledger: Ledger<'a, Db>,
     changes: BTreeMap<usize, Vec<ErasedChange>>,
+    /// What was known already.
+    duplicates: Vec<Arc<Envelope>>,
     overrule: Option<(Overrule, i64)>,
 }
 
@@ -205,7 +216,8 @@ impl<Db: Store> Batch<'_, Db> {
         let verdicts = judge(messages, &self.found.inbox, self.found.now_us);
         for (item, verdict) in free.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Duplicate => {}
+                Verdict::Duplicate if item.is_back => {}
+                Verdict::Duplicate => self.duplicates.push(item.envelope.clone()),
                 Verdict::Reused(text) => {
                     self.ledger.reused(shared.receiver_name(item.receiver), &item.envelope, text);
                 }

@@ -1,8 +1,8 @@
 //! What all tasks of an endpoint share.
 
 use super::{
-    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, requests::Requests, router::Receiver,
-    saga_unit::ProjectLogic, trouble::Trouble,
+    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, metrics::Metrics, requests::Requests,
+    router::Receiver, saga_unit::ProjectLogic, trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -38,6 +38,7 @@ pub(crate) struct Shared<Db: Store> {
     /// The same as the relay and the heartbeat meet it, which ask the database whether messages come or not.
     pub(crate) polled: Trouble,
     pub(crate) held_log: HeldLog,
+    pub(crate) metrics: Metrics,
 }
 
 pub(crate) struct SagaEntry<Db: Store> {

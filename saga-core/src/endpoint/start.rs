@@ -7,7 +7,9 @@ use super::{
     held_log::HeldLog,
     housekeeping,
     inlet::Inlet,
-    lane, relay,
+    lane,
+    metrics::Metrics,
+    relay,
     requests::{self, Requests},
     router::{self, Lanes},
     shared::Shared,
@@ -78,7 +80,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         }
     };
 
+    let handlers: Vec<_> = handlers.into_iter().map(|(_, entry)| entry).collect();
     let shared = Arc::new(Shared {
+        metrics: Metrics::new(&name, by_type.keys(), &sagas, &handlers),
         dispatcher: Dispatcher::new(&name, settings.window, outgoing),
         name,
         process,
@@ -87,7 +91,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         retries,
         crashes,
         sagas,
-        handlers: handlers.into_iter().map(|(_, entry)| entry).collect(),
+        handlers,
         by_type,
         requests,
         channels: watch::Sender::new(0),
@@ -121,6 +125,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));
+    if shared.metrics.is_on() {
+        supervisor.spawn(Part::Relaying, housekeeping::count(shared.clone(), link.clone(), relaying.clone()));
+    }
     supervisor.spawn(Part::Relaying, housekeeping::heartbeat(shared.clone(), link, relaying, supervisor.stopping()));
     tracing::info!(
         endpoint = shared.name,

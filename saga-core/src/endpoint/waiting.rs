@@ -39,6 +39,7 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         let endpoint = &self.shared.name;
         match error.kind() {
             StoreErrorKind::Conflict | StoreErrorKind::StalePlan => {
+                self.shared.metrics.conflict();
                 if self.tries == CONFLICTS_SAID {
                     tracing::warn!(endpoint, tries = self.tries, %error, "a unit runs again and again");
                 } else {

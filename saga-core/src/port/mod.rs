@@ -11,6 +11,7 @@ mod unit;
 mod words;
 mod write;
 
+pub use crate::endpoint::BundleSizes;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
@@ -22,7 +23,7 @@ pub use inspect::{
     TracedWait, Unroutable, UpkeepView, Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
-pub use store::{Asked, Process, Registered, Store, Unit};
+pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Unit};
 pub(crate) use transport::Channel;
 pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,

@@ -80,12 +80,14 @@ pub struct LeasedRow {
     pub attempts: u32,
     /// How often its lease ran out, because the process that was publishing it died.
     pub expired: u32,
+    /// Of a timer that leaves for the first time: how long ago it was due.
+    pub late: Option<Duration>,
 }
 
 impl LeasedRow {
     /// A row that was not tried before.
     pub fn new(id: Uuid, destination: Destination, envelope: Arc<Envelope>) -> Self {
-        Self { id, destination, envelope, attempts: 0, expired: 0 }
+        Self { id, destination, envelope, attempts: 0, expired: 0, late: None }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The database side of the port.
 
 use super::{
-    AliasRow, AliasesFound, Found, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest,
-    LeaseUpdate, Leased, StoreError, TakenBack, Write,
+    AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys,
+    LeaseRequest, LeaseUpdate, Leased, StoreError, TakenBack, Write,
 };
 use crate::Chart;
 use async_trait::async_trait;
@@ -68,6 +68,10 @@ pub trait Store: Clone + Send + Sync + 'static {
         after: &InstanceKey,
         rows_max: i64,
     ) -> Result<Vec<InstanceRow>, StoreError>;
+
+    /// Counts, for the endpoint's metrics, what waits and what lives, reading about `rows_max` rows of each kind at
+    /// most. `sagas` are those whose instances are counted. Outside any transaction: nothing is locked.
+    async fn counts(&self, endpoint: &str, sagas: &[String], rows_max: i64) -> Result<Counts, StoreError>;
 
     /// The charts of the endpoint's sagas, of every version that ever ran.
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError>;
@@ -194,6 +198,44 @@ impl Asked {
 
     /// How the column names [`Asked::Drain`].
     pub const DRAIN: &'static str = "drain";
+}
+
+/// What [`Store::counts`] counted. Of more rows than it may read a count says only that there are as many; of instances
+/// it may be an estimate from a part of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Rows of the outbox that are due, or that were published and are not confirmed.
+    pub outbox: i64,
+    /// The age of the oldest of them.
+    pub outbox_oldest: Option<Duration>,
+    /// Rows of the outbox that wait for a destination.
+    pub unroutable: i64,
+    /// Held messages by reason.
+    pub held: Vec<(HeldReason, i64)>,
+    /// Instances by saga and state.
+    pub instances: Vec<InstanceCount>,
+}
+
+/// Instances of a saga in one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InstanceCount {
+    /// The saga.
+    pub saga: String,
+    /// The state.
+    pub state: String,
+    /// How many.
+    pub count: i64,
+    /// How many of them are paused.
+    pub paused: i64,
+}
+
+impl InstanceCount {
+    /// So many instances, none of them paused.
+    pub fn new(saga: impl Into<String>, state: impl Into<String>, count: i64) -> Self {
+        Self { saga: saga.into(), state: state.into(), count, paused: 0 }
+    }
 }
 
 /// What [`Store::register`] found.

@@ -9,6 +9,9 @@ macro_rules! words {
         pub enum $name { $($(#[$about])* $variant,)+ }
 
         impl $name {
+            /// All of them, in the order of their definition.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
             /// Its name in the tables.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }

@@ -26,7 +26,7 @@ pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
 pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
-    AliasRow, Asked, Chart, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
     Process, Registered, Store, StoreError, StoreErrorKind,
 };
 use async_trait::async_trait;
@@ -271,6 +271,10 @@ impl Store for MemoryStore {
         rows_max: i64,
     ) -> Result<Vec<InstanceRow>, StoreError> {
         self.at_once(Operation::Read, |state, _| read::page(&state.tables, sagas, after, rows_max)).await
+    }
+
+    async fn counts(&self, endpoint: &str, sagas: &[String], rows_max: i64) -> Result<Counts, StoreError> {
+        self.at_once(Operation::Read, |state, now| read::counts(&state.tables, endpoint, sagas, rows_max, now)).await
     }
 
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError> {

@@ -209,6 +209,8 @@ macro_rules! store_suite {
                     rule_7_what_was_first_sent_long_ago_is_held
                     b13_a_parked_timer_is_never_stranded
                     what_nobody_publishes_is_taken_back
+                    a_timer_tells_by_how_much_it_is_late
+                    what_waits_and_lives_is_counted
                 }
                 held::{
                     held_messages_keep_order_and_bytes

@@ -204,3 +204,49 @@ pub async fn what_nobody_publishes_is_taken_back(store: &impl Lab) {
     assert_eq!(left.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["other"]);
     assert!(report(store, "me", &[leased.id], &[]).await.is_empty(), "what is being published keeps its lease");
 }
+
+/// A timer that leaves for the first time tells how late it is; nothing else does.
+pub async fn a_timer_tells_by_how_much_it_is_late(store: &impl Lab) {
+    let timer = crate::with!(outbox_row("timer", Some(Duration::from_secs(3600)), false), kind = OutboxKind::Timer);
+    let rows = vec![timer, outbox_row("command", None, false)];
+    write(store, crate::with!(writes(), outbox = rows)).await.unwrap();
+    store.age("outbox", "due_at", Duration::from_secs(3610)).await;
+    let rows = lease(store, "me").await.rows;
+    let late = |id: &str| rows.iter().find(|row| row.envelope.message_id == id).expect("it is due").late;
+    let of_timer = late("timer").expect("it is a timer").as_secs();
+    assert!((10..60).contains(&of_timer), "{of_timer} s");
+    assert_eq!(late("command"), None);
+}
+
+/// Counts for the metrics: of one endpoint and its sagas, and of no more rows than asked.
+pub async fn what_waits_and_lives_is_counted(store: &impl Lab) {
+    let none = store.counts("e", &["saga".into()], 100).await.unwrap();
+    assert_eq!((none.outbox, none.outbox_oldest, none.unroutable, none.instances.len()), (0, None, 0, 0));
+    let later = outbox_row("later", Some(Duration::from_secs(3600)), false);
+    let rows = vec![outbox_row("one", None, false), outbox_row("two", None, false), later];
+    let mut paused = instance(1, 0);
+    paused.row.paused_by = Some("m".into());
+    let mut other = instance(1, 0);
+    other.row.key.id = "8".into();
+    let mut another = instance(1, 0);
+    another.row.key.saga = "another".into();
+    let held = vec![held_in("f", HeldReason::Failed), held_in("e", HeldReason::Early)];
+    let instances = vec![paused, other, another];
+    write(store, crate::with!(writes(), outbox = rows, instances = instances, held_in = held)).await.unwrap();
+    let leased = lease(store, "me").await.rows;
+    let away = crate::with!(failed(leased[0].id, Duration::from_secs(60)), unroutable = true);
+    report(store, "me", &[], &[away]).await;
+    store.age("outbox", "first_attempt_at", Duration::from_secs(30)).await;
+
+    let counts = store.counts("e", &["saga".into()], 100).await.unwrap();
+    assert_eq!((counts.outbox, counts.unroutable), (2, 1), "what waits for its time does not count");
+    let oldest = counts.outbox_oldest.expect("there is one").as_secs();
+    assert!((30..90).contains(&oldest), "{oldest} s");
+    let held: Vec<_> = counts.held.iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(held, [&(HeldReason::Early, 1), &(HeldReason::Failed, 1)]);
+    let instances: Vec<_> = counts.instances.iter().map(|it| (&*it.saga, &*it.state, it.count, it.paused)).collect();
+    assert_eq!(instances, [("saga", "S", 2, 1)]);
+    assert_eq!(store.counts("e", &[], 1).await.unwrap().outbox, 1, "it reads no more rows than it may");
+    let others = store.counts("other", &[], 100).await.unwrap();
+    assert_eq!((others.outbox, others.unroutable, others.instances.len()), (0, 0, 0));
+}

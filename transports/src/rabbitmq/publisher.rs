@@ -16,7 +16,7 @@ use super::{
 };
 use futures_util::StreamExt;
 use lapin::{BasicProperties, Connection, Event};
-use saga_core::{Envelope, Fate, LinkLimits, Outgoing, Report, Topology};
+use saga_core::{BundleSizes, Envelope, Fate, LinkLimits, Outgoing, Report, Topology};
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
@@ -47,6 +47,7 @@ pub(super) struct Publisher {
     bundling: Bundling,
     /// The most bytes of a bundle: less than usual at a broker with a smaller limit.
     bundle_bytes_max: usize,
+    bundle_sizes: BundleSizes,
     unsent: Unsent,
     /// The size from which the broker refuses a body, its words, and until when that is believed.
     too_large: Option<(usize, String, Instant)>,
@@ -67,6 +68,7 @@ impl Publisher {
         let bundling = Bundling::new(&topology.endpoint, &broker.named(EXCHANGE));
         let (unsent, too_large, blocked, refused) = Default::default();
         let bundle_bytes_max = bundle::BYTES_MAX;
+        let bundle_sizes = BundleSizes::new(&topology.endpoint);
         Self {
             broker,
             topology,
@@ -76,6 +78,7 @@ impl Publisher {
             addresses,
             bundling,
             bundle_bytes_max,
+            bundle_sizes,
             unsent,
             too_large,
             blocked,
@@ -286,6 +289,7 @@ impl Publisher {
         let (messages, body) = bundle::body(envelopes, self.bundle_bytes_max)?;
         let message_id = Uuid::now_v7().to_string();
         let properties = bundle::properties(&message_id);
+        self.bundle_sizes.sent(messages);
         Some((messages, Ready { messages: Vec::new(), message_id, body, address, properties }))
     }
 

@@ -12,6 +12,7 @@ fn row(n: u128, to: &str) -> LeasedRow {
         envelope: Arc::new(Envelope::new("m", "t", "{}")),
         attempts: 0,
         expired: 0,
+        late: None,
     }
 }
 

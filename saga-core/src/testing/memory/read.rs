@@ -1,8 +1,14 @@
 //! What a unit reads.
 
 use super::tables::{Changes, Tables, all, get};
-use crate::{AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InstanceKey, InstanceRow, Keys, Waiting};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::{
+    AliasRow, AliasesFound, Counts, Found, HeldReason, HeldRow, HeldWanted, InstanceCount, InstanceKey, InstanceRow,
+    Keys, Waiting,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locked_elsewhere: Vec<i64>) -> Found {
     let ids: BTreeSet<&String> = keys.message_ids.iter().collect();
@@ -45,6 +51,28 @@ pub(super) fn page(tables: &Tables, sagas: &[String], after: &InstanceKey, rows_
     let mut rows: Vec<&InstanceRow> = wanted.filter(|row| (&row.key.id, &row.key.saga) > after).collect();
     rows.sort_unstable_by_key(|row| (&row.key.id, &row.key.saga));
     rows.into_iter().take(usize::try_from(rows_max).unwrap_or_default()).cloned().collect()
+}
+
+pub(super) fn counts(tables: &Tables, endpoint: &str, sagas: &[String], rows_max: i64, now: i64) -> Counts {
+    let most = |count: usize| i64::try_from(count).unwrap_or(i64::MAX).min(rows_max);
+    let outbox = || tables.outbox.values().filter(|row| row.endpoint == endpoint);
+    let open = || outbox().filter(|row| row.first_attempt_at_us.is_some() || row.due_at_us <= now);
+    let oldest = open().map(|row| row.first_attempt_at_us.unwrap_or(row.due_at_us)).min();
+    let held = |reason| tables.held.values().filter(|row| row.endpoint == endpoint && row.reason == reason).count();
+    let mut instances: BTreeMap<(&str, &str), InstanceCount> = BTreeMap::new();
+    for row in tables.instances.values().map(|record| &record.row).filter(|row| sagas.contains(&row.key.saga)) {
+        let none = || InstanceCount::new(&row.key.saga, &row.state, 0);
+        let instances = instances.entry((&row.key.saga, &row.state)).or_insert_with(none);
+        instances.count += 1;
+        instances.paused += i64::from(row.paused_by.is_some());
+    }
+    Counts {
+        outbox: most(open().count()),
+        outbox_oldest: oldest.map(|oldest| Duration::from_micros(now.saturating_sub(oldest).max(0).unsigned_abs())),
+        unroutable: most(outbox().filter(|row| row.waits_for.is_some()).count()),
+        held: HeldReason::ALL.iter().map(|reason| (*reason, most(held(*reason)))).collect(),
+        instances: instances.into_values().collect(),
+    }
 }
 
 pub(super) fn held(

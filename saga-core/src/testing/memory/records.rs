@@ -4,7 +4,7 @@ use crate::{
     Caused, Destination, Envelope, HeldReason, HeldRow, InboxFound, InboxResult, InstanceKey, InstanceRow, LeasedRow,
     OutboxKind,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// An inbox row.
@@ -110,13 +110,16 @@ impl OutboxRecord {
         self.first_attempt_at_us.is_some_and(|first| first < oldest)
     }
 
-    pub(super) fn leased(&self) -> LeasedRow {
+    pub(super) fn leased(&self, now: i64) -> LeasedRow {
+        let is_first = self.kind == OutboxKind::Timer && self.attempts == 0 && self.expired == 0;
+        let late = Duration::from_micros(now.saturating_sub(self.due_at_us).max(0).unsigned_abs());
         LeasedRow {
             id: self.id,
             destination: self.destination.clone(),
             envelope: self.envelope.clone(),
             attempts: self.attempts,
             expired: self.expired,
+            late: is_first.then_some(late),
         }
     }
 }

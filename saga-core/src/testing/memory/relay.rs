@@ -31,7 +31,7 @@ pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> 
         row.lease_until_us = Some(now.saturating_add(us(request.lease)));
         row.lease_owner = Some(request.owner.into());
         row.first_attempt_at_us.get_or_insert(now);
-        rows.push(row.leased());
+        rows.push(row.leased(now));
     }
     let later = state.tables.outbox.values().filter(|row| row.endpoint == request.endpoint && row.due_at_us > now);
     let next_due = later.map(|row| row.due_at_us - now).min();

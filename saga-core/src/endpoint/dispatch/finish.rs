@@ -1,0 +1,38 @@
+//! The end of every unit of work.
+
+use super::Shared;
+use crate::{
+    CrashPoint, Store, StoreError, StoreErrorKind, ambient,
+    port::{Unit, Write},
+};
+use tokio::time::Instant;
+
+/// The end of every unit of work: writes, commits and hands the messages to the dispatcher, always in this order. The
+/// caller acknowledges afterwards.
+pub(in crate::endpoint) async fn finish<Db: Store>(
+    shared: &Shared<Db>,
+    mut unit: Db::Unit,
+    mut write: Write,
+) -> Result<(), StoreError> {
+    let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
+    let reservation = shared.dispatcher.reserve(now);
+    for row in &mut write.outbox {
+        row.leased = reservation.leased && row.delay.is_none();
+    }
+    let written = unit.write(&write).await;
+    shared.crashes.reach(CrashPoint::BeforeCommit);
+    let began = Instant::now();
+    match written {
+        Ok(()) => unit.commit().await?,
+        Err(error) if error.kind() == StoreErrorKind::Conflict => {
+            unit.rollback().await?; // the connection is as good as before
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    }
+    shared.crashes.reach(CrashPoint::Commit);
+    shared.metrics.committed(&write, began.elapsed(), ambient::now_us());
+    shared.dispatcher.enqueue(reservation, write.outbox);
+    shared.crashes.reach(CrashPoint::BeforeAck);
+    Ok(())
+}

@@ -33,6 +33,8 @@ pub use endpoint::RequestErrorKind;
 pub use endpoint::Requested;
 pub use endpoint::Session;
 pub use endpoint::StartError;
+pub use endpoint::TraceContext;
+pub use endpoint::TraceHeaders;
 pub use endpoint::Unreadable;
 pub use endpoint::UnreadableKind;
 pub use endpoint::Wiring;

@@ -19,8 +19,12 @@ pub use saga_core::Requested;
 pub use saga_core::Saga;
 pub use saga_core::Session;
 
+#[cfg(feature = "opentelemetry")]
+mod trace_context;
 #[cfg(feature = "sqlite")]
 pub use outbox::Sqlite;
+#[cfg(feature = "opentelemetry")]
+pub use trace_context::OpenTelemetry;
 #[cfg(feature = "in-process")]
 pub use transports::InProcess;
 
@@ -145,6 +149,8 @@ pub mod endpoint {
     pub use saga_core::Session;
     pub use saga_core::Settings;
     pub use saga_core::StartError;
+    pub use saga_core::TraceContext;
+    pub use saga_core::TraceHeaders;
     pub use saga_core::Unreadable;
     pub use saga_core::UnreadableKind;
     pub use saga_core::Wiring;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Command, Crashes, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind, Project, Retries, Saga,
-    Store, StoreError, Transport, TransportError,
+    Store, StoreError, TraceContext, Transport, TransportError,
     handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler, TypedLaterHandler},
     saga::logic::Typed,
 };
@@ -35,6 +35,7 @@ pub struct EndpointBuilder<Db: Store> {
     blocks: Vec<TypeId>,
     /// Its name and version, for operators.
     pub(super) program: Option<String>,
+    pub(super) trace: Option<Arc<dyn TraceContext>>,
     wrong: Vec<String>,
 }
 
@@ -90,6 +91,7 @@ impl<Db: Store> EndpointBuilder<Db> {
             handlers: Vec::new(),
             blocks: Vec::new(),
             program: None,
+            trace: None,
             wrong: Vec::new(),
         }
     }
@@ -262,6 +264,14 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// ```
     pub fn program(mut self, name_and_version: impl Into<String>) -> Self {
         self.program = Some(name_and_version.into());
+        self
+    }
+
+    /// Makes spans with `tracing` (target `sagabus::trace`) for what happens to each message, and carries their context
+    /// in the messages' `traceparent` and `tracestate`. Without it there are no spans, and a context that came goes on
+    /// as it is.
+    pub fn trace(mut self, context: impl TraceContext) -> Self {
+        self.trace = Some(Arc::new(context));
         self
     }
 

@@ -85,7 +85,7 @@ impl Destinations {
         let is_gone = requests::is_for_answers(destination) && closed.since.elapsed() > GONE_AFTER;
         if is_gone {
             let to = destination.name();
-            tracing::info!(endpoint, %row, to, "an answer is dropped: the process that made the request is gone");
+            tracing::debug!(endpoint, %row, to, "an answer is dropped: the process that made the request is gone");
         }
         is_gone
     }

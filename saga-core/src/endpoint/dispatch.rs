@@ -326,7 +326,7 @@ impl Dispatcher {
 pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
     let dispatcher = &shared.dispatcher;
     let lease = shared.settings.lease;
-    let trouble = Trouble::default();
+    let (trouble, unpublished) = (Trouble::default(), Trouble::default());
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
     loop {
@@ -341,15 +341,25 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
         }
+        let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
         for destination in reopened {
             reopen(&shared, &destination).await;
         }
+        if came > 0
+            && failed.is_empty()
+            && let Some(lasted) = unpublished.ends()
+        {
+            tracing::info!(endpoint = shared.name, ?lasted, "messages are published again");
+        }
         if failed.is_empty() && renew.is_empty() {
             continue;
         }
-        if let Some(failure) = failed.iter().find(|failure| failure.tried && !failure.unroutable) {
-            tracing::warn!(endpoint = shared.name, rows = failed.len(), error = failure.error, "not published");
+        if let Some(failure) = failed.iter().find(|failure| failure.tried && !failure.unroutable)
+            && let Some(said) = unpublished.begins()
+        {
+            let (rows, error, unsaid) = (failed.len(), &failure.error, said.unsaid);
+            tracing::warn!(endpoint = shared.name, rows, error, unsaid, "not published");
         }
         let update = LeaseUpdate { owner: shared.owner(), lease, renew: &renew, failed: &failed };
         match shared.store.renew_and_fail(&update).await {

@@ -116,6 +116,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
             _ if inbox.locked_elsewhere.contains(&instance_lock(alias)) => What::Locked,
             Some(key) => What::Found(key.clone()),
             None => {
+                ledger.spans.push(item.span.clone());
                 to_hold.push((shared.receiver_name(item.receiver), &item.envelope, alias));
                 What::Held
             }
@@ -132,7 +133,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
             }
         }
     }
-    finish(shared, unit, ledger.write).await?;
+    finish(shared, unit, ledger).await?;
     duplicates.into_iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     Ok(all)
 }

@@ -11,6 +11,7 @@ use crate::{
     saga::logic::{Decided, Offer, Settled},
 };
 use std::collections::HashMap;
+use tracing::Span;
 use uuid::Uuid;
 
 /// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
@@ -29,6 +30,8 @@ pub(super) struct Group<'a> {
     pub(super) row: Option<&'a InstanceRow>,
     pub(super) offers: Vec<Offer>,
     pub(super) sources: Vec<Before>,
+    /// Their spans.
+    pub(super) spans: Vec<Span>,
     /// Held messages that fit: the instance as it is stored, or a state that the batch leads to.
     pub(super) fitting: Vec<&'a Waiting>,
     /// Those that were read, in order of arrival.
@@ -65,6 +68,7 @@ impl<'a> Groups<'a> {
                 row: rows.get(key).copied(),
                 offers: Vec::new(),
                 sources: Vec::new(),
+                spans: Vec::new(),
                 fitting: Vec::new(),
                 held: Vec::new(),
                 unread: Vec::new(),

@@ -13,6 +13,7 @@ use super::{
     policy::{Lost, Next, UserFailure, passes},
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
+    trace,
 };
 use crate::{
     CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, ambient, crash,
@@ -24,6 +25,7 @@ use crate::{
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 /// How long an answer of the inbox about a batch is trusted. Handlers may have effects that no rollback undoes, so a
 /// message that another process has handled meanwhile should not run here.
@@ -116,7 +118,7 @@ async fn ask<Db: Store>(
 
 async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
     let unit = shared.store.begin(&[], shared.settings.lease).await?;
-    finish(shared, unit, ledger.write).await
+    finish(shared, unit, ledger).await
 }
 
 fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: Before) -> Settling<'a> {
@@ -149,6 +151,8 @@ impl Failed {
 struct Success<Db: Store> {
     transaction: LazyTransaction<Db>,
     causes: Vec<(Cause, Option<Encoded>)>,
+    /// Of the run.
+    span: Span,
 }
 
 impl<Db: Store> HandlerUnit<'_, Db> {
@@ -225,7 +229,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Err(Failed::Store(error)) => return Err(error),
             };
             for ((place, before), (cause, outcome)) in now.iter().zip(success.causes.drain(..)) {
-                if self.handled(&mut ledger, &items[*place], *before, 1, &cause, outcome).is_err() {
+                let entered = || self.handled(&mut ledger, &items[*place], *before, 1, &cause, outcome);
+                if success.span.in_scope(entered).is_err() {
                     return Ok(None); // alone, it fails with the reason
                 }
             }
@@ -266,15 +271,19 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 self.entry.breaker.failed(&self.shared.name, receiver, &failure.text);
             }
             let mut ledger = Ledger::new(self.shared);
+            ledger.spans.push(item.span.clone());
             let settling = settling(self.entry, item, before);
             let counted = failure.counts(runs);
             let (endpoint, message_id) = (&self.shared.name, &item.envelope.message_id);
             if let Next::PutOff(delay) = next {
-                tracing::info!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
+                // the breaker says once a minute that messages fail
+                tracing::debug!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
                 ledger.put_off(settling, delay, failure.text, counted);
             } else if let Some(answer) = self.give_up(item, &failure.text) {
-                tracing::warn!(endpoint, receiver, message_id, runs, error = failure.text, "given up");
-                let effects = Some(ledger.emit([answer]));
+                if let Some(unsaid) = self.shared.held_log.held(receiver, HeldReason::Failed) {
+                    tracing::warn!(endpoint, receiver, message_id, runs, error = failure.text, unsaid, "given up");
+                }
+                let effects = Some(item.span.in_scope(|| ledger.emit([answer])));
                 let journal = Journal { effects, note: Some(failure.text), ..Journal::default() };
                 ledger.settle(settling, InboxResult::Discarded, counted, journal);
             } else if next == Next::Hold {
@@ -308,8 +317,9 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             let mut success = self.once(items, &[(0, before)], self.transaction(), runs - 1).await?;
             let mut ledger = Ledger::new(self.shared);
             for (cause, outcome) in success.causes.drain(..) {
-                self.handled(&mut ledger, &items[0], before, runs, &cause, outcome)
-                    .map_err(|refused| Failed::User(UserFailure::permanent(refused)))?;
+                let entered = || self.handled(&mut ledger, &items[0], before, runs, &cause, outcome);
+                let handled = success.span.in_scope(entered);
+                handled.map_err(|refused| Failed::User(UserFailure::permanent(refused)))?;
             }
             self.end(success.transaction, ledger).await.map_err(Failed::Store)
         };
@@ -340,6 +350,8 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         mut transaction: LazyTransaction<Db>,
         runs: u32,
     ) -> Result<Success<Db>, Failed> {
+        let messages = to_run.iter().map(|(place, _)| &items[*place].span);
+        let span = self.shared.trace.handle(self.entry.description.name, messages);
         let mut messages = Vec::with_capacity(to_run.len());
         let mut causes = Vec::with_capacity(to_run.len());
         for (place, before) in to_run {
@@ -356,7 +368,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
         let limit = self.shared.settings.handler_time;
         let run = AssertUnwindSafe(self.entry.logic.run(messages, &mut transaction, &mut causes)).catch_unwind();
-        let run = run.map(|ran| ran.map_err(crash::survived));
+        let run = run.map(|ran| ran.map_err(crash::survived)).instrument(span.clone());
         let ended = tokio::time::timeout(limit, run).await;
         if let Some(error) = transaction.take_failure() {
             return Err(Failed::Store(error));
@@ -364,7 +376,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         let failed = match ended {
             Ok(Ok(Ok(outcomes))) => {
                 let causes = causes.into_iter().zip(outcomes).collect();
-                return Ok(Success { transaction, causes });
+                return Ok(Success { transaction, causes, span });
             }
             Ok(Ok(Err(error))) => {
                 // without a transaction of ours it is an error of another database, and the handler's failure
@@ -381,6 +393,9 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Failed::user(format!("the handler ran longer than {limit:?}"))
             }
         };
+        if let Failed::User(failure) = &failed {
+            trace::failed(&span, &failure.text);
+        }
         // When even the rollback fails, the connection is gone and the handler is not to blame. A connection that the
         // server cut because of the handler (an idle transaction) shows by the number of tries.
         match transaction.rollback().await {
@@ -405,6 +420,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         if let Some(outcome) = outcome {
             emissions.push(of_outcome(self.shared, &cause.envelope, &outcome, ambient::fresh_id())?);
         }
+        ledger.spans.push(item.span.clone());
         let effects = Some(ledger.emit(emissions));
         let journal = Journal { effects, ..Journal::default() };
         ledger.settle(settling(self.entry, item, before), InboxResult::Handled, i64::from(runs), journal);
@@ -414,6 +430,6 @@ impl<Db: Store> HandlerUnit<'_, Db> {
     async fn end(&self, transaction: LazyTransaction<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
         let unit = transaction.into_unit().await?;
         self.shared.crashes.reach(CrashPoint::Lock);
-        finish(self.shared, unit, ledger.write).await
+        finish(self.shared, unit, ledger).await
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
     let name = |item: &Item| shared.receiver_name(item.receiver);
     let verdicts = judge(items.iter().map(|item| (name(item), &*item.envelope)), &found.inbox, found.now_us);
     let mut ledger = Ledger::new(shared);
+    ledger.spans.extend(items.iter().map(|item| item.span.clone()));
     let mut duplicates = Vec::new();
     // no row is written twice, whatever the ids say
     let mut rows: HashSet<(&str, &str)> = items.iter().map(|item| (name(item), &*item.envelope.message_id)).collect();
@@ -57,7 +58,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
             }
         }
     }
-    finish(shared, unit, ledger.write).await?;
+    finish(shared, unit, ledger).await?;
     duplicates.into_iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     items.iter().for_each(Item::done);
     Ok(())

@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Span;
 use uuid::Uuid;
 
 /// How long a message waits for a process that knows its type or version before it waits for a person.
@@ -58,6 +59,15 @@ pub(crate) struct Ledger<'a, Db: Store> {
     pub(crate) write: Write,
     /// Commands that were taken back before the broker had them: nothing needs to go after them.
     pub(crate) never_left: HashSet<Uuid>,
+    /// Spans of the messages that the unit settles.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// What an instance was offered, each with where it comes from. Held messages come last, and have no span yet.
+pub(crate) struct Offered<'a> {
+    pub(crate) offers: &'a [Offer],
+    pub(crate) origins: &'a [Origin<'a>],
+    pub(crate) spans: &'a [Span],
 }
 
 impl<'a, Db: Store> Ledger<'a, Db> {
@@ -68,7 +78,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             lease: shared.settings.lease,
             ..Write::default()
         };
-        Self { shared, write, never_left: HashSet::new() }
+        Self { shared, write, never_left: HashSet::new(), spans: Vec::new() }
     }
 
     /// What an instance decided about the messages that it was offered. `runs` is how many runs count for a message
@@ -76,20 +86,24 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     pub(crate) fn decided(
         &mut self,
         key: &InstanceKey,
-        offers: &[Offer],
-        origins: &[Origin<'_>],
+        offered: &Offered<'_>,
         mut decided: Decided,
         runs: i64,
         now_us: i64,
     ) {
         let mut ids = HashMap::new();
         for (i, settled) in std::mem::take(&mut decided.settled) {
-            let envelope = &offers[i].envelope;
-            let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin: origins[i] };
+            let (envelope, origin) = (&offered.offers[i].envelope, offered.origins[i]);
+            let settling = Settling { receiver: &key.saga, envelope, saga_id: Some(&key.id), origin };
+            let trace = &self.shared.trace;
+            let span = offered.spans.get(i).cloned();
+            let span = span.unwrap_or_else(|| trace.process(&self.shared.name, &key.saga, envelope));
             let mut journal = Journal::default();
             match settled {
                 Settled::Moved(made) => {
-                    journal.effects = Some(self.moved(key, envelope, &made, &decided, &mut ids, now_us));
+                    let within = trace.transition(&span, key, made.from.as_deref(), &made.to);
+                    let effects = within.in_scope(|| self.moved(key, envelope, &made, &decided, &mut ids, now_us));
+                    journal.effects = Some(effects);
                     journal.seq = Some(made.seq);
                     journal.from_state = made.from;
                     journal.to_state = Some(made.to);
@@ -100,7 +114,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                     self.settle(settling, InboxResult::Ignored, 1, journal);
                 }
                 Settled::Returned { state, reply } => {
-                    journal.effects = Some(self.emit([again(&self.shared.name, envelope, &reply)]));
+                    journal.effects = Some(span.in_scope(|| self.emit([again(&self.shared.name, envelope, &reply)])));
                     journal.from_state = Some(state);
                     journal.note = Some("answered again: the instance has replied before".into());
                     self.settle(settling, InboxResult::Handled, 1, journal);
@@ -119,6 +133,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                     self.settle(settling, InboxResult::Discarded, 1, journal);
                 }
             }
+            self.spans.push(span);
         }
         decided.name_commands(&ids);
         self.write.instances.extend(decided.instance);
@@ -156,11 +171,12 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.emit(emissions)
     }
 
-    /// Rows for what a message causes; what the journal says of them.
+    /// Rows for what a message causes, below the current span; what the journal says of them.
     pub(crate) fn emit(&mut self, emissions: impl IntoIterator<Item = Emission>) -> Vec<Caused> {
         let mut effects = Vec::new();
-        for Emission { rows, effect } in emissions {
+        for Emission { mut rows, effect } in emissions {
             effects.push(effect);
+            rows.iter_mut().for_each(|row| self.shared.trace.send(row));
             self.write.outbox.extend(rows);
         }
         effects
@@ -184,7 +200,8 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 message_id = settling.envelope.message_id,
                 kind = settling.envelope.type_name,
                 reason = reason.as_str(),
-                error = error.as_deref().unwrap_or_default(),
+                // what is wrong with a body may quote it
+                error = error.as_deref().filter(|_| reason != HeldReason::Undecodable),
                 unsaid,
                 "message held"
             );

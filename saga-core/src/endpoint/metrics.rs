@@ -2,7 +2,7 @@
 //!
 //! | who | what | when |
 //! |---|---|---|
-//! | `finish` (dispatch.rs) | what a unit's one write says | after its commit |
+//! | `finish` (dispatch/finish.rs) | what a unit's one write says | after its commit |
 //! | units | duplicates, which write nothing | when they are settled |
 //! | lanes (waiting.rs) | conflicts | when a unit runs again |
 //! | relay | how late timers are | when it leases them |

@@ -19,7 +19,7 @@
 //!                lock and look up the aliases that instances take; decide again if need be      aliases.rs
 //!                        on failure the policy says what next                                   policy.rs
 //!                ledger: gather inbox, instance, outbox and held rows                           ledger.rs
-//!   finish:      write them all in one statement; commit                                        dispatch.rs
+//!   finish:      write them all in one statement; commit; measure it                            dispatch/finish.rs
 //!                hand the messages to the dispatcher
 //!              acknowledge
 //! dispatcher:  publish from memory, in a window of confirms; leave the rest to the relay        dispatch.rs
@@ -81,6 +81,7 @@ mod supervisor;
 mod take_back;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trouble;
 mod waiting;
 mod wiring;
@@ -92,6 +93,7 @@ pub use request::{Pending, Request, RequestError, RequestErrorKind, Requested};
 pub use session::Session;
 pub use settings::{Bundles, Settings};
 pub use supervisor::Ended;
+pub use trace::{TraceContext, TraceHeaders};
 pub use wiring::Wiring;
 
 use crate::{Command, LinkState, ReadOutcome, Store, StoreError, Transport};

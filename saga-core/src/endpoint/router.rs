@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 /// The most deliveries that are routed together: a lane that got each by itself would begin with a batch of one.
 const ROUTED_TOGETHER_MAX: usize = 256;
@@ -108,6 +109,7 @@ fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &mut Vec<Ite
             None => content(shared, receiver, &envelope),
         };
         let mut item = Item::new(guard.clone(), envelope.clone(), receiver, to, content);
+        item.span = shared.trace.process(&shared.name, shared.receiver_name(receiver), &item.envelope);
         item.first = delivery_count == 0 && envelope.attempt == 0;
         item.suspect = delivery_count >= SUSPECT_DELIVERIES && !matches!(item.content, Content::Wake);
         items.push(item);
@@ -299,6 +301,8 @@ pub(crate) struct Item {
     pub(crate) suspect: bool,
     /// It was committed here, and runs again because its instance has more to do.
     pub(crate) is_back: bool,
+    /// From here until it is settled.
+    pub(crate) span: Span,
     /// A suspect's delivery is counted once, however often the lane comes back to it.
     pub(crate) counted: bool,
 }
@@ -368,7 +372,8 @@ impl Item {
             To::Nobody => (None, None),
         };
         let (first, suspect, is_back, counted) = Default::default();
-        Self { guard, envelope, receiver, key, alias, content, first, suspect, is_back, counted }
+        let span = Span::none();
+        Self { guard, envelope, receiver, key, alias, content, first, suspect, is_back, span, counted }
     }
 
     /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit

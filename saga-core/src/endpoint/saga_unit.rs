@@ -5,7 +5,7 @@ use super::{
     dispatch::finish,
     groups::{Groups, HELD_ROWS_MAX},
     judge::{Before, Verdict, judge},
-    ledger::{Ledger, Origin},
+    ledger::{Ledger, Offered, Origin},
     policy::{UserFailure, passes},
     router::{Content, Item, instance_lock},
     shared::Shared,
@@ -150,7 +150,7 @@ async fn unit<Db: Store>(
             });
         }
     }
-    finish(shared, unit, ledger.write).await?;
+    finish(shared, unit, ledger).await?;
     duplicates.iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     for saga in projected {
         let entry = &shared.sagas[saga];
@@ -231,6 +231,7 @@ impl<Db: Store> Batch<'_, Db> {
                     };
                     group.offers.push(Offer { envelope: item.envelope.clone(), decoded, waiting: None, fault });
                     group.sources.push(before);
+                    group.spans.push(item.span.clone());
                 }
             }
         }
@@ -282,7 +283,8 @@ impl<Db: Store> Batch<'_, Db> {
                 self.changes.entry(group.saga).or_default().push(ErasedChange { id, before, after });
             }
             let runs = self.overrule.as_ref().map_or(1, |(_, runs)| *runs);
-            self.ledger.decided(&group.key, &group.offers, &origins, decided, runs, self.found.now_us);
+            let offered = Offered { offers: &group.offers, origins: &origins, spans: &group.spans };
+            self.ledger.decided(&group.key, &offered, decided, runs, self.found.now_us);
         }
         unfinished
     }

@@ -7,6 +7,7 @@ use crate::{
     port::{Keys, Unit},
 };
 use std::{fmt, sync::Arc};
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 /// A transaction with messages. Dropped without [`Session::commit`], it is rolled back and nothing is sent.
@@ -134,7 +135,7 @@ impl<Db: Store> Session<Db> {
         let shared = self.shared.clone();
         // in its own task: once begun, the commit and the dispatch finish together, even if the caller's future is
         // dropped
-        let committing = tokio::spawn(async move {
+        let committing = async move {
             let mut ledger = Ledger::new(&shared);
             ledger.emit(emissions);
             for (later, message) in answers {
@@ -143,8 +144,10 @@ impl<Db: Store> Session<Db> {
                     return Err(StoreError::new(StoreErrorKind::Rejected, refused));
                 }
             }
-            finish(&shared, unit, ledger.write).await
-        });
+            finish(&shared, unit, ledger).await
+        };
+        // what it sends belongs to the caller's span
+        let committing = tokio::spawn(committing.instrument(Span::current()));
         self.shared.crashes.began(committing.abort_handle());
         let committed = committing.await;
         committed.unwrap_or_else(|error| Err(StoreError::new(StoreErrorKind::Unavailable, error.to_string())))

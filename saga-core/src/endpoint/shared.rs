@@ -2,7 +2,7 @@
 
 use super::{
     Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, metrics::Metrics, requests::Requests,
-    router::Receiver, saga_unit::ProjectLogic, trouble::Trouble,
+    router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -39,6 +39,7 @@ pub(crate) struct Shared<Db: Store> {
     pub(crate) polled: Trouble,
     pub(crate) held_log: HeldLog,
     pub(crate) metrics: Metrics,
+    pub(crate) trace: Trace,
 }
 
 pub(crate) struct SagaEntry<Db: Store> {

@@ -14,6 +14,7 @@ use super::{
     router::{self, Lanes},
     shared::Shared,
     supervisor::{Part, Supervisor},
+    trace::Trace,
     trouble::Trouble,
 };
 use crate::{
@@ -52,7 +53,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         return Err(StartError::Definition(registered.taken.iter().map(taken).collect()));
     }
 
-    let EndpointBuilder { name, transport, store, settings, retries, crashes, sagas, handlers, .. } = builder;
+    let EndpointBuilder { name, transport, store, settings, retries, crashes, sagas, handlers, trace, .. } = builder;
     let topology = Topology {
         endpoint: name.clone(),
         subscribes: subscribes.clone(),
@@ -82,6 +83,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
 
     let handlers: Vec<_> = handlers.into_iter().map(|(_, entry)| entry).collect();
     let shared = Arc::new(Shared {
+        trace: Trace::new(trace, transport.system()),
         metrics: Metrics::new(&name, by_type.keys(), &sagas, &handlers),
         dispatcher: Dispatcher::new(&name, settings.window, outgoing),
         name,

@@ -31,6 +31,11 @@ pub trait Transport: Send + Sync + 'static {
     /// [`TransportError`] when the broker refuses (credentials, a topology that differs), or cannot be
     /// reached within [`LinkLimits::connect`].
     async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError>;
+
+    /// What spans call it: `messaging.system`.
+    fn system(&self) -> &'static str {
+        "sagabus"
+    }
 }
 
 /// What an endpoint needs to exist.

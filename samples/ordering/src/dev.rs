@@ -5,6 +5,7 @@ use crate::{
     create_tables,
     ledger::Service,
     messages::OrderPlaced,
+    metrics::Metrics,
     saga::OrderFulfilment,
     services::{self, Placing, World},
     sqlite_of,
@@ -32,6 +33,9 @@ pub(crate) struct Dev {
     /// The dashboard's address, on loopback
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8480")]
     listen: SocketAddr,
+    /// Where the services answer Prometheus, at `/metrics`
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     world: World,
     /// How long a payment may take
@@ -52,7 +56,12 @@ impl Dev {
     pub(crate) async fn run(self) -> Result<bool> {
         let folder = Folder(std::env::temp_dir().join(format!("ordering-{}", Uuid::now_v7())));
         std::fs::create_dir_all(&folder.0).with_context(|| format!("cannot create {}", folder.0.display()))?;
+        let metrics = Metrics::listen(self.metrics).await?;
         let shop = Shop::open(&folder, self.world, Duration::from_secs_f64(self.payment_timeout)).await?;
+        if let Some(metrics) = metrics {
+            eprintln!("http://{}/metrics", metrics.address()?);
+            tokio::spawn(metrics.serve()); // it ends with the process
+        }
         let files = Service::ALL.map(|service| format!("sqlite:{}/{}.db", folder.0.display(), service.name()));
         let dashboard = Dashboard::new(files.to_vec(), self.listen).workbench(Box::new(Desk(shop.clone())));
         dashboard.serve().await?;

@@ -8,6 +8,7 @@ mod dev;
 mod figures;
 mod ledger;
 mod messages;
+mod metrics;
 mod place;
 mod saga;
 mod serve;

@@ -4,6 +4,7 @@ use crate::{
     LogFormat, api, choreography, create_tables,
     demo::seconds,
     ledger::{Ledger, Service, create_database, may_pass},
+    metrics::Metrics,
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
 };
@@ -35,6 +36,9 @@ pub(crate) struct Serve {
     /// Where ordering listens for HTTP
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where the service answers Prometheus, at `/metrics`
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     world: World,
     /// How long a payment may take
@@ -77,6 +81,8 @@ impl Serve {
             return check(services::ordering(broker, Postgres::new(&url)?, None)).await;
         }
         let listener = self.listener().await?;
+        // before the endpoint starts: it asks once whether anybody listens
+        let metrics = Metrics::listen(self.metrics).await?;
         let timeout = Duration::from_secs_f64(self.payment_timeout);
         wait_for_database(&url).await?;
         let store = Postgres::new(&url)?;
@@ -101,6 +107,10 @@ impl Serve {
         );
         let endpoint = Arc::new(endpoint);
         let stop = end_of(endpoint.clone(), stop);
+        if let Some(metrics) = metrics {
+            tracing::info!(address = %metrics.address()?, "metrics");
+            tokio::spawn(metrics.serve()); // it ends with the process
+        }
         match listener {
             Some(listener) => {
                 tracing::info!(address = %listener.local_addr()?, "listening");

@@ -1,4 +1,8 @@
-//! Telemetry: what endpoints measure, and the traces that go through them.
+//! Telemetry: what endpoints measure, the traces that go through them, and what they log.
 
+mod files;
+mod logs;
 mod metrics;
 mod services;
+mod subscriber;
+mod trace;

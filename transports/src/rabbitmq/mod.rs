@@ -130,6 +130,10 @@ fn each_host(url: &str) -> Vec<String> {
 
 #[async_trait]
 impl Transport for RabbitMq {
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
     async fn attach(&self, topology: Topology, limits: LinkLimits) -> Result<Link, TransportError> {
         let topology = Arc::new(self.broker.prefixed(topology));
         let name = topology.endpoint.clone();

@@ -3,17 +3,25 @@
 use super::Shared;
 use crate::{
     CrashPoint, Store, StoreError, StoreErrorKind, ambient,
+    endpoint::ledger::Ledger,
     port::{Unit, Write},
 };
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// The end of every unit of work: writes, commits and hands the messages to the dispatcher, always in this order. The
 /// caller acknowledges afterwards.
 pub(in crate::endpoint) async fn finish<Db: Store>(
     shared: &Shared<Db>,
-    mut unit: Db::Unit,
-    mut write: Write,
+    unit: Db::Unit,
+    ledger: Ledger<'_, Db>,
 ) -> Result<(), StoreError> {
+    let Ledger { write, spans, .. } = ledger;
+    let span = shared.trace.commit(&shared.name, &spans);
+    commit(shared, unit, write).instrument(span).await
+}
+
+async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: Write) -> Result<(), StoreError> {
     let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
     let reservation = shared.dispatcher.reserve(now);
     for row in &mut write.outbox {

@@ -4,7 +4,7 @@ use crate::text::{json, plain};
 use serde_json::Value;
 
 /// The most rows that are searched for one.
-pub(crate) const ROWS_MAX: i64 = 10_000;
+pub(crate) const ROWS_MAX: i64 = 1000;
 /// The most ids that are named when several begin alike.
 const IDS_TOLD: usize = 10;
 

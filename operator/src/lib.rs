@@ -14,10 +14,11 @@ mod screen;
 mod table;
 mod text;
 mod trouble;
+mod webhook;
 
 pub use dashboard::{Dashboard, Workbench};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
     check, diagram, doctor, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions, watch,
 };
@@ -68,7 +69,7 @@ enum Command {
     #[command(after_help = "Example: sagabus doctor --json")]
     Doctor,
     /// Prints each new trouble, and its end, until it is interrupted
-    #[command(after_help = "Example: sagabus watch --every 30s")]
+    #[command(after_help = "Example: sagabus watch --every 30s --webhook https://chat.example.com/hooks/42")]
     Watch(watch::Arguments),
     /// Creates the tables, as an endpoint does when it starts
     #[command(after_help = "Example: sagabus migrate --print > sagabus.sql")]
@@ -109,6 +110,12 @@ enum Command {
         #[command(subcommand)]
         what: Option<held::Command>,
     },
+    /// A script that completes commands and options in a shell
+    #[command(after_help = "Example: sagabus completions bash > /etc/bash_completion.d/sagabus")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The same in a browser, live
     ///
     /// On loopback whoever reaches it is you. With a token in SAGABUS_DASHBOARD_TOKEN it asks for that, and may listen
@@ -120,6 +127,13 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 pub async fn program() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "sagabus", &mut script);
+        let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
+        screen.line(String::from_utf8_lossy(&script).trim_end());
+        return if screen.write().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let urls = databases::addresses(&cli.database, std::env::var(databases::VARIABLE).ok());
     let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
     if urls.is_empty() {
@@ -148,8 +162,8 @@ pub async fn program() -> ExitCode {
         Command::Timers { what } => timers::run(&mut session, what.unwrap_or_default()).await,
         Command::Processes { what } => processes::run(&mut session, what.unwrap_or_default()).await,
         Command::Doctor => doctor::run(&mut session).await,
-        Command::Watch(arguments) => watch::run(&mut session, &arguments).await,
-        Command::Migrate(_) => true, // done before the databases are opened, which may not be there
+        Command::Watch(arguments) => watch::run(&mut session, arguments).await,
+        Command::Migrate(_) | Command::Completions { .. } => true, // done before the databases are opened
         Command::Versions => versions::run(&mut session).await,
         Command::Diagram(arguments) => diagram::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,

@@ -5,6 +5,7 @@ use crate::{
     text,
 };
 use jiff::tz::TimeZone;
+use saga_core::Counted;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -96,8 +97,8 @@ impl Screen {
     }
 
     /// Says how many of all rows are shown, if not all are.
-    pub(crate) fn shown(&mut self, shown: usize, all: u64) {
-        if (shown as u64) < all {
+    pub(crate) fn shown(&mut self, shown: usize, all: Counted) {
+        if (shown as u64) < all.rows || all.more && shown as u64 <= all.rows {
             self.note(format!("{shown} of {all} shown"));
         }
     }

@@ -1,6 +1,7 @@
 //! Times, ages, counts and foreign texts, as people read them.
 
 use jiff::{Timestamp, tz::TimeZone};
+use saga_core::COUNTED_MAX;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -85,6 +86,16 @@ pub(crate) fn count(n: i64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { plural })
 }
 
+/// A number that was counted no further than [`COUNTED_MAX`].
+pub(crate) fn some(n: i64) -> String {
+    if n > COUNTED_MAX { format!("{COUNTED_MAX}+") } else { n.to_string() }
+}
+
+/// Such a number with its noun.
+pub(crate) fn some_of(n: i64, noun: &str) -> String {
+    if n > COUNTED_MAX { format!("{COUNTED_MAX}+ {noun}s") } else { count(n, noun) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +139,7 @@ mod tests {
     #[test]
     fn nouns_follow_their_number() {
         assert_eq!([count(1, "run"), count(2, "run"), count(0, "process")], ["1 run", "2 runs", "0 processes"]);
+        assert_eq!([some(10_000), some(10_001), some_of(20_002, "row")], ["10000", "10000+", "10000+ rows"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What needs a person, according to a status.
 
-use crate::text::{age, count};
+use crate::text::{age, some_of};
 use saga_core::{EndpointStatus, HeldReason, ProcessReport, Status};
 
 /// A process writes a heartbeat every ten seconds; after this time without one it is taken for dead.
@@ -21,7 +21,7 @@ pub(crate) fn troubles(status: &Status) -> Vec<String> {
     }
     for state in status.instances.iter().filter(|state| state.paused > 0) {
         let (saga, are) = (&state.saga, if state.paused == 1 { "is" } else { "are" });
-        let instances = count(state.paused, "instance");
+        let instances = some_of(state.paused, "instance");
         all.push(format!(
             "{saga}: {instances} in {} {are} paused: sagabus sagas list --saga {saga} --paused",
             state.state
@@ -39,7 +39,7 @@ fn held(endpoint: &EndpointStatus, all: &mut Vec<String>) {
         if reason.is_some_and(HeldReason::releases_itself) && !is_forgotten {
             continue;
         }
-        let (messages, reason) = (count(held.count, "message"), &held.reason);
+        let (messages, reason) = (some_of(held.count, "message"), &held.reason);
         let (are, oldest) = (if held.count == 1 { "is" } else { "are" }, age(held.oldest_ms));
         all.push(format!(
             "{name}: {messages} {are} held as {reason}, the oldest for {oldest}: \
@@ -51,16 +51,16 @@ fn held(endpoint: &EndpointStatus, all: &mut Vec<String>) {
 fn outbox(endpoint: &EndpointStatus, all: &mut Vec<String>) {
     let name = &endpoint.endpoint;
     for rows in &endpoint.unroutable {
-        let (messages, to, oldest) = (count(rows.count, "message"), &rows.destination, age(rows.oldest_ms));
+        let (messages, to, oldest) = (some_of(rows.count, "message"), &rows.destination, age(rows.oldest_ms));
         all.push(format!("{name}: no queue takes {messages} to {to}, the oldest for {oldest}: is {to} running?"));
     }
     if endpoint.failing.count > 0 {
-        let messages = count(endpoint.failing.count, "message");
+        let messages = some_of(endpoint.failing.count, "message");
         all.push(format!("{name}: publishing {messages} failed: sagabus outbox list --endpoint {name} --failing"));
     }
     let oldest = endpoint.due.oldest_ms.filter(|ms| *ms > STUCK_MS && endpoint.due.count > 0);
     if let Some(oldest) = oldest {
-        let (messages, oldest) = (count(endpoint.due.count, "message"), age(oldest));
+        let (messages, oldest) = (some_of(endpoint.due.count, "message"), age(oldest));
         let why = if endpoint.processes.is_empty() { "no process of it runs" } else { "is its broker away?" };
         all.push(format!("{name}: {messages} due and not confirmed, the oldest for {oldest}: {why}"));
     }

@@ -1,14 +1,17 @@
-//! What operators read and do. Each listing is one statement that selects one JSON text for each row; an order is one
-//! transaction. Each database has its own file of SQL; what both share is here, in `order.rs`,
-//! `instance.rs`, `outbox_order.rs` and `process_order.rs`.
+//! What operators read and do. A listing selects one JSON text for each row; an order is one transaction. Each database
+//! has its own file of SQL; what both share is here: `listing.rs` says where the rows of a filter are, `look.rs` makes
+//! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs`, `outbox_order.rs` and
+//! `process_order.rs` act.
 
 mod instance;
 mod listing;
+mod look;
 mod order;
 mod outbox_order;
 mod postgres;
 mod process_order;
 mod sqlite;
+mod status;
 
 use crate::error::store_error;
 use crate::{Postgres, Sqlite};
@@ -43,6 +46,18 @@ pub async fn open(url: &str) -> Result<Box<dyn Inspect>, StoreError> {
     Err(StoreError::new(StoreErrorKind::Invalid, text))
 }
 
+/// How a database reads a listing: the plan of each of its statements, as the database explains it. For tests, and for
+/// whoever wonders why a listing is slow.
+///
+/// # Errors
+/// When the address is wrong, or the database refuses.
+pub async fn plans(url: &str, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Sqlite::open(path).await?.plans(listing).await,
+        None => Postgres::new(url)?.plans(listing).await,
+    }
+}
+
 /// Creates the tables, or brings them up to date, as an endpoint does when it starts: `postgres://…` or `sqlite:PATH`.
 ///
 /// # Errors
@@ -72,12 +87,16 @@ pub(crate) trait Session: Send {
     /// transaction. Returns the rows' only column, a text.
     async fn rows(&mut self, sql: &str, params: &[Option<String>]) -> Result<Vec<String>, StoreError>;
 
-    async fn commit(self) -> Result<(), StoreError>;
+    /// From now on the plan of each statement is kept.
+    fn explain(&mut self);
+
+    /// Ends the transaction. Returns the plans that were kept.
+    async fn commit(self) -> Result<Vec<String>, StoreError>;
 }
 
 /// What differs between the databases.
 #[async_trait]
-pub(crate) trait Tables: Sync {
+pub(crate) trait Tables: Send + Sync + Sized {
     type Session: Session;
 
     /// The statements of an order.
@@ -92,7 +111,44 @@ pub(crate) trait Tables: Sync {
     /// Asks the process (1) to drain. Returns its endpoint, if there is such a process.
     const DRAIN: &str;
 
-    /// The statement of a listing.
+    /// What stands before the name of a table.
+    const PREFIX: &str;
+    /// The function that finds a text in another one.
+    const FIND: &str;
+    /// The function that makes a JSON array.
+    const ARRAY: &str;
+    /// The function that makes a JSON object.
+    const OBJECT: &str;
+    /// The clock, which stands still during a statement.
+    const NOW: &str;
+    /// A row of the outbox as JSON.
+    const OUTBOX: &str;
+    /// An instance as JSON.
+    const INSTANCE: &str;
+    /// A held message, `h`, as JSON.
+    const HELD: &str;
+    /// The parts of a status that do not count rows.
+    const STATUS: &str;
+
+    /// The time so many microseconds ago.
+    fn ago(us: i64) -> String;
+
+    /// A time in microseconds since 1970.
+    fn us(time: &str) -> String;
+
+    /// The milliseconds since a time.
+    fn ms_since(time: &str) -> String;
+
+    /// An integer out of JSON. On SQLite it is one, and a cast would keep the index from being used.
+    fn integer(value: &str) -> String;
+
+    /// A text as the outbox has ids.
+    fn uuid(text: &str) -> String;
+
+    /// What an instance sent, by its journal: texts called `id`.
+    fn sent_by(saga: &str, id: &str) -> String;
+
+    /// The statement of a listing without a filter.
     fn select(listing: &Listing<'_>) -> Result<String, StoreError>;
 
     /// Held rows as listed, by a JSON array of their names, in order of arrival; `locked`: with row locks.
@@ -112,11 +168,47 @@ pub(crate) trait Tables: Sync {
 
     /// Reads a listing.
     async fn list(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-        let sql = Self::select(listing)?;
         let mut session = self.read().await?;
-        let rows = session.rows(&sql, &listing::params(listing)).await?;
+        let rows = Self::rows(&mut session, listing).await?;
         session.commit().await?;
         Ok(rows)
+    }
+
+    /// How a listing is read.
+    async fn plans(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+        let mut session = self.read().await?;
+        session.explain();
+        Self::rows(&mut session, listing).await?;
+        session.commit().await
+    }
+
+    /// Reads a listing.
+    async fn rows(session: &mut Self::Session, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
+        match listing {
+            Listing::Status => status::status::<Self>(session).await,
+            Listing::Forms => status::forms::<Self>(session).await,
+            Listing::Held(filter, wanted) => {
+                let look = listing::held::<Self>(session, filter).await?;
+                listing::read::<Self>(session, look, *wanted).await
+            }
+            Listing::Instances(filter, wanted) => {
+                let look = listing::instances::<Self>(session, filter).await?;
+                listing::read::<Self>(session, look, *wanted).await
+            }
+            Listing::Outbox(filter, wanted) => {
+                let look = listing::outbox::<Self>(session, filter).await?;
+                listing::read::<Self>(session, look, *wanted).await
+            }
+            Listing::HeldGroups(filter) => {
+                let look = listing::held::<Self>(session, filter).await?;
+                if look.places.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    session.rows(&look.held_groups::<Self>(), &look.bound.0).await
+                }
+            }
+            _ => session.rows(&Self::select(listing)?, &listing::params(listing)).await,
+        }
     }
 }
 

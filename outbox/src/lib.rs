@@ -17,6 +17,8 @@ pub use inspect::migrate;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 pub use inspect::open;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub use inspect::plans;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 pub use inspect::schema_for;
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;

@@ -136,6 +136,14 @@ impl Envelope {
         }
     }
 
+    /// A message that an operator gives an instance.
+    pub fn by_hand(key: &InstanceKey, type_name: &str, body: &str) -> Self {
+        Self {
+            sender: Some("operator".into()),
+            ..Self { type_name: type_name.into(), body: Bytes::copy_from_slice(body.as_bytes()), ..Self::wake(key) }
+        }
+    }
+
     /// A hash of type and body that tells a redelivery from another message under the same id.
     pub fn body_hash(&self) -> i64 {
         hash_of([self.type_name.as_bytes(), &self.body])

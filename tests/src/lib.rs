@@ -5,6 +5,7 @@ mod databases;
 pub mod dice;
 pub mod house;
 pub mod link;
+pub mod many;
 pub mod model;
 pub mod own;
 pub mod plain;

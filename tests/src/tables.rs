@@ -77,6 +77,11 @@ impl Tables {
         Self { url, store: Box::new(store), place: Place::Sqlite { _file: file } }
     }
 
+    /// Whether it is PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
     /// Runs a statement. In it `{s}` is the prefix of a table's name, `{now}` the clock in the columns' unit,
     /// `{minute}` a minute, and `{body}` a body, `{"a":1}`. Returns the rows' first column, a text.
     ///

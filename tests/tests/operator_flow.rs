@@ -21,6 +21,7 @@ endpoint_suite! {
     r_031_a_resumed_instance_goes_on_without_its_message
     r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled
     a_process_that_is_asked_to_drain_stops_and_signs_off
+    a_message_that_an_operator_gives_an_instance_is_handled_like_any_other
 }
 
 /// A journey that one of its messages has paused: that message.
@@ -300,5 +301,39 @@ async fn a_process_that_is_asked_to_drain_stops_and_signs_off<Db: Effects + Insp
     let filter = OperationFilter { message_id: Some(process), ..OperationFilter::default() };
     let done = store.operations(&filter, 5).await.unwrap();
     assert_eq!((done[0].action.as_str(), done[0].reason.as_str()), ("process drain", "the machine goes away"));
+    house.stop().await;
+}
+
+async fn a_message_that_an_operator_gives_an_instance_is_handled_like_any_other<
+    Db: Effects + Inspect,
+    T: Transport + Clone,
+>(
+    transport: T,
+    stores: [Db; 3],
+) {
+    let house = House::start(transport, stores, unchanged).await;
+    let store = house.journeys.store();
+    house.publish(Began { id: 1 }).await;
+    house.reaches(1, "Waiting").await;
+    let definitions = store.definitions().await.unwrap();
+    let taken = definitions.iter().flat_map(|definition| &definition.chart.messages);
+    let closed =
+        taken.map(|it| it.type_name.as_str()).find(|name| name.ends_with("Closed")).expect("the saga takes it");
+    let key = InstanceKey { saga: "journey".into(), id: "1".into() };
+    let refused = store.saga_send(&key, (closed, "{\"id\":"), "ann", "a slip").await.unwrap_err();
+    assert!(refused.to_string().contains("not JSON"), "{refused}");
+    let body = r#"{"id":1,"poison":false}"#;
+    let done = store.saga_send(&key, (closed, body), "ann", "they called").await.unwrap();
+    let message = done.message_id.clone().expect("it has an id");
+    assert_eq!(done.result, "sent");
+    house.reaches(1, "Over").await;
+    let line = journal(store, 1).await.into_iter().find(|line| line.message_id == message).expect("it is journaled");
+    assert_eq!((line.result.as_str(), line.type_name.as_str()), ("handled", closed));
+    let filter = OperationFilter { message_id: Some(message), ..OperationFilter::default() };
+    let done = store.operations(&filter, 5).await.unwrap();
+    assert_eq!((done[0].action.as_str(), done[0].reason.as_str()), ("saga send", "they called"));
+    let done = store.saga_send(&key, (closed, body), "ann", "again").await.unwrap();
+    assert_eq!((done.result.as_str(), done.message_id), ("done", None), "it is over");
+    house.quiet().await;
     house.stop().await;
 }

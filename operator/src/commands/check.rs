@@ -6,7 +6,7 @@ use crate::{
     table::{Cell, Table},
 };
 use clap::Args;
-use saga_core::{Chart, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
+use saga_core::{Chart, Counted, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     } else {
         as_text(session, &all, &charts);
     }
-    session.screen.shown(listed, bad.unsigned_abs());
+    session.screen.shown(listed, Counted { rows: bad.unsigned_abs(), more: false });
     bad == 0
 }
 

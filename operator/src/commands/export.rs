@@ -3,7 +3,7 @@
 use super::sagas::spelt;
 use crate::databases::Session;
 use clap::Args;
-use saga_core::{ExportedInstance, Inspect, InstanceFilter};
+use saga_core::{Counted, ExportedInstance, Inspect, InstanceFilter};
 
 /// The longest journal that is read.
 const JOURNAL_ROWS_MAX: i64 = 100_000;
@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
             }
         }
     }
-    session.screen.shown(shown, all);
+    session.screen.shown(shown, Counted { rows: all, more: false });
     if without > 0 {
         session.screen.note(format!(
             "{without} of {shown} have no messages in their journal and cannot be replayed: set `keep_messages` at the \

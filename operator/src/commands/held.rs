@@ -1,6 +1,6 @@
 //! `sagabus held`.
 
-use super::{held_act, held_edit, held_list, held_show};
+use super::{held_act, held_edit, held_groups, held_list, held_show};
 use crate::databases::Session;
 use clap::Subcommand;
 use saga_core::HeldAction;
@@ -9,6 +9,16 @@ use saga_core::HeldAction;
 pub(crate) enum Command {
     /// Held messages in order of arrival (the default)
     List(held_list::Arguments),
+    /// Held messages counted by reason, type and error, with what was noted about them
+    #[command(after_help = "Example: sagabus held groups --needs-person")]
+    Groups(held_groups::Arguments),
+    /// Note something about held messages of a reason and a type, for whoever looks at them next
+    ///
+    /// `sagabus held groups` shows it.
+    #[command(
+        after_help = "Example: sagabus held note --reason-is failed --type payment.MakePayment 'the bank is asked'"
+    )]
+    Note(held_groups::Note),
     /// One held message with its body, its error, and what operators did with it
     Show(held_show::Arguments),
     /// Have held messages handled again: those named, or those of a filter
@@ -36,6 +46,8 @@ impl Default for Command {
 pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     match command {
         Command::List(arguments) => held_list::run(session, arguments).await,
+        Command::Groups(arguments) => held_groups::run(session, &arguments).await,
+        Command::Note(note) => held_groups::note(session, &note).await,
         Command::Show(arguments) => held_show::run(session, &arguments).await,
         Command::Retry(held_act::Retry { which, reason }) => {
             held_act::run(session, HeldAction::Retry, which, &reason).await

@@ -4,7 +4,7 @@
 use super::{held_filter, held_list, held_show, list, operations};
 use crate::{bulk, databases::Session, find::Found, text::count};
 use clap::Args;
-use saga_core::{HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use saga_core::{Counted, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -105,7 +105,7 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
         session.failed("no held message matches; `sagabus held list` shows all".into());
         return None;
     }
-    session.screen.shown(rows.len(), there);
+    session.screen.shown(rows.len(), Counted { rows: there, more: false });
     Some(rows)
 }
 

@@ -97,7 +97,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     session.is_clean() && done + unchanged == rows.len()
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let mut body = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(BODY_BYTES_MAX).read_to_string(&mut body)

@@ -1,10 +1,10 @@
-//! Which held messages: the same filter for a list and an action.
+//! Which held messages: the same filter for a list, an action and the dashboard.
 
 use clap::Args;
 use saga_core::{HeldFilter, HeldReason};
 
 /// The words for why a message waits, as the tables have them.
-const REASONS: [&str; 9] =
+pub(crate) const REASONS: [&str; 9] =
     ["failed", "rejected", "crashes", "undecodable", "stranded", "early", "deferred", "paused", "version"];
 
 #[derive(Args, Default, Clone)]
@@ -37,7 +37,7 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    pub(super) fn filter(&self) -> HeldFilter {
+    pub(crate) fn filter(&self) -> HeldFilter {
         HeldFilter {
             message_id: None,
             endpoint: self.endpoint.clone(),
@@ -52,7 +52,12 @@ impl Which {
     }
 }
 
-fn reason(text: &str) -> Result<HeldReason, String> {
+/// A text that is not blank.
+pub(super) fn text(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("a blank note says nothing") } else { Ok(text.to_owned()) }
+}
+
+pub(super) fn reason(text: &str) -> Result<HeldReason, String> {
     let known = || format!("there are: {}", REASONS.join(", "));
     HeldReason::parse(&text.to_lowercase()).ok_or_else(known)
 }

@@ -22,7 +22,8 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let filter = arguments.which.filter();
     let rows_max = if arguments.all { ALL } else { session.rows_max };
-    let read = async |store: &dyn Inspect| Ok((store.held_count(&filter).await?, store.held(&filter, rows_max).await?));
+    let read =
+        async |store: &dyn Inspect| Ok((store.held_counted(&filter).await?, store.held(&filter, rows_max).await?));
     let all = session.each(read).await;
     let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
     list::print(session, &all, &HEADER, row, none);

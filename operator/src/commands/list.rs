@@ -4,10 +4,15 @@ use crate::{
     databases::Session,
     table::{Cell, Table},
 };
+use saga_core::Counted;
 use serde::Serialize;
 
 /// What a database gave: its number, how many rows match, and those that were read.
-pub(super) type Read<T> = (usize, (u64, Vec<T>));
+pub(super) type Read<T> = (usize, (Counted, Vec<T>));
+
+/// Nothing was found, but there are rows that were not looked at.
+const BEYOND: &str = "nothing that was looked at matches, but there is more: name a type, a reason, a saga or an \
+    endpoint, or look at everything with --limit 1001";
 
 /// Prints the rows of all databases. `row` gives a row's cells, and the line below it; `none` stands for an empty list.
 pub(super) fn print<T: Serialize>(
@@ -17,8 +22,10 @@ pub(super) fn print<T: Serialize>(
     row: impl Fn(&T) -> (Vec<Cell>, Option<String>),
     none: &'static str,
 ) {
-    let there: u64 = all.iter().map(|(_, (count, _))| count).sum();
+    let there: Counted = all.iter().map(|(_, (count, _))| *count).sum();
     let rows: Vec<(usize, &T)> = all.iter().flat_map(|(n, (_, rows))| rows.iter().map(|row| (*n, row))).collect();
+    // an empty list must not be taken for the whole truth
+    let none = if there.more && rows.is_empty() { BEYOND } else { none };
     if session.screen.json {
         let json: Vec<_> = rows.iter().map(|(n, row)| session.labelled(*n, row)).collect();
         session.screen.value(&json);
@@ -26,7 +33,7 @@ pub(super) fn print<T: Serialize>(
         let table = table(session, header, rows.iter().copied(), row);
         session.screen.table(&table, session.none(none));
     }
-    session.screen.shown(rows.len(), there.max(rows.len() as u64));
+    session.screen.shown(rows.len(), there);
 }
 
 /// A table of rows, each with its database if there are several.

@@ -10,9 +10,12 @@ pub(crate) mod held;
 mod held_act;
 mod held_edit;
 mod held_filter;
+mod held_groups;
 mod held_list;
 mod held_show;
 mod list;
+#[cfg(test)]
+mod list_golden;
 pub(crate) mod migrate;
 mod operations;
 pub(crate) mod outbox;
@@ -32,8 +35,11 @@ pub(crate) mod watch;
 
 // what the dashboard says in the same way
 pub(crate) use explain_draw::mermaid;
+pub(crate) use held_filter::{REASONS, Which as WhichHeld};
 pub(crate) use operations::who;
+pub(crate) use outbox_filter::{KINDS, Timers as WhichTimers, Which as WhichSent};
 pub(crate) use outbox_list::tries;
+pub(crate) use sagas_list::Which as WhichInstances;
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! Which rows of the outbox: the same filter for a list and an action.
+//! Which rows of the outbox: the same filter for a list, an action and the dashboard.
 
 use clap::Args;
 use saga_core::{OutboxFilter, OutboxKind};
 
 /// The words for why a row is there, as the tables have them.
-const KINDS: [&str; 5] = ["command", "event", "reply", "timer", "retry"];
+pub(crate) const KINDS: [&str; 5] = ["command", "event", "reply", "timer", "retry"];
 
 #[derive(Args, Default, Clone)]
 pub(crate) struct Which {
@@ -38,7 +38,7 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    pub(super) fn filter(&self) -> OutboxFilter {
+    pub(crate) fn filter(&self) -> OutboxFilter {
         OutboxFilter {
             id: None,
             endpoint: self.endpoint.clone(),
@@ -79,7 +79,7 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn filter(&self) -> OutboxFilter {
+    pub(crate) fn filter(&self) -> OutboxFilter {
         OutboxFilter {
             endpoint: self.endpoint.clone(),
             saga: self.saga.clone(),

@@ -18,7 +18,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let filter = arguments.which.filter();
     let rows_max = session.rows_max;
     let read =
-        async |store: &dyn Inspect| Ok((store.outbox_count(&filter).await?, store.outbox(&filter, rows_max).await?));
+        async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));
     let all = session.each(read).await;
     let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no outbox row matches" };
     list::print(session, &all, &HEADER, |row| (cells(row), note(row)), none);

@@ -9,7 +9,7 @@ use crate::{
     trouble::SILENT_MS,
 };
 use clap::{Args, Subcommand};
-use saga_core::{Inspect, ProcessReport, RunningProcess};
+use saga_core::{Counted, Inspect, ProcessReport, RunningProcess};
 use serde_json::json;
 
 const HEADER: [&str; 7] = ["process", "endpoint", "host", "program", "sagabus", "started", "seen"];
@@ -46,7 +46,9 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
 }
 
 async fn listed(session: &mut Session) -> bool {
-    let read = async |store: &dyn Inspect| store.processes().await.map(|rows| (rows.len() as u64, rows));
+    let read = async |store: &dyn Inspect| {
+        store.processes().await.map(|rows| (Counted { rows: rows.len() as u64, more: false }, rows))
+    };
     let all = session.each(read).await;
     let now_us = session.screen.view.now_us;
     list::print(session, &all, &HEADER, |row| (cells(row), note(row, now_us)), "no process runs");

@@ -13,6 +13,14 @@ pub(crate) enum Command {
     Show(sagas_show::Arguments),
     /// Let a paused instance go on without the message that failed, which stays held
     Resume(sagas_act::Resume),
+    /// Give an instance a message, as if it had come
+    ///
+    /// It goes through the outbox of the instance's endpoint, and only the instance's saga takes it: a running process
+    /// handles it like any other message.
+    #[command(
+        after_help = "Example: sagabus sagas send order-fulfilment 4711 payment.Paid --body-file paid.json --reason 'by fax'"
+    )]
+    Send(sagas_act::Send),
     /// End an instance where it is, whatever its saga says
     ///
     /// Its timers go, and what is held for it is discarded. Nothing is sent and nobody is told: if the saga has a
@@ -33,6 +41,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
         Command::Resume(sagas_act::Resume { which, reason }) => {
             sagas_act::run(session, InstanceAction::Resume, which, &reason).await
         }
+        Command::Send(arguments) => sagas_act::send(session, arguments).await,
         Command::Cancel(sagas_act::Cancel { which, reason }) => {
             sagas_act::run(session, InstanceAction::Cancel, which, &reason).await
         }
@@ -48,8 +57,8 @@ pub(super) async fn spelt(
     if saga.is_none() && state.is_none() {
         return Some((None, None));
     }
-    let all = session.each(async |store: &dyn Inspect| store.status().await).await;
-    let states: Vec<_> = all.into_iter().flat_map(|(_, status)| status.instances).collect();
+    let all = session.each(async |store: &dyn Inspect| store.forms().await).await;
+    let states: Vec<_> = all.into_iter().flat_map(|(_, forms)| forms).collect();
     let sagas: Vec<String> = states.iter().map(|state| state.saga.clone()).collect();
     let saga = match saga.map(|saga| find::name(&saga, &sagas, "saga with instances")).transpose() {
         Ok(saga) => saga,

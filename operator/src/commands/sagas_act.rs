@@ -1,13 +1,15 @@
-//! `sagabus sagas resume` and `sagabus sagas cancel`.
+//! `sagabus sagas resume`, `sagabus sagas cancel` and `sagabus sagas send`.
 
-use super::{operations, sagas_show};
+use super::{held_edit, operations, sagas_show};
 use crate::{
     databases::Session,
+    find,
     text::{count, plain},
 };
 use clap::Args;
-use saga_core::{InstanceAction, InstanceKey};
+use saga_core::{InstanceAction, InstanceDone, InstanceKey, StoreError};
 use serde_json::json;
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub(crate) struct Resume {
@@ -27,33 +29,91 @@ pub(crate) struct Cancel {
     pub(super) reason: String,
 }
 
+#[derive(Args)]
+pub(crate) struct Send {
+    #[command(flatten)]
+    which: sagas_show::Arguments,
+    /// The message's type, by logical name and whatever its case: one that the saga takes
+    #[arg(value_name = "TYPE")]
+    type_name: String,
+    /// Its body
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, required_unless_present = "body_file")]
+    body: Option<String>,
+    /// A file with its body; - is stdin
+    #[arg(long, value_name = "PATH", conflicts_with = "body")]
+    body_file: Option<PathBuf>,
+    /// Why: recorded with who and when
+    #[arg(long, value_name = "TEXT", value_parser = operations::reason, allow_hyphen_values = true)]
+    reason: String,
+}
+
+/// The one instance that is meant, and the number of its database.
+async fn one(session: &mut Session, which: sagas_show::Arguments) -> Option<(usize, InstanceKey)> {
+    let found = sagas_show::find(session, which).await?;
+    let [(n, instance)] = &found[..] else {
+        session.failed("several databases have this instance: say which by --database".into());
+        return None;
+    };
+    Some((*n, InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() }))
+}
+
+/// Gives an instance a message.
+pub(super) async fn send(session: &mut Session, arguments: Send) -> bool {
+    let Send { which, type_name, body, body_file, reason } = arguments;
+    let Some((n, key)) = one(session, which).await else { return false };
+    let store = &session.database(n).store;
+    let known = match store.definitions().await {
+        Ok(definitions) => definitions,
+        Err(error) => {
+            session.failed(error.to_string());
+            return false;
+        }
+    };
+    let of_it = known.iter().filter(|definition| definition.saga == key.saga);
+    let types: Vec<String> =
+        of_it.flat_map(|definition| &definition.chart.messages).map(|message| message.type_name.clone()).collect();
+    let read = || body_file.as_deref().map(held_edit::read).transpose().map_err(|error| format!("{error:#}"));
+    let message = find::name(&type_name, &types, "message of the saga")
+        .and_then(|type_name| Ok((type_name, body.map_or_else(read, |body| Ok(Some(body)))?.unwrap_or_default())));
+    let (type_name, body) = match message {
+        Ok(message) => message,
+        Err(text) => {
+            session.failed(text);
+            return false;
+        }
+    };
+    let store = &session.database(n).store;
+    let done = store.saga_send(&key, (&type_name, &body), &operations::who(), &reason).await;
+    told(session, n, &key, done)
+}
+
 /// Acts on one instance.
 pub(super) async fn run(
     session: &mut Session,
-    action: InstanceAction,
+    action: InstanceAction<'_>,
     which: sagas_show::Arguments,
     why: &str,
 ) -> bool {
-    let Some(found) = sagas_show::find(session, which).await else { return false };
-    let [(n, instance)] = &found[..] else {
-        session.failed("several databases have this instance: say which by --database".into());
-        return false;
-    };
-    let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
-    let store = &session.database(*n).store;
+    let Some((n, key)) = one(session, which).await else { return false };
+    let store = &session.database(n).store;
     let done = match action {
         InstanceAction::Cancel => store.saga_cancel(&key, &operations::who(), why).await,
         _ => store.saga_resume(&key, &operations::who(), why).await,
     };
+    told(session, n, &key, done)
+}
+
+/// Says what became of it.
+fn told(session: &mut Session, n: usize, key: &InstanceKey, done: Result<InstanceDone, StoreError>) -> bool {
     let done = match done {
         Ok(done) => done,
         Err(error) => {
-            let name = session.database(*n).name.clone();
+            let name = session.database(n).name.clone();
             session.failed(format!("{name}: {error}"));
             return false;
         }
     };
-    let is_done = matches!(done.result.as_str(), "resumed" | "cancelled");
+    let is_done = matches!(done.result.as_str(), "resumed" | "cancelled" | "sent");
     if session.screen.json {
         session.screen.value(&json!({ "saga": key.saga, "id": key.id, "done": done }));
         return is_done;
@@ -63,6 +123,10 @@ pub(super) async fn run(
     session.screen.line(match done.result.as_str() {
         "resumed" => format!("{name} goes on without message {by}, if that is still held: sagabus held show {by}"),
         "cancelled" => format!("{name} is over; {} discarded with it", count(done.discarded as i64, "held message")),
+        "sent" => {
+            let message = plain(done.message_id.as_deref().unwrap_or_default());
+            format!("{name} gets message {message} from the next running process: sagabus explain {message}")
+        }
         "done" => format!("{name} is over already"),
         "gone" => format!("{name} is gone"),
         other => format!("{name} is {other}"),

@@ -6,10 +6,11 @@ use clap::Args;
 use saga_core::{Inspect, InstanceFilter, InstanceView};
 use std::time::Duration;
 
-const HEADER: [&str; 6] = ["saga", "id", "state", "seq", "changed", "paused by"];
+pub(super) const HEADER: [&str; 6] = ["saga", "id", "state", "seq", "changed", "paused by"];
 
-#[derive(Args, Default)]
-pub(crate) struct Arguments {
+/// Which instances: the same filter for the list and the dashboard.
+#[derive(Args, Default, Clone)]
+pub(crate) struct Which {
     /// Only of this saga
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
@@ -30,26 +31,40 @@ pub(crate) struct Arguments {
     older_than: Option<Duration>,
 }
 
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Which {
+    /// Names are as they were typed.
+    pub(crate) fn filter(&self) -> InstanceFilter {
+        InstanceFilter {
+            saga: self.saga.clone(),
+            state: self.state.clone(),
+            id: self.id.clone(),
+            paused: self.paused,
+            open: self.open,
+            unchanged_for: self.older_than,
+        }
+    }
+}
+
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
-    let Some((saga, state)) = spelt(session, arguments.saga, arguments.state).await else { return false };
-    let filter = InstanceFilter {
-        saga,
-        state,
-        id: arguments.id,
-        paused: arguments.paused,
-        open: arguments.open,
-        unchanged_for: arguments.older_than,
-    };
+    let filter = arguments.which.filter();
+    let Some((saga, state)) = spelt(session, filter.saga.clone(), filter.state.clone()).await else { return false };
+    let filter = InstanceFilter { saga, state, ..filter };
     let rows_max = session.rows_max;
     let read = async |store: &dyn Inspect| {
-        Ok((store.instances_count(&filter).await?, store.instances(&filter, rows_max).await?))
+        Ok((store.instances_counted(&filter).await?, store.instances(&filter, rows_max).await?))
     };
     let all = session.each(read).await;
     list::print(session, &all, &HEADER, |row| (cells(row), None), "no instance matches");
     true
 }
 
-fn cells(instance: &InstanceView) -> Vec<Cell> {
+pub(super) fn cells(instance: &InstanceView) -> Vec<Cell> {
     vec![
         instance.saga.as_str().into(),
         instance.id.as_str().into(),

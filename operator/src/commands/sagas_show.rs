@@ -63,7 +63,7 @@ async fn read(store: &dyn Inspect, instance: InstanceView, rows_max: i64) -> Res
     let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
-    let done = OperationFilter { saga, saga_id, message_id: None };
+    let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
     Ok(Page {
         outbox: store.outbox(&sent, rows_max).await?,
         held: store.held(&waiting, rows_max).await?,

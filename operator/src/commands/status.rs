@@ -4,7 +4,7 @@ use crate::{
     databases::Session,
     screen::Screen,
     table::{Cell, Table},
-    text::{age, plain},
+    text::{age, plain, some},
     trouble::troubles,
 };
 use clap::Args;
@@ -85,12 +85,12 @@ fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_
         let due = rows.oldest_ms.map_or_else(String::new, |ms| {
             if ms < 0 { format!("next in {}", age(ms)) } else { format!("oldest {}", age(ms)) }
         });
-        line(what.into(), rows.count.to_string(), due, rows.error.clone());
+        line(what.into(), some(rows.count), due, rows.error.clone());
     }
     for rows in &endpoint.unroutable {
         line(
             format!("no queue: {}", rows.destination),
-            rows.count.to_string(),
+            some(rows.count),
             format!("oldest {}", age(rows.oldest_ms)),
             None,
         );
@@ -99,7 +99,7 @@ fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_
         line("not confirmed".into(), String::new(), format!("oldest {}", age(ms)), None);
     }
     for held in &endpoint.held {
-        line(format!("held: {}", held.reason), held.count.to_string(), format!("oldest {}", age(held.oldest_ms)), None);
+        line(format!("held: {}", held.reason), some(held.count), format!("oldest {}", age(held.oldest_ms)), None);
     }
     for process in &endpoint.processes {
         let up = age(now_us.saturating_sub(process.started_at_us) / 1000);
@@ -118,8 +118,8 @@ fn state_cells(state: &StateCount) -> Vec<Cell> {
     vec![
         state.saga.as_str().into(),
         format!("{}{done}", plain(&state.state)).into(),
-        Cell::number(state.count),
-        Cell::number(state.paused),
+        some(state.count).into(),
+        some(state.paused).into(),
         age(state.oldest_ms).into(),
     ]
 }

@@ -117,7 +117,7 @@ async fn listed(session: &mut Session, arguments: &List) -> bool {
     let filter = arguments.which.filter();
     let rows_max = session.rows_max;
     let read =
-        async |store: &dyn Inspect| Ok((store.outbox_count(&filter).await?, store.outbox(&filter, rows_max).await?));
+        async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));
     let all = session.each(read).await;
     let row = |row: &saga_core::OutboxView| (outbox_act::timer_cells(row), outbox_list::note(row));
     list::print(session, &all, &outbox_act::TIMERS, row, "no timer matches");

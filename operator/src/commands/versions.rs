@@ -1,8 +1,8 @@
 //! `sagabus versions`: which versions of each saga are defined, which of them have instances, which can be retired.
 
 use super::list;
-use crate::{databases::Session, table::Cell};
-use saga_core::{DefinitionView, FormCount, Inspect};
+use crate::{databases::Session, table::Cell, text::some};
+use saga_core::{Counted, DefinitionView, FormCount, Inspect};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -28,7 +28,8 @@ pub(crate) struct Version {
 pub(crate) async fn run(session: &mut Session) -> bool {
     let read = async |store: &dyn Inspect| Ok(versions(&store.definitions().await?, &store.forms().await?));
     let all = session.each(read).await;
-    let all: Vec<_> = all.into_iter().map(|(n, rows)| (n, (rows.len() as u64, rows))).collect();
+    let all: Vec<_> =
+        all.into_iter().map(|(n, rows)| (n, (Counted { rows: rows.len() as u64, more: false }, rows))).collect();
     list::print(session, &all, &HEADER, |row| (cells(row), None), "no process has registered a saga");
     true
 }
@@ -61,8 +62,8 @@ fn cells(row: &Version) -> Vec<Cell> {
         Cell::number(row.version),
         row.endpoint.as_deref().unwrap_or("not registered").into(),
         row.registered_at_us.map_or_else(|| "-".into(), Cell::At),
-        Cell::number(row.open),
-        Cell::number(row.done),
+        some(row.open).into(),
+        some(row.done).into(),
         if row.retire { "yes" } else { "no" }.into(),
     ]
 }

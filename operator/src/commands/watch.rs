@@ -1,10 +1,11 @@
-//! `sagabus watch`: prints each new trouble, and its end.
+//! `sagabus watch`: prints each new trouble, and its end, and posts both.
 
 use crate::{
     databases::Session,
     screen::{Screen, View},
     text::{plain, time},
     trouble::troubles,
+    webhook::Webhook,
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -20,27 +21,45 @@ pub(crate) struct Arguments {
     /// Look so many times, then end
     #[arg(long, value_name = "N")]
     times: Option<u64>,
+    /// Post each as JSON to this address as well: `trouble`, `since`, and `over`, which is null as long as it lasts
+    ///
+    /// While the address is away that is a trouble too, and what happens waits.
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+}
+
+/// A trouble that lasts.
+struct Lasting {
+    text: String,
+    since_us: i64,
 }
 
 /// Looks until it is interrupted, or often enough. Returns whether there was no trouble at the last look.
-pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
+pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
+    let mut webhook = match arguments.webhook.as_deref().map(Webhook::new).transpose() {
+        Ok(webhook) => webhook,
+        Err(text) => {
+            session.failed(format!("--webhook: {text}"));
+            return false;
+        }
+    };
     let (view, json) = (session.screen.view.clone(), session.screen.json);
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut known: BTreeMap<String, Lasting> = BTreeMap::new();
     let unopened = session.take_errors(); // a wrong address, or no such file: a trouble for as long as the watch lasts
     let mut looks = 0;
     loop {
         let mut now = look(session).await;
         now.extend(unopened.iter().map(|error| (name(error), error.clone())));
-        let at_us = Timestamp::now().as_microsecond();
-        let begun = now.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(_, text)| ("trouble", text));
-        let ended = known.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, text)| ("over", text));
-        let lines: Vec<String> = begun.chain(ended).map(|(what, text)| line(what, text, at_us, &view, json)).collect();
+        let mut lines = changed(&mut known, now, webhook.as_mut(), &view, json);
+        if let Some(webhook) = &mut webhook {
+            let text = webhook.flush().await.map(|why| format!("the webhook is away: {why}"));
+            lines.extend(of_webhook(&mut known, text, &view, json));
+        }
         let mut screen = Screen::new(view.clone(), json);
         lines.iter().for_each(|line| screen.line(line));
         if screen.write().is_err() {
             return false;
         }
-        known = now;
         looks += 1;
         if arguments.times.is_some_and(|times| looks >= times) {
             return known.is_empty();
@@ -49,6 +68,51 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
             _ = tokio::signal::ctrl_c() => return known.is_empty(),
             () = tokio::time::sleep(arguments.every) => {}
         }
+    }
+}
+
+/// The name of the webhook's own trouble.
+const WEBHOOK: &str = "webhook";
+
+/// What began and what is over since the last look, as lines, and for the webhook.
+fn changed(
+    known: &mut BTreeMap<String, Lasting>,
+    now: BTreeMap<String, String>,
+    mut webhook: Option<&mut Webhook>,
+    view: &View,
+    json: bool,
+) -> Vec<String> {
+    let at_us = Timestamp::now().as_microsecond();
+    let mut lines = Vec::new();
+    for (key, text) in &now {
+        if !known.contains_key(key) {
+            known.insert(key.clone(), Lasting { text: text.clone(), since_us: at_us });
+            lines.push(line("trouble", text, at_us, view, json));
+            webhook.iter_mut().for_each(|webhook| webhook.add(text, at_us, None));
+        }
+    }
+    known.retain(|key, it| {
+        let lasts = now.contains_key(key) || key == WEBHOOK;
+        if !lasts {
+            lines.push(line("over", &it.text, at_us, view, json));
+            webhook.iter_mut().for_each(|webhook| webhook.add(&it.text, it.since_us, Some(at_us)));
+        }
+        lasts
+    });
+    lines
+}
+
+/// That the webhook is away, or back.
+fn of_webhook(known: &mut BTreeMap<String, Lasting>, away: Option<String>, view: &View, json: bool) -> Option<String> {
+    let at_us = Timestamp::now().as_microsecond();
+    match (away, known.contains_key(WEBHOOK)) {
+        (Some(text), false) => {
+            let line = line("trouble", &text, at_us, view, json);
+            known.insert(WEBHOOK.into(), Lasting { text, since_us: at_us });
+            Some(line)
+        }
+        (None, true) => known.remove(WEBHOOK).map(|it| line("over", &it.text, at_us, view, json)),
+        _ => None,
     }
 }
 

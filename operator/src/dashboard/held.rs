@@ -6,84 +6,67 @@ use super::{
     plan,
     plans::{Deed, Plan},
 };
-use crate::text::{count, plain};
+use crate::{
+    commands::{REASONS, WhichHeld},
+    text::{count, plain, some_of},
+};
 use axum::{
     extract::Extension,
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{HeldFilter, HeldReason, HeldView};
+use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
 use std::collections::BTreeMap;
 
-/// The options of `sagabus held list` that make a filter.
-const FILTER: [&str; 8] = ["endpoint", "reason-is", "receiver", "saga", "id", "type", "error", "needs-person"];
-/// The words for why a message waits: those that need a person first.
-const REASONS: [&str; 9] =
-    ["failed", "rejected", "crashes", "undecodable", "stranded", "early", "deferred", "paused", "version"];
-/// The most messages that are grouped, of each database.
-const GROUPED_MAX: i64 = 10_000;
 /// The most messages that a plan takes, of each database.
 const PLANNED_MAX: i64 = 100_000;
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
-/// A group is found again by the beginning of its error.
-const ERROR_CHARS: usize = 200;
-
-/// The filter of a page's parameters; `None` if its reason is none.
-pub(super) fn filter(params: &Params) -> Option<HeldFilter> {
-    let reason = match params.text("reason-is") {
-        Some(text) => Some(HeldReason::parse(&text.to_lowercase())?),
-        None => None,
-    };
-    Some(HeldFilter {
-        message_id: None,
-        endpoint: params.text("endpoint"),
-        reason,
-        receiver: params.text("receiver"),
-        saga: params.text("saga"),
-        saga_id: params.text("id"),
-        type_name: params.text("type"),
-        error: params.text("error"),
-        needs_person: params.is_set("needs-person"),
-    })
+/// The filter of the page.
+fn filter(cx: &Cx) -> Result<HeldFilter, Response> {
+    let which = cx.params.which::<WhichHeld>();
+    which.map(|which| which.filter()).map_err(|text| refusal(&cx.app, StatusCode::BAD_REQUEST, &text))
 }
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let Some(filter) = filter(&cx.params) else { return no_reason_called(&cx) };
+    let filter = match filter(&cx) {
+        Ok(filter) => filter,
+        Err(refused) => return refused,
+    };
     let limit = cx.params.limit();
     let answers = cx
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.held_count(&filter).await?, store.held(&filter, GROUPED_MAX).await?)) }
+            async move {
+                let groups = store.held_groups(&filter).await?;
+                Ok((store.held_counted(&filter).await?, groups, store.held(&filter, limit).await?))
+            }
         })
         .await;
-    let all: u64 = answers.all.iter().map(|(_, (n, _))| n).sum();
-    let rows: Vec<(usize, HeldView)> = crate::find::flat(answers.all.into_iter().map(|(n, (_, r))| (n, r)).collect());
-    let of_filter = cx.params.only(&FILTER);
-    let shown: Vec<_> = rows.iter().take(limit as usize).map(|(n, row)| (*n, row)).collect();
-    let of_groups = if (rows.len() as u64) < all { format!(" of the first {}", rows.len()) } else { String::new() };
+    let (mut all, mut groups, mut rows) = (Counted::default(), Vec::new(), Vec::new());
+    for (n, (counted, of_it, held)) in answers.all {
+        all = all + counted;
+        groups.extend(of_it);
+        rows.extend(held.into_iter().map(|row| (n, row)));
+    }
+    let of_filter = cx.params.of::<WhichHeld>();
     let body = html! {
         (filters(&cx))
         @if rows.is_empty() {
             p.calm { @if of_filter.is_empty() { "Nothing is held." } @else { "No held message matches." } }
         } @else {
-            (groups(&cx, &format!("By reason, type and error{of_groups}"), &rows))
+            (by_group(&cx, groups))
             @if cx.visitor.may_act() { (actions(&cx, &of_filter, all)) }
-            (table(&cx, "Messages in order of arrival", shown.iter().copied()))
-            (cx.shown("/held", shown.len(), all))
+            (table(&cx, "Messages in order of arrival", rows.iter().map(|(n, row)| (*n, row))))
+            (cx.shown("/held", rows.len(), all))
         }
     };
     cx.page(
         &Head { title: "Held messages", part: "/held", command: of_filter.command("held list"), away: &answers.away },
         body,
     )
-}
-
-fn no_reason_called(cx: &Cx) -> Response {
-    let text = format!("no reason is called that; there are: {}", REASONS.join(", "));
-    refusal(&cx.app, StatusCode::BAD_REQUEST, &text)
 }
 
 fn filters(cx: &Cx) -> Markup {
@@ -106,38 +89,41 @@ fn filters(cx: &Cx) -> Markup {
     }
 }
 
-/// Messages with the same reason, type and error.
-struct Group {
-    count: i64,
-    first_us: i64,
-    last_us: i64,
-}
-
-fn groups(cx: &Cx, caption: &str, rows: &[(usize, HeldView)]) -> Markup {
-    let mut groups: BTreeMap<(&str, &str, &str), Group> = BTreeMap::new();
-    for (_, row) in rows {
-        let name = (row.reason.as_str(), row.type_name.as_str(), row.error.as_deref().unwrap_or_default());
-        let group = groups.entry(name).or_insert(Group { count: 0, first_us: i64::MAX, last_us: i64::MIN });
-        group.count += 1;
-        group.first_us = group.first_us.min(row.held_at_us);
-        group.last_us = group.last_us.max(row.held_at_us);
+/// Messages with the same reason, type and error; first those that need a person.
+fn by_group(cx: &Cx, groups: Vec<HeldGroup>) -> Markup {
+    let mut together: BTreeMap<(String, String, Option<String>), HeldGroup> = BTreeMap::new();
+    for group in groups {
+        let name = (group.reason.clone(), group.type_name.clone(), group.error.clone());
+        match together.get_mut(&name) {
+            None => drop(together.insert(name, group)),
+            Some(known) => {
+                known.count += group.count;
+                known.first_us = known.first_us.min(group.first_us);
+                known.last_us = known.last_us.max(group.last_us);
+                known.notes.extend(group.notes);
+            }
+        }
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|((reason, ..), group)| (waits(reason), -group.count));
+    let mut groups: Vec<HeldGroup> = together.into_values().collect();
+    groups.sort_by_key(|group| (group.waits_by_itself(), -group.count));
     let left_out = groups.len().saturating_sub(GROUPS_MAX);
-    let row = |((reason, type_name, error), group): &((&str, &str, &str), Group)| {
-        let error: String = error.chars().take(ERROR_CHARS).collect();
-        let narrowed =
-            cx.params.with("reason-is", reason).with("type", type_name).with("error", &error).with("limit", "");
+    let row = |group: &HeldGroup| {
+        let error = group.error.as_deref().unwrap_or_default();
+        let narrowed = cx.params.with("reason-is", &group.reason).with("type", &group.type_name);
+        let narrowed = narrowed.with("error", error).with("limit", "");
         vec![
-            html! { a href=(narrowed.href(&cx.url("/held"))) { (count(group.count, "message")) } },
-            reason_tag(reason),
-            cell(type_name),
-            html! { span.error { (cell(&error)) } },
+            html! { a href=(narrowed.href(&cx.url("/held"))) { (some_of(group.count, "message")) } },
+            reason_tag(&group.reason),
+            cell(&group.type_name),
+            html! {
+                span.error { (cell(error)) }
+                @for note in &group.notes { div.muted { (cell(&note.who)) ": " (cell(&note.text)) } }
+            },
             cx.when(group.first_us),
             cx.when(group.last_us),
         ]
     };
+    let caption = "By reason, type and error";
     html! {
         (html::table(caption, &["count", "reason", "type", "error", "first", "last"],
             groups.iter().take(GROUPS_MAX).map(row)))
@@ -154,10 +140,10 @@ pub(super) fn reason_tag(reason: &str) -> Markup {
     tag(reason, if waits(reason) { "quiet" } else { "bad" })
 }
 
-fn actions(cx: &Cx, of_filter: &Params, all: u64) -> Markup {
+fn actions(cx: &Cx, of_filter: &Params, all: Counted) -> Markup {
     let is_named = of_filter.is_set("reason-is") || of_filter.is_set("needs-person");
     let which = match (is_named, of_filter.is_empty()) {
-        (true, _) => format!("{} of this filter", count(all as i64, "message")),
+        (true, _) => format!("{all} of this filter"),
         (false, true) => "all that need a person".into(),
         (false, false) => "those of this filter that need a person".into(),
     };
@@ -194,7 +180,10 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
 /// Plans an action on all that a filter finds now. Those that wait for their turn are included only when the filter
 /// names their reason.
 pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Response {
-    let Some(filter) = filter(&cx.params) else { return no_reason_called(&cx) };
+    let filter = match filter(&cx) {
+        Ok(filter) => filter,
+        Err(refused) => return refused,
+    };
     let Some(deed) = fields.get("do").and_then(Deed::parse) else {
         return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done");
     };
@@ -215,7 +204,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
     }
-    let command = cx.params.only(&FILTER);
+    let command = cx.params.of::<WhichHeld>();
     let command = if command.is_empty() { command.with_set("all") } else { command };
     let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
     let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name));

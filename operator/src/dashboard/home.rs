@@ -6,7 +6,7 @@ use super::{
     workbench,
 };
 use crate::{
-    text::{age, plain},
+    text::{age, plain, some},
     trouble::troubles,
 };
 use axum::response::Response;
@@ -71,7 +71,7 @@ fn card(cx: &Cx, n: usize, endpoint: &EndpointStatus) -> Markup {
         html! {
             @if rows.count > 0 {
                 dt { a href=(of.href(&cx.url("/outbox"))) { (what) } }
-                dd { span class=(kind) { (rows.count) } @if let Some(due) = due { " " span.muted { (due) } }
+                dd { span class=(kind) { (some(rows.count)) } @if let Some(due) = due { " " span.muted { (due) } }
                     @if let Some(error) = &rows.error { div.error { (cell(error)) } } }
             }
         }
@@ -88,14 +88,14 @@ fn card(cx: &Cx, n: usize, endpoint: &EndpointStatus) -> Markup {
                 (rows("delayed", &endpoint.delayed, "", false))
                 @for rows in &endpoint.unroutable {
                     dt { "no queue: " (plain(&rows.destination)) }
-                    dd { span.bad { (rows.count) } " " span.muted { "oldest " (age(rows.oldest_ms)) } }
+                    dd { span.bad { (some(rows.count)) } " " span.muted { "oldest " (age(rows.oldest_ms)) } }
                 }
                 @if let Some(ms) = endpoint.unconfirmed_ms { dt { "not confirmed" }
                     dd { span.muted { "oldest " (age(ms)) } } }
                 @for held in &endpoint.held {
                     dt { a href=(of.with("reason-is", &held.reason).href(&cx.url("/held"))) {
                         "held: " (plain(&held.reason)) } }
-                    dd { (held.count) " " span.muted { "oldest " (age(held.oldest_ms)) } }
+                    dd { (some(held.count)) " " span.muted { "oldest " (age(held.oldest_ms)) } }
                 }
                 dt { "processes" } dd { (endpoint.processes.len()) }
             }
@@ -113,7 +113,7 @@ pub(super) fn states(cx: &Cx, all: &[(usize, Status)]) -> Markup {
             html! { a href=(of.href(&cx.url("/sagas"))) { (plain(&state.saga)) } },
             html! { a href=(there.href(&cx.url("/sagas"))) { (plain(&state.state)) }
             @if state.done == state.count { " " (tag("done", "good")) } },
-            html! { (state.count) },
+            html! { (some(state.count)) },
             html! {
                 @if state.paused > 0 { a.bad href=(there.with_set("paused").href(&cx.url("/sagas"))) {
                     (state.paused) } } @else { "0" }

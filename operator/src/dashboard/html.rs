@@ -13,7 +13,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use saga_core::Chart;
+use saga_core::{Chart, Counted};
 use std::sync::{Arc, OnceLock};
 
 /// The pages, as the navigation shows them.
@@ -140,17 +140,16 @@ impl Cx {
     }
 
     /// How many rows there are, and a way to more of them.
-    pub(super) fn shown(&self, path: &str, shown: usize, all: u64) -> Markup {
-        let all = all.max(shown as u64);
+    pub(super) fn shown(&self, path: &str, shown: usize, all: Counted) -> Markup {
         html! {
             p.shown {
-                @if (shown as u64) < all {
-                    (shown) " of " (all) " shown. "
+                @if (shown as u64) < all.rows || all.more {
+                    (shown) " of " (all.to_string()) " shown. "
                     @match self.params.more() {
                         Some(more) => { a href=(more.href(&self.url(path))) { "Show more" } }
                         None => { "Narrow the filter to see others." }
                     }
-                } @else { (all) " shown." }
+                } @else { (shown) " shown." }
             }
         }
     }

@@ -44,7 +44,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey) -> Result<Option<Page>,
     let Some(instance) = found.into_iter().find(|instance| instance.id == key.id) else { return Ok(None) };
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
-    let done = OperationFilter { saga, saga_id, message_id: None };
+    let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
     let definitions = store.definitions().await?;
     Ok(Some(Page {
         definition: sagas::newest(&key.saga, &definitions).cloned(),

@@ -14,6 +14,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         message_id: cx.params.text("message"),
         saga: cx.params.text("saga"),
         saga_id: cx.params.text("id"),
+        ..OperationFilter::default()
     };
     let limit = cx.params.limit();
     let answers = cx

@@ -6,51 +6,36 @@ use super::{
     params::{encoded, quoted},
 };
 use crate::{
-    commands::tries,
+    commands::{KINDS, WhichSent, tries},
     text::{self, plain},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
-use saga_core::{OutboxFilter, OutboxKind, OutboxView};
-
-/// The options of `sagabus outbox list` that make a filter.
-const FILTER: [&str; 9] = ["endpoint", "kind", "type", "to", "saga", "id", "error", "failing", "due"];
+use saga_core::{Counted, OutboxFilter, OutboxView};
 
 pub(super) async fn list(cx: Cx) -> Response {
-    let kind = match cx.params.text("kind").map(|kind| OutboxKind::parse(&kind.to_lowercase())) {
-        Some(None) => return refusal(&cx.app, StatusCode::BAD_REQUEST, "no kind is called that"),
-        kind => kind.flatten(),
-    };
-    let filter = OutboxFilter {
-        id: None,
-        endpoint: cx.params.text("endpoint"),
-        saga: cx.params.text("saga"),
-        saga_id: cx.params.text("saga").and_then(|_| cx.params.text("id")),
-        failing: cx.params.is_set("failing"),
-        kind,
-        type_name: cx.params.text("type"),
-        destination: cx.params.text("to"),
-        error: cx.params.text("error"),
-        due: cx.params.is_set("due"),
+    let filter = match cx.params.which::<WhichSent>() {
+        Ok(which) => which.filter(),
+        Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let limit = cx.params.limit();
     let answers = cx
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.outbox_count(&filter).await?, store.outbox(&filter, limit).await?)) }
+            async move { Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?)) }
         })
         .await;
-    let there: u64 = answers.all.iter().map(|(_, (n, _))| n).sum();
+    let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, OutboxView)> = crate::find::flat(answers.all.into_iter().map(|(n, (_, r))| (n, r)).collect());
-    let of_filter = cx.params.only(&FILTER);
+    let of_filter = cx.params.of::<WhichSent>();
     let body = html! {
         form.filter action=(cx.url("/outbox")) aria-label="Filter" {
             div {
                 label for="f-kind" { "Kind" }
                 select id="f-kind" name="kind" {
                     option value="" { "any" }
-                    @for word in ["command", "event", "reply", "timer", "retry"] {
+                    @for word in KINDS {
                         option value=(word) selected[cx.params.get("kind") == Some(word)] { (word) }
                     }
                 }

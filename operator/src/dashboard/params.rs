@@ -48,6 +48,32 @@ impl Params {
         self.0.contains_key(name)
     }
 
+    /// The filter of a page. Its parameters are the options of the list's command, and are read in the same way.
+    ///
+    /// # Errors
+    /// What the command would say.
+    pub(super) fn which<Which: clap::Args>(&self) -> Result<Which, String> {
+        let command = options::<Which>();
+        let word = |option: &clap::Arg| {
+            let (name, value) = (option.get_long()?, self.text(option.get_long()?)?);
+            Some(if option.get_action().takes_values() { format!("--{name}={value}") } else { format!("--{name}") })
+        };
+        let words: Vec<String> = command.get_arguments().filter_map(word).collect();
+        let found = command.try_get_matches_from(words).and_then(|matches| Which::from_arg_matches(&matches));
+        found.map_err(|error| {
+            let text = error.to_string();
+            let said: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            said.join(" ").trim_start_matches("error: ").to_owned()
+        })
+    }
+
+    /// Those that make a filter.
+    pub(super) fn of<Which: clap::Args>(&self) -> Self {
+        let command = options::<Which>();
+        let names: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        self.only(&names)
+    }
+
     /// How many rows to show.
     pub(super) fn limit(&self) -> i64 {
         self.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(ROWS).clamp(1, ROWS_MAX)
@@ -113,6 +139,12 @@ impl Params {
         }
         line
     }
+}
+
+/// The options of a filter.
+fn options<Which: clap::Args>() -> clap::Command {
+    let command = clap::Command::new("filter").no_binary_name(true).disable_help_flag(true).disable_version_flag(true);
+    Which::augment_args(command)
 }
 
 /// A text as a part of an address.

@@ -5,17 +5,14 @@ use super::{
     html::{Cx, Head, cell, tag},
     params::Params,
 };
-use crate::text::plain;
+use crate::{commands::WhichInstances, text::plain};
 use axum::{http::StatusCode, response::Response};
 use maud::{Markup, html};
-use saga_core::{DefinitionView, InstanceFilter, InstanceView, Status};
-
-/// The options of `sagabus sagas list` that make a filter.
-const FILTER: [&str; 6] = ["saga", "state", "id", "paused", "open", "older-than"];
+use saga_core::{Counted, DefinitionView, InstanceFilter, InstanceView, Status};
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let older_than = match cx.params.text("older-than").map(|text| crate::commands::length(&text)).transpose() {
-        Ok(length) => length,
+    let filter = match cx.params.which::<WhichInstances>() {
+        Ok(which) => which.filter(),
         Err(text) => return super::html::refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let known = cx.app.each(|store| async move { Ok((store.status().await?, store.definitions().await?)) }).await;
@@ -25,28 +22,25 @@ pub(super) async fn show(cx: Cx) -> Response {
         definitions.extend(defined);
     }
     let filter = InstanceFilter {
-        saga: cx.params.text("saga").map(|saga| spelt(&saga, &names(&all, |state| &state.saga))),
-        state: cx.params.text("state").map(|state| spelt(&state, &names(&all, |state| &state.state))),
-        id: cx.params.text("id"),
-        paused: cx.params.is_set("paused"),
-        open: cx.params.is_set("open"),
-        unchanged_for: older_than,
+        saga: filter.saga.as_ref().map(|saga| spelt(saga, &names(&all, |state| &state.saga))),
+        state: filter.state.as_ref().map(|state| spelt(state, &names(&all, |state| &state.state))),
+        ..filter
     };
     let limit = cx.params.limit();
     let answers = cx
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.instances_count(&filter).await?, store.instances(&filter, limit).await?)) }
+            async move { Ok((store.instances_counted(&filter).await?, store.instances(&filter, limit).await?)) }
         })
         .await;
-    let there: u64 = answers.all.iter().map(|(_, (n, _))| n).sum();
+    let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, InstanceView)> =
         crate::find::flat(answers.all.into_iter().map(|(n, (_, r))| (n, r)).collect());
     if let Some(saga) = &filter.saga {
         all.iter_mut().for_each(|(_, status)| status.instances.retain(|state| state.saga == *saga));
     }
-    let of_filter = cx.params.only(&FILTER);
+    let of_filter = cx.params.of::<WhichInstances>();
     let body = html! {
         (filters(&cx))
         (home::states(&cx, &all))

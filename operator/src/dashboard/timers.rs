@@ -1,38 +1,31 @@
 //! Timers: what is due when, for which instance.
 
 use super::{
-    html::{Cx, Head},
+    html::{Cx, Head, refusal},
     outbox,
 };
-use axum::response::Response;
+use crate::commands::WhichTimers;
+use axum::{http::StatusCode, response::Response};
 use maud::html;
-use saga_core::{OutboxFilter, OutboxKind, OutboxView};
-
-/// The options of `sagabus timers list` that make a filter.
-const FILTER: [&str; 5] = ["endpoint", "saga", "id", "type", "due"];
+use saga_core::{Counted, OutboxView};
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let filter = OutboxFilter {
-        endpoint: cx.params.text("endpoint"),
-        saga: cx.params.text("saga"),
-        saga_id: cx.params.text("saga").and_then(|_| cx.params.text("id")),
-        type_name: cx.params.text("type"),
-        due: cx.params.is_set("due"),
-        kind: Some(OutboxKind::Timer),
-        ..OutboxFilter::default()
+    let filter = match cx.params.which::<WhichTimers>() {
+        Ok(which) => which.filter(),
+        Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let limit = cx.params.limit();
     let answers = cx
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.outbox_count(&filter).await?, store.outbox(&filter, limit).await?)) }
+            async move { Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?)) }
         })
         .await;
-    let there: u64 = answers.all.iter().map(|(_, (n, _))| n).sum();
+    let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, OutboxView)> =
         crate::find::flat(answers.all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
-    let of_filter = cx.params.only(&FILTER);
+    let of_filter = cx.params.of::<WhichTimers>();
     let body = html! {
         form.filter action=(cx.url("/timers")) aria-label="Filter" {
             (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("saga", "Saga"))

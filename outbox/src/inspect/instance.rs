@@ -2,11 +2,11 @@
 
 use super::{
     Params, Session, Tables,
-    order::{enter, unreadable, wake},
+    order::{enter, give, unreadable, wake},
 };
 use saga_core::{
-    HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError, StoreErrorKind,
-    hash_of,
+    Envelope, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
+    StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
 use uuid::Uuid;
@@ -55,16 +55,24 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     let found: Found = serde_json::from_str(&found).map_err(unreadable)?;
     let mut done = match (order.action, &found) {
         (InstanceAction::Resume, Found { paused_by: None, .. }) => return Ok(InstanceDone::new("not paused")),
-        (InstanceAction::Cancel, Found { done: true, .. }) => return Ok(InstanceDone::new("done")),
+        (InstanceAction::Cancel | InstanceAction::Send { .. }, Found { done: true, .. }) => {
+            return Ok(InstanceDone::new("done"));
+        }
         (InstanceAction::Resume, _) => InstanceDone::new("resumed"),
         (InstanceAction::Cancel, _) => InstanceDone::new("cancelled"),
+        (InstanceAction::Send { .. }, _) => InstanceDone::new("sent"),
         (other, _) => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
     };
     let Some(endpoint) = found.endpoint.as_deref() else {
         let text = format!("no endpoint of this database has registered saga `{}`", key.saga);
         return Err(StoreError::new(StoreErrorKind::Invalid, text));
     };
-    let message_id = if order.action == InstanceAction::Resume {
+    let message_id = if let InstanceAction::Send { type_name, body } = order.action {
+        let message = Envelope::by_hand(key, type_name, body);
+        give::<T>(&mut session, endpoint, key, &message).await?;
+        done.message_id = Some(message.message_id.clone());
+        message.message_id
+    } else if order.action == InstanceAction::Resume {
         let message_id = found.paused_by.clone().unwrap_or_default();
         let paused = [of_it, vec![Some(message_id.clone())]].concat();
         session.rows(T::ORDER.unpause, &paused).await?;

@@ -1,56 +1,31 @@
-//! The filters of a listing as parameters: the same on every database, `None` for a filter that is not given.
+//! Where the rows of a filter are, on every database: which index finds them, and which conditions are left.
 
-use super::Params;
-use saga_core::{Listing, Wanted};
+use super::{
+    Params, Session, Tables,
+    look::{Bound, Look, Place, groups, keys},
+};
+use saga_core::{HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted};
 
-/// The parameters of a listing, in the order in which the statements number them. The number of rows comes last.
+/// What one may add to a filter, and still each listing is served by an index; see `schema.sql`.
+pub(super) const FAILING: &str = "(waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)";
+/// The message has another id than the row: it was sent again, or is to be handled again.
+pub(super) const RENAMED: &str = "message_id <> CAST(id AS text)";
+
+const OUTBOX: &str = "id, endpoint, message_id, kind, type, destination, saga, saga_id, created_at, due_at,
+    first_attempt_at, lease_until, lease_owner, attempts, expired, waits_for, last_error, envelope";
+const INSTANCE: &str = "saga, id, state, data, seq, version, paused_by, created_at, updated_at, completed_at";
+const HELD: &str = "endpoint, receiver, message_id, type, arrival, reason, saga, saga_id, error, attempts, held_at,
+    expires_at, kind, destination, envelope";
+
+/// The parameters of a listing without a filter, in the order in which its statement numbers them. The number of rows
+/// comes last.
 pub(super) fn params(listing: &Listing<'_>) -> Params {
-    let flag = |flag: bool| flag.then(|| "1".to_owned());
     let (mut params, wanted) = match listing {
-        Listing::Outbox(filter, wanted) => (
-            vec![
-                filter.id.clone(),
-                filter.endpoint.clone(),
-                filter.saga.clone(),
-                filter.saga_id.clone(),
-                flag(filter.failing),
-                filter.kind.map(|kind| kind.as_str().to_owned()),
-                filter.type_name.clone(),
-                filter.destination.clone(),
-                filter.error.clone(),
-                flag(filter.due),
-            ],
-            *wanted,
-        ),
-        Listing::Instances(filter, wanted) => (
-            vec![
-                filter.saga.clone(),
-                filter.id.clone(),
-                filter.state.clone(),
-                flag(filter.paused),
-                flag(filter.open),
-                filter.unchanged_for.map(|time| crate::rows::us(time).to_string()),
-            ],
-            *wanted,
-        ),
         Listing::Journal(key, wanted) => (vec![Some(key.saga.clone()), Some(key.id.clone())], *wanted),
-        Listing::Held(filter, wanted) => (
-            vec![
-                filter.message_id.clone(),
-                filter.endpoint.clone(),
-                filter.reason.map(|reason| reason.as_str().to_owned()),
-                filter.receiver.clone(),
-                filter.saga.clone(),
-                filter.saga_id.clone(),
-                filter.type_name.clone(),
-                filter.error.clone(),
-                flag(filter.needs_person),
-            ],
+        Listing::Operations(filter, wanted) => (
+            vec![filter.message_id.clone(), filter.saga.clone(), filter.saga_id.clone(), filter.action.clone()],
             *wanted,
         ),
-        Listing::Operations(filter, wanted) => {
-            (vec![filter.message_id.clone(), filter.saga.clone(), filter.saga_id.clone()], *wanted)
-        }
         Listing::OutboxBody(id) => (vec![Some((*id).to_owned())], Wanted::Count),
         Listing::HeldBody(row) => (
             vec![
@@ -62,7 +37,10 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
             Wanted::Count,
         ),
         Listing::Traces(ids) => (vec![serde_json::to_string(ids).ok()], Wanted::Count),
-        Listing::Beginning(text) => (vec![Some((*text).to_owned())], Wanted::Count),
+        Listing::Beginning(text) => {
+            let (low, high) = uuids(text).unzip();
+            (vec![Some((*text).to_owned()), low, high], Wanted::Count)
+        }
         Listing::Conversation(id, wanted) => (vec![Some((*id).to_owned())], *wanted),
         _ => (Vec::new(), Wanted::Count),
     };
@@ -70,4 +48,230 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
         params.push(Some(rows_max.to_string()));
     }
     params
+}
+
+/// Reads a listing of a filter.
+pub(super) async fn read<T: Tables>(
+    session: &mut T::Session,
+    look: Look,
+    wanted: Wanted,
+) -> Result<Vec<String>, StoreError> {
+    if look.places.is_empty() {
+        let none = |text: &str| Ok(vec![text.to_owned()]);
+        return match wanted {
+            Wanted::Rows(_) => Ok(Vec::new()),
+            Wanted::Count => none("0"),
+            Wanted::CountUpTo(_) => none("[0,0]"),
+        };
+    }
+    let sql = match wanted {
+        Wanted::Rows(rows_max) => look.rows::<T>(rows_max),
+        Wanted::Count => look.count::<T>(),
+        Wanted::CountUpTo(counted_max) => look.counted::<T>(counted_max),
+    };
+    session.rows(&sql, &look.bound.0).await
+}
+
+/// The columns have the values of a group.
+pub(super) fn within(bound: &mut Bound, columns: &[&str], key: &[String]) -> String {
+    let is = |(column, value): (&&str, &String)| match *column {
+        "version" => format!("version = CAST({} AS integer)", bound.text(value)),
+        column => format!("{column} = {}", bound.text(value)),
+    };
+    columns.iter().zip(key).map(is).collect::<Vec<_>>().join(" AND ")
+}
+
+/// The columns that tell groups of held messages apart.
+pub(super) const HELD_GROUP: [&str; 3] = ["endpoint", "reason", "type"];
+
+/// Whether a held message goes on without a person.
+pub(super) fn waits(reason: &str) -> bool {
+    HeldReason::parse(reason).is_some_and(HeldReason::releases_itself)
+}
+
+pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilter) -> Result<Look, StoreError> {
+    let mut bound = Bound::default();
+    let (mut places, mut rest) = (Vec::new(), Vec::new());
+    let reason = filter.reason.map(|reason| reason.as_str().to_owned());
+    let mut is_by_group = false;
+    if let Some(id) = &filter.message_id {
+        places.push(Place::ordered(bound.begins("message_id", id), "message_id"));
+        rest.extend(bound.is("saga_id", filter.saga_id.as_ref()));
+        rest.extend(bound.is("receiver", filter.receiver.as_ref()));
+    } else if filter.saga_id.is_some() {
+        let of = bound.is("saga_id", filter.saga_id.as_ref()).unwrap_or_default();
+        places.push(Place::unordered(of, "saga, endpoint, reason, type, arrival"));
+        rest.extend(bound.is("receiver", filter.receiver.as_ref()));
+    } else if let Some(receiver) = filter.receiver.as_ref().or(filter.saga.as_ref()) {
+        // what waits for an instance of a saga is held by the saga
+        places.push(Place::ordered(format!("receiver = {}", bound.text(receiver)), "arrival"));
+    } else {
+        is_by_group = true;
+        for key in keys(&session.rows(&groups::<T>("held", &HELD_GROUP, "endpoint >= ''"), &[]).await?) {
+            let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
+            let is_wanted =
+                is(filter.endpoint.as_ref(), 0) && is(reason.as_ref(), 1) && is(filter.type_name.as_ref(), 2);
+            if is_wanted && !(filter.needs_person && waits(&key[1])) {
+                places.push(Place::ordered(within(&mut bound, &HELD_GROUP, &key), "arrival"));
+            }
+        }
+    }
+    if !is_by_group {
+        rest.extend(bound.is("endpoint", filter.endpoint.as_ref()));
+        rest.extend(bound.is("reason", reason.as_ref()));
+        rest.extend(bound.is("type", filter.type_name.as_ref()));
+        if filter.needs_person {
+            rest.push("reason NOT IN ('early', 'deferred', 'paused', 'version')".into());
+        }
+    }
+    rest.extend(bound.is("saga", filter.saga.as_ref()));
+    if let Some(text) = &filter.error {
+        rest.push(bound.contains::<T>("error", text));
+    }
+    Ok(Look { table: "held", columns: HELD, json: T::HELD, order: "arrival", places, rest, bound })
+}
+
+/// The columns that tell groups of instances apart.
+pub(super) const INSTANCE_GROUP: [&str; 3] = ["saga", "version", "state"];
+/// Those that are not done have an index, and those that are done have another.
+pub(super) const OPEN: &str = "completed_at IS NULL";
+/// See [`OPEN`].
+pub(super) const DONE: &str = "completed_at IS NOT NULL";
+
+pub(super) async fn instances<T: Tables>(
+    session: &mut T::Session,
+    filter: &InstanceFilter,
+) -> Result<Look, StoreError> {
+    let mut bound = Bound::default();
+    let (mut places, mut rest) = (Vec::new(), Vec::new());
+    let (by, order) = match filter.unchanged_for {
+        None => ("updated_at DESC", "updated_at DESC, id, saga"),
+        Some(_) => ("updated_at", "updated_at, id, saga"),
+    };
+    let unchanged = filter.unchanged_for.map(|time| format!("updated_at <= {}", T::ago(crate::rows::us(time))));
+    let mut is_by_group = false;
+    if let Some(id) = &filter.id {
+        places.push(Place::ordered(bound.begins("id", id), "id, saga"));
+        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+    } else if filter.paused {
+        places.push(Place::unordered("paused_by IS NOT NULL".into(), "saga, id"));
+    } else {
+        is_by_group = true;
+        for half in if filter.open { &[OPEN][..] } else { &[OPEN, DONE] } {
+            for key in keys(&session.rows(&groups::<T>("saga", &INSTANCE_GROUP, half), &[]).await?) {
+                let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
+                if is(filter.saga.as_ref(), 0) && is(filter.state.as_ref(), 2) && places.len() < super::look::GROUPS_MAX
+                {
+                    let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
+                    let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
+                    places.push(Place::ordered(of.join(" AND "), by));
+                }
+            }
+        }
+    }
+    if !is_by_group {
+        rest.extend(unchanged);
+        rest.extend(filter.open.then(|| OPEN.to_owned()));
+        rest.extend(bound.is("saga", filter.saga.as_ref()));
+        rest.extend(bound.is("state", filter.state.as_ref()));
+    }
+    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, bound })
+}
+
+pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxFilter) -> Result<Look, StoreError> {
+    let mut bound = Bound::default();
+    let (mut places, mut rest) = (Vec::new(), Vec::new());
+    if let Some(text) = &filter.id {
+        let mut of_id = String::new();
+        if let Some((low, high)) = uuids(text) {
+            let (low, high) = (T::uuid(&bound.text(&low)), T::uuid(&bound.text(&high)));
+            of_id = format!("id >= {low} AND id <= {high}");
+            places.push(Place::ordered(of_id.clone(), "id"));
+        }
+        let renamed = format!("{RENAMED} AND {}", bound.begins("message_id", text));
+        let other = if of_id.is_empty() { renamed } else { format!("{renamed} AND NOT ({of_id})") };
+        places.push(Place::ordered(other, "message_id"));
+    } else if let (Some(saga), Some(id)) = (&filter.saga, &filter.saga_id) {
+        let (saga, id) = (bound.text(saga), bound.text(id));
+        let sent = T::sent_by(&saga, &id);
+        // the journal of an instance has the ids of what it sent, so that no index of the outbox needs its id
+        places.push(Place::unordered(format!("kind = 'timer' AND saga_id = {id} AND saga = {saga}"), "due_at"));
+        places.push(Place::unordered(
+            format!("kind <> 'timer' AND NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)", T::uuid("sent.id")),
+            "due_at",
+        ));
+        let retrying = format!(
+            "SELECT message_id FROM {}inbox WHERE saga_id = {id} AND saga = {saga} AND result = 'retrying'",
+            T::PREFIX
+        );
+        let again = format!("(SELECT id FROM ({sent}) sent UNION {retrying})");
+        places.push(Place::unordered(format!("kind <> 'timer' AND {RENAMED} AND message_id IN {again}"), "due_at"));
+    } else {
+        let now = T::NOW;
+        for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?) {
+            if filter.endpoint.as_ref().is_some_and(|wanted| *wanted != key[0]) {
+                continue;
+            }
+            let of = within(&mut bound, &["endpoint"], &key);
+            if filter.failing {
+                places.push(Place::ordered(format!("{of} AND {FAILING}"), "due_at"));
+                continue;
+            }
+            places.push(Place::ordered(format!("{of} AND due_at <= {now}"), "due_at"));
+            if !filter.due {
+                places.push(Place::ordered(format!("{of} AND due_at > {now}"), "due_at"));
+            }
+        }
+    }
+    let is_by_time = filter.id.is_none() && filter.saga_id.is_none();
+    if !is_by_time {
+        rest.extend(bound.is("endpoint", filter.endpoint.as_ref()));
+        rest.extend(filter.failing.then(|| FAILING.to_owned()));
+    }
+    if filter.due && (filter.failing || !is_by_time) {
+        rest.push(format!("due_at <= {}", T::NOW));
+    }
+    if filter.saga_id.is_none() || filter.id.is_some() {
+        rest.extend(bound.is("saga", filter.saga.as_ref()));
+        rest.extend(bound.is("saga_id", filter.saga_id.as_ref()));
+    }
+    rest.extend(filter.kind.map(|kind| format!("kind = '{}'", kind.as_str())));
+    rest.extend(bound.is("type", filter.type_name.as_ref()));
+    rest.extend(bound.is("destination", filter.destination.as_ref()));
+    if let Some(text) = &filter.error {
+        rest.push(bound.contains::<T>("last_error", text));
+    }
+    Ok(Look { table: "outbox", columns: OUTBOX, json: T::OUTBOX, order: "due_at, id", places, rest, bound })
+}
+
+/// The first and the last uuid that begins so; `None` if none does.
+fn uuids(text: &str) -> Option<(String, String)> {
+    const SHAPE: &str = "00000000-0000-0000-0000-000000000000";
+    let text = text.to_lowercase();
+    let fits = |(given, shape): (char, char)| if shape == '-' { given == '-' } else { given.is_ascii_hexdigit() };
+    if text.len() > SHAPE.len() || !text.chars().zip(SHAPE.chars()).all(fits) {
+        return None;
+    }
+    let rest = &SHAPE[text.len()..];
+    Some((format!("{text}{rest}"), format!("{text}{}", rest.replace('0', "f"))))
+}
+
+/// The error for a listing that this store does not know.
+pub(super) fn unknown(listing: &Listing<'_>) -> StoreError {
+    StoreError::new(StoreErrorKind::Invalid, format!("{listing:?} is not known here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_uuid_is_a_range() {
+        let (low, high) = uuids("01997A10-1").unwrap();
+        assert_eq!(low, "01997a10-1000-0000-0000-000000000000");
+        assert_eq!(high, "01997a10-1fff-ffff-ffff-ffffffffffff");
+        for other in ["m-7", "0199-", "01997a101", "ä", "01997a10-0000-0000-0000-0000000000000"] {
+            assert_eq!(uuids(other), None, "{other}");
+        }
+    }
 }

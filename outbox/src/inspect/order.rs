@@ -145,16 +145,25 @@ pub(super) async fn wake<T: Tables>(
     endpoint: &str,
     key: &InstanceKey,
 ) -> Result<(), StoreError> {
-    let wake = Envelope::wake(key);
+    give::<T>(session, endpoint, key, &Envelope::wake(key)).await
+}
+
+/// An outbox row that takes a message to an instance of the endpoint itself.
+pub(super) async fn give<T: Tables>(
+    session: &mut T::Session,
+    endpoint: &str,
+    key: &InstanceKey,
+    message: &Envelope,
+) -> Result<(), StoreError> {
     let params = [
         Uuid::now_v7().to_string(),
         endpoint.to_owned(),
-        wake.message_id.clone(),
-        wake.type_name.clone(),
+        message.message_id.clone(),
+        message.type_name.clone(),
         key.saga.clone(),
         key.id.clone(),
-        serde_json::to_string(&wake).map_err(unreadable)?,
-        String::from_utf8_lossy(&wake.body).into_owned(),
+        serde_json::to_string(message).map_err(unreadable)?,
+        String::from_utf8_lossy(&message.body).into_owned(),
     ];
     session.rows(T::ORDER.wake, &params.map(Some)).await.map(drop)
 }

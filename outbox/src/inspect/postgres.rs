@@ -4,15 +4,14 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance,
+    ANSWER, CONNECT, Session, Tables, answer, instance, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
 use crate::{Postgres, postgres::migrate::refuse_others};
 use async_trait::async_trait;
 use saga_core::{
-    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, StoreErrorKind,
-    Wanted,
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -26,15 +25,6 @@ const OUTBOX: &str = "json_build_object(
     'attempts', attempts, 'expired', expired, 'waits_for', waits_for, 'last_error', last_error,
     'envelope', envelope)::text";
 
-const OUTBOX_WHERE: &str = "
-    ($1 IS NULL OR starts_with(id::text, $1) OR starts_with(message_id, $1)) AND ($2 IS NULL OR endpoint = $2)
-    AND ($3 IS NULL OR $4 IS NOT NULL OR saga = $3)
-    AND ($4 IS NULL OR (saga_id = $4 AND saga = $3) OR (kind = 'retry' AND message_id IN (
-        SELECT i.message_id FROM sagabus.inbox i WHERE i.saga_id = $4 AND i.saga = $3 AND i.result = 'retrying')))
-    AND ($5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)
-    AND ($6 IS NULL OR kind = $6) AND ($7 IS NULL OR type = $7) AND ($8 IS NULL OR destination = $8)
-    AND ($9 IS NULL OR strpos(lower(last_error), lower($9)) > 0) AND ($10 IS NULL OR due_at <= statement_timestamp())";
-
 const INSTANCE: &str = "json_build_object(
     'saga', saga, 'id', id, 'state', state, 'data', data, 'seq', seq, 'version', version, 'paused_by', paused_by,
     'aliases', coalesce((SELECT json_object_agg(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
@@ -42,11 +32,6 @@ const INSTANCE: &str = "json_build_object(
     'created_at_us', (extract(epoch FROM created_at) * 1000000)::bigint,
     'updated_at_us', (extract(epoch FROM updated_at) * 1000000)::bigint,
     'completed_at_us', (extract(epoch FROM completed_at) * 1000000)::bigint)::text";
-
-const INSTANCE_WHERE: &str = "
-    ($1 IS NULL OR saga = $1) AND ($2 IS NULL OR starts_with(id, $2)) AND ($3 IS NULL OR state = $3)
-    AND ($4 IS NULL OR paused_by IS NOT NULL) AND ($5 IS NULL OR completed_at IS NULL)
-    AND ($6 IS NULL OR updated_at <= statement_timestamp() - $6::bigint * interval '1 microsecond')";
 
 const JOURNAL: &str = "json_build_object(
     'message_id', message_id, 'type', type, 'result', result, 'seq', seq, 'from_state', from_state,
@@ -61,12 +46,6 @@ const HELD: &str = "json_build_object(
     'expires_at_us', (extract(epoch FROM h.expires_at) * 1000000)::bigint,
     'kind', h.kind, 'destination', h.destination, 'envelope', h.envelope)::text";
 
-const HELD_WHERE: &str = "
-    ($1 IS NULL OR starts_with(message_id, $1)) AND ($2 IS NULL OR endpoint = $2) AND ($3 IS NULL OR reason = $3)
-    AND ($4 IS NULL OR receiver = $4) AND ($5 IS NULL OR saga = $5) AND ($6 IS NULL OR saga_id = $6)
-    AND ($7 IS NULL OR type = $7) AND ($8 IS NULL OR strpos(lower(error), lower($8)) > 0)
-    AND ($9 IS NULL OR reason NOT IN ('early', 'deferred', 'paused', 'version'))";
-
 const OPERATION: &str = "json_build_object(
     'id', id, 'at_us', (extract(epoch FROM at) * 1000000)::bigint, 'who', who, 'action', action, 'reason', reason,
     'items', items)::text";
@@ -74,39 +53,14 @@ const OPERATION: &str = "json_build_object(
 const OPERATION_WHERE: &str = "
     (coalesce($1, $2, $3) IS NULL OR EXISTS (SELECT FROM json_array_elements(items) i
         WHERE ($1 IS NULL OR i ->> 'message_id' = $1) AND ($2 IS NULL OR i ->> 'saga' = $2)
-            AND ($3 IS NULL OR i ->> 'saga_id' = $3)))";
+            AND ($3 IS NULL OR i ->> 'saga_id' = $3))) AND ($4 IS NULL OR action = $4)";
 
-// timers are usually due in the future, so the kind decides first; a retry that is due counts like any other row
 const STATUS: &str = "
-    WITH sent AS (
-        SELECT endpoint, due_at, last_error, CASE
-            WHEN kind = 'timer' AND due_at > statement_timestamp() THEN 'timers'
-            WHEN kind <> 'timer' AND (attempts > 0 OR (kind <> 'retry' AND last_error IS NOT NULL)) THEN 'failing'
-            WHEN due_at <= statement_timestamp() THEN 'due'
-            WHEN kind = 'retry' THEN 'retrying' ELSE 'delayed' END AS which
-        FROM sagabus.outbox WHERE waits_for IS NULL)
     SELECT json_build_object('now', (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)::text
     UNION ALL
     SELECT json_build_object('endpoint', endpoint)::text FROM (
         SELECT endpoint FROM sagabus.definition UNION SELECT endpoint FROM sagabus.process
         UNION SELECT endpoint FROM sagabus.subscription) known
-    UNION ALL
-    SELECT json_build_object('outbox', json_build_object('endpoint', endpoint, 'which', which, 'count', count(*),
-        'oldest_ms', (extract(epoch FROM statement_timestamp() - min(due_at)) * 1000)::bigint,
-        'error', max(last_error)))::text FROM sent GROUP BY endpoint, which
-    UNION ALL
-    SELECT json_build_object('unroutable', json_build_object('endpoint', endpoint, 'destination', waits_for,
-        'count', count(*), 'oldest_ms',
-        (extract(epoch FROM statement_timestamp() - min(coalesce(first_attempt_at, created_at))) * 1000)::bigint))::text
-    FROM sagabus.outbox WHERE waits_for IS NOT NULL GROUP BY endpoint, waits_for
-    UNION ALL
-    SELECT json_build_object('unconfirmed', json_build_object('endpoint', endpoint, 'oldest_ms',
-        (extract(epoch FROM statement_timestamp() - min(coalesce(first_attempt_at, due_at))) * 1000)::bigint))::text
-    FROM sagabus.outbox WHERE first_attempt_at IS NOT NULL OR due_at <= statement_timestamp() GROUP BY endpoint
-    UNION ALL
-    SELECT json_build_object('held', json_build_object('endpoint', endpoint, 'reason', reason, 'count', count(*),
-        'oldest_ms', (extract(epoch FROM statement_timestamp() - min(held_at)) * 1000)::bigint))::text
-    FROM sagabus.held GROUP BY endpoint, reason
     UNION ALL
     SELECT json_build_object('handled', json_build_object('endpoint', endpoint, 'count', count(*)))::text
     FROM sagabus.inbox WHERE handled_at > statement_timestamp() - interval '1 minute'
@@ -115,29 +69,35 @@ const STATUS: &str = "
     SELECT json_build_object('process', json_build_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', (extract(epoch FROM started_at) * 1000000)::bigint,
         'seen_at_us', (extract(epoch FROM seen_at) * 1000000)::bigint, 'report', report))::text
-    FROM sagabus.process
-    UNION ALL
-    SELECT json_build_object('state', json_build_object('saga', saga, 'state', state, 'count', count(*),
-        'paused', count(paused_by), 'done', count(completed_at),
-        'oldest_ms', (extract(epoch FROM statement_timestamp() - min(updated_at)) * 1000)::bigint))::text
-    FROM sagabus.saga GROUP BY saga, state";
+    FROM sagabus.process";
 
 /// A connection for the operator alone: when it fails, the error names the true cause at once.
 pub(crate) struct PostgresSession {
     connection: PgConnection,
+    plans: Option<Vec<String>>,
 }
 
 #[async_trait]
 impl Session for PostgresSession {
     async fn rows(&mut self, sql: &str, params: &[Option<String>]) -> Result<Vec<String>, StoreError> {
+        if let Some(plans) = &mut self.plans {
+            let explained = format!("EXPLAIN {sql}");
+            let query = params.iter().fold(sqlx::query_scalar(&explained), |query, param| query.bind(param.as_deref()));
+            let lines: Vec<String> = answer(query.persistent(false).fetch_all(&mut self.connection), ANSWER).await?;
+            plans.push(lines.join("\n"));
+        }
         let query = params.iter().fold(sqlx::query_scalar(sql), |query, param| query.bind(param.as_deref()));
         answer(query.persistent(false).fetch_all(&mut self.connection), ANSWER).await
     }
 
-    async fn commit(mut self) -> Result<(), StoreError> {
+    fn explain(&mut self) {
+        self.plans = Some(Vec::new());
+    }
+
+    async fn commit(mut self) -> Result<Vec<String>, StoreError> {
         answer(self.connection.execute("COMMIT"), ANSWER).await?;
         let _ = answer(self.connection.close(), ANSWER).await; // it is committed: nothing hangs on a farewell
-        Ok(())
+        Ok(self.plans.unwrap_or_default())
     }
 }
 
@@ -146,7 +106,7 @@ impl Postgres {
         let options = self.pool().connect_options();
         let mut connection = answer(PgConnection::connect_with(&options), CONNECT).await?;
         answer(connection.execute(begin), ANSWER).await?;
-        Ok(PostgresSession { connection })
+        Ok(PostgresSession { connection, plans: None })
     }
 }
 
@@ -219,52 +179,68 @@ impl Tables for Postgres {
 
     const DRAIN: &str = "UPDATE sagabus.process SET asked = 'drain' WHERE owner = $1 RETURNING endpoint";
 
+    const PREFIX: &str = "sagabus.";
+    const FIND: &str = "strpos";
+    const ARRAY: &str = "json_build_array";
+    const OBJECT: &str = "json_build_object";
+    const NOW: &str = "statement_timestamp()";
+    const OUTBOX: &str = OUTBOX;
+    const INSTANCE: &str = INSTANCE;
+    const HELD: &str = HELD;
+    const STATUS: &str = STATUS;
+
+    fn ago(us: i64) -> String {
+        format!("statement_timestamp() - {us} * interval '1 microsecond'")
+    }
+
+    fn us(time: &str) -> String {
+        format!("(extract(epoch FROM {time}) * 1000000)::bigint")
+    }
+
+    fn ms_since(time: &str) -> String {
+        format!("(extract(epoch FROM statement_timestamp() - {time}) * 1000)::bigint")
+    }
+
+    fn integer(value: &str) -> String {
+        format!("CAST({value} AS integer)")
+    }
+
+    fn uuid(text: &str) -> String {
+        format!("CAST({text} AS uuid)")
+    }
+
+    fn sent_by(saga: &str, id: &str) -> String {
+        format!(
+            "SELECT e ->> 'id' AS id FROM sagabus.inbox i, json_array_elements(
+                CASE json_typeof(i.effects) WHEN 'array' THEN i.effects ELSE '[]' END) e
+             WHERE i.saga_id = {id} AND i.saga = {saga}"
+        )
+    }
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::{Count, Rows};
+        use Wanted::Rows;
         let text = match listing {
-            Listing::Status => STATUS.into(),
-            Listing::Outbox(_, Rows(_)) => {
-                format!(
-                    "SELECT {OUTBOX} FROM sagabus.outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT $11::bigint"
-                )
-            }
-            Listing::Outbox(_, Count) => format!("SELECT count(*)::text FROM sagabus.outbox WHERE {OUTBOX_WHERE}"),
             Listing::OutboxBody(_) => {
-                "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.outbox WHERE id::text = $1".into()
+                "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.outbox WHERE id = CAST($1 AS uuid)".into()
             }
-            Listing::Instances(_, Rows(_)) => format!(
-                "SELECT {INSTANCE} FROM sagabus.saga WHERE {INSTANCE_WHERE}
-                 ORDER BY CASE WHEN $6 IS NULL THEN updated_at END DESC, updated_at, id LIMIT $7::bigint"
-            ),
-            Listing::Instances(_, Count) => format!("SELECT count(*)::text FROM sagabus.saga WHERE {INSTANCE_WHERE}"),
             Listing::Journal(_, Rows(_)) => format!(
                 "SELECT {JOURNAL} FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT $3::bigint"
             ),
-            Listing::Journal(_, Count) => {
-                "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into()
-            }
-            Listing::Held(_, Rows(_)) => {
-                format!("SELECT {HELD} FROM sagabus.held h WHERE {HELD_WHERE} ORDER BY arrival LIMIT $10::bigint")
-            }
-            Listing::Held(_, Count) => format!("SELECT count(*)::text FROM sagabus.held WHERE {HELD_WHERE}"),
+            Listing::Journal(..) => "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into(),
             Listing::HeldBody(_) => "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.held
                 WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND arrival = $4::bigint"
                 .into(),
             Listing::Operations(_, Rows(_)) => format!(
                 "SELECT {OPERATION} FROM sagabus.operation WHERE {OPERATION_WHERE}
-                 ORDER BY at DESC, id DESC LIMIT $4::bigint"
+                 ORDER BY at DESC, id DESC LIMIT $5::bigint"
             ),
-            Listing::Operations(_, Count) => {
+            Listing::Operations(..) => {
                 format!("SELECT count(*)::text FROM sagabus.operation WHERE {OPERATION_WHERE}")
             }
             Listing::Definitions => "SELECT json_build_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', chart, 'registered_at_us', (extract(epoch FROM registered_at) * 1000000)::bigint)::text
                 FROM sagabus.definition ORDER BY saga, version, endpoint"
-                .into(),
-            Listing::Forms => "SELECT json_build_object('saga', saga, 'state', state, 'version', version,
-                    'count', count(*), 'done', count(completed_at))::text
-                FROM sagabus.saga GROUP BY saga, state, version ORDER BY saga, state, version"
                 .into(),
             Listing::Server => server::SERVER.into(),
             Listing::Upkeep => server::UPKEEP.into(),
@@ -276,7 +252,7 @@ impl Tables for Postgres {
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
             Listing::Conversation(..) => trace::CONVERSATION.into(),
-            other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
+            other => return Err(listing::unknown(other)),
         };
         Ok(text)
     }
@@ -332,6 +308,10 @@ impl Inspect for Postgres {
 
     async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
         process_order::drain(self, owner, who, why).await
+    }
+
+    async fn record(&self, action: &str, item: OperationItem, who: &str, why: &str) -> Result<(), StoreError> {
+        process_order::record(self, action, item, who, why).await
     }
 
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {

@@ -1,4 +1,4 @@
-//! An operator's order to a process.
+//! An operator's order to a process, and what an operator notes.
 
 use super::{Session, Tables, order::enter};
 use saga_core::{OperationItem, StoreError};
@@ -20,4 +20,17 @@ pub(super) async fn drain<T: Tables>(
     enter::<T>(&mut session, [who, "process drain", why], std::slice::from_ref(&item)).await?;
     session.commit().await?;
     Ok(item)
+}
+
+/// Records what an operator did or noted that changes nothing else.
+pub(super) async fn record<T: Tables>(
+    tables: &T,
+    action: &str,
+    item: OperationItem,
+    who: &str,
+    why: &str,
+) -> Result<(), StoreError> {
+    let mut session = tables.write().await?;
+    enter::<T>(&mut session, [who, action, why], &[item]).await?;
+    session.commit().await.map(drop)
 }

@@ -4,15 +4,14 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance,
+    ANSWER, CONNECT, Session, Tables, answer, instance, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
 use crate::Sqlite;
 use async_trait::async_trait;
 use saga_core::{
-    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, StoreErrorKind,
-    Wanted,
+    HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 
@@ -26,17 +25,6 @@ const OUTBOX: &str = "json_object(
     'attempts', attempts, 'expired', expired, 'waits_for', waits_for, 'last_error', last_error,
     'envelope', json(envelope))";
 
-const OUTBOX_WHERE: &str = "
-    (?1 IS NULL OR substr(id, 1, length(?1)) = ?1 OR substr(message_id, 1, length(?1)) = ?1)
-    AND (?2 IS NULL OR endpoint = ?2)
-    AND (?3 IS NULL OR ?4 IS NOT NULL OR saga = ?3)
-    AND (?4 IS NULL OR (saga_id = ?4 AND saga = ?3) OR (kind = 'retry' AND message_id IN (
-        SELECT i.message_id FROM sagabus_inbox i WHERE i.saga_id = ?4 AND i.saga = ?3 AND i.result = 'retrying')))
-    AND (?5 IS NULL OR waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)
-    AND (?6 IS NULL OR kind = ?6) AND (?7 IS NULL OR type = ?7) AND (?8 IS NULL OR destination = ?8)
-    AND (?9 IS NULL OR instr(lower(last_error), lower(?9)) > 0)
-    AND (?10 IS NULL OR due_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER))";
-
 const INSTANCE: &str = "json_object(
     'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
     'aliases', (SELECT json_group_object(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
@@ -44,11 +32,6 @@ const INSTANCE: &str = "json_object(
     'created_at_us', created_at,
     'updated_at_us', updated_at,
     'completed_at_us', completed_at)";
-
-const INSTANCE_WHERE: &str = "
-    (?1 IS NULL OR saga = ?1) AND (?2 IS NULL OR substr(id, 1, length(?2)) = ?2) AND (?3 IS NULL OR state = ?3)
-    AND (?4 IS NULL OR paused_by IS NOT NULL) AND (?5 IS NULL OR completed_at IS NULL)
-    AND (?6 IS NULL OR updated_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?6)";
 
 const JOURNAL: &str = "json_object(
     'message_id', message_id, 'type', type, 'result', result, 'seq', seq, 'from_state', from_state,
@@ -63,13 +46,6 @@ const HELD: &str = "json_object(
     'expires_at_us', h.expires_at,
     'kind', h.kind, 'destination', h.destination, 'envelope', json(h.envelope))";
 
-const HELD_WHERE: &str = "
-    (?1 IS NULL OR substr(message_id, 1, length(?1)) = ?1) AND (?2 IS NULL OR endpoint = ?2)
-    AND (?3 IS NULL OR reason = ?3)
-    AND (?4 IS NULL OR receiver = ?4) AND (?5 IS NULL OR saga = ?5) AND (?6 IS NULL OR saga_id = ?6)
-    AND (?7 IS NULL OR type = ?7) AND (?8 IS NULL OR instr(lower(error), lower(?8)) > 0)
-    AND (?9 IS NULL OR reason NOT IN ('early', 'deferred', 'paused', 'version'))";
-
 const OPERATION: &str = "json_object(
     'id', id, 'at_us', at, 'who', who, 'action', action, 'reason', reason,
     'items', json(items))";
@@ -77,40 +53,15 @@ const OPERATION: &str = "json_object(
 const OPERATION_WHERE: &str = "
     (coalesce(?1, ?2, ?3) IS NULL OR EXISTS (SELECT 1 FROM json_each(items) i
         WHERE (?1 IS NULL OR i.value ->> 'message_id' = ?1) AND (?2 IS NULL OR i.value ->> 'saga' = ?2)
-            AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3)))";
+            AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3))) AND (?4 IS NULL OR action = ?4)";
 
-// timers are usually due in the future, so the kind decides first; a retry that is due counts like any other row
 const STATUS: &str = "
-    WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)), sent AS (
-        SELECT endpoint, due_at, last_error, CASE
-            WHEN kind = 'timer' AND due_at > (SELECT now FROM clock) THEN 'timers'
-            WHEN kind <> 'timer' AND (attempts > 0 OR (kind <> 'retry' AND last_error IS NOT NULL)) THEN 'failing'
-            WHEN due_at <= (SELECT now FROM clock) THEN 'due'
-            WHEN kind = 'retry' THEN 'retrying' ELSE 'delayed' END AS which
-        FROM sagabus_outbox WHERE waits_for IS NULL)
+    WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER))
     SELECT json_object('now', (SELECT now FROM clock))
     UNION ALL
     SELECT json_object('endpoint', endpoint) FROM (
         SELECT endpoint FROM sagabus_definition UNION SELECT endpoint FROM sagabus_process
         UNION SELECT endpoint FROM sagabus_subscription) known
-    UNION ALL
-    SELECT json_object('outbox', json_object('endpoint', endpoint, 'which', which, 'count', count(*),
-        'oldest_ms', ((SELECT now FROM clock) - min(due_at)) / 1000,
-        'error', max(last_error))) FROM sent GROUP BY endpoint, which
-    UNION ALL
-    SELECT json_object('unroutable', json_object('endpoint', endpoint, 'destination', waits_for,
-        'count', count(*), 'oldest_ms',
-        ((SELECT now FROM clock) - min(coalesce(first_attempt_at, created_at))) / 1000))
-    FROM sagabus_outbox WHERE waits_for IS NOT NULL GROUP BY endpoint, waits_for
-    UNION ALL
-    SELECT json_object('unconfirmed', json_object('endpoint', endpoint, 'oldest_ms',
-        ((SELECT now FROM clock) - min(coalesce(first_attempt_at, due_at))) / 1000))
-    FROM sagabus_outbox WHERE first_attempt_at IS NOT NULL OR due_at <= (SELECT now FROM clock)
-    GROUP BY endpoint
-    UNION ALL
-    SELECT json_object('held', json_object('endpoint', endpoint, 'reason', reason, 'count', count(*),
-        'oldest_ms', ((SELECT now FROM clock) - min(held_at)) / 1000))
-    FROM sagabus_held GROUP BY endpoint, reason
     UNION ALL
     SELECT json_object('handled', json_object('endpoint', endpoint, 'count', count(*)))
     FROM sagabus_inbox WHERE handled_at > (SELECT now FROM clock) - 60000000
@@ -118,29 +69,36 @@ const STATUS: &str = "
     UNION ALL
     SELECT json_object('process', json_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', started_at, 'seen_at_us', seen_at, 'report', json(report)))
-    FROM sagabus_process
-    UNION ALL
-    SELECT json_object('state', json_object('saga', saga, 'state', state, 'count', count(*),
-        'paused', count(paused_by), 'done', count(completed_at),
-        'oldest_ms', ((SELECT now FROM clock) - min(updated_at)) / 1000))
-    FROM sagabus_saga GROUP BY saga, state";
+    FROM sagabus_process";
 
 /// A connection for the operator alone.
 pub(crate) struct SqliteSession {
     connection: SqliteConnection,
+    plans: Option<Vec<String>>,
 }
 
 #[async_trait]
 impl Session for SqliteSession {
     async fn rows(&mut self, sql: &str, params: &[Option<String>]) -> Result<Vec<String>, StoreError> {
+        if let Some(plans) = &mut self.plans {
+            let explained = format!("EXPLAIN QUERY PLAN {sql}");
+            let query = params.iter().fold(sqlx::query_as(&explained), |query, param| query.bind(param.as_deref()));
+            let lines: Vec<(i64, i64, i64, String)> =
+                answer(query.persistent(false).fetch_all(&mut self.connection), ANSWER).await?;
+            plans.push(lines.into_iter().map(|line| line.3).collect::<Vec<_>>().join("\n"));
+        }
         let query = params.iter().fold(sqlx::query_scalar(sql), |query, param| query.bind(param.as_deref()));
         answer(query.persistent(false).fetch_all(&mut self.connection), ANSWER).await
     }
 
-    async fn commit(mut self) -> Result<(), StoreError> {
+    fn explain(&mut self) {
+        self.plans = Some(Vec::new());
+    }
+
+    async fn commit(mut self) -> Result<Vec<String>, StoreError> {
         answer(self.connection.execute("COMMIT"), ANSWER).await?;
         let _ = answer(self.connection.close(), ANSWER).await; // it is committed: nothing hangs on a farewell
-        Ok(())
+        Ok(self.plans.unwrap_or_default())
     }
 }
 
@@ -149,7 +107,7 @@ impl Sqlite {
         let options = self.pool().connect_options();
         let mut connection = answer(SqliteConnection::connect_with(&options), CONNECT).await?;
         answer(connection.execute(begin), ANSWER).await?;
-        Ok(SqliteSession { connection })
+        Ok(SqliteSession { connection, plans: None })
     }
 }
 
@@ -228,47 +186,64 @@ impl Tables for Sqlite {
 
     const DRAIN: &str = "UPDATE sagabus_process SET asked = 'drain' WHERE owner = ?1 RETURNING endpoint";
 
+    const PREFIX: &str = "sagabus_";
+    const FIND: &str = "instr";
+    const ARRAY: &str = "json_array";
+    const OBJECT: &str = "json_object";
+    const NOW: &str = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)";
+    const OUTBOX: &str = OUTBOX;
+    const INSTANCE: &str = INSTANCE;
+    const HELD: &str = HELD;
+    const STATUS: &str = STATUS;
+
+    fn ago(us: i64) -> String {
+        format!("{} - {us}", Self::NOW)
+    }
+
+    fn us(time: &str) -> String {
+        time.to_owned()
+    }
+
+    fn ms_since(time: &str) -> String {
+        format!("({} - {time}) / 1000", Self::NOW)
+    }
+
+    fn integer(value: &str) -> String {
+        value.to_owned()
+    }
+
+    fn uuid(text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn sent_by(saga: &str, id: &str) -> String {
+        format!(
+            "SELECT e.value ->> 'id' AS id FROM sagabus_inbox i, json_each(i.effects) e
+             WHERE i.saga_id = {id} AND i.saga = {saga}"
+        )
+    }
+
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::{Count, Rows};
+        use Wanted::Rows;
         let text = match listing {
-            Listing::Status => STATUS.into(),
-            Listing::Outbox(_, Rows(_)) => {
-                format!("SELECT {OUTBOX} FROM sagabus_outbox WHERE {OUTBOX_WHERE} ORDER BY due_at, id LIMIT ?11")
-            }
-            Listing::Outbox(_, Count) => format!("SELECT '' || count(*) FROM sagabus_outbox WHERE {OUTBOX_WHERE}"),
             Listing::OutboxBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_outbox WHERE id = ?1".into(),
-            Listing::Instances(_, Rows(_)) => format!(
-                "SELECT {INSTANCE} FROM sagabus_saga WHERE {INSTANCE_WHERE}
-                 ORDER BY CASE WHEN ?6 IS NULL THEN updated_at END DESC, updated_at, id LIMIT ?7"
-            ),
-            Listing::Instances(_, Count) => format!("SELECT '' || count(*) FROM sagabus_saga WHERE {INSTANCE_WHERE}"),
             Listing::Journal(_, Rows(_)) => format!(
                 "SELECT {JOURNAL} FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT ?3"
             ),
-            Listing::Journal(_, Count) => {
-                "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into()
-            }
-            Listing::Held(_, Rows(_)) => {
-                format!("SELECT {HELD} FROM sagabus_held h WHERE {HELD_WHERE} ORDER BY arrival LIMIT ?10")
-            }
-            Listing::Held(_, Count) => format!("SELECT '' || count(*) FROM sagabus_held WHERE {HELD_WHERE}"),
+            Listing::Journal(..) => "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into(),
             Listing::HeldBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_held
                 WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND arrival = ?4"
                 .into(),
             Listing::Operations(_, Rows(_)) => format!(
-                "SELECT {OPERATION} FROM sagabus_operation WHERE {OPERATION_WHERE} ORDER BY at DESC, id DESC LIMIT ?4"
+                "SELECT {OPERATION} FROM sagabus_operation WHERE {OPERATION_WHERE} ORDER BY at DESC, id DESC LIMIT ?5"
             ),
-            Listing::Operations(_, Count) => {
+            Listing::Operations(..) => {
                 format!("SELECT '' || count(*) FROM sagabus_operation WHERE {OPERATION_WHERE}")
             }
             Listing::Definitions => "SELECT json_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', json(chart), 'registered_at_us', registered_at)
                 FROM sagabus_definition ORDER BY saga, version, endpoint"
-                .into(),
-            Listing::Forms => "SELECT json_object('saga', saga, 'state', state, 'version', version,
-                    'count', count(*), 'done', count(completed_at))
-                FROM sagabus_saga GROUP BY saga, state, version ORDER BY saga, state, version"
                 .into(),
             Listing::Server => server::SERVER.into(),
             Listing::Upkeep => server::UPKEEP.into(),
@@ -280,7 +255,7 @@ impl Tables for Sqlite {
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
             Listing::Conversation(..) => trace::CONVERSATION.into(),
-            other => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
+            other => return Err(listing::unknown(other)),
         };
         Ok(text)
     }
@@ -327,6 +302,10 @@ impl Inspect for Sqlite {
 
     async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
         process_order::drain(self, owner, who, why).await
+    }
+
+    async fn record(&self, action: &str, item: OperationItem, who: &str, why: &str) -> Result<(), StoreError> {
+        process_order::record(self, action, item, who, why).await
     }
 
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {

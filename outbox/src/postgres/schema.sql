@@ -22,7 +22,7 @@ END $$;
 CREATE TABLE sagabus.saga (
     saga         text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,
-    state        text NOT NULL,
+    state        text COLLATE "C" NOT NULL,
     data         json NOT NULL,               -- as it was written; cast to jsonb to search in it
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far
@@ -36,6 +36,10 @@ CREATE TABLE sagabus.saga (
     PRIMARY KEY (id, saga)
 ) WITH (fillfactor = 50); -- room for the next version beside the last: an update then need not touch the key's index
 CREATE INDEX saga_completed ON sagabus.saga (completed_at) WHERE completed_at IS NOT NULL;
+-- For operators: every instance is in one of the two.
+CREATE INDEX saga_open ON sagabus.saga (saga, version, state, updated_at) WHERE completed_at IS NULL;
+CREATE INDEX saga_done ON sagabus.saga (saga, version, state, updated_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX saga_paused ON sagabus.saga (saga, id) WHERE paused_by IS NOT NULL;
 
 -- A message handled by one receiver: the mark against duplicates, and the journal.
 CREATE TABLE sagabus.inbox (
@@ -72,7 +76,7 @@ CREATE INDEX inbox_handled ON sagabus.inbox USING brin (handled_at);
 CREATE TABLE sagabus.outbox (
     id               uuid PRIMARY KEY,
     endpoint         text COLLATE "C" NOT NULL,
-    message_id       text NOT NULL,
+    message_id       text COLLATE "C" NOT NULL,
     kind             text NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
     type             text NOT NULL,
     destination      text COLLATE "C" NOT NULL,
@@ -94,6 +98,10 @@ CREATE TABLE sagabus.outbox (
 CREATE INDEX outbox_due ON sagabus.outbox (endpoint, due_at);
 CREATE INDEX outbox_timers ON sagabus.outbox (saga_id, saga) WHERE kind = 'timer';
 CREATE INDEX outbox_waits ON sagabus.outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;
+-- For operators. A message that goes as usual is in neither.
+CREATE INDEX outbox_failing ON sagabus.outbox (endpoint, due_at)
+    WHERE waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL;
+CREATE INDEX outbox_renamed ON sagabus.outbox (message_id) WHERE message_id <> CAST(id AS text);
 
 -- A message that waits: for a state, an instance, a newer binary, or a person.
 CREATE TABLE sagabus.held (
@@ -118,6 +126,9 @@ CREATE TABLE sagabus.held (
 );
 CREATE INDEX held_instance ON sagabus.held (saga_id, saga, endpoint, reason, type, arrival) WHERE saga_id IS NOT NULL;
 CREATE INDEX held_reason ON sagabus.held (endpoint, reason, expires_at);
+-- For operators.
+CREATE INDEX held_group ON sagabus.held (endpoint, reason, type, arrival);
+CREATE INDEX held_receiver ON sagabus.held (receiver, arrival);
 
 -- An alias: a value in an instance's data by which messages find the instance. Of each alias a value has one instance.
 CREATE TABLE sagabus.alias (

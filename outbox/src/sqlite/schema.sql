@@ -8,6 +8,9 @@ CREATE TABLE sagabus_saga (
     PRIMARY KEY (id, saga)
 ) WITHOUT ROWID;
 CREATE INDEX sagabus_saga_completed ON sagabus_saga (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX sagabus_saga_open ON sagabus_saga (saga, version, state, updated_at) WHERE completed_at IS NULL;
+CREATE INDEX sagabus_saga_done ON sagabus_saga (saga, version, state, updated_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX sagabus_saga_paused ON sagabus_saga (saga, id) WHERE paused_by IS NOT NULL;
 
 CREATE TABLE sagabus_inbox (
     endpoint TEXT NOT NULL, receiver TEXT NOT NULL, message_id TEXT NOT NULL, body_hash INTEGER NOT NULL,
@@ -35,6 +38,9 @@ CREATE TABLE sagabus_outbox (
 CREATE INDEX sagabus_outbox_due ON sagabus_outbox (endpoint, due_at);
 CREATE INDEX sagabus_outbox_timers ON sagabus_outbox (saga_id, saga) WHERE kind = 'timer';
 CREATE INDEX sagabus_outbox_waits ON sagabus_outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;
+CREATE INDEX sagabus_outbox_failing ON sagabus_outbox (endpoint, due_at)
+    WHERE waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL;
+CREATE INDEX sagabus_outbox_renamed ON sagabus_outbox (message_id) WHERE message_id <> CAST(id AS text);
 
 CREATE TABLE sagabus_held (
     arrival INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, receiver TEXT NOT NULL,
@@ -48,6 +54,8 @@ CREATE TABLE sagabus_held (
 CREATE INDEX sagabus_held_instance ON sagabus_held (saga_id, saga, endpoint, reason, type, arrival)
     WHERE saga_id IS NOT NULL;
 CREATE INDEX sagabus_held_reason ON sagabus_held (endpoint, reason, expires_at);
+CREATE INDEX sagabus_held_group ON sagabus_held (endpoint, reason, type, arrival);
+CREATE INDEX sagabus_held_receiver ON sagabus_held (receiver, arrival);
 
 CREATE TABLE sagabus_alias (
     alias TEXT NOT NULL, value TEXT NOT NULL, saga TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (value, alias)

@@ -3,7 +3,9 @@
 //! A store answers a [`Listing`] with one JSON text for each row, and carries out a [`HeldOrder`] in one transaction.
 //! The rest is here: [`Inspect`] turns rows into views, and splits an action over many rows into orders.
 
+mod counted;
 mod filter;
+mod held;
 mod instance;
 mod outbox;
 mod server;
@@ -11,7 +13,9 @@ mod status;
 mod trace;
 mod view;
 
+pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, TableView, UpkeepView};
@@ -22,13 +26,16 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
-    OperationView, OutboxView,
+    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HeldGroup, HeldRef, HeldView, InstanceView,
+    JournalView, OperationItem, OperationView, OutboxView,
 };
 
 use super::{InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
+
+/// The most notes that are looked through for those of a group.
+const NOTES_MAX: i64 = 1000;
 
 /// The most rows in one order: the order locks their instances until it commits, and running endpoints wait for that.
 pub const ORDER_ROWS_MAX: usize = 100;
@@ -50,6 +57,8 @@ pub enum Listing<'a> {
     Journal(&'a InstanceKey, Wanted),
     /// [`HeldView`], in order of arrival.
     Held(&'a HeldFilter, Wanted),
+    /// [`HeldGroup`], the largest first: of each endpoint, reason and type, the first messages that match.
+    HeldGroups(&'a HeldFilter),
     /// The body of a held message: hexadecimal digits in quotes.
     HeldBody(&'a HeldRef),
     /// [`OperationView`], last first.
@@ -77,60 +86,11 @@ pub enum Listing<'a> {
 pub enum Wanted {
     /// At most this many rows.
     Rows(i64),
-    /// One row: the number of rows.
+    /// One row: the number of rows, counted one by one.
     Count,
-}
-
-/// What an operator orders: done in one transaction, which also records it in `operation`.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct HeldOrder<'a> {
-    /// What to do.
-    pub action: HeldAction<'a>,
-    /// With which messages: at most [`ORDER_ROWS_MAX`]. Messages that are no longer held, or were held anew since they
-    /// were listed, are left alone.
-    pub rows: &'a [HeldRef],
-    /// Who orders it.
-    pub who: &'a str,
-    /// Why.
-    pub why: &'a str,
-}
-
-impl<'a> HeldOrder<'a> {
-    /// An order by `who`, who gives the reason.
-    pub fn new(action: HeldAction<'a>, rows: &'a [HeldRef], who: &'a str, why: &'a str) -> Self {
-        Self { action, rows, who, why }
-    }
-}
-
-/// What to do with held messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HeldAction<'a> {
-    /// Have them handled again by the receiver that holds them. A stranded message, which never left, is sent to its
-    /// destination.
-    Retry,
-    /// Give them up. Messages that wait behind one are offered again, in order.
-    Discard,
-    /// Give it this body and have it handled again. The inbox follows: from now on the message's id belongs to the new
-    /// body, and a copy of the old one that still comes is held as another message.
-    Edit {
-        /// The new body, which is JSON.
-        body: &'a str,
-        /// The old body as the audit keeps it: as it was; after `hex:` as hexadecimal digits, if it was no text.
-        old_body: &'a str,
-    },
-}
-
-impl HeldAction<'_> {
-    /// Its name in `operation.action`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Retry => "held retry",
-            Self::Discard => "held discard",
-            Self::Edit { .. } => "held edit",
-        }
-    }
+    /// One row: two numbers in a JSON array. The number of rows, at most one more than this; and the number of places
+    /// where the listing did not look at all rows. It takes no longer than the listing itself.
+    CountUpTo(i64),
 }
 
 /// What became of an action.
@@ -173,6 +133,9 @@ pub trait Inspect: Send + Sync {
     /// `operation`. The result is `asked`, or `gone`; the item's message id is the process.
     async fn process_drain(&self, owner: &str, who: &str, why: &str) -> Result<OperationItem, StoreError>;
 
+    /// Records in `operation` what an operator did or noted that changes nothing else.
+    async fn record(&self, action: &str, item: OperationItem, who: &str, why: &str) -> Result<(), StoreError>;
+
     /// Counts and ages per endpoint, instances per saga and state.
     async fn status(&self) -> Result<Status, StoreError> {
         Ok(Status::of(read(self.rows(&Listing::Status).await?)?))
@@ -188,6 +151,11 @@ pub trait Inspect: Send + Sync {
         count(self.rows(&Listing::Outbox(filter, Wanted::Count)).await?)
     }
 
+    /// How many rows of the outbox there are, counted no further than [`COUNTED_MAX`].
+    async fn outbox_counted(&self, filter: &OutboxFilter) -> Result<Counted, StoreError> {
+        counted(self.rows(&Listing::Outbox(filter, Wanted::CountUpTo(COUNTED_MAX))).await?)
+    }
+
     /// The body of an outbox row; `None` when the row is gone.
     async fn outbox_body(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
         body(self.rows(&Listing::OutboxBody(id)).await?)
@@ -201,6 +169,11 @@ pub trait Inspect: Send + Sync {
     /// How many instances there are.
     async fn instances_count(&self, filter: &InstanceFilter) -> Result<u64, StoreError> {
         count(self.rows(&Listing::Instances(filter, Wanted::Count)).await?)
+    }
+
+    /// How many instances there are, counted no further than [`COUNTED_MAX`].
+    async fn instances_counted(&self, filter: &InstanceFilter) -> Result<Counted, StoreError> {
+        counted(self.rows(&Listing::Instances(filter, Wanted::CountUpTo(COUNTED_MAX))).await?)
     }
 
     /// What one instance handled, in order: the newest `rows_max` lines.
@@ -229,6 +202,30 @@ pub trait Inspect: Send + Sync {
         count(self.rows(&Listing::Held(filter, Wanted::Count)).await?)
     }
 
+    /// How many messages are held, counted no further than [`COUNTED_MAX`].
+    async fn held_counted(&self, filter: &HeldFilter) -> Result<Counted, StoreError> {
+        counted(self.rows(&Listing::Held(filter, Wanted::CountUpTo(COUNTED_MAX))).await?)
+    }
+
+    /// Held messages by reason, type and error, the largest group first, with what operators noted about each. It looks
+    /// no further than a list does: a group may have more messages than it says.
+    async fn held_groups(&self, filter: &HeldFilter) -> Result<Vec<HeldGroup>, StoreError> {
+        let mut groups: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
+        let noted = OperationFilter { action: Some(HeldGroup::NOTE.into()), ..OperationFilter::default() };
+        let notes = self.operations(&noted, NOTES_MAX).await?;
+        groups.iter_mut().for_each(|group| group.take(&notes));
+        Ok(groups)
+    }
+
+    /// Notes something about held messages, for whoever looks at them next: about those of a type that are held for a
+    /// reason, and whose error contains a text if one is given.
+    async fn held_note(&self, about: GroupName, who: &str, text: &str) -> Result<(), StoreError> {
+        let mut item = OperationItem::gone("");
+        item.result = "noted".into();
+        item.group = Some(about);
+        self.record(HeldGroup::NOTE, item, who, text).await
+    }
+
     /// The body of a held message; `None` when it is no longer held.
     async fn held_body(&self, row: &HeldRef) -> Result<Option<Vec<u8>>, StoreError> {
         body(self.rows(&Listing::HeldBody(row)).await?)
@@ -248,8 +245,9 @@ pub trait Inspect: Send + Sync {
     }
 
     /// How many instances are stored in which form: of which saga, in which state, written by which version.
+    /// Counts may be limited; see [`COUNTED_MAX`].
     async fn forms(&self) -> Result<Vec<FormCount>, StoreError> {
-        read(self.rows(&Listing::Forms).await?)
+        Ok(view::together(read(self.rows(&Listing::Forms).await?)?))
     }
 
     /// What the database server says of itself. It works without our tables.
@@ -341,6 +339,21 @@ pub trait Inspect: Send + Sync {
         self.instance_order(&InstanceOrder { action: InstanceAction::Resume, key, who, why }).await
     }
 
+    /// Gives an instance a message; see [`InstanceAction::Send`].
+    ///
+    /// # Errors
+    /// When the body is not JSON: nothing is done. When the database fails.
+    async fn saga_send(
+        &self,
+        key: &InstanceKey,
+        (type_name, body): (&str, &str),
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        must_be_json(body)?;
+        self.instance_order(&InstanceOrder { action: InstanceAction::Send { type_name, body }, key, who, why }).await
+    }
+
     /// Ends an instance; see [`InstanceAction::Cancel`].
     async fn saga_cancel(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
         self.instance_order(&InstanceOrder { action: InstanceAction::Cancel, key, who, why }).await
@@ -367,6 +380,11 @@ async fn in_orders<I: Inspect + ?Sized>(
     done
 }
 
+fn must_be_json(body: &str) -> Result<(), StoreError> {
+    let wrong = |error| StoreError::new(StoreErrorKind::Invalid, format!("the new body is not JSON: {error}"));
+    serde_json::from_str::<serde::de::IgnoredAny>(body).map(drop).map_err(wrong)
+}
+
 fn in_digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::from("hex:"), |text, byte| text + &format!("{byte:02x}"))
 }
@@ -382,6 +400,11 @@ fn read<T: DeserializeOwned>(rows: Vec<String>) -> Result<Vec<T>, StoreError> {
 
 fn count(rows: Vec<String>) -> Result<u64, StoreError> {
     Ok(read(rows)?.first().copied().unwrap_or_default())
+}
+
+fn counted(rows: Vec<String>) -> Result<Counted, StoreError> {
+    let (rows, places) = read::<(i64, i64)>(rows)?.first().copied().unwrap_or_default();
+    Ok(Counted { rows: rows.clamp(0, COUNTED_MAX) as u64, more: rows > COUNTED_MAX || places > 0 })
 }
 
 fn body(rows: Vec<String>) -> Result<Option<Vec<u8>>, StoreError> {

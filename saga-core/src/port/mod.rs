@@ -15,12 +15,12 @@ pub use crate::endpoint::BundleSizes;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
-    ActionDone, DefinitionView, EffectView, EndpointStatus, Explained, Explanation, ExportedInstance, FormCount,
-    HeldAction, HeldCount, HeldFilter, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
-    InstanceFilter, InstanceOrder, InstanceView, JournalView, Listing, NameView, ORDER_ROWS_MAX, OperationFilter,
-    OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView,
-    RowCount, RunningProcess, ServerView, StateCount, Status, Story, TableView, TraceView, TracedMessage, TracedStep,
-    TracedWait, Unroutable, UpkeepView, Wanted, explain,
+    ActionDone, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
+    ExportedInstance, FormCount, GroupName, GroupNote, HeldAction, HeldCount, HeldFilter, HeldGroup, HeldOrder,
+    HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView, JournalView,
+    Listing, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,
+    OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status,
+    Story, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Unit};

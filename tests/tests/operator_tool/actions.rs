@@ -212,3 +212,62 @@ async fn r_031_an_instance_is_resumed_and_cancelled() {
         assert_eq!((&of("sagabus.Cancelled")["done"], &of("Waiting")["paused"]), (&1.into(), &0.into()), "{status}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_messages_are_counted_by_reason_type_and_error_and_bear_notes() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        let (code, out, err) = run(url, &["held", "groups"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "", "nothing is held\n"));
+        for n in 0..3 {
+            tables.hold(&Held { message_id: &format!("f{n}"), error: "no table charge", ..Held::default() }).await;
+        }
+        tables.hold(&Held { message_id: "other", error: "no money", ..Held::default() }).await;
+        tables.hold(&Held { message_id: "early", reason: "early", error: "", ..Held::default() }).await;
+        let note = |more: &[&str]| run(url, &[&["held", "note", "--reason-is", "FAILED", "--type"], more].concat());
+        let (code, _, err) = note(&["payment.Lost", "a note"]);
+        assert!(code == 1 && err.contains("no held message matches"), "{err}");
+        assert_eq!(note(&["payment.Paid", " "]).0, 2, "a blank note says nothing");
+        let (code, out, err) = note(&["payment.Paid", "--error", "NO TABLE", "the deployment is on its way"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "noted\n", ""));
+        let (_, out, _) = run(url, &["held", "groups"]);
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].starts_with("3\tfailed\tpayment.Paid\t"), "{out}");
+        assert!(
+            lines[0].contains("no table charge | ann, ") && lines[0].ends_with("the deployment is on its way"),
+            "{out}"
+        );
+        assert!(lines[1].starts_with("1\tfailed") && !lines[1].contains("deployment"), "{out}");
+        assert!(lines[2].starts_with("1\tearly"), "what goes on by itself comes last: {out}");
+        let groups = json(&run(url, &["--json", "held", "groups", "--needs-person"]).1);
+        assert_eq!((groups.as_array().unwrap().len(), &groups[0]["notes"][0]["who"]), (2, &"ann".into()), "{groups}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_given_a_message_that_its_saga_takes_and_no_other() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "AwaitingPayment", None).await;
+        let message = r#"[{"type_name":"payment.Paid","kind":"reply","starts":false}]"#;
+        let chart = format!(r#"{{"saga":"order","version":1,"states":[],"messages":{message},"edges":[]}}"#);
+        tables
+            .sql(&format!(
+                "INSERT INTO {{s}}definition (saga, version, chart, endpoint, registered_at)
+                 VALUES ('order', 1, '{chart}', 'ordering', {{now}})"
+            ))
+            .await;
+        let send = |more: &[&str]| run(url, &[&["sagas", "send", "order", "7"], more].concat());
+        assert_eq!(send(&["payment.Paid", "--body", "{}"]).0, 2, "a reason is needed");
+        let (code, _, err) = send(&["payment.Lost", "--body", "{}", "--reason", "why"]);
+        assert!(code == 1 && err.contains("there are: payment.Paid"), "{err}");
+        let (code, _, err) = send(&["payment.paid", "--body", "{", "--reason", "why"]);
+        assert!(code == 1 && err.contains("not JSON"), "{err}");
+        let (code, out, err) = send(&["payment.paid", "--body", "{\"cents\":5}", "--reason", "by fax"]);
+        assert!(code == 0 && out.contains("order 7 gets message "), "{out}{err}");
+        let row = &json(&run(url, &["--json", "outbox", "list"]).1)[0];
+        assert_eq!((&row["type"], &row["destination"]), (&"payment.Paid".into(), &"ordering".into()), "{row}");
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        assert!(page.contains("\tann\tsaga send\tsent\t") && page.contains("by fax"), "{page}");
+    }
+}

@@ -124,3 +124,58 @@ async fn a_watch_prints_a_trouble_once_and_its_end() {
     assert_eq!(rest.len(), 1, "each is said once, and the end of one: {rest:?}");
     assert!(rest[0].contains("  over  ") && rest[0].contains("is held as failed"), "{rest:?}");
 }
+
+/// Answers requests, the first with an error. Returns the bodies of those that were taken.
+fn answer(listener: &std::net::TcpListener, requests: usize) -> Vec<serde_json::Value> {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let mut taken = Vec::new();
+    for n in 0..requests {
+        let (stream, _) = listener.accept().expect("the program calls");
+        let mut reader = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).expect("it sends a request") > 2 {
+            if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+                length = n.trim().parse().expect("a number");
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("a whole body");
+        let said = if n == 0 { "503 Service Unavailable" } else { "200 OK" };
+        let answer = format!("HTTP/1.1 {said}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        reader.get_mut().write_all(answer.as_bytes()).expect("it listens");
+        if n > 0 {
+            taken.push(serde_json::from_slice(&body).expect("the body is JSON"));
+        }
+    }
+    taken
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_posts_troubles_and_says_when_the_address_is_away_and_back() {
+    let tables = Tables::sqlite().await;
+    tables.hold(&Held::default()).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://127.0.0.1:{}/hooks/s3cret", listener.local_addr().unwrap().port());
+    let answers = std::thread::spawn(move || answer(&listener, 2));
+    let watch = ["watch", "--every", "2s", "--times", "3", "--webhook", &url];
+    let (code, out, err) = run(&[&tables.url], &watch);
+    assert_eq!(code, 1, "the trouble lasts: {out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("trouble  ordering: 1 message is held as failed"), "{out}");
+    assert!(lines[1].contains("trouble  the webhook is away: HTTP status server error (503"), "{out}");
+    assert!(lines[2].contains("over  the webhook is away") && lines.len() == 3 && !out.contains("s3cret"), "{out}");
+    let posted = answers.join().expect("it has answered");
+    assert!(posted[0]["trouble"].as_str().unwrap().contains("held as failed"), "{posted:?}");
+    assert!(posted[0]["since"].as_str().unwrap().ends_with('Z') && posted[0]["over"].is_null(), "{posted:?}");
+    let (code, _, err) = run(&[&tables.url], &["watch", "--times", "1", "--webhook", "ftp://x"]);
+    assert!(code == 1 && err.contains("http://"), "{err}");
+}
+
+#[test]
+fn shells_complete_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, out, err) = run(&[], &["completions", shell]);
+        assert!(code == 0 && out.contains("send-now") && err.is_empty(), "{shell}: {err}");
+    }
+}

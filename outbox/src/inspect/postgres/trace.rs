@@ -22,7 +22,11 @@ pub(super) const TRACES: &str = "
         'causation_id', o.envelope -> 'causation_id', 'sender', o.envelope -> 'sender',
         'sent_at_us', o.envelope -> 'sent_at_us', 'at_us', (extract(epoch FROM o.due_at) * 1000000)::bigint,
         'attempts', o.attempts, 'note', o.last_error)::text
-    FROM sagabus.outbox o WHERE o.message_id IN (SELECT id FROM wanted)";
+    FROM sagabus.outbox o WHERE o.id IN (
+        SELECT id FROM sagabus.outbox WHERE id IN (SELECT CAST(id AS uuid) FROM wanted
+            WHERE id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') AND message_id = CAST(id AS text)
+        UNION ALL
+        SELECT id FROM sagabus.outbox WHERE message_id <> CAST(id AS text) AND message_id IN (SELECT id FROM wanted))";
 
 /// [`Listing::Beginning`](saga_core::Listing::Beginning): the text (1).
 pub(super) const BEGINNING: &str = "
@@ -32,8 +36,11 @@ pub(super) const BEGINNING: &str = "
         UNION
         (SELECT message_id FROM sagabus.held, asked WHERE message_id >= low AND message_id < high LIMIT 100)
         UNION
-        (SELECT message_id FROM sagabus.outbox
-            WHERE starts_with(message_id, $1::text) OR id::text = $1::text LIMIT 100)),
+        (SELECT message_id FROM sagabus.outbox, asked
+            WHERE message_id <> CAST(id AS text) AND message_id >= low AND message_id < high LIMIT 100)
+        UNION
+        (SELECT message_id FROM sagabus.outbox WHERE id >= CAST(nullif($2::text, '') AS uuid)
+            AND id <= CAST(nullif($3::text, '') AS uuid) LIMIT 100)),
     instances AS (
         (SELECT saga, id FROM sagabus.saga, asked WHERE id >= low AND id < high LIMIT 100)
         UNION

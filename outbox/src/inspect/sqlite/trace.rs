@@ -20,7 +20,12 @@ pub(super) const TRACES: &str = "
         'what', o.kind, 'to', o.destination, 'conversation_id', o.envelope ->> 'conversation_id',
         'causation_id', o.envelope ->> 'causation_id', 'sender', o.envelope ->> 'sender',
         'sent_at_us', o.envelope ->> 'sent_at_us', 'at_us', o.due_at, 'attempts', o.attempts, 'note', o.last_error)
-    FROM sagabus_outbox o WHERE o.message_id IN (SELECT value FROM json_each(?1))";
+    FROM sagabus_outbox o WHERE o.id IN (
+        SELECT id FROM sagabus_outbox
+        WHERE id IN (SELECT value FROM json_each(?1)) AND message_id = CAST(id AS text)
+        UNION ALL
+        SELECT id FROM sagabus_outbox
+        WHERE message_id <> CAST(id AS text) AND message_id IN (SELECT value FROM json_each(?1)))";
 
 /// [`Listing::Beginning`](saga_core::Listing::Beginning): the text (1).
 pub(super) const BEGINNING: &str = "
@@ -31,8 +36,11 @@ pub(super) const BEGINNING: &str = "
         SELECT * FROM (SELECT message_id FROM sagabus_held
             WHERE message_id >= ?1 AND message_id < ?1 || char(1114111) LIMIT 100)
         UNION
+        SELECT * FROM (SELECT message_id FROM sagabus_outbox WHERE message_id <> CAST(id AS text)
+            AND message_id >= ?1 AND message_id < ?1 || char(1114111) LIMIT 100)
+        UNION
         SELECT * FROM (SELECT message_id FROM sagabus_outbox
-            WHERE (message_id >= ?1 AND message_id < ?1 || char(1114111)) OR id = ?1 LIMIT 100))
+            WHERE id >= nullif(?2, '') AND id <= nullif(?3, '') LIMIT 100))
     UNION ALL
     SELECT json_object('id', id, 'saga', saga) FROM (
         SELECT * FROM (SELECT saga, id FROM sagabus_saga WHERE id >= ?1 AND id < ?1 || char(1114111) LIMIT 100)

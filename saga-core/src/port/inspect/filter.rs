@@ -90,6 +90,8 @@ pub struct OperationFilter {
     pub saga: Option<String>,
     /// On a message for the instance of this id.
     pub saga_id: Option<String>,
+    /// By its name, as in `operation.action`.
+    pub action: Option<String>,
 }
 
 impl OperationFilter {

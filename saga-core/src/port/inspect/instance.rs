@@ -8,7 +8,7 @@ use serde::Serialize;
 #[non_exhaustive]
 pub struct InstanceOrder<'a> {
     /// What to do.
-    pub action: InstanceAction,
+    pub action: InstanceAction<'a>,
     /// With which instance.
     pub key: &'a InstanceKey,
     /// Who orders it.
@@ -19,7 +19,7 @@ pub struct InstanceOrder<'a> {
 
 impl<'a> InstanceOrder<'a> {
     /// An order by `who`, who gives the reason.
-    pub fn new(action: InstanceAction, key: &'a InstanceKey, who: &'a str, why: &'a str) -> Self {
+    pub fn new(action: InstanceAction<'a>, key: &'a InstanceKey, who: &'a str, why: &'a str) -> Self {
         Self { action, key, who, why }
     }
 }
@@ -27,7 +27,7 @@ impl<'a> InstanceOrder<'a> {
 /// What to do with an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum InstanceAction {
+pub enum InstanceAction<'a> {
     /// Let a paused instance go on without the message that failed: what waits behind it is handled, in order. The
     /// message stays held, to be retried or discarded later.
     Resume,
@@ -37,14 +37,24 @@ pub enum InstanceAction {
     /// sent, and what comes for it later is journaled as ignored. This cannot be undone. A saga that has a message to
     /// cancel it is better sent that.
     Cancel,
+    /// Give it a message, as if that had come from the broker. It goes through the outbox of the instance's endpoint to
+    /// that endpoint alone, and only the instance's saga takes it. A message whose body has the saga's id goes to the
+    /// instance of that id.
+    Send {
+        /// Its type, by logical name.
+        type_name: &'a str,
+        /// Its body, which is JSON.
+        body: &'a str,
+    },
 }
 
-impl InstanceAction {
+impl InstanceAction<'_> {
     /// Its name in `operation.action`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Resume => "saga resume",
             Self::Cancel => "saga cancel",
+            Self::Send { .. } => "saga send",
         }
     }
 }
@@ -53,18 +63,20 @@ impl InstanceAction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InstanceDone {
-    /// `resumed` or `cancelled`. Else nothing was done: `gone` when there is no such instance, `not paused`, or `done`
-    /// when it is over already.
+    /// `resumed`, `cancelled` or `sent`. Else nothing was done: `gone` when there is no such instance, `not paused`, or
+    /// `done` when it is over already.
     pub result: String,
     /// The message that it was paused by.
     pub paused_by: Option<String>,
     /// How many held messages were discarded.
     pub discarded: u64,
+    /// The id of the message that it was given.
+    pub message_id: Option<String>,
 }
 
 impl InstanceDone {
     /// With this result, and nothing else to tell.
     pub fn new(result: &str) -> Self {
-        Self { result: result.into(), paused_by: None, discarded: 0 }
+        Self { result: result.into(), paused_by: None, discarded: 0, message_id: None }
     }
 }

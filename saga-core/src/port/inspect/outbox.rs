@@ -84,6 +84,7 @@ impl OperationItem {
             error: None,
             old_body: None,
             was: None,
+            group: None,
         }
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Counts and ages. Ages are milliseconds by the database's clock, other times microseconds since 1970.
+/// Counts and ages. Ages are milliseconds by the database's clock, other times microseconds since 1970. Rows of a kind
+/// are counted no further than [`COUNTED_MAX`](super::COUNTED_MAX): a larger number means more.
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -219,10 +220,10 @@ impl Status {
                 Part::Unconfirmed { endpoint, oldest_ms } => {
                     status.endpoint(endpoint).unconfirmed_ms = Some(oldest_ms);
                 }
-                Part::Held { endpoint, held } => status.endpoint(endpoint).held.push(held),
+                Part::Held { endpoint, held } => status.endpoint(endpoint).add(held),
                 Part::Handled { endpoint, count } => status.endpoint(endpoint).handled_last_minute = count,
                 Part::Process { endpoint, process } => status.endpoint(endpoint).processes.push(process),
-                Part::State(state) => status.instances.push(state),
+                Part::State(state) => status.add(state),
             }
         }
         for endpoint in &mut status.endpoints {
@@ -233,6 +234,20 @@ impl Status {
         status.endpoints.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
         status.instances.sort_by(|a, b| (&a.saga, &a.state).cmp(&(&b.saga, &b.state)));
         status
+    }
+
+    /// Instances of different versions, and the paused ones, are counted apart.
+    fn add(&mut self, state: StateCount) {
+        let is_same = |known: &&mut StateCount| (&known.saga, &known.state) == (&state.saga, &state.state);
+        match self.instances.iter_mut().find(is_same) {
+            Some(known) => {
+                known.count += state.count;
+                known.paused += state.paused;
+                known.done += state.done;
+                known.oldest_ms = known.oldest_ms.max(state.oldest_ms);
+            }
+            None => self.instances.push(state),
+        }
     }
 
     fn endpoint(&mut self, name: String) -> &mut EndpointStatus {
@@ -246,6 +261,17 @@ impl Status {
 }
 
 impl EndpointStatus {
+    /// Messages of different types are counted apart.
+    fn add(&mut self, held: HeldCount) {
+        match self.held.iter_mut().find(|known| known.reason == held.reason) {
+            Some(known) => {
+                known.count += held.count;
+                known.oldest_ms = known.oldest_ms.max(held.oldest_ms);
+            }
+            None => self.held.push(held),
+        }
+    }
+
     fn outbox(&mut self, which: Which) -> &mut RowCount {
         match which {
             Which::Due => &mut self.due,

@@ -30,6 +30,10 @@ impl Inspect for Counting {
         Err(StoreError::conflict())
     }
 
+    async fn record(&self, _: &str, _: OperationItem, _: &str, _: &str) -> Result<(), StoreError> {
+        Err(StoreError::conflict())
+    }
+
     async fn outbox_order(&self, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         self.0.lock().unwrap().push(order.rows.len());
         Ok(Vec::new())

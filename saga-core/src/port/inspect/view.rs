@@ -167,6 +167,20 @@ impl ExportedInstance {
     }
 }
 
+/// Adds up the counts of a form: instances that are done are counted apart.
+pub(super) fn together(counts: Vec<FormCount>) -> Vec<FormCount> {
+    let mut all: Vec<FormCount> = Vec::new();
+    for one in counts {
+        let is_same = |it: &&mut FormCount| (&it.saga, &it.state, it.version) == (&one.saga, &one.state, one.version);
+        match all.iter_mut().find(is_same) {
+            Some(it) => (it.count, it.done) = (it.count + one.count, it.done + one.done),
+            None => all.push(one),
+        }
+    }
+    all.sort_by(|a, b| (&a.saga, &a.state, a.version).cmp(&(&b.saga, &b.state, b.version)));
+    all
+}
+
 /// Puts lines that are newest first into order: transitions by their number, and between them, by time, the lines
 /// without one. Times alone would not do: two transitions of one batch may have the same.
 pub(super) fn in_order(mut lines: Vec<JournalView>) -> Vec<JournalView> {
@@ -268,6 +282,7 @@ impl HeldRef {
             error: None,
             old_body: None,
             was: None,
+            group: None,
         }
     }
 }
@@ -322,6 +337,80 @@ pub struct OperationItem {
     /// microseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<String>,
+    /// Of a note, the held messages that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+}
+
+/// Held messages that a note is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupName {
+    /// Why they wait.
+    pub reason: String,
+    /// Their type, by logical name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// A text that their error contains, whatever its case.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// What an operator noted about held messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct GroupNote {
+    /// When: microseconds since 1970.
+    pub at_us: i64,
+    /// Who.
+    pub who: String,
+    /// What.
+    pub text: String,
+}
+
+/// Held messages with one reason, type and error. Times are microseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HeldGroup {
+    /// Why they wait.
+    pub reason: String,
+    /// Their type, by logical name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// The first 200 characters of their error.
+    pub error: Option<String>,
+    /// How many.
+    pub count: i64,
+    /// Since when the first is held.
+    pub first_us: i64,
+    /// Since when the last is held.
+    pub last_us: i64,
+    /// What operators noted, last first.
+    #[serde(default)]
+    pub notes: Vec<GroupNote>,
+}
+
+impl HeldGroup {
+    /// The name of a note in `operation.action`.
+    pub const NOTE: &'static str = "held note";
+
+    /// Takes the notes that are about it.
+    pub(super) fn take(&mut self, notes: &[OperationView]) {
+        let error = self.error.as_deref().unwrap_or_default().to_lowercase();
+        let is_about = |item: &OperationItem| {
+            item.group.as_ref().is_some_and(|about| {
+                let text = about.error.as_deref().unwrap_or_default().to_lowercase();
+                about.reason == self.reason && about.type_name == self.type_name && error.contains(&text)
+            })
+        };
+        let about = notes.iter().filter(|note| note.items.iter().any(is_about));
+        self.notes =
+            about.map(|it| GroupNote { at_us: it.at_us, who: it.who.clone(), text: it.reason.clone() }).collect();
+    }
+
+    /// Whether its messages go on without a person.
+    pub fn waits_by_itself(&self) -> bool {
+        crate::HeldReason::parse(&self.reason).is_some_and(crate::HeldReason::releases_itself)
+    }
 }
 
 #[cfg(test)]

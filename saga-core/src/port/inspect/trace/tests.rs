@@ -48,6 +48,10 @@ impl Inspect for Rows {
         Err(StoreError::conflict())
     }
 
+    async fn record(&self, _: &str, _: OperationItem, _: &str, _: &str) -> Result<(), StoreError> {
+        Err(StoreError::conflict())
+    }
+
     async fn outbox_order(&self, _: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
         Err(StoreError::conflict())
     }

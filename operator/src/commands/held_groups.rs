@@ -1,0 +1,134 @@
+//! `sagabus held groups` and `sagabus held note`: held messages by reason, type and error, and what is noted.
+
+use super::{held_filter, list, operations};
+use crate::{
+    databases::Session,
+    table::Cell,
+    text::{distance, some},
+};
+use clap::Args;
+use saga_core::{Counted, GroupName, HeldGroup, Inspect};
+
+const HEADER: [&str; 5] = ["count", "reason", "type", "first", "last"];
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: held_filter::Which,
+}
+
+#[derive(Args)]
+pub(crate) struct Note {
+    /// About messages that are held for this reason, whatever its case
+    #[arg(long, value_name = "REASON", value_parser = held_filter::reason)]
+    reason_is: saga_core::HeldReason,
+    /// Of this type, by logical name
+    #[arg(long = "type", value_name = "NAME")]
+    type_name: String,
+    /// Only those whose error contains this text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    error: Option<String>,
+    /// What to note
+    #[arg(value_parser = held_filter::text)]
+    text: String,
+}
+
+pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
+    let filter = arguments.which.filter();
+    let read = async |store: &dyn Inspect| {
+        let mut groups = store.held_groups(&filter).await?;
+        groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first
+        Ok((Counted { rows: groups.len() as u64, more: false }, groups))
+    };
+    let all = session.each(read).await;
+    let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
+    let now_us = session.screen.view.now_us;
+    list::print(session, &all, &HEADER, |group| row(group, now_us), none);
+    true
+}
+
+/// A group; below it what went wrong, and what was noted.
+fn row(group: &HeldGroup, now_us: i64) -> (Vec<Cell>, Option<String>) {
+    let noted = |note: &saga_core::GroupNote| format!("{}, {}: {}", note.who, distance(note.at_us, now_us), note.text);
+    let below: Vec<String> = group.error.iter().cloned().chain(group.notes.iter().map(noted)).collect();
+    let cells = vec![
+        some(group.count).into(),
+        group.reason.as_str().into(),
+        group.type_name.as_str().into(),
+        Cell::At(group.first_us),
+        Cell::At(group.last_us),
+    ];
+    (cells, (!below.is_empty()).then(|| below.join(" | ")))
+}
+
+/// Notes it in every database that holds such messages.
+pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
+    let filter = saga_core::HeldFilter {
+        reason: Some(note.reason_is),
+        type_name: Some(note.type_name.clone()),
+        error: note.error.clone(),
+        ..saga_core::HeldFilter::default()
+    };
+    let name = GroupName {
+        reason: note.reason_is.as_str().into(),
+        type_name: note.type_name.clone(),
+        error: note.error.clone(),
+    };
+    let who = operations::who();
+    let noted = session
+        .each(async |store: &dyn Inspect| {
+            let there = store.held_counted(&filter).await?.rows;
+            if there > 0 {
+                store.held_note(name.clone(), &who, &note.text).await?;
+            }
+            Ok(there > 0)
+        })
+        .await;
+    let n = noted.iter().filter(|(_, noted)| *noted).count();
+    if n == 0 {
+        session.failed("no held message matches; `sagabus held groups` shows all".into());
+    } else if session.screen.json {
+        session.screen.value(&serde_json::json!({ "noted": n, "about": name }));
+    } else {
+        session.screen.line("noted");
+    }
+    n > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        screen::{Screen, View},
+        table::Table,
+    };
+    use serde_json::json;
+
+    #[test]
+    fn groups_are_as_wide_as_the_terminal() {
+        let us = 1_790_000_000_000_000_i64;
+        let group = |reason: &str, type_name: &str, error: Option<&str>, count: i64, notes: serde_json::Value| {
+            let group = json!({ "reason": reason, "type": type_name, "error": error, "count": count, "first_us": us,
+                "last_us": us + 60_000_000, "notes": notes });
+            serde_json::from_value::<HeldGroup>(group).unwrap()
+        };
+        let noted = json!([{ "at_us": us + 120_000_000, "who": "ann", "text": "the bank is asked\u{1b}[2J" }]);
+        let error = "error returned from database: relation \"charge\" does not exist (code 42P01)";
+        let groups = [
+            group("failed", "payment.MakePayment", Some(error), 10_001, noted),
+            group("undecodable", "shop.OrderPlaced", Some("missing field `cents`"), 2, json!([])),
+            group("early", "warehouse.ShippingLabelCreated", None, 7, json!([])),
+        ];
+        for (width, name) in [(Some(80), "80"), (Some(100), "100"), (Some(200), "200"), (None, "no-terminal")] {
+            let now_us = us + 11_520_000_000;
+            let mut screen = Screen::new(View { width, now_us, zone: jiff::tz::TimeZone::UTC }, false);
+            let mut table = Table::new(&HEADER);
+            for group in &groups {
+                let (cells, below) = row(group, now_us);
+                table.row(cells, below);
+            }
+            screen.table(&table, "");
+            crate::commands::golden(&format!("held-groups-{name}.txt"), screen.out());
+        }
+    }
+}

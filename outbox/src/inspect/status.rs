@@ -1,0 +1,162 @@
+//! Counts and ages that do not become slower with the number of rows: every group of rows is found by an index, and
+//! counted up to [`COUNTED_MAX`].
+
+use super::{
+    Session, Tables,
+    listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, within},
+    look::{Bound, groups, keys},
+};
+use saga_core::{COUNTED_MAX, StoreError};
+
+/// Rows that are counted of a group: one more says that there are more.
+const SOME: i64 = COUNTED_MAX + 1;
+
+/// [`Listing::Status`](saga_core::Listing::Status).
+pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let mut parts = session.rows(T::STATUS, &[]).await?;
+    parts.extend(outbox::<T>(session).await?);
+    parts.extend(unroutable::<T>(session).await?);
+    let of_held = |of: &str, bound: &mut Bound, key: &[String]| {
+        let (table, endpoint, reason) = (format!("{}held", T::PREFIX), bound.text(&key[0]), bound.text(&key[1]));
+        let oldest = T::ms_since(&format!("(SELECT held_at FROM {table} WHERE {of} ORDER BY arrival LIMIT 1)"));
+        format!(
+            "{0}('held', {0}('endpoint', CAST({endpoint} AS text), 'reason', CAST({reason} AS text),
+                'count', c.n, 'oldest_ms', {oldest}))",
+            T::OBJECT
+        )
+    };
+    parts.extend(each::<T>(session, "held", &HELD_GROUP, "endpoint >= ''", of_held).await?);
+    for half in [OPEN, DONE] {
+        let of_state = |of: &str, bound: &mut Bound, key: &[String]| {
+            let (table, saga, state) = (format!("{}saga", T::PREFIX), bound.text(&key[0]), bound.text(&key[2]));
+            let oldest =
+                T::ms_since(&format!("(SELECT updated_at FROM {table} WHERE {of} ORDER BY updated_at LIMIT 1)"));
+            let done = if half == DONE { "c.n" } else { "0" };
+            format!(
+                "{0}('state', {0}('saga', CAST({saga} AS text), 'state', CAST({state} AS text), 'count', c.n,
+                    'paused', 0, 'done', {done}, 'oldest_ms', {oldest}))",
+                T::OBJECT
+            )
+        };
+        parts.extend(each::<T>(session, "saga", &INSTANCE_GROUP, half, of_state).await?);
+    }
+    let paused = format!(
+        "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
+            'oldest_ms', 0)) AS text)
+         FROM (SELECT saga, state FROM {1}saga WHERE paused_by IS NOT NULL LIMIT {SOME}) p GROUP BY saga, state",
+        T::OBJECT,
+        T::PREFIX
+    );
+    parts.extend(session.rows(&paused, &[]).await?);
+    Ok(parts)
+}
+
+/// [`Listing::Forms`](saga_core::Listing::Forms).
+pub(super) async fn forms<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let mut forms = Vec::new();
+    for half in [OPEN, DONE] {
+        let of_form = |_: &str, bound: &mut Bound, key: &[String]| {
+            let (saga, version, state) = (bound.text(&key[0]), bound.text(&key[1]), bound.text(&key[2]));
+            let done = if half == DONE { "c.n" } else { "0" };
+            format!(
+                "{0}('saga', CAST({saga} AS text), 'state', CAST({state} AS text),
+                    'version', CAST({version} AS integer), 'count', c.n, 'done', {done})",
+                T::OBJECT
+            )
+        };
+        forms.extend(each::<T>(session, "saga", &INSTANCE_GROUP, half, of_form).await?);
+    }
+    Ok(forms)
+}
+
+/// A row for each group; in it `c.n` is the number of the group's rows.
+async fn each<T: Tables>(
+    session: &mut T::Session,
+    table: &str,
+    columns: &[&str],
+    half: &str,
+    row: impl Fn(&str, &mut Bound, &[String]) -> String,
+) -> Result<Vec<String>, StoreError> {
+    let mut bound = Bound::default();
+    let mut all = Vec::new();
+    for key in keys(&session.rows(&groups::<T>(table, columns, half), &[]).await?) {
+        let of = format!("{half} AND {}", within(&mut bound, columns, &key));
+        let row = row(&of, &mut bound, &key);
+        let some = format!("SELECT 1 FROM {}{table} WHERE {of} LIMIT {SOME}", T::PREFIX);
+        all.push(format!("SELECT CAST({row} AS text) FROM (SELECT count(*) AS n FROM ({some}) s) c"));
+    }
+    if all.is_empty() { Ok(Vec::new()) } else { session.rows(&all.join(" UNION ALL "), &bound.0).await }
+}
+
+/// What is due or was, what is due next, and what failed, of each endpoint. Timers are usually due in the future, so
+/// the kind decides first; a retry that is due counts like any other row.
+async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let (now, mut bound, mut seen) = (T::NOW, Bound::default(), Vec::new());
+    for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?) {
+        let of = within(&mut bound, &["endpoint"], &key);
+        for (look, more) in
+            [("time", format!("due_at <= {now}")), ("time", format!("due_at > {now}")), ("failing", FAILING.to_owned())]
+        {
+            let columns = "endpoint, kind, due_at, attempts, last_error, waits_for, first_attempt_at";
+            seen.push(format!(
+                "SELECT * FROM (SELECT '{look}' AS look, {columns} FROM {}outbox
+                 WHERE {of} AND {more} ORDER BY due_at LIMIT {SOME}) p",
+                T::PREFIX
+            ));
+        }
+    }
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seen = seen.join(" UNION ALL ");
+    let counts = format!(
+        "SELECT CAST({0}('outbox', {0}('endpoint', endpoint, 'which', which, 'count', count(*),
+            'oldest_ms', {1}, 'error', max(last_error))) AS text)
+         FROM (SELECT s.*, CASE
+                WHEN kind = 'timer' AND due_at > {now} THEN 'timers'
+                WHEN kind <> 'timer' AND (attempts > 0 OR (kind <> 'retry' AND last_error IS NOT NULL)) THEN 'failing'
+                WHEN due_at <= {now} THEN 'due'
+                WHEN kind = 'retry' THEN 'retrying' ELSE 'delayed' END AS which
+            FROM ({seen}) s WHERE waits_for IS NULL) w
+         WHERE CASE WHEN which IN ('failing', 'retrying') AND {FAILING}
+            THEN look = 'failing' ELSE look = 'time' END
+         GROUP BY endpoint, which",
+        T::OBJECT,
+        T::ms_since("min(due_at)")
+    );
+    let mut parts = session.rows(&counts, &bound.0).await?;
+    let unconfirmed = format!(
+        "SELECT CAST({0}('unconfirmed', {0}('endpoint', endpoint, 'oldest_ms', {1})) AS text)
+         FROM ({seen}) s WHERE first_attempt_at IS NOT NULL OR due_at <= {now} GROUP BY endpoint",
+        T::OBJECT,
+        T::ms_since("min(coalesce(first_attempt_at, due_at))")
+    );
+    parts.extend(session.rows(&unconfirmed, &bound.0).await?);
+    Ok(parts)
+}
+
+/// What no queue takes, by destination.
+async fn unroutable<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let (columns, waits) = (["endpoint", "waits_for"], "waits_for IS NOT NULL");
+    let (mut bound, mut seen) = (Bound::default(), Vec::new());
+    for key in keys(&session.rows(&groups::<T>("outbox", &columns, waits), &[]).await?) {
+        let of = within(&mut bound, &columns, &key);
+        seen.push(format!(
+            "SELECT * FROM (SELECT endpoint, waits_for, coalesce(first_attempt_at, created_at) AS at
+             FROM {}outbox WHERE {waits} AND {of} LIMIT {SOME}) p",
+            T::PREFIX
+        ));
+    }
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT CAST({0}('unroutable', {0}('endpoint', endpoint, 'destination', waits_for, 'count', count(*),
+            'oldest_ms', {1})) AS text)
+         FROM ({2}) s GROUP BY endpoint, waits_for",
+        T::OBJECT,
+        T::ms_since("min(at)"),
+        seen.join(" UNION ALL ")
+    );
+    session.rows(&sql, &bound.0).await
+}

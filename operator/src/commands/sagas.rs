@@ -18,7 +18,7 @@ pub(crate) enum Command {
     /// It goes through the outbox of the instance's endpoint, and only the instance's saga takes it: a running process
     /// handles it like any other message.
     #[command(
-        after_help = "Example: sagabus sagas send order-fulfilment 4711 payment.Paid --body-file paid.json --reason 'by fax'"
+        after_help = "Example: sagabus sagas send order 4711 payment.Paid --body-file paid.json --reason 'by fax'"
     )]
     Send(sagas_act::Send),
     /// End an instance where it is, whatever its saga says

@@ -51,7 +51,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         groups.extend(of_it);
         rows.extend(held.into_iter().map(|row| (n, row)));
     }
-    let of_filter = cx.params.of::<WhichHeld>();
+    let of_filter = cx.params.of_filter::<WhichHeld>();
     let body = html! {
         (filters(&cx))
         @if rows.is_empty() {
@@ -204,7 +204,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
     }
-    let command = cx.params.of::<WhichHeld>();
+    let command = cx.params.of_filter::<WhichHeld>();
     let command = if command.is_empty() { command.with_set("all") } else { command };
     let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
     let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name));

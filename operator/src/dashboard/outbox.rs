@@ -28,7 +28,7 @@ pub(super) async fn list(cx: Cx) -> Response {
         .await;
     let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, OutboxView)> = crate::find::flat(answers.all.into_iter().map(|(n, (_, r))| (n, r)).collect());
-    let of_filter = cx.params.of::<WhichSent>();
+    let of_filter = cx.params.of_filter::<WhichSent>();
     let body = html! {
         form.filter action=(cx.url("/outbox")) aria-label="Filter" {
             div {

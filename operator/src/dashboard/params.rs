@@ -68,7 +68,7 @@ impl Params {
     }
 
     /// Those that make a filter.
-    pub(super) fn of<Which: clap::Args>(&self) -> Self {
+    pub(super) fn of_filter<Which: clap::Args>(&self) -> Self {
         let command = options::<Which>();
         let names: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         self.only(&names)

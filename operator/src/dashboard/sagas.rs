@@ -40,7 +40,7 @@ pub(super) async fn show(cx: Cx) -> Response {
     if let Some(saga) = &filter.saga {
         all.iter_mut().for_each(|(_, status)| status.instances.retain(|state| state.saga == *saga));
     }
-    let of_filter = cx.params.of::<WhichInstances>();
+    let of_filter = cx.params.of_filter::<WhichInstances>();
     let body = html! {
         (filters(&cx))
         (home::states(&cx, &all))

@@ -25,7 +25,7 @@ pub(super) async fn show(cx: Cx) -> Response {
     let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, OutboxView)> =
         crate::find::flat(answers.all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
-    let of_filter = cx.params.of::<WhichTimers>();
+    let of_filter = cx.params.of_filter::<WhichTimers>();
     let body = html! {
         form.filter action=(cx.url("/timers")) aria-label="Filter" {
             (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("saga", "Saga"))

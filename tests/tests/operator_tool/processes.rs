@@ -1,7 +1,7 @@
 //! `sagabus processes`, `versions` and `diagram`: what runs, in which version.
 
 use crate::{json, run};
-use tests::tables::Tables;
+use tests::tables::{Held, Tables};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_are_listed_and_asked_to_drain() {

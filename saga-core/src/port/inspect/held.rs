@@ -8,8 +8,8 @@ use super::HeldRef;
 pub struct HeldOrder<'a> {
     /// What to do.
     pub action: HeldAction<'a>,
-    /// With which messages: at most [`ORDER_ROWS_MAX`](super::ORDER_ROWS_MAX). Messages that are no longer held, or were
-    /// held anew since they were listed, are left alone.
+    /// With which messages: at most [`ORDER_ROWS_MAX`](super::ORDER_ROWS_MAX). Messages that are no longer held, or
+    /// were held anew since they were listed, are left alone.
     pub rows: &'a [HeldRef],
     /// Who orders it.
     pub who: &'a str,

@@ -65,7 +65,7 @@ pub async fn fill(tables: &Tables, rows: u64) {
                 WHEN 4 THEN 'early' WHEN 5 THEN 'deferred' WHEN 6 THEN 'paused' WHEN 7 THEN 'version'
                 ELSE 'stranded' END,
             CASE WHEN n % 3 = 0 THEN 'order' END, CASE WHEN n % 3 = 0 THEN {id} END,
-            'error returned from database: relation \"charge_' || n % 5000 || '\" does not exist (code 42P01)', 16,
+            'error returned from database: relation \"charge_' || (n % 5000) || '\" does not exist (code 42P01)', 16,
             {now} - ({rows} - n) * {minute} / 100,
             CASE WHEN n % 20000 = 0 THEN 'billing.Rare' ELSE 'shop.Message' || n % 7 END,
             '{\"conversation_id\":\"c\",\"sender\":\"payment\"}', {body}

@@ -206,6 +206,24 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         );
         let again = format!("(SELECT id FROM ({sent}) sent UNION {retrying})");
         places.push(Place::unordered(format!("kind <> 'timer' AND {RENAMED} AND message_id IN {again}"), "due_at"));
+        // what the journal does not name any more, such as a message that is delayed beyond its retention
+        let named = format!(
+            "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({RENAMED} AND message_id IN {again})",
+            T::uuid("sent.id")
+        );
+        let endpoints = keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?);
+        let reach = super::look::LOOK_ROWS_MAX / (2 * endpoints.len().max(1)) as i64;
+        for key in &endpoints {
+            let of = within(&mut bound, &["endpoint"], key);
+            for window in [format!("due_at <= {}", T::NOW), format!("due_at > {}", T::NOW)] {
+                let seen = format!(
+                    "SELECT id FROM (SELECT id, kind, saga, saga_id FROM {}outbox WHERE {of} AND {window}
+                        ORDER BY due_at LIMIT {reach}) w WHERE saga_id = {id} AND saga = {saga} AND kind <> 'timer'",
+                    T::PREFIX
+                );
+                places.push(Place::unordered(format!("id IN ({seen}) AND NOT ({named})"), "due_at"));
+            }
+        }
     } else {
         let now = T::NOW;
         for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?) {

@@ -213,7 +213,7 @@ impl Tables for Postgres {
         format!(
             "SELECT e ->> 'id' AS id FROM sagabus.inbox i, json_array_elements(
                 CASE json_typeof(i.effects) WHEN 'array' THEN i.effects ELSE '[]' END) e
-             WHERE i.saga_id = {id} AND i.saga = {saga}"
+             WHERE i.saga_id = {id} AND i.saga = {saga} AND e ->> 'id' IS NOT NULL"
         )
     }
 
@@ -273,7 +273,10 @@ impl Tables for Postgres {
     }
 
     async fn read(&self) -> Result<PostgresSession, StoreError> {
-        self.session("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY").await
+        // a look at many rows seems cheaper without an index, until the table is large
+        let begin =
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+        self.session(begin).await
     }
 
     async fn write(&self) -> Result<PostgresSession, StoreError> {

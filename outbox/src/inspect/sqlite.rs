@@ -219,7 +219,7 @@ impl Tables for Sqlite {
     fn sent_by(saga: &str, id: &str) -> String {
         format!(
             "SELECT e.value ->> 'id' AS id FROM sagabus_inbox i, json_each(i.effects) e
-             WHERE i.saga_id = {id} AND i.saga = {saga}"
+             WHERE i.saga_id = {id} AND i.saga = {saga} AND e.value ->> 'id' IS NOT NULL"
         )
     }
 

@@ -26,6 +26,7 @@ pub use endpoint::Ended;
 pub use endpoint::Endpoint;
 pub use endpoint::EndpointBuilder;
 pub use endpoint::HandlerOptions;
+pub use endpoint::Limit;
 pub use endpoint::Pending;
 pub use endpoint::Request;
 pub use endpoint::RequestError;

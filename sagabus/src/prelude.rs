@@ -46,6 +46,7 @@ pub use saga_core::Handle;
 pub use saga_core::HandleBatch;
 pub use saga_core::HandlerError;
 pub use saga_core::Later;
+pub use saga_core::Limit;
 pub use saga_core::Retries;
 pub use saga_core::async_trait;
 

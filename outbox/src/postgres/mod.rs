@@ -285,6 +285,12 @@ impl Store for Postgres {
         self.done(connection, result).await
     }
 
+    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+        let mut connection = self.alone(&self.own).await?;
+        let wait = answer(relay::reserve(&mut connection, endpoint, limit, calls, every)).await;
+        self.done(connection, wait).await
+    }
+
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
         // Planned anew each time, in one round trip: the plan fits the present table, while a prepared one would go on
         // reading the pages that a burst has left behind. It cannot deadlock: the only other lockers use SKIP LOCKED.

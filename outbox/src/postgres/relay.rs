@@ -177,6 +177,27 @@ pub(super) async fn count_crash(
     Ok(crashes.map(i64::from))
 }
 
+/// A time further away than a minute comes from a clock that was set back.
+const RESERVE: &str = "
+INSERT INTO sagabus.rate_limit AS l (endpoint, name, next_at)
+VALUES ($1, $2, clock_timestamp() + $3 * interval '1 microsecond')
+ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 * interval '1 microsecond'
+    + least(greatest(l.next_at, clock_timestamp()), clock_timestamp() + interval '1 minute')
+RETURNING greatest(0, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000) - $3)::bigint";
+
+pub(super) async fn reserve(
+    connection: &mut PgConnection,
+    endpoint: &str,
+    limit: &str,
+    calls: u32,
+    every: Duration,
+) -> Result<Duration, sqlx::Error> {
+    let taken = us(every).saturating_mul(calls.into());
+    let reserved = sqlx::query_scalar(RESERVE).bind(endpoint).bind(limit).bind(taken).persistent(false);
+    let wait: i64 = reserved.fetch_one(connection).await?;
+    Ok(Duration::from_micros(wait.unsigned_abs()))
+}
+
 /// A row that somebody has locked is being leased, or deleted because it has arrived. It is rare, so it is planned anew
 /// each time.
 const TAKE_BACK: &str = "

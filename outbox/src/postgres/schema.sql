@@ -171,6 +171,14 @@ CREATE TABLE sagabus.process (
     asked      text                           -- by an operator: 'drain', to finish and stop
 );
 
+-- When the next call may be made of what a limit is set for.
+CREATE TABLE sagabus.rate_limit (
+    endpoint text COLLATE "C" NOT NULL,
+    name     text COLLATE "C" NOT NULL,
+    next_at  timestamptz NOT NULL,
+    PRIMARY KEY (endpoint, name)
+);
+
 -- What operators did.
 CREATE TABLE sagabus.operation (
     id     uuid PRIMARY KEY,

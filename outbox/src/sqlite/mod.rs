@@ -228,6 +228,10 @@ impl Store for Sqlite {
         relay::count_crash(&self.writer, endpoint, owner, row).await.map_err(store_error)
     }
 
+    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+        relay::reserve(&self.writer, endpoint, limit, calls, every).await.map_err(store_error)
+    }
+
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {
         in_transaction!(self, tx => values::execute(&mut tx, DELETE, rows, |values, id| bind!(values: id.to_string())))
             .map(|_: u64| ())

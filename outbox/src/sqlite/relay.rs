@@ -194,3 +194,22 @@ pub(super) async fn count_crash(
         .fetch_optional(writer)
         .await
 }
+
+/// A time further away than a minute comes from a clock that was set back.
+const RESERVE: &str = "
+INSERT INTO sagabus_rate_limit (endpoint, name, next_at) VALUES ($1, $2, $4 + $3)
+ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 + min(max(sagabus_rate_limit.next_at, $4), $4 + 60000000)
+RETURNING next_at - $3 - $4";
+
+pub(super) async fn reserve(
+    writer: &SqlitePool,
+    endpoint: &str,
+    limit: &str,
+    calls: u32,
+    every: Duration,
+) -> Result<Duration, sqlx::Error> {
+    let taken = us(every).saturating_mul(calls.into());
+    let reserved = sqlx::query_scalar(RESERVE).bind(endpoint).bind(limit).bind(taken).bind(now_us());
+    let wait: i64 = reserved.fetch_one(writer).await?;
+    Ok(Duration::from_micros(wait.unsigned_abs()))
+}

@@ -80,6 +80,10 @@ CREATE TABLE sagabus_process (
     subscribes TEXT NOT NULL, types TEXT NOT NULL, report TEXT NOT NULL, asked TEXT
 ) WITHOUT ROWID;
 
+CREATE TABLE sagabus_rate_limit (
+    endpoint TEXT NOT NULL, name TEXT NOT NULL, next_at INTEGER NOT NULL, PRIMARY KEY (endpoint, name)
+) WITHOUT ROWID;
+
 CREATE TABLE sagabus_operation (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
     items TEXT NOT NULL

@@ -48,7 +48,7 @@ fn is_ours(attr: &Attribute) -> bool {
     attr.path().is_ident("handler")
 }
 
-const KNOWN: &str = "`#[handler(name = \"..\", retries = Retries::.., shares_transactions)]`";
+const KNOWN: &str = "`#[handler(name = \"..\", retries = Retries::.., limit = \"..\", shares_transactions)]`";
 
 /// What must hold between the handlers of a block.
 fn agree(handlers: &[Handler], faults: &mut Faults) {
@@ -171,11 +171,12 @@ impl Answer {
     }
 }
 
-/// `#[handler(name = "..", retries = .., shares_transactions)]`.
+/// `#[handler(name = "..", retries = .., limit = "..", shares_transactions)]`.
 #[derive(Default)]
 struct Options {
     name: Option<LitStr>,
     retries: Option<Expr>,
+    limit: Option<LitStr>,
     shares_transactions: bool,
 }
 
@@ -345,15 +346,17 @@ impl Handler {
     }
 
     fn add(&self, of: &Type) -> TokenStream {
-        let Self { message, batch, database, options: Options { retries, shares_transactions, .. }, .. } = self;
+        let Self { message, batch, database, options, .. } = self;
         let add = match (batch, self.later) {
             (true, _) => quote!(batch_handler),
             (false, Answer::Now) => quote!(handler),
             (false, Answer::Later | Answer::Either) => quote!(later_handler),
         };
+        let Options { retries, limit, shares_transactions, .. } = options;
         let retries = retries.as_ref().map(|retries| quote!(.retries(#retries)));
+        let limit = limit.as_ref().map(|limit| quote!(.limit(#limit)));
         let shares = shares_transactions.then(|| quote!(.shares_transactions()));
-        let options = quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #shares);
+        let options = quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #limit #shares);
         quote!(let builder = __sagabus::Adds::<#of, #message, #database>::#add(builder, &self, #options);)
     }
 }
@@ -367,12 +370,14 @@ impl Options {
                     options.name = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("retries") {
                     options.retries = Some(meta.value()?.parse()?);
+                } else if meta.path.is_ident("limit") {
+                    options.limit = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("shares_transactions") {
                     options.shares_transactions = true;
                 } else {
-                    return Err(
-                        meta.error("known here: `name = \"..\"`, `retries = Retries::..`, `shares_transactions`")
-                    );
+                    return Err(meta.error(
+                        "known here: `name = \"..\"`, `retries = Retries::..`, `limit = \"..\"`, `shares_transactions`",
+                    ));
                 }
                 Ok(())
             })?;

@@ -3,6 +3,7 @@
 use super::{
     Bundles, Endpoint, Settings,
     breaker::Breaker,
+    limit::{Limit, Limits},
     router::Receiver,
     saga_unit::{ProjectLogic, TypedProject},
     shared::{HandlerEntry, SagaEntry},
@@ -31,6 +32,7 @@ pub struct EndpointBuilder<Db: Store> {
     pub(super) crashes: Crashes,
     pub(super) sagas: Vec<SagaEntry<Db>>,
     pub(super) handlers: Vec<(MessageKind, HandlerEntry<Db>)>,
+    limits: Limits,
     /// The types of the blocks.
     blocks: Vec<TypeId>,
     /// Its name and version, for operators.
@@ -59,6 +61,7 @@ impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
 pub struct HandlerOptions {
     retries: Option<Retries>,
     shares_transactions: bool,
+    limit: Option<&'static str>,
 }
 
 impl HandlerOptions {
@@ -76,6 +79,12 @@ impl HandlerOptions {
         self.shares_transactions = true;
         self
     }
+
+    /// Runs the handler no more often than [`EndpointBuilder::limit`] of this name allows.
+    pub fn limit(mut self, name: &'static str) -> Self {
+        self.limit = Some(name);
+        self
+    }
 }
 
 impl<Db: Store> EndpointBuilder<Db> {
@@ -89,6 +98,7 @@ impl<Db: Store> EndpointBuilder<Db> {
             crashes: Crashes::default(),
             sagas: Vec::new(),
             handlers: Vec::new(),
+            limits: Limits::default(),
             blocks: Vec::new(),
             program: None,
             trace: None,
@@ -236,16 +246,34 @@ impl<Db: Store> EndpointBuilder<Db> {
     }
 
     fn handler(mut self, kind: MessageKind, logic: Arc<dyn HandlerLogic<Db>>, options: HandlerOptions) -> Self {
-        let HandlerOptions { retries, shares_transactions } = options;
+        let HandlerOptions { retries, shares_transactions, limit } = options;
+        let name = logic.description().name;
+        if let Some(limit) = limit {
+            if shares_transactions {
+                self.wrong.push(format!(
+                    "handler `{name}` has a limit and shares transactions: while one message waits for its turn, the \
+                     others would keep their locks"
+                ));
+            }
+            self.limits.used(name, limit);
+        }
         let entry = HandlerEntry {
             description: logic.description(),
             logic,
             retries,
             shares_transactions,
-            breaker: Breaker::default(),
+            limit: None,
+            breaker: Arc::default(),
             single_units: AtomicU32::new(0),
         };
         self.handlers.push((kind, entry));
+        self
+    }
+
+    /// How much a service behind handlers may be asked, under a name that handlers give: `#[handler(limit = "bank")]`,
+    /// [`HandlerOptions::limit`].
+    pub fn limit(mut self, name: &'static str, limit: Limit) -> Self {
+        self.wrong.extend(self.limits.set(name, limit).err());
         self
     }
 
@@ -302,6 +330,12 @@ impl<Db: Store> EndpointBuilder<Db> {
         if !wrong.is_empty() {
             return Err(StartError::Definition(wrong));
         }
+        let limiters = self.limits.start();
+        for (_, entry) in &mut self.handlers {
+            if let Some(limiter) = limiters.get(entry.description.name) {
+                (entry.limit, entry.breaker) = (Some(limiter.clone()), limiter.breaker.clone());
+            }
+        }
         for (saga, command) in self.wiring().unhandled() {
             tracing::warn!(endpoint = self.name, saga, command, "sent to this endpoint, which has no handler for it");
         }
@@ -327,6 +361,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         for name in self.receiver_names().filter(|name| aliases.contains(*name)) {
             wrong.push(format!("`{name}` is the name of an alias: call the saga or handler something else"));
         }
+        wrong.extend(self.limits.mistakes());
         wrong.extend(self.settings.check());
         wrong
     }

@@ -1,6 +1,7 @@
 //! Lanes of handlers: each takes all waiting items of one handler, and runs them as units of work, in order.
 
 use super::{
+    backlog,
     handler_unit::{self, Halted, Progress},
     inlet::Inlet,
     lane::{count_crash, guarded, hold, messages_apart},
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Runs a lane of one handler until the endpoint stops.
 pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut inlet: Inlet, stop: CancellationToken) {
     let batch_max = shared.settings.batch_messages_max;
-    let breaker = &shared.handlers[handler].breaker;
+    let breaker = &*shared.handlers[handler].breaker;
     let mut waiting: Vec<Item> = Vec::new();
     while !stop.is_cancelled() {
         if waiting.is_empty() {
@@ -32,7 +33,7 @@ pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut 
             while turn.is_none() {
                 // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
                 waiting.retain(|item| !item.comes_again());
-                waiting = handler_unit::put_off_backlog(&shared, handler, waiting).await;
+                waiting = backlog::behind_failures(&shared, handler, waiting).await;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -42,6 +43,7 @@ pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut 
             }
         }
         waiting.retain(|item| !item.comes_again());
+        waiting = backlog::behind_limit(&shared, handler, waiting).await;
         let messages = if turn.is_some() { waiting.len().min(1) } else { messages_apart(&waiting) };
         let mut batch: Vec<Item> = waiting.drain(..messages).collect();
         let work = async {
@@ -75,7 +77,7 @@ async fn run_items<Db: Store>(
         if items.is_empty() {
             return items;
         }
-        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost)).await {
+        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost, stop)).await {
             Ok(progress) => progress,
             Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),
         };
@@ -86,7 +88,7 @@ async fn run_items<Db: Store>(
         }
         match error {
             None => {
-                debug_assert!(done > 0, "a unit that does nothing would be run for ever");
+                debug_assert!(done > 0 || stop.is_cancelled(), "a unit that does nothing would be run for ever");
                 if shared.handlers[handler].breaker.is_open() || stop.is_cancelled() {
                     break;
                 }

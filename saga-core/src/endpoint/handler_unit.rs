@@ -10,6 +10,7 @@ use super::{
     emission::{Emission, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
+    limit::Call,
     policy::{Lost, Next, UserFailure, passes},
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
@@ -25,6 +26,7 @@ use crate::{
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 /// How long an answer of the inbox about a batch is trusted. Handlers may have effects that no rollback undoes, so a
@@ -66,7 +68,15 @@ impl Progress {
 
 /// Runs the first items, in one unit of work or several. `lost` counts the units of the first item that were lost in a
 /// row although the database answered.
-pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &mut [Item], lost: Lost) -> Progress {
+///
+/// Nothing may be done without an error: the endpoint stops.
+pub(super) async fn run<Db: Store>(
+    shared: &Shared<Db>,
+    handler: usize,
+    items: &mut [Item],
+    lost: Lost,
+    stop: &CancellationToken,
+) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
     let asked = Instant::now();
@@ -74,7 +84,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
         Ok(verdicts) => verdicts,
         Err(error) => return Progress::failed(error),
     };
-    let mut unit = HandlerUnit { shared, entry, lost };
+    let mut unit = HandlerUnit { shared, entry, lost, stop };
     if let Some(progress) = unit.share(items, &verdicts).await {
         return progress;
     }
@@ -86,17 +96,19 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
         let ran = match verdict {
             Verdict::Duplicate => {
                 shared.metrics.duplicate(&item.envelope);
-                Ok(())
+                Ok(true)
             }
             Verdict::Run(before) => unit.alone(item, before).await,
             Verdict::Reused(text) => {
                 let mut ledger = Ledger::new(shared);
                 ledger.reused(entry.description.name, &item.envelope, text);
-                commit_alone(shared, ledger).await
+                commit_alone(shared, ledger).await.map(|()| true)
             }
         };
-        if let Err(error) = ran {
-            return Progress::lost(place, error);
+        match ran {
+            Ok(true) => {}
+            Ok(false) => return Progress { done: place, error: None },
+            Err(error) => return Progress::lost(place, error),
         }
         item.done();
         unit.lost = Lost::default();
@@ -104,7 +116,8 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, handler: usize, items: &
     Progress { done: items.len(), error: None }
 }
 
-async fn ask<Db: Store>(
+/// What the inbox says about messages of a handler.
+pub(super) async fn ask<Db: Store>(
     shared: &Shared<Db>,
     entry: &HandlerEntry<Db>,
     items: &[Item],
@@ -116,12 +129,13 @@ async fn ask<Db: Store>(
     Ok(judge(messages, &found.inbox, found.now_us))
 }
 
-async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
+/// Commits what is not the handler's.
+pub(super) async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
     let unit = shared.store.begin(&[], shared.settings.lease).await?;
     finish(shared, unit, ledger).await
 }
 
-fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: Before) -> Settling<'a> {
+pub(super) fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Item, before: Before) -> Settling<'a> {
     let origin = Origin::Broker(before);
     Settling { receiver: entry.description.name, envelope: &item.envelope, saga_id: None, origin }
 }
@@ -131,6 +145,7 @@ struct HandlerUnit<'a, Db: Store> {
     entry: &'a HandlerEntry<Db>,
     /// Units of the first item that were lost in a row.
     lost: Lost,
+    stop: &'a CancellationToken,
 }
 
 /// Why a run did not succeed.
@@ -170,7 +185,14 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         if to_run.len() < 2 || self.is_lost_for_ever() || !self.may_share() {
             return None;
         }
-        match self.together(items, &to_run).await {
+        let call = match self.call().await {
+            Ok(Some(call)) => call,
+            Ok(None) => return Some(Progress { done: 0, error: None }),
+            Err(error) => return Some(Progress::failed(error)),
+        };
+        let together = self.together(items, &to_run).await;
+        drop(call);
+        match together {
             Ok(Some(ran)) => {
                 let done = to_run.get(ran).map_or(items.len(), |(place, _)| *place);
                 for (item, verdict) in items.iter().zip(verdicts).take(done) {
@@ -247,20 +269,31 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
     }
 
-    /// Runs one message in a transaction of its own until it succeeds or its policy says otherwise.
-    async fn alone(&self, item: &mut Item, before: Before) -> Result<(), StoreError> {
+    /// Waits until the limit allows a call. `None`: the endpoint stops.
+    async fn call(&self) -> Result<Option<Option<Call<'_>>>, StoreError> {
+        match &self.entry.limit {
+            Some(limit) => Ok(limit.call(self.shared, self.stop).await?.map(Some)),
+            None => Ok(Some(None)),
+        }
+    }
+
+    /// Runs one message in a transaction of its own until it succeeds or its policy says otherwise. Returns whether it
+    /// is settled: not when the endpoint stops.
+    async fn alone(&self, item: &mut Item, before: Before) -> Result<bool, StoreError> {
         let retries = self.entry.retries.as_ref().unwrap_or(&self.shared.retries);
         let receiver = self.entry.description.name;
         let mut runs: u32 = 0;
         loop {
+            let Some(call) = self.call().await? else { return Ok(false) };
             runs += 1;
             let failure = match self.one_run(item, before, runs).await? {
                 None => {
                     self.entry.breaker.handled(&self.shared.name, receiver);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Some(failure) => failure,
             };
+            drop(call);
             let next = failure.next(retries, &item.envelope, before, runs);
             if next == Next::Again {
                 // a handler that fails before its first await must not keep `stop` waiting
@@ -292,7 +325,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 let journal = Journal { note: Some(failure.text), ..Journal::default() };
                 ledger.settle(settling, InboxResult::Discarded, counted, journal);
             }
-            return commit_alone(self.shared, ledger).await;
+            return commit_alone(self.shared, ledger).await.map(|()| true);
         }
     }
 

@@ -79,7 +79,7 @@ pub(crate) async fn heartbeat<Db: Store>(
 
 /// Handlers and projections that are slowed down.
 fn open_breakers<Db: Store>(shared: &Shared<Db>) -> impl Iterator<Item = (&Breaker, &'static str)> {
-    let handlers = shared.handlers.iter().map(|entry| (&entry.breaker, entry.description.name));
+    let handlers = shared.handlers.iter().map(|entry| (&*entry.breaker, entry.description.name));
     let projections = shared.sagas.iter().map(|entry| (&entry.breaker, entry.logic.name()));
     handlers.chain(projections).filter(|(breaker, _)| breaker.is_open())
 }

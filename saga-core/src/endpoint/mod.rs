@@ -48,6 +48,7 @@
 //! same lane; each handler has its own lanes, so that a handler that fails or waits does not hold up another.
 
 mod aliases;
+mod backlog;
 mod breaker;
 mod builder;
 mod check;
@@ -66,6 +67,7 @@ mod judge;
 mod lane;
 mod ledger;
 mod metrics;
+mod limit;
 mod parked;
 mod policy;
 mod relay;
@@ -89,6 +91,7 @@ mod wiring;
 pub use builder::{EndpointBuilder, HandlerOptions, StartError};
 pub use check::{Checked, Unreadable, UnreadableKind};
 pub use metrics::BundleSizes;
+pub use limit::Limit;
 pub use request::{Pending, Request, RequestError, RequestErrorKind, Requested};
 pub use session::Session;
 pub use settings::{Bundles, Settings};

@@ -1,8 +1,8 @@
 //! What all tasks of an endpoint share.
 
 use super::{
-    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, metrics::Metrics, requests::Requests,
-    router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
+    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, limit::Limiter, metrics::Metrics,
+    requests::Requests, router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -59,7 +59,9 @@ pub(crate) struct HandlerEntry<Db: Store> {
     pub(crate) retries: Option<Retries>,
     /// Messages of one batch share a transaction, though each is handled by itself.
     pub(crate) shares_transactions: bool,
-    pub(crate) breaker: Breaker,
+    /// What the service behind it can take.
+    pub(crate) limit: Option<Arc<Limiter>>,
+    pub(crate) breaker: Arc<Breaker>,
     /// Number of upcoming units in which each message gets a transaction of its own, because one recently failed in a
     /// shared one.
     pub(crate) single_units: AtomicU32,

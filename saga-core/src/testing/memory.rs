@@ -36,6 +36,9 @@ use state::{Shared, State, us};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
+/// A time of a limit that is further away comes from a clock that was set back.
+const RESERVED_MAX: Duration = Duration::from_secs(60);
+
 /// A store in memory. A clone is the same store.
 ///
 /// Transactions, locks, leases and expiry behave as on the real databases; what user code writes goes through
@@ -209,6 +212,11 @@ impl MemoryStore {
         self.0.state().processes.values_mut().for_each(change);
     }
 
+    /// Changes the times, in microseconds since 1970, when the next calls of limits may be made.
+    pub fn change_limits(&self, change: impl FnMut(&mut i64)) {
+        self.0.state().limits.values_mut().for_each(change);
+    }
+
     /// One operation outside a unit: a round trip, then everything at once.
     async fn at_once<T>(&self, operation: Operation, act: impl FnOnce(&mut State, i64) -> T) -> Result<T, StoreError> {
         self.0.round_trip(operation).await?;
@@ -290,6 +298,16 @@ impl Store for MemoryStore {
         let key = tables::inbox_key(endpoint, row);
         let rows = [state::RowKey::Inbox(key.clone())].into();
         self.0.with_rows(None, rows, |state, now| write::count_crash(state, key, owner, row, now)).await
+    }
+
+    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+        self.at_once(Operation::Reserve, |state, now| {
+            let next = state.limits.entry((endpoint.into(), limit.into())).or_default();
+            let first = (*next).clamp(now, now + us(RESERVED_MAX));
+            *next = first.saturating_add(us(every).saturating_mul(calls.into()));
+            Duration::from_micros((first - now).unsigned_abs())
+        })
+        .await
     }
 
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {

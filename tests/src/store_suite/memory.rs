@@ -70,6 +70,7 @@ impl Lab for MemoryStore {
             ("outbox", "first_attempt_at") => self.change_outbox(|row| older(&mut row.first_attempt_at_us)),
             ("held", "expires_at") => self.change_held(|row| older(&mut row.expires_at_us)),
             ("saga", "completed_at") => self.change_instances(|row| older(&mut row.completed_at_us)),
+            ("rate_limit", "next_at") => self.change_limits(|next| *next -= by),
             ("process", "seen_at") => self.change_processes(|row| row.seen_at_us -= by),
             _ => panic!("the store in memory has no time {table}.{column}"),
         }

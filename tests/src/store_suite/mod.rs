@@ -211,6 +211,8 @@ macro_rules! store_suite {
                     what_nobody_publishes_is_taken_back
                     a_timer_tells_by_how_much_it_is_late
                     what_waits_and_lives_is_counted
+                    calls_are_given_one_time_each
+                    a_clock_that_was_set_back_stops_no_calls_for_long
                 }
                 held::{
                     held_messages_keep_order_and_bytes

@@ -14,6 +14,7 @@ mod handlers;
 mod identity;
 mod later;
 mod life;
+mod limits;
 mod posted;
 mod projections;
 mod restarts;

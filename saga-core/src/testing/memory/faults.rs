@@ -33,6 +33,8 @@ pub enum Operation {
     Rollback,
     /// `Store::count_crash`.
     CountCrash,
+    /// `Store::reserve`.
+    Reserve,
     /// `Store::delete_confirmed`.
     Delete,
     /// `Store::lease`.

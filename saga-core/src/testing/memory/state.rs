@@ -71,6 +71,8 @@ pub(super) struct State {
     pub(super) definitions: BTreeMap<(String, u32, String), Chart>,
     pub(super) subscriptions: BTreeSet<(String, String)>,
     pub(super) processes: BTreeMap<String, ProcessRecord>,
+    /// When the next call of each limit of each endpoint may be made.
+    pub(super) limits: BTreeMap<(String, String), i64>,
     /// The last number given to a held message. Like a sequence of a database, it is not rolled back.
     pub(super) arrivals: i64,
     units: BTreeMap<u64, Open>,

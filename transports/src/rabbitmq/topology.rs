@@ -1,7 +1,7 @@
 //! Topology: a quorum queue and a fanout exchange of the endpoint's name, a fanout exchange per event, and one direct
 //! exchange for all bundles (`bundling.rs`).
 //!
-//! What exists can be deleted while endpoints run. Each endpoint checks every 10 seconds whether its queue and
+//! What exists can be deleted while endpoints run. Each endpoint checks every 3 seconds whether its queue and
 //! exchanges exist (cheap: the broker looks them up in memory), and at once when something went wrong. What is missing
 //! is declared again, and logged. Bindings cannot be looked up, so everything is declared anew every minute.
 //!
@@ -26,7 +26,9 @@ use tokio::{sync::Notify, time::Instant};
 /// The endpoint counts attempts; the broker must not drop a message that processes died over.
 const DELIVERY_LIMIT: i64 = 100_000;
 /// How often an endpoint checks that its queue and exchanges exist.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// However many messages find something missing, it checks no more often.
+const LOOK_NO_SOONER: Duration = Duration::from_secs(1);
 /// How often it declares all of them, bindings included.
 const DECLARE_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer of the broker may take.
@@ -189,7 +191,7 @@ impl<'a> Admin<'a> {
         let (mut missing, mut refused) = (Trouble::default(), Trouble::default());
         let mut declared = Instant::now();
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, look.notified()).await; // either is a reason to look
+            let _ = tokio::time::timeout(LOOK_EVERY - LOOK_NO_SOONER, look.notified()).await; // either is a reason to look
             let mut kept = self.restore(topology, &mut missing).await;
             if kept.is_ok() && !topology.passive && declared.elapsed() >= DECLARE_EVERY {
                 kept = self.declare(topology).await;
@@ -208,8 +210,7 @@ impl<'a> Admin<'a> {
                 }
                 Err(_) => {}
             }
-            // each message that finds something missing asks for a check
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(LOOK_NO_SOONER).await;
         }
     }
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 use tests::dice::Dice;
 use tokio::{task::block_in_place, time::sleep};
 
+/// So many deadlocks in a row are no chance.
+const DEADLOCKS_MAX: u32 = 10;
+
 /// One thing that is done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
@@ -160,7 +163,14 @@ async fn one(act: Act, system: &mut System, load: &Load, dice: &mut Dice) -> Res
         Act::Sql(statements) => system.servers.sql("postgres", statements).await?,
         Act::InEach(sql) => {
             for service in rows::SERVICES {
-                system.servers.sql(&system.named(service), &[sql]).await?;
+                // what changes tables may meet those who use them in a deadlock
+                let mut tries = 0;
+                while let Err(error) = system.servers.sql(&system.named(service), &[sql]).await {
+                    tries += 1;
+                    if tries == DEADLOCKS_MAX || !format!("{error:#}").contains("deadlock detected") {
+                        return Err(error);
+                    }
+                }
             }
         }
         Act::Begin(meddler) => system.begin(meddler).await?,

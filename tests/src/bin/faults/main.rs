@@ -122,7 +122,7 @@ async fn inject_all(row: &Row, options: &Options, system: &mut System) -> Result
         load.ports(system.processes.ports());
         let over = Instant::now();
         let resumed = resumed(&load, over).await;
-        if resumed > report::RESUME_MAX {
+        if resumed > row.resumes_within {
             wrong.push(format!("injection {n}: the next order ended {resumed:?} after the fault was over"));
         }
         resumes.push(resumed);

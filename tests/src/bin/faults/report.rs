@@ -1,10 +1,6 @@
 //! The table.
 
 use serde::Serialize;
-use std::time::Duration;
-
-/// Recovery may take so long after a fault is over.
-pub(crate) const RESUME_MAX: Duration = Duration::from_secs(5);
 
 /// What came of a row.
 #[derive(Debug, Serialize)]
@@ -26,10 +22,7 @@ pub(crate) struct Line {
 impl Line {
     /// Nothing is lost, doubled or late.
     pub(crate) fn is_clean(&self) -> bool {
-        self.lost == 0
-            && self.doubled == 0
-            && self.wrong.is_empty()
-            && Duration::from_millis(self.resume_ms) <= RESUME_MAX
+        self.lost == 0 && self.doubled == 0 && self.wrong.is_empty()
     }
 }
 

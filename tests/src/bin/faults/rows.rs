@@ -10,6 +10,7 @@ use crate::{
     meddler::Meddler::{Doubles, Hoards, Locks, Shuffles},
 };
 use saga_core::CrashPoint;
+use std::time::Duration;
 use tests::dice::Dice;
 
 /// The services of the ordering sample.
@@ -41,7 +42,11 @@ pub(crate) struct Row {
     pub(crate) lasts_ms: (u64, u64),
     /// What ends it: recovery is timed from the end of this.
     pub(crate) heal: &'static [Act],
+    /// How long recovery may take after that.
+    pub(crate) resumes_within: Duration,
 }
+
+const RESUME_MAX: Duration = Duration::from_secs(5);
 
 const fn row(
     group: Group,
@@ -50,7 +55,7 @@ const fn row(
     lasts_ms: (u64, u64),
     heal: &'static [Act],
 ) -> Row {
-    Row { name, group, quick: false, processes: 1, arguments: &[], inject, lasts_ms, heal }
+    Row { name, group, quick: false, processes: 1, arguments: &[], inject, lasts_ms, heal, resumes_within: RESUME_MAX }
 }
 
 impl Row {
@@ -60,6 +65,11 @@ impl Row {
 
     const fn processes(self, processes: usize) -> Self {
         Self { processes, ..self }
+    }
+
+    /// For a fault after which the endpoint waits on purpose.
+    const fn resumes_within(self, resumes_within: Duration) -> Self {
+        Self { resumes_within, ..self }
     }
 
     const fn with(self, arguments: &'static [&'static str]) -> Self {
@@ -175,7 +185,9 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row(Group::Alone, "queue of payment deleted while empty", &[Quiet, Remove("queues", "payment")], NOW, &[Loud])
         .quick(),
-    row(Group::Alone, "exchange of an event deleted", &[Remove("exchanges", "ordering.OrderPlaced")], NOW, &[]),
+    // publishers wait 8 s, in which subscribers bind again: earlier, their events would be lost
+    row(Group::Alone, "exchange of an event deleted", &[Remove("exchanges", "ordering.OrderPlaced")], NOW, &[])
+        .resumes_within(Duration::from_secs(12)),
     row(
         Group::Broker,
         "broker's permissions taken",

@@ -191,4 +191,30 @@ mod tests {
         assert_eq!(wake_id("e", "s", "7"), wake_id("e", "s", "7"));
         assert_ne!(wake_id("e", "s", "7"), wake_id("e", "s", "8"));
     }
+
+    #[test]
+    fn fuzz_envelope_column() {
+        let mut full = Envelope::new("m", "ordering.OrderPlaced", "{}");
+        full.causation_id = Some("before".into());
+        full.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3), timer: Some(9) });
+        full.attempt = 4;
+        full.sent_at_us = Some(1_795_000_000_123_456);
+        full.headers.insert("list".into(), serde_json::json!([true, null, 1.5, "é", {"a": 1}]));
+        let samples = [to_json(&full).unwrap(), to_json(&Envelope::new("n", "t", "")).unwrap()];
+        fuzz::each_text(&samples.each_ref().map(|sample| &**sample), |input| {
+            let stored = |kind| Stored {
+                kind,
+                destination: "there".into(),
+                envelope: input,
+                body: Vec::new(),
+                attempts: i64::MIN,
+                expired: i64::MAX,
+                late_us: i64::MIN,
+            };
+            assert!(stored("parcel").read(Uuid::nil()).is_err(), "there is no such kind of row");
+            let Ok(row) = stored("command").read(Uuid::nil()) else { return };
+            let written = to_json(&row.envelope).expect("what was read can be written");
+            assert_eq!(from_json(&written, "").as_ref(), Ok(&*row.envelope));
+        });
+    }
 }

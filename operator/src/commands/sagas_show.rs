@@ -215,7 +215,8 @@ mod tests {
         };
         Page {
             instance: of(json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 },
-                "aliases": { "reference": "pay_1\x1b[2J" }, "seq": 2, "version": 1, "paused_by": M, "created_at_us": US, "updated_at_us": US + 1_000_000,
+                "aliases": { "reference": "pay_1\x1b[2J" }, "seq": 2, "version": 1, "paused_by": M,
+                "created_at_us": US, "updated_at_us": US + 1_000_000,
                 "completed_at_us": null })),
             outbox: vec![of(outbox_row("timer", "orders.PaymentOverdue", US + 3_600_000_000)), of(unroutable)],
             held: vec![of(

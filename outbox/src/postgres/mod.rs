@@ -285,7 +285,13 @@ impl Store for Postgres {
         self.done(connection, result).await
     }
 
-    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+    async fn reserve_calls(
+        &self,
+        endpoint: &str,
+        limit: &str,
+        calls: u32,
+        every: Duration,
+    ) -> Result<Duration, StoreError> {
         let mut connection = self.alone(&self.own).await?;
         let wait = answer(relay::reserve(&mut connection, endpoint, limit, calls, every)).await;
         self.done(connection, wait).await

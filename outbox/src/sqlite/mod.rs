@@ -228,7 +228,13 @@ impl Store for Sqlite {
         relay::count_crash(&self.writer, endpoint, owner, row).await.map_err(store_error)
     }
 
-    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+    async fn reserve_calls(
+        &self,
+        endpoint: &str,
+        limit: &str,
+        calls: u32,
+        every: Duration,
+    ) -> Result<Duration, StoreError> {
         relay::reserve(&self.writer, endpoint, limit, calls, every).await.map_err(store_error)
     }
 

@@ -1,5 +1,5 @@
-//! The backlog of a handler that cannot take its messages now: it goes to the outbox, so that what waits, unacknowledged,
-//! does not use up the prefetch of other handlers.
+//! The backlog of a handler that cannot take its messages now: it goes to the outbox, so that what waits,
+//! unacknowledged, does not use up the prefetch of other handlers.
 
 use super::{
     handler_unit::{ask, commit_alone, settling},

@@ -1,10 +1,15 @@
 //! What a message that leaves writes: its rows in the outbox, and its line in the journal.
 
-use super::{shared::Shared, take_back::TakeBack};
+use super::{
+    shared::{HandlerEntry, Shared},
+    take_back::TakeBack,
+};
 use crate::{
     Destination, Encoded, Envelope, InstanceKey, MessageKind, OutboxKind, SagaRef, Store, ambient,
     envelope::body_refusal,
     handler::{Addressee, OutgoingMessage},
+    message::GivesUp,
+    panics,
     port::{Caused, OutboxRow},
     saga::{
         Emit, Replied, Route, SentCommand,
@@ -164,6 +169,25 @@ pub(super) fn again(endpoint: &str, start: &Envelope, reply: &Replied) -> Emissi
     let new = envelope_of(endpoint, id, message, Some(start), ambient::now_us());
     let asker = start.reply_to.clone().map(|reply_to| (reply_to, start.saga.clone()));
     Emission::of(id, reply.type_name.clone(), asker.map(|asker| to_asker(asker, new)).into_iter().collect())
+}
+
+/// The answer to a command that ends here without an outcome, if it says one and a saga waits for it.
+pub(crate) fn of_giving_up<Db: Store>(
+    shared: &Shared<Db>,
+    entry: &HandlerEntry<Db>,
+    command: &Envelope,
+    failure: &str,
+) -> Option<Emission> {
+    let GivesUp { make, .. } = entry.description.give_up?;
+    command.reply_to.as_ref().and(command.saga.as_ref())?;
+    let made = panics::caught(|| make(&command.body, failure)).and_then(|made| made);
+    let answer = made.and_then(|message| of_outcome(shared, command, &message, ambient::fresh_id()));
+    answer
+        .inspect_err(|error| {
+            let (endpoint, receiver) = (&shared.name, entry.description.name);
+            tracing::error!(endpoint, receiver, error, "the answer to a command that is given up cannot be made");
+        })
+        .ok()
 }
 
 /// A command's outcome; or why it must not leave.

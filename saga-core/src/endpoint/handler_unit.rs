@@ -1,13 +1,9 @@
 //! The unit of work of handlers. A plain handler's message has a transaction of its own; a `HandleBatch` handler's
 //! messages share one, and so do those of a handler that shares transactions.
 
-mod backlog;
-
-pub(super) use backlog::put_off_backlog;
-
 use super::{
     dispatch::finish,
-    emission::{Emission, of_outcome, of_posted},
+    emission::{of_giving_up, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
     limit::Call,
@@ -19,7 +15,6 @@ use super::{
 use crate::{
     CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, ambient, crash,
     handler::{Cause, transaction::LazyTransaction},
-    message::GivesUp,
     panics,
     port::Keys,
 };
@@ -312,7 +307,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 // the breaker says once a minute that messages fail
                 tracing::debug!(endpoint, receiver, message_id, runs, ?delay, error = failure.text, "put off");
                 ledger.put_off(settling, delay, failure.text, counted);
-            } else if let Some(answer) = self.give_up(item, &failure.text) {
+            } else if let Some(answer) = of_giving_up(self.shared, self.entry, &item.envelope, &failure.text) {
                 if let Some(unsaid) = self.shared.held_log.held(receiver, HeldReason::Failed) {
                     tracing::warn!(endpoint, receiver, message_id, runs, error = failure.text, unsaid, "given up");
                 }
@@ -327,20 +322,6 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             }
             return commit_alone(self.shared, ledger).await.map(|()| true);
         }
-    }
-
-    /// The answer to a command that ends here without an outcome, if it says one and a saga waits for it.
-    fn give_up(&self, item: &Item, failure: &str) -> Option<Emission> {
-        let (GivesUp { make, .. }, command) = (self.entry.description.give_up?, &item.envelope);
-        command.reply_to.as_ref().and(command.saga.as_ref())?;
-        let made = panics::caught(|| make(&command.body, failure)).and_then(|made| made);
-        let answer = made.and_then(|message| of_outcome(self.shared, command, &message, ambient::fresh_id()));
-        answer
-            .inspect_err(|error| {
-                let (endpoint, receiver) = (&self.shared.name, self.entry.description.name);
-                tracing::error!(endpoint, receiver, error, "the answer to a command that is given up cannot be made");
-            })
-            .ok()
     }
 
     /// One run with its commit. Returns how the handler failed, if it did.

@@ -20,8 +20,8 @@ const KEEP: Duration = Duration::from_secs(2);
 /// The slowest rate: a call a day.
 const SLOWEST: Duration = Duration::from_secs(86_400);
 
-/// How much a service behind handlers may be asked. [`EndpointBuilder::limit`](super::EndpointBuilder::limit) gives it a
-/// name, and handlers name it: `#[handler(limit = "bank")]`.
+/// How much a service behind handlers may be asked. [`EndpointBuilder::limit`](super::EndpointBuilder::limit) gives it
+/// a name, and handlers name it: `#[handler(limit = "bank")]`.
 ///
 /// ```
 /// use sagabus::prelude::*;
@@ -138,7 +138,7 @@ impl Limiter {
         }
         if times.left == 0 {
             let calls = u32::try_from(AHEAD.as_micros() / every.as_micros().max(1)).unwrap_or(u32::MAX).max(1);
-            let wait = shared.store.reserve(&shared.name, self.name, calls, every).await?;
+            let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every).await?;
             *times = Times { next: Instant::now() + wait, left: calls };
         }
         Ok(times.take(every))

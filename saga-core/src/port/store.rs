@@ -83,7 +83,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Takes times for so many calls of what a limit of the endpoint is set for, one `every` so long, after all that
     /// any process has taken. Returns how long until the first. No time is further away than a minute, whatever the
     /// clock did, and none that has passed is given.
-    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError>;
+    async fn reserve_calls(
+        &self,
+        endpoint: &str,
+        limit: &str,
+        calls: u32,
+        every: Duration,
+    ) -> Result<Duration, StoreError>;
 
     /// Deletes outbox rows that the broker has confirmed; a row that is already gone is not an error. `rows` is sorted.
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError>;

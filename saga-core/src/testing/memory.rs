@@ -300,7 +300,13 @@ impl Store for MemoryStore {
         self.0.with_rows(None, rows, |state, now| write::count_crash(state, key, owner, row, now)).await
     }
 
-    async fn reserve(&self, endpoint: &str, limit: &str, calls: u32, every: Duration) -> Result<Duration, StoreError> {
+    async fn reserve_calls(
+        &self,
+        endpoint: &str,
+        limit: &str,
+        calls: u32,
+        every: Duration,
+    ) -> Result<Duration, StoreError> {
         self.at_once(Operation::Reserve, |state, now| {
             let next = state.limits.entry((endpoint.into(), limit.into())).or_default();
             let first = (*next).clamp(now, now + us(RESERVED_MAX));

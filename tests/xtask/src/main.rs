@@ -5,6 +5,7 @@
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources
 //! - `simulate`: runs seeds of the simulated processes
+//! - `fuzz`: gives changed input to everything that reads what others wrote
 //! - `faults`: kills and disturbs the ordering sample and its servers, and audits the books
 //! - `new-user`: follows the README and docs/book/first-saga.md in an empty folder, as a new user would, expands
 //!   template/, and builds copies of the samples
@@ -34,6 +35,7 @@ cargo xtask conformance [AREA …]              run what docs/conformance.md lis
 cargo xtask lint                             check the length of lines and of source files
 cargo xtask simulate [--seeds N] [--from S]  simulate orders from seed S on, and a fifth as
                                              many parcels; 10000 from 0
+cargo xtask fuzz [--seeds N] [--from S]      give changed input to every reader of foreign bytes, 1000000 from 0
 cargo xtask faults [--quick] [--seed N] [--json] [NAME …]
                                              run the ordering sample under faults, audit it, print a table
 cargo xtask new-user                         follow the README and the tutorial, expand template/, copy the samples";
@@ -49,7 +51,8 @@ fn main() -> ExitCode {
         Some((command, areas)) if command == "conformance" => conformance::run(areas),
         Some((command, [])) if command == "lint" => root().and_then(|root| lint::run(&root)),
         Some((command, rest)) if command == "faults" => faults::run(rest),
-        Some((command, rest)) if command == "simulate" => simulate::run(rest),
+        Some((command, rest)) if command == "simulate" => simulate::run(&simulate::SIMULATE, rest),
+        Some((command, rest)) if command == "fuzz" => simulate::run(&simulate::FUZZ, rest),
         Some((command, [])) if command == "new-user" => root().and_then(|root| new_user::run(&root)),
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {
             println!("{HELP}");

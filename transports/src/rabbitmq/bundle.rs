@@ -302,4 +302,23 @@ mod tests {
             let _ = read(&properties("b"), &body.into());
         }
     }
+
+    #[test]
+    fn fuzz_bundle() {
+        let mut full = Envelope::new("m", "ordering.OrderPlaced", "{\"order_id\":7}");
+        full.saga = Some(SagaRef { saga: "s".into(), id: "7".into(), entered: Some(3), timer: None });
+        full.headers.insert("list".into(), json!([true, null, 1.5, "é"]));
+        let of = |envelopes: &[Envelope]| {
+            body(envelopes.iter().map(Cow::Borrowed), usize::MAX).expect("they fit into a bundle").1
+        };
+        let samples = [of(&[full.clone(), full.clone()]), of(&[full, Envelope::new("n", "t", b"\xff".to_vec())])];
+        fuzz::each(&samples.each_ref().map(|sample| &**sample), |input| {
+            let Some(Ok(envelopes)) = read(&properties("b"), &Bytes::copy_from_slice(input)) else { return };
+            assert!((1..=MESSAGES_MAX).contains(&envelopes.len()), "{} messages", envelopes.len());
+            for envelope in envelopes {
+                let (envelope, _) = super::super::wire::bundled(envelope);
+                assert!(!envelope.message_id.is_empty(), "it is held by its id");
+            }
+        });
+    }
 }

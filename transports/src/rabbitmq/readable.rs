@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::wire, *};
     use lapin::{BasicProperties, types::AMQPValue};
 
     /// A content header of a body of 7 bytes with these properties, as on the wire.
@@ -278,6 +278,42 @@ mod tests {
         let mut table = (value.len() as u32).to_be_bytes().to_vec();
         table.extend(value);
         table
+    }
+
+    #[test]
+    fn fuzz_content_header() {
+        let nested = |depth| header(1 << 13, &nested(depth));
+        let mut many = b"\x10application/json".to_vec(); // content_type, headers, message_id, type
+        many.extend_from_slice(b"\0\0\0\x16\x04sagaS\0\0\0\x01s\x07enteredb\x05");
+        many.extend_from_slice(b"\x03m-1\x04test");
+        let samples = [header(1 << 15 | 1 << 13 | 1 << 7 | 1 << 5, &many), nested(2), nested(DEPTH_MAX), nested(200)];
+        fuzz::each(&samples.each_ref().map(|sample| &**sample), |input| {
+            // what stands before the properties is the broker's
+            let mut payload = header(0, b"")[..BEFORE_PROPERTIES].to_vec();
+            payload.extend_from_slice(input.get(BEFORE_PROPERTIES..).unwrap_or_default());
+            let payload = replacement(&payload).unwrap_or(payload);
+            let read = lapin::protocol::basic::parse_properties(&payload[BEFORE_PROPERTIES..]);
+            let (_, properties) = read.unwrap_or_else(|error| panic!("lapin cannot read {payload:?}: {error:?}"));
+            let (envelope, fault) = wire::envelope(&properties, "{}".into(), false);
+            assert!(!envelope.message_id.is_empty(), "it is held by its id");
+            let Ok(again) = wire::properties(&envelope, 0) else { return };
+            let (again, _) = wire::envelope(&again, "{}".into(), false);
+            assert!(fault.is_some() || again == envelope, "{again:?} came of {envelope:?}");
+        });
+    }
+
+    #[test]
+    fn fuzz_method() {
+        let deliver: &[u8] = b"\0\x3c\0\x3c\x03tag\0\0\0\0\0\0\0\x01\0\x08exchange\x03key";
+        let returned = b"\0\x3c\0\x32\x01\x38\x08NO_ROUTE\x08exchange\x03key";
+        fuzz::each(&[deliver, returned, b"\0\x0a\0\x32\x01\x40\x04text\0\0\0\0"], |input| {
+            let mut cleaned = input.to_vec();
+            clean_method(&mut cleaned);
+            assert_eq!(cleaned.len(), input.len(), "lengths stay the same");
+            let once = cleaned.clone();
+            clean_method(&mut cleaned);
+            assert_eq!(cleaned, once, "it is clean");
+        });
     }
 
     #[test]

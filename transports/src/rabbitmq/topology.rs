@@ -191,7 +191,8 @@ impl<'a> Admin<'a> {
         let (mut missing, mut refused) = (Trouble::default(), Trouble::default());
         let mut declared = Instant::now();
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY - LOOK_NO_SOONER, look.notified()).await; // either is a reason to look
+            // either is a reason to look
+            let _ = tokio::time::timeout(LOOK_EVERY - LOOK_NO_SOONER, look.notified()).await;
             let mut kept = self.restore(topology, &mut missing).await;
             if kept.is_ok() && !topology.passive && declared.elapsed() >= DECLARE_EVERY {
                 kept = self.declare(topology).await;

@@ -435,6 +435,7 @@ fn s_043_s_044_s_045_by_order_of_the_definition() {
 
 mod cancels;
 mod failing;
+mod fuzz;
 mod life;
 mod model;
 mod odd;

@@ -33,7 +33,7 @@ pub enum Operation {
     Rollback,
     /// `Store::count_crash`.
     CountCrash,
-    /// `Store::reserve`.
+    /// `Store::reserve_calls`.
     Reserve,
     /// `Store::delete_confirmed`.
     Delete,

@@ -28,7 +28,7 @@ const OUTBOX: &str = "json_build_object(
 const INSTANCE: &str = "json_build_object(
     'saga', saga, 'id', id, 'state', state, 'data', data, 'seq', seq, 'version', version, 'paused_by', paused_by,
     'aliases', coalesce((SELECT json_object_agg(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
-        FROM sagabus.alias a WHERE a.id = saga.id AND a.saga = saga.saga), '{}'),
+        FROM sagabus.alias a WHERE a.id = h.id AND a.saga = h.saga), '{}'),
     'created_at_us', (extract(epoch FROM created_at) * 1000000)::bigint,
     'updated_at_us', (extract(epoch FROM updated_at) * 1000000)::bigint,
     'completed_at_us', (extract(epoch FROM completed_at) * 1000000)::bigint)::text";

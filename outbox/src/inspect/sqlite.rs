@@ -28,7 +28,7 @@ const OUTBOX: &str = "json_object(
 const INSTANCE: &str = "json_object(
     'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
     'aliases', (SELECT json_group_object(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
-        FROM sagabus_alias a WHERE a.id = sagabus_saga.id AND a.saga = sagabus_saga.saga),
+        FROM sagabus_alias a WHERE a.id = h.id AND a.saga = h.saga),
     'created_at_us', created_at,
     'updated_at_us', updated_at,
     'completed_at_us', completed_at)";

@@ -24,15 +24,14 @@ const PLANNED_MAX: i64 = 100_000;
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
 /// The filter of the page.
-fn filter(cx: &Cx) -> Result<HeldFilter, Response> {
-    let which = cx.params.which::<WhichHeld>();
-    which.map(|which| which.filter()).map_err(|text| refusal(&cx.app, StatusCode::BAD_REQUEST, &text))
+fn filter(cx: &Cx) -> Result<HeldFilter, String> {
+    cx.params.which::<WhichHeld>().map(|which| which.filter())
 }
 
 pub(super) async fn show(cx: Cx) -> Response {
     let filter = match filter(&cx) {
         Ok(filter) => filter,
-        Err(refused) => return refused,
+        Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let limit = cx.params.limit();
     let answers = cx
@@ -182,7 +181,7 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
 pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Response {
     let filter = match filter(&cx) {
         Ok(filter) => filter,
-        Err(refused) => return refused,
+        Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let Some(deed) = fields.get("do").and_then(Deed::parse) else {
         return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done");

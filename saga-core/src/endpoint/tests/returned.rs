@@ -1,7 +1,7 @@
 //! `#[starts(return)]`: a repeated start is answered with what the instance has replied.
 
 use super::*;
-use crate::{Command, Outcome, Replies, SagaRef, reply, saga, states};
+use crate::{Command, Outcome, Publishes, Replies, SagaRef, publish, reply, saga, states};
 use serde::{Deserialize, Serialize};
 
 #[derive(Command, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ struct SeatFound {
     seat: String,
 }
 
+#[derive(crate::Event, Serialize, Deserialize)]
+struct PlaneFilled {
+    id: u64,
+}
+
 #[states]
 enum Passenger {
     #[waits]
@@ -41,8 +46,9 @@ impl Passenger {
     fn check_in(_: CheckIn) -> AwaitingSeat {
         AwaitingSeat
     }
-    fn found(_: AwaitingSeat, it: SeatFound) -> (Seated, Replies<Pass>) {
-        (Seated, reply(Pass { id: it.id, seat: it.seat }))
+    /// The reply is not the last thing that it says.
+    fn found(_: AwaitingSeat, it: SeatFound) -> (Seated, Replies<Pass>, Publishes<PlaneFilled>) {
+        (Seated, reply(Pass { id: it.id, seat: it.seat }), publish(PlaneFilled { id: it.id }))
     }
 }
 
@@ -59,10 +65,10 @@ async fn a_repeated_start_gets_the_reply_again_and_for_itself() {
     rig.all_acked().await;
     assert_eq!(rig.result("early"), InboxResult::Ignored, "there is nothing to return yet");
     rig.broker.deliver(message("found", &SeatFound { id: 7, seat: "12A".into() }));
-    rig.until("the first is answered", |rig| rig.broker.sent().len() == 2).await; // it is published as well
+    rig.until("the first is answered", |rig| rig.broker.sent().len() == 3).await; // it is published as well
 
     rig.broker.deliver_all([asked("again", Some("three")), asked("silent", None)]);
-    rig.until("the repeated one is answered", |rig| rig.broker.sent().len() == 3).await;
+    rig.until("the repeated one is answered", |rig| rig.broker.sent().len() == 4).await;
     rig.all_acked().await;
     let answers: Vec<_> = rig.broker.sent().into_iter().filter(|it| it.envelope.causation_id.is_some()).collect();
     let (first, again) = (&answers[0], &answers[answers.len() - 1]);
@@ -80,5 +86,5 @@ async fn a_repeated_start_gets_the_reply_again_and_for_itself() {
     rig.broker.redeliver(asked("again", Some("three")), 1);
     rig.all_acked().await;
     tokio::time::sleep(secs(10)).await;
-    assert_eq!(rig.broker.sent().len(), 3);
+    assert_eq!(rig.broker.sent().len(), 4);
 }

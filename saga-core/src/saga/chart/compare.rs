@@ -5,7 +5,7 @@ use crate::{
     MessageKind,
     saga::{Disposition, Rules},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Chart {
     /// What changed since `old`, and what that means for instances that began with `old`: each in a sentence or two;
@@ -14,13 +14,14 @@ impl Chart {
     /// A chart does not show the fields of states: whether those of live instances can be read, the check of the
     /// endpoint tells ([`EndpointBuilder::check`](crate::EndpointBuilder::check)).
     pub fn changes_since(&self, old: &Self) -> Vec<String> {
-        let comparison = Comparison { old, new: self, rules: Rules::of(self) };
+        let comparison = Comparison { old, new: self, before: Rules::of(old), rules: Rules::of(self) };
         let mut changes = comparison.definition();
         changes.extend(comparison.states());
         changes.extend(comparison.messages());
         changes.extend(comparison.edges());
+        changes.extend(comparison.fates());
         if changes.is_empty() && old != self {
-            changes.push("nothing that matters to instances: order, or words of the chart".into());
+            changes.push("nothing that matters to instances: order, names of branches, or what `verify` looks at".into());
         }
         changes
     }
@@ -42,7 +43,31 @@ impl Chart {
 struct Comparison<'a> {
     old: &'a Chart,
     new: &'a Chart,
+    before: Rules,
     rules: Rules,
+}
+
+/// What becomes of a message that no function of a state takes, as far as its instance and its sender notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Ignored,
+    Waits(&'static str),
+    Rejected,
+    AnsweredAgain,
+}
+
+impl Fate {
+    /// `None`: a function takes it.
+    fn of(chart: &Chart, rules: &Rules, state: &str, on: &str) -> Option<Self> {
+        match rules.disposition(state, on, &[]) {
+            Disposition::Transition => None,
+            Disposition::Early if !chart.is_timer(on) => Some(Self::Waits("early")),
+            Disposition::Ignore | Disposition::Late | Disposition::Early => Some(Self::Ignored),
+            Disposition::Defer => Some(Self::Waits("deferred")),
+            Disposition::Reject => Some(Self::Rejected),
+            Disposition::Return => Some(Self::AnsweredAgain),
+        }
+    }
 }
 
 impl<'a> Comparison<'a> {
@@ -110,6 +135,12 @@ impl<'a> Comparison<'a> {
                 )),
                 Some(_) => {}
             }
+            for was in old.was.iter().filter(|was| self.present(name).is_some() && self.present(was).is_none()) {
+                changes.push(format!(
+                    "state `{name}` was called `{was}`, and `#[was(\"{was}\")]` is gone: instances that were stored \
+                     under that name and have not moved since cannot be read"
+                ));
+            }
         }
         for state in added {
             let name = &state.name;
@@ -125,6 +156,40 @@ impl<'a> Comparison<'a> {
     }
 
     fn messages(&self) -> Vec<String> {
+        let mut changes = self.messages_gone();
+        for old in &self.old.messages {
+            let name = &old.type_name;
+            let Some(new) = self.new.messages.iter().find(|message| message.type_name == *name) else { continue };
+            if new.kind != old.kind {
+                changes.push(format!(
+                    "`{name}` is a message of another kind now: {} instead of {}. What is on its way, or held, still \
+                     comes as it was sent",
+                    word(new.kind),
+                    word(old.kind)
+                ));
+            }
+            match (self.old.is_answer(name), self.new.is_answer(name)) {
+                (true, false) => changes.push(format!(
+                    "`{name}` is taken from everyone now: what answers others, or nobody, reaches the instance that \
+                     its id names; before, it was left alone"
+                )),
+                (false, true) => changes.push(format!(
+                    "`{name}` is taken only as the answer to a command of the instance now: one that comes from \
+                     anyone else is left alone, also one that is on its way"
+                )),
+                _ => {}
+            }
+        }
+        let new = self.new.messages.iter().filter(|message| !self.old.knows(&message.type_name));
+        changes.extend(new.filter(|message| message.kind != MessageKind::Timer).map(|message| {
+            let (name, event) = (&message.type_name, message.kind == MessageKind::Event);
+            let subscribed = if event && !self.new.is_answer(name) { "; the endpoint subscribes to it" } else { "" };
+            format!("`{name}` is known now: one that waits as held (`version`) is offered{subscribed}")
+        }));
+        changes
+    }
+
+    fn messages_gone(&self) -> Vec<String> {
         let gone = self.old.messages.iter().filter(|message| !self.new.knows(&message.type_name));
         let gone = gone.map(|message| {
             let name = &message.type_name;
@@ -165,12 +230,16 @@ impl<'a> Comparison<'a> {
                 self.old.states.iter().find(was).map(|old| &*old.name)
             });
             if before.is_some_and(|before| !self.old.takes(before, on)) {
-                changes.push(match from {
-                    "" => format!("`{on}` begins instances now"),
-                    _ => format!(
-                        "`{on}` is taken in state `{from}` now; those that came too late before do not come again"
-                    ),
-                });
+                if from.is_empty() {
+                    changes.push(format!("`{on}` begins instances now"));
+                    continue;
+                }
+                let then = match Fate::of(self.old, &self.before, before.unwrap_or_default(), on) {
+                    Some(Fate::Waits(_)) => "those that wait there are offered with the instance's next message",
+                    Some(Fate::Rejected) => "those that were rejected before stay held for a person",
+                    _ => "those that came too late before do not come again",
+                };
+                changes.push(format!("`{on}` is taken in state `{from}` now; {then}"));
             }
         }
         changes
@@ -184,7 +253,9 @@ impl<'a> Comparison<'a> {
             return Some(format!("`{on}` begins no instance any more: it waits an hour for one, as held (`early`)"));
         }
         let then = match self.rules.disposition(state, on, &[]) {
-            Disposition::Late if self.new.is_timer(on) => "a timer that was set before is ignored when it comes",
+            Disposition::Late | Disposition::Early if self.new.is_timer(on) => {
+                "a timer that was set before is ignored when it comes"
+            }
             Disposition::Late => "what would have been taken is late now, and ignored",
             Disposition::Early => "it waits, as held (`early`), for a state that takes it",
             Disposition::Defer => "it waits, as held (`deferred`), for another state",
@@ -194,6 +265,42 @@ impl<'a> Comparison<'a> {
             Disposition::Transition => return None,
         };
         Some(format!("no function takes `{on}` in state `{state}` any more: {then}"))
+    }
+
+    /// Messages that no function of a state takes, neither now nor before, and to which something else happens now.
+    fn fates(&self) -> Vec<String> {
+        let mut changed: BTreeMap<(&str, Fate, Fate), BTreeSet<String>> = BTreeMap::new();
+        for old in &self.old.states {
+            let Some(state) = self.present(&old.name) else { continue };
+            for message in self.old.messages.iter().filter(|message| self.new.knows(&message.type_name)) {
+                let on = message.type_name.as_str();
+                let was = Fate::of(self.old, &self.before, &old.name, on);
+                let is = Fate::of(self.new, &self.rules, &state.name, on);
+                if let (Some(was), Some(is)) = (was, is)
+                    && was != is
+                {
+                    changed.entry((on, was, is)).or_default().insert(state.name.clone());
+                }
+            }
+        }
+        let told = changed.into_iter().map(|((on, was, is), states)| {
+            let now = match is {
+                Fate::Ignored => "is ignored now".to_owned(),
+                Fate::Waits(reason) => format!("waits now, as held (`{reason}`)"),
+                Fate::Rejected => "is rejected now, and held for a person".to_owned(),
+                Fate::AnsweredAgain => "is answered once more now, where the instance replies from now on".to_owned(),
+            };
+            let before = match (was, is) {
+                (Fate::Waits(_), Fate::Waits(_)) => "what waits there goes on waiting",
+                (Fate::Waits(_), _) => "so is what waits there, with the instance's next message",
+                (Fate::Ignored, _) => "those that were ignored before do not come again",
+                (Fate::Rejected, _) => "those that were rejected before stay held for a person",
+                (Fate::AnsweredAgain, _) => "those that were answered before stay so",
+            };
+            let in_states = if states.len() == 1 { "in state" } else { "in states" };
+            format!("`{on}` {now}, {in_states} {}; {before}", list(&states))
+        });
+        told.collect()
     }
 
     /// The same transition leads elsewhere, or sends something else.
@@ -236,6 +343,15 @@ impl<'a> Comparison<'a> {
             changes.push(format!("{place} has the effect `{kind} {name}` no more{timers}"));
         }
         changes
+    }
+}
+
+fn word(kind: MessageKind) -> &'static str {
+    match kind {
+        MessageKind::Command => "a command",
+        MessageKind::Event => "an event",
+        MessageKind::Reply => "a reply",
+        MessageKind::Timer => "a timer",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which states follow which, and which edges can happen at all.
 
-use super::{Chart, ChartEdge, ChartEffect};
+use super::{Chart, ChartEdge, ChartEffect, short};
 use crate::MessageKind;
 use std::collections::HashSet;
 
@@ -32,17 +32,47 @@ impl Chart {
         if !edge.inherited || is_legacy || !(is_timer || self.is_answer(&edge.on)) {
             return true;
         }
-        // where it is set or asked for, by this kind of effect
-        let entered = |kind: &'static str| {
-            let brings = move |effect: &ChartEffect| {
-                effect.kind == kind && (effect.type_name == edge.on || effect.outcome.contains(&edge.on))
-            };
-            edges.iter().filter(move |by| by.effects.iter().any(brings)).map(|by| by.to.as_str())
+        if is_timer {
+            let set_nowhere = !edges.iter().any(|by| by.sets(&edge.on));
+            return set_nowhere || self.may_be_alive(&edge.on, &edge.from, edges);
+        }
+        let asks = |by: &&&ChartEdge| {
+            by.effects.iter().any(|effect| effect.kind == "send" && effect.outcome.contains(&edge.on))
         };
-        let from = if is_timer { "deadline" } else { "send" };
-        entered("after").any(|state| state == edge.from)
-            || reached(edges, entered(from), |_| true).contains(edge.from.as_str())
-            || (entered("after").next().is_none() && entered(from).next().is_none())
+        let asked = edges.iter().filter(asks).map(|by| by.to.as_str());
+        let after = reached(edges, asked, |_| true);
+        after.is_empty() || after.contains(edge.from.as_str())
+    }
+
+    /// Whether a timer can be alive in a state, by these edges: it is set where the state is entered, or it is a
+    /// deadline that was set on the way. In a done state none is.
+    pub(super) fn may_be_alive(&self, timer: &str, state: &str, edges: &[&ChartEdge]) -> bool {
+        let set = |kind: &'static str| {
+            let sets = move |effect: &ChartEffect| effect.kind == kind && effect.type_name == timer;
+            edges.iter().filter(move |edge| edge.effects.iter().any(sets)).map(|edge| edge.to.as_str())
+        };
+        let lives = |edge: &ChartEdge| !self.is_done(&edge.from);
+        !self.is_done(state)
+            && (set("after").any(|entered| entered == state) || reached(edges, set("deadline"), lives).contains(state))
+    }
+}
+
+impl ChartEdge {
+    /// Whether the timer is set with it.
+    pub(super) fn sets(&self, timer: &str) -> bool {
+        let sets = |effect: &ChartEffect| matches!(&*effect.kind, "after" | "deadline") && effect.type_name == timer;
+        self.effects.iter().any(sets)
+    }
+
+    /// How a text names it.
+    pub(super) fn way(&self) -> String {
+        let on = short(&self.on);
+        match (self.from.as_str(), self.branch.as_str()) {
+            ("", "") => format!("`{on}`"),
+            ("", branch) => format!("`{on}` [{branch}]"),
+            (from, "") => format!("`{on}` in state `{from}`"),
+            (from, branch) => format!("`{on}` [{branch}] in state `{from}`"),
+        }
     }
 }
 

@@ -110,8 +110,100 @@ fn s_078_each_fault_of_a_chart_is_reported_once_with_its_name() {
 
     let mut never_set = of(states(), through());
     never_set.messages.push(message("Overdue", MessageKind::Timer));
+    never_set.edges.extend([edge("A", "Overdue", "End", &[]), edge("A", "Overdue", "A", &[])]);
+    assert_eq!(never_set.errors(), [] as [String; 0], "an older version may have set it");
     let text = "saga `order`: a function takes the timer `Overdue`, but no transition sets it";
     assert_eq!(never_set.verify(), [text]);
+}
+
+/// A and B lead to each other; only the start sets a timer.
+fn back_and_forth(of_start: &[(&str, &str)], of_return: &[(&str, &str)]) -> Chart {
+    let states = vec![ChartState::new("A"), ChartState::new("B").waits(true), ChartState::new("End").done(true)];
+    let edges = vec![
+        edge("", "Placed", "A", of_start),
+        edge("A", "Cancel", "A", &[]),
+        edge("A", "Paid", "B", &[]),
+        edge("A", "Overdue", "End", &[]),
+        edge("B", "Cancel", "A", of_return),
+    ];
+    let mut chart = of(states, edges);
+    chart.messages.push(message("Overdue", MessageKind::Timer));
+    chart
+}
+
+#[test]
+fn s_078_a_timer_that_was_forgotten_on_one_way_is_reported_with_the_way() {
+    let overdue = [("after", "Overdue")];
+    let forgotten = back_and_forth(&overdue, &[]);
+    let way = |way: &str| {
+        format!(
+            "saga `order`: state `A` waits without a timer after {way}: set one where it is entered, or mark it \
+             `#[waits]`"
+        )
+    };
+    assert_eq!(forgotten.verify(), [way("`Cancel` in state `B`")], "a transition into the same state keeps its timer");
+    assert_eq!(back_and_forth(&overdue, &overdue).verify(), [] as [String; 0]);
+
+    let mut branches = forgotten.clone();
+    branches.edges.push(ChartEdge { branch: "Again".into(), ..edge("B", "Paid", "A", &[]) });
+    branches.edges.push(ChartEdge { branch: "AtOnce".into(), ..edge("", "Restarted", "A", &[]) });
+    let ways = "`Cancel` in state `B`, `Paid` [Again] in state `B`, `Restarted` [AtOnce]";
+    assert_eq!(branches.verify(), [way(ways)]);
+    branches.edges[0].effects.clear();
+    branches.edges[3].on = "Watched".into();
+    let everywhere = "saga `order`: state `A` waits without a timer: set one where it is entered, or mark it `#[waits]`";
+    assert_eq!(branches.verify(), [everywhere], "if none is set at all, the ways are not told apart");
+}
+
+#[test]
+fn s_078_a_deadline_counts_until_it_is_over() {
+    let both = [("after", "Overdue"), ("deadline", "GaveUp")];
+    let mut chart = back_and_forth(&both, &[]);
+    chart.messages.push(message("GaveUp", MessageKind::Timer));
+    chart.edges.push(edge("B", "GaveUp", "End", &[]));
+    assert_eq!(chart.verify(), [] as [String; 0], "it is set at the start");
+    let text = |way: &str| {
+        format!(
+            "saga `order`: state `A` waits without a timer after {way}: set one where it is entered, or mark it \
+             `#[waits]`"
+        )
+    };
+    let mut fired = chart.clone();
+    fired.edges.last_mut().unwrap().to = "A".into();
+    fired.edges.push(edge("A", "GaveUp", "End", &[]));
+    let ways = "`Cancel` in state `B`, `GaveUp` in state `B`";
+    assert_eq!(fired.verify(), [text(ways)], "it came, and B may be entered again");
+    fired.edges.push(edge("A", "Restarted", "End", &[("deadline", "Last")]));
+    fired.messages.push(message("Last", MessageKind::Timer));
+    assert_eq!(fired.verify(), [] as [String; 0], "of two deadlines one may live");
+    let mut done = chart;
+    done.edges.push(edge("End", "Restarted", "A", &[]));
+    let ways = "`Cancel` in state `B`, `Restarted` in state `End`";
+    assert_eq!(done.verify(), [text(ways)], "a done state has none");
+}
+
+#[test]
+fn s_078_a_timer_that_is_never_alive_where_it_is_taken_is_reported() {
+    let overdue = [("after", "Overdue")];
+    let mut chart = back_and_forth(&overdue, &overdue);
+    chart.edges.push(edge("B", "Overdue", "End", &[]));
+    let text = "saga `order`: a function takes the timer `Overdue` in state `B`, where it is never alive: it is set for \
+                `A` alone, and is gone when that is left. Set it where `B` is entered";
+    assert_eq!(chart.verify(), [text]);
+    let mut set = chart.clone();
+    set.edges[2].effects = edge("", "", "", &overdue).effects;
+    assert_eq!(set.verify(), [] as [String; 0]);
+    let mut deadline = chart.clone();
+    deadline.edges[0].effects = edge("", "", "", &[("deadline", "Overdue")]).effects;
+    assert_eq!(deadline.verify(), [] as [String; 0], "a deadline comes in whatever state");
+    let mut legacy = chart.clone();
+    legacy.states[1].legacy = true;
+    assert_eq!(legacy.verify(), [] as [String; 0], "an older version may have set it");
+    chart.edges.pop();
+    chart.edges.push(edge("End", "Overdue", "A", &overdue));
+    let text =
+        "saga `order`: a function takes the timer `Overdue` in state `End`, which is done: no timer lives there";
+    assert_eq!(chart.verify(), [text]);
 }
 
 #[test]
@@ -234,6 +326,21 @@ fn s_077_each_form_of_a_chart_parses_and_changes_with_the_saga() {
     assert!(forms(&chart).iter().zip(&forms(&more)).all(|(one, other)| one != other), "a new transition shows");
 }
 
+#[test]
+fn s_077_in_dot_a_done_state_has_two_lines_and_a_start_comes_from_a_point() {
+    let chart = Chart { version: 3, ..of(states(), vec![edge("", "Placed", "A", &[]), edge("A", "Paid", "End", &[])]) };
+    let text = "digraph \"order\" {
+    rankdir=LR; node [shape=box, style=rounded];
+    \"\" [shape=point];
+    \"A\" [peripheries=1];
+    \"End\" [peripheries=2];
+    \"\" -> \"A\" [label=\"Placed\"];
+    \"A\" -> \"End\" [label=\"Paid\"];
+}
+";
+    assert_eq!(chart.to_dot(), text);
+}
+
 /// Every line ends at a box, no two boxes overlap, and all is inside, also where links lead back and far.
 #[test]
 fn a_drawing_of_any_chart_has_room_for_everything() {
@@ -288,3 +395,5 @@ fn from_anyone_is_written_only_where_it_was_said() {
     assert_eq!((anyone(2), anyone(4)), (None, Some(true.into())));
     assert_eq!(serde_json::from_value::<Chart>(written).unwrap(), chart);
 }
+
+mod compare;

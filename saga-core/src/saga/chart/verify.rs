@@ -5,14 +5,17 @@ use crate::{
     MessageKind,
     saga::{Disposition, Rules},
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 impl Chart {
     /// What is wrong with the chart and what deserves a look, each in one sentence; empty when there is neither. An
     /// endpoint does not start with [what is wrong](Self::errors), and logs the rest.
     ///
     /// It deserves a look
-    /// - when a state waits without any timer: mark it `#[waits]` if nothing need happen there;
+    /// - when a state waits without any timer, if only on one of the ways that lead into it: mark it `#[waits]` if
+    ///   nothing need happen there;
+    /// - when a function takes a timer where it is never alive: no transition sets it, or one does for another state,
+    ///   with which it goes. Keep the function as long as instances may live for which an older version has set it;
     /// - when an outcome may come late: a timer, or a message from outside, can take the instance away from the state
     ///   that waits for it, to one that does nothing with it. If nothing need be done, say so: `#[ignores(..)]`. A
     ///   state that is reached by answers alone is not mentioned: then the saga itself knows what it still expects;
@@ -25,9 +28,13 @@ impl Chart {
 
     /// What deserves a look, each in one sentence.
     pub(crate) fn advice(&self) -> Vec<String> {
-        let waiting = self.states.iter().filter(|state| self.waits_for_ever(state)).map(|state| {
-            let (name, remedy) = (&state.name, "set one where it is entered, or mark it `#[waits]`");
-            format!("state `{name}` waits without a timer: {remedy}")
+        let waiting = self.states.iter().filter_map(|state| {
+            let (name, ways) = (&state.name, self.ways_without_timer(state)?);
+            let remedy = "set one where it is entered, or mark it `#[waits]`";
+            Some(match ways {
+                Some(ways) => format!("state `{name}` waits without a timer after {ways}: {remedy}"),
+                None => format!("state `{name}` waits without a timer: {remedy}"),
+            })
         });
         let unasked = self.messages.iter().filter(|message| {
             let asked = self.effects().any(|effect| effect.outcome.contains(&message.type_name));
@@ -37,7 +44,7 @@ impl Chart {
             let name = &message.type_name;
             format!("a function takes the reply `{name}`, but no transition sends a command with this outcome")
         });
-        let all = waiting.chain(unasked).chain(self.late_outcomes());
+        let all = waiting.chain(self.dead_timers()).chain(unasked).chain(self.late_outcomes());
         all.map(|text| format!("saga `{}`: {text}", self.saga)).collect()
     }
 
@@ -87,12 +94,6 @@ impl Chart {
                 wrong.push(format!("state `{name}` is a dead end: give it a transition, or mark it `#[done]`"));
             }
         }
-        for timer in self.messages.iter().filter(|message| message.kind == MessageKind::Timer) {
-            let name = &timer.type_name;
-            if !self.effects().any(|effect| effect.type_name == *name && effect.kind != "cancel") {
-                wrong.push(format!("a function takes the timer `{name}`, but no transition sets it"));
-            }
-        }
         wrong.extend(self.unanswered());
         wrong.into_iter().map(|text| format!("saga `{}`: {text}", self.saga)).collect()
     }
@@ -101,11 +102,67 @@ impl Chart {
         self.edges.iter().flat_map(|edge| &edge.effects)
     }
 
-    /// No timer can be alive in it: none is set on the way in, no deadline at all.
-    fn waits_for_ever(&self, state: &ChartState) -> bool {
-        let into = self.edges.iter().filter(|edge| edge.to == state.name);
-        let timers = into.flat_map(|edge| &edge.effects).any(|effect| effect.kind == "after");
-        !(state.done || state.waits || state.legacy || timers || self.effects().any(|effect| effect.kind == "deadline"))
+    /// The ways into a state on which no timer is set for it, where it must not wait for ever; `Some(None)`: all ways.
+    ///
+    /// A way is an edge from another state. A deadline that was set before counts.
+    fn ways_without_timer(&self, state: &ChartState) -> Option<Option<String>> {
+        if state.done || state.waits || state.legacy {
+            return None;
+        }
+        let edges = self.edges_that_happen();
+        let sets = |edge: &ChartEdge, kind: &str| edge.effects.iter().any(|effect| effect.kind == kind);
+        let deadlines: HashSet<&str> =
+            self.effects().filter(|effect| effect.kind == "deadline").map(|effect| &*effect.type_name).collect();
+        // none was set before it, or the last one is over
+        let begins = |edge: &ChartEdge| {
+            edge.from.is_empty() || self.is_done(&edge.from) || (deadlines.len() == 1 && deadlines.contains(&*edge.on))
+        };
+        let begun = edges.iter().filter(|edge| begins(edge) && !sets(edge, "deadline"));
+        let timeless = reached(&edges, begun.map(|edge| edge.to.as_str()), |edge| !sets(edge, "deadline"));
+        let into = edges.iter().filter(|edge| edge.to == state.name && edge.from != edge.to);
+        let (bare, timed): (Vec<&ChartEdge>, Vec<&ChartEdge>) = into.partition(|edge| {
+            let no_deadline = begins(edge) || timeless.contains(edge.from.as_str());
+            no_deadline && !sets(edge, "after") && !sets(edge, "deadline")
+        });
+        if bare.is_empty() {
+            return None;
+        }
+        let mut ways: Vec<String> = bare.iter().map(|edge| edge.way()).collect();
+        ways.dedup();
+        Some((!timed.is_empty()).then(|| ways.join(", ")))
+    }
+
+    /// Functions that take a timer where it is never alive.
+    fn dead_timers(&self) -> Vec<String> {
+        let edges = self.edges_that_happen();
+        let is_legacy = |name: &str| self.states.iter().any(|state| state.name == name && state.legacy);
+        let dead = edges.iter().filter(|edge| {
+            let is_timer = self.messages.iter().any(|it| it.type_name == edge.on && it.kind == MessageKind::Timer);
+            is_timer && !is_legacy(&edge.from) && !self.may_be_alive(&edge.on, &edge.from, &edges)
+        });
+        let mut told: Vec<String> = Vec::new();
+        for ChartEdge { from, on, .. } in dead {
+            let set: BTreeSet<&str> = edges.iter().filter(|edge| edge.sets(on)).map(|edge| edge.to.as_str()).collect();
+            let text = if set.is_empty() {
+                format!("a function takes the timer `{on}`, but no transition sets it")
+            } else if self.is_done(from) {
+                format!("a function takes the timer `{on}` in state `{from}`, which is done: no timer lives there")
+            } else {
+                let states = set.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                format!(
+                    "a function takes the timer `{on}` in state `{from}`, where it is never alive: it is set for \
+                     {states} alone, and is gone when that is left. Set it where `{from}` is entered"
+                )
+            };
+            if !told.contains(&text) {
+                told.push(text);
+            }
+        }
+        told
+    }
+
+    pub(super) fn is_done(&self, state: &str) -> bool {
+        self.states.iter().any(|it| it.name == state && it.done)
     }
 
     /// A saga that a command with an outcome begins answers it before it is done, on every way.

@@ -166,6 +166,13 @@ pub const fn gives_up<C: Message, M: GiveUp<C>>() -> GivesUp {
     }
 }
 
+/// What may come back for a message, by logical name: its outcome, and what answers it when it is given up.
+pub(crate) fn answers_to<M: Message>() -> Vec<&'static str> {
+    let mut all = M::Outcome::types();
+    all.extend(M::GIVES_UP.map(|it| it.type_name).filter(|name| !all.contains(name)));
+    all
+}
+
 /// What [`Cancels`](crate::Cancels) takes back: a [`Timer`] or a [`Command`]. Their derives write it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a timer nor a command",

@@ -3,7 +3,7 @@
 use super::{
     Batch, BatchContext, Cause, Context, Handle, HandleBatch, HandleLater, HandlerError, transaction::LazyTransaction,
 };
-use crate::{Either, Encoded, Message, Outcome, Store, message::GivesUp};
+use crate::{Either, Encoded, Message, Outcome, Store, message::{GivesUp, answers_to}};
 use async_trait::async_trait;
 use std::{any::Any, marker::PhantomData};
 
@@ -18,13 +18,16 @@ pub(crate) struct Description {
     pub(crate) decode: fn(&[u8]) -> Result<Decoded, String>,
     /// What answers a command that is given up.
     pub(crate) give_up: Option<GivesUp>,
+    /// What may answer it, by logical name.
+    pub(crate) answers: fn() -> Vec<&'static str>,
     /// Whether it takes more than one message at a time.
     pub(crate) takes_batches: bool,
 }
 
 impl Description {
     fn of<M: Message>(name: &'static str, takes_batches: bool) -> Self {
-        Self { name, type_name: M::TYPE, decode: decode::<M>, give_up: M::GIVES_UP, takes_batches }
+        let (decode, answers) = (decode::<M>, answers_to::<M>);
+        Self { name, type_name: M::TYPE, decode, give_up: M::GIVES_UP, answers, takes_batches }
     }
 }
 

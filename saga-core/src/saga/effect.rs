@@ -4,7 +4,7 @@ use super::{
     ChartEffect, State,
     needs::{DeadlineOf, Outcomes, TimerIn},
 };
-use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Outcome, Timer};
+use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Timer, message::answers_to};
 use std::time::Duration;
 
 /// Something that goes out with a transition into state `S`, in the transaction that stores the state: both happen or
@@ -329,9 +329,7 @@ impl<S, C: Command> Effect<S> for Sends<C> {
         push(out, Route::Command { to: C::TO }, &self.0);
     }
     fn describe(out: &mut Vec<ChartEffect>) {
-        let mut outcome = C::Outcome::types();
-        outcome.extend(C::GIVES_UP.map(|it| it.type_name).filter(|name| !outcome.contains(name)));
-        out.push(effect::<C>("send", Some(C::TO), outcome));
+        out.push(effect::<C>("send", Some(C::TO), answers_to::<C>()));
     }
 }
 

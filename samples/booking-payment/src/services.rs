@@ -141,3 +141,21 @@ impl Customers {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// Stays are booked in a session; customers enter cards in a handler; people find out what became of a charge.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = || Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let bus = InProcess::new;
+        let bookings = bookings(bus(), store()).wiring().sends::<StayBooked>();
+        let (credits, bank) = (credits(bus(), store()).wiring(), bank(bus(), store()).wiring());
+        let customers = customers(bus(), store()).wiring().sends::<CardUpdated>();
+        let office = Wiring::stranger("office").sends::<ChargeClarified>();
+        assert_eq!(Wiring::verify([&bookings, &credits, &bank, &customers, &office]), [] as [String; 0]);
+    }
+}

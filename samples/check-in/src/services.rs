@@ -77,3 +77,19 @@ impl Barcodes {
         Ok(BarcodeMade { booking, barcode }.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// The web server asks for check-ins.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let bus = InProcess::new();
+        let web = web(&bus, &store).wiring().sends::<CheckIn>();
+        let [check_in, airline, barcodes] = others(&bus, &store, Duration::ZERO).map(|endpoint| endpoint.wiring());
+        assert_eq!(Wiring::verify([&web, &check_in, &airline, &barcodes]), [] as [String; 0]);
+    }
+}

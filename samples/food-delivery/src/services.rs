@@ -117,3 +117,26 @@ impl Courier {
         Ok(FoodDelivered { order_id: deliver.order_id }.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{saga, saga_v2};
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// Orders and cancellations come from the shop, in a session; the restaurant answers by events.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = || Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let bus = InProcess::new;
+        let one = food::<saga::FoodOrder, _>(bus(), store()).wiring();
+        let two = food::<saga_v2::FoodOrder, _>(bus(), store()).wiring();
+        let restaurant = restaurant(bus(), store()).wiring();
+        let restaurant = restaurant.sends::<RestaurantAgreed>().sends::<RestaurantDeclined>();
+        let (payment, courier) = (payment(bus(), store()).wiring(), courier(bus(), store()).wiring());
+        for food in [one, two] {
+            let food = food.sends::<OrderPlaced>().sends::<CancelRequested>();
+            assert_eq!(Wiring::verify([&food, &restaurant, &payment, &courier]), [] as [String; 0]);
+        }
+    }
+}

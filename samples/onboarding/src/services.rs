@@ -104,3 +104,23 @@ impl Mail {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{v1, v2};
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// Applications come to the desk, in a session.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let bus = InProcess::new();
+        let desk = desk(&bus, &store).wiring().sends::<Applied>();
+        let [scoring, crm, mail] = others(&bus, &store).map(|endpoint| endpoint.wiring());
+        let (one, two) = (onboarding::<v1::Onboarding, _>(&bus, &store), onboarding::<v2::Onboarding, _>(&bus, &store));
+        for process in [one.wiring(), two.wiring()] {
+            assert_eq!(Wiring::verify([&process, &desk, &scoring, &crm, &mail]), [] as [String; 0]);
+        }
+    }
+}

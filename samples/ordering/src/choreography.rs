@@ -166,3 +166,21 @@ impl Warehouse {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// What handlers publish no type tells: that is the price of choreography, here as well.
+    #[tokio::test]
+    async fn everything_that_is_published_is_heard_and_the_other_way_round() {
+        let store = Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let (bus, world) = (InProcess::new(), World { decline: 0, no_stock: 0, silent: 0 });
+        let ordering = ordering(bus.clone(), store.clone(), None).wiring().sends::<OrderPlaced>();
+        let payment = payment(bus.clone(), store.clone(), world, Duration::ZERO).wiring();
+        let payment = payment.sends::<OrderPaid>().sends::<OrderNotPaid>().sends::<OrderRefunded>();
+        let warehouse = warehouse(bus, store, world).wiring().sends::<OrderShipped>().sends::<OrderOutOfStock>();
+        assert_eq!(Wiring::verify([&ordering, &payment, &warehouse]), [] as [String; 0]);
+    }
+}

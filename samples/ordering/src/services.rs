@@ -216,6 +216,18 @@ impl Warehouse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// The orders come from ordering's API, in a session.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let (bus, world) = (InProcess::new(), World { decline: 0, no_stock: 0, silent: 0 });
+        let ordering = ordering(bus.clone(), store.clone(), None).wiring().sends::<OrderPlaced>();
+        let payment = payment(bus.clone(), store.clone(), world, Duration::ZERO).wiring();
+        let warehouse = warehouse(bus, store, world).wiring();
+        assert_eq!(Wiring::verify([&ordering, &payment, &warehouse]), [] as [String; 0]);
+    }
 
     #[test]
     fn amounts_that_are_none_are_declined_with_the_reason() {

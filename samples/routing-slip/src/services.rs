@@ -132,3 +132,22 @@ impl Airline {
         Ok(TicketIssued {}.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus::{InProcess, Postgres, endpoint::Wiring};
+
+    /// The agency makes the slips, in a session. Where a slip ends, its events are published: forward at the airline,
+    /// backward at the hotel or where the first step failed.
+    #[tokio::test]
+    async fn everything_that_is_sent_is_taken_and_the_other_way_round() {
+        let store = || Postgres::new("postgres://nobody@nowhere/nothing").expect("nobody is asked yet");
+        let bus = InProcess::new;
+        let agency = agency(bus(), store()).wiring().sends::<Slip<ReserveRoom>>();
+        let hotel = hotel(bus(), store()).wiring().sends::<Slip<ReserveCar>>().sends::<TripCancelled>();
+        let cars = cars(bus(), store()).wiring().sends::<Slip<IssueTicket>>();
+        let airline = airline(bus(), store()).wiring().sends::<TripBooked>();
+        assert_eq!(Wiring::verify([&agency, &hotel, &cars, &airline]), [] as [String; 0]);
+    }
+}

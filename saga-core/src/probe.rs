@@ -8,7 +8,7 @@
 use crate::{
     Either, EndpointBuilder, Handle, HandleBatch, HandleLater, HandlerError, HandlerOptions, Later, Message,
     MessageKind, ReadError, Store,
-    message::decode,
+    message::{GivesUp, decode},
     saga::{
         ChartMessage,
         key::{InField, InFirstField, Part, PartOf, Same},
@@ -26,6 +26,7 @@ pub struct Of<M>(PhantomData<fn() -> M>);
 impl<M: Message> Of<M> {
     pub const TYPE: &'static str = M::TYPE;
     pub const KIND: MessageKind = M::KIND;
+    pub const GIVES_UP: Option<GivesUp> = M::GIVES_UP;
 
     pub fn decode(body: &[u8]) -> Result<M, ReadError> {
         decode(body)
@@ -63,6 +64,7 @@ impl<M: Message> Of<M> {
 pub trait NoMessage<M>: Sized {
     const TYPE: &'static str = "";
     const KIND: MessageKind = MessageKind::Event;
+    const GIVES_UP: Option<GivesUp> = None;
 
     fn decode(_: &[u8]) -> Result<M, ReadError> {
         unreachable!("{NONE}")

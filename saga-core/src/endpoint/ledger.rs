@@ -8,7 +8,7 @@ use super::{
     take_back::{Chance, TakeBack},
 };
 use crate::{
-    Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, hash_of,
+    Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
     saga::{
         Route,
@@ -122,6 +122,19 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 Settled::Stale { state } => {
                     journal.from_state = state;
                     self.settle(settling, InboxResult::Stale, 1, journal);
+                }
+                Settled::GivenUp { state, error, answer } => {
+                    match of_outcome(self.shared, envelope, &answer, ambient::fresh_id()) {
+                        Ok(answer) => {
+                            journal.effects = Some(span.in_scope(|| self.emit([answer])));
+                            (journal.from_state, journal.note) = (Some(state), Some(error));
+                            self.settle(settling, InboxResult::Discarded, 1, journal);
+                        }
+                        Err(refused) => {
+                            let error = format!("{error}, and its answer cannot leave: {refused}");
+                            self.hold(settling, HeldReason::Rejected, Some(error), 0);
+                        }
+                    }
                 }
                 Settled::Held { reason, error } => {
                     let runs = if reason.had_a_run() { runs } else { 0 };

@@ -5,7 +5,7 @@ use super::{
     alias_key, alias_name, run::Run,
 };
 use crate::{
-    Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
+    Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
     panics::caught,
     port::{InstanceWrite, TimerOut},
 };
@@ -67,6 +67,12 @@ pub(crate) enum Settled {
     },
     Stale {
         state: Option<String>,
+    },
+    /// A command that the state rejects, and that says what its sender gets then.
+    GivenUp {
+        state: String,
+        error: String,
+        answer: Encoded,
     },
     Held {
         reason: HeldReason,

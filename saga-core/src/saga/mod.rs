@@ -36,7 +36,7 @@ pub use rules::{Disposition, Rules};
 pub use transition::*;
 pub use undo::Undo;
 
-use crate::ReadError;
+use crate::{ReadError, message::GivesUp};
 use serde::de::DeserializeOwned;
 
 /// A saga: an enum of its states. [`#[states]`](macro@crate::states) and [`#[saga]`](macro@crate::saga) write this.
@@ -67,6 +67,11 @@ pub trait Saga: Sized + Send + 'static {
     #[doc(hidden)]
     fn __id_field(_type_name: &str) -> &'static str {
         ""
+    }
+    /// What the sender of a command gets when a state rejects it; `None`: it waits for a person.
+    #[doc(hidden)]
+    fn __gives_up(_type_name: &str) -> Option<GivesUp> {
+        None
     }
     /// The alias by which a message finds its instance, and its value there; `None`: it finds it by its id.
     #[doc(hidden)]

@@ -207,7 +207,7 @@ impl<'a, S: Saga> Run<'a, S> {
             Disposition::Ignore | Disposition::Late => Ok(Settled::Ignored { state: Some(state) }),
             Disposition::Early => Ok(held(HeldReason::Early, format!("state `{state}` has no transition for it yet"))),
             Disposition::Defer => Ok(held(HeldReason::Deferred, format!("state `{state}` defers it"))),
-            Disposition::Reject => Ok(held(HeldReason::Rejected, format!("state `{state}` rejects {type_name}"))),
+            Disposition::Reject => Ok(rejected::<S>(state, &envelope)),
         }
     }
 
@@ -365,6 +365,19 @@ impl<'a, S: Saga> Run<'a, S> {
             originator: self.originator,
             aliases,
         }
+    }
+}
+
+/// The saga that sent a command is answered, if the command says with what it is given up; all else waits for a person.
+fn rejected<S: Saga>(state: String, envelope: &Envelope) -> Settled {
+    let error = format!("state `{state}` rejects {}", envelope.type_name);
+    let asker = envelope.reply_to.as_ref().and(envelope.saga.as_ref());
+    let Some(gives_up) = asker.and_then(|_| S::__gives_up(&envelope.type_name)) else {
+        return held(HeldReason::Rejected, error);
+    };
+    match caught(|| (gives_up.make)(&envelope.body, &error)).and_then(|made| made) {
+        Ok(answer) => Settled::GivenUp { state, error, answer },
+        Err(why) => held(HeldReason::Rejected, format!("{error}, and its answer cannot be made: {why}")),
     }
 }
 

@@ -209,6 +209,7 @@ impl Emit<'_> {
         let saga = &self.definition.states.ident;
         let (id_type, data) = (self.id_type(), self.data());
         let (read, id, id_field, alias) = (self.read(), self.id(), self.id_field(), self.alias());
+        let gives_up = self.gives_up();
         let (start, step) = (self.start(), self.step(transitions));
         let (load, names, store) = (self.load(), self.state_names(), self.store());
         let chart = self.chart(transitions);
@@ -223,6 +224,7 @@ impl Emit<'_> {
                 #read
                 #id
                 #id_field
+                #gives_up
                 #alias
                 #start
                 #step
@@ -251,6 +253,25 @@ impl Emit<'_> {
                 body: &[u8],
             ) -> ::std::result::Result<__SagaInput, __sagabus::ReadError> {
                 match type_name { #(#arms,)* other => __sagabus::unknown(#name, other) }
+            }
+        }
+    }
+
+    /// What the sender of a message gets that a state rejects. Nothing where none is: the trait says so.
+    fn gives_up(&self) -> TokenStream {
+        let states = &self.definition.states.states;
+        let rejected = self.messages.iter().filter(|Message { ty, rejects_repeats, .. }| {
+            *rejects_repeats || states.iter().any(|state| state.rejects.contains(ty))
+        });
+        let arms: Vec<_> = rejected
+            .map(|Message { ty, .. }| quote!(__sagabus::Of::<#ty>::TYPE => __sagabus::Of::<#ty>::GIVES_UP))
+            .collect();
+        if arms.is_empty() {
+            return TokenStream::new();
+        }
+        quote! {
+            fn __gives_up(type_name: &str) -> ::std::option::Option<__sagabus::GivesUp> {
+                match type_name { #(#arms,)* _ => ::std::option::Option::None }
             }
         }
     }

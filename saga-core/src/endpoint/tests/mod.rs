@@ -17,6 +17,7 @@ mod life;
 mod limits;
 mod posted;
 mod projections;
+mod rejected;
 mod restarts;
 mod returned;
 mod saga_answers;

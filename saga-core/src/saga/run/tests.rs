@@ -204,6 +204,7 @@ impl Instance {
                 Settled::Ignored { .. } => ("ignored".into(), None),
                 Settled::Returned { reply, .. } => (format!("returned {}", reply.type_name), None),
                 Settled::Stale { .. } => ("stale".into(), None),
+                Settled::GivenUp { answer, .. } => (format!("given up {}", answer.type_name), None),
                 Settled::Held { reason, .. } => (format!("held {}", reason.as_str()), Some(*reason)),
                 Settled::PutOff { delay, .. } => (format!("put off {delay:?}"), None),
                 Settled::Discarded { .. } => ("discarded".into(), None),

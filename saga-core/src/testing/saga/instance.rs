@@ -195,6 +195,7 @@ impl<S: Saga> Instance<S> {
                 Settled::Ignored { state } => What::Ignored { state: state.unwrap_or_default() },
                 Settled::Returned { state, reply } => What::Returned { state, reply: reply.type_name },
                 Settled::Stale { .. } => What::Stale,
+                Settled::GivenUp { error, answer, .. } => What::GivenUp { error, answer: answer.type_name },
                 Settled::Held { reason, error } => {
                     let error = error.unwrap_or_default();
                     still[i] = Some((reason, error.clone()));

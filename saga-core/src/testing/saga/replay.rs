@@ -236,6 +236,7 @@ fn today<S: Saga>(instance: &mut Instance<S>, now_us: i64, envelope: Envelope) -
         What::Ignored { state } => format!("ignored in {state}"),
         What::Returned { state, reply } => told(Some(state), "", &[reply]),
         What::Stale => "stale".into(),
+        What::GivenUp { error, answer } => format!("given up, {answer}: {error}"),
         What::Held { reason, error } => format!("held as {}: {error}", reason.as_str()),
         What::PutOff { error } => format!("put off: {error}"),
         What::Discarded { note } => format!("discarded: {note}"),

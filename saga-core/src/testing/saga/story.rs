@@ -39,6 +39,11 @@ pub(super) enum What {
         reply: String,
     },
     Stale,
+    /// A command that the state rejects was answered.
+    GivenUp {
+        error: String,
+        answer: &'static str,
+    },
     Held {
         reason: HeldReason,
         error: String,
@@ -86,6 +91,7 @@ impl fmt::Display for Happened {
             What::Ignored { state } => write!(f, "{name}: ignored in {state}"),
             What::Returned { state, reply } => write!(f, "{name}: answered again in {state}, {reply}"),
             What::Stale => write!(f, "{name}: stale"),
+            What::GivenUp { error, answer } => write!(f, "{name}: given up, {answer}: {error}"),
             What::Held { reason, error } => write!(f, "{name}: held as {}: {error}", reason.as_str()),
             What::PutOff { error } => write!(f, "{name}: put off: {error}"),
             What::Discarded { note } => write!(f, "{name}: discarded: {note}"),

@@ -161,6 +161,7 @@ pub use port::Store;
 pub use port::StoreError;
 pub use port::StoreErrorKind;
 pub use port::Story;
+pub use port::Swept;
 pub use port::TableView;
 pub use port::TakenBack;
 pub use port::TimerOut;

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
     AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate,
-    Process, Registered, Store, StoreError, StoreErrorKind,
+    Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use sqlx::{
     ConnectOptions, Executor, PgConnection, PgPool,
@@ -332,7 +332,7 @@ impl Store for Postgres {
         self.finish(connection, released).await
     }
 
-    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
+    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
         let mut connection = self.transaction(sweep::BY_INDEX).await?;
         let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
         self.finish(connection, result).await

@@ -1,6 +1,7 @@
 //! What housekeeping deletes, and what it hands to a person.
 
 use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
+use saga_core::port::Swept;
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,8 @@ kept AS (
         error = CASE WHEN d.started THEN h.error ELSE $4 END
     FROM due d
     WHERE h.message_id = d.message_id AND h.receiver = d.receiver AND h.endpoint = $1 AND (d.started OR NOT d.event)
-    RETURNING 1)
-SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)";
+    RETURNING d.started)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM kept WHERE NOT started), (SELECT count(*) FROM kept)";
 
 /// Messages for which no process came in time that knows their type or version.
 const OUTDATED: &str = "
@@ -110,7 +111,7 @@ pub(super) async fn sweep(
     connection: &mut PgConnection,
     endpoint: &str,
     retention: Duration,
-) -> Result<u64, sqlx::Error> {
+) -> Result<Swept, sqlx::Error> {
     // planned anew each time: it runs once a minute, and tables grow
     let step = |sql| sqlx::query_scalar::<_, i64>(sql).persistent(false).bind(endpoint);
     let mut rows = 0;
@@ -130,10 +131,14 @@ pub(super) async fn sweep(
             }
         }
     }
-    let expired = step(EXPIRED).bind(STEP_ROWS_MAX).bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE);
-    rows += expired.fetch_one(&mut *connection).await?;
-    rows += step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
-    rows += step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    let expired = sqlx::query_as::<_, (i64, i64, i64)>(EXPIRED).persistent(false).bind(endpoint).bind(STEP_ROWS_MAX);
+    let expired = expired.bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE).fetch_one(&mut *connection).await?;
+    let (discarded, without_instance, kept) = expired;
+    let without_version = step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
+    let stranded = step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
+    rows += discarded + kept + without_version + stranded;
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
-    Ok(u64::try_from(rows).unwrap_or_default())
+    let [rows, discarded, without_instance, without_version, stranded] =
+        [rows, discarded, without_instance, without_version, stranded].map(i64::unsigned_abs);
+    Ok(Swept { rows, discarded, without_instance, without_version, stranded })
 }

@@ -19,7 +19,7 @@ use crate::{
 use async_trait::async_trait;
 use saga_core::{
     AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
-    Process, Registered, Store, StoreError, StoreErrorKind,
+    Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use sqlx::{
     ConnectOptions, Executor, SqliteConnection, SqlitePool,
@@ -266,7 +266,7 @@ impl Store for Sqlite {
         in_transaction!(self, tx => release::release(&mut tx, process))
     }
 
-    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
+    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
         in_transaction!(self, tx => sweep::sweep(&mut tx, endpoint, retention))
     }
 }

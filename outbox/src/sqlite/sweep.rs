@@ -2,6 +2,7 @@
 
 use super::{array, now_us};
 use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
+use saga_core::port::Swept;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 use std::time::Duration;
@@ -10,19 +11,20 @@ pub(super) async fn sweep(
     connection: &mut SqliteConnection,
     endpoint: &str,
     retention: Duration,
-) -> Result<u64, sqlx::Error> {
+) -> Result<Swept, sqlx::Error> {
     let now = now_us();
-    let mut rows = expired(connection, endpoint, now).await?;
-    rows += stranded(connection, endpoint, now, now - us(retention)).await?;
+    let mut swept = expired(connection, endpoint, now).await?;
+    swept.stranded = stranded(connection, endpoint, now, now - us(retention)).await?;
     let outdated = sqlx::query(OUTDATED).bind(endpoint).bind(now).bind(STEP_ROWS_MAX).bind(NO_VERSION);
-    rows += outdated.execute(&mut *connection).await?.rows_affected();
+    swept.without_version = outdated.execute(&mut *connection).await?.rows_affected();
+    let mut rows = swept.rows + swept.stranded + swept.without_version;
     for sql in OLD {
         let old = sqlx::query(sql).bind(endpoint).bind(now - us(retention)).bind(STEP_ROWS_MAX);
         rows += old.execute(&mut *connection).await?.rows_affected();
     }
     let processes = sqlx::query("DELETE FROM sagabus_process WHERE endpoint = $1 AND seen_at < $2").bind(endpoint);
     rows += processes.bind(now - us(PROCESS_KEPT)).execute(connection).await?.rows_affected();
-    Ok(rows)
+    Ok(Swept { rows, ..swept })
 }
 
 const EXPIRED: &str = "
@@ -50,7 +52,7 @@ const GONE: &str = "DELETE FROM sagabus_held WHERE arrival IN (SELECT value FROM
 
 /// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
 /// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
-async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) -> Result<u64, sqlx::Error> {
+async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) -> Result<Swept, sqlx::Error> {
     let due = sqlx::query(EXPIRED).bind(endpoint).bind(now).bind(STEP_ROWS_MAX).fetch_all(&mut *connection).await?;
     let (mut started, mut failed, mut gone, mut marks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in &due {
@@ -65,14 +67,20 @@ async fn expired(connection: &mut SqliteConnection, endpoint: &str, now: i64) ->
         }
     }
     if due.is_empty() {
-        return Ok(0);
+        return Ok(Swept::default());
     }
+    let swept = Swept {
+        rows: due.len() as u64,
+        discarded: gone.len() as u64,
+        without_instance: failed.len() as u64,
+        ..Swept::default()
+    };
     sqlx::query(STARTED).bind(array(started)).execute(&mut *connection).await?;
     sqlx::query(FAILED).bind(array(failed)).bind(NO_INSTANCE).execute(&mut *connection).await?;
     let journaled = sqlx::query(JOURNALED).bind(array(marks)).bind(endpoint).bind(NO_INSTANCE_NOTE).bind(now);
     journaled.execute(&mut *connection).await?;
     sqlx::query(GONE).bind(array(gone)).execute(connection).await?;
-    Ok(due.len() as u64)
+    Ok(swept)
 }
 
 /// Messages for which no process came in time that knows their type or version.

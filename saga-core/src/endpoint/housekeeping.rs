@@ -7,7 +7,7 @@ use super::{
     shared::Shared,
     trouble::Trouble,
 };
-use crate::{LinkState, Store, StoreError, ambient, port::Asked};
+use crate::{LinkState, Store, StoreError, ambient, port::{Asked, Swept}};
 use serde_json::json;
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -21,10 +21,29 @@ const RELEASE_EVERY: Duration = Duration::from_secs(10);
 /// How often the process writes its heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
-/// Deletes what is older than the retention, in small steps.
+/// Deletes what is older than the retention, in small steps, and ends the wait of messages whose time is up.
 pub(crate) async fn sweep<Db: Store>(shared: Arc<Shared<Db>>, stop: CancellationToken) {
-    let step = || shared.store.sweep(&shared.name, shared.settings.retention);
+    let step = || async {
+        let swept = shared.store.sweep(&shared.name, shared.settings.retention).await?;
+        says(&shared.name, &swept);
+        Ok(swept.rows)
+    };
     every(&shared.name, SWEEP_EVERY, "old rows are not deleted", &stop, step).await;
+}
+
+/// Says what concerns people: a line for each reason, with how many.
+fn says(endpoint: &str, swept: &Swept) {
+    let Swept { rows: _, discarded, without_instance, without_version, stranded } = *swept;
+    for (messages, what) in [
+        (discarded, "discarded: early events for which no instance came in time"),
+        (without_instance, "held for a person: early answers and commands for which no instance came in time"),
+        (without_version, "held for a person: no process came in time that knows their type or version"),
+        (stranded, "held for a person: first sent long ago and never confirmed, they may have arrived"),
+    ] {
+        if messages > 0 {
+            tracing::warn!(endpoint, messages, "{what}");
+        }
+    }
 }
 
 /// Offers messages that waited for a process that knows their type or version.

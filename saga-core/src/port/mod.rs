@@ -23,7 +23,7 @@ pub use inspect::{
     Story, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
-pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Unit};
+pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};
 pub(crate) use transport::Channel;
 pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,

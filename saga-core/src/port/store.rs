@@ -112,8 +112,23 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn release(&self, process: &Process) -> Result<u64, StoreError>;
 
     /// Deletes, for a bounded time, inbox rows and done instances older than the retention, except those that a held
-    /// message refers to. Holds outbox rows whose first publish is that old. Returns how many rows changed.
-    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError>;
+    /// message refers to. Holds outbox rows whose first publish is that old. Ends the wait of messages whose time is up.
+    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError>;
+}
+
+/// What a step of [`Store::sweep`] changed, in rows. What concerns people is counted by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// All.
+    pub rows: u64,
+    /// Early events for which no instance came in time: journaled as discarded.
+    pub discarded: u64,
+    /// Early answers and commands for which no instance came in time: held for a person.
+    pub without_instance: u64,
+    /// Messages for which no process came in time that knows their type or version: held for a person.
+    pub without_version: u64,
+    /// Outbox rows whose receiver may have had and forgotten them: held for a person.
+    pub stranded: u64,
 }
 
 /// One open transaction. Dropped without a commit, it is rolled back.

@@ -27,7 +27,7 @@ pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
     AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
-    Process, Registered, Store, StoreError, StoreErrorKind,
+    Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use async_trait::async_trait;
 pub(super) use faults::Fault;
@@ -337,7 +337,7 @@ impl Store for MemoryStore {
         self.at_once(Operation::Release, |state, now| sweep::release(state, process, now)).await
     }
 
-    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<u64, StoreError> {
+    async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
         self.at_once(Operation::Sweep, |state, now| sweep::sweep(state, endpoint, retention, now)).await
     }
 }

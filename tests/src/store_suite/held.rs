@@ -3,6 +3,7 @@
 use super::*;
 use crate::eventually;
 use saga_core::{HeldKey, HeldRow, HeldWanted};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 fn wanted(type_name: &str, reason: HeldReason) -> HeldWanted {
     HeldWanted::new(key(), type_name, reason)
@@ -112,11 +113,11 @@ pub async fn o_053_old_rows_go_unless_something_held_needs_them(store: &impl Lab
     let process = crate::with!(saga_core::Process::new("e", ""), charts = vec![chart(1)]);
     store.register(&process).await.unwrap();
     write(store, rows).await.unwrap();
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0, "nothing is old yet");
     store.age("inbox", "handled_at", WEEK + LEASE).await;
     store.age("saga", "completed_at", WEEK + LEASE).await;
-    assert_eq!(store.sweep("other", WEEK).await.unwrap(), 0, "these are another endpoint's");
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 2);
+    assert_eq!(store.sweep("other", WEEK).await.unwrap().rows, 0, "these are another endpoint's");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 2);
     let mut found = store.read(&keys(&["old", "kept", "waiting"])).await.unwrap().inbox;
     found.sort_unstable_by(|a, b| a.message_id.cmp(&b.message_id));
     assert_eq!(found.iter().map(|row| row.message_id.as_str()).collect::<Vec<_>>(), ["kept", "waiting"]);
@@ -155,14 +156,18 @@ pub async fn s_042_early_messages_do_not_wait_for_ever(store: &impl Lab) {
     {
         write(store, early(id, type_name, from)).await.unwrap();
     }
+    let [gone, kept] = [const { AtomicU64::new(0) }; 2];
     eventually("the time to be up", || async {
-        store.sweep("e", WEEK).await.unwrap();
+        let swept = store.sweep("e", WEEK).await.unwrap();
+        gone.fetch_add(swept.discarded, Relaxed);
+        kept.fetch_add(swept.without_instance, Relaxed);
         let over =
             reason(store, "event").await.is_none() && reason(store, "command").await.as_deref() == Some("failed");
         over.then_some(())
     })
     .await;
     assert_eq!(reason(store, "answer").await.as_deref(), Some("failed"));
+    assert_eq!((gone.into_inner(), kept.into_inner()), (1, 2), "what was given up, and what waits for a person");
     let found = store.read(&keys(&["event", "answer", "command"])).await.unwrap();
     let mut results: Vec<_> = found.inbox.iter().map(|row| (row.message_id.as_str(), row.result)).collect();
     results.sort_unstable_by_key(|(id, _)| *id);
@@ -181,9 +186,14 @@ pub async fn m2_of_many_expired_events_none_waits_for_a_person(store: &impl Lab)
         held_in.extend(write.held_in);
     }
     write(store, crate::with!(writes(), claims = claims, held_in = held_in)).await.unwrap();
-    eventually("the first step", || async { (store.sweep("e", WEEK).await.unwrap() == 1000).then_some(()) }).await;
+    let step = || async {
+        let swept = store.sweep("e", WEEK).await.unwrap();
+        assert_eq!((swept.rows, swept.without_instance), (swept.discarded, 0), "an event was left to a person");
+        swept.rows
+    };
+    eventually("the first step", || async { (step().await == 1000).then_some(()) }).await;
     assert_eq!(store.count("held").await, 500);
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 500);
+    assert_eq!(step().await, 500);
     assert_eq!(store.count("held").await, 0, "an event was left to a person");
 }
 
@@ -209,7 +219,10 @@ pub async fn b6_a_message_for_a_newer_version_ends_with_a_person(store: &impl La
     let (soon, later) = (Some(Duration::ZERO), Some(WEEK));
     write(store, crate::with!(writes(), held_in = vec![row("soon", soon), row("later", later)])).await.unwrap();
     eventually("the time to be up", || async {
-        store.sweep("e", WEEK).await.unwrap();
+        (store.sweep("e", WEEK).await.unwrap().without_version == 1).then_some(())
+    })
+    .await;
+    eventually("the reason to be another", || async {
         (reason(store, "soon").await.as_deref() == Some("undecodable")).then_some(())
     })
     .await;

@@ -158,7 +158,7 @@ pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     let failed = [saga_core::PublishFailed::new(id, "why", ever)];
     let update = crate::with!(saga_core::LeaseUpdate::new("me", ever), renew = &[], failed = &failed);
     store.renew_and_fail(&update).await.unwrap();
-    assert_eq!(store.sweep("e", ever).await.unwrap(), 0);
+    assert_eq!(store.sweep("e", ever).await.unwrap().rows, 0);
     let unit = store.begin(&[1], ever).await.unwrap();
     unit.commit().await.unwrap();
 }

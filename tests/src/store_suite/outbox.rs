@@ -151,12 +151,12 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     let sent = outbox_row("sent", None, true);
     let outbox = vec![sent.clone(), outbox_row("new", None, false)];
     write(store, crate::with!(writes(), lease = Duration::ZERO, outbox = outbox)).await.unwrap();
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0, "nothing is old yet");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0, "nothing is old yet");
     store.age("outbox", "first_attempt_at", WEEK + LEASE).await;
     let leased = lease(store, "me").await;
     assert_eq!(leased.rows.len(), 1, "the old row is left alone");
     assert_eq!(leased.rows[0].envelope.message_id, "new");
-    eventually("the old row to be held", || async { (store.sweep("e", WEEK).await.unwrap() == 1).then_some(()) }).await;
+    eventually("the old row to be held", || async { (store.sweep("e", WEEK).await.unwrap().stranded == 1).then_some(()) }).await;
     assert_eq!(store.column("held", "reason", "sent").await, [Some("stranded".into())]);
     assert_eq!(store.column("held", "receiver", "sent").await, [Some(format!("outbox {}", sent.id))]);
     assert_eq!(store.column("held", "kind", "sent").await, [Some("command".into())]);
@@ -169,7 +169,7 @@ pub async fn b13_a_parked_timer_is_never_stranded(store: &impl Lab) {
     let parked = outbox_row("parked", Some(2 * WEEK), false);
     write(store, crate::with!(writes(), outbox = vec![parked])).await.unwrap();
     store.age("outbox", "created_at", 2 * WEEK).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0);
     assert_eq!(store.count("outbox").await, 1);
 }
 

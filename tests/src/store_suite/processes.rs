@@ -42,7 +42,7 @@ pub async fn a_process_that_was_taken_for_dead_is_entered_again(store: &impl Lab
     let frozen = process("frozen", &["a"]);
     dropped(store, &frozen).await;
     store.age("process", "seen_at", 2 * WEEK).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1, "its row goes");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 1, "its row goes");
     assert_eq!(dropped(store, &process("other", &[])).await, ["a"]);
     store.heartbeat(&frozen).await.unwrap();
     assert_eq!(store.count("process").await, 2);
@@ -208,7 +208,7 @@ pub async fn o_055_what_belongs_to_one_endpoint_is_not_anothers(store: &impl Lab
     assert_eq!((leased.rows.len(), leased.next_due), (0, None));
     assert_eq!(store.release(&other).await.unwrap(), 0);
     assert_eq!(store.reopen("f", "there").await.unwrap(), 0);
-    assert_eq!(store.sweep("f", WEEK).await.unwrap(), 0);
+    assert_eq!(store.sweep("f", WEEK).await.unwrap().rows, 0);
     assert_eq!(counts().await, before);
     let reasons = store.column("held", "reason", "early").await;
     assert_eq!(reasons, [Some("early".into())], "it is not for the other to let it expire");

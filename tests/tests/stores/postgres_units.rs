@@ -216,7 +216,7 @@ async fn o_054_three_cleanups_beside_work_delete_what_is_old_without_a_deadlock(
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let store = Postgres::with_connections(&url, 2).unwrap();
-        tasks.spawn(async move { while store.sweep("e", WEEK).await.unwrap() > 0 {} });
+        tasks.spawn(async move { while store.sweep("e", WEEK).await.unwrap().rows > 0 {} });
     }
     for worker in 0..2 {
         let store = Postgres::with_connections(&url, 2).unwrap();
@@ -230,7 +230,7 @@ async fn o_054_three_cleanups_beside_work_delete_what_is_old_without_a_deadlock(
         });
     }
     tasks.join_all().await;
-    while store.sweep("e", WEEK).await.unwrap() > 0 {}
+    while store.sweep("e", WEEK).await.unwrap().rows > 0 {}
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM sagabus.inbox").fetch_one(store.pool()).await.unwrap();
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(store.pool()).await.unwrap();

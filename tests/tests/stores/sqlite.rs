@@ -76,7 +76,7 @@ async fn x09_a_full_disk_is_waited_for() {
         assert!(store.read(&keys(&["m"])).await.unwrap().inbox.is_empty());
         write(&store, large(if drop_it { "a" } else { "b" }, 1)).await.unwrap();
         assert_eq!(lease(&store, "me").await.rows.len(), 1);
-        assert_eq!(store.sweep("e", LIMIT).await.unwrap(), 0);
+        assert_eq!(store.sweep("e", LIMIT).await.unwrap().rows, 0);
     }
 }
 

@@ -15,6 +15,7 @@ mod identity;
 mod later;
 mod life;
 mod limits;
+mod logs;
 mod posted;
 mod projections;
 mod rejected;

@@ -50,6 +50,38 @@ async fn s_042_early_messages_do_not_wait_for_ever() {
     assert_eq!(rig.result("step-1-1"), InboxResult::Discarded, "nobody asked for an event");
 }
 
+/// Events that nobody asked for are given up; on an answer money may depend, so a person decides. Both are said, once
+/// and with their number.
+#[tokio::test(start_paused = true)]
+async fn s_042_what_waits_for_an_instance_in_vain_is_journaled_or_held_for_a_person_and_logged() {
+    let (warnings, _guard) = logs::Warnings::listen();
+    let rig = Rig::walk().await;
+    let asked = SagaRef { saga: "walk".into(), id: "3".into(), entered: Some(1), timer: None };
+    let paid = Envelope { saga: Some(asked), ..message("paid", &Paid { id: 3 }) };
+    rig.broker.deliver_all([step(1, 1), paid, step(2, 1)]);
+    rig.all_acked().await;
+    assert_eq!(rig.held().len(), 3, "all are early");
+    tokio::time::sleep(secs(3500)).await;
+    assert_eq!((rig.held().len(), warnings.with("no instance came")), (3, vec![]), "the hour is not over");
+    rig.until_within(secs(300), "the events go", |rig| rig.held().len() == 1).await;
+    for id in ["step-1-1", "step-2-1"] {
+        let row = rig.inbox(id);
+        assert_eq!((row.result, row.note.as_deref()), (InboxResult::Discarded, Some("no instance came in time")));
+    }
+    let held = rig.the_held();
+    assert_eq!((held.envelope.message_id.as_str(), held.reason), ("paid", HeldReason::Failed));
+    let why = "no instance came in time: start it and retry, or discard the message";
+    assert_eq!((held.error.as_deref(), held.expires_at_us), (Some(why), None), "it waits as long as it takes");
+    let said = |text: &str, messages: u32| format!("{text}, endpoint=\"shop\", messages={messages}");
+    assert_eq!(
+        warnings.with("no instance came in time"),
+        [
+            said("discarded: early events for which no instance came in time", 2),
+            said("held for a person: early answers and commands for which no instance came in time", 1),
+        ]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn more_held_messages_than_one_unit_reads_go_on_in_order_and_other_instances_run_between() {
     let script = Script::new();

@@ -7,23 +7,26 @@ use super::{
     state::{RowKey, State, us},
     tables::MessageKey,
 };
-use crate::{Destination, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, Process, ambient};
+use crate::{
+    Destination, Envelope, HeldReason, InboxResult, InstanceKey, MessageKind, OutboxKind, Process, ambient, port::Swept,
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now: i64) -> u64 {
+pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now: i64) -> Swept {
     state.end_idle();
     let oldest = now.saturating_sub(us(retention));
-    let rows = expire(state, endpoint, now)
-        + strand(state, endpoint, oldest, now)
-        + delete_old_inbox(state, endpoint, oldest)
+    let mut swept = expire(state, endpoint, now);
+    swept.stranded = strand(state, endpoint, oldest, now) as u64;
+    let old = delete_old_inbox(state, endpoint, oldest)
         + delete_old_instances(state, endpoint, oldest)
         + process::forget_old(state, endpoint, now);
-    rows as u64
+    swept.rows += swept.stranded + old as u64;
+    swept
 }
 
 /// Early messages whose instance did not start in time, and messages for which no newer process came, wait for a person
 /// from now on; an event that is not an answer is given up instead. If the instance exists, time no longer matters.
-fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
+fn expire(state: &mut State, endpoint: &str, now: i64) -> Swept {
     let expired = |key: &MessageKey, row: &HeldRecord| {
         let expires = matches!(row.reason, HeldReason::Early | HeldReason::Version);
         let passed = row.expires_at_us.is_some_and(|at| at < now);
@@ -31,10 +34,12 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
     };
     let keys = state.tables.held.iter().filter(|(key, row)| expired(key, row));
     let keys: Vec<_> = keys.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
+    let mut swept = Swept { rows: keys.len() as u64, ..Swept::default() };
     for key in &keys {
         let Some(mut row) = state.tables.held.remove(key) else { continue };
         row.expires_at_us = None;
         if row.reason == HeldReason::Version {
+            swept.without_version += 1;
             row.reason = HeldReason::Undecodable;
             row.error = Some(
                 "no process came in time that knows this type or version: deploy one, or discard the message".into(),
@@ -42,6 +47,7 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
         } else if row.key().is_some_and(|instance| state.tables.instances.contains_key(&instance)) {
             // it waits for a state that takes it
         } else if is_unasked_event(state, &row) {
+            swept.discarded += 1;
             if let Some(row) = state.tables.inbox.get_mut(key).filter(|row| row.result == InboxResult::Held) {
                 row.result = InboxResult::Discarded;
                 row.note = Some("no instance came in time".into());
@@ -49,12 +55,13 @@ fn expire(state: &mut State, endpoint: &str, now: i64) -> usize {
             }
             continue;
         } else {
+            swept.without_instance += 1;
             row.reason = HeldReason::Failed;
             row.error = Some("no instance came in time: start it and retry, or discard the message".into());
         }
         state.tables.held.insert(key.clone(), row);
     }
-    keys.len()
+    swept
 }
 
 /// Whether an early message is an event, and not an answer to the saga that it waits for.

@@ -40,13 +40,13 @@ async fn old_rows_go_unless_something_held_needs_them() {
     };
     write(&store, rows).await.unwrap();
     tokio::time::advance(HOUR).await;
-    assert_eq!(store.sweep("e", HOUR).await.unwrap(), 0, "nothing is older than an hour");
+    assert_eq!(store.sweep("e", HOUR).await.unwrap().rows, 0, "nothing is older than an hour");
     tokio::time::advance(HOUR).await;
-    assert_eq!(store.sweep("another endpoint", HOUR).await.unwrap(), 0);
-    assert_eq!(store.sweep("e", HOUR).await.unwrap(), 2);
+    assert_eq!(store.sweep("another endpoint", HOUR).await.unwrap().rows, 0);
+    assert_eq!(store.sweep("e", HOUR).await.unwrap().rows, 2);
     assert_eq!(store.inbox().iter().map(|row| row.message_id.as_str()).collect::<Vec<_>>(), ["kept", "waits"]);
     assert_eq!(store.instances().iter().map(|row| row.row.key.id.as_str()).collect::<Vec<_>>(), ["7"]);
-    assert_eq!(store.sweep("e", Duration::MAX).await.unwrap(), 0);
+    assert_eq!(store.sweep("e", Duration::MAX).await.unwrap().rows, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +56,7 @@ async fn one_step_is_bounded() {
     write(&store, Write { claims, ..writes() }).await.unwrap();
     tokio::time::advance(HOUR).await;
     for rows in [1000, 1, 0] {
-        assert_eq!(store.sweep("e", Duration::ZERO).await.unwrap(), rows);
+        assert_eq!(store.sweep("e", Duration::ZERO).await.unwrap().rows, rows);
     }
 }
 
@@ -66,12 +66,12 @@ async fn what_was_first_published_too_long_ago_is_held_and_not_leased() {
     let leased = OutboxRow { leased: true, ..outbox("stale") };
     write(&store, Write { outbox: vec![leased, outbox("fresh")], lease: WEEK, ..writes() }).await.unwrap();
     tokio::time::advance(HOUR).await;
-    assert_eq!(store.sweep("e", Duration::ZERO).await.unwrap(), 0, "its lease runs: somebody is publishing it");
+    assert_eq!(store.sweep("e", Duration::ZERO).await.unwrap().rows, 0, "its lease runs: somebody is publishing it");
     tokio::time::advance(WEEK).await;
     let request = LeaseRequest::new("e", "me", 9, LEASE, WEEK);
     let rows = store.lease(&request).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["fresh"]);
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 1);
     let held = &store.held()[0];
     assert_eq!((held.reason, held.envelope.message_id.as_str()), (HeldReason::Stranded, "stale"));
     assert_eq!(held.stranded, Some((OutboxKind::Command, Destination::Endpoint("there".into()))));
@@ -84,11 +84,11 @@ async fn early_messages_expire_only_while_their_instance_does_not_exist() {
     let early = |saga: &str| HeldIn { receiver: saga.into(), expires: Some(HOUR), ..held("m", HeldReason::Early) };
     let rows = Write { instances: vec![instance(1, 0)], held_in: vec![early("saga"), early("absent")], ..writes() };
     write(&store, rows).await.unwrap();
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0);
     tokio::time::advance(HOUR * 2).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 2);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 2);
     assert_eq!(
-        store.sweep("e", WEEK).await.unwrap(),
+        store.sweep("e", WEEK).await.unwrap().rows,
         0,
         "once: for the one whose instance exists time does not matter"
     );
@@ -111,7 +111,7 @@ async fn an_early_event_that_answers_nobody_is_journaled_as_discarded() {
         write(&store, Write { claims: vec![claim], held_in: vec![held], ..writes() }).await.unwrap();
     }
     tokio::time::advance(HOUR * 2).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 2);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 2);
     let results: Vec<_> = store.inbox().into_iter().map(|row| (row.message_id, row.result)).collect();
     assert_eq!(results, [("answer".into(), InboxResult::Held), ("event".into(), InboxResult::Discarded)]);
     let held = store.held();
@@ -124,7 +124,7 @@ async fn what_waits_for_a_version_in_vain_is_for_a_person() {
     let version = HeldIn { expires: Some(HOUR), ..held("m", HeldReason::Version) };
     write(&store, Write { instances: vec![instance(1, 0)], held_in: vec![version], ..writes() }).await.unwrap();
     tokio::time::advance(HOUR * 2).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 1);
     let held = &store.held()[0];
     assert_eq!((held.reason, held.expires_at_us), (HeldReason::Undecodable, None));
     assert!(held.error.is_some());
@@ -168,8 +168,8 @@ async fn processes_that_ended_without_a_word_are_kept_for_a_day() {
     let store = MemoryStore::new();
     register(&store).await;
     tokio::time::advance(HOUR * 24).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 0);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0);
     tokio::time::advance(HOUR).await;
-    assert_eq!(store.sweep("e", WEEK).await.unwrap(), 1);
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 1);
     assert!(store.processes().is_empty());
 }

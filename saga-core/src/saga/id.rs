@@ -26,6 +26,12 @@ pub trait SagaId: Sized + Send {
     /// When the text is not an id.
     fn parse(text: &str) -> Result<Self, ReadError>;
 
+    /// Whether it is empty, or one of its parts is: such a text could not be read again.
+    #[doc(hidden)]
+    fn __is_incomplete(&self) -> bool {
+        false
+    }
+
     /// The one text of the id that `text` spells: `{6B62B01B-…}` is `6b62b01b-…`, `007` is `7`.
     ///
     /// # Errors
@@ -70,6 +76,9 @@ impl SagaId for String {
     fn to_text(&self) -> String {
         self.clone()
     }
+    fn __is_incomplete(&self) -> bool {
+        self.is_empty()
+    }
     fn parse(text: &str) -> Result<Self, ReadError> {
         if text.is_empty() {
             return Err(ReadError("saga-id is empty".into()));
@@ -87,6 +96,10 @@ macro_rules! of_parts {
             fn to_text(&self) -> String {
                 let ($($part,)+) = self;
                 [$($part.to_text().replace('%', "%25").replace('/', "%2F")),+].join("/")
+            }
+            fn __is_incomplete(&self) -> bool {
+                let ($($part,)+) = self;
+                [$($part.__is_incomplete()),+].contains(&true)
             }
             fn parse(text: &str) -> Result<Self, ReadError> {
                 let mut parts = text.split('/').map(|part| part.replace("%2F", "/").replace("%25", "%"));
@@ -136,6 +149,8 @@ mod tests {
         assert_eq!(id.to_text(), "a%2Fb/7/100%252F");
         assert_eq!(<(String, u64, String)>::parse(&id.to_text()).unwrap(), id);
         assert_eq!(<(u64, u64)>::canonical("007/+5").unwrap(), "7/5");
+        assert!(!id.__is_incomplete());
+        assert!(("a".to_owned(), 7_u64, String::new()).__is_incomplete(), "it could not be read again");
         for text in ["7", "7/8/9", "/8", "x/8"] {
             assert!(<(u64, u64)>::canonical(text).is_err(), "{text}");
         }

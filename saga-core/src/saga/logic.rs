@@ -224,11 +224,15 @@ impl<S: Saga> SagaLogic for Typed<S> {
             }
             return Ok((Some(Named::ByAlias(alias_key(S::NAME, alias, value))), Box::new(message)));
         }
-        let id = S::__id(&message).map(|id| id.to_text());
-        if id.as_deref() == Some("") {
-            return Err(format!("{type_name}: `{field}`, the id of saga `{}`, is empty", S::NAME));
-        }
-        Ok((id.map(Named::ById), Box::new(message)))
+        let id = S::__id(&message);
+        let incomplete = id.as_ref().is_some_and(SagaId::__is_incomplete);
+        let id = id.map(|id| id.to_text());
+        let fault = match id.as_deref() {
+            Some("") => "is empty",
+            Some(_) if incomplete => "has an empty part",
+            _ => return Ok((id.map(Named::ById), Box::new(message))),
+        };
+        Err(format!("{type_name}: `{field}`, the id of saga `{}`, {fault}", S::NAME))
     }
 
     fn alias_names(&self) -> Vec<String> {

@@ -40,8 +40,27 @@ pub(crate) enum Payment {
 
 type Charges = (Charging, Sends<ChargeCard>, After<NoAnswer>);
 type Asks = (Asking, Sends<AskForCharge>, After<AskAgain>);
-type GivesUp = Either<(Undoing, SendsAny<Undos>), Cancelled>;
-type Declined = Either<(AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>), GivesUp>;
+
+#[derive(Then)]
+pub(crate) enum GivesUp {
+    ReturnsCredits((Undoing, SendsAny<Undos>)),
+    NothingTaken(Cancelled),
+}
+#[derive(Then)]
+pub(crate) enum Declined {
+    MayTryAnother((AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>)),
+    WasTheLast(GivesUp),
+}
+#[derive(Then)]
+pub(crate) enum Void {
+    OfAnEarlierCard(Asking),
+    OfThisCard(GivesUp),
+}
+#[derive(Then)]
+pub(crate) enum Clarified {
+    Charged(Paid),
+    NotCharged(GivesUp),
+}
 
 #[saga(name = "booking-payment", id = booking_id: Uuid)]
 impl Payment {
@@ -80,11 +99,11 @@ impl Payment {
     fn found(_: Asking, _: ChargeFound) -> Paid {
         Paid
     }
-    fn void(it: Asking, void: ChargeVoid, booking: &mut Booking) -> Either<Asking, GivesUp> {
+    fn void(it: Asking, void: ChargeVoid, booking: &mut Booking) -> Void {
         if void.attempt < booking.attempt {
-            return Either::A(it); // about the card before this one, whose decline was faster than this answer
+            return Void::OfAnEarlierCard(it); // its decline was faster than this answer
         }
-        Either::B(booking.give_up("the bank could not be reached"))
+        Void::OfThisCard(booking.give_up("the bank could not be reached"))
     }
     fn charged_late(_: Asking, _: CardCharged) -> Paid {
         Paid
@@ -98,8 +117,11 @@ impl Payment {
     fn charged_after_all(_: Unclear, _: CardCharged) -> Paid {
         Paid
     }
-    fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Either<Paid, GivesUp> {
-        if it.charged { Either::A(Paid) } else { Either::B(booking.give_up("the bank could not be reached")) }
+    fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Clarified {
+        match it.charged {
+            true => Clarified::Charged(Paid),
+            false => Clarified::NotCharged(booking.give_up("the bank could not be reached")),
+        }
     }
 
     fn new_card(_: AwaitingCard, _: CardUpdated, booking: &mut Booking) -> Charges {
@@ -131,16 +153,16 @@ impl Booking {
     fn declined(&mut self) -> Declined {
         let (booking_id, attempt, patience) = (self.stay.booking_id, self.attempt, self.stay.patience);
         if attempt == patience.cards_max {
-            return Either::B(self.give_up("no card could be charged"));
+            return Declined::WasTheLast(self.give_up("no card could be charged"));
         }
         let needed = publish(NewCardNeeded { booking_id, attempt });
-        Either::A((AwaitingCard, needed, after(patience.card, NoCard {})))
+        Declined::MayTryAnother((AwaitingCard, needed, after(patience.card, NoCard {})))
     }
     fn give_up(&mut self, reason: &str) -> GivesUp {
         let reason = reason.to_owned();
         match self.undo.undo_all() {
-            Either::A(undo) => Either::A((Undoing { reason }, undo)),
-            Either::B(()) => Either::B(Cancelled { reason }), // no credits were taken
+            Either::A(undo) => GivesUp::ReturnsCredits((Undoing { reason }, undo)),
+            Either::B(()) => GivesUp::NothingTaken(Cancelled { reason }),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One process: what an instance leaves in the tables, and how its messages find it.
 
 use super::{sagas::*, *};
-use saga_core::{Saga, saga, states};
+use saga_core::{After, Message, Saga, after, saga, states};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -69,7 +69,58 @@ keyed! {
     by_uuid "by-uuid" Uuid
     by_i64 "by-i64" i64
     by_u64 "by-u64" u64
+    by_i32 "by-i32" i32
+    by_u32 "by-u32" u32
     by_text "by-text" String
+}
+
+/// An id of three fields, one of which is a text that may contain whatever stands between them.
+mod by_parts {
+    use super::*;
+
+    pub(crate) type Parts = (String, i32, Uuid);
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(from = "by-parts")]
+    pub(crate) struct Came {
+        pub(crate) tenant: String,
+        pub(crate) number: i32,
+        pub(crate) part: Uuid,
+    }
+    /// Names the instance in fields of other names.
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(from = "by-parts")]
+    pub(crate) struct Went {
+        pub(crate) of: Came,
+    }
+    #[derive(Message, Serialize, Deserialize)]
+    #[message(name = "by-parts.Late")]
+    pub(crate) struct Late {}
+
+    #[states]
+    pub(crate) enum Keyed {
+        Here,
+        There,
+        #[done]
+        Gone,
+    }
+
+    #[saga(
+        name = "by-parts",
+        id = (tenant: String, number: i32, part: Uuid),
+        by(Went = (of.tenant, of.number, of.part))
+    )]
+    impl Keyed {
+        fn came(_: Came) -> Here {
+            Here
+        }
+        fn went(_: Here, _: Went) -> (There, After<Late>) {
+            (There, after(Duration::ZERO, Late {}))
+        }
+        fn late(_: There, _: Late) -> Gone {
+            Gone
+        }
+    }
 }
 
 /// The ids of the instances of a saga in a state after so many transitions, sorted.
@@ -133,13 +184,102 @@ pub(crate) async fn s_010_two_sagas_with_one_id_are_two_instances<Db: Base, T: T
 
 /// S-014: the same instance is found, and its id in the tables is exact.
 pub(crate) async fn s_014_numbers_and_uuids_are_exact_as_text<Db: Base, T: Transport + Clone>(service: Service<Db, T>) {
-    let build =
-        |builder: EndpointBuilder<Db>| builder.saga::<by_uuid::Keyed>().saga::<by_i64::Keyed>().saga::<by_u64::Keyed>();
+    let build = |builder: EndpointBuilder<Db>| {
+        let builder = builder.saga::<by_uuid::Keyed>().saga::<by_i64::Keyed>().saga::<by_u64::Keyed>();
+        builder.saga::<by_i32::Keyed>().saga::<by_u32::Keyed>()
+    };
     let process = service.start(0, build).await;
     let uuid = "6b62b01b-0a1c-4c2e-9c64-3f0c4d1f9a77".parse().expect("it is a uuid");
     there_and_gone!(service, process, by_uuid, [Uuid::nil(), Uuid::max(), uuid]);
     there_and_gone!(service, process, by_i64, [0, -1, i64::MIN, i64::MAX, 1 << 31, -(1 << 40)]);
     there_and_gone!(service, process, by_u64, [0, (1 << 53) + 1, (1 << 53) + 2, u64::MAX]);
+    there_and_gone!(service, process, by_i32, [0, -1, i32::MIN, i32::MAX]);
+    there_and_gone!(service, process, by_u32, [0, 1, u32::MAX]);
+    assert_eq!(service.held().await.len(), 0);
+    stop([process]).await;
+}
+
+/// S-014: a message, one that names the fields otherwise, and a timer find the instance by its fields together.
+pub(crate) async fn s_014_ids_of_several_fields_are_told_apart<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let process = service.start(0, |builder| builder.saga::<by_parts::Keyed>()).await;
+    let part = Uuid::from_u128(7);
+    let keys: [by_parts::Parts; 6] = [
+        ("a".into(), 1, part),
+        ("a".into(), -1, part),
+        ("a/1".into(), 1, part),
+        ("a%2F1".into(), 1, part),
+        ("a".into(), 1, Uuid::max()),
+        ("".into(), i32::MIN, Uuid::nil()),
+    ];
+    let came = |(tenant, number, part): by_parts::Parts| by_parts::Came { tenant, number, part };
+    let (named, nameless) = keys.split_at(5);
+    publish(&process, named.iter().cloned().map(came)).await;
+    let mut texts = [
+        format!("a/1/{part}"),
+        format!("a/-1/{part}"),
+        format!("a%2F1/1/{part}"),
+        format!("a%252F1/1/{part}"),
+        format!("a/1/{}", Uuid::max()),
+    ];
+    texts.sort_unstable();
+    service_has(&service, "by-parts", "Here", 1, &texts).await;
+    for (n, key) in named.iter().enumerate() {
+        publish(&process, [by_parts::Went { of: came(key.clone()) }]).await;
+        service.reaches("by-parts", &saga_core::SagaId::to_text(key), "Gone", 3).await;
+        assert_eq!(ids(&service, "by-parts", "Here", 1).await.len(), named.len() - n - 1, "{key:?}");
+    }
+    assert_eq!(service.held().await.len(), 0);
+    publish(&process, nameless.iter().cloned().map(came)).await;
+    let error = eventually("a message whose id has an empty part to be held", || async {
+        service.held().await.pop().map(|held| held.error.unwrap_or_default())
+    })
+    .await;
+    let fault = "by-parts.Came: `tenant, number, part`, the id of saga `by-parts`, has an empty part";
+    assert!(error.starts_with(fault), "{error}");
+    stop([process]).await;
+}
+
+/// S-034: what a state has gathered is in its row; the rest finds it there.
+pub(crate) async fn s_034_what_a_state_has_gathered_survives_a_restart<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let build = |builder: EndpointBuilder<Db>| builder.saga::<quotes::Quotes>().saga::<meal::Meal>();
+    let process = service.start(0, build).await;
+    let request = |key, asked, enough| Requested { key, asked, enough };
+    publish(&process, [request(1, 0, 0), request(2, 3, 2), request(3, 3, 3), request(4, 2, 9)]).await;
+    publish(&process, [2, 3, 4].map(|key| Quoted { key, cents: 40 + key })).await;
+    publish(&process, [Cooked { key: 1, dish: "pizza".into() }, Cooked { key: 2, dish: "soup".into() }]).await;
+    let none = service.reaches("quotes", "1", "Chosen", 1).await;
+    assert_eq!(none.data, json!({ "cents": [] }), "where nobody is asked, nobody is waited for");
+    for id in ["2", "3", "4"] {
+        service.reaches("quotes", id, "Gathering", 2).await;
+    }
+    for id in ["1", "2"] {
+        service.reaches("meal", id, "Preparing", 1).await;
+    }
+    stop([process]).await;
+    let process = service.start(1, build).await;
+    publish(&process, [2, 4].map(|key| Quoted { key, cents: 30 + key })).await;
+    publish(&process, [Driven { key: 1, courier: 9 }]).await;
+    publish(&process, [Cooked { key: 2, dish: "salad".into() }]).await;
+    let enough = service.reaches("quotes", "2", "Chosen", 3).await;
+    assert_eq!(enough.data, json!({ "cents": [42, 32] }), "two are enough, in the order in which they came");
+    let all = service.reaches("quotes", "4", "Chosen", 3).await;
+    assert_eq!(all.data, json!({ "cents": [44, 34] }), "more than were asked are not waited for");
+    let served = service.reaches("meal", "1", "Served", 2).await;
+    assert_eq!(served.data, json!({ "dish": "pizza", "courier": 9 }));
+    service.reaches("meal", "2", "Preparing", 2).await;
+    publish(&process, [Driven { key: 2, courier: 8 }]).await;
+    let served = service.reaches("meal", "2", "Served", 3).await;
+    assert_eq!(served.data, json!({ "dish": "salad", "courier": 8 }), "the second of a kind takes the place of the first");
+    service.later(Duration::from_secs(7200)).await;
+    let stragglers = service.reaches("quotes", "3", "Chosen", 3).await;
+    assert_eq!(stragglers.data, json!({ "cents": [43] }), "the timer takes what has come");
+    publish(&process, [Quoted { key: 3, cents: 1 }]).await;
+    let journal = service.journaled("quotes", "3", 4).await;
+    assert_eq!(journal[3], ("service.Quoted".into(), "ignored".into()), "a straggler");
     assert_eq!(service.held().await.len(), 0);
     stop([process]).await;
 }
@@ -192,6 +332,60 @@ pub(crate) async fn s_034_half_a_join_survives_a_restart<Db: Base, T: Transport 
         let journal = service.journal("meeting", id).await;
         assert_ne!(journal[0].handled_by, journal[1].handled_by, "another process has joined them");
     }
+    stop([process]).await;
+}
+
+/// S-043, S-044, S-045: what a state says of messages, as the tables show it.
+pub(crate) async fn s_043_s_044_s_045_a_state_decides_what_becomes_of_messages<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let process = service.start(0, |builder| builder.saga::<picky::Picky>()).await;
+    publish(&process, [Opened { key: 1 }]).await;
+    publish(&process, [Added { key: 1, n: 1 }]).await;
+    publish(&process, [Labelled { key: 1 }, Labelled { key: 1 }]).await;
+    publish(&process, [Invoiced { key: 1 }]).await;
+    let result = |name: &str, result: &str| (format!("service.{name}"), result.to_owned());
+    let lines = service.journaled("picky", "1", 2).await;
+    assert_eq!(lines.iter().filter(|line| line.1 == "ignored").collect::<Vec<_>>(), [&result("Added", "ignored")]);
+    let held = eventually("three held messages", || async {
+        Some(service.held().await).filter(|held| held.len() == 3)
+    })
+    .await;
+    let mut reasons: Vec<&str> = held.iter().map(|row| row.reason.as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["deferred", "deferred", "rejected"]);
+    let rejected = held.iter().find(|row| row.reason == "rejected").expect("it was counted");
+    let text = "state `First` rejects service.Invoiced";
+    assert_eq!((rejected.error.as_deref(), rejected.attempts), (Some(text), 0));
+    assert_eq!(service.reaches("picky", "1", "First", 1).await.paused_by, None, "it pauses nobody");
+    publish(&process, [Left { key: 1 }]).await;
+    let second = service.reaches("picky", "1", "Second", 4).await;
+    assert_eq!(second.data, json!({ "labels": 2 }), "what was deferred follows in the same commit");
+    let held = service.held().await;
+    assert_eq!(held.iter().map(|row| row.reason.as_str()).collect::<Vec<_>>(), ["rejected"], "that is a person's");
+    stop([process]).await;
+}
+
+/// S-008, S-038: nothing waits for an instance that is done.
+pub(crate) async fn s_008_s_038_what_waits_for_an_instance_goes_when_it_is_done<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let process = service.start(0, |builder| builder.saga::<picky::Picky>()).await;
+    publish(&process, [Opened { key: 1 }]).await;
+    service.reaches("picky", "1", "First", 1).await;
+    assert_eq!(service.timers().await.len(), 1);
+    publish(&process, [Labelled { key: 1 }]).await;
+    publish(&process, [Closed { key: 1 }]).await;
+    eventually("two held messages", || async { (service.held().await.len() == 2).then_some(()) }).await;
+    publish(&process, [Ended { key: 1 }]).await;
+    let done = service.reaches("picky", "1", "Done", 2).await;
+    assert!(done.completed_at_us.is_some());
+    assert_eq!((service.held().await.len(), service.timers().await.len()), (0, 0), "in the commit that ends it");
+    let mut ignored = service.journaled("picky", "1", 4).await;
+    ignored.retain(|(_, result)| result == "ignored");
+    ignored.sort_unstable();
+    let expected = ["Closed", "Labelled"].map(|name| (format!("service.{name}"), "ignored".to_owned()));
+    assert_eq!(ignored, expected);
     stop([process]).await;
 }
 

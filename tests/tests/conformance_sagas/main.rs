@@ -182,12 +182,16 @@ suite! {
         s_085_an_alias_that_changes_is_found_by_its_new_value
     }
     lives::{
+        s_043_s_044_s_045_a_state_decides_what_becomes_of_messages
+        s_008_s_038_what_waits_for_an_instance_goes_when_it_is_done
         s_001_a_start_appears_with_its_timer_and_its_journal_in_one_commit
         s_010_two_sagas_with_one_id_are_two_instances
         s_013_an_event_of_its_own_comes_back_after_the_commit
         s_014_numbers_and_uuids_are_exact_as_text
+        s_014_ids_of_several_fields_are_told_apart
         s_015_texts_that_differ_in_one_byte_are_different_instances
         s_034_half_a_join_survives_a_restart
+        s_034_what_a_state_has_gathered_survives_a_restart
         s_068_each_key_is_handled_in_the_order_of_the_queue
     }
     several::{

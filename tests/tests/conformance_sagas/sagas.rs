@@ -1,6 +1,8 @@
 //! Small sagas and their messages.
 
-use saga_core::{After, Either, Event, Message, Publishes, Reenter, after, hours, publish, saga, states};
+use saga_core::{
+    After, All, Either, Event, Gather, Message, Publishes, Reenter, after, hours, publish, saga, states,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ events! {
     Invoiced {}
     Met {}
     Rung { times: u32 }
+    Requested { asked: usize, enough: usize }
+    Quoted { cents: u64 }
+    Cooked { dish: String }
+    Driven { courier: u32 }
 }
 
 #[derive(Message, Serialize, Deserialize)]
@@ -135,6 +141,143 @@ pub(crate) mod door {
 
         fn idle(state: Inside, _: Idle) -> Inside {
             Inside { idle: state.idle + 1 }
+        }
+    }
+}
+
+/// Says of three messages what becomes of them, until it has left its first state.
+pub(crate) mod picky {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Picky {
+        #[ignores(Added)]
+        #[defers(Labelled)]
+        #[rejects(Invoiced)]
+        First { labels: u32 },
+        Second {
+            labels: u32,
+        },
+        #[done]
+        Done {
+            labels: u32,
+        },
+    }
+
+    #[saga(name = "picky", id = key: u64)]
+    impl Picky {
+        fn opened(_: Opened) -> (First, After<Idle>) {
+            (First { labels: 0 }, after(hours(1), Idle {}))
+        }
+
+        fn left(it: First, _: Left) -> Second {
+            Second { labels: it.labels }
+        }
+
+        fn idle(it: First, _: Idle) -> Done {
+            Done { labels: it.labels }
+        }
+
+        fn added(it: Second, _: Added) -> Second {
+            it
+        }
+
+        fn labelled(it: Second, _: Labelled) -> Second {
+            Second { labels: it.labels + 1 }
+        }
+
+        fn invoiced(it: Second, _: Invoiced) -> Second {
+            it
+        }
+
+        fn closed(it: Second, _: Closed) -> Done {
+            Done { labels: it.labels }
+        }
+
+        fn ended(it: First, _: Ended) -> Done {
+            Done { labels: it.labels }
+        }
+    }
+}
+
+/// Asks for quotes, and waits for enough of them or for an hour.
+pub(crate) mod quotes {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Quotes {
+        Gathering {
+            quotes: Gather<u64>,
+        },
+        #[done]
+        Chosen {
+            cents: Vec<u64>,
+        },
+    }
+
+    #[saga(name = "quotes", id = key: u64)]
+    impl Quotes {
+        fn requested(it: Requested) -> Either<(Gathering, After<Idle>), Chosen> {
+            match Gather::asked(it.asked, it.enough) {
+                Either::A(quotes) => Either::A((Gathering { quotes }, after(hours(1), Idle {}))),
+                Either::B(cents) => Either::B(Chosen { cents }),
+            }
+        }
+
+        fn quoted(it: Gathering, quoted: Quoted) -> Either<Gathering, Chosen> {
+            match it.quotes.got(quoted.cents) {
+                Either::A(quotes) => Either::A(Gathering { quotes }),
+                Either::B(cents) => Either::B(Chosen { cents }),
+            }
+        }
+
+        fn stragglers(it: Gathering, _: Idle) -> Chosen {
+            Chosen { cents: it.quotes.so_far().to_vec() }
+        }
+    }
+}
+
+/// Waits for a dish and a courier, either of which may come first.
+pub(crate) mod meal {
+    use super::*;
+
+    #[states]
+    pub(crate) enum Meal {
+        Preparing {
+            both: All<(String, u32)>,
+        },
+        #[done]
+        Served {
+            dish: String,
+            courier: u32,
+        },
+    }
+
+    type Join = Either<Preparing, Served>;
+
+    #[saga(name = "meal", id = key: u64)]
+    impl Meal {
+        fn first_cooked(it: Cooked) -> Join {
+            join(All::none().first(it.dish))
+        }
+
+        fn first_driven(it: Driven) -> Join {
+            join(All::none().second(it.courier))
+        }
+
+        fn cooked(meal: Preparing, it: Cooked) -> Join {
+            join(meal.both.first(it.dish))
+        }
+
+        fn driven(meal: Preparing, it: Driven) -> Join {
+            join(meal.both.second(it.courier))
+        }
+    }
+
+    fn join(both: Either<All<(String, u32)>, (String, u32)>) -> Join {
+        match both {
+            Either::A(both) => Either::A(Preparing { both }),
+            Either::B((dish, courier)) => Either::B(Served { dish, courier }),
         }
     }
 }

@@ -17,7 +17,8 @@ use std::{
 /// A walk through every state that an instance can come to, with every order of outcomes, timers and events.
 ///
 /// The outcomes of each command come from a function of yours; each of them is tried, early and late. Timers that are
-/// alive may come at any time. Events may come once each, at any time. What is checked always:
+/// alive may come at any time. Events may come once each, at any time. With [`duplicates`](Self::duplicates) each message
+/// may come once more. What is checked always:
 ///
 /// - no transition panics, and none sends or stores what cannot be read;
 /// - from everywhere a done state can be reached;
@@ -63,9 +64,20 @@ pub struct Explore<S> {
     start: Instance<S>,
     answers: HashMap<&'static str, Answers>,
     events: Vec<Encoded>,
+    begins: Repeated,
+    /// What has come may come once more.
+    duplicates: bool,
     checks: Vec<(String, Check)>,
     endings: Vec<(String, AtEnd)>,
     situations_max: usize,
+}
+
+/// A message that has come and may come once more.
+#[derive(Clone)]
+struct Repeated {
+    message: Encoded,
+    /// The command that it answers, by its place among what was sent, and the entry of the state that sent it.
+    answers: Option<(usize, i64)>,
 }
 
 /// A moment at which nothing can come any more.
@@ -133,6 +145,8 @@ struct Situation<S> {
     open: Vec<(Vec<Encoded>, usize)>,
     /// Events that have not come.
     events: Vec<usize>,
+    /// What has come once and may come again.
+    again: Vec<Repeated>,
     /// Messages that it has sent and that were looked at.
     seen: usize,
     /// What came, by logical name.
@@ -145,6 +159,7 @@ enum Step {
     /// A command that was taken back does not run: nothing comes.
     NoAnswer(usize),
     Event(usize),
+    Again(usize),
     Timer(i64),
 }
 
@@ -163,6 +178,8 @@ impl<S: Saga> Explore<S> {
             start,
             answers: HashMap::new(),
             events: Vec::new(),
+            begins: Repeated { message, answers: None },
+            duplicates: false,
             checks: Vec::new(),
             endings: Vec::new(),
             situations_max: 100_000,
@@ -186,6 +203,14 @@ impl<S: Saga> Explore<S> {
     /// A message that may come once, at any time: an event, or the starting message once more.
     pub fn event<M: Message>(mut self, message: M) -> Self {
         self.events.push(Encoded::of(&message));
+        self
+    }
+
+    /// Each answer and each event, the message that begins among them, may come once more, under a new id: its sender
+    /// has said it again. Then the saga's own table decides. (Under its old id the inbox knows it, and the saga never
+    /// sees it.)
+    pub fn duplicates(mut self) -> Self {
+        self.duplicates = true;
         self
     }
 
@@ -221,7 +246,15 @@ impl<S: Saga> Explore<S> {
     /// Walks. The shortest way to each kind of breach is kept.
     pub fn run(self) -> Explored {
         let events = (0..self.events.len()).collect();
-        let first = Situation { instance: self.start.clone(), open: Vec::new(), events, seen: 0, came: Vec::new() };
+        let mut first = Situation {
+            instance: self.start.clone(),
+            open: Vec::new(),
+            events,
+            again: Vec::new(),
+            seen: 0,
+            came: Vec::new(),
+        };
+        first.may_come_again(&self, self.begins.clone());
         let mut walk = Walk::default();
         walk.enter(&self, first, None);
         while let Some((n, situation)) = walk.queue.pop_front() {
@@ -334,15 +367,23 @@ impl<S: Saga> Situation<S> {
         let back = |&(_, (_, sent)): &(usize, &(Vec<Encoded>, usize))| self.instance.sent[*sent].taken_back;
         let none = self.open.iter().enumerate().filter(back).map(|(n, _)| Step::NoAnswer(n));
         let timers = self.instance.timers.iter().map(|timer| Step::Timer(timer.number)).chain(none);
-        answers.chain((0..self.events.len()).map(Step::Event)).chain(timers).collect()
+        let again = (0..self.again.len()).map(Step::Again);
+        answers.chain((0..self.events.len()).map(Step::Event)).chain(timers).chain(again).collect()
+    }
+
+    fn may_come_again(&mut self, explore: &Explore<S>, message: Repeated) {
+        if explore.duplicates {
+            self.again.push(message);
+        }
     }
 
     fn after(&self, explore: &Explore<S>, step: &Step) -> Self {
-        let Self { instance, open, events, seen, came } = self;
+        let Self { instance, open, events, again, seen, came } = self;
         let mut next = Self {
             instance: instance.clone(),
             open: open.clone(),
             events: events.clone(),
+            again: again.clone(),
             seen: *seen,
             came: came.clone(),
         };
@@ -353,12 +394,21 @@ impl<S: Saga> Situation<S> {
                 next.came.push(answer.type_name);
                 let entered = next.instance.sent[sent].entered;
                 next.instance.answer(&answer, sent, entered);
+                next.may_come_again(explore, Repeated { message: answer, answers: Some((sent, entered)) });
             }
             Step::NoAnswer(n) => drop(next.open.remove(n)),
             Step::Event(n) => {
                 let event = next.events.remove(n);
                 next.came.push(explore.events[event].type_name);
                 next.instance.give(&explore.events[event], None);
+                next.may_come_again(explore, Repeated { message: explore.events[event].clone(), answers: None });
+            }
+            Step::Again(n) => {
+                let Repeated { message, answers } = next.again.remove(n); // what came twice came: `came` counts one
+                match answers {
+                    Some((sent, entered)) => next.instance.answer(&message, sent, entered),
+                    None => next.instance.give(&message, None),
+                }
             }
             Step::Timer(number) => next.instance.fire(number),
         }
@@ -379,7 +429,9 @@ impl<S: Saga> Situation<S> {
         let sent: Vec<_> = looked_at.iter().map(|sent| (sent.type_name, &sent.body)).collect();
         let open = self.open.iter().map(|(answers, place)| (answers.first(), &self.instance.sent[*place]));
         let open: Vec<_> = open.map(|(answer, sent)| (answer, now - sent.entered, sent.taken_back)).collect();
-        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?}", self.events)
+        let again = self.again.iter().map(|it| (&it.message, it.answers.map(|(_, entered)| now - entered)));
+        let again: Vec<_> = again.collect();
+        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?} {again:?}", self.events)
     }
 
     fn wrong(&self, explore: &Explore<S>) -> Vec<String> {
@@ -389,6 +441,7 @@ impl<S: Saga> Situation<S> {
         let failed =
             held.iter().filter(|(_, reason, _)| *reason == HeldReason::Failed || *reason == HeldReason::Undecodable);
         let failed = failed.map(|(envelope, _, error)| format!("`{}` fails in {state}: {error}", envelope.type_name));
+        // what may come once more need not come
         let quiet = self.open.is_empty() && self.events.is_empty() && timers.is_empty();
         let stuck = held.iter().filter(|(_, reason, _)| quiet && reason.releases_itself());
         let stuck =

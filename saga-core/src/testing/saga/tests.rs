@@ -161,6 +161,83 @@ fn s_080_each_planted_fault_is_found_with_the_shortest_way_to_it() {
     assert!(panics.is_some_and(|breach| breach.what.starts_with("`Paid` fails in Waiting")), "{explored:?}");
 }
 
+#[derive(Event, Serialize, Deserialize)]
+struct Deposited {
+    id: u64,
+}
+#[derive(Event, Serialize, Deserialize)]
+struct Receipt {
+    id: u64,
+}
+
+/// Books what is deposited; the careful one remembers that it has.
+macro_rules! account {
+    ($module:ident, $careful:literal) => {
+        mod $module {
+            use super::*;
+
+            const CAREFUL: bool = $careful;
+
+            #[states]
+            pub(super) enum Account {
+                #[waits]
+                Open { receipts: u32 },
+                #[done]
+                Closed,
+            }
+
+            #[saga(name = "account", id = id: u64)]
+            impl Account {
+                fn opened(_: Placed) -> Open {
+                    Open { receipts: 0 }
+                }
+                fn deposited(it: Open, deposited: Deposited) -> (Open, Option<Publishes<Receipt>>) {
+                    let first = it.receipts == 0 || !CAREFUL;
+                    let receipt = first.then(|| publish(Receipt { id: deposited.id }));
+                    (Open { receipts: 1 }, receipt)
+                }
+                fn closed(_: Open, _: Regretted) -> Closed {
+                    Closed
+                }
+            }
+        }
+    };
+}
+account!(careless, false);
+account!(careful, true);
+
+fn account<S: Saga>() -> Explore<S> {
+    let explore = Explore::<S>::from(Placed { id: 7, fault: Fault::None });
+    explore.event(Deposited { id: 7 }).event(Regretted { id: 7 }).at_most_once::<Receipt>()
+}
+
+#[test]
+fn s_080_what_a_message_that_is_said_twice_does_is_found() {
+    account::<careless::Account>().run().expect_no_breach(); // each comes once
+    let twice = account::<careless::Account>().duplicates().run();
+    let breaches: Vec<_> = twice.breaches().iter().map(|breach| (breach.what.as_str(), &*breach.path)).collect();
+    let path = ["Placed: (start) -> Open", "Deposited: Open -> Open", "Deposited: Open -> Open"].map(String::from);
+    assert_eq!(breaches, [("`Receipt` is sent at most once", &path[..])]);
+    account::<careful::Account>().duplicates().run().expect_no_breach();
+}
+
+#[test]
+fn answers_and_the_beginning_may_come_once_more_and_are_counted_once() {
+    let order = |explore: Explore<Order>| {
+        let explore = explore
+            .answers(|pay: Pay| vec![Paid { id: pay.id }.into(), Declined { id: pay.id }.into()])
+            .at_most_once::<Pay>()
+            .in_the_end("there is one answer or none", |end| end.came::<Paid>() + end.came::<Declined>() <= 1);
+        explore.run()
+    };
+    let begin = || Explore::<Order>::from(Placed { id: 7, fault: Fault::None });
+    let (once, twice) = (order(begin()), order(begin().duplicates()));
+    once.expect_no_breach();
+    twice.expect_no_breach();
+    assert!(once.situations() < twice.situations(), "{once:?} {twice:?}");
+    assert_eq!(once.states_reached(), twice.states_reached());
+}
+
 #[test]
 fn a_breach_is_told_as_a_list_and_as_a_sequence_diagram() {
     let explored = explore(Fault::SentTwice);

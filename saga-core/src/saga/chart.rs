@@ -51,7 +51,7 @@ pub struct ChartState {
     /// Messages that wait here for another state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub defer: Vec<String>,
-    /// Messages held for a person here.
+    /// Messages rejected here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reject: Vec<String>,
 }
@@ -69,7 +69,7 @@ pub struct ChartMessage {
     /// What a command that creates an instance may be answered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcome: Vec<String>,
-    /// Held for a person when it comes although the instance exists, and the state does not take it.
+    /// Rejected when it comes although the instance exists, and the state does not take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rejects_repeats: bool,
     /// Answered again with what the instance has replied, when it comes although the instance exists, and the state

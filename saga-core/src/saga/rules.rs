@@ -13,7 +13,7 @@ pub enum Disposition {
     Ignore,
     /// `#[defers(..)]`: waits for another state.
     Defer,
-    /// `#[rejects(..)]`: held for a person.
+    /// `#[rejects(..)]`, `#[starts(reject)]`: held for a person, or its sender gets what the command gives up with.
     Reject,
     /// `#[starts(return)]`: the sender gets the reply that the instance has given, again.
     Return,

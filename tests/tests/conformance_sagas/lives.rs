@@ -335,6 +335,27 @@ pub(crate) async fn s_034_half_a_join_survives_a_restart<Db: Base, T: Transport 
     stop([process]).await;
 }
 
+/// S-061, S-062: who is to be answered is in the child's row, through other messages and another process.
+pub(crate) async fn s_061_s_062_a_child_answers_the_very_parent_after_a_restart<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let build = |builder: EndpointBuilder<Db>| builder.saga::<family::Parent>().saga::<family::Child>();
+    let process = service.start(0, build).await;
+    publish(&process, (1..=3).map(|key| Entered { key })).await;
+    service.count("child", "Small", 3).await;
+    publish(&process, (0..5).map(|n| Added { key: 102, n })).await;
+    service.reaches("child", "102", "Small", 6).await;
+    stop([process]).await;
+    let process = service.start(1, build).await;
+    publish(&process, [Left { key: 102 }]).await;
+    let child = service.reaches("child", "102", "Big", 7).await;
+    assert_eq!(child.data, json!({ "meals": 5 }));
+    service.reaches("parent", "2", "Alone", 2).await;
+    service.count("parent", "Waiting", 2).await;
+    assert_eq!(service.held().await.len(), 0);
+    stop([process]).await;
+}
+
 /// S-043, S-044, S-045: what a state says of messages, as the tables show it.
 pub(crate) async fn s_043_s_044_s_045_a_state_decides_what_becomes_of_messages<Db: Base, T: Transport + Clone>(
     service: Service<Db, T>,

@@ -182,6 +182,7 @@ suite! {
         s_085_an_alias_that_changes_is_found_by_its_new_value
     }
     lives::{
+        s_061_s_062_a_child_answers_the_very_parent_after_a_restart
         s_043_s_044_s_045_a_state_decides_what_becomes_of_messages
         s_008_s_038_what_waits_for_an_instance_goes_when_it_is_done
         s_001_a_start_appears_with_its_timer_and_its_journal_in_one_commit
@@ -209,10 +210,12 @@ suite! {
     }
     trouble::{
         s_060_s_070_s_071_what_came_while_an_instance_was_paused_follows_in_order
+        s_047_an_early_message_that_panics_leaves_the_start_as_it_is
         s_072_what_comes_behind_a_start_that_panics_waits_for_it
     }
     versions::{
         s_073_rows_pass_through_upcast_as_their_messages_come
+        s_074_a_row_whose_upcast_fails_stays_as_it_was
         s_075_an_older_process_leaves_a_newer_row_to_a_newer_process
         s_076_a_check_of_100_000_instances_takes_seconds
     }

@@ -1,7 +1,8 @@
 //! Small sagas and their messages.
 
 use saga_core::{
-    After, All, Either, Event, Gather, Message, Publishes, Reenter, after, hours, publish, saga, states,
+    After, All, Command, Either, Event, Gather, Message, Outcome, Publishes, Reenter, Replies, Reply, Sends, after, hours,
+    publish, reply, saga, send, states,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -141,6 +142,66 @@ pub(crate) mod door {
 
         fn idle(state: Inside, _: Idle) -> Inside {
             Inside { idle: state.idle + 1 }
+        }
+    }
+}
+
+/// A parent, and the child that it brings up. The child's answer bears no id.
+pub(crate) mod family {
+    use super::*;
+
+    #[derive(Command, Serialize, Deserialize)]
+    #[command(to = "service", outcome = Upbringing)]
+    pub(crate) struct BringUp {
+        pub(crate) key: u64,
+    }
+    #[derive(Outcome)]
+    pub(crate) enum Upbringing {
+        Done(GrownUp),
+    }
+    #[derive(Reply, Serialize, Deserialize)]
+    #[reply(from = "service")]
+    pub(crate) struct GrownUp {}
+
+    #[states]
+    pub(crate) enum Parent {
+        #[waits]
+        Waiting,
+        #[done]
+        Alone,
+    }
+
+    #[saga(name = "parent", id = key: u64, by(GrownUp = echo))]
+    impl Parent {
+        fn entered(it: Entered) -> (Waiting, Sends<BringUp>) {
+            (Waiting, send(BringUp { key: it.key + 100 }))
+        }
+
+        fn grown_up(_: Waiting, _: GrownUp) -> Alone {
+            Alone
+        }
+    }
+
+    #[states]
+    pub(crate) enum Child {
+        #[waits]
+        Small { meals: u32 },
+        #[done]
+        Big { meals: u32 },
+    }
+
+    #[saga(name = "child", id = key: u64)]
+    impl Child {
+        fn brought_up(_: BringUp) -> Small {
+            Small { meals: 0 }
+        }
+
+        fn fed(it: Small, _: Added) -> Small {
+            Small { meals: it.meals + 1 }
+        }
+
+        fn left(it: Small, _: Left) -> (Big, Replies<GrownUp>) {
+            (Big { meals: it.meals }, reply(GrownUp {}))
         }
     }
 }

@@ -93,6 +93,33 @@ pub(crate) async fn s_060_s_070_s_071_what_came_while_an_instance_was_paused_fol
     stop([process]).await;
 }
 
+/// S-047: the start is committed; what panics behind it pauses the instance, and what waited goes on in order.
+pub(crate) async fn s_047_an_early_message_that_panics_leaves_the_start_as_it_is<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let process = service.start(0, |builder| builder.saga::<broken::Counter>()).await;
+    for (held, n) in [(1, 13), (2, 1)] {
+        publish(&process, [Added { key: 1, n }]).await;
+        eventually("it to be early", || async { (service.held().await.len() == held).then_some(()) }).await;
+    }
+    publish(&process, [Opened { key: 1 }]).await;
+    let instance = service.reaches("counter", "1", "Open", 1).await;
+    assert_eq!(instance.data, json!({ "added": [] }), "the start has its effect");
+    assert_eq!(service.timers().await.len(), 1, "and its timer");
+    assert_eq!(service.held_for("1", 2).await, pairs(&[("Added", "failed"), ("Added", "early")]));
+    let culprit = service.culprit("1").await;
+    assert_eq!(instance.paused_by.as_deref(), Some(culprit.message_id.as_str()));
+    stop([process]).await;
+
+    let process = service.start(0, |builder| builder.saga::<sound::Counter>()).await;
+    let done = service.db().held_retry(&[culprit.row()], "me", "repaired").await;
+    assert_eq!(done.count("retried"), 1, "{done:?}");
+    let instance = service.reaches("counter", "1", "Open", 3).await;
+    assert_eq!((instance.data, instance.paused_by), (json!({ "added": [13, 1] }), None));
+    assert_eq!(service.held().await.len(), 0);
+    stop([process]).await;
+}
+
 /// S-072: there is no row to pause, and still nobody overtakes the start.
 pub(crate) async fn s_072_what_comes_behind_a_start_that_panics_waits_for_it<Db: Base, T: Transport + Clone>(
     service: Service<Db, T>,

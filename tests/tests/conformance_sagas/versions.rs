@@ -67,6 +67,9 @@ mod two {
     impl Upcast<1> for Open {
         type Old = OpenV1;
         fn upcast(old: OpenV1) -> Result<Self, String> {
+            if old.amount < 0.0 {
+                return Err(format!("a debt of {}", -old.amount));
+            }
             Ok(Self { cents: (old.amount * 100.0).round() as i64 })
         }
     }
@@ -107,6 +110,36 @@ pub(crate) async fn s_073_rows_pass_through_upcast_as_their_messages_come<Db: Ba
     assert_eq!((touched.version, touched.data), (2, json!({ "cents": 175 })));
     let other = service.reaches("account", "2", "Closed", 2).await;
     assert_eq!((other.version, other.data), (2, json!({ "cents": 150 })));
+    assert_eq!(service.held().await.len(), 0);
+    stop([process]).await;
+}
+
+/// S-074: the row stays as the old version wrote it, so that a program that can read it goes on.
+pub(crate) async fn s_074_a_row_whose_upcast_fails_stays_as_it_was<Db: Base, T: Transport + Clone>(
+    service: Service<Db, T>,
+) {
+    let process = service.start(0, |builder| builder.saga::<one::Account>()).await;
+    publish(&process, [Paid { key: 1, cents: -150 }]).await;
+    let before = service.reaches("account", "1", "Open", 1).await;
+    stop([process]).await;
+
+    let process = service.start(0, |builder| builder.saga::<two::Account>()).await;
+    publish(&process, [Paid { key: 1, cents: 25 }]).await;
+    let held = tests::house::one_held(service.db()).await;
+    let error = held.error.clone().unwrap_or_default();
+    for part in ["version 1", "version 2", "a debt of 1.5"] {
+        assert!(error.contains(part), "{part} was expected in: {error}");
+    }
+    let paused = service.reaches("account", "1", "Open", 1).await;
+    assert_eq!((paused.version, &paused.data, paused.entered), (1, &before.data, before.entered));
+    assert_eq!(paused.paused_by.as_deref(), Some(held.message_id.as_str()));
+    stop([process]).await;
+
+    let process = service.start(0, |builder| builder.saga::<one::Account>()).await;
+    let done = service.db().held_retry(&[held.row()], "me", "back to version 1").await;
+    assert_eq!(done.count("retried"), 1, "{done:?}");
+    let instance = service.reaches("account", "1", "Open", 2).await;
+    assert_eq!((instance.version, instance.data, instance.paused_by), (1, json!({ "amount": -1.25 }), None));
     assert_eq!(service.held().await.len(), 0);
     stop([process]).await;
 }

@@ -43,7 +43,10 @@ async fn a_journey_goes_through<Db: Effects + Inspect, T: Transport + Clone>(tra
 }
 
 /// S-036, S-040: early messages wait, and are handled in order as soon as the state takes them.
-async fn s_036_s_040_s_041_what_comes_too_early_waits<Db: Effects + Inspect, T: Transport + Clone>(transport: T, stores: [Db; 3]) {
+async fn s_036_s_040_s_041_what_comes_too_early_waits<Db: Effects + Inspect, T: Transport + Clone>(
+    transport: T,
+    stores: [Db; 3],
+) {
     let house = House::start(transport, stores, unchanged).await;
     house.publish(Closed { id: 1, poison: false }).await; // before there is an instance
     let early = one_held(house.journeys.store()).await;

@@ -7,7 +7,10 @@ use super::{
     shared::Shared,
     trouble::Trouble,
 };
-use crate::{LinkState, Store, StoreError, ambient, port::{Asked, Swept}};
+use crate::{
+    LinkState, Store, StoreError, ambient,
+    port::{Asked, Swept},
+};
 use serde_json::json;
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;

@@ -231,9 +231,8 @@ mod tests {
         let order = || wiring("order", &[], &[], &["Placed", "Paid"]);
         let mut mail = Wiring::stranger("mail").takes::<Done>();
         mail.hears.push("Done".into());
-        let nobody = |who: &str, what: &str| {
-            format!("{who} takes `{what}`, which none of these endpoints is known to send")
-        };
+        let nobody =
+            |who: &str, what: &str| format!("{who} takes `{what}`, which none of these endpoints is known to send");
         let [placed, paid] = ["Placed", "Paid"].map(|what| nobody("saga `order`", what));
         let done = nobody("endpoint `mail`", "Done");
         assert_eq!(Wiring::verify([&order(), &mail]), [placed.clone(), paid.clone(), done.clone()]);

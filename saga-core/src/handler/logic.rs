@@ -3,7 +3,10 @@
 use super::{
     Batch, BatchContext, Cause, Context, Handle, HandleBatch, HandleLater, HandlerError, transaction::LazyTransaction,
 };
-use crate::{Either, Encoded, Message, Outcome, Store, message::{GivesUp, answers_to}};
+use crate::{
+    Either, Encoded, Message, Outcome, Store,
+    message::{GivesUp, answers_to},
+};
 use async_trait::async_trait;
 use std::{any::Any, marker::PhantomData};
 

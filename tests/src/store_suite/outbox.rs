@@ -156,7 +156,10 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     let leased = lease(store, "me").await;
     assert_eq!(leased.rows.len(), 1, "the old row is left alone");
     assert_eq!(leased.rows[0].envelope.message_id, "new");
-    eventually("the old row to be held", || async { (store.sweep("e", WEEK).await.unwrap().stranded == 1).then_some(()) }).await;
+    eventually("the old row to be held", || async {
+        (store.sweep("e", WEEK).await.unwrap().stranded == 1).then_some(())
+    })
+    .await;
     assert_eq!(store.column("held", "reason", "sent").await, [Some("stranded".into())]);
     assert_eq!(store.column("held", "receiver", "sent").await, [Some(format!("outbox {}", sent.id))]);
     assert_eq!(store.column("held", "kind", "sent").await, [Some("command".into())]);

@@ -273,7 +273,11 @@ pub(crate) async fn s_034_what_a_state_has_gathered_survives_a_restart<Db: Base,
     service.reaches("meal", "2", "Preparing", 2).await;
     publish(&process, [Driven { key: 2, courier: 8 }]).await;
     let served = service.reaches("meal", "2", "Served", 3).await;
-    assert_eq!(served.data, json!({ "dish": "salad", "courier": 8 }), "the second of a kind takes the place of the first");
+    assert_eq!(
+        served.data,
+        json!({ "dish": "salad", "courier": 8 }),
+        "the second of a kind takes the place of the first"
+    );
     service.later(Duration::from_secs(7200)).await;
     let stragglers = service.reaches("quotes", "3", "Chosen", 3).await;
     assert_eq!(stragglers.data, json!({ "cents": [43] }), "the timer takes what has come");
@@ -368,10 +372,8 @@ pub(crate) async fn s_043_s_044_s_045_a_state_decides_what_becomes_of_messages<D
     let result = |name: &str, result: &str| (format!("service.{name}"), result.to_owned());
     let lines = service.journaled("picky", "1", 2).await;
     assert_eq!(lines.iter().filter(|line| line.1 == "ignored").collect::<Vec<_>>(), [&result("Added", "ignored")]);
-    let held = eventually("three held messages", || async {
-        Some(service.held().await).filter(|held| held.len() == 3)
-    })
-    .await;
+    let held =
+        eventually("three held messages", || async { Some(service.held().await).filter(|held| held.len() == 3) }).await;
     let mut reasons: Vec<&str> = held.iter().map(|row| row.reason.as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["deferred", "deferred", "rejected"]);

@@ -1,8 +1,8 @@
 //! Small sagas and their messages.
 
 use saga_core::{
-    After, All, Command, Either, Event, Gather, Message, Outcome, Publishes, Reenter, Replies, Reply, Sends, after, hours,
-    publish, reply, saga, send, states,
+    After, All, Command, Either, Event, Gather, Message, Outcome, Publishes, Reenter, Replies, Reply, Sends, after,
+    hours, publish, reply, saga, send, states,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -215,7 +215,9 @@ pub(crate) mod picky {
         #[ignores(Added)]
         #[defers(Labelled)]
         #[rejects(Invoiced)]
-        First { labels: u32 },
+        First {
+            labels: u32,
+        },
         Second {
             labels: u32,
         },

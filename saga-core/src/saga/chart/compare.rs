@@ -21,7 +21,8 @@ impl Chart {
         changes.extend(comparison.edges());
         changes.extend(comparison.fates());
         if changes.is_empty() && old != self {
-            changes.push("nothing that matters to instances: order, names of branches, or what `verify` looks at".into());
+            changes
+                .push("nothing that matters to instances: order, names of branches, or what `verify` looks at".into());
         }
         changes
     }

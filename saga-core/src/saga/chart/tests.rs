@@ -151,7 +151,8 @@ fn s_078_a_timer_that_was_forgotten_on_one_way_is_reported_with_the_way() {
     assert_eq!(branches.verify(), [way(ways)]);
     branches.edges[0].effects.clear();
     branches.edges[3].on = "Watched".into();
-    let everywhere = "saga `order`: state `A` waits without a timer: set one where it is entered, or mark it `#[waits]`";
+    let everywhere =
+        "saga `order`: state `A` waits without a timer: set one where it is entered, or mark it `#[waits]`";
     assert_eq!(branches.verify(), [everywhere], "if none is set at all, the ways are not told apart");
 }
 
@@ -201,8 +202,7 @@ fn s_078_a_timer_that_is_never_alive_where_it_is_taken_is_reported() {
     assert_eq!(legacy.verify(), [] as [String; 0], "an older version may have set it");
     chart.edges.pop();
     chart.edges.push(edge("End", "Overdue", "A", &overdue));
-    let text =
-        "saga `order`: a function takes the timer `Overdue` in state `End`, which is done: no timer lives there";
+    let text = "saga `order`: a function takes the timer `Overdue` in state `End`, which is done: no timer lives there";
     assert_eq!(chart.verify(), [text]);
 }
 

@@ -44,8 +44,10 @@ fn what_a_state_says_of_a_message_is_told_with_what_it_means_for_those_that_wait
     );
     says(
         |new| new.states[0].reject.push("Cancel".into()),
-        &["`Cancel` is rejected now, and held for a person, in state `A`; so is what waits there, with the instance's \
-           next message"],
+        &[
+            "`Cancel` is rejected now, and held for a person, in state `A`; so is what waits there, with the instance's \
+           next message",
+        ],
     );
     says(
         |new| new.states[0].defer.push("Cancel".into()),
@@ -56,8 +58,10 @@ fn what_a_state_says_of_a_message_is_told_with_what_it_means_for_those_that_wait
             new.states[2].defer.push("Cancel".into());
             new.states[3].defer.push("Cancel".into());
         },
-        &["`Cancel` waits now, as held (`deferred`), in states `C`, `End`; those that were ignored before do not come \
-           again"],
+        &[
+            "`Cancel` waits now, as held (`deferred`), in states `C`, `End`; those that were ignored before do not come \
+           again",
+        ],
     );
     let rejecting = |chart: &mut Chart| chart.states[3].reject.push("Paid".into());
     let mut before = old();
@@ -160,10 +164,8 @@ fn what_becomes_of_states_is_told() {
     let done = told(|new| new.states[2].done = true);
     assert_eq!(
         done,
-        [
-            "state `C` is done now: instances that are already in it stay open, and their timers run, until a message \
-             moves them"
-        ]
+        ["state `C` is done now: instances that are already in it stay open, and their timers run, until a message \
+             moves them"]
     );
     let more = |version| {
         told(move |new| {
@@ -246,10 +248,7 @@ fn what_a_function_does_otherwise_is_told() {
         |new| new.edges.push(ChartEdge { branch: "Other".into(), ..edge("B", "Cancel", "C", &[]) }),
         &["`Cancel` in state `B` leads to `C`, `End` instead of `End`", follows],
     );
-    says(
-        |new| new.edges[0].effects.clear(),
-        &["`Placed` has the effect `publish shop.Began` no more"],
-    );
+    says(|new| new.edges[0].effects.clear(), &["`Placed` has the effect `publish shop.Began` no more"]);
     says(
         |new| new.edges[1].effects.clear(),
         &["`Paid` in state `A` has the effect `after shop.Overdue` no more; timers that are set already still come"],

@@ -122,9 +122,9 @@ impl Wiring {
     fn waits_for(&self) -> impl Iterator<Item = (String, &str)> {
         let of_sagas = self.charts.iter().flat_map(|chart| {
             let taken = chart.messages.iter().filter(|message| message.kind != MessageKind::Timer);
-            taken.map(|message| (format!("saga `{}`", chart.saga), &*message.type_name))
+            taken.map(move |message| (format!("saga `{}`", chart.saga), &*message.type_name))
         });
-        of_sagas.chain(self.hears.iter().map(|type_name| (format!("endpoint `{}`", self.endpoint), &**type_name)))
+        of_sagas.chain(self.hears.iter().map(move |type_name| (format!("endpoint `{}`", self.endpoint), &**type_name)))
     }
 
     /// What it may say: what it sends, what may come back for that, and what it answers.
@@ -136,7 +136,7 @@ impl Wiring {
 
     fn all_sent(&self) -> impl Iterator<Item = (String, &ChartEffect)> {
         let of_sagas = self.sent().map(|(saga, effect)| (format!("saga `{saga}`"), effect));
-        of_sagas.chain(self.sends.iter().map(|effect| (format!("endpoint `{}`", self.endpoint), effect)))
+        of_sagas.chain(self.sends.iter().map(move |effect| (format!("endpoint `{}`", self.endpoint), effect)))
     }
 
     /// The commands that its sagas send to this endpoint itself, and that it does not take.

@@ -119,7 +119,7 @@ impl Chart {
         };
         let begun = edges.iter().filter(|edge| begins(edge) && !sets(edge, "deadline"));
         let timeless = reached(&edges, begun.map(|edge| edge.to.as_str()), |edge| !sets(edge, "deadline"));
-        let into = edges.iter().filter(|edge| edge.to == state.name && edge.from != edge.to);
+        let into = edges.iter().copied().filter(|edge| edge.to == state.name && edge.from != edge.to);
         let (bare, timed): (Vec<&ChartEdge>, Vec<&ChartEdge>) = into.partition(|edge| {
             let no_deadline = begins(edge) || timeless.contains(edge.from.as_str());
             no_deadline && !sets(edge, "after") && !sets(edge, "deadline")

@@ -277,7 +277,8 @@ then_tuple!(A B C D E F);
 then_tuple!(A B C D E F G);
 then_tuple!(A B C D E F G H);
 
-/// One of two ways to go on. For more than two, or for names on the chart, derive `Then` for an enum.
+/// One of two ways to go on, made by its variants. (There is no `From` for a side: Rust's coherence forbids it, because
+/// both may be one type.) For more than two, or for names on the chart, derive `Then` for an enum.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/saga/example.rs"));

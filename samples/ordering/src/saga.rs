@@ -133,7 +133,7 @@ mod tests {
         assert!(matches!(again, Either::A(_)), "the same charge was sent back twice");
     }
 
-    /// Every order of answers and timers.
+    /// Every order of answers and timers, each answer once or twice.
     #[test]
     fn money_is_kept_for_a_shipped_order_alone_in_any_story() {
         let placed = OrderPlaced {
@@ -160,6 +160,7 @@ mod tests {
             })
             .at_most_once::<RefundPayment>()
             .at_most_once::<CreateShippingLabel>()
+            .duplicates()
             .run();
         explored.expect_no_breach();
         assert_eq!(

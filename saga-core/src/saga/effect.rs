@@ -4,7 +4,7 @@ use super::{
     ChartEffect, State,
     needs::{DeadlineOf, Outcomes, TimerIn},
 };
-use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Timer, message::answers_to};
+use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Outcome, Timer, message::answers_to};
 use std::time::Duration;
 
 /// Something that goes out with a transition into state `S`, in the transaction that stores the state: both happen or

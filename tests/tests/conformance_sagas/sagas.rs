@@ -307,7 +307,7 @@ pub(crate) mod meal {
     #[states]
     pub(crate) enum Meal {
         Preparing {
-            both: All<(String, u32)>,
+            both: Both,
         },
         #[done]
         Served {
@@ -316,16 +316,17 @@ pub(crate) mod meal {
         },
     }
 
+    type Both = All<(String, u32)>;
     type Join = Either<Preparing, Served>;
 
     #[saga(name = "meal", id = key: u64)]
     impl Meal {
         fn first_cooked(it: Cooked) -> Join {
-            join(All::none().first(it.dish))
+            join(Both::none().first(it.dish))
         }
 
         fn first_driven(it: Driven) -> Join {
-            join(All::none().second(it.courier))
+            join(Both::none().second(it.courier))
         }
 
         fn cooked(meal: Preparing, it: Cooked) -> Join {
@@ -337,7 +338,7 @@ pub(crate) mod meal {
         }
     }
 
-    fn join(both: Either<All<(String, u32)>, (String, u32)>) -> Join {
+    fn join(both: Either<Both, (String, u32)>) -> Join {
         match both {
             Either::A(both) => Either::A(Preparing { both }),
             Either::B((dish, courier)) => Either::B(Served { dish, courier }),

@@ -49,6 +49,11 @@ struct Damaged {
     id: u64,
 }
 
+#[derive(Event, Serialize, Deserialize)]
+struct BroughtBack {
+    id: u64,
+}
+
 #[states]
 enum Book {
     #[waits]
@@ -66,6 +71,9 @@ impl Book {
     }
     fn lent(_: Shelf, it: Lend) -> (Away, Publishes<Shelved>) {
         (Away, publish(Shelved { id: it.id }))
+    }
+    fn back(_: Away, _: BroughtBack) -> Shelf {
+        Shelf
     }
     fn prolonged(shelf: Shelf, _: Prolong) -> Either<Shelf, Away> {
         Either::A(shelf)

@@ -379,7 +379,7 @@ pub(crate) async fn s_043_s_044_s_045_a_state_decides_what_becomes_of_messages<D
     assert_eq!(reasons, ["deferred", "deferred", "rejected"]);
     let rejected = held.iter().find(|row| row.reason == "rejected").expect("it was counted");
     let text = "state `First` rejects service.Invoiced";
-    assert_eq!((rejected.error.as_deref(), rejected.attempts), (Some(text), 0));
+    assert_eq!((rejected.error.as_deref(), rejected.attempts), (Some(text), 1));
     assert_eq!(service.reaches("picky", "1", "First", 1).await.paused_by, None, "it pauses nobody");
     publish(&process, [Left { key: 1 }]).await;
     let second = service.reaches("picky", "1", "Second", 4).await;

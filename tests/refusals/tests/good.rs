@@ -116,7 +116,7 @@ pub(crate) enum Process {
 enum Beginning {
     Vip((Order, Done)),
     Plain((Order, Waiting, Sends<Pay>, After<Overdue>)),
-    Either(Either<(Order, Waiting), (Order, Done)>),
+    Either(Either<(Order, Waiting, After<Overdue>), (Order, Done)>),
 }
 
 #[derive(Then)]

@@ -1,7 +1,8 @@
-//! A broker and a database server that belong to one test, which may stop them.
+//! Brokers and a database server that belong to one test, which may stop them.
 
-use crate::{BrokerAt, Vhost};
+use crate::{BrokerAt, Vhost, eventually};
 use outbox::Postgres;
+use serde_json::Value;
 use servers::{Broker, INSTALL, Programs, Server};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::{
@@ -12,37 +13,61 @@ use tokio::{
 /// Two brokers at a time are too much for a small machine, and these tests measure time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Both servers, and a virtual host.
+/// A broker, or a cluster, with a database server.
 #[derive(Debug)]
 pub struct Own {
     /// A virtual host of the broker.
     pub vhost: Vhost,
-    /// The broker.
-    pub broker: Broker,
+    /// The broker's nodes: one, or a cluster.
+    pub nodes: Vec<Broker>,
     /// The database server.
     pub server: Server,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Own {
-    /// Starts both; `erlang` are further arguments for the broker's virtual machine.
+    /// Starts a single broker; `erlang` are further arguments for its virtual machine.
     ///
     /// # Panics
-    /// When they are not installed, or do not start.
+    /// When the programs are not installed, or do not start.
     pub async fn start(erlang: &str) -> Self {
+        Self::start_nodes(|programs| Ok(vec![Broker::prepare(programs, erlang)?])).await
+    }
+
+    /// Starts a cluster of three nodes.
+    ///
+    /// # Panics
+    /// When the programs are not installed, or do not start, or the nodes do not find each other.
+    pub async fn start_cluster() -> Self {
+        Self::start_nodes(|programs| Broker::prepare_cluster(programs, 3)).await
+    }
+
+    async fn start_nodes(prepare: impl FnOnce(&Programs) -> anyhow::Result<Vec<Broker>>) -> Self {
         let turn = ONE_AT_A_TIME.lock().await;
         let programs = Programs::find()
             .unwrap_or_else(|| panic!("this test stops its own RabbitMQ and PostgreSQL: install them (`{INSTALL}`)"));
-        let (broker, server) = block_in_place(|| {
-            let mut broker = Broker::prepare(&programs, erlang).expect("the folder for temporary files can be written");
-            broker.launch().expect("the broker's program runs");
+        let (nodes, server) = block_in_place(|| {
+            let mut nodes = prepare(&programs).expect("the folder for temporary files can be written");
+            let (first, others) = nodes.split_first_mut().expect("a broker has a node");
+            first.launch().expect("the broker's program runs");
             let server = Server::prepare(&programs, 100).expect("a database server is made");
             server.start().expect("the database server starts");
-            broker.managed().expect("the broker starts");
-            (broker, server)
+            first.managed().expect("the broker starts");
+            others.iter_mut().for_each(|node| node.launch().expect("the broker's program runs"));
+            others.iter_mut().for_each(|node| node.managed().expect("the broker starts"));
+            (nodes, server)
         });
-        let vhost = Vhost::create_on(BrokerAt::from(&broker), "").await;
-        Self { vhost, broker, server, _turn: turn }
+        // a node that joins another one begins anew, so what it answered before says nothing
+        for node in &nodes {
+            let url = format!("{}/api/nodes", node.management());
+            eventually("each node to see all nodes", || async {
+                let seen: Vec<Value> = reqwest::get(&url).await.ok()?.json().await.ok()?;
+                (seen.iter().filter(|node| node["running"] == true).count() == nodes.len()).then_some(())
+            })
+            .await;
+        }
+        let vhost = Vhost::create_on(BrokerAt::cluster(&nodes, &nodes[0]), "").await;
+        Self { vhost, nodes, server, _turn: turn }
     }
 
     /// A new database.

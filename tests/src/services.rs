@@ -36,6 +36,14 @@ impl BrokerAt {
     }
 }
 
+impl BrokerAt {
+    /// A cluster: any of its nodes will do, and this one manages it.
+    pub fn cluster(nodes: &[servers::Broker], manager: &servers::Broker) -> Self {
+        let hosts: Vec<String> = nodes.iter().map(servers::Broker::address).collect();
+        Self { amqp: format!("amqp://guest:guest@{}", hosts.join(",")), management: manager.management() }
+    }
+}
+
 impl From<&servers::Broker> for BrokerAt {
     fn from(broker: &servers::Broker) -> Self {
         Self { amqp: broker.amqp(), management: broker.management() }
@@ -75,14 +83,23 @@ impl Vhost {
         let name = format!("{}{}", unique(), end.replace('/', "%2F"));
         let vhost = Self { name, broker };
         let client = reqwest::Client::new();
-        let created = client.put(vhost.api("vhosts", "")).send().await.expect("the management interface answers");
-        assert!(created.status().is_success(), "a virtual host was expected, {} came", created.status());
+        // while a cluster forms, its nodes begin anew
+        crate::eventually("a virtual host", || async {
+            let created = client.put(vhost.api("vhosts", "")).send().await.ok()?;
+            created.status().is_success().then_some(())
+        })
+        .await;
         vhost.permit([".*"; 3]).await;
         vhost
     }
 
     fn api(&self, what: &str, rest: &str) -> String {
         format!("{}/api/{what}/{}{rest}", self.broker.management, self.name)
+    }
+
+    /// Asks somebody else for lists, and for its end: another node of its cluster.
+    pub fn ask_at(&mut self, broker: BrokerAt) {
+        self.broker = broker;
     }
 
     /// Its address.

@@ -2,21 +2,22 @@
 
 use async_trait::async_trait;
 use saga_core::{Context, Endpoint, Handle, HandlerError, LinkState};
+use servers::Broker;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tests::{
-    eventually,
+    BrokerAt, eventually,
     house::{House, held, unchanged},
     model::{Effects, Work, WorkOutcome, Worked},
     own::Own,
 };
 use tokio::{
-    task::block_in_place,
+    task::{block_in_place, spawn_blocking},
     time::{Instant, sleep},
 };
 
@@ -48,7 +49,7 @@ async fn r_032_a_broker_that_stops_loses_nothing_counts_no_run_and_is_found_agai
             sleep(Duration::from_millis(20)).await;
         }
     };
-    block_in_place(|| own.broker.stop()).expect("the broker stops");
+    block_in_place(|| own.nodes[0].stop()).expect("the broker stops");
     let down = async {
         eventually("both sides to see it", || async {
             matches!(house.worker.link(), LinkState::Down(_)).then_some(())
@@ -58,7 +59,7 @@ async fn r_032_a_broker_that_stops_loses_nothing_counts_no_run_and_is_found_agai
     tokio::join!(ask_on, down);
     let before = house.work.runs();
     assert!(before < asked as usize, "what was asked while the broker was away waits in the outbox");
-    block_in_place(|| own.broker.start()).expect("the broker starts");
+    block_in_place(|| own.nodes[0].start()).expect("the broker starts");
     let back = Instant::now();
     // a message that was published after its return, and one that was consumed after it
     eventually("work to be published and consumed again", || async { (house.work.runs() > before).then_some(()) })
@@ -79,13 +80,86 @@ async fn r_032_a_broker_that_stops_loses_nothing_counts_no_run_and_is_found_agai
     house.stop().await;
 }
 
+/// Does something to a node of the cluster, while the test's other futures go on.
+async fn to_node(own: &mut Own, at: usize, act: impl FnOnce(&mut Broker) -> anyhow::Result<()> + Send + 'static) {
+    let mut node = own.nodes.remove(at);
+    let acting = spawn_blocking(move || act(&mut node).map(|()| node)).await.expect("nobody panics");
+    own.nodes.insert(at, acting.expect("the node does as it is told"));
+}
+
+/// The node that leads the worker's queue, once every node has a member of it that is up.
+async fn leader(own: &Own, members: usize) -> usize {
+    eventually(&format!("{members} members of the queue to be up, one of them its leader"), || async {
+        let queues = own.vhost.list("queues").await;
+        let queue = queues.iter().find(|queue| queue["name"] == "worker")?;
+        let online = queue["online"].as_array()?;
+        let leader = own.nodes.iter().position(|node| queue["leader"] == node.node())?;
+        (online.len() == members && online.contains(&queue["leader"])).then_some(leader)
+    })
+    .await
+}
+
+/// The leader is killed, and the one that follows it stops in good order.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_024_the_leader_of_the_queue_goes_under_load_and_nothing_is_lost_and_work_resumes_by_itself() {
+    let mut own = Own::start_cluster().await;
+    let house = House::start(own.vhost.transport(), own.stores().await, unchanged).await;
+    // the model's table refuses the effect of number 666
+    let (asked, over) = (AtomicU64::new(1000), AtomicBool::new(false));
+    let load = async {
+        while !over.load(Ordering::SeqCst) {
+            house.ask(asked.fetch_add(1, Ordering::SeqCst) + 1, "").await;
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // one that was asked after this moment has its effect
+    let resumed = async |what: &str| {
+        let (last, since) = (asked.load(Ordering::SeqCst), Instant::now());
+        eventually(&format!("work to go on after {what}"), || async {
+            house.work.handled().iter().any(|id| *id > last).then_some(())
+        })
+        .await;
+        println!("{what}: work went on after {:?}", since.elapsed());
+    };
+    let trouble = async {
+        let ends: [(&str, fn(&mut Broker) -> anyhow::Result<()>); 2] =
+            [("the leader was killed", Broker::kill), ("the leader was stopped", Broker::stop)];
+        for (what, end) in ends {
+            resumed("the start").await;
+            let gone = leader(&own, own.nodes.len()).await;
+            let left = (gone + 1) % own.nodes.len();
+            own.vhost.ask_at(BrokerAt::cluster(&own.nodes, &own.nodes[left]));
+            to_node(&mut own, gone, end).await;
+            resumed(what).await;
+            let led = leader(&own, own.nodes.len() - 1).await;
+            assert_ne!(led, gone, "another node leads the queue");
+            to_node(&mut own, gone, Broker::start).await;
+        }
+        resumed("the last start").await;
+        over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(load, trouble);
+    let all: Vec<i64> = (1001..=asked.load(Ordering::SeqCst) as i64).collect();
+    eventually("all effects, each once", || async { (house.worker.store().effects().await == all).then_some(()) })
+        .await;
+    eventually("all events", || async { (house.heard.heard().len() >= all.len()).then_some(()) }).await;
+    house.quiet().await;
+    assert!(held(house.worker.store()).await.is_empty() && held(house.listener.store()).await.is_empty());
+    let mut heard = house.heard.heard();
+    heard.sort_unstable();
+    assert_eq!(heard, all.iter().map(|id| *id as u64).collect::<Vec<_>>(), "each event once");
+    assert_eq!(house.work.runs(), all.len(), "a node that goes costs no run");
+    println!("{} messages", all.len());
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t_021_while_the_broker_blocks_publishers_messages_wait_and_health_says_so() {
     let own = Own::start("").await;
     let house = House::start(own.vhost.transport(), own.stores().await, unchanged).await;
     house.ask(1, "").await;
     eventually("the first effect", || async { (house.work.runs() == 1).then_some(()) }).await;
-    block_in_place(|| own.broker.control(&["set_vm_memory_high_watermark", "0.00001"])).expect("an alarm");
+    block_in_place(|| own.nodes[0].control(&["set_vm_memory_high_watermark", "0.00001"])).expect("an alarm");
     let blocked = Instant::now();
     // more than what fits into the buffers of a socket would, if nobody stopped it
     for id in 2..=200 {
@@ -101,7 +175,7 @@ async fn t_021_while_the_broker_blocks_publishers_messages_wait_and_health_says_
     assert!(house.work.runs() < 200, "the broker was expected to take no messages");
     let LinkState::Down(why) = house.journeys.link() else { panic!("the alarm lasts") };
     assert!(why.contains("blocks publishers"), "{why}");
-    block_in_place(|| own.broker.control(&["set_vm_memory_high_watermark", "absolute", "2GB"])).expect("its end");
+    block_in_place(|| own.nodes[0].control(&["set_vm_memory_high_watermark", "absolute", "2GB"])).expect("its end");
     let over = Instant::now();
     let all: Vec<i64> = (1..=200).collect();
     eventually("all effects, each once", || async { (house.worker.store().effects().await == all).then_some(()) })

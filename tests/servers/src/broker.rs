@@ -6,6 +6,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read, Write},
     net::TcpStream,
@@ -46,7 +47,8 @@ impl Broker {
         let cookie = folder.join(".erlang.cookie");
         fs::write(&cookie, COOKIE)?;
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
-        fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+        // the second lets a certificate take the place of a password, if the broker is configured so
+        fs::write(folder.join("enabled_plugins"), "[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n")?;
         let conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
              disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 2GB\n\
@@ -63,6 +65,36 @@ impl Broker {
             broker.folder.display()
         ))?;
         Ok(broker)
+    }
+
+    /// Prepares the nodes of one cluster. Each joins a node that runs when it is launched for the first time, so the
+    /// first of them must be up before the others are launched.
+    ///
+    /// # Errors
+    /// When their files cannot be written.
+    pub fn prepare_cluster(programs: &Programs, nodes: usize) -> Result<Vec<Self>> {
+        let brokers: Vec<Self> = (0..nodes).map(|_| Self::prepare(programs, "")).collect::<Result<_>>()?;
+        let mut peers = String::from(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.randomized_startup_delay_range.min = 0\n\
+             cluster_formation.randomized_startup_delay_range.max = 1\n",
+        );
+        for (n, broker) in brokers.iter().enumerate() {
+            writeln!(peers, "cluster_formation.classic_config.nodes.{} = {}", n + 1, broker.node())?;
+        }
+        for broker in &brokers {
+            broker.configure(&peers)?;
+        }
+        Ok(brokers)
+    }
+
+    /// Adds lines to its `rabbitmq.conf`, which it reads when it starts.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let conf = fs::OpenOptions::new().append(true).open(self.folder.join("rabbitmq.conf"));
+        Ok(conf?.write_all(lines.as_bytes())?)
     }
 
     /// Starts it without waiting for it.

@@ -7,6 +7,7 @@ use crate::{
 use anyhow::{Context, Result};
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -49,6 +50,16 @@ impl Server {
         let initdb = server.program("initdb");
         run(&format!("{initdb} -D '{}' -U postgres -A trust -E UTF8 --locale=C", server.data().display()))?;
         Ok(server)
+    }
+
+    /// Adds lines to its `postgresql.conf`, and says anew who may connect (`pg_hba.conf`).
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn configure(&self, lines: &str, who: &str) -> Result<()> {
+        let conf = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf"));
+        conf?.write_all(lines.as_bytes())?;
+        Ok(fs::write(self.data().join("pg_hba.conf"), who)?)
     }
 
     /// Starts it, and waits until it takes connections.
@@ -113,7 +124,8 @@ impl Server {
         format!("{} stop -w -D '{}' -m {mode}", self.program("pg_ctl"), self.data().display())
     }
 
-    fn data(&self) -> PathBuf {
+    /// The folder of its data.
+    pub fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 

@@ -4,6 +4,8 @@
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "postgres")]
+mod tls;
 
 use saga_core::{StoreError, StoreErrorKind as Kind};
 use sqlx::{Error, error::DatabaseError};
@@ -75,6 +77,12 @@ pub(crate) fn unknown_word(column: &str, word: &str) -> StoreError {
 }
 
 fn meaning(error: &Error) -> (Kind, String) {
+    #[cfg(feature = "postgres")]
+    if let Some(advice) = tls::advice(error) {
+        return (Kind::Invalid, format!("{error}; {advice}"));
+    } else if let Some(advice) = tls::missing(error) {
+        return (Kind::Unavailable, format!("{error}; {advice}"));
+    }
     match error {
         Error::Database(database) if database.code().as_deref() == Some("25P01") => (Kind::Rejected, ENDED.into()),
         Error::Database(database) => {

@@ -1,5 +1,6 @@
 //! What the whole-system tests share: a virtual host and a database for each test, messages, a saga, and patience.
 
+pub mod certificates;
 pub mod clock;
 mod databases;
 pub mod dice;

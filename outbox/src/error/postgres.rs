@@ -21,6 +21,9 @@ const TABLES: &str = "start an endpoint that may create tables, or run the SQL t
 const GRANT: &str = "grant it to the role that the URL names";
 const OTHER_TABLES: &str = "the tables in schema `sagabus` are not those that this binary needs";
 const CREDENTIALS: &str = "check user, password and database in the URL";
+const CERTIFICATE: &str = "name a certificate of ours in the URL, by an authority that the server trusts: \
+                           `sslcert=/path/to/cert.pem&sslkey=/path/to/key.pem`";
+const ENCRYPTION: &str = "the server wants TLS: `sslmode=verify-full&sslrootcert=/path/to/ca.pem`";
 const POOLER: &str = "a pooler gives each transaction another session of the server: add \
                       `?statement-cache-capacity=0` to the URL, and `.persistent(false)` to queries of your own pool";
 const ABORTED: &str = "the handler caught an error of the database inside its transaction; run a statement that may \
@@ -43,6 +46,10 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
         (Kind::Unavailable, "")
     } else if code == "3D000" {
         (Kind::Invalid, "create it, or name another one in the URL")
+    } else if code == "28000" && error.message().contains("certificate") {
+        (Kind::Invalid, CERTIFICATE)
+    } else if code == "28000" && error.message().contains("no encryption") {
+        (Kind::Invalid, ENCRYPTION)
     } else if class(&["28"]) {
         (Kind::Invalid, CREDENTIALS)
     } else if code == "42501" {

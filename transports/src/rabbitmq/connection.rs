@@ -1,6 +1,10 @@
 //! Connections: opened with retries, with failures told apart.
 
-use super::{stream, trouble::Trouble};
+use super::{
+    stream,
+    tls::{Tls, is_certificates},
+    trouble::Trouble,
+};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
 use saga_core::{Backoff, Destination, Topology, TransportError, TransportErrorKind};
 use std::{
@@ -23,6 +27,7 @@ const CHANNELS: u16 = 2;
 pub(super) struct Broker {
     pub(super) uris: Vec<AMQPUri>,
     pub(super) next: AtomicUsize,
+    pub(super) tls: Tls,
     /// Before the name of every queue and exchange.
     pub(super) prefix: String,
 }
@@ -56,17 +61,23 @@ impl Broker {
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, Error> {
         let uri = self.uris[self.next.fetch_add(1, Ordering::Relaxed) % self.uris.len()].clone();
         let options = ConnectionProperties::default().with_connection_name(format!("sagabus {name}").into());
-        stream::connect(uri, options, CONNECT).await
+        stream::connect(uri, &self.tls, options, CONNECT).await
     }
 
-    /// Tries until the deadline; gives up at once when the broker refuses the credentials.
+    /// Tries until the deadline; gives up at once when the broker refuses the credentials, and when certificates are to
+    /// blame at each host.
     pub(super) async fn connect_until(&self, name: &str, until: Instant) -> Result<Connection, TransportError> {
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         let mut trouble = Trouble::default();
         let mut last = None;
+        let mut certificates = 0;
         loop {
             let error = match tokio::time::timeout_at(until, self.connect(name)).await {
                 Ok(Ok(connection)) => return enough_channels(connection),
+                Ok(Err(error)) if is_certificates(&error) && certificates + 1 == self.uris.len() => {
+                    let text = format!("there is no trust between us and the broker: {error}");
+                    return Err(TransportError::new(TransportErrorKind::Invalid, text).with_source(error));
+                }
                 Ok(Err(error)) if is_denied(&error) => {
                     return Err(TransportError::new(TransportErrorKind::Denied, error.to_string()).with_source(error));
                 }
@@ -83,6 +94,7 @@ impl Broker {
                 });
             }
             if let Some(error) = error {
+                certificates = if is_certificates(&error) { certificates + 1 } else { 0 };
                 if trouble.is_news() {
                     tracing::warn!(endpoint = name, %error, "waiting for the broker");
                 }

@@ -19,6 +19,7 @@ mod readable;
 mod returns;
 mod stream;
 mod subscription;
+mod tls;
 mod topology;
 mod trouble;
 mod unsent;
@@ -33,6 +34,7 @@ use lapin::uri::AMQPUri;
 use publisher::Publisher;
 use saga_core::{Link, LinkLimits, Topology, Transport, TransportError, TransportErrorKind};
 use std::sync::Arc;
+use tls::Tls;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -52,9 +54,17 @@ impl RabbitMq {
     /// Options follow a `?`, separated by `&`: `heartbeat` (seconds), `connection_timeout` (milliseconds), `frame_max`
     /// (bytes), `channel_max`, `auth_mechanism`.
     ///
+    /// `amqps://` checks that the broker's certificate is for the host of the URL and by an authority that the system
+    /// trusts; with `cacertfile=/path/to/ca.pem`, by an authority in this file instead. `certfile=…&keyfile=…` is what
+    /// we show a broker that asks for a certificate; `auth_mechanism=external` then takes the place of a password.
+    /// The files are PEM, and read for each connection.
+    ///
     /// # Errors
-    /// When the URL cannot be read, or has an option that is not one of these or has no such value.
+    /// When the URL cannot be read, or has an option that is not one of these or has no such value, or when a file
+    /// cannot be read.
     pub fn new(url: &str) -> Result<Self, TransportError> {
+        let tls = Tls::of(url)
+            .map_err(|wrong| TransportError::new(TransportErrorKind::Invalid, format!("the broker's URL has {wrong}")));
         let mut uris = Vec::new();
         for url in each_host(url) {
             if let Some(wrong) = wrong_option(&url) {
@@ -73,12 +83,13 @@ impl RabbitMq {
             uri.query.connection_timeout = uri.query.connection_timeout.or(Some(5000));
             uris.push(uri);
         }
-        Ok(Self { broker: Arc::new(Broker { uris, ..Broker::default() }) })
+        Ok(Self { broker: Arc::new(Broker { uris, tls: tls?, ..Broker::default() }) })
     }
 
     /// Puts `prefix` before the name of every queue and exchange, so that several systems can share a virtual host.
     pub fn with_prefix(self, prefix: impl Into<String>) -> Self {
-        let broker = Broker { uris: self.broker.uris.clone(), prefix: prefix.into(), ..Broker::default() };
+        let (uris, tls) = (self.broker.uris.clone(), self.broker.tls.clone());
+        let broker = Broker { uris, tls, prefix: prefix.into(), ..Broker::default() };
         Self { broker: Arc::new(broker) }
     }
 }
@@ -105,9 +116,12 @@ fn wrong_option(url: &str) -> Option<String> {
             let fits = AUTH.1.iter().any(|known| known.eq_ignore_ascii_case(value));
             return (!fits).then(|| wrong(format!("one of {}", AUTH.1.join(", "))));
         }
+        if tls::FILES.contains(&name) {
+            return value.is_empty().then(|| wrong("the path of a PEM file".into()));
+        }
         let Some((_, most)) = NUMBERS.iter().find(|(known, _)| *known == name) else {
-            let known = NUMBERS.map(|(known, _)| known).join(", ");
-            return Some(format!("the option `{name}`, which is not known; there are: {known}, {}", AUTH.0));
+            let (known, files) = (NUMBERS.map(|(known, _)| known).join(", "), tls::FILES.join(", "));
+            return Some(format!("the option `{name}`, which is not known; there are: {known}, {}, {files}", AUTH.0));
         };
         let fits = value.parse::<u64>().is_ok_and(|number| number <= *most);
         (!fits).then(|| wrong(format!("a number from 0 to {most}")))
@@ -185,6 +199,8 @@ mod tests {
             ("frame_max=", "`frame_max` with the value ``: it is a number from 0 to 4294967295"),
             ("channel_max", "`channel_max` with the value ``"),
             ("hearbeat=10", "the option `hearbeat`, which is not known; there are: heartbeat, connection_timeout"),
+            ("cacertfile=", "`cacertfile` with the value ``: it is the path of a PEM file"),
+            ("cacertfile=/ca.pem", "cacertfile, certfile, keyfile, which are for TLS: it begins with amqps://"),
             ("auth_mechanism=magic", "`auth_mechanism` with the value `magic`: it is one of plain, amqplain"),
         ] {
             let refusal = refusal(options).unwrap_or_else(|| panic!("{options} is accepted"));

@@ -1,13 +1,16 @@
 //! How lapin gets its stream: the socket, TLS around it if the URL says so, and [`Frames`] around both.
 
-use super::frames::{Frames, Patience};
+use super::{
+    frames::{Frames, Patience},
+    tls::{Tls, advised},
+};
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties, Error,
     tcp::{AMQPUriTcpExt, TLSConfig},
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 use std::{
     io::{self, Read, Write},
@@ -20,22 +23,35 @@ use std::{
 };
 
 /// Connects, within this time.
-pub(super) async fn connect(uri: AMQPUri, options: ConnectionProperties, limit: Duration) -> Result<Connection, Error> {
+pub(super) async fn connect(
+    uri: AMQPUri,
+    tls: &Tls,
+    options: ConnectionProperties,
+    limit: Duration,
+) -> Result<Connection, Error> {
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Checked(tokio.clone())));
     let tokio = Runtime::new(tokio);
     let is_in = Arc::new(AtomicBool::new(false));
     let lets_in = is_in.clone();
+    let tls = tls.clone();
     let open = async move |uri: AMQPUri, _| {
         let patience = Patience::new(limit, is_in.clone());
-        let connecting = uri.connect_with_config_async(TLSConfig::default(), &tokio);
+        let socket = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+        let connecting = async {
+            let stream = socket.connect_with_config_async(TLSConfig::default(), &tokio).await?;
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => stream.into_rustls(&tls.connector()?, &uri.authority.host).await,
+            }
+        };
         let stream = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(silent()))?;
         Ok(AsyncTcpStream::Plain(Frames::new(stream, Some(patience))))
     };
     match tokio::time::timeout(limit, Connection::connector(uri, runtime, open, options)).await {
         Ok(connected) => {
             lets_in.store(connected.is_ok(), Ordering::Release);
-            connected
+            connected.map_err(advised)
         }
         Err(_) => Err(silent().into()),
     }
@@ -87,7 +103,8 @@ mod tests {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: AMQPUri = format!("amqp://127.0.0.1:{}", broker.local_addr().unwrap().port()).parse().unwrap();
         let limit = Duration::from_millis(200);
-        let connecting = tokio::spawn(connect(uri, ConnectionProperties::default(), limit));
+        let connecting =
+            tokio::spawn(async move { connect(uri, &Tls::default(), ConnectionProperties::default(), limit).await });
         let (mut connection, _) = broker.accept().await.unwrap();
         let error = connecting.await.unwrap().unwrap_err();
         assert!(error.is_io_error(), "{error}");

@@ -114,12 +114,13 @@ async fn ordering_by_events_alone_runs_on_servers() {
 
 const FOOD: &[&str] = &["--orders", "60"];
 
-/// Begins orders with version 1, is killed, and goes on with version 2.
+/// Begins orders with version 1, is killed while the restaurant is asked for some, and goes on with version 2, which
+/// says at its start what it finds: later all of them may have gone on.
 fn food_of_version_1_goes_on_in_version_2(place: &[&str]) {
-    kill_at("food-delivery", &[FOOD, place, &["--version", "1"]].concat(), "orders placed");
+    kill_at("food-delivery", &[FOOD, place, &["--version", "1"]].concat(), "AskingRestaurant");
     let told = run("food-delivery", &[FOOD, place, &["--version", "2"]].concat());
-    assert!(!told.contains("finds 0 open orders"), "open orders of version 1 were expected: {told}");
-    assert!(told.contains("open orders of older versions") && told.contains("AskingRestaurant"), "{told}");
+    let found = told.lines().find(|line| line.contains("open orders of older versions")).unwrap_or_default();
+    assert!(found.contains("AskingRestaurant"), "open orders of version 1 were expected: {told}");
 }
 
 #[test]

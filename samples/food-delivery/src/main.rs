@@ -14,6 +14,7 @@ use sagabus::{
     port::{InstanceFilter, Transport},
 };
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -100,8 +101,13 @@ async fn deliver<S: Saga, Db: Tables>(transport: impl Transport + Clone, store: 
     store.migrate().await?;
     store.create().await.context("cannot create the tables")?;
     let left = store.instances(&InstanceFilter { open: true, ..Default::default() }, i64::from(orders)).await?;
-    let left = left.iter().filter(|order| i64::from(order.version) < i64::from(S::VERSION)).count();
-    println!("version {} finds {left} open orders of older versions", S::VERSION);
+    let mut older: BTreeMap<&str, usize> = BTreeMap::new();
+    for order in left.iter().filter(|order| i64::from(order.version) < i64::from(S::VERSION)) {
+        *older.entry(&order.state).or_default() += 1;
+    }
+    let states: Vec<String> = older.iter().map(|(state, orders)| format!("{orders} {state}")).collect();
+    let (version, older) = (S::VERSION, older.values().sum::<usize>());
+    println!("version {version} finds {older} open orders of older versions: {}", states.join(", "));
     let food = services::food::<S, Db>(transport.clone(), store.clone()).start().await?;
     let others = [
         services::restaurant(transport.clone(), store.clone()).start().await?,

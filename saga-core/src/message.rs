@@ -43,6 +43,9 @@ pub trait Message: Sized + Send + Sync + 'static {
     /// The endpoint that handles a command; as in [`Command::TO`].
     #[doc(hidden)]
     const ENDPOINT: Option<&'static str> = None;
+    /// Whether it goes to its endpoint's queue for commands that can wait.
+    #[doc(hidden)]
+    const CAN_WAIT: bool = false;
     /// What the sender of a command gets when it is given up.
     #[doc(hidden)]
     const GIVES_UP: Option<GivesUp> = None;
@@ -108,6 +111,9 @@ pub trait Answer: Message<Outcome = ()> {}
 pub trait Command: Message {
     /// The endpoint that handles it.
     const TO: &'static str;
+    /// The queue that it goes to, as its destination names it: the endpoint's, or the one for commands that can wait.
+    #[doc(hidden)]
+    const QUEUE: &'static str = Self::TO;
     /// What else a saga that sends it must take, beside the outcome: the message of a command that is given up, as
     /// a tuple `(M,)`; else `()`.
     type GivenUp;

@@ -109,7 +109,7 @@ impl Retries {
     pub const LONGEST: Duration = Duration::from_secs(86_400);
 
     /// The most immediate retries in one round, even under a custom policy: after them the message is put off.
-    const IMMEDIATE_MAX: u32 = 100;
+    pub(crate) const IMMEDIATE_MAX: u32 = 100;
 
     /// A failed message is held at once.
     pub fn none() -> Self {

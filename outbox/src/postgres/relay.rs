@@ -177,12 +177,14 @@ pub(super) async fn count_crash(
     Ok(crashes.map(i64::from))
 }
 
-/// A time further away than a minute comes from a clock that was set back.
+/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away than
+/// what sixteen processes have taken.
 const RESERVE: &str = "
 INSERT INTO sagabus.rate_limit AS l (endpoint, name, next_at)
 VALUES ($1, $2, clock_timestamp() + $3 * interval '1 microsecond')
 ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 * interval '1 microsecond'
-    + least(greatest(l.next_at, clock_timestamp()), clock_timestamp() + interval '1 minute')
+    + least(greatest(l.next_at, clock_timestamp()),
+        clock_timestamp() + greatest(interval '1 minute', 16 * $3 * interval '1 microsecond'))
 RETURNING greatest(0, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000) - $3)::bigint";
 
 pub(super) async fn reserve(

@@ -107,6 +107,12 @@ WITH gone AS (DELETE FROM sagabus.process WHERE endpoint = $1
     AND seen_at < statement_timestamp() - $2 * interval '1 microsecond' RETURNING 1)
 SELECT count(*) FROM gone";
 
+/// A limit whose next call may be made already is as good as none: each key of a handler has had one.
+const OLD_LIMITS: &str = "
+WITH gone AS (DELETE FROM sagabus.rate_limit WHERE endpoint = $1
+    AND next_at < statement_timestamp() - interval '1 minute' RETURNING 1)
+SELECT count(*) FROM gone";
+
 pub(super) async fn sweep(
     connection: &mut PgConnection,
     endpoint: &str,
@@ -137,6 +143,7 @@ pub(super) async fn sweep(
     let without_version = step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
     let stranded = step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
     rows += discarded + kept + without_version + stranded;
+    rows += step(OLD_LIMITS).fetch_one(&mut *connection).await?;
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
     let [rows, discarded, without_instance, without_version, stranded] =
         [rows, discarded, without_instance, without_version, stranded].map(i64::unsigned_abs);

@@ -195,10 +195,12 @@ pub(super) async fn count_crash(
         .await
 }
 
-/// A time further away than a minute comes from a clock that was set back.
+/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away than
+/// what sixteen processes have taken.
 const RESERVE: &str = "
 INSERT INTO sagabus_rate_limit (endpoint, name, next_at) VALUES ($1, $2, $4 + $3)
-ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 + min(max(sagabus_rate_limit.next_at, $4), $4 + 60000000)
+ON CONFLICT (endpoint, name) DO UPDATE
+    SET next_at = $3 + min(max(sagabus_rate_limit.next_at, $4), $4 + max(60000000, 16 * $3))
 RETURNING next_at - $3 - $4";
 
 pub(super) async fn reserve(

@@ -1,11 +1,11 @@
 //! `#[handlers]`: a block of functions, each of which handles a message.
 
 use crate::{Faults, attributes, marker, text};
-use proc_macro2::{Group, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Attribute, Expr, FnArg, GenericArgument, Generics, ImplItem, ImplItemFn, ItemImpl, LitStr, PathArguments,
-    Signature, Type, punctuated::Punctuated, spanned::Spanned,
+    Signature, Token, Type, punctuated::Punctuated, spanned::Spanned,
 };
 
 pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
@@ -48,7 +48,8 @@ fn is_ours(attr: &Attribute) -> bool {
     attr.path().is_ident("handler")
 }
 
-const KNOWN: &str = "`#[handler(name = \"..\", retries = Retries::.., limit = \"..\", shares_transactions)]`";
+const KNOWN: &str =
+    "`#[handler(name = \"..\", retries = Retries::.., limit = \"..\", key = field, shares_transactions)]`";
 
 /// What must hold between the handlers of a block.
 fn agree(handlers: &[Handler], faults: &mut Faults) {
@@ -171,12 +172,14 @@ impl Answer {
     }
 }
 
-/// `#[handler(name = "..", retries = .., limit = "..", shares_transactions)]`.
+/// `#[handler(name = "..", retries = .., limit = "..", key = field, shares_transactions)]`.
 #[derive(Default)]
 struct Options {
     name: Option<LitStr>,
     retries: Option<Expr>,
     limit: Option<LitStr>,
+    /// `order.customer`
+    key: Option<Punctuated<Ident, Token![.]>>,
     shares_transactions: bool,
 }
 
@@ -352,11 +355,16 @@ impl Handler {
             (false, Answer::Now) => quote!(handler),
             (false, Answer::Later | Answer::Either) => quote!(later_handler),
         };
-        let Options { retries, limit, shares_transactions, .. } = options;
+        let Options { retries, limit, key, shares_transactions, .. } = options;
         let retries = retries.as_ref().map(|retries| quote!(.retries(#retries)));
         let limit = limit.as_ref().map(|limit| quote!(.limit(#limit)));
+        let key = key.as_ref().map(|key| {
+            let read = quote_spanned!(key.span()=> |message| ::std::string::ToString::to_string(&message.#key));
+            quote!(.key::<#message, _>(#read))
+        });
         let shares = shares_transactions.then(|| quote!(.shares_transactions()));
-        let options = quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #limit #shares);
+        let options =
+            quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #limit #key #shares);
         quote!(let builder = __sagabus::Adds::<#of, #message, #database>::#add(builder, &self, #options);)
     }
 }
@@ -372,11 +380,14 @@ impl Options {
                     options.retries = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("limit") {
                     options.limit = Some(meta.value()?.parse()?);
+                } else if meta.path.is_ident("key") {
+                    options.key = Some(Punctuated::parse_separated_nonempty(meta.value()?)?);
                 } else if meta.path.is_ident("shares_transactions") {
                     options.shares_transactions = true;
                 } else {
                     return Err(meta.error(
-                        "known here: `name = \"..\"`, `retries = Retries::..`, `limit = \"..\"`, `shares_transactions`",
+                        "known here: `name = \"..\"`, `retries = Retries::..`, `limit = \"..\"`, `key = field`, \
+                         `shares_transactions`",
                     ));
                 }
                 Ok(())

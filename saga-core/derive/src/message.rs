@@ -11,6 +11,7 @@ struct Attributes {
     namespace: Option<LitStr>,
     outcome: Option<Type>,
     gives_up: Option<Type>,
+    priority: Option<Ident>,
 }
 
 /// Reads `#[attribute(name = "..", <namespace> = "..", outcome = Type)]`.
@@ -26,10 +27,18 @@ fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Res
                 set(&mut found.outcome, &meta)
             } else if attribute == "command" && meta.path.is_ident("gives_up") {
                 set(&mut found.gives_up, &meta)
+            } else if attribute == "command" && meta.path.is_ident("priority") {
+                set(&mut found.priority, &meta)?;
+                match &found.priority {
+                    Some(priority) if priority != "low" && priority != "normal" => {
+                        Err(syn::Error::new_spanned(priority, "a priority is `low` or `normal`"))
+                    }
+                    _ => Ok(()),
+                }
             } else {
                 Err(meta.error(match attribute {
                     "command" => {
-                        "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `name = \"..\"`"
+                        "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `priority = low`, `name = \"..\"`"
                     }
                     "event" | "reply" => "known here: `from = \"service\"`, `name = \"..\"`",
                     _ => "known here: `name = \"..\"`",
@@ -49,6 +58,11 @@ fn set<T: syn::parse::Parse>(slot: &mut Option<T>, meta: &syn::meta::ParseNested
 }
 
 impl Attributes {
+    /// Whether a command goes to the queue for those that can wait.
+    fn can_wait(&self) -> bool {
+        self.priority.as_ref().is_some_and(|priority| priority == "low")
+    }
+
     /// The logical name: the one given, or the service's name followed by the type's.
     fn type_name(&self, input: &DeriveInput) -> syn::Result<String> {
         let ident = &input.ident;
@@ -75,6 +89,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     let body = quote_spanned!(ident.span()=> ::sagabus::__private::body::<#ident>());
     let implement = implement(ident, "Message");
     let endpoint = found.namespace.iter().filter(|_| kind == "Command");
+    let can_wait = found.can_wait();
     let gives_up = found.gives_up.iter().map(|ty| {
         let made = quote_spanned!(ty.span()=> ::sagabus::__private::gives_up::<#ident, #ty>());
         quote! {
@@ -89,6 +104,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
             const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind_name;
             type Outcome = #outcome;
             #(const ENDPOINT: ::std::option::Option<&'static str> = ::std::option::Option::Some(#endpoint);)*
+            const CAN_WAIT: bool = #can_wait;
             #(#gives_up)*
             fn __encode(&self) -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {
                 #[allow(unused_imports)]
@@ -179,9 +195,12 @@ pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
     }
     let message = message(input, &found, "Command")?;
     let (command, cancellable) = (implement(ident, "Command"), implement(ident, "Cancellable"));
+    let queue = found.can_wait().then(|| format!("{}.low", to.value())); // as `endpoint::low` has it
+    let queue = queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
     let given_up = found.gives_up.as_ref().map(|ty| quote!(#ty,));
     Ok(quote!(#message #command {
         const TO: &'static str = #to;
+        #queue
         type GivenUp = (#given_up);
     } #cancellable {}))
 }

@@ -5,11 +5,12 @@ use super::{
     handler_unit::{ask, commit_alone, settling},
     judge::Verdict,
     ledger::Ledger,
+    limit::{Limiter, Turn, WAITS},
     router::Item,
     shared::Shared,
 };
 use crate::{Store, StoreError};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// While the breaker is open this many messages of a lane wait in memory.
 const BEHIND_FAILURES: usize = 20;
@@ -27,8 +28,32 @@ pub(super) async fn behind_failures<Db: Store>(shared: &Shared<Db>, handler: usi
 /// those that stay.
 pub(super) async fn behind_limit<Db: Store>(shared: &Shared<Db>, handler: usize, items: Vec<Item>) -> Vec<Item> {
     let Some(limiter) = &shared.handlers[handler].limit else { return items };
+    let items = behind_keys(shared, handler, limiter, items).await;
     let Some(keep) = limiter.keeps(shared.settings.handler_lanes) else { return items };
-    put_off(shared, handler, items, keep, || limiter.put_off(), "it waits for its turn: the handler has a limit").await
+    put_off(shared, handler, items, keep, || limiter.put_off(), WAITS).await
+}
+
+/// Takes the turns of keys. Those that do not come soon go back to the outbox: others of the lane have other keys.
+async fn behind_keys<Db: Store>(shared: &Shared<Db>, handler: usize, limiter: &Limiter, items: Vec<Item>) -> Vec<Item> {
+    let (mut soon, mut later, mut delays) = (Vec::new(), Vec::new(), VecDeque::new());
+    for mut item in items {
+        if let (Some(key), None) = (item.handler_key, item.turn) {
+            match limiter.turn(shared, key).await {
+                Ok(Turn::At(at)) => item.turn = Some(at),
+                Ok(Turn::In(delay)) => {
+                    delays.push_back(delay);
+                    later.push(item);
+                    continue;
+                }
+                Err(_) => {} // the unit asks again, and waits for the database
+            }
+        }
+        soon.push(item);
+    }
+    soon.sort_by_key(|item| item.turn);
+    let keep = soon.len();
+    soon.extend(later);
+    put_off(shared, handler, soon, keep, || delays.pop_front().unwrap_or_default(), WAITS).await
 }
 
 async fn put_off<Db: Store>(

@@ -3,7 +3,9 @@
 use super::{
     Bundles, Endpoint, Settings,
     breaker::Breaker,
-    limit::{Limit, Limits},
+    limit::{Limit, Limits, User},
+    low,
+    options::HandlerOptions,
     router::Receiver,
     saga_unit::{ProjectLogic, TypedProject},
     shared::{HandlerEntry, SagaEntry},
@@ -44,46 +46,6 @@ pub struct EndpointBuilder<Db: Store> {
 impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EndpointBuilder").field("name", &self.name).field("settings", &self.settings).finish()
-    }
-}
-
-/// Options of one handler.
-///
-/// ```no_run
-/// use sagabus::{endpoint::HandlerOptions, handler::Retries};
-/// use std::time::Duration;
-///
-/// let slow_bank = |options: HandlerOptions| {
-///     options.retries(Retries::none().delayed([60, 600, 3600].map(Duration::from_secs)))
-/// };
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct HandlerOptions {
-    retries: Option<Retries>,
-    shares_transactions: bool,
-    limit: Option<&'static str>,
-}
-
-impl HandlerOptions {
-    /// Uses this retry policy for this handler alone, instead of the endpoint's.
-    pub fn retries(mut self, retries: Retries) -> Self {
-        self.retries = Some(retries);
-        self
-    }
-
-    /// Lets messages of one batch share a transaction, though each is handled by itself. This saves commits for
-    /// handlers that only write rows. The next message sees what an earlier one sets in the transaction (`SET LOCAL`,
-    /// advisory locks, temporary tables), and rows stay locked until the last message has run. When one message fails,
-    /// the whole transaction is rolled back, and each message runs again in its own transaction.
-    pub fn shares_transactions(mut self) -> Self {
-        self.shares_transactions = true;
-        self
-    }
-
-    /// Runs the handler no more often than [`EndpointBuilder::limit`] of this name allows.
-    pub fn limit(mut self, name: &'static str) -> Self {
-        self.limit = Some(name);
-        self
     }
 }
 
@@ -242,12 +204,16 @@ impl<Db: Store> EndpointBuilder<Db> {
         } else if M::KIND != MessageKind::Event {
             self.wrong.push(format!("`{}` is neither a command nor an event: no handler gets it", M::TYPE));
         }
+        if options.key.as_ref().is_some_and(|key| !key.reads::<M>()) {
+            self.wrong.push(format!("the key of the handler of `{}` is read from another message", M::TYPE));
+        }
         self.handler(M::KIND, logic, options)
     }
 
     fn handler(mut self, kind: MessageKind, logic: Arc<dyn HandlerLogic<Db>>, options: HandlerOptions) -> Self {
-        let HandlerOptions { retries, shares_transactions, limit } = options;
-        let name = logic.description().name;
+        let HandlerOptions { retries, shares_transactions, limit, key } = options;
+        let description = logic.description();
+        let name = description.name;
         if let Some(limit) = limit {
             if shares_transactions {
                 self.wrong.push(format!(
@@ -255,11 +221,13 @@ impl<Db: Store> EndpointBuilder<Db> {
                      others would keep their locks"
                 ));
             }
-            self.limits.used(name, limit);
+            let batches = description.takes_batches;
+            self.limits.used(User { handler: name, limit, keyed: key.is_some(), batches });
         }
         let entry = HandlerEntry {
-            description: logic.description(),
+            description,
             logic,
+            key,
             retries,
             shares_transactions,
             limit: None,
@@ -346,6 +314,12 @@ impl<Db: Store> EndpointBuilder<Db> {
         let mut wrong = std::mem::take(&mut self.wrong);
         if self.name.is_empty() || self.name.len() > 127 || self.name.contains(char::is_whitespace) {
             wrong.push(format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name));
+        }
+        if self.name.ends_with(low::SUFFIX) {
+            let (name, end) = (&self.name, low::SUFFIX);
+            wrong.push(format!(
+                "endpoint name `{name}`: `{end}` is the end of the name of a queue for commands that wait"
+            ));
         }
         let mut names = HashSet::new();
         for name in self.receiver_names().filter(|name| !names.insert(*name)) {

@@ -238,11 +238,11 @@ pub(crate) fn posted(
 }
 
 /// The message itself, to be handled again by one receiver.
-pub(super) fn retry(endpoint: &str, envelope: &Envelope, receiver: &str, attempt: i64, delay: Duration) -> OutboxRow {
+pub(super) fn retry(queue: &str, envelope: &Envelope, receiver: &str, attempt: i64, delay: Duration) -> OutboxRow {
     let mut again = envelope.clone();
     again.receiver = Some(receiver.into());
     again.attempt = attempt;
-    row(OutboxKind::Retry, Destination::Endpoint(endpoint.into()), again, Some(delay))
+    row(OutboxKind::Retry, Destination::Endpoint(queue.into()), again, Some(delay))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Lanes of handlers: each takes all waiting items of one handler, and runs them as units of work, in order.
 
 use super::{
-    backlog,
-    handler_unit::{self, Halted, Progress},
+    backlog, handler_unit,
     inlet::Inlet,
     lane::{count_crash, guarded, hold, messages_apart},
     policy::Lost,
+    progress::{Halted, Progress},
     router::{Content, Item},
     shared::Shared,
     waiting::Waiting,

@@ -6,14 +6,15 @@ use super::{
     emission::{of_giving_up, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
-    limit::Call,
+    limit::{Call, Turn, WAITS},
     policy::{Lost, Next, UserFailure, passes},
+    progress::Progress,
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
     trace,
 };
 use crate::{
-    CrashPoint, Encoded, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, ambient, crash,
+    CrashPoint, Encoded, HeldReason, InboxResult, Retries, Store, StoreError, StoreErrorKind, ambient, crash,
     handler::{Cause, transaction::LazyTransaction},
     panics,
     port::Keys,
@@ -35,31 +36,6 @@ const SINGLE_UNITS: u32 = 20;
 /// A unit counts as failed when its transaction was lost this often in a row after its handler ran: the database
 /// answers, so the handler is to blame.
 const LOST_MAX: u32 = 5;
-/// How far a lane got with its items.
-pub(super) struct Progress {
-    /// Items that are done, counted from the first.
-    pub(super) done: usize,
-    /// Why the next item is not done: its unit had no effect (or the inbox knows its effect), so it can be run again.
-    pub(super) error: Option<Halted>,
-}
-
-/// An error that halts a lane.
-pub(super) struct Halted {
-    pub(super) error: StoreError,
-    /// The database had answered just before, so the handler may be the reason that the connection was lost.
-    pub(super) ran: bool,
-}
-
-impl Progress {
-    /// Nothing was done.
-    pub(super) fn failed(error: StoreError) -> Self {
-        Self { done: 0, error: Some(Halted { error, ran: false }) }
-    }
-
-    fn lost(done: usize, error: StoreError) -> Self {
-        Self { done, error: Some(Halted { error, ran: true }) }
-    }
-}
 
 /// Runs the first items, in one unit of work or several. `lost` counts the units of the first item that were lost in a
 /// row although the database answered.
@@ -180,7 +156,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         if to_run.len() < 2 || self.is_lost_for_ever() || !self.may_share() {
             return None;
         }
-        let call = match self.call().await {
+        let call = match self.call(None).await {
             Ok(Some(call)) => call,
             Ok(None) => return Some(Progress { done: 0, error: None }),
             Err(error) => return Some(Progress::failed(error)),
@@ -264,12 +240,22 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
     }
 
-    /// Waits until the limit allows a call. `None`: the endpoint stops.
-    async fn call(&self) -> Result<Option<Option<Call<'_>>>, StoreError> {
+    /// Waits until the limit allows a call, which for its key may be made at `turn`. `None`: the endpoint stops.
+    async fn call(&self, turn: Option<Instant>) -> Result<Option<Option<Call<'_>>>, StoreError> {
         match &self.entry.limit {
-            Some(limit) => Ok(limit.call(self.shared, self.stop).await?.map(Some)),
+            Some(limit) => Ok(limit.call(self.shared, self.stop, turn).await?.map(Some)),
             None => Ok(Some(None)),
         }
+    }
+
+    /// Takes the item's turn by its key; if it does not come soon, returns when it comes.
+    async fn turns_later(&self, item: &mut Item) -> Result<Option<Duration>, StoreError> {
+        let (Some(limit), Some(key), None) = (&self.entry.limit, item.handler_key, item.turn) else { return Ok(None) };
+        match limit.turn(self.shared, key).await? {
+            Turn::At(at) => item.turn = Some(at),
+            Turn::In(delay) => return Ok(Some(delay)),
+        }
+        Ok(None)
     }
 
     /// Runs one message in a transaction of its own until it succeeds or its policy says otherwise. Returns whether it
@@ -279,7 +265,12 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         let receiver = self.entry.description.name;
         let mut runs: u32 = 0;
         loop {
-            let Some(call) = self.call().await? else { return Ok(false) };
+            if let Some(delay) = self.turns_later(item).await? {
+                let mut ledger = Ledger::new(self.shared);
+                ledger.put_off(settling(self.entry, item, before), delay, WAITS.into(), 0);
+                return commit_alone(self.shared, ledger).await.map(|()| true);
+            }
+            let Some(call) = self.call(item.turn.take()).await? else { return Ok(false) };
             runs += 1;
             let failure = match self.one_run(item, before, runs).await? {
                 None => {
@@ -289,7 +280,16 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Some(failure) => failure,
             };
             drop(call);
-            let next = failure.next(retries, &item.envelope, before, runs);
+            let mut next = failure.next(retries, &item.envelope, before, runs);
+            if next == Next::Again
+                && let Some(turn) = self.turns_later(item).await?
+            {
+                // the policy goes on as if there were no more retries at once
+                next = match failure.next(retries, &item.envelope, before, Retries::IMMEDIATE_MAX + 1) {
+                    Next::PutOff(delay) => Next::PutOff(delay.max(turn)),
+                    other => other,
+                };
+            }
             if next == Next::Again {
                 // a handler that fails before its first await must not keep `stop` waiting
                 tokio::task::yield_now().await;

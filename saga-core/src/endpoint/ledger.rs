@@ -254,7 +254,8 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     /// round either.
     pub(crate) fn put_off(&mut self, settling: Settling<'_>, delay: Duration, error: String, runs: i64) {
         let attempts = settling.attempts() + runs;
-        let retry = retry(&self.shared.name, settling.envelope, settling.receiver, attempts, delay);
+        let queue = self.shared.queue_of(&settling.envelope.type_name);
+        let retry = retry(&queue, settling.envelope, settling.receiver, attempts, delay);
         self.write.outbox.push(OutboxRow { last_error: Some(storable(error.clone())), ..retry });
         self.held_out(settling);
         let journal = Journal { note: Some(error), ..Journal::default() };

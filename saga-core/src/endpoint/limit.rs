@@ -6,7 +6,11 @@
 
 use super::{breaker::Breaker, shared::Shared};
 use crate::{Store, StoreError};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{Mutex, Semaphore, SemaphorePermit},
     time::Instant,
@@ -19,6 +23,15 @@ const AHEAD: Duration = Duration::from_millis(250);
 const KEEP: Duration = Duration::from_secs(2);
 /// The slowest rate: a call a day.
 const SLOWEST: Duration = Duration::from_secs(86_400);
+/// A lane waits so long for the turn of a key, and messages with other keys may wait for it. It is so long because what
+/// was put off comes back a little late, and together.
+const SOON: Duration = Duration::from_secs(1);
+/// What waits for the turn of its key is looked at this often.
+const PUT_OFF_MAX: Duration = Duration::from_secs(3600);
+/// Keys that are remembered before those are forgotten for which nothing waits.
+const KEYS: usize = 1000;
+/// Why a message is put off.
+pub(super) const WAITS: &str = "it waits for its turn: the handler has a limit";
 
 /// How much a service behind handlers may be asked. [`EndpointBuilder::limit`](super::EndpointBuilder::limit) gives it
 /// a name, and handlers name it: `#[handler(limit = "bank")]`.
@@ -36,12 +49,14 @@ const SLOWEST: Duration = Duration::from_secs(86_400);
 pub struct Limit {
     concurrent: Option<usize>,
     every: Option<Duration>,
+    /// The same for each key.
+    each: Option<Duration>,
 }
 
 impl Limit {
     /// No limit yet, but a breaker in common.
     pub fn none() -> Self {
-        Self { concurrent: None, every: None }
+        Self { concurrent: None, every: None, each: None }
     }
 
     /// So many calls at the same time, in each process.
@@ -56,20 +71,40 @@ impl Limit {
 
     /// So many calls in such a time, by all processes of the endpoint together; evenly.
     pub fn rate(self, calls: u32, time: Duration) -> Self {
-        Self { every: Some(time.checked_div(calls).unwrap_or(Duration::MAX)), ..self }
+        Self { every: Some(every(calls, time)), ..self }
+    }
+
+    /// So many calls in such a time for each key, by all processes of the endpoint together; evenly. Handlers say what
+    /// their key is: `#[handler(limit = "bank", key = customer)]`. It may go with a rate for all keys together.
+    ///
+    /// A message whose turn does not come within a second goes to the outbox until then, so that those with other keys
+    /// go on. The database is asked for each key's turns.
+    pub fn per_key(self, calls: u32, time: Duration) -> Self {
+        Self { each: Some(every(calls, time)), ..self }
     }
 
     /// What is wrong with it.
     fn fault(self) -> Option<&'static str> {
-        match self {
-            Self { concurrent: Some(0), .. } => Some("no call at the same time is none at all"),
-            Self { every: Some(every), .. } if every > SLOWEST => Some("its rate is less than a call a day"),
-            Self { every: Some(every), .. } if every < Duration::from_micros(1) => {
-                Some("its rate is more than a call a microsecond")
-            }
-            _ => None,
+        let rates = || [self.every, self.each].into_iter().flatten();
+        if self.concurrent == Some(0) {
+            Some("no call at the same time is none at all")
+        } else if rates().any(|every| every > SLOWEST) {
+            Some("its rate is less than a call a day")
+        } else if rates().any(|every| every < Duration::from_micros(1)) {
+            Some("its rate is more than a call a microsecond")
+        } else {
+            None
         }
     }
+}
+
+fn every(calls: u32, time: Duration) -> Duration {
+    time.checked_div(calls).unwrap_or(Duration::MAX)
+}
+
+/// How many times of calls are taken at once.
+fn at_once(every: Duration) -> u32 {
+    u32::try_from(AHEAD.as_micros() / every.as_micros().max(1)).unwrap_or(u32::MAX).max(1)
 }
 
 /// A limit at work.
@@ -79,6 +114,8 @@ pub(crate) struct Limiter {
     places: Option<Semaphore>,
     every: Option<Duration>,
     times: Mutex<Times>,
+    each: Option<Duration>,
+    keys: std::sync::Mutex<HashMap<i64, Key>>,
     /// When the last message that was put off comes again.
     last_put_off: std::sync::Mutex<Instant>,
     pub(super) breaker: Arc<Breaker>,
@@ -99,12 +136,15 @@ impl Limiter {
             places: limit.concurrent.map(|calls| Semaphore::new(calls.min(Semaphore::MAX_PERMITS))),
             every: limit.every,
             times: Mutex::new(Times { next: now, left: 0 }),
+            each: limit.each,
+            keys: std::sync::Mutex::default(),
             last_put_off: std::sync::Mutex::new(now),
             breaker: Arc::default(),
         }
     }
 
-    /// Waits until a call may be made; it ends when what is returned is dropped. `None`: the endpoint stops.
+    /// Waits until a call may be made, not before `from`; it ends when what is returned is dropped. `None`: the endpoint
+    /// stops.
     ///
     /// # Errors
     /// When the database that gives the times cannot be reached.
@@ -112,8 +152,12 @@ impl Limiter {
         &self,
         shared: &Shared<Db>,
         stop: &CancellationToken,
+        from: Option<Instant>,
     ) -> Result<Option<Call<'_>>, StoreError> {
         let turn = async {
+            if let Some(from) = from {
+                tokio::time::sleep_until(from).await;
+            }
             let place = match &self.places {
                 Some(places) => Some(places.acquire().await.expect("it is never closed")),
                 None => None,
@@ -133,15 +177,34 @@ impl Limiter {
     /// The time of the next call.
     async fn time<Db: Store>(&self, shared: &Shared<Db>, every: Duration) -> Result<Instant, StoreError> {
         let mut times = self.times.lock().await;
-        while times.left > 0 && times.next + AHEAD < Instant::now() {
-            times.take(every);
-        }
+        times.drop_late(every, Instant::now());
         if times.left == 0 {
-            let calls = u32::try_from(AHEAD.as_micros() / every.as_micros().max(1)).unwrap_or(u32::MAX).max(1);
+            let calls = at_once(every);
             let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every).await?;
             *times = Times { next: Instant::now() + wait, left: calls };
         }
         Ok(times.take(every))
+    }
+
+    /// Takes the turn of the next call for a key, if it comes soon.
+    ///
+    /// # Errors
+    /// When the database that gives the times cannot be reached.
+    pub(super) async fn turn<Db: Store>(&self, shared: &Shared<Db>, key: i64) -> Result<Turn, StoreError> {
+        let Some(every) = self.each else { return Ok(Turn::At(Instant::now())) };
+        let keys = || self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = keys().get_mut(&key).and_then(|key| key.turn(every)) {
+            return Ok(turn);
+        }
+        let (calls, name) = (at_once(every), format!("{}:{key:016x}", self.name));
+        let wait = shared.store.reserve_calls(&shared.name, &name, calls, every).await?;
+        let (now, mut keys) = (Instant::now(), keys());
+        if keys.len() >= KEYS && keys.len() == keys.capacity() {
+            keys.retain(|_, key| key.last > now);
+        }
+        let key = keys.entry(key).or_insert_with(|| Key { times: Times { next: now, left: 0 }, last: now });
+        key.times = Times { next: now + wait, left: calls };
+        Ok(key.turn(every).unwrap_or(Turn::At(now + wait)))
     }
 
     /// How many messages may wait in the memory of each of so many lanes; `None`: any number.
@@ -159,7 +222,48 @@ impl Limiter {
     }
 }
 
+/// When a call for a key may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// At this time, which is soon: nobody else takes it.
+    At(Instant),
+    /// About after this time.
+    In(Duration),
+}
+
+/// Calls for one key.
+#[derive(Debug)]
+struct Key {
+    times: Times,
+    /// When the last message comes again that was put off, and the one behind it.
+    last: Instant,
+}
+
+impl Key {
+    /// The next turn, if its time is known.
+    fn turn(&mut self, every: Duration) -> Option<Turn> {
+        let now = Instant::now();
+        self.times.drop_late(every, now);
+        if self.times.left == 0 {
+            return None;
+        }
+        if self.times.next <= now + SOON {
+            return Some(Turn::At(self.times.take(every)));
+        }
+        let comes = self.last.max(self.times.next).min(now + PUT_OFF_MAX);
+        self.last = comes + every;
+        Some(Turn::In(comes - now))
+    }
+}
+
 impl Times {
+    /// Gives up those that have passed.
+    fn drop_late(&mut self, every: Duration, now: Instant) {
+        while self.left > 0 && self.next + AHEAD < now {
+            self.take(every);
+        }
+    }
+
     fn take(&mut self, every: Duration) -> Instant {
         let next = self.next + every;
         self.left -= 1;
@@ -176,8 +280,18 @@ pub(super) struct Call<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     set: BTreeMap<&'static str, Limit>,
-    /// The limit of each handler that has one.
-    used: Vec<(&'static str, &'static str)>,
+    users: Vec<User>,
+}
+
+/// A handler that has a limit.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) handler: &'static str,
+    pub(super) limit: &'static str,
+    /// It has a key.
+    pub(super) keyed: bool,
+    /// It takes batches.
+    pub(super) batches: bool,
 }
 
 impl Limits {
@@ -193,26 +307,36 @@ impl Limits {
     }
 
     /// A handler has a limit.
-    pub(super) fn used(&mut self, handler: &'static str, limit: &'static str) {
-        self.used.push((handler, limit));
+    pub(super) fn used(&mut self, user: User) {
+        self.users.push(user);
     }
 
-    /// Limits that are used and not set, or set and not used.
+    /// Limits that are used and not set, or set and not used, or that do not fit their handlers.
     pub(super) fn mistakes(&self) -> Vec<String> {
-        let unset = self.used.iter().filter(|(_, limit)| !self.set.contains_key(limit));
-        let unused = self.set.keys().filter(|name| !self.used.iter().any(|(_, limit)| limit == *name));
-        let unset = unset.map(|(handler, limit)| {
+        let of_user = |User { handler, limit, keyed, batches }: &User| match self.set.get(limit)?.each {
+            Some(_) if *batches => Some(format!(
+                "handler `{handler}` takes batches, and its limit `{limit}` is for each key: a call has one key"
+            )),
+            Some(_) if !keyed => Some(format!(
+                "handler `{handler}` has the limit `{limit}`, which is for each key, and no key: `#[handler(key = ..)]`"
+            )),
+            _ => None,
+        };
+        let unset = self.users.iter().filter(|user| !self.set.contains_key(user.limit));
+        let unused = self.set.keys().filter(|name| !self.users.iter().any(|user| user.limit == **name));
+        let unset = unset.map(|User { handler, limit, .. }| {
             format!("handler `{handler}` has the limit `{limit}`, which is not set: `.limit(\"{limit}\", Limit::..)`")
         });
         let unused = unused
             .map(|name| format!("no handler has the limit `{name}`: `#[handler(limit = \"{name}\")]`, or take it out"));
-        unset.chain(unused).collect()
+        unset.chain(unused).chain(self.users.iter().filter_map(of_user)).collect()
     }
 
     /// The limits at work, by the handlers that have them.
     pub(super) fn start(&self) -> BTreeMap<&'static str, Arc<Limiter>> {
         let started: BTreeMap<_, _> =
             self.set.iter().map(|(name, limit)| (*name, Arc::new(Limiter::new(name, *limit)))).collect();
-        self.used.iter().filter_map(|(handler, limit)| Some((*handler, started.get(limit)?.clone()))).collect()
+        let of_user = |user: &User| Some((user.handler, started.get(user.limit)?.clone()));
+        self.users.iter().filter_map(of_user).collect()
     }
 }

@@ -27,7 +27,7 @@ where
     C::Outcome: ReadOutcome,
 {
     pub(super) fn new(requests: Arc<Requests>, command: &C) -> Self {
-        Self { requests, message: request(C::TO, Encoded::checked(command)), command: PhantomData }
+        Self { requests, message: request(C::QUEUE, Encoded::checked(command)), command: PhantomData }
     }
 
     /// Sets a header, as [`OutgoingMessage::header`] does.
@@ -50,7 +50,8 @@ where
     pub async fn within(self, limit: Duration) -> Result<Requested<C>, RequestError> {
         let until = deadline(limit);
         let envelope = self.requests.envelope(&self.message)?;
-        let waiting = match tokio::time::timeout_at(until, self.requests.ask(self.message.id, envelope, C::TO)).await {
+        let waiting = match tokio::time::timeout_at(until, self.requests.ask(self.message.id, envelope, C::QUEUE)).await
+        {
             Ok(asked) => asked?,
             Err(_) => {
                 let text = format!("more requests are open than `requests` and `request_bytes` allow for {limit:?}");

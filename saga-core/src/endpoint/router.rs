@@ -1,19 +1,16 @@
 //! The router: from a delivery to one item for each receiver, in the lane of its order key. Everything that can be
 //! wrong with a message before it runs is found here.
 
-use super::{shared::Shared, take_back::TakeBack};
+use super::{guard::Guard, shared::Shared, take_back::TakeBack};
 use crate::{
-    Ack, CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
+    CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
     saga::logic::Named,
 };
 use std::{
     any::Any,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -182,9 +179,14 @@ fn content<Db: Store>(shared: &Shared<Db>, receiver: Receiver, envelope: &Envelo
         }
         Receiver::Handler(i) => {
             // a user's `Deserialize` may panic, and must not take the router with it
-            let decoded = caught(|| (shared.handlers[i].description.decode)(&envelope.body)).and_then(|read| read);
-            match decoded {
-                Ok(message) => (To::Nobody, Content::Message(DecodedOnce::new(Some(message)))),
+            let handler = &shared.handlers[i];
+            let decoded = caught(|| (handler.description.decode)(&envelope.body)).and_then(|read| read);
+            let keyed = decoded.and_then(|message| {
+                let key = handler.key.as_ref().map(|key| key.of(&*message)).transpose()?;
+                Ok((key.map_or(To::Nobody, To::Key), message))
+            });
+            match keyed {
+                Ok((to, message)) => (to, Content::Message(DecodedOnce::new(Some(message)))),
                 Err(text) => (To::Nobody, Content::Faulty(HeldReason::Undecodable, text)),
             }
         }
@@ -248,40 +250,14 @@ pub(crate) enum Receiver {
     Nobody,
 }
 
-/// How a message leads to an instance.
+/// Who a message of a receiver belongs to.
 pub(crate) enum To {
     Instance(InstanceKey),
     /// The instance that has this alias.
     Alias(InstanceKey),
+    /// No instance: the handler's messages with this key are handled one after another.
+    Key(i64),
     Nobody,
-}
-
-/// Acknowledges a delivery when the last of its items is done. If an item is dropped before, the delivery goes back to
-/// the broker.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    channel: Channel,
-    open: AtomicUsize,
-    ack: Mutex<Option<Ack>>,
-}
-
-impl Guard {
-    pub(crate) fn new(ack: Ack, items: usize) -> Arc<Self> {
-        debug_assert!(items > 0, "a delivery without items would never be acknowledged");
-        let channel = ack.channel().clone();
-        Arc::new(Self { channel, open: AtomicUsize::new(items), ack: Mutex::new(Some(ack)) })
-    }
-
-    /// One item is done.
-    fn item_done(&self) {
-        let open = self.open.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(open > 0, "an item was done twice");
-        if open == 1
-            && let Some(ack) = self.ack.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            ack.ack();
-        }
-    }
 }
 
 /// One message for one receiver.
@@ -294,6 +270,10 @@ pub(crate) struct Item {
     pub(crate) key: Option<InstanceKey>,
     /// The alias by which the instance is found; then `key` is known later.
     pub(crate) alias: Option<InstanceKey>,
+    /// The hash of the handler's key in it.
+    pub(crate) handler_key: Option<i64>,
+    /// When its call may be made, by the limit for this key.
+    pub(crate) turn: Option<Instant>,
     pub(crate) content: Content,
     /// Nothing suggests that it came before.
     pub(crate) first: bool,
@@ -366,14 +346,29 @@ impl Item {
         to: To,
         content: Content,
     ) -> Self {
-        let (key, alias) = match to {
-            To::Instance(key) => (Some(key), None),
-            To::Alias(alias) => (None, Some(alias)),
-            To::Nobody => (None, None),
+        let (key, alias, handler_key) = match to {
+            To::Instance(key) => (Some(key), None, None),
+            To::Alias(alias) => (None, Some(alias), None),
+            To::Key(key) => (None, None, Some(key)),
+            To::Nobody => (None, None, None),
         };
-        let (first, suspect, is_back, counted) = Default::default();
+        let (turn, first, suspect, is_back, counted) = Default::default();
         let span = Span::none();
-        Self { guard, envelope, receiver, key, alias, content, first, suspect, is_back, span, counted }
+        Self {
+            guard,
+            envelope,
+            receiver,
+            key,
+            alias,
+            handler_key,
+            turn,
+            content,
+            first,
+            suspect,
+            is_back,
+            span,
+            counted,
+        }
     }
 
     /// The one rule that says who works on an item: the router's choice of a lane and the lane's choice of a unit
@@ -394,8 +389,12 @@ impl Item {
     }
 
     /// Messages with the same number are handled one after the other, in the order in which they came: those of the
-    /// receiving instance, or of its alias until it is found; for a handler those of the sending instance.
+    /// receiving instance, or of its alias until it is found; for a handler those with its key, or those of the sending
+    /// instance.
     pub(crate) fn order_key(&self) -> i64 {
+        if let Some(key) = self.handler_key {
+            return key;
+        }
         match (self.key.as_ref().or(self.alias.as_ref()), &self.envelope.saga) {
             (Some(key), _) => instance_lock(key),
             (None, Some(saga)) => hash_of([saga.saga.as_bytes(), saga.id.as_bytes()]),
@@ -430,20 +429,4 @@ impl Item {
 /// The lock of an instance, or of an alias.
 pub(crate) fn instance_lock(key: &InstanceKey) -> i64 {
     hash_of([key.saga.as_bytes(), key.id.as_bytes()])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_delivery_is_acked_when_its_last_item_is_done() {
-        let acked = Arc::new(Mutex::new(None));
-        let seen = acked.clone();
-        let guard = Guard::new(Ack::new(move |ack| *seen.lock().unwrap() = Some(ack)), 2);
-        guard.item_done();
-        assert_eq!(*acked.lock().unwrap(), None);
-        guard.item_done();
-        assert_eq!(*acked.lock().unwrap(), Some(true));
-    }
 }

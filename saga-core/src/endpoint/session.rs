@@ -45,7 +45,7 @@ impl<Db: Store> Session<Db> {
 
     /// Sends a command with the commit.
     pub fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
-        post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
+        post(&mut self.posted, Addressee::Endpoint(C::QUEUE.into()), Encoded::checked(&command))
     }
 
     /// Takes back a message that was sent before with a [`delay`](OutgoingMessage::delay), by its

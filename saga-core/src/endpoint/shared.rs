@@ -1,8 +1,8 @@
 //! What all tasks of an endpoint share.
 
 use super::{
-    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, limit::Limiter, metrics::Metrics,
-    requests::Requests, router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
+    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, limit::Limiter, low, metrics::Metrics,
+    options::KeyOf, requests::Requests, router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -55,6 +55,8 @@ pub(crate) struct SagaEntry<Db: Store> {
 pub(crate) struct HandlerEntry<Db: Store> {
     pub(crate) description: Description,
     pub(crate) logic: Arc<dyn HandlerLogic<Db>>,
+    /// What its messages have in common that are handled one after another.
+    pub(crate) key: Option<KeyOf>,
     /// Its own policy; else the endpoint's.
     pub(crate) retries: Option<Retries>,
     /// Messages of one batch share a transaction, though each is handled by itself.
@@ -81,6 +83,15 @@ impl<Db: Store> Shared<Db> {
             Receiver::Saga(i) => self.sagas[i].logic.name(),
             Receiver::Handler(i) => self.handlers[i].description.name,
             Receiver::Nobody => "",
+        }
+    }
+
+    /// The queue from which messages of this type come.
+    pub(crate) fn queue_of(&self, type_name: &str) -> String {
+        let mut waiting = self.handlers.iter().map(|entry| entry.description).filter(|handler| handler.can_wait);
+        match waiting.any(|handler| handler.type_name == type_name) {
+            true => low::queue(&self.name),
+            false => self.name.clone(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     held_log::HeldLog,
     housekeeping,
     inlet::Inlet,
-    lane,
+    lane, low,
     metrics::Metrics,
     relay,
     requests::{self, Requests},
@@ -73,8 +73,16 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         connect: until.saturating_duration_since(Instant::now()),
     };
     let (requests, asks) = Requests::new(&name, &process.owner, &settings);
-    let Link { deliveries, outgoing, reports, state: link } = match transport.attach(topology, limits).await {
-        Ok(link) => link,
+    let attached = async {
+        let link = transport.attach(topology.clone(), limits).await?;
+        let waiting = match handlers.iter().any(|(_, entry)| entry.description.can_wait) {
+            true => Some(low::attach(&*transport, topology, limits).await?),
+            false => None,
+        };
+        Ok((link, waiting))
+    };
+    let (Link { deliveries, outgoing, reports, state: link }, waiting) = match attached.await {
+        Ok(links) => links,
         Err(error) => {
             keep_dropped(&store, &process, &registered.dropped).await;
             return Err(StartError::Transport(error));
@@ -118,6 +126,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     {
         let inlet = Inlet::new(&shared, items);
         supervisor.spawn(Part::Lane, handler_lane::run(shared.clone(), handler, inlet, receiving.clone()));
+    }
+    if let Some(waiting) = waiting {
+        supervisor.spawn(Part::Receiving, low::run(shared.clone(), waiting, lanes.clone(), receiving.clone()));
     }
     supervisor.spawn(Part::Receiving, router::run(shared.clone(), deliveries, lanes, receiving));
     supervisor.spawn(Part::Publishing, dispatch::keep_leases(shared.clone(), reports));

@@ -111,7 +111,7 @@ impl Cause {
 
     /// Sends a command when the transaction has committed.
     pub(crate) fn send<C: Command>(&mut self, command: C) -> &mut OutgoingMessage {
-        post(&mut self.posted, Addressee::Endpoint(C::TO.into()), Encoded::checked(&command))
+        post(&mut self.posted, Addressee::Endpoint(C::QUEUE.into()), Encoded::checked(&command))
     }
 
     /// The id of the message: the same on every retry and redelivery.

@@ -18,6 +18,8 @@ pub(crate) type Decoded = Box<dyn Any + Send>;
 pub(crate) struct Description {
     pub(crate) name: &'static str,
     pub(crate) type_name: &'static str,
+    /// Its messages come from the queue for commands that can wait.
+    pub(crate) can_wait: bool,
     pub(crate) decode: fn(&[u8]) -> Result<Decoded, String>,
     /// What answers a command that is given up.
     pub(crate) give_up: Option<GivesUp>,
@@ -29,8 +31,8 @@ pub(crate) struct Description {
 
 impl Description {
     fn of<M: Message>(name: &'static str, takes_batches: bool) -> Self {
-        let (decode, answers) = (decode::<M>, answers_to::<M>);
-        Self { name, type_name: M::TYPE, decode, give_up: M::GIVES_UP, answers, takes_batches }
+        let (can_wait, decode, answers) = (M::CAN_WAIT, decode::<M>, answers_to::<M>);
+        Self { name, type_name: M::TYPE, can_wait, decode, give_up: M::GIVES_UP, answers, takes_batches }
     }
 }
 

@@ -35,13 +35,14 @@ pub struct Place<const N: usize>;
 pub struct Known {
     type_name: &'static str,
     to: &'static str,
+    queue: &'static str,
     outcome: fn() -> Vec<&'static str>,
     read: fn(&[u8]) -> Result<(), ReadError>,
 }
 
 const fn known<C: Command>() -> Known {
     let read = |body: &[u8]| decode::<C>(body).map(drop);
-    Known { type_name: C::TYPE, to: C::TO, outcome: <C::Outcome as Outcome>::types, read }
+    Known { type_name: C::TYPE, to: C::TO, queue: C::QUEUE, outcome: <C::Outcome as Outcome>::types, read }
 }
 
 pub(super) const fn names<L: Commands, C: Command>() -> bool {
@@ -178,7 +179,7 @@ impl<S, L: SentInto<S>> Effect<S> for SendsAny<L> {
             let body: Box<str> = kept.body.into();
             let message =
                 Encoded { type_name: known.type_name, kind: MessageKind::Command, body: String::from(body).into() };
-            out.emits.push(Emit { route: Route::Command { to: known.to }, message });
+            out.emits.push(Emit { route: Route::Command { to: known.queue }, message });
         }
     }
 

@@ -326,7 +326,7 @@ fn effect<M: Message>(kind: &str, to: Option<&str>, outcome: Vec<&'static str>) 
 impl<S, C: Command> Effect<S> for Sends<C> {
     type Needs = Outcomes<S, C, <C::Outcome as Outcome>::Messages, C::GivenUp>;
     fn emit(self, out: &mut Emits) {
-        push(out, Route::Command { to: C::TO }, &self.0);
+        push(out, Route::Command { to: C::QUEUE }, &self.0);
     }
     fn describe(out: &mut Vec<ChartEffect>) {
         out.push(effect::<C>("send", Some(C::TO), answers_to::<C>()));

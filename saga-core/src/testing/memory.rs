@@ -309,8 +309,9 @@ impl Store for MemoryStore {
     ) -> Result<Duration, StoreError> {
         self.at_once(Operation::Reserve, |state, now| {
             let next = state.limits.entry((endpoint.into(), limit.into())).or_default();
-            let first = (*next).clamp(now, now + us(RESERVED_MAX));
-            *next = first.saturating_add(us(every).saturating_mul(calls.into()));
+            let taken = us(every).saturating_mul(calls.into());
+            let first = (*next).clamp(now, now.saturating_add(us(RESERVED_MAX).max(taken.saturating_mul(16))));
+            *next = first.saturating_add(taken);
             Duration::from_micros((first - now).unsigned_abs())
         })
         .await

@@ -212,6 +212,7 @@ macro_rules! store_suite {
                     a_timer_tells_by_how_much_it_is_late
                     what_waits_and_lives_is_counted
                     calls_are_given_one_time_each
+                    limits_are_swept_when_their_next_call_may_be_made
                     a_clock_that_was_set_back_stops_no_calls_for_long
                 }
                 held::{

@@ -278,6 +278,22 @@ pub async fn calls_are_given_one_time_each(store: &impl Lab) {
     assert_eq!(wait, Duration::ZERO, "no calls are saved up, and none is owed");
     let wait = store.reserve_calls("e", "bank", 1, every).await.unwrap();
     assert!(wait <= every, "{wait:?}");
+    // the rate of all processes together, however slow
+    let hour = 3600 * second;
+    for calls in 0..4 {
+        let wait = store.reserve_calls("e", "slow", 1, hour).await.unwrap();
+        assert!(wait <= calls * hour && wait + second > calls * hour, "after {calls} hours, not {wait:?}");
+    }
+}
+
+/// A limit for which nobody waits is forgotten.
+pub async fn limits_are_swept_when_their_next_call_may_be_made(store: &impl Lab) {
+    let second = Duration::from_secs(1);
+    store.reserve_calls("e", "bank:1", 1, second).await.unwrap();
+    store.reserve_calls("other", "bank:1", 1, second).await.unwrap();
+    assert_eq!(store.sweep("e", 3600 * second).await.unwrap().rows, 0, "its time has not passed");
+    store.age("rate_limit", "next_at", 120 * second).await;
+    assert_eq!(store.sweep("e", 3600 * second).await.unwrap().rows, 1, "that of another endpoint stays");
 }
 
 /// The clock of the database is set back by a day.

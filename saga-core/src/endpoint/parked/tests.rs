@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     Ack, Envelope, InstanceKey,
-    endpoint::router::{Content, DecodedOnce, Guard, Receiver, To},
+    endpoint::{
+        guard::Guard,
+        router::{Content, DecodedOnce, Receiver, To},
+    },
 };
 use std::sync::Arc;
 

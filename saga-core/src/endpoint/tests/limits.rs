@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::{Context, Handle, HandlerError, HandlerOptions, Limit, async_trait};
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 use tokio::time::Instant;
 
@@ -131,6 +134,125 @@ async fn handlers_of_one_service_have_one_breaker() {
     tokio::time::sleep(secs(5)).await;
     let calls = bank.calls().len() - before;
     assert!(calls < 20, "the service is down, and another handler called it {calls} times more in 5 s");
+}
+
+/// Of the customers `Do` is for, the first asks for a hundred.
+fn customer(it: &Do) -> u64 {
+    it.n.saturating_sub(100)
+}
+
+fn keyed(options: HandlerOptions) -> HandlerOptions {
+    options.limit("bank").key(customer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_its_rate_and_a_flood_of_one_holds_up_no_other() {
+    let bank = Bank::default();
+    let rig = Rig::start(|builder| {
+        builder.limit("bank", Limit::none().per_key(2, secs(1))).handle_with::<Do>(bank.clone(), keyed)
+    })
+    .await;
+    rig.broker.deliver_all((1..=120).map(command));
+    let are_handled = |rig: &Rig| {
+        let rows = rig.store.inbox();
+        let handled = rows.iter().filter(|row| row.result == InboxResult::Handled);
+        let ids: HashSet<&str> = handled.map(|row| row.message_id.as_str()).collect();
+        (101..=120).all(|n| ids.contains(&*format!("do-{n}")))
+    };
+    rig.until_within(secs(2), "the others are handled", are_handled).await;
+    assert!(bank.calls().len() < 30, "{} calls", bank.calls().len());
+    rig.until_within(secs(60), "all calls are made", |_| bank.calls().len() == 120).await;
+    rig.all_acked().await;
+    let calls = &bank.calls()[25..];
+    let most = (calls.iter()).map(|from| calls.iter().filter(|at| (*from..*from + secs(1)).contains(at)).count()).max();
+    assert!(most <= Some(3), "{most:?} calls for one customer in a second");
+    assert_eq!((rig.held(), rig.inbox("do-100").attempts), (vec![], 1), "waiting is no run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_share_the_rate_of_a_key() {
+    let bank = Bank::default();
+    let build = |builder: Builder| {
+        builder.limit("bank", Limit::none().per_key(1, secs(1))).handle_with::<Do>(bank.clone(), keyed)
+    };
+    let store = MemoryStore::new();
+    let one = Rig::start_on(store.clone(), Broker::new(), build).await.expect("it starts");
+    let other = Rig::start_on(store, Broker::new(), build).await.expect("it starts");
+    let began = Instant::now();
+    one.broker.deliver_all((1..=10).map(command));
+    other.broker.deliver_all((11..=20).map(command));
+    one.until_within(secs(60), "all calls are made", |_| bank.calls().len() == 20).await;
+    assert!(began.elapsed() >= secs(18), "20 calls at one a second took {:?}", began.elapsed());
+    assert!(bank.in_a_second() <= 2, "{} calls in a second", bank.in_a_second());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_at_once_whose_turn_does_not_come_soon_is_skipped() {
+    let bank = Bank::default();
+    bank.down.store(true, Relaxed);
+    let rig = Rig::start(|builder| {
+        let builder = builder.retries(Retries::none().immediate(2).delayed([secs(10)]));
+        let builder = builder.limit("bank", Limit::none().per_key(1, secs(60)));
+        builder.handle_with::<Do>(bank.clone(), keyed)
+    })
+    .await;
+    rig.broker.deliver_all([command(1)]);
+    rig.until("the first call is made", |_| bank.calls().len() == 1).await;
+    tokio::time::sleep(secs(50)).await;
+    assert_eq!(bank.calls().len(), 1, "a retry at once is a call");
+    rig.until_within(secs(300), "its retries end", |rig| !rig.held().is_empty()).await;
+    let calls = bank.calls();
+    assert!(calls.windows(2).all(|pair| pair[1] - pair[0] >= secs(59)), "{calls:?}");
+    assert_eq!((rig.inbox("do-1").attempts, calls.len()), (2, 2), "one at first, and one later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_with_one_key_run_one_after_another_in_order() {
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    /// Takes its time with every other message.
+    struct Slow(Arc<Mutex<Vec<u64>>>);
+    #[async_trait]
+    impl Handle<Do, MemoryStore> for Slow {
+        async fn handle(&self, Do { n }: Do, _: &mut Context<'_, MemoryStore>) -> Result<Deed, HandlerError> {
+            tokio::time::sleep(Duration::from_millis(10 * (n % 2))).await;
+            self.0.lock().unwrap().push(n);
+            Ok(Did { n }.into())
+        }
+    }
+    let slow = Slow(handled.clone());
+    let rig = Rig::start(|builder| {
+        let builder = builder.settings(|settings| settings.handler_lanes = 4);
+        builder.handle_with::<Do>(slow, |options| options.key(|it: &Do| it.n % 5))
+    })
+    .await;
+    rig.broker.deliver_all((1..=50).map(command));
+    rig.all_acked().await;
+    for key in 0..5 {
+        let of_key: Vec<u64> = handled.lock().unwrap().iter().copied().filter(|n| n % 5 == key).collect();
+        assert_eq!(of_key.len(), 10);
+        assert!(of_key.is_sorted(), "the order in which they came was expected: {of_key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_for_each_key_needs_keys() {
+    let started = Rig::start_on(MemoryStore::new(), Broker::new(), |builder| {
+        let builder = builder.limit("bank", Limit::none().per_key(1, secs(1)));
+        let builder = builder.limit("sms", Limit::none().per_key(0, secs(1)));
+        let builder = builder.handle_with::<Do>(Bank::default(), limited);
+        builder.subscribe_with::<Step>(Bank::default(), |options| options.key(customer))
+    })
+    .await;
+    let Err(StartError::Definition(wrong)) = started.map(|_| ()) else { panic!("it starts") };
+    let said = wrong.join("\n");
+    for text in [
+        "has the limit `bank`, which is for each key, and no key: `#[handler(key = ..)]`",
+        "is read from another message",
+        "limit `sms`: its rate is less than a call a day",
+    ] {
+        assert!(said.contains(text), "`{text}` was expected in:\n{said}");
+    }
+    assert_eq!(wrong.len(), 3, "{said}");
 }
 
 #[tokio::test(start_paused = true)]

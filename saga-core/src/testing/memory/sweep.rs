@@ -19,9 +19,17 @@ pub(super) fn sweep(state: &mut State, endpoint: &str, retention: Duration, now:
     swept.stranded = strand(state, endpoint, oldest, now) as u64;
     let old = delete_old_inbox(state, endpoint, oldest)
         + delete_old_instances(state, endpoint, oldest)
-        + process::forget_old(state, endpoint, now);
+        + process::forget_old(state, endpoint, now)
+        + forget_limits(state, endpoint, now);
     swept.rows += swept.stranded + old as u64;
     swept
+}
+
+/// A limit whose next call may be made already is as good as none.
+fn forget_limits(state: &mut State, endpoint: &str, now: i64) -> usize {
+    let before = state.limits.len();
+    state.limits.retain(|(of, _), next| of != endpoint || *next >= now - us(Duration::from_secs(60)));
+    before - state.limits.len()
 }
 
 /// Early messages whose instance did not start in time, and messages for which no newer process came, wait for a person

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Ack, Delivery, Destination, Envelope, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
-    TransportError,
+    TransportError, endpoint::low,
 };
 use async_trait::async_trait;
 use std::{
@@ -108,7 +108,9 @@ impl Broker {
     /// The process died: its connection is gone.
     pub(super) fn died(&self, endpoint: &str) {
         let last = self.chance.strikes(Mishap::Overtaking);
-        if let Some(queue) = self.queues().get_mut(endpoint) {
+        for name in [endpoint.to_owned(), low::queue(endpoint)] {
+            let mut queues = self.queues();
+            let Some(queue) = queues.get_mut(&name) else { continue };
             queue.consumer = None;
             queue.attached += 1;
             queue.take_back(last);

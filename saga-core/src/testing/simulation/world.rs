@@ -49,7 +49,7 @@ impl World {
 
     /// A client sends a command. It sends it again, as the same message, until the broker has it.
     pub async fn send<C: Command>(&self, command: C) {
-        self.client(Destination::Endpoint(C::TO.into()), &command).await;
+        self.client(Destination::Endpoint(C::QUEUE.into()), &command).await;
     }
 
     async fn client<M: Message>(&self, destination: Destination, message: &M) {

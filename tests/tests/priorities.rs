@@ -1,0 +1,106 @@
+//! Commands that can wait, beside others.
+
+use async_trait::async_trait;
+use saga_core::{
+    Command, Context, Endpoint, Handle, HandlerError, Inspect, OutboxFilter, Outcome, Reply, Retries, Transport,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tests::{
+    endpoint_suite, eventually,
+    house::held,
+    model::{Effects, Work, Worker},
+};
+use tokio::sync::Semaphore;
+
+/// Can wait.
+#[derive(Debug, Command, Serialize, Deserialize)]
+#[command(to = "worker", outcome = ReportOutcome, priority = low)]
+struct Report {
+    id: u64,
+}
+
+#[derive(Debug, Outcome)]
+enum ReportOutcome {
+    Written(Written),
+}
+
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "worker")]
+struct Written {}
+
+/// Writes no report before it may.
+#[derive(Clone)]
+struct Reporter {
+    may: Arc<Semaphore>,
+    began: Arc<Mutex<BTreeSet<u64>>>,
+    written: Arc<Mutex<Vec<u64>>>,
+}
+
+#[async_trait]
+impl<Db: Effects> Handle<Report, Db> for Reporter {
+    async fn handle(&self, report: Report, _: &mut Context<'_, Db>) -> Result<ReportOutcome, HandlerError> {
+        let is_new = self.began.lock().unwrap().insert(report.id);
+        if report.id == 1 && is_new {
+            return Err(HandlerError::transient("failed by order"));
+        }
+        self.may.acquire().await.expect("it is never closed").forget();
+        self.written.lock().unwrap().push(report.id);
+        Ok(Written {}.into())
+    }
+}
+
+/// Five hundred reports wait, and as many are in hand as may be; a command that is sent after them is handled before.
+async fn commands_that_can_wait_stand_before_no_other<Db: Effects + Inspect>(
+    transport: impl Transport + Clone,
+    [store, clients, _]: [Db; 3],
+) {
+    store.create_effects().await;
+    let reporter = Reporter { may: Arc::new(Semaphore::new(0)), began: Arc::default(), written: Arc::default() };
+    let work = Worker::default();
+    let worker = Endpoint::builder("worker", transport.clone(), store)
+        .retries(Retries::none().delayed([Duration::from_secs(3600)]))
+        .settings(|settings| settings.prefetch = 8)
+        .handle::<Report>(reporter.clone())
+        .handle::<Work>(work.clone());
+    let worker = worker.start().await.expect("it starts");
+    let client = Endpoint::builder("client", transport, clients).start().await.expect("it starts");
+    let mut session = client.session().await.expect("a session opens");
+    for id in 1..=500 {
+        session.send(Report { id });
+    }
+    session.commit().await.expect("the session commits");
+    // one failed, and waits for its retry
+    let to = eventually("the retry of a report", || async {
+        let rows = worker.store().outbox(&OutboxFilter::default(), 100).await.ok()?;
+        rows.into_iter().find(|row| row.kind == "retry").map(|row| row.destination)
+    })
+    .await;
+    assert_eq!(to, "worker.low", "it comes back where it came from");
+    eventually("a report to be in hand", || async { (reporter.began.lock().unwrap().len() > 1).then_some(()) }).await;
+    let mut session = client.session().await.expect("a session opens");
+    session.send(Work { id: 7, note: "pure".into() });
+    session.commit().await.expect("the session commits");
+    eventually("the command that was sent last to be handled", || async { (work.runs() == 1).then_some(()) }).await;
+    assert_eq!(*reporter.written.lock().unwrap(), Vec::<u64>::new(), "no report was written before it");
+    reporter.may.add_permits(499);
+    eventually("all other reports to be written", || async {
+        (reporter.written.lock().unwrap().len() >= 499).then_some(())
+    })
+    .await;
+    let mut written = reporter.written.lock().unwrap().clone();
+    written.sort_unstable();
+    assert_eq!(written, (2..=500).collect::<Vec<_>>(), "each once");
+    assert!(held(worker.store()).await.is_empty());
+    for endpoint in [worker, client] {
+        endpoint.stop().await.expect("an orderly end");
+    }
+}
+
+endpoint_suite! {
+    commands_that_can_wait_stand_before_no_other
+}

@@ -122,9 +122,11 @@ async fn t_024_the_leader_of_the_queue_goes_under_load_and_nothing_is_lost_and_w
         println!("{what}: work went on after {:?}", since.elapsed());
     };
     let trouble = async {
-        let ends: [(&str, fn(&mut Broker) -> anyhow::Result<()>); 2] =
-            [("the leader was killed", Broker::kill), ("the leader was stopped", Broker::stop)];
-        for (what, end) in ends {
+        for is_killed in [true, false] {
+            let (what, end): (_, fn(&mut Broker) -> _) = match is_killed {
+                true => ("the leader was killed", Broker::kill),
+                false => ("the leader was stopped", Broker::stop),
+            };
             resumed("the start").await;
             let gone = leader(&own, own.nodes.len()).await;
             let left = (gone + 1) % own.nodes.len();

@@ -54,11 +54,13 @@ impl HandlerOptions {
     }
 }
 
+type Read = dyn Fn(&dyn Any) -> Option<String> + Send + Sync;
+
 /// How a handler's key is read from a message.
 #[derive(Clone)]
 pub(crate) struct KeyOf {
     message: TypeId,
-    read: Arc<dyn Fn(&dyn Any) -> Option<String> + Send + Sync>,
+    read: Arc<Read>,
 }
 
 impl KeyOf {

@@ -75,6 +75,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) expired: i64,
     /// Microseconds since it was due.
     pub(crate) late_us: i64,
+    /// It failed before, and waits for no destination.
+    pub(crate) wanted: bool,
 }
 
 impl Stored<'_> {
@@ -85,6 +87,7 @@ impl Stored<'_> {
         let mut row = LeasedRow::new(id, kind.destination(self.destination), envelope);
         row.attempts = self.attempts.clamp(0, i64::from(u32::MAX)) as u32;
         row.expired = self.expired.clamp(0, i64::from(u32::MAX)) as u32;
+        row.wanted = self.wanted;
         let is_first = kind == OutboxKind::Timer && row.attempts == 0 && row.expired == 0;
         row.late = is_first.then(|| Duration::from_micros(self.late_us.max(0).unsigned_abs()));
         Ok(row)
@@ -179,6 +182,7 @@ mod tests {
             body: Vec::new(),
             attempts: -1,
             expired: 2,
+            wanted: false,
         };
         let read = row("event").read(Uuid::nil()).unwrap();
         assert_eq!((read.attempts, read.expired), (0, 2));
@@ -210,6 +214,7 @@ mod tests {
                 attempts: i64::MIN,
                 expired: i64::MAX,
                 late_us: i64::MIN,
+                wanted: true,
             };
             assert!(stored("parcel").read(Uuid::nil()).is_err(), "there is no such kind of row");
             let Ok(row) = stored("command").read(Uuid::nil()) else { return };

@@ -25,7 +25,8 @@ taken AS (
 SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
         WHERE endpoint = $1 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
     t.id, t.kind, t.destination, t.envelope::text AS envelope, t.body, t.attempts, t.expired,
-    (extract(epoch FROM clock_timestamp() - t.due_at) * 1000000)::bigint AS late
+    (extract(epoch FROM clock_timestamp() - t.due_at) * 1000000)::bigint AS late,
+    t.last_error IS NOT NULL AND t.waits_for IS NULL AS wanted
 FROM (SELECT 1) one LEFT JOIN taken t ON true ORDER BY t.due_at, t.id";
 
 static ALL: LazyLock<String> = LazyLock::new(|| LEASE.replace("{SINCE}", ""));
@@ -81,6 +82,7 @@ fn outbox_row(id: Uuid, row: &PgRow) -> Result<LeasedRow, String> {
         attempts: i64::from(row.get::<i32, _>("attempts")),
         expired: i64::from(row.get::<i32, _>("expired")),
         late_us: row.get("late"),
+        wanted: row.get("wanted"),
     };
     stored.read(id)
 }

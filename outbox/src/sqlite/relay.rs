@@ -44,7 +44,8 @@ pub(super) async fn lease(
         "UPDATE sagabus_outbox SET lease_owner = $5, lease_until = $6, expired = expired + (lease_until IS NOT NULL),
             first_attempt_at = coalesce(first_attempt_at, $2)
          WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $4)
-         RETURNING id, due_at, kind, destination, envelope, body, attempts, expired"
+         RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,
+            last_error IS NOT NULL AND waits_for IS NULL AS wanted"
     );
     let rows = sqlx::query(&sql)
         .bind(request.endpoint)
@@ -83,6 +84,7 @@ fn outbox_row(row: &SqliteRow, late_us: i64) -> Result<LeasedRow, String> {
         attempts: row.try_get("attempts").map_err(column)?,
         expired: row.try_get("expired").map_err(column)?,
         late_us,
+        wanted: row.try_get("wanted").map_err(column)?,
     };
     stored.read(id.parse().map_err(|error| format!("its id `{id}` is not a uuid: {error}"))?)
 }

@@ -32,11 +32,12 @@ struct Closed {
 }
 
 impl Destinations {
-    /// Whether a row may be sent; else how long it waits. The first row after that time is the probe.
-    pub(crate) fn admit(&mut self, destination: &Destination, row: Uuid) -> Result<(), Duration> {
+    /// Whether a row may be sent; else how long it waits. The first row after that time is the probe, or before it a row
+    /// that somebody wants sent now: an operator who has started the receiver must not wait for minutes.
+    pub(crate) fn admit(&mut self, destination: &Destination, row: Uuid, wanted: bool) -> Result<(), Duration> {
         let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
         let now = Instant::now();
-        if closed.probe.is_none() && closed.probe_at <= now {
+        if closed.probe.is_none() && (wanted || closed.probe_at <= now) {
             closed.probe = Some(row);
             return Ok(());
         }
@@ -121,23 +122,41 @@ mod tests {
         let mut destinations = Destinations::default();
         let to = Destination::Endpoint("later".into());
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
-        assert_eq!(destinations.admit(&to, a), Ok(()));
+        assert_eq!(destinations.admit(&to, a, false), Ok(()));
         let wait = destinations.unroutable("e", &to, a, "no queue");
         assert!(wait <= PAUSE_MIN, "{wait:?}");
         assert!(destinations.unroutable("e", &to, b, "no queue") <= PAUSE_MIN, "it was on its way already");
-        assert!(destinations.admit(&to, c).is_err(), "before the time is up nobody asks");
+        assert!(destinations.admit(&to, c, false).is_err(), "before the time is up nobody asks");
         tokio::time::advance(PAUSE_MIN).await;
-        assert_eq!(destinations.admit(&to, a), Ok(()));
-        assert!(destinations.admit(&to, b).is_err(), "one asks, the others wait");
+        assert_eq!(destinations.admit(&to, a, false), Ok(()));
+        assert!(destinations.admit(&to, b, false).is_err(), "one asks, the others wait");
         for _ in 0..20 {
             let wait = destinations.unroutable("e", &to, a, "no queue");
             assert!(wait <= PAUSE_MAX, "{wait:?}");
             tokio::time::advance(wait).await;
-            assert_eq!(destinations.admit(&to, a), Ok(()));
+            assert_eq!(destinations.admit(&to, a, false), Ok(()));
         }
         assert!(destinations.arrived("e", &to), "it was closed");
         assert!(!destinations.arrived("e", &to), "it is open");
-        assert_eq!(destinations.admit(&to, b), Ok(()));
+        assert_eq!(destinations.admit(&to, b, false), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_an_operator_wants_sent_asks_at_once_and_alone() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Endpoint("later".into());
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        for _ in 0..20 {
+            let wait = destinations.unroutable("e", &to, a, "no queue");
+            tokio::time::advance(wait).await;
+            assert_eq!(destinations.admit(&to, a, false), Ok(()));
+        }
+        assert!(destinations.unroutable("e", &to, a, "no queue") > PAUSE_MAX / 2);
+        assert!(destinations.admit(&to, a, false).is_err(), "by itself it waits for minutes");
+        assert_eq!(destinations.admit(&to, a, true), Ok(()));
+        assert!(destinations.admit(&to, b, true).is_err(), "one asks, the others wait");
+        destinations.unroutable("e", &to, a, "no queue");
+        assert!(destinations.admit(&to, a, false).is_err(), "it was asked in vain");
     }
 
     #[tokio::test(start_paused = true)]
@@ -147,9 +166,9 @@ mod tests {
         let [a, b] = [1, 2].map(Uuid::from_u128);
         destinations.unroutable("e", &to, a, "no queue");
         tokio::time::advance(PAUSE_MIN).await;
-        assert_eq!(destinations.admit(&to, a), Ok(()));
+        assert_eq!(destinations.admit(&to, a, false), Ok(()));
         destinations.forget_probe(&to, a);
-        assert_eq!(destinations.admit(&to, b), Ok(()));
+        assert_eq!(destinations.admit(&to, b, false), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

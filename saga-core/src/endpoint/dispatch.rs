@@ -11,7 +11,7 @@ pub(super) use finish::finish;
 
 use super::{destinations::Destinations, shared::Shared, trouble::Trouble};
 use crate::{
-    CrashPoint, Crashes, Envelope, Store,
+    CrashPoint, Crashes, Store,
     port::{Backoff, Destination, Fate, LeaseUpdate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
 };
 use std::{
@@ -156,7 +156,7 @@ impl Dispatcher {
     fn enqueue(&self, reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
         if reservation.leased {
             let leased = rows.iter().filter(|row| row.leased);
-            self.push(leased.map(|row| (row.id, &row.envelope, 0, 0, &row.destination)));
+            self.push(leased.map(|row| (Outgoing::new(row.id, row.destination.clone(), row.envelope.clone()), false)));
         }
         if let Some(delay) = rows.iter().filter_map(|row| row.delay).min() {
             self.due_in(delay);
@@ -165,23 +165,27 @@ impl Dispatcher {
 
     /// Sends what the relay has leased.
     pub(crate) fn send(&self, rows: &[LeasedRow]) {
-        self.push(rows.iter().map(|row| (row.id, &row.envelope, row.attempts, row.expired, &row.destination)));
+        self.push(rows.iter().map(|row| {
+            let message = Outgoing::new(row.id, row.destination.clone(), row.envelope.clone());
+            (Outgoing { attempts: row.attempts, expired: row.expired, ..message }, row.wanted)
+        }));
     }
 
-    fn push<'a>(&self, rows: impl Iterator<Item = (Uuid, &'a Arc<Envelope>, u32, u32, &'a Destination)>) {
+    /// Sends messages, each of which an operator may want sent now.
+    fn push(&self, messages: impl Iterator<Item = (Outgoing, bool)>) {
         let mut state = self.lock();
-        for (row, envelope, attempts, expired, destination) in rows {
-            if state.destinations.is_gone(&self.endpoint, destination, row) {
-                state.confirmed.push(row); // it is deleted like one that arrived
+        for (message, wanted) in messages {
+            let Outgoing { row, destination, attempts, .. } = &message;
+            if state.destinations.is_gone(&self.endpoint, destination, *row) {
+                state.confirmed.push(*row); // it is deleted like one that arrived
                 continue;
             }
-            if let Err(delay) = state.destinations.admit(destination, row) {
+            if let Err(delay) = state.destinations.admit(destination, *row, wanted) {
                 let error = format!("no queue takes messages for `{}`", destination.name());
-                state.put_off.push(PublishFailed { id: row, error, delay, unroutable: true, tried: false });
+                state.put_off.push(PublishFailed { id: *row, error, delay, unroutable: true, tried: false });
                 continue;
             }
-            state.in_flight.insert(row, InFlight { attempts, destination: destination.clone() });
-            let message = Outgoing { attempts, expired, ..Outgoing::new(row, destination.clone(), envelope.clone()) };
+            state.in_flight.insert(*row, InFlight { attempts: *attempts, destination: destination.clone() });
             // after `stop` the lease runs out and a relay takes the row
             let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
         }

@@ -82,12 +82,15 @@ pub struct LeasedRow {
     pub expired: u32,
     /// Of a timer that leaves for the first time: how long ago it was due.
     pub late: Option<Duration>,
+    /// It failed before and waits for no destination any more: an operator wants it sent now, or another process has
+    /// found its destination open.
+    pub wanted: bool,
 }
 
 impl LeasedRow {
     /// A row that was not tried before.
     pub fn new(id: Uuid, destination: Destination, envelope: Arc<Envelope>) -> Self {
-        Self { id, destination, envelope, attempts: 0, expired: 0, late: None }
+        Self { id, destination, envelope, attempts: 0, expired: 0, late: None, wanted: false }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Envelope;
 
 fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
     let (outgoing, sent) = mpsc::unbounded_channel();
@@ -13,6 +14,7 @@ fn row(n: u128, to: &str) -> LeasedRow {
         attempts: 0,
         expired: 0,
         late: None,
+        wanted: false,
     }
 }
 

@@ -120,6 +120,7 @@ impl OutboxRecord {
             attempts: self.attempts,
             expired: self.expired,
             late: is_first.then_some(late),
+            wanted: self.last_error.is_some() && self.waits_for.is_none(),
         }
     }
 }

@@ -86,6 +86,13 @@ pub(crate) fn count(n: i64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { plural })
 }
 
+/// A text as a word of a shell's line.
+pub(crate) fn quoted(text: &str) -> String {
+    let text = plain(text);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// A number that was counted no further than [`COUNTED_MAX`].
 pub(crate) fn some(n: i64) -> String {
     if n > COUNTED_MAX { format!("{COUNTED_MAX}+") } else { n.to_string() }

@@ -1,7 +1,8 @@
 //! What needs a person, according to a status.
 
-use crate::text::{age, some_of};
-use saga_core::{EndpointStatus, HeldReason, ProcessReport, Status};
+use crate::text::{age, quoted, some_of};
+use saga_core::{EndpointStatus, HeldCount, HeldReason, ProcessReport, StateCount, Status};
+use std::fmt;
 
 /// A process writes a heartbeat every ten seconds; after this time without one it is taken for dead.
 pub(crate) const SILENT_MS: i64 = 90_000;
@@ -10,89 +11,209 @@ const STUCK_MS: i64 = 60_000;
 /// A rolling deployment is over by then. What still waits for a version or a type that no process knows will wait until
 /// somebody deploys it: a handler may have been forgotten.
 const DEPLOYED_MS: i64 = 3_600_000;
+/// An instance that has not changed for this long may wait for something that never comes, or for a customer.
+const LINGERS_MS: i64 = 86_400_000;
 
-/// One line for each trouble, with the command that shows more.
-pub(crate) fn troubles(status: &Status) -> Vec<String> {
+/// Something that needs a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// What, since when, and why if that is known.
+    pub(crate) text: String,
+    /// What shows it.
+    pub(crate) see: Command,
+    /// What mends it, when its cause is gone. There may be no such command.
+    pub(crate) mend: Option<Command>,
+}
+
+/// A command of this program. Its words in capitals stand for what a person fills in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// The words before the options.
+    pub(crate) words: String,
+    /// Options, with their values if they have any.
+    pub(crate) options: Vec<(&'static str, Option<String>)>,
+}
+
+impl Command {
+    pub(crate) fn new(words: impl Into<String>) -> Self {
+        Self { words: words.into(), options: Vec::new() }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.options.push((name, Some(value.into())));
+        self
+    }
+
+    pub(crate) fn set(mut self, name: &'static str) -> Self {
+        self.options.push((name, None));
+        self
+    }
+
+    fn because(self) -> Self {
+        self.with("reason", "TEXT")
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sagabus {}", self.words)?;
+        for (name, value) in &self.options {
+            write!(f, " --{name}")?;
+            value.iter().try_for_each(|value| write!(f, " {}", quoted(value)))?;
+        }
+        Ok(())
+    }
+}
+
+/// On one line.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.text, self.see)?;
+        self.mend.iter().try_for_each(|mend| write!(f, "; then {mend}"))
+    }
+}
+
+/// What needs a person.
+pub(crate) fn troubles(status: &Status) -> Vec<Trouble> {
     let mut all = Vec::new();
     for endpoint in &status.endpoints {
-        held(endpoint, &mut all);
+        all.extend(endpoint.held.iter().filter_map(|held| of_held(&endpoint.endpoint, held)));
         outbox(endpoint, &mut all);
         processes(endpoint, status.now_us, &mut all);
     }
-    for state in status.instances.iter().filter(|state| state.paused > 0) {
-        let (saga, are) = (&state.saga, if state.paused == 1 { "is" } else { "are" });
-        let instances = some_of(state.paused, "instance");
-        all.push(format!(
-            "{saga}: {instances} in {} {are} paused: sagabus sagas list --saga {saga} --paused",
-            state.state
-        ));
-    }
+    all.extend(status.instances.iter().filter(|state| state.paused > 0).map(paused));
     all
 }
 
-fn held(endpoint: &EndpointStatus, all: &mut Vec<String>) {
-    let name = &endpoint.endpoint;
-    for held in &endpoint.held {
-        // a reason that this binary does not know may need a person: better report it
-        let reason = HeldReason::parse(&held.reason);
-        let is_forgotten = reason == Some(HeldReason::Version) && held.oldest_ms > DEPLOYED_MS;
-        if reason.is_some_and(HeldReason::releases_itself) && !is_forgotten {
-            continue;
+/// States in which an instance has been for long. It may need a person: only who knows the saga can tell.
+pub(crate) fn lingering(status: &Status) -> Vec<Trouble> {
+    let lingers = |state: &&StateCount| state.oldest_ms > LINGERS_MS && state.count > state.done + state.paused;
+    let trouble = |state: &StateCount| {
+        let (saga, state, oldest) = (&state.saga, &state.state, age(state.oldest_ms));
+        let list = Command::new("sagas list").with("saga", saga).with("state", state).set("open");
+        Trouble {
+            text: format!("{saga}: an instance in {state} has not changed for {oldest}"),
+            see: list.with("older-than", "1d"),
+            mend: Some(Command::new(format!("sagas send {} ID TYPE", quoted(saga))).with("body", "JSON").because()),
         }
-        let (messages, reason) = (some_of(held.count, "message"), &held.reason);
-        let (are, oldest) = (if held.count == 1 { "is" } else { "are" }, age(held.oldest_ms));
-        all.push(format!(
-            "{name}: {messages} {are} held as {reason}, the oldest for {oldest}: \
-             sagabus held list --endpoint {name} --reason-is {reason}"
-        ));
-    }
+    };
+    status.instances.iter().filter(lingers).map(trouble).collect()
 }
 
-fn outbox(endpoint: &EndpointStatus, all: &mut Vec<String>) {
-    let name = &endpoint.endpoint;
+fn of_held(endpoint: &str, held: &HeldCount) -> Option<Trouble> {
+    // a reason that this binary does not know may need a person: better report it
+    let reason = HeldReason::parse(&held.reason);
+    let is_forgotten = reason == Some(HeldReason::Version) && held.oldest_ms > DEPLOYED_MS;
+    if reason.is_some_and(HeldReason::releases_itself) && !is_forgotten {
+        return None;
+    }
+    let of = |words: &str| {
+        let command = Command::new(words).with("endpoint", endpoint);
+        if reason.is_some() { command.with("reason-is", &held.reason) } else { command }
+    };
+    let (are, oldest) = (if held.count == 1 { "is" } else { "are" }, age(held.oldest_ms));
+    Some(Trouble {
+        text: format!(
+            "{endpoint}: {} {are} held as {}, the oldest for {oldest}",
+            some_of(held.count, "message"),
+            held.reason
+        ),
+        see: of(if held.count == 1 { "held list" } else { "held groups" }),
+        mend: match reason {
+            None | Some(HeldReason::Version) => None,
+            Some(HeldReason::Undecodable) => Some(Command::new("held edit MESSAGE").because()),
+            Some(HeldReason::Rejected) => Some(Command::new("held discard MESSAGE").because()),
+            Some(_) => Some(of("held retry").because()),
+        },
+    })
+}
+
+fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
+    let name = endpoint.endpoint.as_str();
+    let of = |words: &str| Command::new(words).with("endpoint", name);
     for rows in &endpoint.unroutable {
         let (messages, to, oldest) = (some_of(rows.count, "message"), &rows.destination, age(rows.oldest_ms));
-        all.push(format!("{name}: no queue takes {messages} to {to}, the oldest for {oldest}: is {to} running?"));
+        all.push(Trouble {
+            text: format!("{name}: no queue takes {messages} to {to}, the oldest for {oldest}; is {to} running?"),
+            see: of("outbox list").set("failing").with("to", to),
+            mend: Some(of("outbox send-now").set("failing").with("to", to).because()),
+        });
     }
     if endpoint.failing.count > 0 {
         let messages = some_of(endpoint.failing.count, "message");
-        all.push(format!("{name}: publishing {messages} failed: sagabus outbox list --endpoint {name} --failing"));
+        let oldest = endpoint.unconfirmed_ms.map_or_else(String::new, |ms| format!(", the oldest for {}", age(ms)));
+        let why = endpoint.failing.error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
+        all.push(Trouble {
+            text: format!("{name}: publishing {messages} failed{oldest}{why}"),
+            see: of("outbox list").set("failing"),
+            mend: Some(of("outbox send-now").set("failing").because()),
+        });
     }
     let oldest = endpoint.due.oldest_ms.filter(|ms| *ms > STUCK_MS && endpoint.due.count > 0);
     if let Some(oldest) = oldest {
         let (messages, oldest) = (some_of(endpoint.due.count, "message"), age(oldest));
         let why = if endpoint.processes.is_empty() { "no process of it runs" } else { "is its broker away?" };
-        all.push(format!("{name}: {messages} due and not confirmed, the oldest for {oldest}: {why}"));
+        all.push(Trouble {
+            text: format!("{name}: {messages} due and not confirmed, the oldest for {oldest}; {why}"),
+            see: of("outbox list").set("due"),
+            mend: None,
+        });
     }
 }
 
-fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<String>) {
-    let name = &endpoint.endpoint;
+fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<Trouble>) {
+    let name = endpoint.endpoint.as_str();
+    let of_process = |text: String| Trouble { text, see: Command::new("processes"), mend: None };
     for process in &endpoint.processes {
         let owner = &process.owner;
-        let silent = now_us.saturating_sub(process.seen_at_us) / 1000;
-        if silent > SILENT_MS {
-            all.push(format!("{name}: process {owner} has not been seen for {}: it died or is cut off", age(silent)));
+        let since = |us: i64| age(now_us.saturating_sub(us) / 1000);
+        if now_us.saturating_sub(process.seen_at_us) / 1000 > SILENT_MS {
+            let silent = since(process.seen_at_us);
+            all.push(of_process(format!(
+                "{name}: process {owner} has not been seen for {silent}; it died or is cut off"
+            )));
             continue; // what it said of itself is old
         }
         let report = ProcessReport::read(&process.report);
         if let Some(why) = report.down() {
-            all.push(format!("{name}: process {owner} is cut off from its broker: {why}"));
+            all.push(of_process(format!("{name}: process {owner} is cut off from its broker; {why}")));
         }
-        for handler in report.breakers {
-            all.push(format!("{name}: handler {handler} fails again and again in process {owner}"));
+        for handler in &report.breakers {
+            let lasts = report.breakers_since_us.get(handler).map(|us| format!(" for {}", since(*us)));
+            let lasts = lasts.unwrap_or_default();
+            let of = |words: &str| Command::new(words).with("endpoint", name).with("kind", "retry");
+            all.push(Trouble {
+                text: format!("{name}: handler {handler} has failed again and again{lasts}, in process {owner}"),
+                see: of("outbox list"),
+                mend: Some(of("outbox send-now").because()),
+            });
         }
+    }
+}
+
+fn paused(state: &StateCount) -> Trouble {
+    let are = if state.paused == 1 { "is" } else { "are" };
+    let (saga, instances, longest) = (&state.saga, some_of(state.paused, "instance"), age(state.paused_ms));
+    let list = Command::new("sagas list").with("saga", saga).with("state", &state.state);
+    Trouble {
+        text: format!("{saga}: {instances} in {} {are} paused, the longest for {longest}", state.state),
+        see: list.set("paused"),
+        mend: Some(Command::new("held retry").with("saga", saga).set("needs-person").because()),
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use saga_core::{HeldCount, ProcessView, RowCount, StateCount, Unroutable};
+    use saga_core::{ProcessView, RowCount, StateCount, Unroutable};
     use serde_json::{Value, json};
 
     fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()
+    }
+
+    fn told(status: &Status) -> Vec<String> {
+        troubles(status).iter().map(Trouble::to_string).collect()
     }
 
     /// A house in which much is wrong.
@@ -111,7 +232,8 @@ pub(crate) mod tests {
         payment.processes = vec![
             of::<ProcessView>(json!({ "owner": "payment-1", "started_at_us": now - 7_200_000_000_i64,
                 "seen_at_us": now - 5_000_000,
-                "report": { "link": "up", "breakers": ["charge"] } })),
+                "report": { "link": "up", "breakers": ["charge"],
+                    "breakers_since_us": { "charge": now - 90_000_000_i64 } } })),
             of(
                 json!({ "owner": "payment-2", "started_at_us": now - 7_200_000_000_i64, "seen_at_us": now - 600_000_000,
                 "report": null }),
@@ -121,6 +243,7 @@ pub(crate) mod tests {
         let mut ordering = EndpointStatus::default();
         ordering.endpoint = "ordering".into();
         ordering.due = of(json!({ "count": 3, "oldest_ms": 240_000 }));
+        ordering.unconfirmed_ms = Some(240_000);
         ordering.failing = of(json!({ "count": 2, "oldest_ms": 1000, "error": "the broker refuses it" }));
         ordering.unroutable =
             vec![of::<Unroutable>(json!({ "destination": "warehouse", "count": 11, "oldest_ms": 300_000 }))];
@@ -129,7 +252,9 @@ pub(crate) mod tests {
         status.endpoints = vec![ordering, payment];
         status.instances = vec![
             of::<StateCount>(json!({ "saga": "order", "state": "AwaitingPayment", "count": 190, "paused": 180,
-                "done": 0, "oldest_ms": 11_000_000 })),
+                "done": 0, "oldest_ms": 11_000_000, "paused_ms": 11_000_000 })),
+            of(json!({ "saga": "order", "state": "AwaitingShipment", "count": 3, "paused": 0, "done": 0,
+                "oldest_ms": 93_600_000 })),
             of(json!({ "saga": "order", "state": "Shipped", "count": 7, "paused": 0, "done": 7, "oldest_ms": 5 })),
         ];
         status
@@ -142,29 +267,51 @@ pub(crate) mod tests {
         payment.endpoint = "payment".into();
         payment.held = vec![of(json!({ "reason": "version", "count": 4, "oldest_ms": DEPLOYED_MS }))];
         status.endpoints = vec![payment];
-        assert_eq!(troubles(&status), [""; 0]);
+        assert_eq!(told(&status), [""; 0]);
         status.endpoints[0].held[0].oldest_ms += 60_000;
         assert_eq!(
-            troubles(&status),
+            told(&status),
             ["payment: 4 messages are held as version, the oldest for 1 h 1 min: \
-              sagabus held list --endpoint payment --reason-is version"]
+              sagabus held groups --endpoint payment --reason-is version"]
         );
     }
 
     #[test]
     fn each_trouble_is_a_line_that_says_what_to_do() {
         assert_eq!(
-            troubles(&bad()),
+            told(&bad()),
             [
-                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min: is warehouse running?",
-                "ordering: publishing 2 messages failed: sagabus outbox list --endpoint ordering --failing",
-                "ordering: 3 messages due and not confirmed, the oldest for 4 min: no process of it runs",
+                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; is warehouse running?: \
+                 sagabus outbox list --endpoint ordering --failing --to warehouse; \
+                 then sagabus outbox send-now --endpoint ordering --failing --to warehouse --reason TEXT",
+                "ordering: publishing 2 messages failed, the oldest for 4 min; the broker refuses it: \
+                 sagabus outbox list --endpoint ordering --failing; \
+                 then sagabus outbox send-now --endpoint ordering --failing --reason TEXT",
+                "ordering: 3 messages due and not confirmed, the oldest for 4 min; no process of it runs: \
+                 sagabus outbox list --endpoint ordering --due",
                 "payment: 1 message is held as failed, the oldest for 3 h 12 min: \
-                 sagabus held list --endpoint payment --reason-is failed",
-                "payment: handler charge fails again and again in process payment-1",
-                "payment: process payment-2 has not been seen for 10 min: it died or is cut off",
-                "order: 180 instances in AwaitingPayment are paused: sagabus sagas list --saga order --paused",
+                 sagabus held list --endpoint payment --reason-is failed; \
+                 then sagabus held retry --endpoint payment --reason-is failed --reason TEXT",
+                "payment: handler charge has failed again and again for 1 min 30 s, in process payment-1: \
+                 sagabus outbox list --endpoint payment --kind retry; \
+                 then sagabus outbox send-now --endpoint payment --kind retry --reason TEXT",
+                "payment: process payment-2 has not been seen for 10 min; it died or is cut off: sagabus processes",
+                "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min: \
+                 sagabus sagas list --saga order --state AwaitingPayment --paused; \
+                 then sagabus held retry --saga order --needs-person --reason TEXT",
             ]
+        );
+    }
+
+    #[test]
+    fn an_instance_that_has_waited_for_more_than_a_day_is_no_trouble_but_is_told() {
+        let status = bad();
+        let told: Vec<String> = lingering(&status).iter().map(Trouble::to_string).collect();
+        assert_eq!(
+            told,
+            ["order: an instance in AwaitingShipment has not changed for 1 d 2 h: \
+              sagabus sagas list --saga order --state AwaitingShipment --open --older-than 1d; \
+              then sagabus sagas send order ID TYPE --body JSON --reason TEXT"]
         );
     }
 
@@ -175,6 +322,6 @@ pub(crate) mod tests {
         status.instances.clear();
         status.endpoints[0].processes.clear();
         status.endpoints[0].held.remove(0);
-        assert_eq!(troubles(&status), [""; 0]);
+        assert_eq!(told(&status), [""; 0]);
     }
 }

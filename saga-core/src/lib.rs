@@ -77,6 +77,7 @@ pub use message::ReadOutcome;
 pub use message::Timer;
 pub use port::Ack;
 pub use port::ActionDone;
+pub use port::AgeFilter;
 pub use port::AliasRow;
 pub use port::AliasesFound;
 pub use port::Asked;

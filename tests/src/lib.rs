@@ -17,6 +17,7 @@ pub mod rolling;
 mod services;
 pub mod store_suite;
 pub mod tables;
+pub mod tool;
 pub mod works;
 
 pub use databases::{Database, File, PgBouncer, Role};

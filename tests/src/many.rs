@@ -2,8 +2,8 @@
 
 use crate::tables::Tables;
 use saga_core::{
-    HeldFilter, HeldReason, Inspect, InstanceFilter, InstanceKey, Listing, OperationFilter, OutboxFilter, OutboxKind,
-    StoreError, Wanted, explain,
+    AgeFilter, HeldFilter, HeldReason, Inspect, InstanceFilter, InstanceKey, Listing, OperationFilter, OutboxFilter,
+    OutboxKind, StoreError, Wanted, explain,
 };
 use std::time::Duration;
 
@@ -115,6 +115,10 @@ pub fn questions(rows: u64) -> Vec<Question> {
     let sent = OutboxFilter::default;
     let instance = InstanceFilter::default;
     let held = HeldFilter::default;
+    let age = |older: u64, newer: u64| {
+        let [older, newer] = [older, newer].map(|seconds| Some(Duration::from_secs(seconds)));
+        AgeFilter { older_than: older, newer_than: newer }
+    };
     let order = |key: &str| InstanceKey { saga: "order".into(), id: key.into() };
     let of_order = OutboxFilter { saga: text("order"), saga_id: text(&middle), ..sent() };
     let all = [
@@ -166,6 +170,11 @@ pub fn questions(rows: u64) -> Vec<Question> {
         ("held list --type billing.Rare", Reads::Held(HeldFilter { type_name: text("billing.Rare"), ..held() })),
         ("held list --error charge_11", Reads::Held(HeldFilter { error: text("charge_11"), ..held() })),
         ("held list --needs-person", Reads::Held(HeldFilter { needs_person: true, ..held() })),
+        (
+            "held list --older-than 3h --newer-than 60d",
+            Reads::Held(HeldFilter { age: age(10_800, 5_184_000), ..held() }),
+        ),
+        ("outbox list --newer-than 3h --older-than 1s", Reads::Outbox(OutboxFilter { age: age(1, 10_800), ..sent() })),
         ("held groups", Reads::Groups(held())),
         ("held show BEGINNING", Reads::Held(HeldFilter { message_id: begins, ..held() })),
         ("explain MESSAGE", Reads::Explain(middle.clone())),

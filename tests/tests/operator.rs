@@ -1,8 +1,8 @@
 //! What an operator reads and does, on both databases. The rows are inserted by SQL: no endpoint runs.
 
 use saga_core::{
-    Envelope, HeldFilter, HeldReason, HeldRef, Inspect, InstanceFilter, InstanceKey, OperationFilter, OutboxFilter,
-    Store, hash_of,
+    AgeFilter, Envelope, HeldFilter, HeldReason, HeldRef, Inspect, InstanceFilter, InstanceKey, OperationFilter,
+    OutboxFilter, Store, hash_of,
 };
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
@@ -252,7 +252,9 @@ async fn a_filter_lists_and_counts_the_same(tables: Tables) {
         .await;
     let filter = HeldFilter::default;
     let text = |text: &str| Some(text.to_owned());
-    let cases: [(HeldFilter, &[&str]); 12] = [
+    tables.sql("UPDATE {s}held SET held_at = {now} - 60 * {minute} WHERE message_id = 'b_'").await;
+    let half_an_hour = Some(Duration::from_secs(1800));
+    let cases: [(HeldFilter, &[&str]); 14] = [
         (filter(), &["a1", "a2", "b_", "bx"]),
         (HeldFilter { message_id: text("a"), ..filter() }, &["a1", "a2"]),
         (HeldFilter { message_id: text("b_"), ..filter() }, &["b_"]),
@@ -265,6 +267,8 @@ async fn a_filter_lists_and_counts_the_same(tables: Tables) {
         (HeldFilter { error: text("no table"), ..filter() }, &["a1", "a2", "b_"]),
         (HeldFilter { error: text("50%"), ..filter() }, &["bx"]),
         (HeldFilter { needs_person: true, ..filter() }, &["a1", "b_", "bx"]),
+        (HeldFilter { age: AgeFilter { older_than: half_an_hour, newer_than: None }, ..filter() }, &["b_"]),
+        (HeldFilter { age: AgeFilter { older_than: None, newer_than: half_an_hour }, ..filter() }, &["a1", "a2", "bx"]),
     ];
     for (filter, expected) in cases {
         let found: Vec<String> = refs(&tables, &filter).await.into_iter().map(|row| row.message_id).collect();

@@ -65,7 +65,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     } else {
         as_text(session, &all, &charts);
     }
-    session.screen.shown(listed, Counted { rows: bad.unsigned_abs(), more: false });
+    session.screen.shown(listed, Counted::exactly(bad.unsigned_abs()));
     bad == 0
 }
 

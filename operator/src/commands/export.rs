@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
             }
         }
     }
-    session.screen.shown(shown, Counted { rows: all, more: false });
+    session.screen.shown(shown, Counted::exactly(all));
     if without > 0 {
         session.screen.note(format!(
             "{without} of {shown} have no messages in their journal and cannot be replayed: set `keep_messages` at the \

@@ -10,7 +10,8 @@ use std::num::NonZeroU32;
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("filter").multiple(true).args(
-    ["endpoint", "reason_is", "receiver", "saga", "id", "type_name", "error", "needs_person", "all"]
+    ["endpoint", "reason_is", "receiver", "saga", "id", "type_name", "error", "needs_person", "older_than",
+        "newer_than", "all"]
 ))]
 pub(super) struct Messages {
     /// The messages' ids, or how they begin
@@ -72,7 +73,7 @@ pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments
 
 /// The messages that the ids name; `None` when one of them names none, or several.
 async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, HeldView)>> {
-    let mut rows: Vec<(usize, HeldView)> = Vec::new();
+    let (mut rows, mut wrong): (Vec<(usize, HeldView)>, _) = (Vec::new(), Vec::new());
     for id in ids {
         match held_show::find(session, id).await {
             Found::One(found) => {
@@ -82,11 +83,14 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
                     }
                 }
             }
-            Found::None => session.failed(format!("no message {id} is held: it may have been dealt with already")),
-            Found::Several(text) => session.failed(text),
+            Found::None => wrong.push(format!("no message {id} is held: it may have been dealt with already")),
+            Found::Several(text) => wrong.push(text),
         }
     }
-    session.is_clean().then_some(rows)
+    // a database that is away keeps nobody from acting on what was found in the others
+    let rows = wrong.is_empty().then_some(rows);
+    wrong.into_iter().for_each(|text| session.failed(text));
+    rows
 }
 
 /// The messages that a filter finds. Those that wait for their turn are included only when the filter names their
@@ -105,7 +109,7 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
         session.failed("no held message matches; `sagabus held list` shows all".into());
         return None;
     }
-    session.screen.shown(rows.len(), Counted { rows: there, more: false });
+    session.screen.shown(rows.len(), Counted::exactly(there));
     Some(rows)
 }
 

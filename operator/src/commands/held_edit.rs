@@ -80,7 +80,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let unchanged = items.iter().filter(|item| item.result == "unchanged").count();
     if session.screen.json {
         session.screen.value(&json!({ "found": rows.len(), "edited": done, "unchanged": unchanged, "items": items }));
-    } else if session.is_clean() {
+    } else {
         for item in &items {
             let message = plain(&item.message_id);
             session.screen.line(match item.result.as_str() {
@@ -90,7 +90,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
                 other => format!("{message} is {other}: nothing was done"),
             });
         }
-        if rows.len() > 1 {
+        if rows.len() > 1 && items.len() == rows.len() {
             session.screen.line(format!("it was held by {}", count(rows.len() as i64, "receiver")));
         }
     }

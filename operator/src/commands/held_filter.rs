@@ -1,5 +1,6 @@
 //! Which held messages: the same filter for a list, an action and the dashboard.
 
+use super::age_filter::Age;
 use clap::Args;
 use saga_core::{HeldFilter, HeldReason};
 
@@ -34,6 +35,8 @@ pub(crate) struct Which {
     /// Only those that wait for a person
     #[arg(long)]
     needs_person: bool,
+    #[command(flatten)]
+    age: Age,
 }
 
 impl Which {
@@ -48,6 +51,7 @@ impl Which {
             type_name: self.type_name.clone(),
             error: self.error.clone(),
             needs_person: self.needs_person,
+            age: self.age.filter(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     text::{distance, some},
 };
 use clap::Args;
-use saga_core::{Counted, GroupName, HeldGroup, Inspect};
+use saga_core::{Counted, GroupName, GroupNote, HeldGroup, Inspect};
 
 const HEADER: [&str; 5] = ["count", "reason", "type", "first", "last"];
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let read = async |store: &dyn Inspect| {
         let mut groups = store.held_groups(&filter).await?;
         groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first
-        Ok((Counted { rows: groups.len() as u64, more: false }, groups))
+        Ok((Counted::exactly(groups.len() as u64), groups))
     };
     let all = session.each(read).await;
     let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
@@ -49,8 +49,8 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
 
 /// A group; below it what went wrong, and what was noted.
 fn row(group: &HeldGroup, now_us: i64) -> (Vec<Cell>, Option<String>) {
-    let noted = |note: &saga_core::GroupNote| format!("{}, {}: {}", note.who, distance(note.at_us, now_us), note.text);
-    let below: Vec<String> = group.error.iter().cloned().chain(group.notes.iter().map(noted)).collect();
+    let notes = group.notes.iter().map(|note| noted(note, now_us));
+    let below: Vec<String> = group.error.iter().cloned().chain(notes).collect();
     let cells = vec![
         some(group.count).into(),
         group.reason.as_str().into(),
@@ -59,6 +59,11 @@ fn row(group: &HeldGroup, now_us: i64) -> (Vec<Cell>, Option<String>) {
         Cell::At(group.last_us),
     ];
     (cells, (!below.is_empty()).then(|| below.join(" | ")))
+}
+
+/// A note on one line.
+pub(super) fn noted(note: &GroupNote, now_us: i64) -> String {
+    format!("{}, {}: {}", note.who, distance(note.at_us, now_us), note.text)
 }
 
 /// Notes it in every database that holds such messages.
@@ -98,10 +103,7 @@ pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        screen::{Screen, View},
-        table::Table,
-    };
+    use crate::table::Table;
     use serde_json::json;
 
     #[test]
@@ -119,16 +121,11 @@ mod tests {
             group("undecodable", "shop.OrderPlaced", Some("missing field `cents`"), 2, json!([])),
             group("early", "warehouse.ShippingLabelCreated", None, 7, json!([])),
         ];
-        for (width, name) in [(Some(80), "80"), (Some(100), "100"), (Some(200), "200"), (None, "no-terminal")] {
-            let now_us = us + 11_520_000_000;
-            let mut screen = Screen::new(View { width, now_us, zone: jiff::tz::TimeZone::UTC }, false);
-            let mut table = Table::new(&HEADER);
-            for group in &groups {
-                let (cells, below) = row(group, now_us);
-                table.row(cells, below);
-            }
-            screen.table(&table, "");
-            crate::commands::golden(&format!("held-groups-{name}.txt"), screen.out());
+        let now_us = us + 11_520_000_000;
+        let mut table = Table::new(&HEADER);
+        for (cells, below) in groups.iter().map(|group| row(group, now_us)) {
+            table.row(cells, below);
         }
+        crate::commands::golden_table("held-groups", now_us, &table);
     }
 }

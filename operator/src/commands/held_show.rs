@@ -1,13 +1,13 @@
 //! `sagabus held show`.
 
-use super::operations;
+use super::{held_groups, operations};
 use crate::{
     databases::Session,
     find::{self, Found},
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{HeldFilter, HeldView, Inspect, OperationFilter, OperationView, StoreError};
+use saga_core::{GroupNote, HeldFilter, HeldView, Inspect, OperationFilter, OperationView, StoreError};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -58,13 +58,24 @@ async fn gone(session: &mut Session, id: &str) -> bool {
     true
 }
 
-async fn more(store: &dyn Inspect, row: &HeldView) -> Result<(Option<Vec<u8>>, Vec<OperationView>), StoreError> {
+/// What a held row does not say.
+struct More {
+    body: Option<Vec<u8>>,
+    operations: Vec<OperationView>,
+    notes: Vec<GroupNote>,
+}
+
+async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
     let filter = OperationFilter { message_id: Some(row.message_id.clone()), ..OperationFilter::default() };
-    Ok((store.held_body(&row.row()).await?, store.operations(&filter, operations::ROWS_MAX).await?))
+    Ok(More {
+        body: store.held_body(&row.row()).await?,
+        operations: store.operations(&filter, operations::ROWS_MAX).await?,
+        notes: store.held_notes(row).await?,
+    })
 }
 
 async fn show(session: &mut Session, n: usize, row: &HeldView) {
-    let (body, done) = match more(&*session.database(n).store, row).await {
+    let More { body, operations: done, notes } = match more(&*session.database(n).store, row).await {
         Ok(more) => more,
         Err(error) => {
             let name = session.database(n).name.clone();
@@ -76,6 +87,7 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
         let mut value = session.labelled(n, row);
         value["body"] = body.into();
         value["operations"] = serde_json::json!(done);
+        value["notes"] = serde_json::json!(notes);
         session.screen.value(&value);
         return;
     }
@@ -101,6 +113,9 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
     if let Some(error) = &row.error {
         screen.line("error");
         screen.long(error);
+    }
+    for note in &notes {
+        screen.line(plain(&format!("noted    {}", held_groups::noted(note, now))));
     }
     screen.line(format!("envelope {}", text::json(&row.envelope)));
     screen.line(body.map_or_else(|| "it was dealt with meanwhile".into(), |body| find::pretty(&body)));

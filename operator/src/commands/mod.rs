@@ -1,5 +1,6 @@
 //! One command per file.
 
+mod age_filter;
 pub(crate) mod check;
 pub(crate) mod diagram;
 pub(crate) mod doctor;
@@ -67,6 +68,17 @@ fn golden(name: &str, page: &str) {
     }
     let kept = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(page, kept, "{} differs: SAGABUS_BLESS=1 writes it anew", file.display());
+}
+
+/// Compares a table, as it looks on terminals of 80, 100 and 200 columns and without one, with its golden files.
+#[cfg(test)]
+fn golden_table(name: &str, now_us: i64, table: &crate::table::Table) {
+    use crate::screen::{Screen, View};
+    for (width, suffix) in [(Some(80), "80"), (Some(100), "100"), (Some(200), "200"), (None, "no-terminal")] {
+        let mut screen = Screen::new(View { width, now_us, zone: jiff::tz::TimeZone::UTC }, false);
+        screen.table(table, "");
+        golden(&format!("{name}-{suffix}.txt"), screen.out());
+    }
 }
 
 #[cfg(test)]

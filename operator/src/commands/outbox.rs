@@ -37,7 +37,7 @@ impl Default for Command {
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("filter").multiple(true).args(
-    ["endpoint", "kind", "type_name", "to", "saga", "id", "error", "failing", "due", "all"]
+    ["endpoint", "kind", "type_name", "to", "saga", "id", "error", "failing", "due", "older_than", "newer_than", "all"]
 ))]
 pub(crate) struct Rows {
     /// The rows' ids or their messages', or how they begin

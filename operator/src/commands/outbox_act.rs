@@ -73,7 +73,7 @@ fn cells(row: &OutboxView, action: OutboxAction<'_>) -> Vec<Cell> {
 
 /// The rows that the ids name; `None` when one of them names none, or several.
 async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> {
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut wrong): (Vec<Row>, _) = (Vec::new(), Vec::new());
     for id in orders.ids {
         let filter = OutboxFilter {
             id: Some(id.clone()),
@@ -91,12 +91,15 @@ async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> 
             }
             Found::None => {
                 let what = if orders.action.wants_timers() { "timer" } else { "outbox row" };
-                session.failed(format!("there is no {what} {id}: it may have been sent meanwhile"));
+                wrong.push(format!("there is no {what} {id}: it may have been sent meanwhile"));
             }
-            Found::Several(text) => session.failed(text),
+            Found::Several(text) => wrong.push(text),
         }
     }
-    session.is_clean().then_some(rows)
+    // a database that is away keeps nobody from acting on what was found in the others
+    let rows = wrong.is_empty().then_some(rows);
+    wrong.into_iter().for_each(|text| session.failed(text));
+    rows
 }
 
 /// The rows of a filter. Timers are left to `sagabus timers`, unless the filter names them.

@@ -1,5 +1,6 @@
 //! Which rows of the outbox: the same filter for a list, an action and the dashboard.
 
+use super::age_filter::Age;
 use clap::Args;
 use saga_core::{OutboxFilter, OutboxKind};
 
@@ -35,6 +36,8 @@ pub(crate) struct Which {
     /// Only those that are due
     #[arg(long)]
     due: bool,
+    #[command(flatten)]
+    age: Age,
 }
 
 impl Which {
@@ -50,6 +53,7 @@ impl Which {
             destination: self.to.clone(),
             error: self.error.clone(),
             due: self.due,
+            age: self.age.filter(),
         }
     }
 }

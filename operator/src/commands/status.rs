@@ -5,7 +5,7 @@ use crate::{
     screen::Screen,
     table::{Cell, Table},
     text::{age, plain, some},
-    trouble::troubles,
+    trouble::{Trouble, lingering, troubles},
 };
 use clap::Args;
 use saga_core::{EndpointStatus, Inspect, ProcessReport, RowCount, StateCount, Status};
@@ -20,11 +20,14 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let all = session.each(async |store: &dyn Inspect| store.status().await).await;
-    let mut trouble = Vec::new();
-    for (n, status) in &all {
-        let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
-        trouble.extend(troubles(status).into_iter().map(|text| format!("{label}{text}")));
-    }
+    let told = |of: fn(&Status) -> Vec<Trouble>| -> Vec<Trouble> {
+        let labelled = |n: usize, trouble: Trouble| match session.label(n) {
+            Some(label) => Trouble { text: format!("{label}: {}", trouble.text), ..trouble },
+            None => trouble,
+        };
+        all.iter().flat_map(|(n, status)| of(status).into_iter().map(|it| labelled(*n, it))).collect()
+    };
+    let (trouble, lingering) = (told(troubles), told(lingering));
     if session.screen.json {
         let rows = |pick: fn(&Status) -> Vec<serde_json::Value>| -> Vec<serde_json::Value> {
             let rows =
@@ -33,7 +36,11 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         };
         let endpoints = rows(|status| status.endpoints.iter().map(|row| json!(row)).collect());
         let instances = rows(|status| status.instances.iter().map(|row| json!(row)).collect());
-        session.screen.value(&json!({ "endpoints": endpoints, "instances": instances, "trouble": trouble }));
+        let lines = |all: &[Trouble]| all.iter().map(Trouble::to_string).collect::<Vec<_>>();
+        let (trouble, lingering) = (lines(&trouble), lines(&lingering));
+        let value =
+            json!({ "endpoints": endpoints, "instances": instances, "lingering": lingering, "trouble": trouble });
+        session.screen.value(&value);
     } else {
         let mut endpoints = Table::new(&session.header(&["endpoint", "what", "count", "age"]));
         let mut instances = Table::new(&session.header(&["saga", "state", "instances", "paused", "oldest change"]));
@@ -46,22 +53,47 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         if all.is_empty() && !clean {
             return false; // there is nothing to show, and why is told at the end
         }
-        show(&mut session.screen, &endpoints, &instances, &trouble, clean);
+        show(&mut session.screen, (&endpoints, &instances), (&trouble, &lingering), clean);
     }
     !arguments.check || trouble.is_empty()
 }
 
-fn show(screen: &mut Screen, endpoints: &Table, instances: &Table, trouble: &[String], clean: bool) {
+/// What shows the rows behind the counts.
+const MORE: &str = "more: sagabus outbox, timers, held groups, sagas, processes; sagabus explain ANY-ID";
+
+fn show(
+    screen: &mut Screen,
+    (endpoints, instances): (&Table, &Table),
+    (trouble, lingering): (&[Trouble], &[Trouble]),
+    clean: bool,
+) {
     screen.table(endpoints, if clean { "no endpoint has started on these databases" } else { "" });
     screen.line("");
     screen.table(instances, if clean { "no saga instances" } else { "" });
     screen.line("");
+    screen.line(MORE);
+    screen.line("");
+    if !lingering.is_empty() {
+        screen.line(format!("has waited for more than a day ({}):", lingering.len()));
+        lingering.iter().for_each(|it| line(screen, it));
+        screen.line("");
+    }
     if trouble.is_empty() {
         screen.line(if clean { "nothing needs a person" } else { "nothing that could be read needs a person" });
     } else {
         screen.line(format!("needs a person ({}):", trouble.len()));
-        trouble.iter().for_each(|text| screen.long(text));
+        trouble.iter().for_each(|it| line(screen, it));
     }
+}
+
+/// A trouble with its commands. They are not wrapped: what the terminal breaks is copied in one piece.
+fn line(screen: &mut Screen, trouble: &Trouble) {
+    if screen.view.width.is_none() {
+        return screen.line(plain(&trouble.to_string()));
+    }
+    screen.long(&trouble.text);
+    screen.line(format!("        {}", trouble.see));
+    trouble.mend.iter().for_each(|mend| screen.line(format!("        {mend}")));
 }
 
 fn labelled(label: Option<&str>, cells: Vec<Cell>) -> Vec<Cell> {
@@ -137,7 +169,7 @@ mod tests {
         let mut instances = Table::new(&["saga", "state", "instances", "paused", "oldest change"]);
         status.endpoints.iter().for_each(|endpoint| lines(&mut endpoints, None, endpoint, status.now_us));
         status.instances.iter().for_each(|state| instances.row(state_cells(state), None));
-        show(&mut screen, &endpoints, &instances, &troubles(&status), true);
+        show(&mut screen, (&endpoints, &instances), (&troubles(&status), &lingering(&status)), true);
         screen.out().to_owned()
     }
 

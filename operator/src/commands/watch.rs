@@ -122,8 +122,8 @@ async fn look(session: &mut Session) -> BTreeMap<String, String> {
     let mut now = BTreeMap::new();
     for (n, status) in &all {
         let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
-        for text in troubles(status) {
-            now.insert(name(&format!("{label}{text}")), format!("{label}{text}"));
+        for trouble in troubles(status) {
+            now.insert(name(&format!("{label}{}", trouble.text)), format!("{label}{trouble}"));
         }
     }
     // a database that is away is a trouble like any other, and not the end of the watch

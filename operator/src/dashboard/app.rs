@@ -36,6 +36,7 @@ pub(super) struct Source {
 }
 
 /// A database that could not be read, and why.
+#[derive(Debug)]
 pub(super) struct Away {
     pub(super) name: String,
     pub(super) error: String,

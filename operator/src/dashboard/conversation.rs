@@ -4,11 +4,10 @@ use super::{
     app::Away,
     held,
     html::{Cx, Head, cell, lines, refusal},
-    params::quoted,
 };
 use crate::{
     commands::mermaid,
-    text::{count, plain},
+    text::{count, plain, quoted},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};

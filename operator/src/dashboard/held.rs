@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     commands::{REASONS, WhichHeld},
-    text::{count, plain, some_of},
+    text::{count, plain, quoted, some_of},
 };
 use axum::{
     extract::Extension,
@@ -82,6 +82,8 @@ fn filters(cx: &Cx) -> Markup {
             (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("receiver", "Saga or handler"))
             (cx.filter_text("type", "Type")) (cx.filter_text("error", "Error contains"))
             (cx.filter_text("saga", "Saga")) (cx.filter_text("id", "Instance"))
+            (cx.filter_text("older-than", "Held for (15m, 3h, 2d)"))
+            (cx.filter_text("newer-than", "Held for less than"))
             (cx.filter_check("needs-person", "Needs a person"))
             (cx.filter_buttons("/held"))
         }
@@ -195,25 +197,21 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
         })
         .await;
     let (rows, away) = answers.flat();
-    if let Some(away) = away.first() {
-        // half of what was asked for would be a surprise
-        let text = format!("{} is unreachable, so nothing was planned: {}", away.name, plain(&away.error));
-        return refusal(&cx.app, StatusCode::SERVICE_UNAVAILABLE, &text);
-    }
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
     }
     let command = cx.params.of_filter::<WhichHeld>();
     let command = if command.is_empty() { command.with_set("all") } else { command };
     let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
-    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name));
+    // the page says which databases it does not reach, before anybody confirms
+    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away));
     Redirect::to(&cx.url(&format!("/plans/{}", plan.id))).into_response()
 }
 
 /// Plans an action on named rows and carries it out: its page has shown which.
 pub(super) async fn at_once(cx: &Cx, deed: Deed, rows: &[(usize, HeldView)], why: String) -> Response {
     let id = &rows[0].1.message_id;
-    let command = format!("sagabus held {} {} --reason …", deed.as_str(), super::params::quoted(id));
+    let command = format!("sagabus held {} {} --reason …", deed.as_str(), quoted(id));
     let plan = cx.app.plans.add(Plan::new(deed, rows, command, &cx.visitor.name));
     let there = cx.url(&format!("/plans/{}", plan.id));
     let _ = tokio::time::timeout(plan::PATIENCE, tokio::spawn(plan.carry_out(cx.app.clone(), why))).await;

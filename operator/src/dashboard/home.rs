@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     text::{age, plain, some},
-    trouble::troubles,
+    trouble::{Trouble, lingering, troubles},
 };
 use axum::response::Response;
 use maud::{Markup, html};
@@ -16,8 +16,10 @@ use saga_core::{EndpointStatus, ProcessReport, RowCount, Status};
 pub(super) async fn show(cx: Cx) -> Response {
     let answers = cx.app.each(|store| async move { store.status().await }).await;
     let all = answers.all;
-    let troubles: Vec<(usize, String)> =
-        all.iter().flat_map(|(n, status)| troubles(status).into_iter().map(|text| (*n, text))).collect();
+    let told = |of: fn(&Status) -> Vec<Trouble>| -> Vec<(usize, Trouble)> {
+        all.iter().flat_map(|(n, status)| of(status).into_iter().map(|it| (*n, it))).collect()
+    };
+    let (troubles, lingering) = (told(troubles), told(lingering));
     let clean = answers.away.is_empty();
     let body = html! {
         (workbench::show(&cx))
@@ -27,7 +29,13 @@ pub(super) async fn show(cx: Cx) -> Response {
         } @else {
             section.trouble aria-labelledby="summary" {
                 h2 #summary { "Needs a person: " (troubles.len()) }
-                ul { @for (n, text) in &troubles { li { (trouble(&cx, *n, text)) } } }
+                ul { @for (n, it) in &troubles { li { (trouble(&cx, *n, it)) } } }
+            }
+        }
+        @if !lingering.is_empty() {
+            section.lingering aria-labelledby="lingering" {
+                h2 #lingering { "Has waited for more than a day: " (lingering.len()) }
+                ul { @for (n, it) in &lingering { li { (trouble(&cx, *n, it)) } } }
             }
         }
         @if all.iter().all(|(_, status)| status.endpoints.is_empty()) {
@@ -40,23 +48,13 @@ pub(super) async fn show(cx: Cx) -> Response {
     cx.page(&Head { title: "Home", part: "/", command: "sagabus status".into(), away: &answers.away }, body)
 }
 
-/// A line of trouble. The command at its end is a link to the page that shows the same.
-fn trouble(cx: &Cx, n: usize, text: &str) -> Markup {
-    let (what, command) = text.split_once(": sagabus ").unwrap_or((text, ""));
-    let (words, params) = Params::of_command(command);
-    let path = match words[..] {
-        ["held", ..] => Some("/held"),
-        ["sagas", ..] => Some("/sagas"),
-        ["outbox", ..] => Some("/outbox"),
-        _ => None,
-    };
+/// A line of trouble, with a link to the page that shows it: pages are called as their commands are.
+fn trouble(cx: &Cx, n: usize, trouble: &Trouble) -> Markup {
+    let page = trouble.see.words.split(' ').next().unwrap_or_default();
+    let there = Params::of_command(&trouble.see).href(&cx.url(&format!("/{page}")));
     html! {
         @if let Some(label) = cx.app.label(n) { span.muted { (label) ": " } }
-        (plain(what))
-        @match path {
-            Some(path) => { " " a href=(params.href(&cx.url(path))) { "Show them" } }
-            None => { @if !command.is_empty() { ": " code { "sagabus " (plain(command)) } } }
-        }
+        (plain(&trouble.text)) " " a href=(there) { "Show them" }
     }
 }
 

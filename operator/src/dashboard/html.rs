@@ -17,12 +17,13 @@ use saga_core::{Chart, Counted};
 use std::sync::{Arc, OnceLock};
 
 /// The pages, as the navigation shows them.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("/", "Home"),
     ("/sagas", "Sagas"),
     ("/held", "Held"),
     ("/outbox", "Outbox"),
     ("/timers", "Timers"),
+    ("/processes", "Processes"),
     ("/versions", "Versions"),
     ("/operations", "Operations"),
 ];

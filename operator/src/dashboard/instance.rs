@@ -4,10 +4,10 @@ use super::{
     held,
     html::{Cx, Head, cell, lines, refusal, tag},
     message, operations, outbox,
-    params::{Params, quoted},
+    params::Params,
     plan, sagas,
 };
-use crate::text::{self, age, count, plain};
+use crate::text::{self, age, count, plain, quoted};
 use axum::{
     extract::{Extension, Path},
     http::StatusCode,
@@ -15,8 +15,8 @@ use axum::{
 };
 use maud::{Markup, html};
 use saga_core::{
-    DefinitionView, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView,
-    OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
+    DefinitionView, HeldFilter, HeldView, Inspect, InstanceAction, InstanceFilter, InstanceKey, InstanceView,
+    JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
 };
 use std::sync::Arc;
 
@@ -211,6 +211,7 @@ fn actions(cx: &Cx, n: usize, page: &Page) -> Markup {
                         div.buttons { button name="do" value="resume" { "Resume" } }
                     } }
             }
+            @if let Some(definition) = &page.definition { (send(&hidden, definition, cx)) }
             details.card id="cancel" { summary { "End it where it is" }
                 form.stack method="post" {
                     (hidden())
@@ -224,6 +225,24 @@ fn actions(cx: &Cx, n: usize, page: &Page) -> Markup {
     }
 }
 
+/// The form for a message that the saga takes.
+fn send(hidden: &dyn Fn() -> Markup, definition: &DefinitionView, cx: &Cx) -> Markup {
+    let messages = definition.chart.messages.iter().map(|message| message.type_name.as_str());
+    html! {
+        details.card id="send" { summary { "Give it a message" }
+            form.stack method="post" {
+                (hidden())
+                p { "A running process handles it as if it had come." }
+                label for="send-type" { "Type" }
+                select id="send-type" name="type" { @for name in messages { option value=(name) { (plain(name)) } } }
+                label for="send-body" { "Body, in JSON" }
+                textarea id="send-body" name="body" rows="4" spellcheck="false" required {}
+                (cx.reason("send-reason"))
+                div.buttons { button name="do" value="send" { "Send" } }
+            } }
+    }
+}
+
 pub(super) async fn act(
     cx: Cx,
     Path((saga, id)): Path<(String, String)>,
@@ -233,21 +252,26 @@ pub(super) async fn act(
     let Some(n) = fields.get("database").and_then(|short| cx.app.number(short)) else {
         return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not name a database");
     };
-    let cancel = match fields.get("do") {
-        Some("cancel") => true,
-        Some("resume") => false,
+    let [type_name, body] = ["type", "body"].map(|name| fields.get(name).unwrap_or_default());
+    let action = match fields.get("do") {
+        Some("cancel") => InstanceAction::Cancel,
+        Some("resume") => InstanceAction::Resume,
+        Some("send") => InstanceAction::Send { type_name, body },
         _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
     };
     let (key, who) = (InstanceKey { saga, id }, &cx.visitor.name);
-    let done =
-        cx.app.source(n).order(|store| {
-            let (key, why) = (&key, &why);
-            async move {
-                if cancel { store.saga_cancel(key, who, why).await } else { store.saga_resume(key, who, why).await }
+    let done = cx.app.source(n).order(|store| {
+        let (key, why) = (&key, &why);
+        async move {
+            match action {
+                InstanceAction::Cancel => store.saga_cancel(key, who, why).await,
+                InstanceAction::Send { type_name, body } => store.saga_send(key, (type_name, body), who, why).await,
+                _ => store.saga_resume(key, who, why).await,
             }
-        });
+        }
+    });
     match done.await {
-        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled") => {
+        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled" | "sent") => {
             cx.app.live.changed();
             let there = format!("/sagas/{}/{}", super::params::encoded(&key.saga), super::params::encoded(&key.id));
             Redirect::to(&cx.url(&there)).into_response()
@@ -256,6 +280,7 @@ pub(super) async fn act(
             let text = format!("Nothing was done: the instance is {}.", plain(&done.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
+        Err(error) if error.contains("not JSON") => refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error)),
         Err(error) => message::unreachable(&cx, n, &error),
     }
 }

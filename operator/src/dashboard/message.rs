@@ -4,18 +4,18 @@ use super::{
     held,
     html::{Cx, Head, lines, refusal},
     json, operations,
-    params::{Params, encoded, quoted},
+    params::{Params, encoded},
     plan,
     plans::Deed,
 };
-use crate::text::{self, count, plain};
+use crate::text::{self, count, plain, quoted};
 use axum::{
     extract::{Extension, Path},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{HeldFilter, HeldRef, HeldView, OperationFilter, OperationView};
+use saga_core::{GroupNote, HeldFilter, HeldRef, HeldView, OperationFilter, OperationView};
 
 /// The most operations that are shown with a message.
 const OPERATIONS_MAX: i64 = 50;
@@ -26,6 +26,7 @@ const HELD_MAX: i64 = 100;
 struct Held {
     row: HeldView,
     body: Option<Vec<u8>>,
+    notes: Vec<GroupNote>,
 }
 
 pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
@@ -38,7 +39,8 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                 let mut held = Vec::new();
                 for row in store.held(&filter, HELD_MAX).await? {
                     if row.message_id == id {
-                        held.push(Held { body: store.held_body(&row.row()).await?, row });
+                        let (body, notes) = (store.held_body(&row.row()).await?, store.held_notes(&row).await?);
+                        held.push(Held { row, body, notes });
                     }
                 }
                 let filter = OperationFilter { message_id: Some(id), ..OperationFilter::default() };
@@ -87,6 +89,8 @@ fn one(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
                     dd { (cx.at(until)) ", then it waits for a person" } }
             }
             @if let Some(error) = &row.error { h2 { "Error" } div.error { (lines(error)) } }
+            @for note in &held.notes { p.muted { "Noted by " (plain(&note.who)) " " (cx.when(note.at_us)) ": "
+                (plain(&note.text)) } }
             (editor(cx, k, n, held))
             details id=(format!("envelope-{k}")) { summary { "Envelope" } (lines(&text::json(&row.envelope))) }
         }

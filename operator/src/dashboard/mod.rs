@@ -28,6 +28,7 @@ mod outbox_act;
 mod params;
 mod plan;
 mod plans;
+mod processes;
 mod sagas;
 mod search;
 mod timers;
@@ -178,6 +179,7 @@ fn router(app: Arc<App>) -> Router {
         ("/outbox/{id}", get(outbox::show).post(outbox_act::act)),
         ("/timers", get(timers::show)),
         ("/conversations/{id}", get(conversation::show)),
+        ("/processes", get(processes::show)),
         ("/versions", get(versions::show)),
         ("/operations", get(operations::show)),
         ("/search", get(search::show)),

@@ -3,11 +3,11 @@
 use super::{
     html::{Cx, Head, cell, lines, refusal},
     json, outbox_act,
-    params::{encoded, quoted},
+    params::encoded,
 };
 use crate::{
     commands::{KINDS, WhichSent, tries},
-    text::{self, plain},
+    text::{self, plain, quoted},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
@@ -42,6 +42,8 @@ pub(super) async fn list(cx: Cx) -> Response {
             }
             (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("type", "Type"))
             (cx.filter_text("to", "To")) (cx.filter_text("error", "Error contains"))
+            (cx.filter_text("older-than", "Written before (15m, 3h, 2d)"))
+            (cx.filter_text("newer-than", "Written within"))
             (cx.filter_check("failing", "Failing, or without a queue")) (cx.filter_check("due", "Due"))
             (cx.filter_buttons("/outbox"))
         }

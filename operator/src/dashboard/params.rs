@@ -1,6 +1,7 @@
 //! A page's parameters and a form's fields. The parameters of a list are the options of its command:
 //! `/held?reason-is=failed` is `sagabus held list --reason-is failed`.
 
+use crate::{text::quoted, trouble::Command};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Rows on a page, if the page's address does not say.
@@ -19,20 +20,11 @@ impl Params {
         Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
     }
 
-    /// Those of a command's line, such as `sagabus held list --reason-is failed`, and the words before them.
-    pub(super) fn of_command(line: &str) -> (Vec<&str>, Self) {
-        let mut words = line.split_whitespace().skip_while(|word| *word == "sagabus").peekable();
-        let (mut command, mut params) = (Vec::new(), Self::default());
-        while let Some(word) = words.next() {
-            match word.strip_prefix("--") {
-                Some(name) => {
-                    let value = words.next_if(|word| !word.starts_with("--")).unwrap_or(SET);
-                    params.0.insert(name.into(), value.into());
-                }
-                None => command.push(word),
-            }
-        }
-        (command, params)
+    /// Those of a command.
+    pub(super) fn of_command(command: &Command) -> Self {
+        let pairs =
+            command.options.iter().map(|(name, value)| ((*name).into(), value.as_deref().unwrap_or(SET).into()));
+        Self(pairs.collect())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -160,23 +152,16 @@ pub(super) fn encoded(text: &str) -> String {
     if matches!(encoded.as_str(), "." | "..") { encoded.replace('.', "%2E") } else { encoded }
 }
 
-/// A text as a word of a shell's line.
-pub(super) fn quoted(text: &str) -> String {
-    let text = crate::text::plain(text);
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_pages_address_and_its_command_say_the_same() {
-        let (words, params) = Params::of_command("sagabus held list --endpoint payment --needs-person");
-        assert_eq!(words, ["held", "list"]);
+        let command = Command::new("held list").with("endpoint", "payment").set("needs-person");
+        let params = Params::of_command(&command);
         assert_eq!(params.href("/held"), "/held?endpoint=payment&needs-person=yes");
-        assert_eq!(params.command("held list"), "sagabus held list --endpoint payment --needs-person");
+        assert_eq!(params.command("held list"), command.to_string());
         let odd = Params::default().with("error", "it's a & b\u{1b}[2J");
         assert_eq!(odd.href("/held"), "/held?error=it%27s%20a%20%26%20b%1B%5B2J");
         assert_eq!(odd.command("held list"), r"sagabus held list --error 'it'\''s a & b\u{1b}[2J'");

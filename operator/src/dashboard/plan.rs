@@ -49,7 +49,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                 a href=(cx.url("/operations")) { "The record of this" } }
         },
     };
-    cx.page(&Head { title: &title, part: "/held", command: plan.command.clone(), away: &[] }, body)
+    cx.page(&Head { title: &title, part: "/held", command: plan.command.clone(), away: &plan.away }, body)
 }
 
 fn question(cx: &Cx, plan: &Plan) -> Markup {

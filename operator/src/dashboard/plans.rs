@@ -1,7 +1,7 @@
 //! Actions on many held messages. A plan names its rows before anybody confirms it, and takes those and no others. It
 //! is carried out by a task of its own, so that a browser that leaves stops nothing; a person can.
 
-use super::app::App;
+use super::app::{App, Away};
 use saga_core::{ActionDone, HeldRef, HeldView, ORDER_ROWS_MAX};
 use std::{
     collections::BTreeMap,
@@ -59,6 +59,8 @@ pub(super) struct Plan {
     pub(super) command: String,
     /// Who made it: nobody else sees it.
     pub(super) by: String,
+    /// Databases that did not answer when it was made: what is in them is no part of it.
+    pub(super) away: Vec<Away>,
     made: Instant,
     stop: AtomicBool,
     progress: Mutex<Progress>,
@@ -97,10 +99,16 @@ impl Plan {
             shown: rows.iter().take(ORDER_ROWS_MAX).cloned().collect(),
             command,
             by: by.into(),
+            away: Vec::new(),
             made: Instant::now(),
             stop: AtomicBool::new(false),
             progress: Mutex::default(),
         }
+    }
+
+    /// It does not reach these databases.
+    pub(super) fn without(self, away: Vec<Away>) -> Self {
+        Self { away, ..self }
     }
 
     pub(super) fn progress(&self) -> Progress {

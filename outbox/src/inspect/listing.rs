@@ -4,7 +4,10 @@ use super::{
     Params, Session, Tables,
     look::{Bound, Look, Place, groups, keys},
 };
-use saga_core::{HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted};
+use saga_core::{
+    AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted,
+};
+use std::time::Duration;
 
 /// What one may add to a filter, and still each listing is served by an index; see `schema.sql`.
 pub(super) const FAILING: &str = "(waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL)";
@@ -81,6 +84,13 @@ pub(super) fn within(bound: &mut Bound, columns: &[&str], key: &[String]) -> Str
     columns.iter().zip(key).map(is).collect::<Vec<_>>().join(" AND ")
 }
 
+/// The time of a row lies within the bounds.
+fn aged<T: Tables>(time: &str, age: AgeFilter) -> impl Iterator<Item = String> {
+    let bound = |is: &str, age: Duration| format!("{time} {is} {}", T::ago(crate::rows::us(age)));
+    let (older, newer) = (age.older_than.map(|age| bound("<=", age)), age.newer_than.map(|age| bound(">", age)));
+    older.into_iter().chain(newer)
+}
+
 /// The columns that tell groups of held messages apart.
 pub(super) const HELD_GROUP: [&str; 3] = ["endpoint", "reason", "type"];
 
@@ -125,6 +135,7 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
         }
     }
     rest.extend(bound.is("saga", filter.saga.as_ref()));
+    rest.extend(aged::<T>("held_at", filter.age));
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("error", text));
     }
@@ -256,6 +267,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
     rest.extend(filter.kind.map(|kind| format!("kind = '{}'", kind.as_str())));
     rest.extend(bound.is("type", filter.type_name.as_ref()));
     rest.extend(bound.is("destination", filter.destination.as_ref()));
+    rest.extend(aged::<T>("created_at", filter.age));
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("last_error", text));
     }

@@ -40,12 +40,15 @@ pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<St
         };
         parts.extend(each::<T>(session, "saga", &INSTANCE_GROUP, half, of_state).await?);
     }
+    // a paused instance changes no more: it was paused when it last changed
     let paused = format!(
         "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
-            'oldest_ms', 0)) AS text)
-         FROM (SELECT saga, state FROM {1}saga WHERE paused_by IS NOT NULL LIMIT {SOME}) p GROUP BY saga, state",
+            'oldest_ms', 0, 'paused_ms', {2})) AS text)
+         FROM (SELECT saga, state, updated_at FROM {1}saga WHERE paused_by IS NOT NULL LIMIT {SOME}) p
+         GROUP BY saga, state",
         T::OBJECT,
-        T::PREFIX
+        T::PREFIX,
+        T::ms_since("min(updated_at)")
     );
     parts.extend(session.rows(&paused, &[]).await?);
     Ok(parts)

@@ -14,7 +14,7 @@ mod trace;
 mod view;
 
 pub use counted::{COUNTED_MAX, Counted};
-pub use filter::{HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
 pub use outbox::{OutboxAction, OutboxOrder};
@@ -211,10 +211,16 @@ pub trait Inspect: Send + Sync {
     /// no further than a list does: a group may have more messages than it says.
     async fn held_groups(&self, filter: &HeldFilter) -> Result<Vec<HeldGroup>, StoreError> {
         let mut groups: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
-        let noted = OperationFilter { action: Some(HeldGroup::NOTE.into()), ..OperationFilter::default() };
-        let notes = self.operations(&noted, NOTES_MAX).await?;
+        let notes = self.operations(&noted(), NOTES_MAX).await?;
         groups.iter_mut().for_each(|group| group.take(&notes));
         Ok(groups)
+    }
+
+    /// What operators noted about messages like this one.
+    async fn held_notes(&self, held: &HeldView) -> Result<Vec<GroupNote>, StoreError> {
+        let mut group = HeldGroup::like(held);
+        group.take(&self.operations(&noted(), NOTES_MAX).await?);
+        Ok(group.notes)
     }
 
     /// Notes something about held messages, for whoever looks at them next: about those of a type that are held for a
@@ -400,6 +406,11 @@ fn read<T: DeserializeOwned>(rows: Vec<String>) -> Result<Vec<T>, StoreError> {
 
 fn count(rows: Vec<String>) -> Result<u64, StoreError> {
     Ok(read(rows)?.first().copied().unwrap_or_default())
+}
+
+/// What was noted about held messages.
+fn noted() -> OperationFilter {
+    OperationFilter { action: Some(HeldGroup::NOTE.into()), ..OperationFilter::default() }
 }
 
 fn counted(rows: Vec<String>) -> Result<Counted, StoreError> {

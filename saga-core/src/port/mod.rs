@@ -15,7 +15,7 @@ pub use crate::endpoint::BundleSizes;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
-    ActionDone, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
+    ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
     ExportedInstance, FormCount, GroupName, GroupNote, HeldAction, HeldCount, HeldFilter, HeldGroup, HeldOrder,
     HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView, JournalView,
     Listing, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,

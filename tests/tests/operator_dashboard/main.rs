@@ -6,17 +6,17 @@ mod pages;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect::Policy};
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Command, Stdio},
+    io::Read,
+    process::{Command, Stdio},
 };
 use tests::{
-    process::program,
     tables::{Held, Tables},
+    tool::{self, Served},
 };
 
 /// The dashboard's process, ended when dropped.
 struct Dashboard {
-    process: Child,
+    _process: Served,
     /// Its address and path, without a slash at the end.
     url: String,
     client: Client,
@@ -34,13 +34,7 @@ struct Page {
 }
 
 fn command(urls: &[&str], arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("sagabus"));
-    command.args(urls.iter().flat_map(|url| ["--database", url]));
-    command.arg("dashboard").args(arguments).env("USER", "ann").stdin(Stdio::null());
-    for variable in ["SAGABUS_DATABASE_URL", "SUDO_USER", "SAGABUS_DASHBOARD_TOKEN", "SAGABUS_DASHBOARD_VIEWER_TOKEN"] {
-        command.env_remove(variable);
-    }
-    command
+    tool::command(urls, &[&["dashboard"], arguments].concat())
 }
 
 impl Dashboard {
@@ -49,14 +43,10 @@ impl Dashboard {
         Self::of(command(&[&tables.url], &["--listen", "127.0.0.1:0"]))
     }
 
-    fn of(mut command: Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
-        let mut line = String::new();
-        let read = BufReader::new(process.stdout.take().expect("stdout is piped")).read_line(&mut line);
-        let url = line.split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();
-        assert!(read.is_ok() && url.starts_with("http://127.0.0.1:"), "an address was expected: {line:?}");
+    fn of(command: Command) -> Self {
+        let process = Served::by(command);
         let client = Client::builder().redirect(Policy::none()).build().expect("a client needs nothing");
-        Self { process, url, client, headers: Vec::new() }
+        Self { url: process.url.clone(), _process: process, client, headers: Vec::new() }
     }
 
     /// The same for somebody who sends a header.
@@ -92,13 +82,6 @@ impl Dashboard {
         let csrf = field(&page, "csrf").unwrap_or_else(|| panic!("{from} has a form: {page}"));
         let fields: Vec<_> = fields.iter().copied().chain([("csrf", csrf)]).collect();
         self.post(path, &fields).await
-    }
-}
-
-impl Drop for Dashboard {
-    fn drop(&mut self) {
-        let _ = self.process.kill(); // it may have ended by itself
-        let _ = self.process.wait();
     }
 }
 

@@ -239,6 +239,9 @@ async fn held_messages_are_counted_by_reason_type_and_error_and_bear_notes() {
         );
         assert!(lines[1].starts_with("1\tfailed") && !lines[1].contains("deployment"), "{out}");
         assert!(lines[2].starts_with("1\tearly"), "what goes on by itself comes last: {out}");
+        let page = run(url, &["held", "show", "f1"]).1;
+        assert!(page.contains("\nnoted    ann, ") && page.contains(": the deployment is on its way\n"), "{page}");
+        assert!(!run(url, &["held", "show", "other"]).1.contains("\nnoted "), "that is about another error");
         let groups = json(&run(url, &["--json", "held", "groups", "--needs-person"]).1);
         assert_eq!((groups.as_array().unwrap().len(), &groups[0]["notes"][0]["who"]), (2, &"ann".into()), "{groups}");
     }

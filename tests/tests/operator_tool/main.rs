@@ -9,36 +9,12 @@ mod processes;
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read},
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 use tests::{
-    process::program,
     tables::{Held, Tables},
+    tool::{command, json, run, said},
 };
-
-fn command(urls: &[&str], arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("sagabus"));
-    for url in urls {
-        command.args(["--database", url]);
-    }
-    command.args(arguments).env_remove("SAGABUS_DATABASE_URL").env("USER", "ann").env_remove("SUDO_USER");
-    command.stdin(Stdio::null());
-    command
-}
-
-/// Exit code, stdout, stderr.
-fn run(urls: &[&str], arguments: &[&str]) -> (i32, String, String) {
-    said(&command(urls, arguments).output().expect("the program runs"))
-}
-
-fn said(output: &Output) -> (i32, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("JSON and nothing else was expected ({error}): {text}"))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_does_not_hide_the_others() {

@@ -66,6 +66,13 @@ async fn rows_are_sent_now_rerouted_and_discarded() {
         tables.send("event", "ordering.Placed", 60, "", "").await;
         tables.send("timer", "ordering", 60, "", "").await;
         let (command, event) = (id_of(&tables, "command").await, id_of(&tables, "event").await);
+        // they were written a minute ago
+        for (filter, rows) in [(["--older-than", "30s"], 3), (["--newer-than", "30s"], 0), (["--newer-than", "1h"], 3)]
+        {
+            let listed = run(url, &[&["outbox", "list"][..], &filter].concat()).1;
+            assert_eq!(listed.lines().count(), rows, "{filter:?}: {listed}");
+        }
+        assert_eq!(run(url, &["outbox", "discard", "--older-than", "1h", "--reason", "old"]).0, 1, "there is none");
         let (code, out, err) = run(url, &["outbox", "reroute", "--all", "--new", "store", "--reason", "renamed"]);
         assert_eq!(code, 1, "{err}");
         assert!(out.starts_with("1 of 2 rows rerouted") && out.contains("1 of a kind with which this"), "{out}");

@@ -14,6 +14,13 @@ pub struct Counted {
     pub more: bool,
 }
 
+impl Counted {
+    /// So many, and no more.
+    pub fn exactly(rows: u64) -> Self {
+        Self { rows, more: false }
+    }
+}
+
 impl ops::Add for Counted {
     type Output = Self;
 

@@ -4,6 +4,15 @@ use super::{HeldView, OperationItem};
 use crate::{HeldReason, OutboxKind};
 use std::time::Duration;
 
+/// How old, by the database's clock; a bound that is not given matches all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgeFilter {
+    /// At least so old.
+    pub older_than: Option<Duration>,
+    /// Younger than that.
+    pub newer_than: Option<Duration>,
+}
+
 /// Which held messages; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldFilter {
@@ -25,6 +34,8 @@ pub struct HeldFilter {
     pub error: Option<String>,
     /// It waits for a person, not for its turn or its instance.
     pub needs_person: bool,
+    /// Held for this long.
+    pub age: AgeFilter,
 }
 
 impl HeldFilter {
@@ -62,6 +73,8 @@ pub struct OutboxFilter {
     pub error: Option<String>,
     /// Due.
     pub due: bool,
+    /// Written this long ago.
+    pub age: AgeFilter,
 }
 
 /// Which instances; a field that is not given matches all.

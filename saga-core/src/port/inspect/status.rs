@@ -95,8 +95,11 @@ pub struct StateCount {
     pub paused: i64,
     /// How many of them are done.
     pub done: i64,
-    /// When the one that has not changed for longest last changed.
+    /// How long the one that has not changed for longest has not.
     pub oldest_ms: i64,
+    /// How long the one that has been paused for longest has been; 0 when none is.
+    #[serde(default)]
+    pub paused_ms: i64,
 }
 
 /// A process of an endpoint. Times are microseconds since 1970.
@@ -245,6 +248,7 @@ impl Status {
                 known.paused += state.paused;
                 known.done += state.done;
                 known.oldest_ms = known.oldest_ms.max(state.oldest_ms);
+                known.paused_ms = known.paused_ms.max(state.paused_ms);
             }
             None => self.instances.push(state),
         }

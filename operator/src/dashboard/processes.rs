@@ -1,0 +1,36 @@
+//! Processes: who runs, where, in which version, and what is remarkable about each.
+
+use super::html::{Cx, Head, cell, tag};
+use crate::commands::processes;
+use axum::response::Response;
+use maud::html;
+use saga_core::{ProcessReport, RunningProcess};
+
+pub(super) async fn show(cx: Cx) -> Response {
+    let answers = cx.app.each(|store| async move { store.processes().await }).await;
+    let (rows, away) = answers.flat();
+    let is_empty = rows.is_empty() && away.is_empty();
+    let cells = rows.iter().map(|(n, row): &(usize, RunningProcess)| {
+        let report = ProcessReport::read(&row.process.report);
+        let is_well = processes::trouble(row, cx.now_us).is_empty();
+        let cells = vec![
+            html! { span.id { (cell(&row.process.owner)) } div.muted { (cell(&row.endpoint)) } },
+            html! { (cell(&report.host)) },
+            html! { (cell(&report.program)) div.muted { "Sagabus " (cell(&report.version)) } },
+            cx.when(row.process.started_at_us),
+            cx.when(row.process.seen_at_us),
+            html! {
+                @if is_well { (tag("well", "good")) }
+                @if let Some(note) = processes::note(row, cx.now_us) { div.error[!is_well] { (cell(&note)) } }
+            },
+        ];
+        (*n, cells)
+    });
+    let head = ["process", "host", "program", "started", "last seen", "how it is"];
+    let body = html! {
+        @if is_empty { p.calm { "No process runs." } }
+        (cx.rows("Who runs, and who has gone silent", &head, cells))
+        p.muted { "To have one finish and stop: " code { "sagabus processes drain PROCESS --reason TEXT" } }
+    };
+    cx.page(&Head { title: "Processes", part: "/processes", command: "sagabus processes".into(), away: &away }, body)
+}

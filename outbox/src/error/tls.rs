@@ -4,14 +4,14 @@ use rustls::{AlertDescription, CertificateError};
 use sqlx::Error;
 use std::io::ErrorKind;
 
-const AUTHORITY: &str = "the server's certificate is by no authority that this machine trusts: name the authority's own \
-                         certificate in the URL, `sslrootcert=/path/to/ca.pem`";
+const AUTHORITY: &str = "the server's certificate is by no authority that this machine trusts: name the authority's \
+                         own certificate in the URL, `sslrootcert=/path/to/ca.pem`";
 const NAME: &str = "name the server in the URL as its certificate does, or have a certificate made for this name \
                     (subjectAltName)";
 const EXPIRED: &str = "renew the server's certificate, or set this machine's clock";
 const ANOTHER: &str = "give the server another certificate";
-const OURS: &str = "the server does not take our certificate: `sslcert` must be valid and by an authority that it trusts \
-                    (`ssl_ca_file`)";
+const OURS: &str = "the server does not take our certificate: `sslcert` must be valid and by an authority that it \
+                    trusts (`ssl_ca_file`)";
 const NO_TLS: &str = "switch it on there (`ssl = on`), or write `sslmode=disable`";
 const NO_FILE: &str =
     "is there a file that the URL names (`sslrootcert`, `sslcert`, `sslkey`), or the server's socket?";

@@ -179,8 +179,8 @@ pub(super) async fn count_crash(
     Ok(crashes.map(i64::from))
 }
 
-/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away than
-/// what sixteen processes have taken.
+/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away
+/// than what sixteen processes have taken.
 const RESERVE: &str = "
 INSERT INTO sagabus.rate_limit AS l (endpoint, name, next_at)
 VALUES ($1, $2, clock_timestamp() + $3 * interval '1 microsecond')

@@ -197,8 +197,8 @@ pub(super) async fn count_crash(
         .await
 }
 
-/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away than
-/// what sixteen processes have taken.
+/// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away
+/// than what sixteen processes have taken.
 const RESERVE: &str = "
 INSERT INTO sagabus_rate_limit (endpoint, name, next_at) VALUES ($1, $2, $4 + $3)
 ON CONFLICT (endpoint, name) DO UPDATE

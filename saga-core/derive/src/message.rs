@@ -38,7 +38,8 @@ fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Res
             } else {
                 Err(meta.error(match attribute {
                     "command" => {
-                        "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `priority = low`, `name = \"..\"`"
+                        "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `priority = low`, \
+                         `name = \"..\"`"
                     }
                     "event" | "reply" => "known here: `from = \"service\"`, `name = \"..\"`",
                     _ => "known here: `name = \"..\"`",

@@ -143,8 +143,8 @@ impl Limiter {
         }
     }
 
-    /// Waits until a call may be made, not before `from`; it ends when what is returned is dropped. `None`: the endpoint
-    /// stops.
+    /// Waits until a call may be made, not before `from`; it ends when what is returned is dropped. `None`: the
+    /// endpoint stops.
     ///
     /// # Errors
     /// When the database that gives the times cannot be reached.

@@ -1,5 +1,5 @@
-//! Commands that can wait (`#[command(.., priority = low)]`): a queue of their own beside the endpoint's, on any broker.
-//! A process has few of their messages in hand, however many wait, so that they never stand before the others.
+//! Commands that can wait (`#[command(.., priority = low)]`): a queue of their own beside the endpoint's, on any
+//! broker. A process has few of their messages in hand, however many wait, so that they never stand before the others.
 
 use super::{router, router::Lanes, shared::Shared};
 use crate::{

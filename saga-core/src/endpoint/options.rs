@@ -40,7 +40,8 @@ impl HandlerOptions {
         self
     }
 
-    /// Runs the handler no more often than [`EndpointBuilder::limit`](super::EndpointBuilder::limit) of this name allows.
+    /// Runs the handler no more often than [`EndpointBuilder::limit`](super::EndpointBuilder::limit) of this name
+    /// allows.
     pub fn limit(mut self, name: &'static str) -> Self {
         self.limit = Some(name);
         self

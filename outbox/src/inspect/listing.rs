@@ -2,7 +2,7 @@
 
 use super::{
     Params, Session, Tables,
-    look::{Bound, Look, Place, groups, keys},
+    look::{Bound, EVERY, Look, Place, groups, keys},
 };
 use saga_core::{
     AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted,
@@ -117,7 +117,7 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
         places.push(Place::ordered(format!("receiver = {}", bound.text(receiver)), "arrival"));
     } else {
         is_by_group = true;
-        for key in keys(&session.rows(&groups::<T>("held", &HELD_GROUP, "endpoint >= ''"), &[]).await?) {
+        for key in keys(&session.rows(&groups::<T>("held", &HELD_GROUP, EVERY), &[]).await?) {
             let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
             let is_wanted =
                 is(filter.endpoint.as_ref(), 0) && is(reason.as_ref(), 1) && is(filter.type_name.as_ref(), 2);
@@ -222,7 +222,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
             "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({RENAMED} AND message_id IN {again})",
             T::uuid("sent.id")
         );
-        let endpoints = keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?);
+        let endpoints = keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?);
         let reach = super::look::LOOK_ROWS_MAX / (2 * endpoints.len().max(1)) as i64;
         for key in &endpoints {
             let of = within(&mut bound, &["endpoint"], key);
@@ -237,7 +237,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         }
     } else {
         let now = T::NOW;
-        for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?) {
+        for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?) {
             if filter.endpoint.as_ref().is_some_and(|wanted| *wanted != key[0]) {
                 continue;
             }

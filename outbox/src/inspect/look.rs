@@ -175,23 +175,31 @@ impl Look {
     }
 }
 
+/// The condition of an index that has every row.
+pub(super) const EVERY: &str = "TRUE";
+
 /// The groups of a table by the first columns of an index, each a JSON array: every group is looked up behind the one
-/// before, so that it does not matter how many rows a group has. `of` is the condition of a partial index.
+/// before, so that it does not matter how many rows a group has. `of` is the condition of a partial index, or
+/// [`EVERY`].
 pub(super) fn groups<T: Tables>(table: &str, columns: &[&str], of: &str) -> String {
     let (names, table) = (columns.join(", "), format!("{}{table}", T::PREFIX));
-    let next = |n: usize, column: &&str| {
-        if *column == "version" { T::integer(&format!("k ->> {n}")) } else { format!("k ->> {n}") }
-    };
-    let last: Vec<String> = columns.iter().enumerate().map(|(n, column)| next(n, column)).collect();
     let key = format!("{}({names})", T::ARRAY);
+    let first = |more: &str| format!("(SELECT {key} FROM {table} WHERE {of}{more} ORDER BY {names} LIMIT 1)");
+    let last = |n: usize| match columns[n] {
+        "version" => T::integer(&format!("k ->> {n}")),
+        _ => format!("k ->> {n}"),
+    };
+    // not `(a, b) > (x, y)`: for that SQLite steps over every row of the group
+    let next = (0..columns.len()).rev().map(|n| {
+        let same = (0..n).map(|same| format!(" AND {} = {}", columns[same], last(same))).collect::<String>();
+        first(&format!("{same} AND {} > {}", columns[n], last(n)))
+    });
+    let next = next.collect::<Vec<_>>().join(", ");
     format!(
         "WITH RECURSIVE g (k) AS (
-            SELECT (SELECT {key} FROM {table} WHERE {of} ORDER BY {names} LIMIT 1)
-            UNION ALL
-            SELECT (SELECT {key} FROM {table} WHERE {of} AND ({names}) > ({}) ORDER BY {names} LIMIT 1)
-            FROM g WHERE k IS NOT NULL)
+            SELECT {} UNION ALL SELECT coalesce({next}, NULL) FROM g WHERE k IS NOT NULL)
          SELECT CAST(k AS text) FROM g WHERE k IS NOT NULL LIMIT {GROUPS_MAX}",
-        last.join(", ")
+        first("")
     )
 }
 

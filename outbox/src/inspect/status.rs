@@ -4,7 +4,7 @@
 use super::{
     Session, Tables,
     listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, within},
-    look::{Bound, groups, keys},
+    look::{Bound, EVERY, groups, keys},
 };
 use saga_core::{COUNTED_MAX, StoreError};
 
@@ -25,7 +25,7 @@ pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<St
             T::OBJECT
         )
     };
-    parts.extend(each::<T>(session, "held", &HELD_GROUP, "endpoint >= ''", of_held).await?);
+    parts.extend(each::<T>(session, "held", &HELD_GROUP, EVERY, of_held).await?);
     for half in [OPEN, DONE] {
         let of_state = |of: &str, bound: &mut Bound, key: &[String]| {
             let (table, saga, state) = (format!("{}saga", T::PREFIX), bound.text(&key[0]), bound.text(&key[2]));
@@ -95,7 +95,7 @@ async fn each<T: Tables>(
 /// the kind decides first; a retry that is due counts like any other row.
 async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
     let (now, mut bound, mut seen) = (T::NOW, Bound::default(), Vec::new());
-    for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], "endpoint >= ''"), &[]).await?) {
+    for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?) {
         let of = within(&mut bound, &["endpoint"], &key);
         for (look, more) in
             [("time", format!("due_at <= {now}")), ("time", format!("due_at > {now}")), ("failing", FAILING.to_owned())]

@@ -220,7 +220,8 @@ async fn r_036_two_handlers_that_deadlock_cost_no_attempt() {
         let handled = "{s}inbox WHERE result = 'handled' AND attempts = 1";
         eventually("both to be handled", || async { (two.count(handled).await == 2).then_some(()) }).await;
         let runs = [&there, &back].map(|transfer| transfer.runs.load(Ordering::SeqCst));
-        assert_eq!(runs.iter().sum::<usize>(), 3, "one was the victim, once: {runs:?}");
+        // its next run may take the row before the survivor wakes up, and then they deadlock once more
+        assert!(runs.iter().sum::<usize>() >= 3, "one was the victim: {runs:?}");
         assert_eq!(two.count("account WHERE cents = 1000").await, 2);
         assert!(held(two.db()).await.is_empty());
         stop([worker]).await;

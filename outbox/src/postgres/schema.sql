@@ -189,4 +189,32 @@ CREATE TABLE sagabus.operation (
     items  json NOT NULL                      -- each item's result
 );
 
+-- For people and reports. When the tables change, these keep their names, and their columns theirs.
+CREATE VIEW sagabus.v_instances AS
+    SELECT saga, id, state, version, completed_at IS NOT NULL AS is_done, paused_by IS NOT NULL AS is_paused, data,
+        created_at, updated_at, completed_at
+    FROM sagabus.saga;
+CREATE VIEW sagabus.v_journal AS
+    SELECT endpoint, receiver, saga, saga_id AS id, seq, message_id, type, result, from_state, to_state, note,
+        conversation_id, causation_id, attempts, sent_at, handled_at, handled_by
+    FROM sagabus.inbox;
+CREATE VIEW sagabus.v_outbox AS
+    SELECT endpoint, message_id, kind, type, destination, saga, saga_id AS id,
+        CASE WHEN waits_for IS NOT NULL THEN 'unroutable' WHEN lease_until >= clock_timestamp() THEN 'sending'
+            WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'due' END AS status,
+        attempts, last_error, created_at, due_at
+    FROM sagabus.outbox WHERE kind <> 'timer';
+CREATE VIEW sagabus.v_timers AS
+    SELECT endpoint, saga, saga_id AS id, type, due_at <= clock_timestamp() AS is_due, created_at, due_at
+    FROM sagabus.outbox WHERE kind = 'timer';
+CREATE VIEW sagabus.v_held AS
+    SELECT endpoint, receiver, message_id, type, reason,
+        reason NOT IN ('early', 'deferred', 'paused', 'version') AS needs_person, saga, saga_id AS id, error, attempts,
+        held_at, expires_at
+    FROM sagabus.held;
+CREATE VIEW sagabus.v_processes AS
+    SELECT endpoint, owner, started_at, seen_at, asked FROM sagabus.process;
+CREATE VIEW sagabus.v_operations AS
+    SELECT id, at, who, action, reason, items FROM sagabus.operation;
+
 INSERT INTO sagabus.schema_version (version) VALUES (1);

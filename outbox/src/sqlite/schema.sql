@@ -88,3 +88,46 @@ CREATE TABLE sagabus_operation (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
     items TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- For people and reports, with times in text. When the tables change, these keep their names, and their columns theirs.
+CREATE VIEW sagabus_v_instances AS
+    SELECT saga, id, state, version, completed_at IS NOT NULL AS is_done, paused_by IS NOT NULL AS is_paused, data,
+        strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1e6, 'unixepoch') AS created_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', updated_at / 1e6, 'unixepoch') AS updated_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', completed_at / 1e6, 'unixepoch') AS completed_at
+    FROM sagabus_saga;
+CREATE VIEW sagabus_v_journal AS
+    SELECT endpoint, receiver, saga, saga_id AS id, seq, message_id, type, result, from_state, to_state, note,
+        conversation_id, causation_id, attempts,
+        strftime('%Y-%m-%dT%H:%M:%fZ', sent_at / 1e6, 'unixepoch') AS sent_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', handled_at / 1e6, 'unixepoch') AS handled_at,
+        handled_by
+    FROM sagabus_inbox;
+CREATE VIEW sagabus_v_outbox AS
+    SELECT endpoint, message_id, kind, type, destination, saga, saga_id AS id,
+        CASE WHEN waits_for IS NOT NULL THEN 'unroutable' WHEN lease_until >= unixepoch('subsec') * 1000000 THEN 'sending'
+            WHEN due_at > unixepoch('subsec') * 1000000 THEN 'scheduled' ELSE 'due' END AS status,
+        attempts, last_error,
+        strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1e6, 'unixepoch') AS created_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at
+    FROM sagabus_outbox WHERE kind <> 'timer';
+CREATE VIEW sagabus_v_timers AS
+    SELECT endpoint, saga, saga_id AS id, type, due_at <= unixepoch('subsec') * 1000000 AS is_due,
+        strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1e6, 'unixepoch') AS created_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at
+    FROM sagabus_outbox WHERE kind = 'timer';
+CREATE VIEW sagabus_v_held AS
+    SELECT endpoint, receiver, message_id, type, reason,
+        reason NOT IN ('early', 'deferred', 'paused', 'version') AS needs_person, saga, saga_id AS id, error, attempts,
+        strftime('%Y-%m-%dT%H:%M:%fZ', held_at / 1e6, 'unixepoch') AS held_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', expires_at / 1e6, 'unixepoch') AS expires_at
+    FROM sagabus_held;
+CREATE VIEW sagabus_v_processes AS
+    SELECT endpoint, owner,
+        strftime('%Y-%m-%dT%H:%M:%fZ', started_at / 1e6, 'unixepoch') AS started_at,
+        strftime('%Y-%m-%dT%H:%M:%fZ', seen_at / 1e6, 'unixepoch') AS seen_at,
+        asked
+    FROM sagabus_process;
+CREATE VIEW sagabus_v_operations AS
+    SELECT id, strftime('%Y-%m-%dT%H:%M:%fZ', at / 1e6, 'unixepoch') AS at, who, action, reason, items
+    FROM sagabus_operation;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use saga_core::{Context, Endpoint, Handle, HandlerError, LinkState};
-use servers::Broker;
+use servers::{Broker, Stop};
 use std::{
     sync::{
         Arc,
@@ -152,6 +152,45 @@ async fn t_024_the_leader_of_the_queue_goes_under_load_and_nothing_is_lost_and_w
     assert_eq!(heard, all.iter().map(|id| *id as u64).collect::<Vec<_>>(), "each event once");
     assert_eq!(house.work.runs(), all.len(), "a node that goes costs no run");
     println!("{} messages", all.len());
+    house.stop().await;
+}
+
+/// Every 250 messages the server of all three databases is stopped, in order and as if it crashed by turns, while they
+/// are on their way. SAGABUS_TEST_ORDERS=5000 makes it 20 restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn r_035_a_database_that_restarts_again_and_again_loses_nothing_and_doubles_nothing() {
+    const AT_ONCE: u64 = 250;
+    const FIRST: u64 = 1000; // beyond the numbers that mean something to the handler
+    let own = Own::start("").await;
+    let house = House::start(own.vhost.transport(), own.stores().await, unchanged).await;
+    let orders = size("SAGABUS_TEST_ORDERS", 1500);
+    let mut restarted = Instant::now();
+    for (turn, first) in (FIRST..FIRST + orders).step_by(AT_ONCE as usize).enumerate() {
+        let mut session = house.journeys.session().await.expect("a session opens");
+        for id in first..(first + AT_ONCE).min(FIRST + orders) {
+            session.send(Work { id, note: String::new() });
+        }
+        session.commit().await.expect("the session commits");
+        let before = house.work.runs();
+        eventually("some of them to be handled", || async { (house.work.runs() >= before + 20).then_some(()) }).await;
+        let resumed = restarted.elapsed();
+        assert!(turn == 0 || resumed <= RESUMES, "restart {turn}: it took {resumed:?}");
+        let how = if turn % 2 == 0 { Stop::Immediate } else { Stop::Fast };
+        block_in_place(|| own.server.stop(how).and_then(|()| own.server.start())).expect("the server restarts");
+        restarted = Instant::now();
+    }
+    let all: Vec<i64> = (FIRST as i64..(FIRST + orders) as i64).collect();
+    eventually("all effects, each once", || async { (house.worker.store().effects().await == all).then_some(()) })
+        .await;
+    let resumed = restarted.elapsed();
+    eventually("all events", || async { (house.heard.heard().len() >= all.len()).then_some(()) }).await;
+    house.quiet().await;
+    let mut heard = house.heard.heard();
+    heard.sort_unstable();
+    heard.dedup(); // a run whose commit failed heard it as well
+    assert_eq!(heard, all.iter().map(|id| *id as u64).collect::<Vec<_>>(), "each event");
+    println!("all were handled {resumed:?} after the last restart, in {} runs", house.work.runs());
+    assert!(held(house.worker.store()).await.is_empty() && held(house.listener.store()).await.is_empty());
     house.stop().await;
 }
 

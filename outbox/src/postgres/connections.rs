@@ -2,6 +2,7 @@
 //!
 //! Not sqlx's pool: that pings a connection each time it is given back, which costs every unit one more round trip.
 
+use super::answer;
 use crate::error::store_error;
 use saga_core::{StoreError, StoreErrorKind};
 use sqlx::{
@@ -79,10 +80,27 @@ impl Connections {
         acquired.map_err(|error| self.lost(error))
     }
 
+    /// Takes a connection and begins a transaction by the given statements: one round trip. A connection that was idle
+    /// may have died with its server; then nothing has begun, and a new one may find the server back.
+    pub(super) async fn begin(self: &Arc<Self>, sql: &str) -> Result<Leased, StoreError> {
+        let mut connection = self.acquire().await?;
+        let Err(error) = answer(connection.begin(sql.to_owned())).await else { return Ok(connection) };
+        let (error, was_idle) = (connection.lost(error), connection.was_idle);
+        let is_gone = matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Unable);
+        if !(is_gone && was_idle) {
+            return Err(error);
+        }
+        drop(connection);
+        let mut connection = self.acquire().await?;
+        answer(connection.begin(sql.to_owned())).await.map_err(|error| connection.lost(error))?;
+        Ok(connection)
+    }
+
     async fn find(self: Arc<Self>) -> Result<Leased, Error> {
         let permit = self.room.clone().acquire_owned().await.map_err(|_| Error::PoolClosed)?;
         loop {
             let idle = self.idle().pop();
+            let was_idle = idle.is_some();
             let made = match idle {
                 None => self.make().await?,
                 Some(made) if self.is_old(&made) => {
@@ -95,7 +113,7 @@ impl Connections {
                     Err(_) => continue,
                 },
             };
-            return Ok(Leased { made: Some(made), home: self.clone(), permit: Some(permit), begun: false });
+            return Ok(Leased { made: Some(made), home: self.clone(), permit: Some(permit), begun: false, was_idle });
         }
     }
 
@@ -190,6 +208,8 @@ pub(super) struct Leased {
     home: Arc<Connections>,
     permit: Option<OwnedSemaphorePermit>,
     begun: bool,
+    /// It was not made just now.
+    was_idle: bool,
 }
 
 impl Leased {

@@ -143,12 +143,7 @@ impl Postgres {
 
     /// A connection for statements outside units of work.
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
-        let mut connection = connections.acquire().await?;
-        if self.pooled {
-            let begun = answer(connection.begin(pooled("BEGIN"))).await;
-            begun.map_err(|error| connection.lost(error))?;
-        }
-        Ok(connection)
+        if self.pooled { connections.begin(&pooled("BEGIN")).await } else { connections.acquire().await }
     }
 
     /// The end of [`Postgres::alone`].
@@ -165,10 +160,7 @@ impl Postgres {
     /// default: it must see what the previous holder of the lock wrote.
     async fn transaction(&self, more: &str) -> Result<Leased, StoreError> {
         let sql = format!("{}{more}", begin(ANSWER));
-        let mut connection = self.own.acquire().await?;
-        let begun = answer(connection.begin(if self.pooled { pooled(&sql) } else { sql })).await;
-        begun.map_err(|error| connection.lost(error))?;
-        Ok(connection)
+        self.own.begin(&if self.pooled { pooled(&sql) } else { sql }).await
     }
 
     /// The end of [`Postgres::transaction`].
@@ -239,8 +231,7 @@ impl Store for Postgres {
             }
             sql.push_str("}'::bigint[]) k WHERE NOT pg_try_advisory_xact_lock(k)");
         }
-        let mut connection = self.units.acquire().await?;
-        answer(connection.begin(sql)).await.map_err(|error| connection.lost(error))?;
+        let connection = self.units.begin(&sql).await?;
         Ok(PostgresUnit { connection, persistent: !self.pooled, by_index: !locks.is_empty() })
     }
 

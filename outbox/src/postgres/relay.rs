@@ -9,17 +9,18 @@ use uuid::Uuid;
 /// `statement_timestamp()` finds the due rows, because an index cannot be searched by a volatile function; leases are
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
-/// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near.
+/// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
+/// lease.
 const LEASE: &str = "
 WITH due AS (
     SELECT id FROM sagabus.outbox
     WHERE endpoint = $1 AND due_at <= statement_timestamp(){SINCE}
-        AND (lease_until IS NULL OR lease_until < statement_timestamp())
+        AND (lease_until IS NULL OR lease_until < statement_timestamp(){UNKNOWN})
         AND (first_attempt_at IS NULL OR first_attempt_at > statement_timestamp() - $5 * interval '1 microsecond')
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED),
 taken AS (
     UPDATE sagabus.outbox o SET lease_owner = $2, lease_until = clock_timestamp() + $4 * interval '1 microsecond',
-        expired = o.expired + (o.lease_until IS NOT NULL)::int,
+        expired = o.expired + coalesce(o.lease_until < statement_timestamp(), false)::int,
         first_attempt_at = coalesce(o.first_attempt_at, clock_timestamp())
     FROM due WHERE o.id = due.id RETURNING o.*)
 SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
@@ -29,9 +30,14 @@ SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
     t.last_error IS NOT NULL AND t.waits_for IS NULL AS wanted
 FROM (SELECT 1) one LEFT JOIN taken t ON true ORDER BY t.due_at, t.id";
 
-static ALL: LazyLock<String> = LazyLock::new(|| LEASE.replace("{SINCE}", ""));
+fn statement(since: &str, unknown: &str) -> String {
+    LEASE.replace("{SINCE}", since).replace("{UNKNOWN}", unknown)
+}
+
+static ALL: LazyLock<String> = LazyLock::new(|| statement("", ""));
 static SINCE: LazyLock<String> =
-    LazyLock::new(|| LEASE.replace("{SINCE}", " AND due_at >= statement_timestamp() - $6 * interval '1 microsecond'"));
+    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $6 * interval '1 microsecond'", ""));
+static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($6))"));
 
 const PUT_OFF: &str = "
 UPDATE sagabus.outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2,
@@ -43,16 +49,22 @@ pub(super) async fn lease(
     persistent: bool,
     request: &LeaseRequest<'_>,
 ) -> Result<Leased, sqlx::Error> {
-    let query = sqlx::query(if request.since.is_some() { &SINCE } else { &ALL })
+    let sql = match (request.known, request.since) {
+        (Some(_), _) => &UNKNOWN,
+        (None, Some(_)) => &SINCE,
+        (None, None) => &ALL,
+    };
+    let query = sqlx::query(sql)
         .bind(request.endpoint)
         .bind(request.owner)
         .bind(request.rows_max)
         .bind(us(request.lease))
         .bind(us(request.retention))
         .persistent(persistent);
-    let query = match request.since {
-        Some(since) => query.bind(us(since)),
-        None => query,
+    let query = match (request.known, request.since) {
+        (Some(known), _) => query.bind(known),
+        (None, Some(since)) => query.bind(us(since)),
+        (None, None) => query,
     };
     let rows = query.fetch_all(&mut *connection).await?;
     let next_due = rows.first().and_then(|row| row.get::<Option<i64>, _>("next_due"));

@@ -8,8 +8,11 @@ use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
+/// `$4` and `$5` are the process and a JSON array of the rows that it knows, or `NULL`.
 const DUE: &str = "
-FROM sagabus_outbox WHERE endpoint = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until < $2)
+FROM sagabus_outbox WHERE endpoint = $1 AND due_at <= $2
+    AND (lease_until IS NULL OR lease_until < $2
+        OR (lease_owner = $4 AND $5 IS NOT NULL AND id NOT IN (SELECT value FROM json_each($5))))
     AND (first_attempt_at IS NULL OR first_attempt_at > $2 - $3)";
 
 /// A check without a lock: an idle endpoint does not write.
@@ -21,8 +24,14 @@ pub(super) async fn anything_due(readers: &SqlitePool, request: &LeaseRequest<'_
         .bind(request.endpoint)
         .bind(now_us())
         .bind(us(request.retention))
+        .bind(request.owner)
+        .bind(known(request))
         .fetch_one(readers)
         .await
+}
+
+fn known(request: &LeaseRequest<'_>) -> Option<String> {
+    Some(json!(request.known?).to_string())
 }
 
 pub(super) async fn next_due(
@@ -41,9 +50,9 @@ pub(super) async fn lease(
 ) -> Result<Leased, sqlx::Error> {
     let now = now_us();
     let sql = format!(
-        "UPDATE sagabus_outbox SET lease_owner = $5, lease_until = $6, expired = expired + (lease_until IS NOT NULL),
+        "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6, expired = expired + coalesce(lease_until < $2, 0),
             first_attempt_at = coalesce(first_attempt_at, $2)
-         WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $4)
+         WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $7)
          RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,
             last_error IS NOT NULL AND waits_for IS NULL AS wanted"
     );
@@ -51,9 +60,10 @@ pub(super) async fn lease(
         .bind(request.endpoint)
         .bind(now)
         .bind(us(request.retention))
-        .bind(request.rows_max)
         .bind(request.owner)
+        .bind(known(request))
         .bind(after(request.lease))
+        .bind(request.rows_max)
         .fetch_all(&mut *connection)
         .await?;
     let mut leased = Vec::with_capacity(rows.len());

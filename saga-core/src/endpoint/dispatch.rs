@@ -34,6 +34,8 @@ const REPORTS_MAX: usize = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// What the database was asked may happen so long after its answer was lost.
+const LATE: Duration = Duration::from_secs(5);
 /// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -74,6 +76,8 @@ struct State {
     left: bool,
     /// Counts those units, so that the relay notices one that began and ended while it looked.
     overflows: u64,
+    /// Since the last answer of the database was lost: rows may be under our lease that are not in the window.
+    unsure: Option<Instant>,
     next_due: Option<Instant>,
 }
 
@@ -89,6 +93,8 @@ struct Reservation<'a> {
     rows: usize,
     /// The rows fit: they carry our lease and are sent from memory.
     leased: bool,
+    /// The database was asked to commit them, and has not answered.
+    committing: bool,
 }
 
 impl Drop for Reservation<'_> {
@@ -96,12 +102,26 @@ impl Drop for Reservation<'_> {
         let mut state = self.dispatcher.lock();
         debug_assert!(state.reserved >= self.rows, "room was given back twice");
         state.reserved -= self.rows;
+        if self.leased && self.committing && self.rows > 0 {
+            state.lose_sight();
+            self.dispatcher.relay.notify_one();
+        }
         if !self.leased {
             debug_assert!(state.overflowing > 0, "a unit overflowed once and ended twice");
             state.overflowing -= 1;
             state.left = true;
             self.dispatcher.relay.notify_one();
         }
+    }
+}
+
+impl State {
+    /// Rows may be under our lease that nobody here knows of. The relay takes them; what comes later waits for it, so as
+    /// not to overtake them.
+    fn lose_sight(&mut self) {
+        self.unsure = Some(Instant::now());
+        (self.overflow, self.left) = (true, true);
+        self.overflows += 1;
     }
 }
 
@@ -144,16 +164,17 @@ impl Dispatcher {
         let fits = !state.overflow && state.in_flight.len() + state.reserved + rows <= self.window;
         if fits || rows == 0 {
             state.reserved += rows;
-            return Reservation { dispatcher: self, rows, leased: true };
+            return Reservation { dispatcher: self, rows, leased: true, committing: false };
         }
         state.overflow = true;
         state.overflowing += 1;
         state.overflows += 1;
-        Reservation { dispatcher: self, rows: 0, leased: false }
+        Reservation { dispatcher: self, rows: 0, leased: false, committing: false }
     }
 
     /// Sends what was committed; tells the relay when the next delayed row is due.
-    fn enqueue(&self, reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
+    fn enqueue(&self, mut reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
+        reservation.committing = false;
         if reservation.leased {
             let leased = rows.iter().filter(|row| row.leased);
             self.push(leased.map(|row| (Outgoing::new(row.id, row.destination.clone(), row.envelope.clone()), false)));
@@ -215,10 +236,20 @@ impl Dispatcher {
         state.next_due.map_or(poll, |due| due.min(poll))
     }
 
-    /// The relay looks now and finds what is due.
-    pub(crate) fn forget_due(&self) {
+    /// The relay looks now and finds what is due. Returns the rows in the window, sorted, if there may be others under our
+    /// lease.
+    pub(crate) fn forget_due(&self) -> Option<Vec<Uuid>> {
         let mut state = self.lock();
         (state.next_due, state.left) = (None, false);
+        state.unsure?;
+        drop(state);
+        Some(self.in_flight())
+    }
+
+    /// The database did not answer a request that changes leases.
+    pub(crate) fn lose_sight(&self) {
+        self.lock().lose_sight();
+        self.relay.notify_one();
     }
 
     /// How many rows a relay may lease now, and the count of overflows so far.
@@ -228,9 +259,11 @@ impl Dispatcher {
         (room, (state.overflowing == 0).then_some(state.overflows))
     }
 
-    /// The relay found nothing more: if no unit has left rows meanwhile, messages may go from memory again.
-    pub(crate) fn caught_up(&self, overflows: Option<u64>) {
+    /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, messages may go
+    /// from memory again.
+    pub(crate) fn caught_up(&self, overflows: Option<u64>, began: Instant) {
         let mut state = self.lock();
+        state.unsure = state.unsure.filter(|since| began < *since + LATE);
         if overflows == Some(state.overflows) {
             state.overflow = false;
         }
@@ -373,8 +406,9 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
                     tracing::info!(endpoint = shared.name, ?lasted, "leases are renewed again");
                 }
             }
-            // nothing is lost: the leases run out and a relay takes the rows
+            // nothing is lost: the relay takes what has left the window
             Err(error) => {
+                dispatcher.lose_sight();
                 if trouble.begins().is_some() {
                     tracing::warn!(endpoint = shared.name, %error, "leases not renewed");
                 }

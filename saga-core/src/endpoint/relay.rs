@@ -10,6 +10,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// The most rows of one lease: bounds the statement and the memory.
 const LEASED_ROWS_MAX: usize = 1000;
@@ -91,11 +92,11 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
             continue;
         }
         let rows_max = room.min(LEASED_ROWS_MAX);
-        dispatcher.forget_due();
         let began = Instant::now();
+        let known = dispatcher.forget_due();
         next_poll = began + poll;
         let since = looks.since(began);
-        match look(&shared, rows_max, since).await {
+        match look(&shared, rows_max, since, known.as_deref()).await {
             Ok(rows) => {
                 looks.looked(since, began, rows == rows_max);
                 backoff.reset();
@@ -106,10 +107,11 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
                 if rows == rows_max {
                     next_poll = Instant::now();
                 } else {
-                    dispatcher.caught_up(overflows);
+                    dispatcher.caught_up(overflows, began);
                 }
             }
             Err(error) => {
+                dispatcher.lose_sight();
                 shared.polled.begins_with(&error);
                 if trouble.begins().is_some() {
                     tracing::warn!(endpoint = shared.name, %error, "the relay waits for the database");
@@ -120,8 +122,14 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
     }
 }
 
-/// Leases what is due, or became due `since`, and sends it. Returns how many rows there were.
-async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize, since: Option<Duration>) -> Result<usize, StoreError> {
+/// Leases what is due, or became due `since`, and sends it; see [`LeaseRequest::known`]. Returns how many rows there
+/// were.
+async fn look<Db: Store>(
+    shared: &Shared<Db>,
+    rows_max: usize,
+    since: Option<Duration>,
+    known: Option<&[Uuid]>,
+) -> Result<usize, StoreError> {
     let request = LeaseRequest {
         endpoint: &shared.name,
         owner: shared.owner(),
@@ -129,6 +137,7 @@ async fn look<Db: Store>(shared: &Shared<Db>, rows_max: usize, since: Option<Dur
         lease: shared.settings.lease,
         retention: shared.settings.retention,
         since,
+        known,
     };
     let leased = shared.store.lease(&request).await?;
     shared.metrics.leased(&leased.rows);

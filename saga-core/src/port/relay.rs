@@ -40,12 +40,16 @@ pub struct LeaseRequest<'a> {
     /// Rows that became due longer ago need not be looked for: the relay has looked there just now, and looks again
     /// soon. `None`: all rows. On a store that does not slow down by rows that are gone it makes no difference.
     pub since: Option<Duration>,
+    /// What this process is publishing, sorted, if it may have rows under its lease that it does not know of: the
+    /// database's answer to a commit or to an earlier request was lost. Such rows are taken too, although their leases
+    /// run; `since` does not matter then. `None`, as usual: leave rows under a lease that runs alone.
+    pub known: Option<&'a [Uuid]>,
 }
 
 impl<'a> LeaseRequest<'a> {
     /// A process's request for the rows of its endpoint.
     pub fn new(endpoint: &'a str, owner: &'a str, rows_max: i64, lease: Duration, retention: Duration) -> Self {
-        Self { endpoint, owner, rows_max, lease, retention, since: None }
+        Self { endpoint, owner, rows_max, lease, retention, since: None, known: None }
     }
 }
 

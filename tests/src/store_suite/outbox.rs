@@ -67,6 +67,27 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1, "sent rows go, the later one stays");
 }
 
+/// The database's answer to a commit was lost: its rows have our lease, and we do not know of them.
+pub async fn r_035_rows_under_our_own_lease_that_we_do_not_know_of_are_leased_again(store: &impl Lab) {
+    let rows = [outbox_row("known", None, true), outbox_row("unknown", None, true), outbox_row("later", None, false)];
+    let (known, mut wanted) = ([rows[0].id], [rows[1].id, rows[2].id]);
+    let mut all = rows.each_ref().map(|row| row.id);
+    (wanted.sort_unstable(), all.sort_unstable());
+    write(store, crate::with!(writes(), outbox = rows.to_vec())).await.unwrap();
+    let owner = writes().owner;
+    let ids = |leased: Leased| leased.rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    let since = Some(Duration::from_secs(1));
+    let leased = store.lease(&crate::with!(request(&owner), known = Some(&known[..]), since = since)).await.unwrap();
+    assert!(leased.rows.iter().all(|row| row.expired == 0), "nobody died");
+    let mut found = ids(leased);
+    found.sort_unstable();
+    assert_eq!(found, wanted, "what is under no lease, and what is under ours and unknown");
+    let leased = store.lease(&crate::with!(request(&owner), known = Some(&all[..]))).await.unwrap();
+    assert!(leased.rows.is_empty(), "all are known now");
+    let leased = store.lease(&crate::with!(request("other"), known = Some(&[][..]))).await.unwrap();
+    assert!(leased.rows.is_empty(), "the leases of others hold");
+}
+
 /// Rule 3: the rows of a process that died are taken over when their lease has run out; that does not count as a try.
 pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
     let short = crate::with!(writes(), lease = Duration::from_millis(1), outbox = vec![outbox_row("m", None, true)]);

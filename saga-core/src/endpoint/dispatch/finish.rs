@@ -23,13 +23,14 @@ pub(in crate::endpoint) async fn finish<Db: Store>(
 
 async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: Write) -> Result<(), StoreError> {
     let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
-    let reservation = shared.dispatcher.reserve(now);
+    let mut reservation = shared.dispatcher.reserve(now);
     for row in &mut write.outbox {
         row.leased = reservation.leased && row.delay.is_none();
     }
     let written = unit.write(&write).await;
     shared.crashes.reach(CrashPoint::BeforeCommit);
     let began = Instant::now();
+    reservation.committing = written.is_ok();
     match written {
         Ok(()) => unit.commit().await?,
         Err(error) if error.kind() == StoreErrorKind::Conflict => {

@@ -35,11 +35,11 @@ fn what_does_not_fit_goes_to_the_relay_and_so_does_all_after_it_until_it_caught_
     drop(big);
     let (_, overflows) = dispatcher.room_for_relay();
     drop(dispatcher.reserve(1)); // comes and goes while the relay looks
-    dispatcher.caught_up(overflows);
+    dispatcher.caught_up(overflows, Instant::now());
     assert!(!dispatcher.reserve(1).leased);
     let (room, overflows) = dispatcher.room_for_relay();
     assert_eq!(room, 2);
-    dispatcher.caught_up(overflows);
+    dispatcher.caught_up(overflows, Instant::now());
     assert!(dispatcher.reserve(1).leased);
 }
 
@@ -88,4 +88,28 @@ async fn lost_leases_empty_the_window_too() {
     tokio::task::yield_now().await;
     dispatcher.lost(&[Uuid::from_u128(1)]);
     waiting.await.expect("`emptied` was expected to end when the last lease is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_commit_without_an_answer_the_relay_asks_for_rows_under_our_own_lease() {
+    let (dispatcher, _sent) = dispatcher();
+    dispatcher.send(&[row(1, "there")]);
+    assert_eq!(dispatcher.forget_due(), None, "nothing is amiss");
+    let mut unit = dispatcher.reserve(2);
+    unit.committing = true;
+    drop(unit);
+    let poll = Instant::now() + Duration::from_secs(2);
+    assert_eq!(dispatcher.relay_at(poll), Instant::now(), "the relay was expected to look at once");
+    assert!(!dispatcher.reserve(1).leased, "what comes later would overtake what may have been committed");
+    // the server may still be at work on the commit, so one look is not enough
+    for (after, known) in [(0, true), (2, true), (4, true), (6, false)] {
+        let (_, overflows) = dispatcher.room_for_relay();
+        assert_eq!(dispatcher.forget_due(), known.then(|| vec![Uuid::from_u128(1)]), "after {after} s");
+        dispatcher.caught_up(overflows, Instant::now());
+        assert!(dispatcher.reserve(1).leased, "the relay has caught up");
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    let unit = dispatcher.reserve(2);
+    drop(unit);
+    assert_eq!(dispatcher.forget_due(), None, "a unit that failed before its commit left nothing");
 }

@@ -14,10 +14,14 @@ pub(super) const STEP_ROWS_MAX: usize = 1000;
 pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> Leased {
     state.end_idle();
     let oldest = now.saturating_sub(us(request.retention));
+    let is_unknown = |row: &OutboxRecord| {
+        row.lease_owner.as_deref() == Some(request.owner)
+            && request.known.is_some_and(|known| known.binary_search(&row.id).is_err())
+    };
     let free = |row: &&OutboxRecord| {
         row.endpoint == request.endpoint
             && row.due_at_us <= now
-            && !row.is_leased(now)
+            && (!row.is_leased(now) || is_unknown(row))
             && !row.is_stranded(oldest)
             && !state.is_locked(&RowKey::Outbox(row.id))
     };
@@ -27,7 +31,7 @@ pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> 
     let mut rows = Vec::new();
     for (_, id) in due {
         let Some(row) = state.tables.outbox.get_mut(&id) else { continue };
-        row.expired += u32::from(row.lease_until_us.is_some());
+        row.expired += u32::from(row.lease_until_us.is_some() && !row.is_leased(now));
         row.lease_until_us = Some(now.saturating_add(us(request.lease)));
         row.lease_owner = Some(request.owner.into());
         row.first_attempt_at_us.get_or_insert(now);

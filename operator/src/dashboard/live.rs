@@ -113,7 +113,7 @@ fn changes(seen: watch::Receiver<u64>, place: OwnedSemaphorePermit) -> impl Stre
             Ok(Ok(())) => "change",
             Err(_) => "time",
         };
-        Some((Ok(Event::default().event(event).data("")), (seen, place)))
+        Some((Ok(Event::default().event(event).data("look")), (seen, place))) // browsers drop an event without data
     })
 }
 

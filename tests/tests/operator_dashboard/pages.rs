@@ -188,7 +188,7 @@ async fn browsers_are_told_of_changes_and_no_more_of_them_than_fit() {
         tables.hold(&Held::default()).await;
         let told = async {
             let mut events = String::new();
-            while !events.contains("event: change") {
+            while !events.contains("event: change\ndata: look\n") {
                 let more = first.chunk().await.expect("the stream goes on").expect("the stream goes on");
                 events.push_str(&String::from_utf8_lossy(&more));
             }

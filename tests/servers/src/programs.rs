@@ -40,33 +40,38 @@ impl Programs {
         Some(Self { postgres, rabbitmq })
     }
 
-    /// Whether [`Programs::install`] can work here.
-    pub fn can_be_installed() -> bool {
-        succeeds("apt-get", &["--version"]) && is_root()
-    }
-
     /// Installs Debian's packages. Asks before, if somebody is there to ask.
     ///
     /// # Errors
     /// When the packages cannot be installed.
     pub fn install() -> Result<Self> {
-        println!("RabbitMQ or PostgreSQL is missing; `{INSTALL}` installs what is missing");
-        if std::io::stdin().is_terminal() {
-            print!("continue? [y/N] ");
-            std::io::stdout().flush()?;
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer)?;
-            if !answer.trim().eq_ignore_ascii_case("y") {
-                bail!("cancelled: nothing was installed");
-            }
-        }
-        let quietly = INSTALL.replace("install", "install -y --no-install-recommends");
-        run(&format!("apt-get update && DEBIAN_FRONTEND=noninteractive {quietly}"))?;
+        install("RabbitMQ or PostgreSQL", INSTALL)?;
         Self::find().context("the packages are installed, but their programs are not where Debian puts them")
     }
 }
 
-fn path() -> impl Iterator<Item = PathBuf> {
+/// Whether packages can be installed here.
+pub fn can_install() -> bool {
+    succeeds("apt-get", &["--version"]) && is_root()
+}
+
+/// Installs packages by a command, because `what` is missing. Asks before, if somebody is there to ask.
+pub(crate) fn install(what: &str, command: &str) -> Result<()> {
+    println!("{what} is missing; `{command}` installs what is missing");
+    if std::io::stdin().is_terminal() {
+        print!("continue? [y/N] ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !answer.trim().eq_ignore_ascii_case("y") {
+            bail!("cancelled: nothing was installed");
+        }
+    }
+    let quietly = command.replace("install", "install -y --no-install-recommends");
+    run(&format!("apt-get update && DEBIAN_FRONTEND=noninteractive {quietly}"))
+}
+
+pub(crate) fn path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }

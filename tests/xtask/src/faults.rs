@@ -6,7 +6,7 @@ use servers::Programs;
 use std::process::Command;
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    if Programs::find().is_none() && Programs::can_be_installed() {
+    if Programs::find().is_none() && servers::can_install() {
         Programs::install()?; // it kills its servers, so it wants programs of its own; without them it says so
     }
     // a quick run takes what `cargo xtask test` has built; a full one has a hundred times as many orders

@@ -36,7 +36,7 @@ impl Services {
         if succeeds("docker", &["info"]) && succeeds("docker", &["compose", "version"]) {
             return Self::in_containers();
         }
-        if Programs::can_be_installed() {
+        if servers::can_install() {
             return Self::installed(&Programs::install()?);
         }
         bail!("install RabbitMQ and PostgreSQL (`{INSTALL}`), or Docker, or set {AMQP}, {MANAGEMENT} and {DATABASE}")

@@ -2,6 +2,7 @@
 
 use crate::{cargo, services::Services, summary::Summary};
 use anyhow::{Context, Result, bail};
+use servers::{Chromium, INSTALL_BROWSER, can_install};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -13,6 +14,7 @@ const SKIPS: &str = "SAGABUS_TEST_SKIPS";
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let has = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
+    browser()?;
     let services = Services::start()?;
     // the whole-system tests run these programs
     let build = cargo().args(["build", "--workspace", "--all-targets"]).status();
@@ -38,6 +40,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("`cargo {}` failed", all.join(" "));
     } else if !summary.any_ran() {
         bail!("no test ran: the filter matches none, or all were skipped");
+    }
+    Ok(())
+}
+
+/// One test drives a browser: it fails without, and says so.
+fn browser() -> Result<()> {
+    if Chromium::find().is_none() {
+        if can_install() {
+            Chromium::install()?;
+        } else {
+            println!("no Chromium: the test of the dashboard in a browser will fail; `{INSTALL_BROWSER}` installs it");
+        }
     }
     Ok(())
 }

@@ -50,7 +50,8 @@ pub(super) async fn lease(
 ) -> Result<Leased, sqlx::Error> {
     let now = now_us();
     let sql = format!(
-        "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6, expired = expired + coalesce(lease_until < $2, 0),
+        "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6,
+            expired = expired + coalesce(lease_until < $2, 0),
             first_attempt_at = coalesce(first_attempt_at, $2)
          WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $7)
          RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,

@@ -32,8 +32,8 @@ struct Closed {
 }
 
 impl Destinations {
-    /// Whether a row may be sent; else how long it waits. The first row after that time is the probe, or before it a row
-    /// that somebody wants sent now: an operator who has started the receiver must not wait for minutes.
+    /// Whether a row may be sent; else how long it waits. The first row after that time is the probe, or before it a
+    /// row that somebody wants sent now: an operator who has started the receiver must not wait for minutes.
     pub(crate) fn admit(&mut self, destination: &Destination, row: Uuid, wanted: bool) -> Result<(), Duration> {
         let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
         let now = Instant::now();

@@ -5,8 +5,10 @@
 //! stays in the outbox without a lease, and so does everything after it until the relay has caught up: otherwise a
 //! later message of the same key could overtake an earlier one.
 
+mod confirmed;
 mod finish;
 
+pub(crate) use confirmed::{delete_all_confirmed, delete_confirmed};
 pub(super) use finish::finish;
 
 use super::{destinations::Destinations, shared::Shared, trouble::Trouble};
@@ -27,8 +29,6 @@ use uuid::Uuid;
 
 /// The most confirmed rows that one statement deletes.
 const CONFIRMED_ROWS_MAX: usize = 5000;
-/// How long the first confirmed row waits for others, so that one statement deletes many.
-const GATHER: Duration = Duration::from_millis(100);
 /// The most reports that are taken in together.
 const REPORTS_MAX: usize = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -116,8 +116,8 @@ impl Drop for Reservation<'_> {
 }
 
 impl State {
-    /// Rows may be under our lease that nobody here knows of. The relay takes them; what comes later waits for it, so as
-    /// not to overtake them.
+    /// Rows may be under our lease that nobody here knows of. The relay takes them; what comes later waits for it, so
+    /// as not to overtake them.
     fn lose_sight(&mut self) {
         self.unsure = Some(Instant::now());
         (self.overflow, self.left) = (true, true);
@@ -236,8 +236,8 @@ impl Dispatcher {
         state.next_due.map_or(poll, |due| due.min(poll))
     }
 
-    /// The relay looks now and finds what is due. Returns the rows in the window, sorted, if there may be others under our
-    /// lease.
+    /// The relay looks now and finds what is due. Returns the rows in the window, sorted, if there may be others under
+    /// our lease.
     pub(crate) fn forget_due(&self) -> Option<Vec<Uuid>> {
         let mut state = self.lock();
         (state.next_due, state.left) = (None, false);
@@ -259,8 +259,8 @@ impl Dispatcher {
         (room, (state.overflowing == 0).then_some(state.overflows))
     }
 
-    /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, messages may go
-    /// from memory again.
+    /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, messages may
+    /// go from memory again.
     pub(crate) fn caught_up(&self, overflows: Option<u64>, began: Instant) {
         let mut state = self.lock();
         state.unsure = state.unsure.filter(|since| began < *since + LATE);
@@ -432,39 +432,6 @@ async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) {
                 return;
             }
         }
-    }
-}
-
-/// Deletes rows that the broker has confirmed, many at a time.
-pub(crate) async fn delete_confirmed<Db: Store>(shared: Arc<Shared<Db>>) {
-    loop {
-        shared.dispatcher.confirmed.notified().await;
-        tokio::time::sleep(GATHER).await;
-        delete_all_confirmed(&shared).await;
-    }
-}
-
-/// Deletes until nothing is left to delete.
-pub(crate) async fn delete_all_confirmed<Db: Store>(shared: &Shared<Db>) {
-    let dispatcher = &shared.dispatcher;
-    let _turn = dispatcher.deleting.lock().await;
-    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
-    let trouble = Trouble::default();
-    loop {
-        let confirmed = dispatcher.take_confirmed();
-        if confirmed.is_empty() {
-            break;
-        }
-        if let Err(error) = shared.store.delete_confirmed(&confirmed).await {
-            dispatcher.give_back_confirmed(confirmed);
-            if trouble.begins().is_some() {
-                tracing::warn!(endpoint = shared.name, %error, "confirmed rows wait for the database to be deleted");
-            }
-            backoff.pause().await;
-        }
-    }
-    if let Some(lasted) = trouble.ends() {
-        tracing::info!(endpoint = shared.name, ?lasted, "confirmed rows are deleted again");
     }
 }
 

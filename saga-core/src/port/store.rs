@@ -112,7 +112,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn release(&self, process: &Process) -> Result<u64, StoreError>;
 
     /// Deletes, for a bounded time, inbox rows and done instances older than the retention, except those that a held
-    /// message refers to. Holds outbox rows whose first publish is that old. Ends the wait of messages whose time is up.
+    /// message refers to. Holds outbox rows whose first publish is that old. Ends the wait of messages whose time is
+    /// up.
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError>;
 }
 

@@ -1,5 +1,5 @@
-//! RabbitMQ, PostgreSQL and Chromium as programs of this machine. Who starts one owns it: it may be stopped, killed, frozen and
-//! started again, and it is gone with its files when its owner drops it or ends, however it ends.
+//! RabbitMQ, PostgreSQL and Chromium as programs of this machine. Who starts one owns it: it may be stopped, killed,
+//! frozen and started again, and it is gone with its files when its owner drops it or ends, however it ends.
 
 mod broker;
 mod browser;

@@ -188,8 +188,8 @@ fn s_078_a_timer_that_is_never_alive_where_it_is_taken_is_reported() {
     let overdue = [("after", "Overdue")];
     let mut chart = back_and_forth(&overdue, &overdue);
     chart.edges.push(edge("B", "Overdue", "End", &[]));
-    let text = "saga `order`: a function takes the timer `Overdue` in state `B`, where it is never alive: it is set for \
-                `A` alone, and is gone when that is left. Set it where `B` is entered";
+    let text = "saga `order`: a function takes the timer `Overdue` in state `B`, where it is never alive: it is set \
+                for `A` alone, and is gone when that is left. Set it where `B` is entered";
     assert_eq!(chart.verify(), [text]);
     let mut set = chart.clone();
     set.edges[2].effects = edge("", "", "", &overdue).effects;

@@ -1,6 +1,7 @@
 //! Every story of one instance, up to a bound.
 
 use super::{
+    explored::{Breach, Explored},
     instance::{Instance, Sent, encoded, id_of},
     story::{Happened, diagram, lines},
 };
@@ -17,8 +18,8 @@ use std::{
 /// A walk through every state that an instance can come to, with every order of outcomes, timers and events.
 ///
 /// The outcomes of each command come from a function of yours; each of them is tried, early and late. Timers that are
-/// alive may come at any time. Events may come once each, at any time. With [`duplicates`](Self::duplicates) each message
-/// may come once more. What is checked always:
+/// alive may come at any time. Events may come once each, at any time. With [`duplicates`](Self::duplicates) each
+/// message may come once more. What is checked always:
 ///
 /// - no transition panics, and none sends or stores what cannot be read;
 /// - from everywhere a done state can be reached;
@@ -108,35 +109,6 @@ type Answers = Box<dyn Fn(&Sent) -> Vec<Encoded>>;
 /// Whether what is looked at is allowed: the state's name, and everything sent.
 type Check = Box<dyn Fn(&str, &[Sent]) -> bool>;
 type AtEnd = Box<dyn Fn(&Ending<'_>) -> bool>;
-
-/// What a walk found.
-#[derive(Debug)]
-pub struct Explored {
-    situations: usize,
-    complete: bool,
-    reached: Vec<String>,
-    breaches: Vec<Breach>,
-}
-
-/// Something that must not happen, and the shortest way to it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Breach {
-    /// What is wrong.
-    pub what: String,
-    /// What came, and what it led to; one line for each message.
-    pub path: Vec<String>,
-    /// The same as a sequence diagram, for Mermaid.
-    pub diagram: String,
-}
-
-impl std::fmt::Display for Breach {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.what)?;
-        self.path.iter().enumerate().try_for_each(|(n, line)| write!(f, "\n  {}. {line}", n + 1))?;
-        write!(f, "\n```mermaid\n{}```", self.diagram)
-    }
-}
 
 /// An instance and what may still come to it.
 struct Situation<S> {
@@ -449,47 +421,5 @@ impl<S: Saga> Situation<S> {
         let ending = Ending { state, sent, came: &self.came };
         let ends = explore.endings.iter().filter(|(_, is_so)| quiet && !is_so(&ending)).map(|(what, _)| what.clone());
         broken.chain(failed).chain(stuck).chain(ends).collect()
-    }
-}
-
-impl Explored {
-    /// How many different situations there are.
-    pub fn situations(&self) -> usize {
-        self.situations
-    }
-
-    /// Whether all of them were looked at.
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// The states that were reached, sorted.
-    pub fn states_reached(&self) -> &[String] {
-        &self.reached
-    }
-
-    /// What must not happen and does.
-    pub fn breaches(&self) -> &[Breach] {
-        &self.breaches
-    }
-
-    /// Nothing wrong was found, and everything was looked at.
-    ///
-    /// # Panics
-    /// Otherwise, with each breach and the shortest way to it.
-    #[track_caller]
-    pub fn expect_no_breach(&self) {
-        let breaches: Vec<String> = self.breaches.iter().map(ToString::to_string).collect();
-        assert!(
-            breaches.is_empty(),
-            "{} in {} situations:\n{}",
-            match breaches.len() {
-                1 => "1 breach".to_owned(),
-                more => format!("{more} breaches"),
-            },
-            self.situations,
-            breaches.join("\n")
-        );
-        assert!(self.complete, "only {} situations were looked at: raise `situations_max`", self.situations);
     }
 }

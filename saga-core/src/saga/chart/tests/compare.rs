@@ -44,10 +44,8 @@ fn what_a_state_says_of_a_message_is_told_with_what_it_means_for_those_that_wait
     );
     says(
         |new| new.states[0].reject.push("Cancel".into()),
-        &[
-            "`Cancel` is rejected now, and held for a person, in state `A`; so is what waits there, with the instance's \
-           next message",
-        ],
+        &["`Cancel` is rejected now, and held for a person, in state `A`; so is what waits there, with the \
+           instance's next message"],
     );
     says(
         |new| new.states[0].defer.push("Cancel".into()),
@@ -58,10 +56,8 @@ fn what_a_state_says_of_a_message_is_told_with_what_it_means_for_those_that_wait
             new.states[2].defer.push("Cancel".into());
             new.states[3].defer.push("Cancel".into());
         },
-        &[
-            "`Cancel` waits now, as held (`deferred`), in states `C`, `End`; those that were ignored before do not come \
-           again",
-        ],
+        &["`Cancel` waits now, as held (`deferred`), in states `C`, `End`; those that were ignored before do not \
+           come again"],
     );
     let rejecting = |chart: &mut Chart| chart.states[3].reject.push("Paid".into());
     let mut before = old();
@@ -122,11 +118,11 @@ fn whose_answers_are_taken_is_told() {
         paid.anyone = anyone;
         chart
     };
-    let everyone = "`Paid` is taken from everyone now: what answers others, or nobody, reaches the instance that its id \
-                    names; before, it was left alone";
+    let everyone = "`Paid` is taken from everyone now: what answers others, or nobody, reaches the instance that its \
+                    id names; before, it was left alone";
     assert_eq!(asking(true).changes_since(&asking(false)), [everyone]);
-    let ours = "`Paid` is taken only as the answer to a command of the instance now: one that comes from anyone else is \
-                left alone, also one that is on its way";
+    let ours = "`Paid` is taken only as the answer to a command of the instance now: one that comes from anyone else \
+                is left alone, also one that is on its way";
     assert_eq!(asking(false).changes_since(&asking(true)), [ours]);
 }
 
@@ -153,8 +149,8 @@ fn messages_that_are_new_or_of_another_kind_are_told() {
 fn what_becomes_of_states_is_told() {
     let mut renamed = old();
     renamed.states[1].was.push("Packing".into());
-    let text = "state `B` was called `Packing`, and `#[was(\"Packing\")]` is gone: instances that were stored under that \
-                name and have not moved since cannot be read";
+    let text = "state `B` was called `Packing`, and `#[was(\"Packing\")]` is gone: instances that were stored under \
+                that name and have not moved since cannot be read";
     assert_eq!(old().changes_since(&renamed), [text]);
     says(
         |new| new.states[3].done = false,
@@ -217,8 +213,8 @@ fn a_function_that_is_gone_is_told_with_what_happens_instead() {
     let mut new = old();
     new.messages[0].returns_repeats = true;
     let texts = new.changes_since(&own);
-    let text = "no function takes `Placed` in state `B` any more: its sender gets the reply that was given, if there is \
-                one";
+    let text = "no function takes `Placed` in state `B` any more: its sender gets the reply that was given, if there \
+                is one";
     assert!(texts.contains(&text.to_owned()), "{texts:#?}");
 }
 

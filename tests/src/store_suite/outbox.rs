@@ -72,7 +72,8 @@ pub async fn r_035_rows_under_our_own_lease_that_we_do_not_know_of_are_leased_ag
     let rows = [outbox_row("known", None, true), outbox_row("unknown", None, true), outbox_row("later", None, false)];
     let (known, mut wanted) = ([rows[0].id], [rows[1].id, rows[2].id]);
     let mut all = rows.each_ref().map(|row| row.id);
-    (wanted.sort_unstable(), all.sort_unstable());
+    wanted.sort_unstable();
+    all.sort_unstable();
     write(store, crate::with!(writes(), outbox = rows.to_vec())).await.unwrap();
     let owner = writes().owner;
     let ids = |leased: Leased| leased.rows.iter().map(|row| row.id).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! `cargo xtask`: what contributors and CI run.
 //!
-//! - `test`: finds or installs RabbitMQ, PostgreSQL and Chromium, starts the servers on free ports, runs all tests, adds
-//!   up the results
+//! - `test`: finds or installs RabbitMQ, PostgreSQL and Chromium, starts the servers on free ports, runs all tests,
+//!   adds up the results
 //! - `up`: only starts the servers, and prints the environment variables that the tests need
 //! - `conformance`: runs the tests that bear a number of docs/conformance.md
 //! - `lint`: checks what no compiler checks in the sources

@@ -6,7 +6,8 @@ use servers::{Chromium, INSTALL_BROWSER, can_install};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    process::{ExitStatus, Stdio},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 /// Names the file in which tests note that they were skipped.
@@ -27,7 +28,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         all.push("--workspace");
     }
     all.extend(arguments.iter().map(String::as_str));
-    let (status, summary) = test(&all, &services)?;
+    let everything = arguments.iter().all(|argument| argument == "--no-fail-fast");
+    let beside = if everything {
+        all.extend(["--lib", "--bins", "--tests"]);
+        Some(Beside::start(&services)?)
+    } else {
+        None
+    };
+    let (status, mut summary) = test(&all, &services)?;
+    let failed = beside.map_or_else(|| Ok(Vec::new()), |beside| beside.end(&mut summary))?;
     if has(&["--no-run", "--list", "--help", "-h"]) && status.success() {
         return Ok(());
     }
@@ -38,6 +47,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("tests failed");
     } else if !status.success() {
         bail!("`cargo {}` failed", all.join(" "));
+    } else if !failed.is_empty() {
+        bail!("{} failed: see above", failed.join(" and "));
     } else if !summary.any_ran() {
         bail!("no test ran: the filter matches none, or all were skipped");
     }
@@ -54,6 +65,50 @@ fn browser() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What compiles for minutes, while the test programs mostly wait: doctests, and what a new user does.
+struct Beside(Vec<(&'static str, Child, PathBuf)>);
+
+impl Beside {
+    /// Starts them at the lowest priority: tests measure time.
+    fn start(services: &Services) -> Result<Self> {
+        let mut new_user = Command::new(std::env::current_exe().context("xtask is a file")?);
+        new_user.arg("new-user");
+        let mut doctests = cargo();
+        doctests.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+        let start = |(name, command): (&'static str, Command)| {
+            let output = std::env::temp_dir().join(format!("sagabus-{name}-{}.log", std::process::id()));
+            let file = fs::File::create(&output).context("the folder for temporary files can be written")?;
+            let mut nice = Command::new("nice");
+            nice.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+            for (variable, value) in command.get_envs() {
+                match value {
+                    Some(value) => nice.env(variable, value),
+                    None => nice.env_remove(variable),
+                };
+            }
+            nice.envs(services.environment()).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+            Ok((name, nice.spawn().with_context(|| format!("cannot run {name}"))?, output))
+        };
+        [("new-user", new_user), ("doctests", doctests)].into_iter().map(start).collect::<Result<_>>().map(Self)
+    }
+
+    /// Waits for them, shows what they said and adds it up. Returns the names of those that failed.
+    fn end(self, summary: &mut Summary) -> Result<Vec<&'static str>> {
+        let mut failed = Vec::new();
+        for (name, mut job, output) in self.0 {
+            let status = job.wait()?;
+            let said = fs::read_to_string(&output)?;
+            fs::remove_file(&output)?;
+            println!("\n== {name}\n{said}");
+            said.lines().for_each(|line| summary.read(line));
+            if !status.success() {
+                failed.push(name);
+            }
+        }
+        Ok(failed)
+    }
 }
 
 /// Runs `cargo test`, shows what it prints and adds up the results.

@@ -43,6 +43,12 @@ pub(crate) fn one<T>(id: &str, mut rows: Vec<T>, id_of: impl Fn(&T) -> String) -
     }
 }
 
+/// Why a beginning does not do: `whole` is the only id found, but a database that is away may have others.
+pub(crate) fn unsure(id: &str, whole: &str, all_answered: bool) -> Option<String> {
+    let text = || format!("{id} may begin other ids in the database that is away: give the whole id, {whole}");
+    (!all_answered && id != whole).then(text)
+}
+
 /// Rows of all databases, each with its database's number.
 pub(crate) fn flat<T>(all: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
     all.into_iter().flat_map(|(n, rows)| rows.into_iter().map(move |row| (n, row))).collect()

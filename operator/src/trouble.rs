@@ -133,15 +133,18 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
     let of = |words: &str| Command::new(words).with("endpoint", name);
     for rows in &endpoint.unroutable {
         let (messages, to, oldest) = (some_of(rows.count, "message"), &rows.destination, age(rows.oldest_ms));
+        let who = to.strip_suffix(".low").unwrap_or(to); // the queue of an endpoint's commands that can wait
         all.push(Trouble {
-            text: format!("{name}: no queue takes {messages} to {to}, the oldest for {oldest}; is {to} running?"),
+            text: format!(
+                "{name}: no queue takes {messages} to {to}, the oldest for {oldest}; check whether {who} runs"
+            ),
             see: of("outbox list").set("failing").with("to", to),
             mend: Some(of("outbox send-now").set("failing").with("to", to).because()),
         });
     }
     if endpoint.failing.count > 0 {
         let messages = some_of(endpoint.failing.count, "message");
-        let oldest = endpoint.unconfirmed_ms.map_or_else(String::new, |ms| format!(", the oldest for {}", age(ms)));
+        let oldest = endpoint.failing.oldest_ms.map_or_else(String::new, |ms| format!(", the oldest for {}", age(ms)));
         let why = endpoint.failing.error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
         all.push(Trouble {
             text: format!("{name}: publishing {messages} failed{oldest}{why}"),
@@ -183,7 +186,7 @@ fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<Trouble>) {
             let lasts = lasts.unwrap_or_default();
             let of = |words: &str| Command::new(words).with("endpoint", name).with("kind", "retry");
             all.push(Trouble {
-                text: format!("{name}: handler {handler} has failed again and again{lasts}, in process {owner}"),
+                text: format!("{name}: handler {handler} keeps failing{lasts}, in process {owner}"),
                 see: of("outbox list"),
                 mend: Some(of("outbox send-now").because()),
             });
@@ -198,7 +201,8 @@ fn paused(state: &StateCount) -> Trouble {
     Trouble {
         text: format!("{saga}: {instances} in {} {are} paused, the longest for {longest}", state.state),
         see: list.set("paused"),
-        mend: Some(Command::new("held retry").with("saga", saga).set("needs-person").because()),
+        // what was rejected or cannot be read has paused nobody
+        mend: Some(Command::new("held retry").with("saga", saga).with("reason-is", "failed").because()),
     }
 }
 
@@ -281,10 +285,10 @@ pub(crate) mod tests {
         assert_eq!(
             told(&bad()),
             [
-                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; is warehouse running?: \
+                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; check whether warehouse runs: \
                  sagabus outbox list --endpoint ordering --failing --to warehouse; \
                  then sagabus outbox send-now --endpoint ordering --failing --to warehouse --reason TEXT",
-                "ordering: publishing 2 messages failed, the oldest for 4 min; the broker refuses it: \
+                "ordering: publishing 2 messages failed, the oldest for 1 s; the broker refuses it: \
                  sagabus outbox list --endpoint ordering --failing; \
                  then sagabus outbox send-now --endpoint ordering --failing --reason TEXT",
                 "ordering: 3 messages due and not confirmed, the oldest for 4 min; no process of it runs: \
@@ -292,13 +296,13 @@ pub(crate) mod tests {
                 "payment: 1 message is held as failed, the oldest for 3 h 12 min: \
                  sagabus held list --endpoint payment --reason-is failed; \
                  then sagabus held retry --endpoint payment --reason-is failed --reason TEXT",
-                "payment: handler charge has failed again and again for 1 min 30 s, in process payment-1: \
+                "payment: handler charge keeps failing for 1 min 30 s, in process payment-1: \
                  sagabus outbox list --endpoint payment --kind retry; \
                  then sagabus outbox send-now --endpoint payment --kind retry --reason TEXT",
                 "payment: process payment-2 has not been seen for 10 min; it died or is cut off: sagabus processes",
                 "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min: \
                  sagabus sagas list --saga order --state AwaitingPayment --paused; \
-                 then sagabus held retry --saga order --needs-person --reason TEXT",
+                 then sagabus held retry --saga order --reason-is failed --reason TEXT",
             ]
         );
     }

@@ -2,7 +2,12 @@
 //! others.
 
 use super::{held_filter, held_list, held_show, list, operations};
-use crate::{bulk, databases::Session, find::Found, text::count};
+use crate::{
+    bulk,
+    databases::Session,
+    find::{self, Found},
+    text::count,
+};
 use clap::Args;
 use saga_core::{Counted, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
@@ -77,6 +82,8 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
     for id in ids {
         match held_show::find(session, id).await {
             Found::One(found) => {
+                let whole = found.first().map_or("", |(_, row)| &row.message_id);
+                wrong.extend(find::unsure(id, whole, session.is_clean()));
                 for (n, row) in found {
                     if !rows.iter().any(|(known_n, known)| *known_n == n && known.row() == row.row()) {
                         rows.push((n, row));

@@ -85,6 +85,8 @@ async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> 
         let id_of = |row: &OutboxView| if row.id.starts_with(id) { row.id.clone() } else { row.message_id.clone() };
         match find::one(id, find::flat(all), |(_, row)| id_of(row)) {
             Found::One(found) => {
+                let whole = found.first().map_or_else(String::new, |(_, row)| id_of(row));
+                wrong.extend(find::unsure(id, &whole, session.is_clean()));
                 let new = |row: &Row| !rows.iter().any(|known| (known.0, &known.1.id) == (row.0, &row.1.id));
                 let found: Vec<Row> = found.into_iter().filter(new).collect();
                 rows.extend(found);

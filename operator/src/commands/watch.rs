@@ -123,7 +123,9 @@ async fn look(session: &mut Session) -> BTreeMap<String, String> {
     for (n, status) in &all {
         let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
         for trouble in troubles(status) {
-            now.insert(name(&format!("{label}{}", trouble.text)), format!("{label}{trouble}"));
+            // why may change with each try
+            let what = trouble.text.split("; ").next().unwrap_or_default();
+            now.insert(name(&format!("{label}{what}")), format!("{label}{trouble}"));
         }
     }
     // a database that is away is a trouble like any other, and not the end of the watch

@@ -186,7 +186,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let Some(deed) = fields.get("do").and_then(Deed::parse) else {
-        return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done");
+        return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do");
     };
     let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter };
     let answers = cx

@@ -257,7 +257,7 @@ pub(super) async fn act(
         Some("cancel") => InstanceAction::Cancel,
         Some("resume") => InstanceAction::Resume,
         Some("send") => InstanceAction::Send { type_name, body },
-        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
+        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do"),
     };
     let (key, who) = (InstanceKey { saga, id }, &cx.visitor.name);
     let done = cx.app.source(n).order(|store| {

@@ -151,7 +151,7 @@ pub(super) async fn act(cx: Cx, Path(id): Path<String>, Extension(fields): Exten
         Some("edit") => edit(&cx, n, &row, fields.get("body").unwrap_or_default(), &why).await,
         Some(deed) => match Deed::parse(deed) {
             Some(deed) => plain_deed(&cx, n, &row, deed, why).await,
-            None => refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
+            None => refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do"),
         },
         None => refusal(&cx.app, StatusCode::BAD_REQUEST, "the form does not say what is to be done"),
     }

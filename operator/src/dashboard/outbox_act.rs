@@ -63,7 +63,7 @@ pub(super) async fn act(cx: Cx, Path(id): Path<String>, Extension(fields): Exten
             }
             Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
         },
-        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "nothing is called that which is to be done"),
+        _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do"),
     };
     let (rows, who, why) = (&[id][..], &cx.visitor.name, &why);
     let done = cx.app.source(n).order(|store| async move {

@@ -26,7 +26,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         ];
         (*n, cells)
     });
-    let head = ["process", "host", "program", "started", "last seen", "how it is"];
+    let head = ["process", "host", "program", "started", "last seen", "condition"];
     let body = html! {
         @if is_empty { p.calm { "No process runs." } }
         (cx.rows("Who runs, and who has gone silent", &head, cells))

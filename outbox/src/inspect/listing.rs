@@ -264,6 +264,9 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         rest.extend(bound.is("saga", filter.saga.as_ref()));
         rest.extend(bound.is("saga_id", filter.saga_id.as_ref()));
     }
+    if filter.failing {
+        rest.push("NOT (kind = 'retry' AND attempts = 0 AND waits_for IS NULL)".into()); // its run failed, not its way
+    }
     rest.extend(filter.kind.map(|kind| format!("kind = '{}'", kind.as_str())));
     rest.extend(bound.is("type", filter.type_name.as_ref()));
     rest.extend(bound.is("destination", filter.destination.as_ref()));

@@ -125,7 +125,7 @@ async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, Stor
             THEN look = 'failing' ELSE look = 'time' END
          GROUP BY endpoint, which",
         T::OBJECT,
-        T::ms_since("min(due_at)")
+        T::ms_since("min(CASE WHEN which = 'failing' THEN coalesce(first_attempt_at, due_at) ELSE due_at END)")
     );
     let mut parts = session.rows(&counts, &bound.0).await?;
     let unconfirmed = format!(

@@ -178,6 +178,7 @@ CREATE TABLE sagabus.rate_limit (
     next_at  timestamptz NOT NULL,
     PRIMARY KEY (endpoint, name)
 );
+CREATE INDEX rate_limit_next ON sagabus.rate_limit (endpoint, next_at);
 
 -- What operators did.
 CREATE TABLE sagabus.operation (

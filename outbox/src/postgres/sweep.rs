@@ -109,8 +109,9 @@ SELECT count(*) FROM gone";
 
 /// A limit whose next call may be made already is as good as none: each key of a handler has had one.
 const OLD_LIMITS: &str = "
-WITH gone AS (DELETE FROM sagabus.rate_limit WHERE endpoint = $1
-    AND next_at < statement_timestamp() - interval '1 minute' RETURNING 1)
+WITH gone AS (DELETE FROM sagabus.rate_limit WHERE ctid = ANY(ARRAY(SELECT ctid FROM sagabus.rate_limit
+    WHERE endpoint = $1 AND next_at < statement_timestamp() - interval '1 minute' LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1)
 SELECT count(*) FROM gone";
 
 pub(super) async fn sweep(
@@ -143,7 +144,7 @@ pub(super) async fn sweep(
     let without_version = step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
     let stranded = step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
     rows += discarded + kept + without_version + stranded;
-    rows += step(OLD_LIMITS).fetch_one(&mut *connection).await?;
+    rows += step(OLD_LIMITS).bind(STEP_ROWS_MAX).fetch_one(&mut *connection).await?;
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
     let [rows, discarded, without_instance, without_version, stranded] =
         [rows, discarded, without_instance, without_version, stranded].map(i64::unsigned_abs);

@@ -83,6 +83,7 @@ CREATE TABLE sagabus_process (
 CREATE TABLE sagabus_rate_limit (
     endpoint TEXT NOT NULL, name TEXT NOT NULL, next_at INTEGER NOT NULL, PRIMARY KEY (endpoint, name)
 ) WITHOUT ROWID;
+CREATE INDEX sagabus_rate_limit_next ON sagabus_rate_limit (endpoint, next_at);
 
 CREATE TABLE sagabus_operation (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,

@@ -23,8 +23,17 @@ pub(super) async fn sweep(
         rows += old.execute(&mut *connection).await?.rows_affected();
     }
     // a limit whose next call may be made already is as good as none: each key of a handler has had one
-    let limits = sqlx::query("DELETE FROM sagabus_rate_limit WHERE endpoint = $1 AND next_at < $2").bind(endpoint);
-    rows += limits.bind(now - 60_000_000).execute(&mut *connection).await?.rows_affected();
+    let limits = sqlx::query(
+        "DELETE FROM sagabus_rate_limit WHERE (endpoint, name) IN
+            (SELECT endpoint, name FROM sagabus_rate_limit WHERE endpoint = $1 AND next_at < $2 LIMIT $3)",
+    );
+    rows += limits
+        .bind(endpoint)
+        .bind(now - 60_000_000)
+        .bind(STEP_ROWS_MAX)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
     let processes = sqlx::query("DELETE FROM sagabus_process WHERE endpoint = $1 AND seen_at < $2").bind(endpoint);
     rows += processes.bind(now - us(PROCESS_KEPT)).execute(connection).await?.rows_affected();
     Ok(Swept { rows, ..swept })

@@ -36,8 +36,9 @@ pub(super) async fn behind_limit<Db: Store>(shared: &Shared<Db>, handler: usize,
 /// Takes the turns of keys. Those that do not come soon go back to the outbox: others of the lane have other keys.
 async fn behind_keys<Db: Store>(shared: &Shared<Db>, handler: usize, limiter: &Limiter, items: Vec<Item>) -> Vec<Item> {
     let (mut soon, mut later, mut delays) = (Vec::new(), Vec::new(), VecDeque::new());
+    let mut is_away = false;
     for mut item in items {
-        if let (Some(key), None) = (item.handler_key, item.turn) {
+        if let (Some(key), None, false) = (item.handler_key, item.turn, is_away) {
             match limiter.turn(shared, key).await {
                 Ok(Turn::At(at)) => item.turn = Some(at),
                 Ok(Turn::In(delay)) => {
@@ -45,12 +46,14 @@ async fn behind_keys<Db: Store>(shared: &Shared<Db>, handler: usize, limiter: &L
                     later.push(item);
                     continue;
                 }
-                Err(_) => {} // the unit asks again, and waits for the database
+                Err(_) => is_away = true, // the unit asks again, and waits for the database
             }
         }
         soon.push(item);
     }
-    soon.sort_by_key(|item| item.turn);
+    if !is_away {
+        soon.sort_by_key(|item| item.turn);
+    }
     let keep = soon.len();
     soon.extend(later);
     put_off(shared, handler, soon, keep, || delays.pop_front().unwrap_or_default(), WAITS).await

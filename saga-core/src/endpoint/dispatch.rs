@@ -7,10 +7,12 @@
 
 mod confirmed;
 mod finish;
+mod reservation;
 
 pub(crate) use confirmed::{delete_all_confirmed, delete_confirmed};
 pub(super) use finish::finish;
 
+use self::reservation::Reservation;
 use super::{destinations::Destinations, shared::Shared, trouble::Trouble};
 use crate::{
     CrashPoint, Crashes, Store,
@@ -63,6 +65,14 @@ struct State {
     in_flight: HashMap<Uuid, InFlight>,
     reserved: usize,
     confirmed: Vec<Uuid>,
+    /// Confirmed rows whose deletion is under way.
+    deleting: Vec<Uuid>,
+    /// Rows that could not be sent, until the database has heard of it.
+    failing: Vec<Uuid>,
+    /// Rows that units are committing, by the unit's number.
+    committing: HashMap<u64, Vec<Uuid>>,
+    /// Counts units that commit.
+    units: u64,
     destinations: Destinations,
     /// Rows that were not sent because their destination is closed: their leases must end.
     put_off: Vec<PublishFailed>,
@@ -87,35 +97,16 @@ struct InFlight {
     destination: Destination,
 }
 
-/// Room for the rows of one unit of work; given back when dropped without `enqueue`.
-struct Reservation<'a> {
-    dispatcher: &'a Dispatcher,
-    rows: usize,
-    /// The rows fit: they carry our lease and are sent from memory.
-    leased: bool,
-    /// The database was asked to commit them, and has not answered.
-    committing: bool,
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        let mut state = self.dispatcher.lock();
-        debug_assert!(state.reserved >= self.rows, "room was given back twice");
-        state.reserved -= self.rows;
-        if self.leased && self.committing && self.rows > 0 {
-            state.lose_sight();
-            self.dispatcher.relay.notify_one();
-        }
-        if !self.leased {
-            debug_assert!(state.overflowing > 0, "a unit overflowed once and ended twice");
-            state.overflowing -= 1;
-            state.left = true;
-            self.dispatcher.relay.notify_one();
-        }
-    }
-}
-
 impl State {
+    /// The rows under our lease that this process knows of, sorted.
+    fn known(&self) -> Vec<Uuid> {
+        let put_off = self.put_off.iter().map(|failed| &failed.id);
+        let lists = [&self.confirmed, &self.deleting, &self.failing].into_iter().chain(self.committing.values());
+        let mut known: Vec<Uuid> = self.in_flight.keys().chain(put_off).chain(lists.flatten()).copied().collect();
+        known.sort_unstable();
+        known
+    }
+
     /// Rows may be under our lease that nobody here knows of. The relay takes them; what comes later waits for it, so
     /// as not to overtake them.
     fn lose_sight(&mut self) {
@@ -164,21 +155,21 @@ impl Dispatcher {
         let fits = !state.overflow && state.in_flight.len() + state.reserved + rows <= self.window;
         if fits || rows == 0 {
             state.reserved += rows;
-            return Reservation { dispatcher: self, rows, leased: true, committing: false };
+            return Reservation::new(self, Some(rows));
         }
         state.overflow = true;
         state.overflowing += 1;
         state.overflows += 1;
-        Reservation { dispatcher: self, rows: 0, leased: false, committing: false }
+        Reservation::new(self, None)
     }
 
     /// Sends what was committed; tells the relay when the next delayed row is due.
     fn enqueue(&self, mut reservation: Reservation<'_>, rows: Vec<OutboxRow>) {
-        reservation.committing = false;
         if reservation.leased {
             let leased = rows.iter().filter(|row| row.leased);
             self.push(leased.map(|row| (Outgoing::new(row.id, row.destination.clone(), row.envelope.clone()), false)));
         }
+        reservation.answered();
         if let Some(delay) = rows.iter().filter_map(|row| row.delay).min() {
             self.due_in(delay);
         }
@@ -230,20 +221,18 @@ impl Dispatcher {
     pub(crate) fn relay_at(&self, poll: Instant) -> Instant {
         let state = self.lock();
         // while units overlap, one of them is always about to commit: look anyway, for the rows of those that have
-        if state.overflow && (state.overflowing == 0 || state.left) {
+        if state.overflow && (state.left || state.overflowing == 0 && state.unsure.is_none()) {
             return Instant::now();
         }
         state.next_due.map_or(poll, |due| due.min(poll))
     }
 
-    /// The relay looks now and finds what is due. Returns the rows in the window, sorted, if there may be others under
-    /// our lease.
+    /// The relay looks now and finds what is due. Returns the rows under our lease that are known here, sorted, if there
+    /// may be others.
     pub(crate) fn forget_due(&self) -> Option<Vec<Uuid>> {
         let mut state = self.lock();
         (state.next_due, state.left) = (None, false);
-        state.unsure?;
-        drop(state);
-        Some(self.in_flight())
+        state.unsure.map(|_| state.known())
     }
 
     /// The database did not answer a request that changes leases.
@@ -259,12 +248,12 @@ impl Dispatcher {
         (room, (state.overflowing == 0).then_some(state.overflows))
     }
 
-    /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, messages may
-    /// go from memory again.
+    /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, and none can
+    /// turn up under our lease, messages may go from memory again.
     pub(crate) fn caught_up(&self, overflows: Option<u64>, began: Instant) {
         let mut state = self.lock();
         state.unsure = state.unsure.filter(|since| began < *since + LATE);
-        if overflows == Some(state.overflows) {
+        if overflows == Some(state.overflows) && state.unsure.is_none() {
             state.overflow = false;
         }
     }
@@ -275,12 +264,25 @@ impl Dispatcher {
         let rows = state.confirmed.len().min(CONFIRMED_ROWS_MAX);
         let mut confirmed: Vec<Uuid> = state.confirmed.drain(..rows).collect();
         confirmed.sort_unstable();
+        state.deleting.clone_from(&confirmed);
         confirmed
+    }
+
+    /// The rows that were taken are gone.
+    fn deleted(&self) {
+        self.lock().deleting.clear();
+    }
+
+    /// The database has heard which rows could not be sent, or nobody knows whether it has.
+    fn failed(&self) {
+        self.lock().failing.clear();
     }
 
     /// The rows could not be deleted.
     fn give_back_confirmed(&self, rows: Vec<Uuid>) {
-        self.lock().confirmed.extend(rows);
+        let mut state = self.lock();
+        state.deleting.clear();
+        state.confirmed.extend(rows);
     }
 
     /// Waits until everything published has been answered.
@@ -332,6 +334,7 @@ impl Dispatcher {
             }
         }
         failed.append(&mut state.put_off);
+        state.failing.extend(failed.iter().map(|failure| failure.id));
         let accounts = Accounts { failed, reopened: std::mem::take(&mut state.reopened) };
         let (confirmed, empty) = (!state.confirmed.is_empty(), state.in_flight.is_empty());
         drop(state);
@@ -399,7 +402,9 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             tracing::warn!(endpoint = shared.name, rows, error, unsaid, "not published");
         }
         let update = LeaseUpdate { owner: shared.owner(), lease, renew: &renew, failed: &failed };
-        match shared.store.renew_and_fail(&update).await {
+        let updated = shared.store.renew_and_fail(&update).await;
+        dispatcher.failed();
+        match updated {
             Ok(lost) => {
                 dispatcher.lost(&lost);
                 if let Some(lasted) = trouble.ends() {

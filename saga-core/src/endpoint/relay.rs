@@ -20,6 +20,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database or the broker is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// While rows may turn up under our own lease, the looks come this often.
+const AGAIN: Duration = Duration::from_secs(1);
 /// A look at all rows that takes longer than this reads many that are gone. PostgreSQL cannot remove them while
 /// somebody holds a transaction open.
 const QUICK: Duration = Duration::from_millis(50);
@@ -94,7 +96,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
         let rows_max = room.min(LEASED_ROWS_MAX);
         let began = Instant::now();
         let known = dispatcher.forget_due();
-        next_poll = began + poll;
+        next_poll = began + if known.is_some() { poll.min(AGAIN) } else { poll };
         let since = looks.since(began);
         match look(&shared, rows_max, since, known.as_deref()).await {
             Ok(rows) => {

@@ -88,8 +88,10 @@ impl<Db: Store> Shared<Db> {
 
     /// The queue from which messages of this type come.
     pub(crate) fn queue_of(&self, type_name: &str) -> String {
-        let mut waiting = self.handlers.iter().map(|entry| entry.description).filter(|handler| handler.can_wait);
-        match waiting.any(|handler| handler.type_name == type_name) {
+        let handlers = self.handlers.iter().map(|entry| entry.description).filter(|handler| handler.can_wait);
+        let of_sagas = self.process.charts.iter().flat_map(|chart| &chart.messages).filter(|message| message.can_wait);
+        let mut waiting = handlers.map(|it| it.type_name).chain(of_sagas.map(|it| it.type_name.as_str()));
+        match waiting.any(|waits| waits == type_name) {
             true => low::queue(&self.name),
             false => self.name.clone(),
         }

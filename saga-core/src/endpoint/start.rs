@@ -75,7 +75,9 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let (requests, asks) = Requests::new(&name, &process.owner, &settings);
     let attached = async {
         let link = transport.attach(topology.clone(), limits).await?;
-        let waiting = match handlers.iter().any(|(_, entry)| entry.description.can_wait) {
+        let mut of_sagas = process.charts.iter().flat_map(|chart| &chart.messages);
+        let can_wait = of_sagas.any(|message| message.can_wait);
+        let waiting = match can_wait || handlers.iter().any(|(_, entry)| entry.description.can_wait) {
             true => Some(low::attach(&*transport, topology, limits).await?),
             false => None,
         };

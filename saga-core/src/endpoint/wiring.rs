@@ -182,6 +182,7 @@ mod tests {
             rejects_repeats: false,
             returns_repeats: false,
             anyone: false,
+            can_wait: false,
         });
         let edges = vec![ChartEdge::new("", "Placed", "", "A", effects.collect())];
         let chart =

@@ -79,6 +79,9 @@ pub struct ChartMessage {
     /// Whether the saga takes it from anyone (`#[on(anyone)]`), although it also answers a command of the saga.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
+    /// A command that can wait (`priority = low`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_wait: bool,
 }
 
 #[doc(hidden)]
@@ -86,7 +89,8 @@ impl ChartMessage {
     pub(crate) fn of<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> Self {
         let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
         let (type_name, kind, returns_repeats) = (M::TYPE.into(), M::KIND, false);
-        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone }
+        let can_wait = M::CAN_WAIT;
+        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone, can_wait }
     }
 
     pub fn returning(self) -> Self {

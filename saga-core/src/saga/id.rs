@@ -29,7 +29,7 @@ pub trait SagaId: Sized + Send {
     /// Whether it is empty, or one of its parts is: such a text could not be read again.
     #[doc(hidden)]
     fn __is_incomplete(&self) -> bool {
-        false
+        self.to_text().is_empty()
     }
 
     /// The one text of the id that `text` spells: `{6B62B01B-…}` is `6b62b01b-…`, `007` is `7`.

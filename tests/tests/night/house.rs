@@ -171,7 +171,7 @@ impl Night {
         // what the calendar would do
         let journeys = &self.databases[0];
         sql(journeys, "UPDATE sagabus.saga SET updated_at = updated_at - interval '26 hours' WHERE id = '2'").await;
-        let timer = "UPDATE sagabus.outbox SET due_at = now() + interval '10 minutes' WHERE kind = 'timer'";
+        let timer = "UPDATE sagabus.outbox SET due_at = now() + interval '30 minutes' WHERE kind = 'timer'";
         assert_eq!(sql(journeys, &format!("{timer} AND saga_id = '3'")).await, 1, "the timer of journey 3");
         // as if the warehouse had been away for long: nobody asks for it within this test
         let unroutable = "UPDATE sagabus.outbox SET due_at = now() + interval '1 hour' WHERE waits_for = 'warehouse'";

@@ -88,7 +88,7 @@ async fn a_night_is_mended_from_what_status_says() {
     an_instance_that_waits_since_yesterday_ends(&terminal);
 
     // only what cannot be mended yet is left
-    eventually("two troubles", || async {
+    eventually("one trouble", || async {
         let (code, page, _) = terminal.run(&["status", "--check"]);
         (code == 1 && page.contains("needs a person (1):") && page.contains("no queue takes 3 messages")).then_some(())
     })
@@ -124,7 +124,7 @@ fn a_timer_is_moved(terminal: &Terminal) {
     let page = terminal.ask(&["status"]);
     let timers = |page: &str| page.lines().find(|line| line.contains("\tjourneys\ttimers\t")).map(str::to_owned);
     let line = timers(&page).unwrap_or_else(|| panic!("timers were expected: {page}"));
-    assert!(line.contains("\tnext in 9 min"), "{line}");
+    assert!(line.contains("\tnext in 2"), "{line}");
     let more = page.lines().find(|line| line.starts_with("more: sagabus ")).expect("it says what shows more");
     assert!(more.contains("timers"), "{more}");
     let listed = terminal.ask(&["timers"]);
@@ -135,7 +135,7 @@ fn a_timer_is_moved(terminal: &Terminal) {
     let out = terminal.ask(&["timers", "move", row[1], "--in", "2h", "--reason", "the bank is down until two"]);
     assert_eq!(out, "1 of 1 timer moved\n");
     let line = timers(&terminal.ask(&["status"])).expect("timers stay");
-    assert!(!line.contains("next in 9 min"), "the next is another: {line}");
+    assert!(!line.contains("next in 2"), "the next is another: {line}");
     let page = terminal.ask(&["sagas", "show", "journey", "3"]);
     assert!(page.contains("the bank is down until two"), "the instance's page has the reason: {page}");
 }

@@ -27,13 +27,15 @@ pub(crate) async fn delete_all_confirmed<Db: Store>(shared: &Shared<Db>) {
         if confirmed.is_empty() {
             break;
         }
-        if let Err(error) = shared.store.delete_confirmed(&confirmed).await {
-            dispatcher.give_back_confirmed(confirmed);
-            if trouble.begins().is_some() {
-                tracing::warn!(endpoint = shared.name, %error, "confirmed rows wait for the database to be deleted");
-            }
-            backoff.pause().await;
+        let Err(error) = shared.store.delete_confirmed(&confirmed).await else {
+            dispatcher.deleted();
+            continue;
+        };
+        dispatcher.give_back_confirmed(confirmed);
+        if trouble.begins().is_some() {
+            tracing::warn!(endpoint = shared.name, %error, "confirmed rows wait for the database to be deleted");
         }
+        backoff.pause().await;
     }
     if let Some(lasted) = trouble.ends() {
         tracing::info!(endpoint = shared.name, ?lasted, "confirmed rows are deleted again");

@@ -30,9 +30,16 @@ async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: W
     let written = unit.write(&write).await;
     shared.crashes.reach(CrashPoint::BeforeCommit);
     let began = Instant::now();
-    reservation.committing = written.is_ok();
     match written {
-        Ok(()) => unit.commit().await?,
+        Ok(()) => {
+            reservation.commits(&write.outbox);
+            if let Err(error) = unit.commit().await {
+                if !matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Unable) {
+                    reservation.answered();
+                }
+                return Err(error);
+            }
+        }
         Err(error) if error.kind() == StoreErrorKind::Conflict => {
             unit.rollback().await?; // the connection is as good as before
             return Err(error);

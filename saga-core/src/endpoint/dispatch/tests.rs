@@ -93,23 +93,42 @@ async fn lost_leases_empty_the_window_too() {
 #[tokio::test(start_paused = true)]
 async fn after_a_commit_without_an_answer_the_relay_asks_for_rows_under_our_own_lease() {
     let (dispatcher, _sent) = dispatcher();
-    dispatcher.send(&[row(1, "there")]);
+    dispatcher.send(&[row(1, "there"), row(2, "there"), row(3, "there")]);
+    let of = |n: u128| {
+        let mut row = OutboxRow::new(
+            Uuid::from_u128(n),
+            crate::port::OutboxKind::Command,
+            Destination::Endpoint("there".into()),
+            Arc::new(Envelope::new("m", "t", "{}")),
+        );
+        row.leased = true;
+        row
+    };
+    let crashes = Crashes::default();
+    dispatcher.account(&mut vec![report(1, Fate::Confirmed), report(2, Fate::Unknown("no answer".into()))], &crashes);
     assert_eq!(dispatcher.forget_due(), None, "nothing is amiss");
-    let mut unit = dispatcher.reserve(2);
-    unit.committing = true;
+    let mut other = dispatcher.reserve(1);
+    other.commits(&[of(4)]);
+    let mut unit = dispatcher.reserve(1);
+    unit.commits(&[of(5)]);
     drop(unit);
     let poll = Instant::now() + Duration::from_secs(2);
     assert_eq!(dispatcher.relay_at(poll), Instant::now(), "the relay was expected to look at once");
-    assert!(!dispatcher.reserve(1).leased, "what comes later would overtake what may have been committed");
-    // the server may still be at work on the commit, so one look is not enough
-    for (after, known) in [(0, true), (2, true), (4, true), (6, false)] {
+    // one arrived, one failed, one is in flight, one is being committed; the server may still be at work on the fifth
+    for (after, known) in [(0, true), (2, true), (4, true), (6, true)] {
         let (_, overflows) = dispatcher.room_for_relay();
-        assert_eq!(dispatcher.forget_due(), known.then(|| vec![Uuid::from_u128(1)]), "after {after} s");
+        let known = known.then(|| [1, 2, 3, 4].map(Uuid::from_u128).to_vec());
+        assert_eq!(dispatcher.forget_due(), known, "after {after} s");
+        assert_eq!(dispatcher.relay_at(poll), poll, "it has looked");
         dispatcher.caught_up(overflows, Instant::now());
-        assert!(dispatcher.reserve(1).leased, "the relay has caught up");
+        assert_eq!(dispatcher.reserve(1).leased, after == 6, "what comes later must not overtake, after {after} s");
+        dispatcher.forget_due();
         tokio::time::advance(Duration::from_secs(2)).await;
     }
-    let unit = dispatcher.reserve(2);
+    dispatcher.enqueue(other, vec![of(4)]);
+    let mut unit = dispatcher.reserve(1);
+    unit.commits(&[of(6)]);
+    unit.answered();
     drop(unit);
-    assert_eq!(dispatcher.forget_due(), None, "a unit that failed before its commit left nothing");
+    assert_eq!(dispatcher.forget_due(), None, "what was refused left nothing");
 }

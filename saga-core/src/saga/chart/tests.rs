@@ -11,6 +11,7 @@ fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
         rejects_repeats: false,
         returns_repeats: false,
         anyone: false,
+        can_wait: false,
     }
 }
 

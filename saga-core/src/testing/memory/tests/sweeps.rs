@@ -19,6 +19,7 @@ async fn register(store: &MemoryStore) {
         rejects_repeats: false,
         returns_repeats: false,
         anyone: false,
+        can_wait: false,
     };
     let chart = Chart { messages: vec![event], ..chart("saga", 1) };
     let process = Process { endpoint: "e".into(), owner: "me".into(), charts: vec![chart], ..Process::default() };

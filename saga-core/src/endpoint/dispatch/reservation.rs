@@ -1,0 +1,58 @@
+//! The room that a unit has in the window, and what is known of its rows while the database commits them.
+
+use super::Dispatcher;
+use crate::port::OutboxRow;
+
+/// Room for the rows of one unit of work; given back when dropped without `enqueue`.
+pub(super) struct Reservation<'a> {
+    dispatcher: &'a Dispatcher,
+    rows: usize,
+    /// The rows fit: they carry our lease and are sent from memory.
+    pub(super) leased: bool,
+    /// The database was asked to commit them, and has not answered: the unit's number.
+    committing: Option<u64>,
+}
+
+impl<'a> Reservation<'a> {
+    /// So many rows fit, or none and the unit's rows are left to the relay.
+    pub(super) fn new(dispatcher: &'a Dispatcher, rows: Option<usize>) -> Self {
+        Self { dispatcher, rows: rows.unwrap_or(0), leased: rows.is_some(), committing: None }
+    }
+
+    /// The database is asked to commit these rows.
+    pub(super) fn commits(&mut self, rows: &[OutboxRow]) {
+        let leased: Vec<_> = rows.iter().filter(|row| row.leased).map(|row| row.id).collect();
+        if !leased.is_empty() {
+            let mut state = self.dispatcher.lock();
+            state.units += 1;
+            let unit = state.units;
+            state.committing.insert(unit, leased);
+            self.committing = Some(unit);
+        }
+    }
+
+    /// The database has answered.
+    pub(super) fn answered(&mut self) {
+        if let Some(unit) = self.committing.take() {
+            self.dispatcher.lock().committing.remove(&unit);
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut state = self.dispatcher.lock();
+        debug_assert!(state.reserved >= self.rows, "room was given back twice");
+        state.reserved -= self.rows;
+        if self.committing.is_some_and(|unit| state.committing.remove(&unit).is_some()) {
+            state.lose_sight();
+            self.dispatcher.relay.notify_one();
+        }
+        if !self.leased {
+            debug_assert!(state.overflowing > 0, "a unit overflowed once and ended twice");
+            state.overflowing -= 1;
+            state.left = true;
+            self.dispatcher.relay.notify_one();
+        }
+    }
+}

@@ -285,8 +285,8 @@ pub(crate) mod tests {
         assert_eq!(
             told(&bad()),
             [
-                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; check whether warehouse runs: \
-                 sagabus outbox list --endpoint ordering --failing --to warehouse; \
+                "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; check whether \
+                 warehouse runs: sagabus outbox list --endpoint ordering --failing --to warehouse; \
                  then sagabus outbox send-now --endpoint ordering --failing --to warehouse --reason TEXT",
                 "ordering: publishing 2 messages failed, the oldest for 1 s; the broker refuses it: \
                  sagabus outbox list --endpoint ordering --failing; \

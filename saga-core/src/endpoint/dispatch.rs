@@ -227,8 +227,8 @@ impl Dispatcher {
         state.next_due.map_or(poll, |due| due.min(poll))
     }
 
-    /// The relay looks now and finds what is due. Returns the rows under our lease that are known here, sorted, if there
-    /// may be others.
+    /// The relay looks now and finds what is due. Returns the rows under our lease that are known here, sorted, if
+    /// there may be others.
     pub(crate) fn forget_due(&self) -> Option<Vec<Uuid>> {
         let mut state = self.lock();
         (state.next_due, state.left) = (None, false);

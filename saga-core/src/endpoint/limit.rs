@@ -78,8 +78,8 @@ impl Limit {
     /// their key is: `#[handler(limit = "bank", key = customer)]`. It may go with a rate for all keys together.
     ///
     /// A message whose turn does not come within a second goes to the outbox until then, so that those with other keys
-    /// go on, and what comes meanwhile may get a turn before it. The database is asked for each key's turns. With a rate
-    /// below a call a second, several processes may leave turns unused: there are fewer calls then, never more.
+    /// go on, and what comes meanwhile may get a turn before it. The database is asked for each key's turns. With a
+    /// rate below a call a second, several processes may leave turns unused: there are fewer calls then, never more.
     pub fn per_key(self, calls: u32, time: Duration) -> Self {
         Self { each: Some(every(calls, time)), ..self }
     }

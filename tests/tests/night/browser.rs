@@ -151,7 +151,7 @@ async fn a_paused_instance_goes_on(browser: &Browser) {
 }
 
 async fn an_open_breaker_closes(browser: &Browser, night: &Night) {
-    follow(browser, "has failed again and again for").await;
+    follow(browser, "keeps failing for").await;
     browser.sees(MAIL_AWAY).await;
     assert_eq!(browser.count("//tbody//tr").await, 12);
     browser.click("//nav//a[.='Processes']").await;

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     all.extend(arguments.iter().map(String::as_str));
     let everything = arguments.iter().all(|argument| argument == "--no-fail-fast");
     let beside = if everything {
-        all.extend(["--lib", "--bins", "--tests"]);
+        all.push("--all-targets"); // as built, and no doctests: they run beside
         Some(Beside::start(&services)?)
     } else {
         None
@@ -76,7 +76,8 @@ impl Beside {
         let mut new_user = Command::new(std::env::current_exe().context("xtask is a file")?);
         new_user.arg("new-user");
         let mut doctests = cargo();
-        doctests.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+        // the macros' pages are doctests of `book`: there they have `sagabus`
+        doctests.args(["test", "--workspace", "--doc", "--no-fail-fast", "--exclude", "sagabus-derive"]);
         let start = |(name, command): (&'static str, Command)| {
             let output = std::env::temp_dir().join(format!("sagabus-{name}-{}.log", std::process::id()));
             let file = fs::File::create(&output).context("the folder for temporary files can be written")?;

@@ -343,7 +343,7 @@ async fn an_instance_shows_what_it_sent_and_what_is_put_off_for_it(tables: Table
     assert_eq!((rows[0].last_error.as_deref(), rows[0].attempts), (Some("refused"), 2));
     assert_eq!((rows[1].last_error.as_deref(), &rows[1].envelope["attempt"]), (Some("no table"), &8.into()));
     let failing = OutboxFilter { failing: true, ..OutboxFilter::default() };
-    assert_eq!(tables.store.outbox_count(&failing).await.unwrap(), 2);
+    assert_eq!(tables.store.outbox_count(&failing).await.unwrap(), 1, "the run of the retry failed, not its way");
     let by_id = OutboxFilter { id: Some(rows[2].id[..36].into()), ..OutboxFilter::default() };
     assert_eq!(tables.store.outbox_count(&by_id).await.unwrap(), 1);
 }

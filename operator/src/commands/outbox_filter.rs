@@ -30,7 +30,7 @@ pub(crate) struct Which {
     /// Only those whose error contains this text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     error: Option<String>,
-    /// Only those whose last try failed, and those that no queue takes
+    /// Only those that could not be published at their last try, and those that no queue takes
     #[arg(long)]
     failing: bool,
     /// Only those that are due

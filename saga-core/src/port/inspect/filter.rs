@@ -61,7 +61,7 @@ pub struct OutboxFilter {
     pub saga: Option<String>,
     /// The instance's id. Use it with `saga`.
     pub saga_id: Option<String>,
-    /// Its last try failed, or no queue takes it.
+    /// It could not be published at its last try, or no queue takes it. A retry whose run failed is neither.
     pub failing: bool,
     /// Of this kind.
     pub kind: Option<OutboxKind>,

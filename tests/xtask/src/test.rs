@@ -10,6 +10,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+/// The test program, and the module in it, whose tests wait for servers of their own.
+const BESIDE: &str = "own_servers";
 /// Names the file in which tests note that they were skipped.
 const SKIPS: &str = "SAGABUS_TEST_SKIPS";
 
@@ -30,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     all.extend(arguments.iter().map(String::as_str));
     let everything = arguments.iter().all(|argument| argument == "--no-fail-fast");
     let beside = if everything {
-        all.push("--all-targets"); // as built, and no doctests: they run beside
+        all.extend(["--all-targets", "--", "--skip", BESIDE]); // no doctests: they run beside, too
         Some(Beside::start(&services)?)
     } else {
         None
@@ -67,22 +69,25 @@ fn browser() -> Result<()> {
     Ok(())
 }
 
-/// What compiles for minutes, while the test programs mostly wait: doctests, and what a new user does.
+/// What takes minutes, while the test programs mostly wait: doctests, what a new user does, and tests that wait for
+/// servers of their own.
 struct Beside(Vec<(&'static str, Child, PathBuf)>);
 
 impl Beside {
-    /// Starts them at the lowest priority: tests measure time.
+    /// Starts them; those that compile at the lowest priority, because tests measure time.
     fn start(services: &Services) -> Result<Self> {
         let mut new_user = Command::new(std::env::current_exe().context("xtask is a file")?);
         new_user.arg("new-user");
         let mut doctests = cargo();
         // the macros' pages are doctests of `book`: there they have `sagabus`
         doctests.args(["test", "--workspace", "--doc", "--no-fail-fast", "--exclude", "sagabus-derive"]);
-        let start = |(name, command): (&'static str, Command)| {
+        let mut waiting = cargo();
+        waiting.args(["test", "--workspace", "--test", BESIDE]);
+        let start = |(name, priority, command): (&'static str, &str, Command)| {
             let output = std::env::temp_dir().join(format!("sagabus-{name}-{}.log", std::process::id()));
             let file = fs::File::create(&output).context("the folder for temporary files can be written")?;
             let mut nice = Command::new("nice");
-            nice.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+            nice.args(["-n", priority]).arg(command.get_program()).args(command.get_args());
             for (variable, value) in command.get_envs() {
                 match value {
                     Some(value) => nice.env(variable, value),
@@ -92,13 +97,14 @@ impl Beside {
             nice.envs(services.environment()).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
             Ok((name, nice.spawn().with_context(|| format!("cannot run {name}"))?, output))
         };
-        [("new-user", new_user), ("doctests", doctests)].into_iter().map(start).collect::<Result<_>>().map(Self)
+        let jobs = [("new-user", "19", new_user), ("doctests", "19", doctests), (BESIDE, "0", waiting)];
+        jobs.into_iter().map(start).collect::<Result<_>>().map(Self)
     }
 
     /// Waits for them, shows what they said and adds it up. Returns the names of those that failed.
-    fn end(self, summary: &mut Summary) -> Result<Vec<&'static str>> {
+    fn end(mut self, summary: &mut Summary) -> Result<Vec<&'static str>> {
         let mut failed = Vec::new();
-        for (name, mut job, output) in self.0 {
+        for (name, mut job, output) in std::mem::take(&mut self.0) {
             let status = job.wait()?;
             let said = fs::read_to_string(&output)?;
             fs::remove_file(&output)?;
@@ -109,6 +115,14 @@ impl Beside {
             }
         }
         Ok(failed)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        for (_, job, _) in &mut self.0 {
+            let _ = job.kill().and_then(|()| job.wait()); // it has ended otherwise
+        }
     }
 }
 

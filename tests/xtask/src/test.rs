@@ -19,12 +19,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let has = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
     browser()?;
     let services = Services::start()?;
-    // the whole-system tests run these programs
-    let build = cargo().args(["build", "--workspace", "--all-targets"]).status();
-    let build = build.context("cannot run cargo")?;
-    if !build.success() {
-        bail!("`cargo build` failed");
-    }
+    // the whole-system tests run these programs; `cargo test` would compile tests that were built by `build` once more
+    compile(&["build", "--workspace", "--bins"])?;
     let mut all = vec!["test"];
     if !has(&["-p", "--package", "--workspace"]) {
         all.push("--workspace");
@@ -32,7 +28,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     all.extend(arguments.iter().map(String::as_str));
     let everything = arguments.iter().all(|argument| argument == "--no-fail-fast");
     let beside = if everything {
-        all.extend(["--all-targets", "--", "--skip", BESIDE]); // no doctests: they run beside, too
+        all.push("--all-targets"); // no doctests: they run beside, too
+        compile(&[&all[..], &["--no-run"]].concat())?; // those beside would hold the lock for longer
+        all.extend(["--", "--skip", BESIDE]);
         Some(Beside::start(&services)?)
     } else {
         None
@@ -53,6 +51,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("{} failed: see above", failed.join(" and "));
     } else if !summary.any_ran() {
         bail!("no test ran: the filter matches none, or all were skipped");
+    }
+    Ok(())
+}
+
+fn compile(arguments: &[&str]) -> Result<()> {
+    let compiled = cargo().args(arguments).status().context("cannot run cargo")?;
+    if !compiled.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
     }
     Ok(())
 }

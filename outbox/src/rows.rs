@@ -32,6 +32,12 @@ pub(crate) fn us(duration: Duration) -> i64 {
     duration.min(LONGEST).as_micros() as i64
 }
 
+/// How long until the next call of a limit, of which no time was taken because it was not `within`.
+pub(crate) fn later_than(within: Duration, wait_us: Option<i64>) -> Duration {
+    let wait = Duration::from_micros(wait_us.unwrap_or_default().unsigned_abs());
+    wait.max(within + Duration::from_micros(1)) // meanwhile it may have come nearer
+}
+
 /// An envelope as its column holds it: everything but the body.
 pub(crate) fn to_json(envelope: &Envelope) -> Result<String, StoreError> {
     serde_json::to_string(envelope).map_err(|error| {

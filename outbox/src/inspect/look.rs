@@ -5,7 +5,7 @@ use super::{Params, Tables};
 use serde_json::Value;
 
 /// How many rows a listing looks at to find those that its other conditions match, which no index serves.
-pub(super) const LOOK_ROWS_MAX: i64 = 100_000;
+pub(super) const LOOK_ROWS_MAX: i64 = 60_000;
 /// Who wants more rows than a page has wants all that match: then there is no limit to the look.
 const PAGE_ROWS_MAX: i64 = 1000;
 /// The most groups of rows that a listing knows apart: SQLite puts at most 500 selects into one statement.

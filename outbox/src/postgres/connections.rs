@@ -86,8 +86,7 @@ impl Connections {
         let mut connection = self.acquire().await?;
         let Err(error) = answer(connection.begin(sql.to_owned())).await else { return Ok(connection) };
         let (error, was_idle) = (connection.lost(error), connection.was_idle);
-        let is_gone = matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Unable);
-        if !(is_gone && was_idle) {
+        if !(error.leaves_unsure() && was_idle) {
             return Err(error);
         }
         drop(connection);

@@ -282,9 +282,10 @@ impl Store for Postgres {
         limit: &str,
         calls: u32,
         every: Duration,
+        within: Duration,
     ) -> Result<Duration, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let wait = answer(relay::reserve(&mut connection, endpoint, limit, calls, every)).await;
+        let wait = answer(relay::reserve(&mut connection, endpoint, limit, calls, every, within)).await;
         self.done(connection, wait).await
     }
 

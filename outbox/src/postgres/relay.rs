@@ -1,6 +1,6 @@
 //! Leases on outbox rows, what is taken back from them, and the count of crashes.
 
-use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
+use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
@@ -192,14 +192,19 @@ pub(super) async fn count_crash(
 }
 
 /// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away
-/// than what sixteen processes have taken.
+/// than what sixteen processes have taken. No row: the first time is too far away, and none was taken.
 const RESERVE: &str = "
 INSERT INTO sagabus.rate_limit AS l (endpoint, name, next_at)
 VALUES ($1, $2, clock_timestamp() + $3 * interval '1 microsecond')
 ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 * interval '1 microsecond'
     + least(greatest(l.next_at, clock_timestamp()),
         clock_timestamp() + greatest(interval '1 minute', 16 * $3 * interval '1 microsecond'))
+WHERE least(extract(epoch FROM l.next_at - clock_timestamp()) * 1000000, greatest(60000000, 16 * $3)) <= $4
 RETURNING greatest(0, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000) - $3)::bigint";
+
+const NEXT_CALL: &str = "
+SELECT least(ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000), greatest(60000000, 16 * $3))::bigint
+FROM sagabus.rate_limit WHERE endpoint = $1 AND name = $2";
 
 pub(super) async fn reserve(
     connection: &mut PgConnection,
@@ -207,11 +212,16 @@ pub(super) async fn reserve(
     limit: &str,
     calls: u32,
     every: Duration,
+    within: Duration,
 ) -> Result<Duration, sqlx::Error> {
     let taken = us(every).saturating_mul(calls.into());
-    let reserved = sqlx::query_scalar(RESERVE).bind(endpoint).bind(limit).bind(taken).persistent(false);
-    let wait: i64 = reserved.fetch_one(connection).await?;
-    Ok(Duration::from_micros(wait.unsigned_abs()))
+    let of = |sql| sqlx::query_scalar(sql).bind(endpoint).bind(limit).bind(taken).persistent(false);
+    let reserved: Option<i64> = of(RESERVE).bind(us(within)).fetch_optional(&mut *connection).await?;
+    if let Some(wait) = reserved {
+        return Ok(Duration::from_micros(wait.unsigned_abs()));
+    }
+    let wait: Option<i64> = of(NEXT_CALL).fetch_optional(connection).await?;
+    Ok(later_than(within, wait))
 }
 
 /// A row that somebody has locked is being leased, or deleted because it has arrived. It is rare, so it is planned anew

@@ -234,8 +234,9 @@ impl Store for Sqlite {
         limit: &str,
         calls: u32,
         every: Duration,
+        within: Duration,
     ) -> Result<Duration, StoreError> {
-        relay::reserve(&self.writer, endpoint, limit, calls, every).await.map_err(store_error)
+        relay::reserve(&self.writer, endpoint, limit, calls, every, within).await.map_err(store_error)
     }
 
     async fn delete_confirmed(&self, rows: &[Uuid]) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Leases on outbox rows, and the count of crashes.
 
 use super::{after, array, now_us};
-use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, us};
+use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
 use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
@@ -209,12 +209,16 @@ pub(super) async fn count_crash(
 }
 
 /// A time further away than a minute comes from a clock that was set back; of a slow rate, one that is further away
-/// than what sixteen processes have taken.
+/// than what sixteen processes have taken. No row: the first time is too far away, and none was taken.
 const RESERVE: &str = "
 INSERT INTO sagabus_rate_limit (endpoint, name, next_at) VALUES ($1, $2, $4 + $3)
 ON CONFLICT (endpoint, name) DO UPDATE
     SET next_at = $3 + min(max(sagabus_rate_limit.next_at, $4), $4 + max(60000000, 16 * $3))
+    WHERE min(sagabus_rate_limit.next_at - $4, max(60000000, 16 * $3)) <= $5
 RETURNING next_at - $3 - $4";
+
+const NEXT_CALL: &str = "
+SELECT min(next_at - $4, max(60000000, 16 * $3)) FROM sagabus_rate_limit WHERE endpoint = $1 AND name = $2";
 
 pub(super) async fn reserve(
     writer: &SqlitePool,
@@ -222,9 +226,14 @@ pub(super) async fn reserve(
     limit: &str,
     calls: u32,
     every: Duration,
+    within: Duration,
 ) -> Result<Duration, sqlx::Error> {
     let taken = us(every).saturating_mul(calls.into());
-    let reserved = sqlx::query_scalar(RESERVE).bind(endpoint).bind(limit).bind(taken).bind(now_us());
-    let wait: i64 = reserved.fetch_one(writer).await?;
-    Ok(Duration::from_micros(wait.unsigned_abs()))
+    let of = |sql| sqlx::query_scalar(sql).bind(endpoint).bind(limit).bind(taken).bind(now_us());
+    let reserved: Option<i64> = of(RESERVE).bind(us(within)).fetch_optional(writer).await?;
+    if let Some(wait) = reserved {
+        return Ok(Duration::from_micros(wait.unsigned_abs()));
+    }
+    let wait: Option<i64> = of(NEXT_CALL).fetch_optional(writer).await?;
+    Ok(later_than(within, wait))
 }

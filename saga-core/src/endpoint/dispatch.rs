@@ -36,8 +36,8 @@ const REPORTS_MAX: usize = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// What the database was asked may happen so long after its answer was lost.
-const LATE: Duration = Duration::from_secs(5);
+/// What the database was asked may happen so much later, also when its answer was lost.
+pub(super) const LATE: Duration = Duration::from_secs(5);
 /// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 

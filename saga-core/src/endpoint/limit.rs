@@ -78,8 +78,7 @@ impl Limit {
     /// their key is: `#[handler(limit = "bank", key = customer)]`. It may go with a rate for all keys together.
     ///
     /// A message whose turn does not come within a second goes to the outbox until then, so that those with other keys
-    /// go on, and what comes meanwhile may get a turn before it. The database is asked for each key's turns. With a
-    /// rate below a call a second, several processes may leave turns unused: there are fewer calls then, never more.
+    /// go on, and what comes meanwhile may get a turn before it. The database is asked for each key's turns.
     pub fn per_key(self, calls: u32, time: Duration) -> Self {
         Self { each: Some(every(calls, time)), ..self }
     }
@@ -181,7 +180,7 @@ impl Limiter {
         times.drop_late(every, Instant::now());
         if times.left == 0 {
             let calls = at_once(every);
-            let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every).await?;
+            let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every, Duration::MAX).await?;
             *times = Times { next: Instant::now() + wait, left: calls };
         }
         Ok(times.take(every))
@@ -198,12 +197,15 @@ impl Limiter {
             return Ok(turn);
         }
         let (calls, name) = (at_once(every), format!("{}:{key:016x}", self.name));
-        let wait = shared.store.reserve_calls(&shared.name, &name, calls, every).await?;
+        let wait = shared.store.reserve_calls(&shared.name, &name, calls, every, SOON).await?;
         let (now, mut keys) = (Instant::now(), keys());
         if keys.len() >= KEYS && keys.len() == keys.capacity() {
             keys.retain(|_, key| key.last > now);
         }
         let key = keys.entry(key).or_insert_with(|| Key { times: Times { next: now, left: 0 }, last: now });
+        if wait > SOON {
+            return Ok(key.put_off(now, now + wait, every)); // whoever comes when it is free takes it
+        }
         key.times = Times { next: now + wait, left: calls };
         Ok(key.turn(every).unwrap_or(Turn::At(now + wait)))
     }
@@ -251,9 +253,14 @@ impl Key {
         if self.times.next <= now + SOON {
             return Some(Turn::At(self.times.take(every)));
         }
-        let comes = self.last.max(self.times.next).min(now + PUT_OFF_MAX);
+        Some(self.put_off(now, self.times.next, every))
+    }
+
+    /// Behind those that were put off before, and not before `next`.
+    fn put_off(&mut self, now: Instant, next: Instant, every: Duration) -> Turn {
+        let comes = self.last.max(next).min(now + PUT_OFF_MAX);
         self.last = comes + every;
-        Some(Turn::In(comes - now))
+        Turn::In(comes - now)
     }
 }
 

@@ -2,7 +2,7 @@
 //! fit a window, rows that other programs inserted, and rows of processes that died, including an earlier run of this
 //! one.
 
-use super::{shared::Shared, trouble::Trouble};
+use super::{dispatch::LATE, shared::Shared, trouble::Trouble};
 use crate::{
     LinkState, Store, StoreError,
     port::{Backoff, LeaseRequest},
@@ -30,8 +30,6 @@ const QUICK: Duration = Duration::from_millis(50);
 const SHARE: u32 = 20;
 /// The longest time between two looks at all rows: so much later the rows of a dead process may go on.
 const ALL_MAX: Duration = Duration::from_secs(600);
-/// What was written before a look may be committed so much later.
-const LATE: Duration = Duration::from_secs(5);
 
 /// How far back the looks go.
 #[derive(Debug, Default)]

@@ -77,6 +77,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         let link = transport.attach(topology.clone(), limits).await?;
         let mut of_sagas = process.charts.iter().flat_map(|chart| &chart.messages);
         let can_wait = of_sagas.any(|message| message.can_wait);
+        let limits = LinkLimits { connect: until.saturating_duration_since(Instant::now()), ..limits };
         let waiting = match can_wait || handlers.iter().any(|(_, entry)| entry.description.can_wait) {
             true => Some(low::attach(&*transport, topology, limits).await?),
             false => None,
@@ -112,7 +113,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         held_log: HeldLog::default(),
     });
 
-    let mut supervisor = Supervisor::new(shared.clone(), link.clone());
+    let mut supervisor = Supervisor::new(shared.clone(), link.clone(), waiting.as_ref().map(|low| low.state.clone()));
     let (receiving, relaying) = (supervisor.receiving(), supervisor.relaying());
     let channels = |lanes: usize| (0..lanes).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
     let (sagas, for_sagas) = channels(shared.settings.saga_lanes);
@@ -137,9 +138,10 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Publishing, dispatch::delete_confirmed(shared.clone()));
     let requesting = requests::run(shared.requests.clone(), transport, shared.settings.clone(), asks, relaying.clone());
     supervisor.spawn(Part::Relaying, requesting);
-    supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link.clone(), relaying.clone()));
+    supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link, relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));
+    let link = supervisor.link();
     if shared.metrics.is_on() {
         supervisor.spawn(Part::Relaying, housekeeping::count(shared.clone(), link.clone(), relaying.clone()));
     }

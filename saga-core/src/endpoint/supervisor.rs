@@ -45,15 +45,29 @@ pub(super) struct Supervisor<Db: Store> {
     /// Tasks that run.
     running: HashMap<Id, Part>,
     link: watch::Receiver<LinkState>,
+    /// The link for commands that can wait, if there are any.
+    low: Option<watch::Receiver<LinkState>>,
+    /// What is said of both.
+    said: watch::Sender<LinkState>,
     receiving: CancellationToken,
     relaying: CancellationToken,
     stop: CancellationToken,
 }
 
 impl<Db: Store> Supervisor<Db> {
-    pub(super) fn new(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<Db>>,
+        link: watch::Receiver<LinkState>,
+        low: Option<watch::Receiver<LinkState>>,
+    ) -> Self {
         let [receiving, relaying, stop] = [(); 3].map(|()| CancellationToken::new());
-        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, receiving, relaying, stop }
+        let said = watch::Sender::new(said(&link, low.as_ref()));
+        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, low, said, receiving, relaying, stop }
+    }
+
+    /// What is said of the links.
+    pub(super) fn link(&self) -> watch::Receiver<LinkState> {
+        self.said.subscribe()
     }
 
     /// Stops the endpoint when it is cancelled.
@@ -82,10 +96,9 @@ impl<Db: Store> Supervisor<Db> {
         let stop = self.stop.clone();
         let abandon = CancellationToken::new();
         let (ended, has_ended) = watch::channel(None);
-        let (link, linked) = watch::channel(self.link.borrow().clone());
         let endpoint = Endpoint {
             shared: self.shared.clone(),
-            link: linked,
+            link: self.link(),
             stop: stop.clone(),
             abandon: abandon.clone(),
             ended: has_ended,
@@ -95,9 +108,9 @@ impl<Db: Store> Supervisor<Db> {
             let how = tokio::select! {
                 biased;
                 () = abandon.cancelled() => Ended::CutOff("it was dropped".into()),
-                why = self.watch(&link) => {
+                why = self.watch() => {
                     tracing::error!(endpoint = self.shared.name, error = why, "the endpoint failed");
-                    link.send_replace(LinkState::Failed(why.clone()));
+                    self.said.send_replace(LinkState::Failed(why.clone()));
                     Ended::Failed(why)
                 }
                 () = stop.cancelled() => tokio::select! {
@@ -116,9 +129,15 @@ impl<Db: Store> Supervisor<Db> {
         endpoint
     }
 
-    /// Passes on the state of the link until a task ends unexpectedly. Returns which task, and why.
-    async fn watch(&mut self, link: &watch::Sender<LinkState>) -> String {
+    /// Passes on the state of the links until a task ends unexpectedly. Returns which task, and why.
+    async fn watch(&mut self) -> String {
         loop {
+            let low = async {
+                match &mut self.low {
+                    Some(low) => low.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 ended = self.tasks.join_next_with_id() => {
@@ -130,9 +149,14 @@ impl<Db: Store> Supervisor<Db> {
                     if changed.is_err() {
                         return "the transport has ended".into();
                     }
-                    link.send_replace(self.link.borrow().clone());
+                }
+                changed = low => {
+                    if changed.is_err() {
+                        return "the transport has ended for commands that can wait".into();
+                    }
                 }
             }
+            self.said.send_replace(said(&self.link, self.low.as_ref()));
         }
     }
 
@@ -177,6 +201,14 @@ impl<Db: Store> Supervisor<Db> {
     }
 }
 
+fn said(link: &watch::Receiver<LinkState>, low: Option<&watch::Receiver<LinkState>>) -> LinkState {
+    let (link, low) = (link.borrow().clone(), low.map(|low| low.borrow().clone()));
+    match (link, low) {
+        (LinkState::Up, Some(LinkState::Down(why))) => LinkState::Down(format!("for commands that can wait: {why}")),
+        (link, _) => link,
+    }
+}
+
 fn id(ended: &Result<(Id, ()), JoinError>) -> Id {
     match ended {
         Ok((id, ())) => *id,
@@ -193,5 +225,25 @@ fn why(ended: Result<Option<Part>, JoinError>) -> String {
             Ok(panic) => format!("a task panicked: {}", panics::text(&*panic)),
             Err(error) => error.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_away_is_told_whichever_it_is() {
+        let up = || watch::channel(LinkState::Up).1;
+        let down = |why: &str| watch::channel(LinkState::Down(why.into())).1;
+        let low = "for commands that can wait: b";
+        for (link, of_low, expected) in [
+            (up(), None, LinkState::Up),
+            (up(), Some(up()), LinkState::Up),
+            (down("a"), Some(down("b")), LinkState::Down("a".into())),
+            (up(), Some(down("b")), LinkState::Down(low.into())),
+        ] {
+            assert_eq!(said(&link, of_low.as_ref()), expected);
+        }
     }
 }

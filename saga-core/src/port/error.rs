@@ -62,6 +62,12 @@ impl StoreError {
         use StoreErrorKind::{Conflict, StalePlan, Unable, Unavailable};
         matches!(self.kind, Conflict | Unavailable | Unable | StalePlan)
     }
+
+    /// Whether no answer came, or one that may have come too soon: what was asked for may have happened, or may still
+    /// happen.
+    pub fn leaves_unsure(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Unable)
+    }
 }
 
 impl fmt::Display for StoreError {

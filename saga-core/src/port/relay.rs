@@ -86,8 +86,8 @@ pub struct LeasedRow {
     pub expired: u32,
     /// Of a timer that leaves for the first time: how long ago it was due.
     pub late: Option<Duration>,
-    /// It failed before and waits for no destination any more: an operator wants it sent now, or another process has
-    /// found its destination open.
+    /// It was tried before and waits for no destination: an operator wants it sent now, another process has found its
+    /// destination open, or the time of its next try has come. The process that leases it does not make it wait again.
     pub wanted: bool,
 }
 

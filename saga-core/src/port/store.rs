@@ -81,14 +81,16 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError>;
 
     /// Takes times for so many calls of what a limit of the endpoint is set for, one `every` so long, after all that
-    /// any process has taken. Returns how long until the first. No time is further away than a minute, or sixteen times
-    /// what is taken, whatever the clock did, and none that has passed is given.
+    /// any process has taken. Returns how long until the first; if that is longer than `within`, none was taken. No
+    /// time is further away than a minute, or sixteen times what is taken, whatever the clock did, and none that has
+    /// passed is given.
     async fn reserve_calls(
         &self,
         endpoint: &str,
         limit: &str,
         calls: u32,
         every: Duration,
+        within: Duration,
     ) -> Result<Duration, StoreError>;
 
     /// Deletes outbox rows that the broker has confirmed; a row that is already gone is not an error. `rows` is sorted.

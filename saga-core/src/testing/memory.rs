@@ -306,13 +306,17 @@ impl Store for MemoryStore {
         limit: &str,
         calls: u32,
         every: Duration,
+        within: Duration,
     ) -> Result<Duration, StoreError> {
         self.at_once(Operation::Reserve, |state, now| {
             let next = state.limits.entry((endpoint.into(), limit.into())).or_default();
             let taken = us(every).saturating_mul(calls.into());
             let first = (*next).clamp(now, now.saturating_add(us(RESERVED_MAX).max(taken.saturating_mul(16))));
-            *next = first.saturating_add(taken);
-            Duration::from_micros((first - now).unsigned_abs())
+            let wait = Duration::from_micros((first - now).unsigned_abs());
+            if wait <= within {
+                *next = first.saturating_add(taken);
+            }
+            wait
         })
         .await
     }

@@ -283,9 +283,9 @@ pub async fn what_waits_and_lives_is_counted(store: &impl Lab) {
 pub async fn calls_are_given_one_time_each(store: &impl Lab) {
     let (every, second) = (Duration::from_millis(500), Duration::from_secs(1));
     let took = Instant::now();
-    let first = store.reserve_calls("e", "bank", 4, every).await.unwrap();
-    let then = store.reserve_calls("e", "bank", 1, every).await.unwrap();
-    let last = store.reserve_calls("e", "bank", 1, every).await.unwrap();
+    let first = store.reserve_calls("e", "bank", 4, every, Duration::MAX).await.unwrap();
+    let then = store.reserve_calls("e", "bank", 1, every, Duration::MAX).await.unwrap();
+    let last = store.reserve_calls("e", "bank", 1, every, Duration::MAX).await.unwrap();
     let took = took.elapsed();
     assert!(first <= took, "the first call may be made at once: {first:?}");
     for (wait, after) in [(then, 2 * second), (last, 2 * second + every)] {
@@ -294,18 +294,29 @@ pub async fn calls_are_given_one_time_each(store: &impl Lab) {
         assert!(wait <= after && wait + took >= least, "after {after:?} was expected, less at most {took:?}: {wait:?}");
     }
     for (endpoint, limit) in [("other", "bank"), ("e", "post")] {
-        let wait = store.reserve_calls(endpoint, limit, 1, every).await.unwrap();
+        let wait = store.reserve_calls(endpoint, limit, 1, every, Duration::MAX).await.unwrap();
         assert!(wait < every, "{limit} of {endpoint} is another limit: {wait:?}");
     }
     store.age("rate_limit", "next_at", 60 * second).await;
-    let wait = store.reserve_calls("e", "bank", 1, every).await.unwrap();
+    let wait = store.reserve_calls("e", "bank", 1, every, Duration::MAX).await.unwrap();
     assert_eq!(wait, Duration::ZERO, "no calls are saved up, and none is owed");
-    let wait = store.reserve_calls("e", "bank", 1, every).await.unwrap();
+    let wait = store.reserve_calls("e", "bank", 1, every, Duration::MAX).await.unwrap();
     assert!(wait <= every, "{wait:?}");
+    // a time that is too far away is left to others
+    store.reserve_calls("e", "far", 1, 60 * second, Duration::MAX).await.unwrap();
+    for _ in 0..3 {
+        let wait = store.reserve_calls("e", "far", 1, 60 * second, second).await.unwrap();
+        assert!(wait > 50 * second && wait <= 60 * second, "a time in a minute was expected: {wait:?}");
+    }
+    store.age("rate_limit", "next_at", 59 * second).await;
+    let wait = store.reserve_calls("e", "far", 1, 60 * second, 2 * second).await.unwrap();
+    assert!(wait <= second, "{wait:?}");
+    let wait = store.reserve_calls("e", "far", 1, 60 * second, 2 * second).await.unwrap();
+    assert!(wait > 50 * second, "the time was taken: {wait:?}");
     // the rate of all processes together, however slow
     let hour = 3600 * second;
     for calls in 0..4 {
-        let wait = store.reserve_calls("e", "slow", 1, hour).await.unwrap();
+        let wait = store.reserve_calls("e", "slow", 1, hour, Duration::MAX).await.unwrap();
         assert!(wait <= calls * hour && wait + 60 * second > calls * hour, "after {calls} hours, not {wait:?}");
     }
 }
@@ -313,8 +324,8 @@ pub async fn calls_are_given_one_time_each(store: &impl Lab) {
 /// A limit for which nobody waits is forgotten.
 pub async fn limits_are_swept_when_their_next_call_may_be_made(store: &impl Lab) {
     let second = Duration::from_secs(1);
-    store.reserve_calls("e", "bank:1", 1, second).await.unwrap();
-    store.reserve_calls("other", "bank:1", 1, second).await.unwrap();
+    store.reserve_calls("e", "bank:1", 1, second, Duration::MAX).await.unwrap();
+    store.reserve_calls("other", "bank:1", 1, second, Duration::MAX).await.unwrap();
     assert_eq!(store.sweep("e", 3600 * second).await.unwrap().rows, 0, "its time has not passed");
     store.age("rate_limit", "next_at", 120 * second).await;
     assert_eq!(store.sweep("e", 3600 * second).await.unwrap().rows, 1, "that of another endpoint stays");
@@ -322,9 +333,9 @@ pub async fn limits_are_swept_when_their_next_call_may_be_made(store: &impl Lab)
 
 /// The clock of the database is set back by a day.
 pub async fn a_clock_that_was_set_back_stops_no_calls_for_long(store: &impl Lab) {
-    store.reserve_calls("e", "bank", 200_000, Duration::from_secs(1)).await.unwrap();
+    store.reserve_calls("e", "bank", 200_000, Duration::from_secs(1), Duration::MAX).await.unwrap();
     for _ in 0..2 {
-        let wait = store.reserve_calls("e", "bank", 1, Duration::from_millis(1)).await.unwrap();
+        let wait = store.reserve_calls("e", "bank", 1, Duration::from_millis(1), Duration::MAX).await.unwrap();
         assert!(wait <= Duration::from_millis(60_010), "{wait:?}");
     }
 }

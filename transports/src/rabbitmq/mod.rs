@@ -63,6 +63,11 @@ impl RabbitMq {
     /// When the URL cannot be read, or has an option that is not one of these or has no such value, or when a file
     /// cannot be read.
     pub fn new(url: &str) -> Result<Self, TransportError> {
+        if url.split_once('?').is_some_and(|(_, options)| options.contains('@')) {
+            // which of them ends the password, and which begins the options, cannot be told
+            let text = "the broker's URL has an `@` behind a `?`: in a password and in a path write %40 and %3F";
+            return Err(TransportError::new(TransportErrorKind::Invalid, text));
+        }
         let tls = Tls::of(url)
             .map_err(|wrong| TransportError::new(TransportErrorKind::Invalid, format!("the broker's URL has {wrong}")));
         let mut uris = Vec::new();
@@ -107,8 +112,7 @@ const AUTH: (&str, [&str; 5]) = ("auth_mechanism", ["plain", "amqplain", "extern
 /// What is wrong with the options of a URL. The parser of URLs reads over those that it does not know, and does not say
 /// which one it cannot read.
 fn wrong_option(url: &str) -> Option<String> {
-    let (_, place) = url.rsplit_once('@').unwrap_or(("", url));
-    let (_, options) = place.split_once('?')?;
+    let (_, options) = url.split_once('?')?;
     options.split('&').filter(|option| !option.is_empty()).find_map(|option| {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let wrong = |wanted: String| format!("the option `{name}` with the value `{value}`: it is {wanted}");
@@ -209,6 +213,15 @@ mod tests {
         assert_eq!(refusal("heartbeat=5&connection_timeout=3000&frame_max=131072&channel_max=10&"), None);
         assert_eq!(refusal("auth_mechanism=plain"), None);
         assert_eq!(refusal(""), None);
+    }
+
+    #[test]
+    fn an_at_sign_behind_a_question_mark_is_refused() {
+        for url in ["amqps://u:p@h/v?cacertfile=/a@b/ca.pem", "amqp://u:s3?cret@h/v", "amqp://u:s3@cr?et@h/v"] {
+            let refusal = RabbitMq::new(url).unwrap_err().to_string();
+            assert!(refusal.contains("write %40 and %3F") && !refusal.contains("et@"), "{url}: {refusal}");
+        }
+        assert!(RabbitMq::new("amqp://u:p%3Fa%40b@h/v?heartbeat=5").is_ok());
     }
 
     #[test]

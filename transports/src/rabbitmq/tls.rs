@@ -26,7 +26,7 @@ pub(super) struct Tls {
 impl Tls {
     /// What the URL's options say, or what is wrong with them.
     pub(super) fn of(url: &str) -> Result<Self, String> {
-        let options = url.rsplit_once('@').unwrap_or(("", url)).1.split_once('?').unwrap_or_default().1;
+        let options = url.split_once('?').unwrap_or_default().1;
         let named = |file: &str| {
             let mut named = options.split('&').filter_map(|option| option.split_once('='));
             named.find(|(name, _)| *name == file).map(|(_, path)| decoded(path)).transpose()

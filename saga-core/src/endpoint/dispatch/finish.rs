@@ -34,7 +34,7 @@ async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: W
         Ok(()) => {
             reservation.commits(&write.outbox);
             if let Err(error) = unit.commit().await {
-                if !matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Unable) {
+                if !error.leaves_unsure() {
                     reservation.answered();
                 }
                 return Err(error);

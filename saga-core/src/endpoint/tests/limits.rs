@@ -187,6 +187,23 @@ async fn processes_share_the_rate_of_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn processes_leave_no_turn_of_a_slow_rate_unused() {
+    let bank = Bank::default();
+    let build = |builder: Builder| {
+        builder.limit("bank", Limit::none().per_key(1, secs(10))).handle_with::<Do>(bank.clone(), keyed)
+    };
+    let store = MemoryStore::new();
+    let one = Rig::start_on(store.clone(), Broker::new(), build).await.expect("it starts");
+    let other = Rig::start_on(store, Broker::new(), build).await.expect("it starts");
+    let began = Instant::now();
+    one.broker.deliver_all((1..=10).map(command));
+    other.broker.deliver_all((11..=20).map(command));
+    one.until_within(secs(600), "all calls are made", |_| bank.calls().len() == 20).await;
+    let took = began.elapsed();
+    assert!(took >= secs(190) && took < secs(230), "20 calls at one in 10 s took {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_at_once_whose_turn_does_not_come_soon_is_skipped() {
     let bank = Bank::default();
     bank.down.store(true, Relaxed);

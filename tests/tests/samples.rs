@@ -1,14 +1,17 @@
 //! The samples beside `ordering`, on both stacks, and killed in the middle: each audits its own books.
 
+use outbox::Postgres;
+use saga_core::{Inspect, InstanceFilter, InstanceView};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 use tests::{
-    Database, File, PATIENCE, Vhost,
+    Database, File, PATIENCE, Vhost, eventually,
     process::{System, program},
 };
+use uuid::Uuid;
 
 fn command(sample: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program(sample));
@@ -75,6 +78,134 @@ fn onboarding_that_is_killed_goes_on() {
 async fn onboarding_runs_two_versions_side_by_side_on_servers_also_when_killed() {
     let told = on_servers("onboarding", ONBOARDING, &["version 2 runs beside"]).await;
     assert!(told.contains("version 2 runs beside version 1"), "{told}");
+}
+
+/// A process of `onboarding --serve`; killed by SIGKILL when dropped.
+struct Office {
+    child: Child,
+    api: String,
+    /// What it prints; it would break where nobody reads.
+    _printed: BufReader<ChildStdout>,
+}
+
+impl Office {
+    /// Starts one, and waits until it serves.
+    fn open(version: &str, broker: &str, database: &str) -> Self {
+        let place = ["--broker", broker, "--database", database, "--listen", "127.0.0.1:0"];
+        // nobody loses patience here: who decides, and when, is the test's business
+        let serve = ["--serve", "--version", version, "--escalate", "3600"];
+        let mut child = command("onboarding", &[&serve[..], &place].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut printed = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        printed.read_line(&mut line).expect("it is text");
+        let api = line.trim().strip_prefix(&format!("version {version} serves on ")).map(str::to_owned);
+        let api = api.unwrap_or_else(|| panic!("version {version} was expected to serve: {line}"));
+        Self { child, api, _printed: printed }
+    }
+
+    /// Ctrl-C.
+    fn close(mut self) {
+        let told = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+        let ended = self.child.wait().expect("it ends");
+        assert!(ended.success(), "an orderly end was expected: {ended}");
+    }
+
+    fn url(&self, path: &str, customer: u128) -> String {
+        format!("{}/{path}/{}", self.api, Uuid::from_u128(customer))
+    }
+
+    async fn apply(&self, customer: u128) {
+        let name = serde_json::json!({ "name": format!("visitor {customer}") });
+        let answer = reqwest::Client::new().put(self.url("customers", customer)).json(&name).send().await;
+        assert_eq!(answer.expect("the desk answers").status(), 202);
+    }
+
+    /// The clerk decides, unless no decision is needed: as soon as there is a task.
+    async fn decide(&self, customer: u128) {
+        let decision = serde_json::json!({ "role": "clerk", "approve": customer % 7 < 6 });
+        eventually(&format!("the application of {customer} to be decided"), || async {
+            let shown = reqwest::get(self.url("customers", customer)).await.ok()?;
+            let shown: serde_json::Value = shown.json().await.ok()?;
+            if shown["done"] == true {
+                return Some(());
+            }
+            let decide = reqwest::Client::new().post(self.url("tasks", customer)).json(&decision);
+            decide.send().await.ok()?.status().is_success().then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
+/// The instances of these customers, once all of them satisfy a condition.
+async fn customers(
+    store: &Postgres,
+    what: &str,
+    of: impl IntoIterator<Item = u128>,
+    is: impl Fn(&InstanceView) -> bool,
+) -> Vec<InstanceView> {
+    let of: Vec<String> = of.into_iter().map(|customer| Uuid::from_u128(customer).to_string()).collect();
+    eventually(what, || async {
+        let mut all = store.instances(&InstanceFilter::default(), 1000).await.ok()?;
+        all.retain(|it| of.contains(&it.id) && is(it));
+        (all.len() == of.len()).then_some(all)
+    })
+    .await
+}
+
+/// Either version begins applications and goes on with what it can read, also when it is killed and started again. What
+/// version 2 has written waits for version 2.
+#[tokio::test(flavor = "multi_thread")]
+async fn onboarding_runs_two_versions_as_two_processes_each_of_which_is_killed() {
+    let (vhost, database) = (Vhost::create().await, Database::create().await);
+    let (broker, url, store) = (vhost.url(), database.url(), database.store());
+    let open = |version: &'static str| tokio::task::block_in_place(|| Office::open(version, &broker, &url));
+    let is_done = |it: &InstanceView| it.completed_at_us.is_some();
+
+    let one = open("1");
+    for customer in 0..12 {
+        one.apply(customer).await;
+    }
+    let begun = customers(&store, "a score for each", 0..12, |it| it.state != "Scoring").await;
+    assert!(begun.iter().all(|it| it.version == 1), "{begun:?}");
+
+    let two = open("2");
+    for customer in 12..24 {
+        if customer % 2 == 0 { one.apply(customer).await } else { two.apply(customer).await }
+    }
+    customers(&store, "a score for each, from either version", 12..24, |it| it.state != "Scoring").await;
+    for customer in 12..18 {
+        one.decide(customer).await;
+    }
+    drop(one);
+    let one = open("1");
+    for customer in (0..6).chain(18..24) {
+        two.decide(customer).await;
+    }
+    drop(two);
+    let two = open("2");
+    customers(&store, "ends, whoever was killed", (0..6).chain(12..24), is_done).await;
+
+    tokio::task::block_in_place(|| one.close());
+    for customer in 6..12 {
+        two.decide(customer).await;
+    }
+    let ended = customers(&store, "ends of what version 1 began, in version 2", 6..12, is_done).await;
+    // the score of 7 was too low: version 1 has refused it
+    let moved = ended.iter().filter(|it| it.id != Uuid::from_u128(7).to_string());
+    assert!(moved.clone().all(|it| it.version == 2), "{ended:?}");
+    assert_eq!(moved.count(), 5);
+    tokio::task::block_in_place(|| two.close());
+    // and the audit of the services' own tables: nobody new applies
+    let audit = move || run("onboarding", &["--visitors", "24", "--broker", &broker, "--database", &url]);
+    tokio::task::spawn_blocking(audit).await.expect("the books add up");
 }
 
 /// The books agree without a saga, too: in one process, and as processes that are killed.
@@ -164,6 +295,38 @@ fn check_in_that_is_killed_goes_on() {
 async fn check_in_runs_on_servers_also_when_killed() {
     let told = on_servers("check-in", CHECK_IN, &["pushed:"]).await;
     assert!(told.contains("24 passengers check in") && told.contains("answered at once"), "{told}");
+}
+
+/// What a reader of a saga reads: its lines without tests, blank lines, comments and `use`.
+fn lines_to_read(code: &str) -> usize {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut in_use = false;
+    let read = code.lines().map(str::trim).filter(|line| {
+        let is_use = in_use || line.starts_with("use ");
+        in_use = is_use && !line.ends_with(';');
+        !(is_use || line.is_empty() || line.starts_with("//"))
+    });
+    read.count()
+}
+
+/// A process is read by those who do not write it. What it does more it may say in more lines, and this table says so.
+#[test]
+fn the_sagas_of_the_samples_are_short() {
+    let bounds = [
+        ("food-delivery/src/saga.rs", 130),
+        ("food-delivery/src/saga_v2.rs", 140),
+        ("check-in/src/saga.rs", 56),
+        ("onboarding/src/v1.rs", 73),
+        ("onboarding/src/v2.rs", 123),
+        ("booking-payment/src/saga.rs", 131),
+        ("ordering/src/saga.rs", 85),
+    ];
+    let samples =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").join("samples");
+    for (file, bound) in bounds {
+        let lines = lines_to_read(&std::fs::read_to_string(samples.join(file)).expect("the sample is there"));
+        assert!((1..=bound).contains(&lines), "{file}: at most {bound} lines were expected, and there are {lines}");
+    }
 }
 
 /// Each README names the chart's file, and a manifest that inherits from a workspace could not be read elsewhere.

@@ -1,6 +1,6 @@
 //! `#[handlers]`: a block of functions, each of which handles a message.
 
-use crate::{Faults, attributes, marker, text};
+use crate::{Faults, attributes, block, marker, text};
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
@@ -9,7 +9,7 @@ use syn::{
 };
 
 pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
-    let mut block: ItemImpl = syn::parse2(item)?;
+    let (mut block, bodies) = block::parse(item)?;
     let mut faults = Faults::default();
     if let Some((_, name, _)) = &block.trait_ {
         let fault = "`#[handlers]` stands at a plain `impl YourHandlers`, not at a trait's";
@@ -37,6 +37,7 @@ pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
             quote!(#told #fallback)
         }
     };
+    block::restore(&mut block, bodies);
     Ok(quote! {
         #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_async)]
         #block

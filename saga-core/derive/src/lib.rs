@@ -4,6 +4,7 @@
 //! Use them through the package `sagabus`: the generated code refers to it.
 
 mod attributes;
+mod block;
 mod handlers;
 mod message;
 mod outcome;

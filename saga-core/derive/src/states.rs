@@ -1,6 +1,6 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
-use crate::{Faults, attributes, saga, variants, without_parameters};
+use crate::{Faults, attributes, saga, text, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
@@ -98,6 +98,12 @@ impl States {
         });
         let (ident, visibility) = (input.ident.clone(), input.vis.clone());
         Ok((Self { ident, visibility, data: data.data, states }, faults.0))
+    }
+
+    /// What is to be said of a type that is none of the states.
+    pub(crate) fn unknown(&self, ty: &Type) -> String {
+        let names: Vec<_> = self.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect();
+        format!("`{}` is not a state of `{}`; its states are {}", text(ty), self.ident, names.join(", "))
     }
 }
 

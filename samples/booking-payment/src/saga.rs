@@ -56,11 +56,6 @@ pub(crate) enum Void {
     OfAnEarlierCard(Asking),
     OfThisCard(GivesUp),
 }
-#[derive(Then)]
-pub(crate) enum Clarified {
-    Charged(Paid),
-    NotCharged(GivesUp),
-}
 
 #[saga(name = "booking-payment", id = booking_id: Uuid)]
 impl Payment {
@@ -77,11 +72,18 @@ impl Payment {
         booking.charge()
     }
 
-    fn charged(_: Charging, _: CardCharged) -> Paid {
+    #[when(Charging, Asking, Unclear)] // late is not too late
+    fn charged(self, _: CardCharged) -> Paid {
         Paid
     }
-    fn declined(_: Charging, _: CardDeclined, booking: &mut Booking) -> Declined {
-        booking.declined()
+    #[when(Charging, Asking)]
+    fn declined(self, _: CardDeclined, booking: &mut Booking) -> Declined {
+        let (booking_id, attempt, patience) = (booking.stay.booking_id, booking.attempt, booking.stay.patience);
+        if attempt == patience.cards_max {
+            return Declined::WasTheLast(booking.give_up("no card could be charged"));
+        }
+        let needed = publish(NewCardNeeded { booking_id, attempt });
+        Declined::MayTryAnother((AwaitingCard, needed, after(patience.card, NoCard {})))
     }
     fn no_answer(_: Charging, _: NoAnswer, booking: &Booking) -> Asks {
         booking.ask(1)
@@ -96,7 +98,8 @@ impl Payment {
     fn pending(it: Asking, _: ChargePending) -> Asking {
         it // until the timer asks again
     }
-    fn found(_: Asking, _: ChargeFound) -> Paid {
+    #[when(Asking, Unclear)]
+    fn found(self, _: ChargeFound) -> Paid {
         Paid
     }
     fn void(it: Asking, void: ChargeVoid, booking: &mut Booking) -> Void {
@@ -105,22 +108,10 @@ impl Payment {
         }
         Void::OfThisCard(booking.give_up("the bank could not be reached"))
     }
-    fn charged_late(_: Asking, _: CardCharged) -> Paid {
-        Paid
-    }
-    fn declined_late(_: Asking, _: CardDeclined, booking: &mut Booking) -> Declined {
-        booking.declined()
-    }
-    fn found_after_all(_: Unclear, _: ChargeFound) -> Paid {
-        Paid
-    }
-    fn charged_after_all(_: Unclear, _: CardCharged) -> Paid {
-        Paid
-    }
-    fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Clarified {
+    fn clarified(_: Unclear, it: ChargeClarified, booking: &mut Booking) -> Either<Paid, GivesUp> {
         match it.charged {
-            true => Clarified::Charged(Paid),
-            false => Clarified::NotCharged(booking.give_up("the bank could not be reached")),
+            true => Either::A(Paid),
+            false => Either::B(booking.give_up("the bank could not be reached")),
         }
     }
 
@@ -149,14 +140,6 @@ impl Booking {
     fn ask(&self, questions: u32) -> Asks {
         let ask = send(AskForCharge { booking_id: self.stay.booking_id, attempt: self.attempt });
         (Asking { questions }, ask, after(self.stay.patience.question, AskAgain {}))
-    }
-    fn declined(&mut self) -> Declined {
-        let (booking_id, attempt, patience) = (self.stay.booking_id, self.attempt, self.stay.patience);
-        if attempt == patience.cards_max {
-            return Declined::WasTheLast(self.give_up("no card could be charged"));
-        }
-        let needed = publish(NewCardNeeded { booking_id, attempt });
-        Declined::MayTryAnother((AwaitingCard, needed, after(patience.card, NoCard {})))
     }
     fn give_up(&mut self, reason: &str) -> GivesUp {
         let reason = reason.to_owned();

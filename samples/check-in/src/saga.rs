@@ -14,7 +14,10 @@ pub(crate) enum CheckingIn {
     #[done] #[ignores(BarcodeMade, BarcodeFailed)] ToTheCounter { reason: String },
 }
 
+type MakesBarcode = (MakingBarcode, Sends<MakeBarcode>, After<CounterOpens>);
+type Refuses = (ToTheCounter, Replies<CheckInRefused>);
 type GivesBack = (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>);
+type TakesBack = (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>, Cancels<MakeBarcode>);
 
 #[saga(name = "check-in", id = booking: Uuid)]
 impl CheckingIn {
@@ -23,14 +26,10 @@ impl CheckingIn {
         let booking = it.booking;
         (it, ReservingSeat, send(ReserveSeat { booking }))
     }
-    fn full(_: ReservingSeat, it: FlightFull) -> (ToTheCounter, Replies<CheckInRefused>) {
+    fn full(_: ReservingSeat, it: FlightFull) -> Refuses {
         to_the_counter(it.booking, "the flight is overbooked")
     }
-    fn seated(
-        _: ReservingSeat,
-        it: SeatReserved,
-        asked: &CheckIn,
-    ) -> (MakingBarcode, Sends<MakeBarcode>, After<CounterOpens>) {
+    fn seated(_: ReservingSeat, it: SeatReserved, asked: &CheckIn) -> MakesBarcode {
         let SeatReserved { booking, seat } = it;
         let make = send(MakeBarcode { booking, seat: seat.clone() });
         (MakingBarcode { seat }, make, after(asked.patience, CounterOpens {}))
@@ -44,11 +43,7 @@ impl CheckingIn {
     fn failed(_: MakingBarcode, it: BarcodeFailed) -> GivesBack {
         give_back(it.booking, &it.why)
     }
-    fn too_late(
-        _: MakingBarcode,
-        _: CounterOpens,
-        asked: &CheckIn,
-    ) -> (ToTheCounter, Replies<CheckInRefused>, Sends<ReleaseSeat>, Cancels<MakeBarcode>) {
+    fn too_late(_: MakingBarcode, _: CounterOpens, asked: &CheckIn) -> TakesBack {
         let (counter, refused, release) = give_back(asked.booking, "there is no barcode, and the counter has opened");
         (counter, refused, release, cancel()) // nobody needs it any more
     }
@@ -58,7 +53,7 @@ fn give_back(booking: Uuid, reason: &str) -> GivesBack {
     let (counter, refused) = to_the_counter(booking, reason);
     (counter, refused, send(ReleaseSeat { booking }))
 }
-fn to_the_counter(booking: Uuid, reason: &str) -> (ToTheCounter, Replies<CheckInRefused>) {
+fn to_the_counter(booking: Uuid, reason: &str) -> Refuses {
     (ToTheCounter { reason: reason.into() }, reply(CheckInRefused { booking, reason: reason.into() }))
 }
 

@@ -18,7 +18,6 @@ pub(crate) enum Onboarding {
     Refused { reason: String },
 }
 
-type Adds = (AddingToCrm, Sends<AddToCrm>);
 type Refuses = (Refused, Sends<SendMail>);
 
 #[saga(name = "onboarding", id = customer: Uuid)]
@@ -50,16 +49,12 @@ impl Onboarding {
         (refused, mail, send(who.close_task()))
     }
 
-    fn approved(_: AwaitingClerk, _: Approved, who: &Applied) -> Adds {
+    #[when(AwaitingClerk, AwaitingManager)]
+    fn approved(self, _: Approved, who: &Applied) -> (AddingToCrm, Sends<AddToCrm>) {
         (AddingToCrm, send(who.add_to_crm()))
     }
-    fn approved_by_manager(_: AwaitingManager, _: Approved, who: &Applied) -> Adds {
-        (AddingToCrm, send(who.add_to_crm()))
-    }
-    fn declined(_: AwaitingClerk, _: Declined, who: &Applied) -> Refuses {
-        refuse(who, "we decided against it")
-    }
-    fn declined_by_manager(_: AwaitingManager, _: Declined, who: &Applied) -> Refuses {
+    #[when(AwaitingClerk, AwaitingManager)]
+    fn declined(self, _: Declined, who: &Applied) -> Refuses {
         refuse(who, "we decided against it")
     }
 

@@ -73,16 +73,12 @@ impl Onboarding {
         ask(who, Role::Director, it.score)
     }
 
-    fn approved(_: AwaitingApproval, _: Approved, who: &Applied) -> Adds {
+    #[when(AwaitingApproval, AwaitingManager)]
+    fn approved(self, _: Approved, who: &Applied) -> Adds {
         add(who)
     }
-    fn approved_v1(_: AwaitingManager, _: Approved, who: &Applied) -> Adds {
-        add(who)
-    }
-    fn declined(_: AwaitingApproval, _: Declined, who: &Applied) -> Refuses {
-        refuse(who, "we decided against it")
-    }
-    fn declined_v1(_: AwaitingManager, _: Declined, who: &Applied) -> Refuses {
+    #[when(AwaitingApproval, AwaitingManager)]
+    fn declined(self, _: Declined, who: &Applied) -> Refuses {
         refuse(who, "we decided against it")
     }
 

@@ -74,7 +74,7 @@ async fn aliases<Db: Base>(db: &Db) -> String {
 }
 
 /// S-081, S-082: whatever comes first, and in whichever process, each message finds its instance, and none is lost.
-pub(crate) async fn s_082_whoever_is_first_a_message_meets_the_instance_that_takes_its_alias<
+pub(crate) async fn s_081_s_082_whoever_is_first_a_message_meets_the_instance_that_takes_its_alias<
     Db: Base,
     T: Transport + Clone,
 >(

@@ -2,22 +2,27 @@
 //! and several processes of one service. On SQLite in-process and on PostgreSQL with RabbitMQ alike.
 
 mod aliases;
+mod effects;
+mod finding;
 mod lives;
 mod sagas;
 mod several;
+mod starts;
 mod timers;
 mod trouble;
 mod versions;
+mod waiting;
 
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
 use saga_core::{
-    Endpoint, EndpointBuilder, Event, HeldView, InstanceFilter, InstanceKey, InstanceView, JournalView, OutboxFilter,
-    OutboxView, Transport,
+    Endpoint, EndpointBuilder, Envelope, Event, HeldView, InstanceFilter, InstanceKey, InstanceView, JournalView, Link,
+    Message, OutboxFilter, OutboxView, Outgoing, Transport,
 };
-use std::time::Duration;
-use tests::{Database, File, Vhost, eventually};
+use std::{sync::Arc, time::Duration};
+use tests::{Database, File, Vhost, eventually, link};
 use transports::InProcess;
+use uuid::Uuid;
 
 /// A database whose tables a test looks into.
 #[async_trait]
@@ -124,6 +129,11 @@ impl<Db: Base, T: Transport + Clone> Service<Db, T> {
         eventually("an empty outbox", || async { (self.db().count("outbox").await == 0).then_some(()) }).await;
     }
 
+    /// Another program beside a process: what it sends to the service comes to that one.
+    async fn stranger(&self, n: usize, name: &str) -> Link {
+        link::attach(&self.transports[n], name, &[]).await
+    }
+
     /// Lets time pass for what is in the outbox.
     async fn later(&self, by: Duration) {
         self.db().age("outbox", "due_at", by).await;
@@ -137,6 +147,17 @@ async fn publish<Db: Base, E: Event>(process: &Endpoint<Db>, events: impl IntoIt
         session.publish(event);
     }
     session.commit().await.expect("the session commits");
+}
+
+/// A message as another program sends it.
+fn message<M: Message + serde::Serialize>(id: &str, message: &M) -> Envelope {
+    Envelope::new(id, M::TYPE, serde_json::to_vec(message).expect("a message is JSON"))
+}
+
+/// Sends each to the service, in order, and waits until all are confirmed: in-process until they are settled.
+async fn tell(stranger: &mut Link, envelopes: impl IntoIterator<Item = Envelope>) {
+    let messages = envelopes.into_iter().map(|it| Outgoing::new(Uuid::now_v7(), link::to("service"), Arc::new(it)));
+    link::send(stranger, messages).await;
 }
 
 async fn stop<Db: Base>(processes: impl IntoIterator<Item = Endpoint<Db>>) {
@@ -177,9 +198,23 @@ macro_rules! suite {
 
 suite! {
     aliases::{
-        s_082_whoever_is_first_a_message_meets_the_instance_that_takes_its_alias
+        s_081_s_082_whoever_is_first_a_message_meets_the_instance_that_takes_its_alias
         s_084_two_instances_with_one_alias_are_a_persons_business
         s_085_an_alias_that_changes_is_found_by_its_new_value
+    }
+    effects::{
+        s_011_two_sagas_take_one_event_and_a_panic_of_one_is_not_the_others
+        s_012_a_saga_and_a_handler_take_one_event_and_neither_waits_for_the_other
+        s_023_s_024_effects_leave_in_their_order_and_bear_what_caused_them
+        s_026_s_027_the_states_own_transition_goes_before_the_enums
+    }
+    finding::{
+        s_016_s_017_a_nested_field_names_the_instance_and_one_that_is_missing_is_named
+        s_018_outcomes_without_an_id_reach_the_instances_that_asked
+        s_019_s_022_headers_name_an_instance_of_their_saga_alone
+        s_020_of_an_outcome_that_comes_on_two_routes_one_copy_counts
+        s_021_a_child_of_the_same_endpoint_answers_its_parent_at_once_or_days_later
+        s_063_a_reply_without_addressee_is_journaled_and_goes_nowhere
     }
     lives::{
         s_061_s_062_a_child_answers_the_very_parent_after_a_restart
@@ -203,7 +238,19 @@ suite! {
         s_065_two_starts_of_one_instance_make_one_row
         s_066_no_message_of_two_hundred_for_a_new_instance_is_lost
     }
+    starts::{
+        s_003_s_004_s_032_s_033_two_halves_join_once_whichever_begins
+        s_005_a_start_into_a_done_state_sends_and_leaves_no_timer
+        s_006_what_comes_for_a_done_instance_is_late_and_leaves_its_row_alone
+        s_007_an_id_that_retention_has_removed_begins_anew
+    }
     timers::{
+        s_028_s_029_a_transition_into_the_same_state_keeps_what_it_does_not_set
+        s_050_s_056_a_timer_that_is_on_its_way_counts_if_it_is_alive
+        s_052_of_two_timers_the_one_that_leads_out_takes_the_other_with_it
+        s_053_a_timer_that_sets_itself_again_comes_each_time_once
+        s_055_a_deadline_keeps_its_row_through_all_states
+        s_057_a_timer_of_two_sagas_comes_to_the_one_that_set_it
         s_048_s_054_a_timer_is_due_by_the_databases_clock
         s_051_only_the_timer_of_the_second_entry_has_effect
         s_059_timers_that_fall_due_while_all_are_down_are_handled_once
@@ -218,5 +265,10 @@ suite! {
         s_074_a_row_whose_upcast_fails_stays_as_it_was
         s_075_an_older_process_leaves_a_newer_row_to_a_newer_process
         s_076_a_check_of_100_000_instances_takes_seconds
+    }
+    waiting::{
+        s_030_s_036_s_037_a_chain_of_early_messages_is_one_commit_of_messages_as_they_came
+        s_039_a_message_that_no_state_ahead_takes_is_late
+        s_046_an_early_message_that_comes_again_is_held_once_and_handled_once
     }
 }

@@ -3,9 +3,10 @@
 use crate::{Faults, states::States, text};
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Type, ext::IdentExt};
+use syn::{Attribute, FnArg, Ident, ReturnType, Signature, Token, Type, ext::IdentExt, punctuated::Punctuated};
 
 /// A transition or a start.
+#[derive(Clone)]
 pub(super) struct Function {
     pub(super) name: Ident,
     pub(super) of: Of,
@@ -34,9 +35,11 @@ pub(super) enum Of {
 }
 
 impl Function {
-    pub(super) fn of(states: &States, attributes: &[Attribute], signature: &Signature) -> syn::Result<Self> {
+    /// One, or with `#[when(..)]` one for each state that it names.
+    pub(super) fn of(states: &States, attributes: &[Attribute], signature: &Signature) -> syn::Result<Vec<Self>> {
         let mut faults = Faults::default();
         let mut function = faults.keep(Self::read(states, signature));
+        let (when, attributes): (Vec<_>, Vec<_>) = attributes.iter().partition(|attr| attr.path().is_ident("when"));
         for attr in attributes {
             let read = match &mut function {
                 Some(function) => function.attribute(attr),
@@ -46,7 +49,24 @@ impl Function {
                 syn::Error::new_spanned(at, format!("`{}::{}`: {text}", states.ident, signature.ident))
             }));
         }
-        faults.or(function)
+        let places =
+            when.into_iter().map(|attr| faults.keep(places(states, &signature.ident, function.as_ref(), attr)));
+        let places: Vec<usize> = places.flatten().flatten().collect();
+        let function = faults.or(function)?;
+        if places.is_empty() {
+            return Ok(vec![function]);
+        }
+        Ok(places.into_iter().map(|place| function.at(states, place)).collect())
+    }
+
+    /// The enum's function as that of one state.
+    fn at(&self, states: &States, place: usize) -> Self {
+        let (saga, state) = (&states.ident, &states.states[place].ident);
+        let arguments = self.arguments.iter().map(|argument| match argument.to_string().as_str() {
+            "self" => quote!(#saga::#state(self)),
+            _ => argument.clone(),
+        });
+        Self { of: Of::State(place), arguments: arguments.collect(), ..self.clone() }
     }
 
     fn read(states: &States, signature: &Signature) -> syn::Result<Self> {
@@ -94,8 +114,6 @@ impl Function {
                 },
             }
         }
-        let names =
-            || states.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect::<Vec<_>>().join(", ");
         let (of, message) = match (receiver, values.as_slice()) {
             (false, [message]) if place(message).is_some() => {
                 return Err(fault(message, "takes a state and no message: `fn name(_: State, _: Message) -> ..`"));
@@ -109,11 +127,7 @@ impl Function {
                     (Of::State(place), *message)
                 }
                 None if place(message).is_some() => return Err(fault(state, "the state comes before the message")),
-                None => {
-                    let text =
-                        format!("`{}` is not a state of `{}`; its states are {}", text(state), states.ident, names());
-                    return Err(fault(state, &text));
-                }
+                None => return Err(fault(state, &states.unknown(state))),
             },
             _ => {
                 let text = "a function of a `#[saga]` block is a transition. It takes a state and a message, `self` \
@@ -168,6 +182,29 @@ impl Function {
         };
         Err((word.to_token_stream(), text))
     }
+}
+
+/// The places of the states that `#[when(..)]` names.
+fn places(states: &States, name: &Ident, function: Option<&Function>, attr: &Attribute) -> syn::Result<Vec<usize>> {
+    let saga = &states.ident;
+    let fault = |at: &dyn ToTokens, text: String| {
+        syn::Error::new_spanned(at.to_token_stream(), format!("`{saga}::{name}`: {text}"))
+    };
+    if function.is_some_and(|function| function.of != Of::Enum) {
+        return Err(fault(attr, "`#[when(..)]` is for a function that takes `self`, in several states".into()));
+    }
+    let named = attr.parse_args_with(Punctuated::<Type, Token![,]>::parse_terminated);
+    let named = named.ok().filter(|named| !named.is_empty());
+    let named = named.ok_or_else(|| fault(attr, "name the states: `#[when(OneState, AnotherState)]`".into()))?;
+    let mut places = Vec::new();
+    for ty in &named {
+        match states.states.iter().position(|state| state.ty == *ty) {
+            Some(place) if places.contains(&place) => return Err(fault(ty, format!("`{}` is named twice", text(ty)))),
+            Some(place) => places.push(place),
+            None => return Err(fault(ty, states.unknown(ty))),
+        }
+    }
+    Ok(places)
 }
 
 /// The word of `#[on(..)]` or `#[starts(..)]`.

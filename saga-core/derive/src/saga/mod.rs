@@ -11,7 +11,7 @@ mod parse;
 mod pieces;
 
 use crate::{
-    Faults, attributes,
+    Faults, attributes, block,
     states::{States, handover},
 };
 use emit::Emit;
@@ -19,11 +19,11 @@ pub(crate) use fallback::of as fallback;
 use function::{Function, Of};
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, ImplItem, ItemImpl};
+use syn::{Attribute, ImplItem};
 
 /// `#[saga(..)]` on the block.
 pub(crate) fn block(arguments: &TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
-    let Ok(mut block) = syn::parse2::<ItemImpl>(item.clone()) else {
+    let Ok((mut block, bodies)) = block::parse(item.clone()) else {
         let first = item.into_iter().find(|token| token.to_string() != "#");
         let fault = "`#[saga(..)]` stands at the `impl` of an enum; the enum has `#[states]`";
         return Err(syn::Error::new_spanned(first, fault));
@@ -67,6 +67,7 @@ pub(crate) fn block(arguments: &TokenStream, item: TokenStream) -> syn::Result<T
             function.attrs.retain(|attr| !is_ours(attr));
         }
     }
+    block::restore(&mut block, bodies);
     Ok(quote! {
         #[allow(clippy::needless_pass_by_value, clippy::needless_pass_by_ref_mut, clippy::unnecessary_wraps)]
         #block
@@ -75,12 +76,14 @@ pub(crate) fn block(arguments: &TokenStream, item: TokenStream) -> syn::Result<T
     })
 }
 
+const OURS: [&str; 3] = ["when", "on", "starts"];
+
 fn is_ours(attr: &Attribute) -> bool {
-    ["on", "starts"].iter().any(|name| attr.path().is_ident(name))
+    OURS.iter().any(|name| attr.path().is_ident(name))
 }
 
 const PLACE: &str = "at a transition";
-const KNOWN: &str = "`#[on(anyone)]`, `#[starts(reject)]`, `#[starts(return)]`";
+const KNOWN: &str = "`#[when(..)]`, `#[on(anyone)]`, `#[starts(reject)]`, `#[starts(return)]`";
 
 /// `__saga! { {arguments of states} {the enum} {arguments of saga} {signatures} }`, without the last two when the block
 /// is not one of transitions.
@@ -90,7 +93,7 @@ pub(crate) fn both(input: TokenStream) -> syn::Result<TokenStream> {
     let Some((arguments, functions)) = block else { return Ok(fallback::of(&states)) };
     let mut faults = Faults::default();
     let functions = functions.iter().map(|(attributes, signature)| Function::of(&states, attributes, signature));
-    let functions: Vec<_> = functions.filter_map(|function| faults.keep(function)).collect();
+    let functions: Vec<_> = functions.filter_map(|function| faults.keep(function)).flatten().collect();
     // what is missing may be in a function that could not be read
     if faults.is_empty() && functions.iter().all(|function| function.of != Of::Start) {
         let fault = "no function begins the saga: one takes a message alone, `fn placed(placed: OrderPlaced) -> ..`";

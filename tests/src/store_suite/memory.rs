@@ -67,6 +67,7 @@ impl Lab for MemoryStore {
             ("inbox", "handled_at") => self.change_inbox(|row| row.handled_at_us -= by),
             ("outbox", "created_at") => self.change_outbox(|row| row.created_at_us -= by),
             ("outbox", "due_at") => self.change_outbox(|row| row.due_at_us -= by),
+            ("outbox", "lease_until") => self.change_outbox(|row| older(&mut row.lease_until_us)),
             ("outbox", "first_attempt_at") => self.change_outbox(|row| older(&mut row.first_attempt_at_us)),
             ("held", "expires_at") => self.change_held(|row| older(&mut row.expires_at_us)),
             ("saga", "completed_at") => self.change_instances(|row| older(&mut row.completed_at_us)),

@@ -67,6 +67,17 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1, "sent rows go, the later one stays");
 }
 
+/// Rule 4: a lease that is renewed lasts from then on, although the time of the first one is over.
+pub async fn a_renewed_lease_lasts_from_then_on(store: &impl Lab) {
+    let rows = [outbox_row("mine", None, true), outbox_row("lost", None, true)];
+    let mine = rows[0].id;
+    write(store, crate::with!(writes(), outbox = rows.to_vec())).await.unwrap();
+    store.age("outbox", "lease_until", 2 * LEASE).await;
+    assert!(report(store, &writes().owner, &[mine], &[]).await.is_empty(), "nobody has taken the row meanwhile");
+    let taken: Vec<Uuid> = lease(store, "heir").await.rows.iter().map(|row| row.id).collect();
+    assert_eq!(taken, [rows[1].id], "only the row whose lease was not renewed goes to another process");
+}
+
 /// The database's answer to a commit was lost: its rows have our lease, and we do not know of them.
 pub async fn r_035_rows_under_our_own_lease_that_we_do_not_know_of_are_leased_again(store: &impl Lab) {
     let rows = [outbox_row("known", None, true), outbox_row("unknown", None, true), outbox_row("later", None, false)];
@@ -189,6 +200,11 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     assert_eq!(store.column("held", "kind", "sent").await, [Some("command".into())]);
     assert_eq!(store.column("held", "destination", "sent").await, [Some("there".into())]);
     assert_eq!(store.count("outbox").await, 1);
+
+    let outbox = vec![outbox_row("in flight", None, true)];
+    write(store, crate::with!(writes(), outbox = outbox)).await.unwrap();
+    store.age("outbox", "first_attempt_at", WEEK + LEASE).await;
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().stranded, 0, "somebody has it in hand: the broker may confirm it");
 }
 
 /// B13: a row that is not due was not sent: it is not held, however far in the future it is due.

@@ -1,5 +1,6 @@
 //! `growth`: what slows down after months: an inbox of millions of rows, a transaction that somebody forgot, so that no
-//! dead row can be removed, and the deletion of rows whose retention is over.
+//! dead row can be removed, and the deletion of rows whose retention is over. And what slows down after a bad night: a
+//! million held messages, thousands of messages that wait for one instance.
 
 use crate::{
     amqp,
@@ -35,6 +36,17 @@ enum Condition {
     Both,
     /// Many rows, and more that are deleted meanwhile, because their retention is over
     Sweep,
+    /// New databases, and many messages that are held for a person in ordering's
+    Messages,
+    /// New databases, and messages of one instance that wait in ordering's, because they came too early
+    Early,
+}
+
+impl Condition {
+    /// Whether each round has databases of its own.
+    fn is_new(self) -> bool {
+        matches!(self, Self::New | Self::Held | Self::Messages | Self::Early)
+    }
 }
 
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -45,6 +57,12 @@ pub(crate) struct Growth {
     /// Further rows there whose retention is over, for `sweep`
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     expired: u32,
+    /// Held messages, for `messages`
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    messages: u32,
+    /// Early messages of one instance, for `early`
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    early: u32,
     /// Only these conditions
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Condition>,
@@ -60,18 +78,18 @@ impl Growth {
     pub(crate) async fn run(self, servers: &Servers, json: bool) -> Result<bool> {
         let mut series = Series::new(json);
         let full = Servers { prefix: format!("{}full_", servers.prefix), ..servers.clone() };
-        if !is_filled(&full, self.inbox).await? {
+        let all = Condition::value_variants();
+        let chosen = all.iter().filter(|condition| self.only.is_empty() || self.only.contains(condition));
+        let chosen: Vec<Condition> = chosen.copied().collect();
+        if !chosen.iter().all(|condition| condition.is_new()) && !is_filled(&full, self.inbox).await? {
             self.create(&full).await?;
             let mut database = full.connection_to(Service::Ordering).await?;
             fill(&mut database, self.inbox, "6 days", "0 days").await?;
             series.say(&format!("{} rows are in the inbox", self.inbox));
         }
-        let all = Condition::value_variants();
-        let chosen = all.iter().filter(|condition| self.only.is_empty() || self.only.contains(condition));
-        let chosen: Vec<Condition> = chosen.copied().collect();
         for _ in 0..self.size.rounds {
             for condition in &chosen {
-                let servers = if matches!(condition, Condition::New | Condition::Held) { servers } else { &full };
+                let servers = if condition.is_new() { servers } else { &full };
                 let (figures, swept) = self.round(servers, *condition).await?;
                 let name = condition.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
                 series.add(&name, figures);
@@ -97,12 +115,18 @@ impl Growth {
     }
 
     async fn round(&self, servers: &Servers, condition: Condition) -> Result<(Figures, Option<Duration>)> {
-        if matches!(condition, Condition::New | Condition::Held) {
+        if condition.is_new() {
             self.create(servers).await?;
         }
         let mut database = servers.connection_to(Service::Ordering).await?;
         if condition == Condition::Sweep {
             fill(&mut database, self.expired, "9 days", "8 days").await?;
+        }
+        match condition {
+            // three of each instance, as after a bad night
+            Condition::Messages => hold(&mut database, self.messages, "failed", "1000000 + n / 3").await?,
+            Condition::Early => hold(&mut database, self.early, "early", "0").await?,
+            _ => {}
         }
         // what a held transaction of an earlier round kept
         database.execute("VACUUM sagabus.outbox").await?;
@@ -130,9 +154,10 @@ impl Growth {
             holder.close().await?;
         }
         database.close().await?;
-        match condition {
-            Condition::New | Condition::Held => servers.reset(&connection, false).await?,
-            _ => amqp::clean(&connection, &servers.prefix).await?,
+        if condition.is_new() {
+            servers.reset(&connection, false).await?;
+        } else {
+            amqp::clean(&connection, &servers.prefix).await?;
         }
         Ok((figures, swept))
     }
@@ -180,6 +205,24 @@ async fn fill(database: &mut PgConnection, rows: u32, from: &str, to: &str) -> R
             .await?;
     }
     database.execute("VACUUM ANALYZE sagabus.inbox").await?;
+    Ok(())
+}
+
+/// Messages that wait in ordering's database, each for the instance whose number is `of` its own.
+async fn hold(database: &mut PgConnection, messages: u32, reason: &str, of: &str) -> Result<()> {
+    let insert = format!(
+        "INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,
+            expires_at, type, envelope, body)
+         SELECT 'ordering', 'order', m, '{reason}', 'order', lpad(({of})::text, 32, '0')::uuid::text,
+            'error returned from database: relation charge does not exist', 16, now(), now() + interval '1 day',
+            'payment.PaymentCompleted', json_build_object('message_id', m, 'type', 'payment.PaymentCompleted',
+                'conversation_id', m, 'sender', 'payment'), '{{}}'::bytea
+         FROM (SELECT gen_random_uuid() m, n FROM generate_series(1, {messages}) n) messages"
+    );
+    database.execute("SET synchronous_commit = off").await?;
+    let held = database.execute(insert.as_str()).await?.rows_affected();
+    ensure!(held == u64::from(messages), "{held} messages are held");
+    database.execute("VACUUM ANALYZE sagabus.held").await?;
     Ok(())
 }
 

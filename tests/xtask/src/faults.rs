@@ -9,11 +9,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if Programs::find().is_none() && servers::can_install() {
         Programs::install()?; // it kills its servers, so it wants programs of its own; without them it says so
     }
-    // a quick run takes what `cargo xtask test` has built; a full one has a hundred times as many orders
+    // a quick run takes the programs that `cargo xtask test` has built; a full one has a hundred times as many orders
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let (profile, build): (_, &[&str]) =
-        if quick { ("debug", &["--all-targets"]) } else { ("release", &["--bins", "--release"]) };
-    let built = cargo().args(["build", "--quiet", "--workspace"]).args(build).current_dir(root()?).status();
+    let (profile, build): (_, &[&str]) = if quick { ("debug", &[]) } else { ("release", &["--release"]) };
+    let built = cargo().args(["build", "--quiet", "--workspace", "--bins"]).args(build).current_dir(root()?).status();
     ensure!(built.context("cannot run cargo")?.success(), "`cargo build` failed");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), Into::into);
     let program = target.join(profile).join("faults");

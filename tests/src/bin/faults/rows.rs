@@ -113,9 +113,9 @@ const FULL: Act = InEach(
 
 /// All faults.
 pub(crate) const ROWS: &[Row] = &[
-    row(Group::Process, "ordering killed", &[Signal("ordering", Of::Kill)], SHORT, &[Start("ordering")]).quick(),
+    row(Group::Process, "ordering killed", &[Signal("ordering", Of::Kill)], SHORT, &[Start("ordering")]),
     row(Group::Process, "payment killed", &[Signal("payment", Of::Kill)], SHORT, &[Start("payment")]).quick(),
-    row(Group::Process, "warehouse killed", &[Signal("warehouse", Of::Kill)], SHORT, &[Start("warehouse")]).quick(),
+    row(Group::Process, "warehouse killed", &[Signal("warehouse", Of::Kill)], SHORT, &[Start("warehouse")]),
     row(Group::Process, "ordering terminated", &[Signal("ordering", Of::Term)], NOW, &[Start("ordering")]),
     row(Group::Process, "payment terminated", &[Signal("payment", Of::Term)], NOW, &[Start("payment")]),
     row(Group::Process, "warehouse terminated", &[Signal("warehouse", Of::Term)], NOW, &[Start("warehouse")]),
@@ -154,13 +154,13 @@ pub(crate) const ROWS: &[Row] = &[
     crash("a process dies: published, not confirmed", &[Crash(CrashPoint::BeforeConfirm)]).quick(),
     crash("a process dies: confirmed, not deleted", &[Crash(CrashPoint::BeforeDelete)]),
     row(Group::Alone, "every message twice", &[Begin(Doubles)], LONG, &[End(Doubles)]).quick(),
-    row(Group::Alone, "deliveries shuffled", &[Begin(Shuffles)], LONG, &[End(Shuffles)]).quick(),
+    row(Group::Alone, "deliveries shuffled", &[Begin(Shuffles)], LONG, &[End(Shuffles)]),
     row(Group::Broker, "broker stopped", &[Broker(Stop)], SHORT, &[Broker(Up)]),
     row(Group::Broker, "broker killed", &[Broker(Kill)], SHORT, &[Broker(Up)]).quick(),
     row(Group::Broker, "broker frozen", &[Broker(Freeze)], LONG, &[Broker(Thaw)]),
     row(Group::Broker, "broker unreachable", &[ToBroker(Hold)], LONG, &[ToBroker(Release)]).quick(),
     row(Group::Broker, "broker's connections cut", &[ToBroker(Cut)], NOW, &[]),
-    row(Group::Broker, "broker closes all connections", &[CloseConnections], NOW, &[]),
+    row(Group::Broker, "broker closes all connections", &[CloseConnections], NOW, &[]).quick(),
     row(
         Group::Broker,
         "broker closes channels with open deliveries",
@@ -174,8 +174,7 @@ pub(crate) const ROWS: &[Row] = &[
         &[Control(&["set_vm_memory_high_watermark", "0.00001"])],
         LONG,
         &[Control(&["set_vm_memory_high_watermark", "absolute", "2GB"])],
-    )
-    .quick(),
+    ),
     row(
         Group::Broker,
         "broker's disk full",
@@ -183,8 +182,7 @@ pub(crate) const ROWS: &[Row] = &[
         LONG,
         &[Control(&["set_disk_free_limit", "50MB"])],
     ),
-    row(Group::Alone, "queue of payment deleted while empty", &[Quiet, Remove("queues", "payment")], NOW, &[Loud])
-        .quick(),
+    row(Group::Alone, "queue of payment deleted while empty", &[Quiet, Remove("queues", "payment")], NOW, &[Loud]),
     // publishers wait 8 s, in which subscribers bind again: earlier, their events would be lost
     row(Group::Alone, "exchange of an event deleted", &[Remove("exchanges", "ordering.OrderPlaced")], NOW, &[])
         .resumes_within(Duration::from_secs(12)),
@@ -201,20 +199,19 @@ pub(crate) const ROWS: &[Row] = &[
         &[Permit([".*", "^$", ".*"]), CloseConnections],
         LONG,
         &[Permit([".*"; 3])],
-    )
-    .quick(),
+    ),
     row(Group::Database, "database restarted (fast)", &[Database(Stop)], SHORT, &[Database(Up)]),
     row(Group::Database, "database restarted (immediate)", &[Database(Kill)], SHORT, &[Database(Up)]).quick(),
-    row(Group::Database, "database frozen", &[Database(Freeze)], LONG, &[Database(Thaw)]).quick(),
+    row(Group::Database, "database frozen", &[Database(Freeze)], LONG, &[Database(Thaw)]),
     row(Group::Database, "database unreachable", &[ToDatabase(Hold)], LONG, &[ToDatabase(Release)]),
     row(Group::Database, "database's connections cut", &[ToDatabase(Cut)], NOW, &[]),
     row(Group::Database, "database's sessions killed", &[KICK], NOW, &[]).quick(),
     row(Group::Database, "answers to three commits lost", &[SwallowCommits(3)], NOW, &[]).quick(),
-    row(Group::Database, "rows locked by somebody", &[Begin(Locks)], LONG, &[End(Locks)]).quick(),
+    row(Group::Database, "rows locked by somebody", &[Begin(Locks)], LONG, &[End(Locks)]),
     row(Group::Database, "locks time out after 1 ms", LOCK_WAITS.0, LONG, LOCK_WAITS.1),
     row(Group::Database, "statements time out after 2 ms", STATEMENTS.0, LONG, STATEMENTS.1),
-    row(Group::Database, "database read-only", READ_ONLY.0, LONG, READ_ONLY.1).quick(),
-    row(Group::Database, "connections exhausted by somebody", &[Begin(Hoards)], LONG, &[End(Hoards)]).quick(),
+    row(Group::Database, "database read-only", READ_ONLY.0, LONG, READ_ONLY.1),
+    row(Group::Database, "connections exhausted by somebody", &[Begin(Hoards)], LONG, &[End(Hoards)]),
     row(Group::Database, "serializable by default", SERIALIZABLE.0, LONG, SERIALIZABLE.1),
     row(Group::Database, "database's disk full", &[FULL], LONG, &[InEach("DROP FUNCTION full_disk CASCADE")]).quick(),
     row(Group::Alone, "three at once, by chance", &[Mix], LONG, &[EndMix]).quick(),

@@ -3,7 +3,7 @@
 use crate::screen::Screen;
 use anyhow::Result;
 use outbox::open;
-use saga_core::{Inspect, StoreError};
+use saga_core::{ErrorCode, Inspect, StoreError};
 
 /// Where addresses come from when none is given.
 pub(crate) const VARIABLE: &str = "SAGABUS_DATABASE_URL";
@@ -97,6 +97,11 @@ impl Session {
     /// Notes a failure, to report it at the end.
     pub(crate) fn failed(&mut self, error: String) {
         self.errors.push(error);
+    }
+
+    /// Notes what is not done, and why: it is reported at the end.
+    pub(crate) fn refused(&mut self, code: ErrorCode, why: impl std::fmt::Display) {
+        self.errors.push(code.told(why));
     }
 
     /// Whether nothing has failed so far.

@@ -6,7 +6,7 @@ use crate::{
     table::{Cell, Table},
 };
 use clap::Args;
-use saga_core::{Chart, Counted, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
+use saga_core::{Chart, Counted, DefinitionView, ErrorCode, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let charts = match arguments.chart.iter().map(read).collect::<Result<Vec<_>, _>>() {
         Ok(charts) => charts,
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::InputUnfit, text);
             return false;
         }
     };
@@ -87,18 +87,19 @@ fn fault(form: &FormCount, registered: Option<&DefinitionView>, charts: &[Chart]
     }
     let given = charts.iter().find(|chart| chart.saga == form.saga);
     let Some(chart) = given.or(registered.map(|definition| &definition.chart)) else {
-        return Some("no process has registered a saga of this name".into());
+        return Some(ErrorCode::NoSuchSaga.told("no process has registered a saga of this name"));
     };
     let (what, version) = (if given.is_some() { "the program" } else { "the newest program" }, chart.version);
     if form.version > version as i32 {
-        return Some(format!("{what} has version {version}: it leaves them alone, and their messages wait"));
+        let text = format!("{what} has version {version}: it leaves them alone, and their messages wait");
+        return Some(ErrorCode::NewerInstance.told(text));
     }
     let state = &form.state;
     chart.state(state).is_none().then(|| {
-        format!(
+        ErrorCode::NoSuchState.told(format_args!(
             "{what} has no state `{state}`: their next messages pause them. If it was renamed, say \
              `#[was(\"{state}\")]`; else keep it with `#[legacy]`"
-        )
+        ))
     })
 }
 

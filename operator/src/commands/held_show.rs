@@ -7,7 +7,7 @@ use crate::{
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{GroupNote, HeldFilter, HeldView, Inspect, OperationFilter, OperationView, StoreError};
+use saga_core::{ErrorCode, GroupNote, HeldFilter, HeldReason, HeldView, Inspect, OperationFilter, OperationView, StoreError};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         }
         Found::None => gone(session, id).await,
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             false
         }
     }
@@ -46,7 +46,7 @@ async fn gone(session: &mut Session, id: &str) -> bool {
     let all = session.each(async |store: &dyn Inspect| store.operations(&filter, operations::ROWS_MAX).await).await;
     let all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
     if all.is_empty() {
-        session.failed(format!("no message {id} is held: it may have been dealt with already"));
+        session.refused(ErrorCode::NotFound, format!("no message {id} is held: it may have been dealt with already"));
         return false;
     }
     if session.screen.json {
@@ -106,7 +106,9 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
         screen.line(format!("it is    a {} that never left for {}", plain(kind), plain(to)));
     }
     screen.line(format!("held     {}", at(row.held_at_us)));
-    screen.line(format!("because  {}, after {}", plain(&row.reason), count(row.attempts, "run")));
+    let code = HeldReason::parse(&row.reason).map(HeldReason::code);
+    let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
+    screen.line(format!("because  {}{code}, after {}", plain(&row.reason), count(row.attempts, "run")));
     if let Some(expires) = row.expires_at_us {
         screen.line(format!("until    {}, then it waits for a person", at(expires)));
     }

@@ -7,7 +7,7 @@ use crate::{
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{Inspect, OutboxFilter, OutboxView};
+use saga_core::{ErrorCode, Inspect, OutboxFilter, OutboxView};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -32,11 +32,11 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         }
         Found::None => {
             let id = &arguments.id;
-            session.failed(format!("there is no outbox row {id}: it may have been sent meanwhile"));
+            session.refused(ErrorCode::NotFound, format!("there is no outbox row {id}: it may have been sent meanwhile"));
             false
         }
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             false
         }
     }

@@ -9,10 +9,7 @@ use crate::{
     text::{count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{
-    HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
-    OperationView, OutboxFilter, OutboxView, StoreError,
-};
+use saga_core::{ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError};
 use serde_json::json;
 
 #[derive(Args)]
@@ -38,12 +35,14 @@ pub(super) async fn find(session: &mut Session, arguments: Arguments) -> Option<
     let (saga, _) = spelt(session, Some(arguments.saga), None).await?;
     let filter = InstanceFilter { saga: saga.clone(), id: Some(id.clone()), ..InstanceFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.instances(&filter, find::ROWS_MAX).await).await;
-    let text = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
+    let (code, text) = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
         Found::One(rows) => return Some(rows),
-        Found::None => format!("there is no instance {id} of saga {}", saga.unwrap_or_default()),
-        Found::Several(text) => text,
+        Found::None => {
+            (ErrorCode::NotFound, format!("there is no instance {id} of saga {}", saga.unwrap_or_default()))
+        }
+        Found::Several(text) => (ErrorCode::Ambiguous, text),
     };
-    session.failed(text);
+    session.refused(code, text);
     None
 }
 

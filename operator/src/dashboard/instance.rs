@@ -15,6 +15,7 @@ use axum::{
 };
 use maud::{Markup, html};
 use saga_core::{
+    ErrorCode,
     DefinitionView, HeldFilter, HeldView, Inspect, InstanceAction, InstanceFilter, InstanceKey, InstanceView,
     JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
 };
@@ -280,7 +281,9 @@ pub(super) async fn act(
             let text = format!("Nothing was done: the instance is {}.", plain(&done.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
-        Err(error) if error.contains("not JSON") => refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error)),
+        Err(error) if error.code() == ErrorCode::InputUnfit => {
+            refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error.to_string()))
+        }
         Err(error) => message::unreachable(&cx, n, &error),
     }
 }

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{GroupNote, HeldFilter, HeldRef, HeldView, OperationFilter, OperationView};
+use saga_core::{GroupNote, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView, StoreError};
 
 /// The most operations that are shown with a message.
 const OPERATIONS_MAX: i64 = 50;
@@ -84,7 +84,8 @@ fn one(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
                     dt { "It is" } dd { "a " (plain(kind)) " that never left for " (plain(to)) }
                 }
                 dt { "Held" } dd { (cx.at(row.held_at_us)) }
-                dt { "Because" } dd { (held::reason_tag(&row.reason)) " after " (count(row.attempts, "run")) }
+                dt { "Because" } dd { (held::reason_tag(&row.reason))
+                    @if let Some(reason) = HeldReason::parse(&row.reason) { " [" (reason.code().as_str()) "]" } " after " (count(row.attempts, "run")) }
                 @if let Some(until) = row.expires_at_us { dt { "Until" }
                     dd { (cx.at(until)) ", then it waits for a person" } }
             }
@@ -202,7 +203,7 @@ async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Respon
     }
 }
 
-pub(super) fn unreachable(cx: &Cx, n: usize, error: &str) -> Response {
-    let text = format!("{} could not do it: {}", cx.app.source(n).name, plain(error));
+pub(super) fn unreachable(cx: &Cx, n: usize, error: &StoreError) -> Response {
+    let text = format!("{} could not do it: {}", cx.app.source(n).name, plain(&error.to_string()));
     refusal(&cx.app, StatusCode::SERVICE_UNAVAILABLE, &text)
 }

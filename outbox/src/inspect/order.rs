@@ -2,6 +2,7 @@
 
 use super::{Params, Session, Tables};
 use saga_core::{
+    ErrorCode,
     Envelope, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem, StoreError,
     StoreErrorKind, hash_of,
 };
@@ -41,7 +42,7 @@ pub(crate) struct Statements {
 pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
     if order.rows.len() > ORDER_ROWS_MAX {
         let text = format!("an order takes at most {ORDER_ROWS_MAX} messages, not {}", order.rows.len());
-        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::Usage));
     }
     let names = serde_json::to_string(order.rows).map_err(unreadable)?;
     let mut session = tables.write().await?;

@@ -8,7 +8,7 @@ use super::{
     take_back::{Chance, TakeBack},
 };
 use crate::{
-    Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
+    Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
     saga::{
         Route,
@@ -213,6 +213,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 message_id = settling.envelope.message_id,
                 kind = settling.envelope.type_name,
                 reason = reason.as_str(),
+                code = reason.code().as_str(),
                 // what is wrong with a body may quote it
                 error = error.as_deref().filter(|_| reason != HeldReason::Undecodable),
                 unsaid,
@@ -275,6 +276,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 receiver,
                 message_id = envelope.message_id,
                 held_as = own.message_id,
+                code = ErrorCode::IdUsedBefore.as_str(),
                 unsaid,
                 "message held: its id was used before for another message"
             );
@@ -284,7 +286,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             envelope: own,
             reason: REUSED,
             saga_id: None,
-            error: Some(text),
+            error: Some(ErrorCode::IdUsedBefore.told(text)),
             attempts: 0,
             expires: None,
             alias: None,

@@ -2,6 +2,7 @@
 //! tested by golden files in the package `operator`.
 
 mod actions;
+mod broker;
 mod explain;
 mod outbox;
 mod processes;

@@ -1,7 +1,7 @@
 //! An action on many rows: in steps, not faster than asked for, and it can be interrupted between two steps.
 
 use crate::databases::Session;
-use saga_core::{ActionDone, ErrorCode, StoreError, ORDER_ROWS_MAX};
+use saga_core::{ActionDone, ErrorCode, ORDER_ROWS_MAX, StoreError};
 use std::{num::NonZeroU32, pin::pin, time::Duration};
 
 /// What became of the rows of one database.

@@ -25,12 +25,21 @@ pub(crate) struct Session {
     several: bool,
     /// Rows to list, at most.
     pub(crate) rows_max: i64,
+    /// Show masked fields as well.
+    pub(crate) unmasked: bool,
 }
 
 impl Session {
     /// Opens the databases. Those that cannot be opened are reported at the end.
     pub(crate) async fn open(urls: &[String], rows_max: i64, screen: Screen) -> Self {
-        let mut session = Self { databases: Vec::new(), screen, errors: Vec::new(), several: urls.len() > 1, rows_max };
+        let mut session = Self {
+            databases: Vec::new(),
+            screen,
+            errors: Vec::new(),
+            several: urls.len() > 1,
+            rows_max,
+            unmasked: false,
+        };
         for (url, (name, short)) in urls.iter().zip(named(urls)) {
             match open(url).await {
                 Ok(store) => session.databases.push(Database { name, short, store }),

@@ -10,6 +10,7 @@ mod commands;
 mod dashboard;
 mod databases;
 mod find;
+mod masks;
 mod screen;
 mod table;
 mod text;
@@ -20,7 +21,8 @@ pub use dashboard::{Dashboard, Workbench};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
-    check, diagram, doctor, errors, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions, watch,
+    check, diagram, doctor, errors, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions,
+    watch,
 };
 use databases::Session;
 use saga_core::ErrorCode;
@@ -53,6 +55,9 @@ struct Cli {
         global = true
     )]
     limit: i64,
+    /// Show fields that programs have marked with `#[masked]`, instead of `•••`
+    #[arg(long, global = true)]
+    unmasked: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -164,6 +169,7 @@ pub async fn program() -> ExitCode {
         command => command,
     };
     let mut session = Session::open(&urls, cli.limit, screen).await;
+    session.unmasked = cli.unmasked;
     let all_is_well = match command {
         Command::Check(arguments) => check::run(&mut session, &arguments).await,
         Command::Status(arguments) => status::run(&mut session, &arguments).await,

@@ -368,7 +368,8 @@ pub(crate) mod tests {
     fn handlers_before_one_dependency_are_one_trouble_however_many_processes_run() {
         let now = 1_790_000_000_000_000_i64;
         let report = json!({ "link": "up", "breakers": ["pay", "refund", "mail"],
-            "breakers_since_us": { "pay": now - 60_000_000_i64, "refund": now - 90_000_000_i64, "mail": now - 1_000_000 },
+            "breakers_since_us": { "pay": now - 60_000_000_i64, "refund": now - 90_000_000_i64,
+                "mail": now - 1_000_000 },
             "breakers_behind": { "pay": "bank", "refund": "bank" } });
         let mut payment = EndpointStatus::default();
         payment.endpoint = "payment".into();
@@ -394,7 +395,7 @@ pub(crate) mod tests {
         let mut status = bad();
         status.instances = vec![of(json!({ "saga": "order", "state": "Waiting", "count": 2, "paused": 1, "done": 0,
             "oldest_ms": 93_600_000, "paused_ms": 93_600_000, "waiting_ms": 5 }))];
-        assert_eq!(lingering(&status), [], "the one that has not changed for a day is paused");
+        assert_eq!(lingering(&status).len(), 0, "the one that has not changed for a day is paused");
         status.instances[0].waiting_ms = 93_600_000;
         assert_eq!(lingering(&status).len(), 1);
     }

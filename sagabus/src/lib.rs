@@ -136,8 +136,8 @@ pub mod endpoint {
     pub use saga_core::Ended;
     pub use saga_core::Endpoint;
     pub use saga_core::EndpointBuilder;
-    pub use saga_core::ErrorCode;
     pub use saga_core::Envelope;
+    pub use saga_core::ErrorCode;
     pub use saga_core::HandlerOptions;
     pub use saga_core::LinkState;
     pub use saga_core::Mistake;

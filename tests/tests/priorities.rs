@@ -110,7 +110,8 @@ async fn commands_that_can_wait_stand_before_no_other<Db: Effects + Inspect>(
         let before = written();
         reporter.may.add_permits(1);
         given.fetch_add(1, Ordering::SeqCst);
-        eventually("a report, or the command", || async { (written() > before || work.runs() == 1).then_some(()) }).await;
+        eventually("a report, or the command", || async { (written() > before || work.runs() == 1).then_some(()) })
+            .await;
         None
     })
     .await;

@@ -3,8 +3,7 @@
 
 use async_trait::async_trait;
 use saga_core::{
-    ErrorCode,
-    Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
+    Ack, Delivery, Destination, ErrorCode, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
     TransportError, TransportErrorKind,
 };
 use std::{

@@ -3,10 +3,13 @@
 use super::list;
 use crate::{
     databases::Session,
+    masks,
     table::{Cell, Table},
 };
 use clap::Args;
-use saga_core::{Chart, Counted, DefinitionView, ErrorCode, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
+use saga_core::{
+    Chart, Counted, DefinitionView, ErrorCode, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView,
+};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -35,7 +38,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
             return false;
         }
     };
-    let rows_max = session.rows_max;
+    let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let look = async |store: &dyn Inspect| {
         let definitions = store.definitions().await?;
         let forms = store.forms().await?.into_iter().map(|form| {
@@ -47,7 +50,10 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         for (form, _) in forms.iter().filter(|(_, fault)| fault.is_some()) {
             let mut filter = InstanceFilter::default();
             (filter.saga, filter.state) = (Some(form.saga.clone()), Some(form.state.clone()));
-            let rows = store.instances(&filter, rows_max).await?;
+            let mut rows = store.instances(&filter, rows_max).await?;
+            if !unmasked {
+                masks::instances(store, &mut rows).await?;
+            }
             instances.extend(rows.into_iter().filter(|row| row.version == form.version));
         }
         Ok(Found { definitions, forms, instances })

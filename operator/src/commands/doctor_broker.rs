@@ -99,8 +99,8 @@ async fn found(
             advice.extend(match look.has_event(event).await {
                 Ok(true) => None,
                 Ok(false) => Some(ErrorCode::EventUnbound.told(format_args!(
-                    "event {event} has no exchange: {name}, which subscribes to it, is not bound, and what is published \
-                     meanwhile does not come to it"
+                    "event {event} has no exchange: {name}, which subscribes to it, is not bound, and what is \
+                     published meanwhile does not come to it"
                 ))),
                 Err(error) if error.code() == ErrorCode::BrokerPermission => Some(error.to_string()),
                 Err(error) => return Err(error),
@@ -121,9 +121,9 @@ fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<St
             };
             all.push(ErrorCode::QueueMissing.told(format_args!("{queue} has no queue: {who}")));
         }
-        QueueState::Closed(words) => all.push(ErrorCode::BrokerPermission.told(format_args!(
-            "queue {queue} cannot be looked at: {words}"
-        ))),
+        QueueState::Closed(words) => {
+            all.push(ErrorCode::BrokerPermission.told(format_args!("queue {queue} cannot be looked at: {words}")))
+        }
         QueueState::There { messages, consumers, fits } => {
             if *fits == Some(false) {
                 all.push(ErrorCode::QueueUnsafe.told(format_args!(
@@ -139,7 +139,9 @@ fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<St
             }
             if *messages > 0 && *consumers == 0 {
                 let messages = count(i64::from(*messages), "message");
-                all.push(ErrorCode::QueueUnread.told(format_args!("{messages} in queue {queue}, which nobody consumes")));
+                all.push(
+                    ErrorCode::QueueUnread.told(format_args!("{messages} in queue {queue}, which nobody consumes")),
+                );
             }
         }
         _ => {}

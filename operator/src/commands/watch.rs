@@ -52,7 +52,10 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         now.extend(unopened.iter().map(|error| (name(error), error.clone())));
         let mut lines = changed(&mut known, now, webhook.as_mut(), &view, json);
         if let Some(webhook) = &mut webhook {
-            let text = webhook.flush().await.map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
+            let text = webhook
+                .flush()
+                .await
+                .map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
             lines.extend(of_webhook(&mut known, text, &view, json));
         }
         let mut screen = Screen::new(view.clone(), json);

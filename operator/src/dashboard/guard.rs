@@ -77,7 +77,11 @@ fn stranger(app: &App, request: &Request, is_read: bool) -> Response {
 /// A form of somebody who may act, with the token that only our pages know.
 async fn form(app: &App, request: Request, visitor: &Visitor, anyone: bool) -> Result<Request, Response> {
     if !visitor.may_act() && !anyone {
-        return Err(html::refusal(app, StatusCode::FORBIDDEN, &ErrorCode::NotAllowed.told("you may look, and not act")));
+        return Err(html::refusal(
+            app,
+            StatusCode::FORBIDDEN,
+            &ErrorCode::NotAllowed.told("you may look, and not act"),
+        ));
     }
     let (parts, body) = request.into_parts();
     let fields: Result<Form<Vec<(String, String)>>, _> = Request::from_parts(parts.clone(), body).extract().await;

@@ -5,8 +5,7 @@ use super::{
     order::{enter, give, unreadable, wake},
 };
 use saga_core::{
-    ErrorCode,
-    Envelope, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
+    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
     StoreErrorKind, hash_of,
 };
 use serde::Deserialize;

@@ -2,9 +2,8 @@
 
 use super::{Params, Session, Tables};
 use saga_core::{
-    ErrorCode,
-    Envelope, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem, StoreError,
-    StoreErrorKind, hash_of,
+    Envelope, ErrorCode, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem,
+    StoreError, StoreErrorKind, hash_of,
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;

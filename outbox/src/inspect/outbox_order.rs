@@ -5,8 +5,8 @@ use super::{
     order::{enter, unreadable},
 };
 use saga_core::{
-    ErrorCode,
-    Envelope, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError, StoreErrorKind, hash_of,
+    Envelope, ErrorCode, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
+    StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;

@@ -13,8 +13,8 @@ use super::{
     start,
 };
 use crate::{
-    Command, Crashes, ErrorCode as Code, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind, Project, Retries, Saga,
-    Store, StoreError, TraceContext, Transport, TransportError,
+    Command, Crashes, ErrorCode as Code, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind,
+    Project, Retries, Saga, Store, StoreError, TraceContext, Transport, TransportError,
     handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler, TypedLaterHandler},
     saga::logic::Typed,
 };
@@ -328,7 +328,8 @@ impl<Db: Store> EndpointBuilder<Db> {
         }
         if self.name.ends_with(low::SUFFIX) {
             let (name, end) = (&self.name, low::SUFFIX);
-            let text = format!("endpoint name `{name}`: `{end}` is the end of the name of a queue for commands that wait");
+            let text =
+                format!("endpoint name `{name}`: `{end}` is the end of the name of a queue for commands that wait");
             wrong.push(Mistake::new(Code::EndpointName, text));
         }
         let mut names = HashSet::new();

@@ -220,9 +220,13 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 "message held"
             );
         }
+        let envelope = self.masked(settling.envelope);
+        // what is wrong with a body may quote it
+        let quotes = reason == HeldReason::Undecodable && !envelope.masked().is_empty();
+        let error = error.map(|error| if quotes { unquoted(&error) } else { error });
         let row = HeldIn {
             receiver: settling.receiver.into(),
-            envelope: settling.envelope.clone(),
+            envelope,
             reason,
             saga_id: settling.saga_id.map(Into::into),
             error: error.map(storable),
@@ -236,6 +240,17 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         };
         self.write.held_in.push(row);
         self.inbox(settling, InboxResult::Held, runs, settling.round(), Journal::default());
+    }
+
+    /// The envelope with what its receivers here mask: its sender may know nothing of that.
+    fn masked(&self, envelope: &Arc<Envelope>) -> Arc<Envelope> {
+        let mut fields = self.shared.masked(&envelope.type_name).peekable();
+        if fields.peek().is_none() {
+            return envelope.clone();
+        }
+        let mut marked = Envelope::clone(envelope);
+        marked.mask(fields);
+        Arc::new(marked)
     }
 
     /// The message waits for an instance with this alias.
@@ -385,5 +400,15 @@ impl Settling<'_> {
             Origin::Broker(before) => before.round,
             Origin::Held(_) => 0,
         }
+    }
+}
+/// The text of an error of serde's without the value that it quotes.
+fn unquoted(error: &str) -> String {
+    const BEFORE: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
+    const AFTER: &str = ", expected";
+    let begin = BEFORE.iter().filter_map(|word| Some(error.find(word)? + word.len())).min();
+    match (begin, error.rfind(AFTER)) {
+        (Some(begin), Some(end)) if begin <= end => format!("{}•••{}", &error[..begin], &error[end..]),
+        _ => error.to_owned(),
     }
 }

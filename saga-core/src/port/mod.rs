@@ -20,8 +20,9 @@ pub use inspect::{
     ExportedInstance, FormCount, GroupName, GroupNote, HeldAction, HeldCount, HeldFilter, HeldGroup, HeldOrder,
     HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView, JournalView,
     Listing, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,
-    OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status, SubscriptionView,
-    Story, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain,
+    OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status,
+    Story, SubscriptionView, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView,
+    Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};

@@ -14,9 +14,11 @@ fn asked(database: &str, broker: &str) -> (Value, Vec<String>) {
     let (_, out, err) = run(&[database], &["--json", "doctor", "--broker", broker]);
     let found = json(&out).as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
     let advice = found["advice"].as_array().unwrap_or_else(|| panic!("no broker in {out}{err}")).clone();
-    let codes = advice.iter().filter_map(Value::as_str).filter_map(|text| text.rsplit_once(" [")).map(|(_, code)| {
-        code.trim_end_matches(']').to_owned()
-    });
+    let codes = advice
+        .iter()
+        .filter_map(Value::as_str)
+        .filter_map(|text| text.rsplit_once(" ["))
+        .map(|(_, code)| code.trim_end_matches(']').to_owned());
     (found.clone(), codes.collect())
 }
 
@@ -36,7 +38,10 @@ async fn a_doctor_says_what_the_broker_has_for_the_endpoints() {
     assert_eq!((&queue["queue"], &queue["messages"], &queue["fits"]), (&"listener".into(), &0.into(), &true.into()));
     assert!(queue["consumers"].as_u64() > Some(0), "its process consumes: {found}");
     let (_, out, _) = run(&[&url], &["doctor", "--broker", &broker]);
-    assert!(out.contains("queues of the endpoints in these databases") && out.contains("nothing wrong was found"), "{out}");
+    assert!(
+        out.contains("queues of the endpoints in these databases") && out.contains("nothing wrong was found"),
+        "{out}"
+    );
 
     running.stop().await.expect("it stops");
     let stranger = Plain::connect(&broker).await;

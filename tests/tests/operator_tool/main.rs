@@ -4,6 +4,7 @@
 mod actions;
 mod broker;
 mod explain;
+mod masked;
 mod outbox;
 mod processes;
 

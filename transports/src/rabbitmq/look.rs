@@ -4,13 +4,9 @@
 use super::{
     RabbitMq,
     connection::Broker,
-    topology::{Admin, answer, code, quorum, short},
+    topology::{Admin, answer, failed, quorum, short},
 };
-use lapin::{
-    Connection, ErrorKind, Queue,
-    options::QueueDeclareOptions,
-    types::FieldTable,
-};
+use lapin::{Connection, ErrorKind, Queue, options::QueueDeclareOptions, types::FieldTable};
 use saga_core::TransportError;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -93,15 +89,15 @@ impl Look {
     ) -> Result<Declared, TransportError> {
         let (name, channel) = (short(name)?, answer(self.connection.create_channel()).await?);
         let declared = answer(async { Ok(channel.queue_declare(name, options, arguments).await) }).await?;
-        match declared {
-            Ok(queue) => Ok(Declared::Done(queue)),
-            Err(error) => match (code(&error), error.kind()) {
-                (Some(code), ErrorKind::ProtocolError(refused)) => {
-                    Ok(Declared::Refused(code, refused.get_message().to_string()))
-                }
-                _ => answer(async { Err(error) }).await,
-            },
-        }
+        let error = match declared {
+            Ok(queue) => return Ok(Declared::Done(queue)),
+            Err(error) => error,
+        };
+        let refused = match error.kind() {
+            ErrorKind::ProtocolError(refused) => Some((refused.get_id(), refused.get_message().to_string())),
+            _ => None,
+        };
+        refused.map_or_else(|| Err(failed(error)), |(code, words)| Ok(Declared::Refused(code, words)))
     }
 }
 

@@ -256,7 +256,7 @@ pub(super) fn code(error: &Error) -> Option<u16> {
 }
 
 /// Tells a difference that a person must fix from a broker that is away.
-fn failed(error: Error) -> TransportError {
+pub(super) fn failed(error: Error) -> TransportError {
     let (kind, code, text) = match error.kind() {
         ErrorKind::ProtocolError(refused) => explained(refused.get_id(), refused.get_message().as_str()),
         _ => (TransportErrorKind::Unreachable, ErrorCode::BrokerUnreachable, error.to_string()),

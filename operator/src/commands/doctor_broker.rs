@@ -122,7 +122,7 @@ fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<St
             all.push(ErrorCode::QueueMissing.told(format_args!("{queue} has no queue: {who}")));
         }
         QueueState::Closed(words) => {
-            all.push(ErrorCode::BrokerPermission.told(format_args!("queue {queue} cannot be looked at: {words}")))
+            all.push(ErrorCode::BrokerPermission.told(format_args!("queue {queue} cannot be looked at: {words}")));
         }
         QueueState::There { messages, consumers, fits } => {
             if *fits == Some(false) {

@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{GroupNote, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView};
+use saga_core::{ErrorCode, GroupNote, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView};
 
 /// The most operations that are shown with a message.
 const OPERATIONS_MAX: i64 = 50;
@@ -209,7 +209,9 @@ async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Respon
             let text = format!("Nothing was done: the message {}.", plan::told(&item.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
-        Err(error) if error.contains("not JSON") => refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error)),
+        Err(error) if error.code() == ErrorCode::InputUnfit => {
+            refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error.to_string()))
+        }
         Err(error) => unreachable(cx, n, &error),
     }
 }

@@ -352,11 +352,11 @@ pub(crate) mod tests {
                 "payment: 1 message is held as failed, the oldest for 3 h 12 min [SB0040]: \
                  sagabus held list --endpoint payment --reason-is failed; \
                  then sagabus held retry --endpoint payment --reason-is failed --reason TEXT",
+                "payment: process payment-2 has not been seen for 10 min; it died or is cut off [SB0054]: \
+                 sagabus processes",
                 "payment: handler charge keeps failing for 1 min 30 s, in process payment-1 [SB0056]: \
                  sagabus outbox list --endpoint payment --kind retry; \
                  then sagabus outbox send-now --endpoint payment --kind retry --reason TEXT",
-                "payment: process payment-2 has not been seen for 10 min; it died or is cut off [SB0054]: \
-                 sagabus processes",
                 "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min [SB0050]: \
                  sagabus sagas list --saga order --state AwaitingPayment --paused; \
                  then sagabus held retry --saga order --reason-is failed --reason TEXT",

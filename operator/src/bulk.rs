@@ -1,7 +1,7 @@
 //! An action on many rows: in steps, not faster than asked for, and it can be interrupted between two steps.
 
 use crate::databases::Session;
-use saga_core::{ActionDone, ORDER_ROWS_MAX, StoreError};
+use saga_core::{ActionDone, ErrorCode, ORDER_ROWS_MAX, StoreError};
 use std::{num::NonZeroU32, pin::pin, time::Duration};
 
 /// What became of the rows of one database.
@@ -56,6 +56,6 @@ pub(crate) fn report(
     if let Some(error) = stopped {
         session.failed(format!("{name} stopped after {so_far} of {all}: {error}; {rest}"));
     } else if interrupted {
-        session.failed(format!("{name} was interrupted after {so_far} of {all}; {rest}"));
+        session.refused(ErrorCode::StoppedHalfway, format!("{name} was interrupted after {so_far} of {all}; {rest}"));
     }
 }

@@ -3,7 +3,7 @@
 use crate::screen::Screen;
 use anyhow::Result;
 use outbox::open;
-use saga_core::{Inspect, StoreError};
+use saga_core::{ErrorCode, Inspect, StoreError};
 
 /// Where addresses come from when none is given.
 pub(crate) const VARIABLE: &str = "SAGABUS_DATABASE_URL";
@@ -25,12 +25,21 @@ pub(crate) struct Session {
     several: bool,
     /// Rows to list, at most.
     pub(crate) rows_max: i64,
+    /// Show masked fields as well.
+    pub(crate) unmasked: bool,
 }
 
 impl Session {
     /// Opens the databases. Those that cannot be opened are reported at the end.
     pub(crate) async fn open(urls: &[String], rows_max: i64, screen: Screen) -> Self {
-        let mut session = Self { databases: Vec::new(), screen, errors: Vec::new(), several: urls.len() > 1, rows_max };
+        let mut session = Self {
+            databases: Vec::new(),
+            screen,
+            errors: Vec::new(),
+            several: urls.len() > 1,
+            rows_max,
+            unmasked: false,
+        };
         for (url, (name, short)) in urls.iter().zip(named(urls)) {
             match open(url).await {
                 Ok(store) => session.databases.push(Database { name, short, store }),
@@ -97,6 +106,11 @@ impl Session {
     /// Notes a failure, to report it at the end.
     pub(crate) fn failed(&mut self, error: String) {
         self.errors.push(error);
+    }
+
+    /// Notes what is not done, and why: it is reported at the end.
+    pub(crate) fn refused(&mut self, code: ErrorCode, why: impl std::fmt::Display) {
+        self.errors.push(code.told(why));
     }
 
     /// Whether nothing has failed so far.

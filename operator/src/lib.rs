@@ -10,6 +10,7 @@ mod commands;
 mod dashboard;
 mod databases;
 mod find;
+mod masks;
 mod screen;
 mod table;
 mod text;
@@ -20,9 +21,11 @@ pub use dashboard::{Dashboard, Workbench};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
-    check, diagram, doctor, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions, watch,
+    check, diagram, doctor, errors, explain, export, held, migrate, outbox, processes, sagas, status, timers, versions,
+    watch,
 };
 use databases::Session;
+use saga_core::ErrorCode;
 use screen::{Screen, View};
 use std::process::ExitCode;
 
@@ -52,6 +55,9 @@ struct Cli {
         global = true
     )]
     limit: i64,
+    /// Show fields that programs have marked with `#[masked]`, instead of `•••`
+    #[arg(long, global = true)]
+    unmasked: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,9 +71,12 @@ enum Command {
     Check(check::Arguments),
     /// What is going on at each endpoint, and what needs a person
     Status(status::Arguments),
-    /// What each database is, and what about it may do harm
-    #[command(after_help = "Example: sagabus doctor --json")]
-    Doctor,
+    /// What each database is, what the broker has for its endpoints, and what about them may do harm
+    #[command(after_help = "Example: sagabus doctor --broker amqp://guest:guest@127.0.0.1:5672")]
+    Doctor(doctor::Arguments),
+    /// What the code of an error means, `SB0001` and so on, and what to do about it
+    #[command(after_help = "Example: sagabus errors SB0011")]
+    Errors(errors::Arguments),
     /// Prints each new trouble, and its end, until it is interrupted
     #[command(after_help = "Example: sagabus watch --every 30s --webhook https://chat.example.com/hooks/42")]
     Watch(watch::Arguments),
@@ -134,13 +143,18 @@ pub async fn program() -> ExitCode {
         screen.line(String::from_utf8_lossy(&script).trim_end());
         return if screen.write().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Command::Errors(arguments) = &cli.command {
+        let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
+        let is_known = errors::run(&mut screen, arguments);
+        return if screen.write().is_ok() && is_known { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let urls = databases::addresses(&cli.database, std::env::var(databases::VARIABLE).ok());
     let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
     if urls.is_empty() {
-        screen.note(
+        screen.note(ErrorCode::Usage.told(
             "sagabus: say which database: --database postgres://user@host/database or --database sqlite:PATH, \
              or set SAGABUS_DATABASE_URL",
-        );
+        ));
         let _ = screen.write(); // there is nothing on stdout
         return ExitCode::from(2);
     }
@@ -155,15 +169,17 @@ pub async fn program() -> ExitCode {
         command => command,
     };
     let mut session = Session::open(&urls, cli.limit, screen).await;
+    session.unmasked = cli.unmasked;
     let all_is_well = match command {
         Command::Check(arguments) => check::run(&mut session, &arguments).await,
         Command::Status(arguments) => status::run(&mut session, &arguments).await,
         Command::Explain(arguments) => explain::run(&mut session, &arguments).await,
         Command::Timers { what } => timers::run(&mut session, what.unwrap_or_default()).await,
         Command::Processes { what } => processes::run(&mut session, what.unwrap_or_default()).await,
-        Command::Doctor => doctor::run(&mut session).await,
+        Command::Doctor(arguments) => doctor::run(&mut session, &arguments).await,
         Command::Watch(arguments) => watch::run(&mut session, arguments).await,
-        Command::Migrate(_) | Command::Completions { .. } => true, // done before the databases are opened
+        // done before the databases are opened
+        Command::Migrate(_) | Command::Completions { .. } | Command::Errors(_) => true,
         Command::Versions => versions::run(&mut session).await,
         Command::Diagram(arguments) => diagram::run(&mut session, &arguments).await,
         Command::Outbox { what } => outbox::run(&mut session, what.unwrap_or_default()).await,

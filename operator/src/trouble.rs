@@ -1,8 +1,11 @@
 //! What needs a person, according to a status.
 
 use crate::text::{age, quoted, some_of};
-use saga_core::{EndpointStatus, HeldCount, HeldReason, ProcessReport, StateCount, Status};
-use std::fmt;
+use saga_core::{EndpointStatus, ErrorCode, HeldCount, HeldReason, ProcessReport, StateCount, Status};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// A process writes a heartbeat every ten seconds; after this time without one it is taken for dead.
 pub(crate) const SILENT_MS: i64 = 90_000;
@@ -14,9 +17,16 @@ const DEPLOYED_MS: i64 = 3_600_000;
 /// An instance that has not changed for this long may wait for something that never comes, or for a customer.
 const LINGERS_MS: i64 = 86_400_000;
 
+/// The most troubles that a page shows, of thousands that there may be.
+pub(crate) const TOLD_MAX: usize = 50;
+/// The most names of handlers or processes in one line.
+const NAMES_TOLD: usize = 3;
+
 /// Something that needs a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
+    /// Its kind.
+    pub(crate) code: ErrorCode,
     /// What, since when, and why if that is known.
     pub(crate) text: String,
     /// What shows it.
@@ -65,10 +75,17 @@ impl fmt::Display for Command {
     }
 }
 
+impl Trouble {
+    /// The text with the code at its end.
+    pub(crate) fn told(&self) -> String {
+        self.code.told(&self.text)
+    }
+}
+
 /// On one line.
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.text, self.see)?;
+        write!(f, "{}: {}", self.told(), self.see)?;
         self.mend.iter().try_for_each(|mend| write!(f, "; then {mend}"))
     }
 }
@@ -87,11 +104,12 @@ pub(crate) fn troubles(status: &Status) -> Vec<Trouble> {
 
 /// States in which an instance has been for long. It may need a person: only who knows the saga can tell.
 pub(crate) fn lingering(status: &Status) -> Vec<Trouble> {
-    let lingers = |state: &&StateCount| state.oldest_ms > LINGERS_MS && state.count > state.done + state.paused;
+    let lingers = |state: &&StateCount| state.waiting_ms > LINGERS_MS;
     let trouble = |state: &StateCount| {
-        let (saga, state, oldest) = (&state.saga, &state.state, age(state.oldest_ms));
+        let (saga, state, oldest) = (&state.saga, &state.state, age(state.waiting_ms));
         let list = Command::new("sagas list").with("saga", saga).with("state", state).set("open");
         Trouble {
+            code: ErrorCode::InstanceLingers,
             text: format!("{saga}: an instance in {state} has not changed for {oldest}"),
             see: list.with("older-than", "1d"),
             mend: Some(Command::new(format!("sagas send {} ID TYPE", quoted(saga))).with("body", "JSON").because()),
@@ -113,6 +131,7 @@ fn of_held(endpoint: &str, held: &HeldCount) -> Option<Trouble> {
     };
     let (are, oldest) = (if held.count == 1 { "is" } else { "are" }, age(held.oldest_ms));
     Some(Trouble {
+        code: reason.map_or(ErrorCode::HeldVersion, HeldReason::code),
         text: format!(
             "{endpoint}: {} {are} held as {}, the oldest for {oldest}",
             some_of(held.count, "message"),
@@ -135,6 +154,7 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let (messages, to, oldest) = (some_of(rows.count, "message"), &rows.destination, age(rows.oldest_ms));
         let who = to.strip_suffix(".low").unwrap_or(to); // the queue of an endpoint's commands that can wait
         all.push(Trouble {
+            code: ErrorCode::Unroutable,
             text: format!(
                 "{name}: no queue takes {messages} to {to}, the oldest for {oldest}; check whether {who} runs"
             ),
@@ -147,6 +167,7 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let oldest = endpoint.failing.oldest_ms.map_or_else(String::new, |ms| format!(", the oldest for {}", age(ms)));
         let why = endpoint.failing.error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
         all.push(Trouble {
+            code: ErrorCode::PublishFailed,
             text: format!("{name}: publishing {messages} failed{oldest}{why}"),
             see: of("outbox list").set("failing"),
             mend: Some(of("outbox send-now").set("failing").because()),
@@ -157,6 +178,7 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let (messages, oldest) = (some_of(endpoint.due.count, "message"), age(oldest));
         let why = if endpoint.processes.is_empty() { "no process of it runs" } else { "is its broker away?" };
         all.push(Trouble {
+            code: ErrorCode::NotSent,
             text: format!("{name}: {messages} due and not confirmed, the oldest for {oldest}; {why}"),
             see: of("outbox list").set("due"),
             mend: None,
@@ -166,31 +188,64 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
 
 fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<Trouble>) {
     let name = endpoint.endpoint.as_str();
-    let of_process = |text: String| Trouble { text, see: Command::new("processes"), mend: None };
+    let mut failing: BTreeMap<String, Failing> = BTreeMap::new();
+    let of_process = |code, text: String| Trouble { code, text, see: Command::new("processes"), mend: None };
     for process in &endpoint.processes {
         let owner = &process.owner;
         let since = |us: i64| age(now_us.saturating_sub(us) / 1000);
         if now_us.saturating_sub(process.seen_at_us) / 1000 > SILENT_MS {
             let silent = since(process.seen_at_us);
-            all.push(of_process(format!(
-                "{name}: process {owner} has not been seen for {silent}; it died or is cut off"
-            )));
+            let text = format!("{name}: process {owner} has not been seen for {silent}; it died or is cut off");
+            all.push(of_process(ErrorCode::ProcessSilent, text));
             continue; // what it said of itself is old
         }
         let report = ProcessReport::read(&process.report);
         if let Some(why) = report.down() {
-            all.push(of_process(format!("{name}: process {owner} is cut off from its broker; {why}")));
+            let text = format!("{name}: process {owner} is cut off from its broker; {why}");
+            all.push(of_process(ErrorCode::LinkDown, text));
         }
         for handler in &report.breakers {
-            let lasts = report.breakers_since_us.get(handler).map(|us| format!(" for {}", since(*us)));
-            let lasts = lasts.unwrap_or_default();
-            let of = |words: &str| Command::new(words).with("endpoint", name).with("kind", "retry");
-            all.push(Trouble {
-                text: format!("{name}: handler {handler} keeps failing{lasts}, in process {owner}"),
-                see: of("outbox list"),
-                mend: Some(of("outbox send-now").because()),
-            });
+            let behind = report.breakers_behind.get(handler);
+            let of = failing.entry(behind.unwrap_or(handler).clone()).or_default();
+            of.behind = behind.cloned();
+            of.handlers.insert(handler.clone());
+            of.processes.insert(owner.clone());
+            let since_us = report.breakers_since_us.get(handler).copied();
+            of.since_us = [of.since_us, since_us].into_iter().flatten().min();
         }
+    }
+    let of = |words: &str| Command::new(words).with("endpoint", name).with("kind", "retry");
+    all.extend(failing.into_values().map(|it| Trouble {
+        code: ErrorCode::BreakerOpen,
+        text: format!("{name}: {}", it.told(now_us)),
+        see: of("outbox list"),
+        mend: Some(of("outbox send-now").because()),
+    }));
+}
+
+/// Handlers with one breaker, which fail for one reason, wherever they run.
+#[derive(Default)]
+struct Failing {
+    /// What stands behind them, if it has a name.
+    behind: Option<String>,
+    handlers: BTreeSet<String>,
+    processes: BTreeSet<String>,
+    since_us: Option<i64>,
+}
+
+impl Failing {
+    fn told(&self, now_us: i64) -> String {
+        let named = |one: &str, many: &str, names: &BTreeSet<String>| {
+            let mut told: Vec<&str> = names.iter().take(NAMES_TOLD).map(String::as_str).collect();
+            let more = format!("{} more", names.len().saturating_sub(NAMES_TOLD));
+            told.extend((names.len() > NAMES_TOLD).then_some(more.as_str()));
+            format!("{} {}", if names.len() == 1 { one } else { many }, told.join(", "))
+        };
+        let keep = if self.handlers.len() == 1 { "keeps" } else { "keep" };
+        let lasts = self.since_us.map_or_else(String::new, |us| format!(" for {}", age((now_us - us) / 1000)));
+        let behind = self.behind.as_ref().map_or_else(String::new, |behind| format!(" behind limit {behind}"));
+        let handlers = named("handler", "handlers", &self.handlers);
+        format!("{handlers}{behind} {keep} failing{lasts}, in {}", named("process", "processes", &self.processes))
     }
 }
 
@@ -199,6 +254,7 @@ fn paused(state: &StateCount) -> Trouble {
     let (saga, instances, longest) = (&state.saga, some_of(state.paused, "instance"), age(state.paused_ms));
     let list = Command::new("sagas list").with("saga", saga).with("state", &state.state);
     Trouble {
+        code: ErrorCode::InstancePaused,
         text: format!("{saga}: {instances} in {} {are} paused, the longest for {longest}", state.state),
         see: list.set("paused"),
         // what was rejected or cannot be read has paused nobody
@@ -258,7 +314,7 @@ pub(crate) mod tests {
             of::<StateCount>(json!({ "saga": "order", "state": "AwaitingPayment", "count": 190, "paused": 180,
                 "done": 0, "oldest_ms": 11_000_000, "paused_ms": 11_000_000 })),
             of(json!({ "saga": "order", "state": "AwaitingShipment", "count": 3, "paused": 0, "done": 0,
-                "oldest_ms": 93_600_000 })),
+                "oldest_ms": 93_600_000, "waiting_ms": 93_600_000 })),
             of(json!({ "saga": "order", "state": "Shipped", "count": 7, "paused": 0, "done": 7, "oldest_ms": 5 })),
         ];
         status
@@ -275,7 +331,7 @@ pub(crate) mod tests {
         status.endpoints[0].held[0].oldest_ms += 60_000;
         assert_eq!(
             told(&status),
-            ["payment: 4 messages are held as version, the oldest for 1 h 1 min: \
+            ["payment: 4 messages are held as version, the oldest for 1 h 1 min [SB0049]: \
               sagabus held groups --endpoint payment --reason-is version"]
         );
     }
@@ -286,25 +342,62 @@ pub(crate) mod tests {
             told(&bad()),
             [
                 "ordering: no queue takes 11 messages to warehouse, the oldest for 5 min; check whether \
-                 warehouse runs: sagabus outbox list --endpoint ordering --failing --to warehouse; \
+                 warehouse runs [SB0033]: sagabus outbox list --endpoint ordering --failing --to warehouse; \
                  then sagabus outbox send-now --endpoint ordering --failing --to warehouse --reason TEXT",
-                "ordering: publishing 2 messages failed, the oldest for 1 s; the broker refuses it: \
+                "ordering: publishing 2 messages failed, the oldest for 1 s; the broker refuses it [SB0052]: \
                  sagabus outbox list --endpoint ordering --failing; \
                  then sagabus outbox send-now --endpoint ordering --failing --reason TEXT",
-                "ordering: 3 messages due and not confirmed, the oldest for 4 min; no process of it runs: \
+                "ordering: 3 messages due and not confirmed, the oldest for 4 min; no process of it runs [SB0053]: \
                  sagabus outbox list --endpoint ordering --due",
-                "payment: 1 message is held as failed, the oldest for 3 h 12 min: \
+                "payment: 1 message is held as failed, the oldest for 3 h 12 min [SB0040]: \
                  sagabus held list --endpoint payment --reason-is failed; \
                  then sagabus held retry --endpoint payment --reason-is failed --reason TEXT",
-                "payment: handler charge keeps failing for 1 min 30 s, in process payment-1: \
+                "payment: process payment-2 has not been seen for 10 min; it died or is cut off [SB0054]: \
+                 sagabus processes",
+                "payment: handler charge keeps failing for 1 min 30 s, in process payment-1 [SB0056]: \
                  sagabus outbox list --endpoint payment --kind retry; \
                  then sagabus outbox send-now --endpoint payment --kind retry --reason TEXT",
-                "payment: process payment-2 has not been seen for 10 min; it died or is cut off: sagabus processes",
-                "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min: \
+                "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min [SB0050]: \
                  sagabus sagas list --saga order --state AwaitingPayment --paused; \
                  then sagabus held retry --saga order --reason-is failed --reason TEXT",
             ]
         );
+    }
+
+    #[test]
+    fn handlers_before_one_dependency_are_one_trouble_however_many_processes_run() {
+        let now = 1_790_000_000_000_000_i64;
+        let report = json!({ "link": "up", "breakers": ["pay", "refund", "mail"],
+            "breakers_since_us": { "pay": now - 60_000_000_i64, "refund": now - 90_000_000_i64,
+                "mail": now - 1_000_000 },
+            "breakers_behind": { "pay": "bank", "refund": "bank" } });
+        let mut payment = EndpointStatus::default();
+        payment.endpoint = "payment".into();
+        payment.processes = (1..=5)
+            .map(|n| json!({ "owner": format!("p{n}"), "started_at_us": now, "seen_at_us": now, "report": report }))
+            .map(of::<ProcessView>)
+            .collect();
+        let mut status = Status::default();
+        (status.now_us, status.endpoints) = (now, vec![payment]);
+        let texts: Vec<String> = troubles(&status).into_iter().map(|it| it.text).collect();
+        assert_eq!(
+            texts,
+            [
+                "payment: handlers pay, refund behind limit bank keep failing for 1 min 30 s, in processes p1, p2, p3, \
+                 2 more",
+                "payment: handler mail keeps failing for 1 s, in processes p1, p2, p3, 2 more",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_paused_instance_does_not_linger_as_well() {
+        let mut status = bad();
+        status.instances = vec![of(json!({ "saga": "order", "state": "Waiting", "count": 2, "paused": 1, "done": 0,
+            "oldest_ms": 93_600_000, "paused_ms": 93_600_000, "waiting_ms": 5 }))];
+        assert_eq!(lingering(&status).len(), 0, "the one that has not changed for a day is paused");
+        status.instances[0].waiting_ms = 93_600_000;
+        assert_eq!(lingering(&status).len(), 1);
     }
 
     #[test]
@@ -313,7 +406,7 @@ pub(crate) mod tests {
         let told: Vec<String> = lingering(&status).iter().map(Trouble::to_string).collect();
         assert_eq!(
             told,
-            ["order: an instance in AwaitingShipment has not changed for 1 d 2 h: \
+            ["order: an instance in AwaitingShipment has not changed for 1 d 2 h [SB0051]: \
               sagabus sagas list --saga order --state AwaitingShipment --open --older-than 1d; \
               then sagabus sagas send order ID TYPE --body JSON --reason TEXT"]
         );

@@ -7,7 +7,7 @@ mod sqlite;
 #[cfg(feature = "postgres")]
 mod tls;
 
-use saga_core::{StoreError, StoreErrorKind as Kind};
+use saga_core::{ErrorCode, StoreError, StoreErrorKind as Kind};
 use sqlx::{Error, error::DatabaseError};
 
 /// The transaction that a unit began is no longer open.
@@ -16,19 +16,17 @@ const ENDED: &str = "the handler ended the transaction itself (COMMIT or ROLLBAC
 
 /// An error of one of our own statements.
 pub(crate) fn store_error(error: Error) -> StoreError {
-    let (kind, text) = meaning(&error);
-    StoreError::new(kind, text).with_source(error)
+    meaning(&error).with_source(error)
 }
 
 /// What an error from user code means. What the user's own statement caused (a time limit that it exceeded, say) is the
 /// handler's failure, and its policy decides. A conflict with another transaction is nobody's, nor is a full disk.
 pub(crate) fn recognise(error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
-    let (kind, text) = match error.downcast_ref::<Error>() {
+    Some(match error.downcast_ref::<Error>() {
         Some(Error::Database(database)) => of_user(&**database),
         Some(error) => meaning(error),
         None => of_user(bare(error)?),
-    };
-    Some(StoreError::new(kind, text))
+    })
 }
 
 /// The database's own error, as the cause of an error whose type hides that it is sqlx's: `anyhow` and `std::io` do
@@ -48,46 +46,49 @@ fn bare<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a dyn Data
     None
 }
 
-fn of_user(error: &dyn DatabaseError) -> (Kind, String) {
+fn of_user(error: &dyn DatabaseError) -> StoreError {
     let (kind, advice) = judge(error);
     let advice = if kind == Kind::Schema { "" } else { advice };
     #[cfg(feature = "postgres")]
     if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some_and(postgres::is_statements_own) {
-        return (Kind::Rejected, text(error, advice));
+        return StoreError::new(Kind::Rejected, text(error, advice));
     }
-    (kind, text(error, advice))
+    of_database(error, kind, advice)
 }
 
 /// The handler ended the transaction that the unit began.
 #[cfg(feature = "sqlite")]
 pub(crate) fn ended() -> StoreError {
-    StoreError::new(Kind::Rejected, ENDED)
+    StoreError::new(Kind::Rejected, ENDED).with_code(ErrorCode::TransactionEnded)
 }
 
 /// The tables belong to another version.
 pub(crate) fn wrong_version(found: i32, expected: i32) -> StoreError {
     let text = format!("the tables have version {found}, this binary expects {expected}");
-    StoreError::new(Kind::Schema, format!("{text}: deploy a binary that knows version {found}"))
+    let text = format!("{text}: deploy a binary that knows version {found}");
+    StoreError::new(Kind::Schema, text).with_code(ErrorCode::OtherVersion)
 }
 
 /// A word in a table that a newer binary wrote.
 pub(crate) fn unknown_word(column: &str, word: &str) -> StoreError {
     let text = format!("{column} is `{word}`, which this binary does not know: deploy one that does");
-    StoreError::new(Kind::Schema, text)
+    StoreError::new(Kind::Schema, text).with_code(ErrorCode::OtherVersion)
 }
 
-fn meaning(error: &Error) -> (Kind, String) {
+fn meaning(error: &Error) -> StoreError {
     #[cfg(feature = "postgres")]
     if let Some(advice) = tls::advice(error) {
-        return (Kind::Invalid, format!("{error}; {advice}"));
+        return StoreError::new(Kind::Invalid, format!("{error}; {advice}")).with_code(ErrorCode::DatabaseTls);
     } else if let Some(advice) = tls::missing(error) {
-        return (Kind::Unavailable, format!("{error}; {advice}"));
+        return StoreError::new(Kind::Unavailable, format!("{error}; {advice}"));
     }
-    match error {
-        Error::Database(database) if database.code().as_deref() == Some("25P01") => (Kind::Rejected, ENDED.into()),
+    let (kind, text) = match error {
+        Error::Database(database) if database.code().as_deref() == Some("25P01") => {
+            return StoreError::new(Kind::Rejected, ENDED).with_code(ErrorCode::TransactionEnded);
+        }
         Error::Database(database) => {
             let (kind, advice) = judge(&**database);
-            (kind, text(&**database, advice))
+            return of_database(&**database, kind, advice);
         }
         // sqlx refuses the arguments before anything is sent
         Error::Protocol(text) if text.contains("too many") || text.contains("out of range for protocol") => {
@@ -106,7 +107,17 @@ fn meaning(error: &Error) -> (Kind, String) {
             (Kind::Schema, format!("{error}: the tables are not those that this binary needs"))
         }
         _ => (Kind::Rejected, error.to_string()),
+    };
+    StoreError::new(kind, text)
+}
+
+fn of_database(error: &dyn DatabaseError, kind: Kind, advice: &str) -> StoreError {
+    let meant = StoreError::new(kind, text(error, advice));
+    #[cfg(feature = "postgres")]
+    if let Some(code) = error.try_downcast_ref().and_then(postgres::code_of) {
+        return meant.with_code(code);
     }
+    meant
 }
 
 fn text(error: &dyn DatabaseError, advice: &str) -> String {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Names that a user's header must not have: Sagabus or the broker reads them. Names that begin with `x-` are the
 /// broker's.
-const RESERVED_HEADERS: [&str; 19] = [
+const RESERVED_HEADERS: [&str; 20] = [
     "attempt",
     "bcc",
     "causation-id",
@@ -16,6 +16,7 @@ const RESERVED_HEADERS: [&str; 19] = [
     "content-type",
     "conversation-id",
     "entered",
+    "masked",
     "message-id",
     "receiver",
     "reply-to",
@@ -29,6 +30,9 @@ const RESERVED_HEADERS: [&str; 19] = [
     "tracestate",
     "type",
 ];
+
+/// The header with the names of fields that operators do not see.
+const MASKED: &str = "masked";
 
 /// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
 const PROPERTY_BYTES_MAX: usize = 1000;
@@ -141,6 +145,23 @@ impl Envelope {
         Self {
             sender: Some("operator".into()),
             ..Self { type_name: type_name.into(), body: Bytes::copy_from_slice(body.as_bytes()), ..Self::wake(key) }
+        }
+    }
+
+    /// The fields of its body that operators do not see, by their names in JSON: those that the sender has marked with
+    /// `#[masked]`, and the receiver when it holds the message.
+    pub fn masked(&self) -> Vec<&str> {
+        let names = self.headers.get(MASKED).and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Marks fields of the body.
+    pub(crate) fn mask<'a>(&mut self, fields: impl IntoIterator<Item = &'a str>) {
+        let known: Vec<String> = self.masked().into_iter().map(str::to_owned).collect();
+        let mut all: Vec<Value> = known.iter().map(|name| name.as_str().into()).collect();
+        all.extend(fields.into_iter().filter(|name| !known.iter().any(|known| known == name)).map(Value::from));
+        if !all.is_empty() {
+            self.headers.insert(MASKED.into(), all.into());
         }
     }
 

@@ -46,6 +46,9 @@ pub trait Message: Sized + Send + Sync + 'static {
     /// Whether it goes to its endpoint's queue for commands that can wait.
     #[doc(hidden)]
     const CAN_WAIT: bool = false;
+    /// The fields that operators do not see (`#[masked]`), by their names in JSON.
+    #[doc(hidden)]
+    const MASKED: &'static [&'static str] = &[];
     /// What the sender of a command gets when it is given up.
     #[doc(hidden)]
     const GIVES_UP: Option<GivesUp> = None;
@@ -276,13 +279,15 @@ pub struct Encoded {
     pub kind: MessageKind,
     /// The JSON.
     pub body: Bytes,
+    /// Fields of it that operators do not see.
+    pub masked: &'static [&'static str],
 }
 
 impl Encoded {
     /// Encodes `message` and reads it back: what no receiver can read must not leave. JSON has no NaN or infinity, for
     /// example; serde_json writes `null` in their place. An error comes with what was encoded.
     pub(crate) fn checked<M: Message>(message: &M) -> Result<Self, (Self, String)> {
-        let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into() };
+        let new = |body: Vec<u8>| Self { type_name: M::TYPE, kind: M::KIND, body: body.into(), masked: M::MASKED };
         let body = match message.__encode() {
             Ok(body) => body,
             Err(error) => return Err((new(Vec::new()), format!("message {} does not encode: {error}", M::TYPE))),

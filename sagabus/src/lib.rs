@@ -137,8 +137,10 @@ pub mod endpoint {
     pub use saga_core::Endpoint;
     pub use saga_core::EndpointBuilder;
     pub use saga_core::Envelope;
+    pub use saga_core::ErrorCode;
     pub use saga_core::HandlerOptions;
     pub use saga_core::LinkState;
+    pub use saga_core::Mistake;
     pub use saga_core::Pending;
     pub use saga_core::ReadOutcome;
     pub use saga_core::Request;

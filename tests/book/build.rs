@@ -2,7 +2,7 @@
 //!
 //! - A comment `<!-- rust … -->` holds lines that every later block of its page begins with, until the next such
 //!   comment. `<!-- and … -->` holds lines for the next block alone. `{root}` in them is the repository.
-//! - A block without `fn main` gets one that calls its `#[test]` functions: a doctest would leave them out.
+//! - A block of items without `fn main` gets one that calls its `#[test]` functions: a doctest would leave them out.
 
 use std::{
     env, fs,
@@ -68,7 +68,9 @@ fn programs(page: &str, root: &str) -> String {
                     out.push_str(&format!("# {hidden}\n"));
                 }
                 block.iter().filter(|line| **line != "#[test]").for_each(|line| out.push_str(&format!("{line}\n")));
-                if !block.iter().any(|line| line.contains("fn main()")) {
+                // statements are put into a `main` by rustdoc, which would say of another one that it does not run
+                let is_statements = block.iter().any(|line| line.starts_with("let "));
+                if !is_statements && !block.iter().any(|line| line.contains("fn main()")) {
                     let tests = block.iter().zip(&block[1..]).filter(|(line, _)| **line == "#[test]");
                     let names = tests.filter_map(|(_, line)| line.strip_prefix("fn ")?.split('(').next());
                     let calls: String = names.map(|name| format!(" {name}();")).collect();

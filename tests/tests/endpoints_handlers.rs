@@ -172,10 +172,10 @@ async fn t_040_start_says_everything_that_is_wrong() {
         .await;
     let Err(StartError::Definition(wrong)) = started else { panic!("a list of what is wrong was expected") };
     for expected in ["sent to `worker`", "two handlers", "without whitespace", "`prefetch` is 0"] {
-        assert!(wrong.iter().any(|text| text.contains(expected)), "`{expected}` is missing in {wrong:#?}");
+        assert!(wrong.iter().any(|mistake| mistake.text.contains(expected)), "`{expected}` is missing in {wrong:#?}");
     }
     // a command has one handler whatever their names, so another name is no advice
-    assert!(!wrong.iter().any(|text| text.contains("two receivers")), "{wrong:#?}");
+    assert!(!wrong.iter().any(|mistake| mistake.text.contains("two receivers")), "{wrong:#?}");
 }
 
 /// the database goes away while messages come: no attempt is counted, and work goes on by itself.

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use saga_core::{
-    Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
+    Ack, Delivery, Destination, ErrorCode, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
     TransportError, TransportErrorKind,
 };
 use std::{
@@ -105,7 +105,7 @@ impl Transport for InProcess {
             if taken {
                 let name = topology.endpoint;
                 let text = format!("endpoint `{name}` runs in this process already");
-                return Err(TransportError::new(TransportErrorKind::Invalid, text));
+                return Err(TransportError::new(TransportErrorKind::Invalid, text).with_code(ErrorCode::AlreadyRuns));
             }
             bus.endpoints.retain(|_, known| !(known.temporary && known.deliveries.is_closed()));
             let (subscribes, temporary) = (topology.subscribes.into_iter().collect(), topology.temporary);

@@ -3,10 +3,13 @@
 use super::list;
 use crate::{
     databases::Session,
+    masks,
     table::{Cell, Table},
 };
 use clap::Args;
-use saga_core::{Chart, Counted, DefinitionView, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView};
+use saga_core::{
+    Chart, Counted, DefinitionView, ErrorCode, FormCount, Inspect, InstanceFilter, InstanceRow, InstanceView,
+};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -31,11 +34,11 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let charts = match arguments.chart.iter().map(read).collect::<Result<Vec<_>, _>>() {
         Ok(charts) => charts,
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::InputUnfit, text);
             return false;
         }
     };
-    let rows_max = session.rows_max;
+    let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let look = async |store: &dyn Inspect| {
         let definitions = store.definitions().await?;
         let forms = store.forms().await?.into_iter().map(|form| {
@@ -47,7 +50,10 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         for (form, _) in forms.iter().filter(|(_, fault)| fault.is_some()) {
             let mut filter = InstanceFilter::default();
             (filter.saga, filter.state) = (Some(form.saga.clone()), Some(form.state.clone()));
-            let rows = store.instances(&filter, rows_max).await?;
+            let mut rows = store.instances(&filter, rows_max).await?;
+            if !unmasked {
+                masks::instances(store, &mut rows).await?;
+            }
             instances.extend(rows.into_iter().filter(|row| row.version == form.version));
         }
         Ok(Found { definitions, forms, instances })
@@ -87,18 +93,19 @@ fn fault(form: &FormCount, registered: Option<&DefinitionView>, charts: &[Chart]
     }
     let given = charts.iter().find(|chart| chart.saga == form.saga);
     let Some(chart) = given.or(registered.map(|definition| &definition.chart)) else {
-        return Some("no process has registered a saga of this name".into());
+        return Some(ErrorCode::NoSuchSaga.told("no process has registered a saga of this name"));
     };
     let (what, version) = (if given.is_some() { "the program" } else { "the newest program" }, chart.version);
     if form.version > version as i32 {
-        return Some(format!("{what} has version {version}: it leaves them alone, and their messages wait"));
+        let text = format!("{what} has version {version}: it leaves them alone, and their messages wait");
+        return Some(ErrorCode::NewerInstance.told(text));
     }
     let state = &form.state;
     chart.state(state).is_none().then(|| {
-        format!(
+        ErrorCode::NoSuchState.told(format_args!(
             "{what} has no state `{state}`: their next messages pause them. If it was renamed, say \
              `#[was(\"{state}\")]`; else keep it with `#[legacy]`"
-        )
+        ))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{databases::Session, find};
 use clap::{Args, ValueEnum};
-use saga_core::{Chart, DefinitionView, Inspect};
+use saga_core::{Chart, DefinitionView, ErrorCode, Inspect};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let saga = match find::name(&arguments.saga, &known, "registered saga") {
         Ok(saga) => saga,
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::NotFound, text);
             return false;
         }
     };
@@ -54,7 +54,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let Some(definition) = wanted.max_by_key(|it| (it.version, it.registered_at_us)) else {
         let versions: Vec<String> =
             definitions.iter().filter(|it| it.saga == saga).map(|it| it.version.to_string()).collect();
-        session.failed(format!("{saga} has no such version; there are: {}", versions.join(", ")));
+        session.refused(ErrorCode::NotFound, format!("{saga} has no such version; there are: {}", versions.join(", ")));
         return false;
     };
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,15 +1,34 @@
-//! `sagabus doctor`: what a database is, and what about it may do harm.
+//! `sagabus doctor`: what a database is, and what about it may do harm; the same of a broker.
 
+use super::doctor_broker;
 use crate::{
     databases::Session,
+    screen::Screen,
     table::{Cell, Table},
     text::{count, plain},
 };
+use clap::Args;
 use jiff::Timestamp;
 use saga_core::{Inspect, ServerView, StoreError, UpkeepView};
 use serde_json::json;
 
 const TABLES: [&str; 4] = ["table", "size", "rows", "gone"];
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The broker, `amqp://user:password@host:5672/vhost`: looks at the queues of the endpoints as well
+    ///
+    /// The user needs no more rights than a service, and no management plugin. Without the option,
+    /// SAGABUS_BROKER_URL is read: an address with a password is safer there.
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// What the services put before the names of their queues
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+}
+
+/// Where the broker's address comes from when none is given.
+const BROKER: &str = "SAGABUS_BROKER_URL";
 
 /// What was found in one database.
 struct Found {
@@ -34,11 +53,12 @@ async fn look(store: &dyn Inspect) -> Result<Found, StoreError> {
     Ok(Found { server, upkeep, advice })
 }
 
-pub(crate) async fn run(session: &mut Session) -> bool {
+pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let all = session.each(look).await;
-    let is_well = all.iter().all(|(_, found)| found.advice.is_empty());
+    let mut is_well = all.iter().all(|(_, found)| found.advice.is_empty());
+    let mut rows = Vec::new();
     if session.screen.json {
-        let rows: Vec<_> = all
+        rows = all
             .iter()
             .map(|(n, found)| {
                 let upkeep = found.upkeep.as_ref().ok();
@@ -46,12 +66,19 @@ pub(crate) async fn run(session: &mut Session) -> bool {
                 json!({ "database": address, "server": found.server, "upkeep": upkeep, "advice": found.advice })
             })
             .collect();
-        session.screen.value(&rows);
-        return is_well;
     }
-    for (n, found) in &all {
-        let name = session.database(*n).name.clone();
-        show(session, &name, found);
+    if !session.screen.json {
+        for (n, found) in &all {
+            let name = session.database(*n).name.clone();
+            show(session, &name, found);
+        }
+    }
+    let broker = arguments.broker.clone().or_else(|| std::env::var(BROKER).ok().filter(|url| !url.is_empty()));
+    if let Some(url) = broker {
+        is_well &= doctor_broker::run(session, &url, &arguments.prefix, &mut rows).await;
+    }
+    if session.screen.json {
+        session.screen.value(&rows);
     }
     is_well
 }
@@ -78,11 +105,16 @@ fn show(session: &mut Session, name: &str, found: &Found) {
     }
     screen.section("size, and rows as the server estimates them", &tables);
     screen.line("");
-    match found.advice.len() {
+    findings(screen, &found.advice);
+}
+
+/// What may do harm, a line each.
+pub(super) fn findings(screen: &mut Screen, advice: &[String]) {
+    match advice.len() {
         0 => screen.line("nothing wrong was found"),
         n => screen.line(format!("{}:", count(n as i64, "finding"))),
     }
-    found.advice.iter().for_each(|text| screen.long(text));
+    advice.iter().for_each(|text| screen.long(text));
 }
 
 /// Bytes as people read them.

@@ -3,7 +3,7 @@
 use super::explain_draw::{mermaid, rows, tree};
 use crate::databases::Session;
 use clap::Args;
-use saga_core::{Explanation, explain};
+use saga_core::{ErrorCode, Explanation, explain};
 use serde_json::{Value, json};
 
 /// The most messages of a story.
@@ -29,14 +29,15 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let story = match explained.answer {
         Explanation::Story(story) => story,
         Explanation::Several(ids) => {
-            session.failed(format!("{} ids begin with {id}: {}", ids.len(), ids.join(", ")));
+            session.refused(ErrorCode::Ambiguous, format!("{} ids begin with {id}: {}", ids.len(), ids.join(", ")));
             return false;
         }
         _ => {
             let there = if session.is_clean() { "" } else { " in what could be read" };
-            session.failed(format!(
+            let text = format!(
                 "there is no message, instance or conversation {id}{there}: after its retention it is forgotten"
-            ));
+            );
+            session.refused(ErrorCode::NotFound, text);
             return false;
         }
     };

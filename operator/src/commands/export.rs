@@ -1,7 +1,8 @@
-//! `sagabus export`: instances with their journals, for `sagabus::testing::replay`.
+//! `sagabus export`: instances with their journals, for `sagabus::testing::replay`. With masked fields it needs
+//! `--unmasked` for that.
 
 use super::sagas::spelt;
-use crate::databases::Session;
+use crate::{databases::Session, masks};
 use clap::Args;
 use saga_core::{Counted, ExportedInstance, Inspect, InstanceFilter};
 
@@ -27,12 +28,16 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let Some((saga, state)) = spelt(session, Some(arguments.saga), arguments.state).await else { return false };
     let (id, open) = (arguments.id, arguments.open);
     let filter = InstanceFilter { saga, state, id, open, ..InstanceFilter::default() };
-    let rows_max = session.rows_max;
+    let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let read = async |store: &dyn Inspect| {
         let all = store.instances_count(&filter).await?;
         let mut exported = Vec::new();
         for instance in store.instances(&filter, rows_max).await? {
             exported.push(store.export(instance, JOURNAL_ROWS_MAX).await?);
+        }
+        if !unmasked {
+            let definitions = store.definitions().await?;
+            exported.iter_mut().for_each(|it: &mut ExportedInstance| masks::journal(&mut it.journal, &definitions));
         }
         Ok((all, exported))
     };

@@ -9,7 +9,7 @@ use crate::{
     text::count,
 };
 use clap::Args;
-use saga_core::{Counted, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use saga_core::{Counted, ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -90,8 +90,11 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
                     }
                 }
             }
-            Found::None => wrong.push(format!("no message {id} is held: it may have been dealt with already")),
-            Found::Several(text) => wrong.push(text),
+            Found::None => {
+                let text = format!("no message {id} is held: it may have been dealt with already");
+                wrong.push(ErrorCode::NotFound.told(text));
+            }
+            Found::Several(text) => wrong.push(ErrorCode::Ambiguous.told(text)),
         }
     }
     // a database that is away keeps nobody from acting on what was found in the others
@@ -113,7 +116,7 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
     let rows: Vec<(usize, HeldView)> =
         all.into_iter().flat_map(|(n, (_, rows))| rows.into_iter().map(move |row| (n, row))).collect();
     if rows.is_empty() {
-        session.failed("no held message matches; `sagabus held list` shows all".into());
+        session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held list` shows all");
         return None;
     }
     session.screen.shown(rows.len(), Counted::exactly(there));

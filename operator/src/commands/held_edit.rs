@@ -8,6 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use saga_core::ErrorCode;
 use serde_json::json;
 use std::{
     fs::{self, File, OpenOptions},
@@ -40,11 +41,12 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let rows = match held_show::find(session, id).await {
         Found::One(rows) => rows,
         Found::None => {
-            session.failed(format!("no message {id} is held: it may have been dealt with already"));
+            session
+                .refused(ErrorCode::NotFound, format!("no message {id} is held: it may have been dealt with already"));
             return false;
         }
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             return false;
         }
     };
@@ -52,16 +54,24 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let body = match (arguments.body, &arguments.body_file) {
         (Some(body), _) => Ok(body),
         (None, Some(path)) => read(path),
+        (None, None) if !session.unmasked && !first.masked().is_empty() => {
+            let fields = first.masked().join(", ");
+            let text = format!("message {id} has masked fields ({fields}): --unmasked opens it, --body replaces it");
+            session.refused(ErrorCode::NotAllowed, text);
+            return false;
+        }
         (None, None) => match session.database(*n).store.held_body(&first.row()).await {
             Ok(Some(body)) => edited(&body),
-            Ok(None) => Err(anyhow::anyhow!("message {id} was dealt with meanwhile")),
+            Ok(None) => {
+                Err(anyhow::anyhow!(ErrorCode::NotFound.told(format_args!("message {id} was dealt with meanwhile"))))
+            }
             Err(error) => Err(error.into()),
         },
     };
     let body = match body {
         Ok(body) => body,
         Err(error) => {
-            session.failed(format!("{error:#}"));
+            session.refused(ErrorCode::InputUnfit, format!("{error:#}"));
             return false;
         }
     };

@@ -7,7 +7,7 @@ use crate::{
     text::{distance, some},
 };
 use clap::Args;
-use saga_core::{Counted, GroupName, GroupNote, HeldGroup, Inspect};
+use saga_core::{Counted, ErrorCode, GroupName, GroupNote, HeldGroup, Inspect};
 
 const HEADER: [&str; 5] = ["count", "reason", "type", "first", "last"];
 
@@ -91,7 +91,7 @@ pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
         .await;
     let n = noted.iter().filter(|(_, noted)| *noted).count();
     if n == 0 {
-        session.failed("no held message matches; `sagabus held groups` shows all".into());
+        session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held groups` shows all");
     } else if session.screen.json {
         session.screen.value(&serde_json::json!({ "noted": n, "about": name }));
     } else {

@@ -4,10 +4,13 @@ use super::{held_groups, operations};
 use crate::{
     databases::Session,
     find::{self, Found},
+    masks,
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{GroupNote, HeldFilter, HeldView, Inspect, OperationFilter, OperationView, StoreError};
+use saga_core::{
+    ErrorCode, GroupNote, HeldFilter, HeldReason, HeldView, Inspect, OperationFilter, OperationView, StoreError,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,7 +30,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         }
         Found::None => gone(session, id).await,
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             false
         }
     }
@@ -44,9 +47,10 @@ pub(super) async fn find(session: &mut Session, id: &str) -> Found<(usize, HeldV
 async fn gone(session: &mut Session, id: &str) -> bool {
     let filter = OperationFilter { message_id: Some(id.to_owned()), ..OperationFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.operations(&filter, operations::ROWS_MAX).await).await;
-    let all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
+    let mut all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
+    masks::operations(&mut all, session.unmasked);
     if all.is_empty() {
-        session.failed(format!("no message {id} is held: it may have been dealt with already"));
+        session.refused(ErrorCode::NotFound, format!("no message {id} is held: it may have been dealt with already"));
         return false;
     }
     if session.screen.json {
@@ -75,14 +79,18 @@ async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
 }
 
 async fn show(session: &mut Session, n: usize, row: &HeldView) {
-    let More { body, operations: done, notes } = match more(&*session.database(n).store, row).await {
+    let More { body, operations: mut done, notes } = match more(&*session.database(n).store, row).await {
         Ok(more) => more,
         Err(error) => {
             let name = session.database(n).name.clone();
             return session.failed(format!("cannot read {name}: {error}"));
         }
     };
-    let body = body.map(|body| text::body(&body));
+    let mut body = body.map(|body| text::body(&body));
+    if !session.unmasked {
+        body.iter_mut().for_each(|body| masks::hide(body, &row.masked()));
+    }
+    masks::operations(&mut done, session.unmasked);
     if session.screen.json {
         let mut value = session.labelled(n, row);
         value["body"] = body.into();
@@ -106,7 +114,9 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
         screen.line(format!("it is    a {} that never left for {}", plain(kind), plain(to)));
     }
     screen.line(format!("held     {}", at(row.held_at_us)));
-    screen.line(format!("because  {}, after {}", plain(&row.reason), count(row.attempts, "run")));
+    let code = HeldReason::parse(&row.reason).map(HeldReason::code);
+    let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
+    screen.line(format!("because  {}{code}, after {}", plain(&row.reason), count(row.attempts, "run")));
     if let Some(expires) = row.expires_at_us {
         screen.line(format!("until    {}, then it waits for a person", at(expires)));
     }

@@ -4,6 +4,8 @@ mod age_filter;
 pub(crate) mod check;
 pub(crate) mod diagram;
 pub(crate) mod doctor;
+mod doctor_broker;
+pub(crate) mod errors;
 pub(crate) mod explain;
 mod explain_draw;
 pub(crate) mod export;

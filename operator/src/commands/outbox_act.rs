@@ -8,7 +8,7 @@ use crate::{
     table::Cell,
     text::count,
 };
-use saga_core::{Inspect, OperationItem, OutboxAction, OutboxFilter, OutboxKind, OutboxView};
+use saga_core::{ErrorCode, Inspect, OperationItem, OutboxAction, OutboxFilter, OutboxKind, OutboxView};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -93,9 +93,10 @@ async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> 
             }
             Found::None => {
                 let what = if orders.action.wants_timers() { "timer" } else { "outbox row" };
-                wrong.push(format!("there is no {what} {id}: it may have been sent meanwhile"));
+                let text = format!("there is no {what} {id}: it may have been sent meanwhile");
+                wrong.push(ErrorCode::NotFound.told(text));
             }
-            Found::Several(text) => wrong.push(text),
+            Found::Several(text) => wrong.push(ErrorCode::Ambiguous.told(text)),
         }
     }
     // a database that is away keeps nobody from acting on what was found in the others
@@ -114,7 +115,7 @@ async fn of_filter(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row
     }
     if rows.is_empty() {
         let list = if orders.action.wants_timers() { "timers" } else { "outbox" };
-        session.failed(format!("no row matches; `sagabus {list} list` shows all"));
+        session.refused(ErrorCode::NotFound, format!("no row matches; `sagabus {list} list` shows all"));
         return None;
     }
     Some(rows)

@@ -4,10 +4,11 @@ use super::outbox_list::tries;
 use crate::{
     databases::Session,
     find::{self, Found},
+    masks,
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{Inspect, OutboxFilter, OutboxView};
+use saga_core::{ErrorCode, Inspect, OutboxFilter, OutboxView};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -32,24 +33,28 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         }
         Found::None => {
             let id = &arguments.id;
-            session.failed(format!("there is no outbox row {id}: it may have been sent meanwhile"));
+            session
+                .refused(ErrorCode::NotFound, format!("there is no outbox row {id}: it may have been sent meanwhile"));
             false
         }
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             false
         }
     }
 }
 
 async fn show(session: &mut Session, n: usize, row: &OutboxView) {
-    let body = match session.database(n).store.outbox_body(&row.id).await {
+    let mut body = match session.database(n).store.outbox_body(&row.id).await {
         Ok(body) => body.map(|body| text::body(&body)),
         Err(error) => {
             session.failed(format!("cannot read the body of {}: {error}", row.id));
             None
         }
     };
+    if !session.unmasked {
+        body.iter_mut().for_each(|body| masks::hide(body, &row.masked()));
+    }
     if session.screen.json {
         let mut value = session.labelled(n, row);
         value["body"] = body.into();

@@ -9,7 +9,7 @@ use crate::{
     trouble::SILENT_MS,
 };
 use clap::{Args, Subcommand};
-use saga_core::{Counted, Inspect, ProcessReport, RunningProcess};
+use saga_core::{Counted, ErrorCode, Inspect, ProcessReport, RunningProcess};
 use serde_json::json;
 
 const HEADER: [&str; 7] = ["process", "endpoint", "host", "program", "sagabus", "started", "seen"];
@@ -46,8 +46,13 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
 }
 
 async fn listed(session: &mut Session) -> bool {
-    let read =
-        async |store: &dyn Inspect| store.processes().await.map(|rows| (Counted::exactly(rows.len() as u64), rows));
+    let rows_max = usize::try_from(session.rows_max).unwrap_or(usize::MAX);
+    let read = async |store: &dyn Inspect| {
+        let mut rows = store.processes().await?;
+        let there = Counted::exactly(rows.len() as u64);
+        rows.truncate(rows_max);
+        Ok((there, rows))
+    };
     let all = session.each(read).await;
     let now_us = session.screen.view.now_us;
     list::print(session, &all, &HEADER, |row| (cells(row), note(row, now_us)), "no process runs");
@@ -100,11 +105,11 @@ async fn drain(session: &mut Session, arguments: &Drain) -> bool {
         Found::One(rows) => rows,
         Found::None => {
             let there = if known.is_empty() { "none runs".into() } else { format!("there are: {}", known.join(", ")) };
-            session.failed(format!("no process is called {owner}; {there}"));
+            session.refused(ErrorCode::NotFound, format!("no process is called {owner}; {there}"));
             return false;
         }
         Found::Several(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::Ambiguous, text);
             return false;
         }
     };

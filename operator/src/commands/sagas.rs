@@ -3,7 +3,7 @@
 use super::{sagas_act, sagas_list, sagas_show};
 use crate::{databases::Session, find};
 use clap::Subcommand;
-use saga_core::{Inspect, InstanceAction};
+use saga_core::{ErrorCode, Inspect, InstanceAction};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -63,7 +63,7 @@ pub(super) async fn spelt(
     let saga = match saga.map(|saga| find::name(&saga, &sagas, "saga with instances")).transpose() {
         Ok(saga) => saga,
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::NotFound, text);
             return None;
         }
     };
@@ -72,7 +72,7 @@ pub(super) async fn spelt(
     match state.map(|state| find::name(&state, &states, "state with instances")).transpose() {
         Ok(state) => Some((saga, state)),
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::NotFound, text);
             None
         }
     }

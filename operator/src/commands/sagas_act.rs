@@ -7,7 +7,7 @@ use crate::{
     text::{count, plain},
 };
 use clap::Args;
-use saga_core::{InstanceAction, InstanceDone, InstanceKey, StoreError};
+use saga_core::{ErrorCode, InstanceAction, InstanceDone, InstanceKey, StoreError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ pub(crate) struct Send {
 async fn one(session: &mut Session, which: sagas_show::Arguments) -> Option<(usize, InstanceKey)> {
     let found = sagas_show::find(session, which).await?;
     let [(n, instance)] = &found[..] else {
-        session.failed("several databases have this instance: say which by --database".into());
+        session.refused(ErrorCode::Ambiguous, "several databases have this instance: say which by --database");
         return None;
     };
     Some((*n, InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() }))
@@ -72,13 +72,14 @@ pub(super) async fn send(session: &mut Session, arguments: Send) -> bool {
     let of_it = known.iter().filter(|definition| definition.saga == key.saga);
     let types: Vec<String> =
         of_it.flat_map(|definition| &definition.chart.messages).map(|message| message.type_name.clone()).collect();
-    let read = || body_file.as_deref().map(held_edit::read).transpose().map_err(|error| format!("{error:#}"));
+    let unfit = |error: anyhow::Error| ErrorCode::InputUnfit.told(format_args!("{error:#}"));
+    let read = || body_file.as_deref().map(held_edit::read).transpose().map_err(unfit);
     let message = find::name(&type_name, &types, "message of the saga")
         .and_then(|type_name| Ok((type_name, body.map_or_else(read, |body| Ok(Some(body)))?.unwrap_or_default())));
     let (type_name, body) = match message {
         Ok(message) => message,
         Err(text) => {
-            session.failed(text);
+            session.refused(ErrorCode::NotFound, text);
             return false;
         }
     };

@@ -1,7 +1,7 @@
 //! `sagabus sagas list`.
 
 use super::{list, sagas::spelt};
-use crate::{databases::Session, table::Cell};
+use crate::{databases::Session, masks, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, InstanceFilter, InstanceView};
 use std::time::Duration;
@@ -55,9 +55,13 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let filter = arguments.which.filter();
     let Some((saga, state)) = spelt(session, filter.saga.clone(), filter.state.clone()).await else { return false };
     let filter = InstanceFilter { saga, state, ..filter };
-    let rows_max = session.rows_max;
+    let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let read = async |store: &dyn Inspect| {
-        Ok((store.instances_counted(&filter).await?, store.instances(&filter, rows_max).await?))
+        let (there, mut rows) = (store.instances_counted(&filter).await?, store.instances(&filter, rows_max).await?);
+        if !unmasked {
+            masks::instances(store, &mut rows).await?;
+        }
+        Ok((there, rows))
     };
     let all = session.each(read).await;
     list::print(session, &all, &HEADER, |row| (cells(row), None), "no instance matches");

@@ -4,13 +4,14 @@ use super::{held_list, operations, outbox_list, sagas::spelt};
 use crate::{
     databases::Session,
     find::{self, Found},
+    masks,
     screen::Screen,
     table::{Cell, Table},
     text::{count, distance, plain, time},
 };
 use clap::Args;
 use saga_core::{
-    HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
+    ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
     OperationView, OutboxFilter, OutboxView, StoreError,
 };
 use serde_json::json;
@@ -38,12 +39,12 @@ pub(super) async fn find(session: &mut Session, arguments: Arguments) -> Option<
     let (saga, _) = spelt(session, Some(arguments.saga), None).await?;
     let filter = InstanceFilter { saga: saga.clone(), id: Some(id.clone()), ..InstanceFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.instances(&filter, find::ROWS_MAX).await).await;
-    let text = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
+    let (code, text) = match find::one(&id, find::flat(all), |(_, instance)| instance.id.clone()) {
         Found::One(rows) => return Some(rows),
-        Found::None => format!("there is no instance {id} of saga {}", saga.unwrap_or_default()),
-        Found::Several(text) => text,
+        Found::None => (ErrorCode::NotFound, format!("there is no instance {id} of saga {}", saga.unwrap_or_default())),
+        Found::Several(text) => (ErrorCode::Ambiguous, text),
     };
-    session.failed(text);
+    session.refused(code, text);
     None
 }
 
@@ -58,25 +59,38 @@ struct Page {
     journal_count: u64,
 }
 
-async fn read(store: &dyn Inspect, instance: InstanceView, rows_max: i64) -> Result<Page, StoreError> {
+async fn read(
+    store: &dyn Inspect,
+    mut instance: InstanceView,
+    rows_max: i64,
+    unmasked: bool,
+) -> Result<Page, StoreError> {
     let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
     let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
     let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
+    let (mut journal, mut operations) =
+        (store.journal(&key, rows_max).await?, store.operations(&done, operations::ROWS_MAX).await?);
+    if !unmasked {
+        let definitions = store.definitions().await?;
+        masks::instance(&mut instance, &definitions);
+        masks::journal(&mut journal, &definitions);
+    }
+    masks::operations(&mut operations, unmasked);
     Ok(Page {
         outbox: store.outbox(&sent, rows_max).await?,
         held: store.held(&waiting, rows_max).await?,
         held_count: store.held_count(&waiting).await?,
-        operations: store.operations(&done, operations::ROWS_MAX).await?,
-        journal: store.journal(&key, rows_max).await?,
+        operations,
+        journal,
         journal_count: store.journal_count(&key).await?,
         instance,
     })
 }
 
 async fn show(session: &mut Session, n: usize, instance: InstanceView) {
-    let page = match read(&*session.database(n).store, instance, session.rows_max).await {
+    let page = match read(&*session.database(n).store, instance, session.rows_max, session.unmasked).await {
         Ok(page) => page,
         Err(error) => {
             let name = session.database(n).name.clone();

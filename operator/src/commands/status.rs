@@ -5,7 +5,7 @@ use crate::{
     screen::Screen,
     table::{Cell, Table},
     text::{age, plain, some},
-    trouble::{Trouble, lingering, troubles},
+    trouble::{TOLD_MAX, Trouble, lingering, troubles},
 };
 use clap::Args;
 use saga_core::{EndpointStatus, Inspect, ProcessReport, RowCount, StateCount, Status};
@@ -58,6 +58,9 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     !arguments.check || trouble.is_empty()
 }
 
+/// The most processes of an endpoint that have a line: what is wrong with the others is told all the same.
+const PROCESSES_TOLD: usize = 20;
+
 /// What shows the rows behind the counts.
 const MORE: &str = "more: sagabus outbox, timers, held groups, sagas, processes; sagabus explain ANY-ID";
 
@@ -75,14 +78,22 @@ fn show(
     screen.line("");
     if !lingering.is_empty() {
         screen.line(format!("has waited for more than a day ({}):", lingering.len()));
-        lingering.iter().for_each(|it| line(screen, it));
+        lines_of(screen, lingering);
         screen.line("");
     }
     if trouble.is_empty() {
         screen.line(if clean { "nothing needs a person" } else { "nothing that could be read needs a person" });
     } else {
         screen.line(format!("needs a person ({}):", trouble.len()));
-        trouble.iter().for_each(|it| line(screen, it));
+        lines_of(screen, trouble);
+    }
+}
+
+/// The first troubles; then how many there are beside them.
+fn lines_of(screen: &mut Screen, troubles: &[Trouble]) {
+    troubles.iter().take(TOLD_MAX).for_each(|it| line(screen, it));
+    if troubles.len() > TOLD_MAX {
+        screen.line(format!("and {} more: sagabus --json status has all", troubles.len() - TOLD_MAX));
     }
 }
 
@@ -91,7 +102,7 @@ fn line(screen: &mut Screen, trouble: &Trouble) {
     if screen.view.width.is_none() {
         return screen.line(plain(&trouble.to_string()));
     }
-    screen.long(&trouble.text);
+    screen.long(&trouble.told());
     screen.line(format!("        {}", trouble.see));
     trouble.mend.iter().for_each(|mend| screen.line(format!("        {mend}")));
 }
@@ -133,7 +144,7 @@ fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_
     for held in &endpoint.held {
         line(format!("held: {}", held.reason), some(held.count), format!("oldest {}", age(held.oldest_ms)), None);
     }
-    for process in &endpoint.processes {
+    for process in endpoint.processes.iter().take(PROCESSES_TOLD) {
         let up = age(now_us.saturating_sub(process.started_at_us) / 1000);
         let seen = age(now_us.saturating_sub(process.seen_at_us) / 1000);
         let report = ProcessReport::read(&process.report);
@@ -142,6 +153,10 @@ fn lines(table: &mut Table, label: Option<&str>, endpoint: &EndpointStatus, now_
         let note: Vec<String> = down.into_iter().chain(breakers).collect();
         let note = (!note.is_empty()).then(|| note.join("; "));
         line(format!("process {}", process.owner), String::new(), format!("up {up}, seen {seen} ago"), note);
+    }
+    let more = endpoint.processes.len().saturating_sub(PROCESSES_TOLD);
+    if more > 0 {
+        line("more processes".into(), more.to_string(), String::new(), Some("sagabus processes".into()));
     }
 }
 
@@ -171,6 +186,26 @@ mod tests {
         status.instances.iter().for_each(|state| instances.row(state_cells(state), None));
         show(&mut screen, (&endpoints, &instances), (&troubles(&status), &lingering(&status)), true);
         screen.out().to_owned()
+    }
+
+    #[test]
+    fn a_page_ends_however_much_is_wrong() {
+        let trouble = troubles(&trouble::tests::bad()).remove(0);
+        let all = vec![trouble; TOLD_MAX + 7];
+        let mut screen = Screen::new(View { width: None, now_us: 0, zone: jiff::tz::TimeZone::UTC }, false);
+        lines_of(&mut screen, &all);
+        assert_eq!(screen.out().lines().count(), TOLD_MAX + 1);
+        assert!(screen.out().ends_with("and 7 more: sagabus --json status has all\n"), "{}", screen.out());
+        let mut endpoint = EndpointStatus::default();
+        let process = json!({ "owner": "p", "started_at_us": 0, "seen_at_us": 0, "report": null });
+        endpoint.processes = vec![serde_json::from_value(process).unwrap(); PROCESSES_TOLD + 3];
+        let mut table = Table::new(&["endpoint", "what", "count", "age"]);
+        lines(&mut table, None, &endpoint, 0);
+        let mut screen = Screen::new(View { width: None, now_us: 0, zone: jiff::tz::TimeZone::UTC }, false);
+        screen.table(&table, "");
+        let told = screen.out();
+        assert!(told.contains("more processes\t3"), "{told}");
+        assert_eq!(told.matches("process p").count(), PROCESSES_TOLD, "{told}");
     }
 
     #[test]

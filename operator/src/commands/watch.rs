@@ -9,7 +9,7 @@ use crate::{
 };
 use clap::Args;
 use jiff::Timestamp;
-use saga_core::Inspect;
+use saga_core::{ErrorCode, Inspect};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let mut webhook = match arguments.webhook.as_deref().map(Webhook::new).transpose() {
         Ok(webhook) => webhook,
         Err(text) => {
-            session.failed(format!("--webhook: {text}"));
+            session.refused(ErrorCode::Usage, format!("--webhook: {text}"));
             return false;
         }
     };
@@ -52,7 +52,10 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         now.extend(unopened.iter().map(|error| (name(error), error.clone())));
         let mut lines = changed(&mut known, now, webhook.as_mut(), &view, json);
         if let Some(webhook) = &mut webhook {
-            let text = webhook.flush().await.map(|why| format!("the webhook is away: {why}"));
+            let text = webhook
+                .flush()
+                .await
+                .map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
             lines.extend(of_webhook(&mut known, text, &view, json));
         }
         let mut screen = Screen::new(view.clone(), json);

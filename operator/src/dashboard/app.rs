@@ -106,12 +106,11 @@ impl Source {
     }
 
     /// Has it do something, however long that takes: it must not be left half way.
-    pub(super) async fn order<T, F>(&self, work: impl Fn(Arc<dyn Inspect>) -> F) -> Result<T, String>
+    pub(super) async fn order<T, F>(&self, work: impl Fn(Arc<dyn Inspect>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let done = async { work(self.store().await?).await };
-        done.await.map_err(|error: StoreError| error.to_string())
+        work(self.store().await?).await
     }
 
     /// Asks it, for a while.

@@ -8,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
+use saga_core::ErrorCode;
 use std::sync::Arc;
 
 /// Nothing but what the dashboard itself serves, no inline script or style, in nobody's frame.
@@ -60,11 +61,8 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
 
 fn stranger(app: &App, request: &Request, is_read: bool) -> Response {
     if !app.access.has_login() {
-        return html::refusal(
-            app,
-            StatusCode::UNAUTHORIZED,
-            "the proxy in front of the dashboard did not say who you are",
-        );
+        let text = ErrorCode::NotAllowed.told("the proxy in front of the dashboard did not say who you are");
+        return html::refusal(app, StatusCode::UNAUTHORIZED, &text);
     }
     // a script that watches, unlike a person, has no use for a page
     let is_page = is_read && request.uri().path() != app.url("/live");
@@ -79,7 +77,11 @@ fn stranger(app: &App, request: &Request, is_read: bool) -> Response {
 /// A form of somebody who may act, with the token that only our pages know.
 async fn form(app: &App, request: Request, visitor: &Visitor, anyone: bool) -> Result<Request, Response> {
     if !visitor.may_act() && !anyone {
-        return Err(html::refusal(app, StatusCode::FORBIDDEN, "you may look, and not act"));
+        return Err(html::refusal(
+            app,
+            StatusCode::FORBIDDEN,
+            &ErrorCode::NotAllowed.told("you may look, and not act"),
+        ));
     }
     let (parts, body) = request.into_parts();
     let fields: Result<Form<Vec<(String, String)>>, _> = Request::from_parts(parts.clone(), body).extract().await;

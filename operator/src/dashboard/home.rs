@@ -7,11 +7,14 @@ use super::{
 };
 use crate::{
     text::{age, plain, some},
-    trouble::{Trouble, lingering, troubles},
+    trouble::{TOLD_MAX, Trouble, lingering, troubles},
 };
 use axum::response::Response;
 use maud::{Markup, html};
 use saga_core::{EndpointStatus, ProcessReport, RowCount, Status};
+
+/// The most processes on the first page.
+const PROCESSES_TOLD: usize = 50;
 
 pub(super) async fn show(cx: Cx) -> Response {
     let answers = cx.app.each(|store| async move { store.status().await }).await;
@@ -29,13 +32,13 @@ pub(super) async fn show(cx: Cx) -> Response {
         } @else {
             section.trouble aria-labelledby="summary" {
                 h2 #summary { "Needs a person: " (troubles.len()) }
-                ul { @for (n, it) in &troubles { li { (trouble(&cx, *n, it)) } } }
+                (list(&cx, &troubles))
             }
         }
         @if !lingering.is_empty() {
             section.lingering aria-labelledby="lingering" {
                 h2 #lingering { "Has waited for more than a day: " (lingering.len()) }
-                ul { @for (n, it) in &lingering { li { (trouble(&cx, *n, it)) } } }
+                (list(&cx, &lingering))
             }
         }
         @if all.iter().all(|(_, status)| status.endpoints.is_empty()) {
@@ -48,13 +51,21 @@ pub(super) async fn show(cx: Cx) -> Response {
     cx.page(&Head { title: "Home", part: "/", command: "sagabus status".into(), away: &answers.away }, body)
 }
 
+/// The first of them; then how many there are beside them.
+fn list(cx: &Cx, troubles: &[(usize, Trouble)]) -> Markup {
+    html! {
+        ul { @for (n, it) in troubles.iter().take(TOLD_MAX) { li { (trouble(cx, *n, it)) } } }
+        @if troubles.len() > TOLD_MAX { p.muted { "and " (troubles.len() - TOLD_MAX) " more" } }
+    }
+}
+
 /// A line of trouble, with a link to the page that shows it: pages are called as their commands are.
 fn trouble(cx: &Cx, n: usize, trouble: &Trouble) -> Markup {
     let page = trouble.see.words.split(' ').next().unwrap_or_default();
     let there = Params::of_command(&trouble.see).href(&cx.url(&format!("/{page}")));
     html! {
         @if let Some(label) = cx.app.label(n) { span.muted { (label) ": " } }
-        (plain(&trouble.text)) " " a href=(there) { "Show them" }
+        (plain(&trouble.told())) " " a href=(there) { "Show them" }
     }
 }
 
@@ -126,7 +137,8 @@ pub(super) fn states(cx: &Cx, all: &[(usize, Status)]) -> Markup {
 fn processes(cx: &Cx, all: &[(usize, Status)]) -> Markup {
     let endpoints = all.iter().flat_map(|(n, status)| status.endpoints.iter().map(move |endpoint| (*n, endpoint)));
     let rows = endpoints.flat_map(|(n, endpoint)| endpoint.processes.iter().map(move |process| (n, endpoint, process)));
-    let cells = rows.map(|(n, endpoint, process)| {
+    let more = rows.clone().count().saturating_sub(PROCESSES_TOLD);
+    let cells = rows.take(PROCESSES_TOLD).map(|(n, endpoint, process)| {
         let report = ProcessReport::read(&process.report);
         let cells = vec![
             html! { (plain(&endpoint.endpoint)) },
@@ -139,5 +151,8 @@ fn processes(cx: &Cx, all: &[(usize, Status)]) -> Markup {
         (n, cells)
     });
     let head = ["endpoint", "process", "started", "last seen", "link", "breakers open"];
-    html! { (cx.rows("Processes", &head, cells)) }
+    html! {
+        (cx.rows("Processes", &head, cells))
+        @if more > 0 { p.muted { "and " (more) " more: " a href=(cx.url("/processes")) { "all processes" } } }
+    }
 }

@@ -52,6 +52,32 @@ impl FromRequestParts<Arc<App>> for Cx {
     }
 }
 
+/// Fields that programs mark with `#[masked]`.
+impl Cx {
+    /// Whether this page shows them: to an operator who asks for it.
+    pub(super) fn unmasked(&self) -> bool {
+        self.visitor.may_act() && self.params.get(UNMASKED).is_some()
+    }
+
+    /// The fields that this page hides of those that are masked.
+    pub(super) fn hidden(&self, masked: Vec<String>) -> Vec<String> {
+        if self.unmasked() { Vec::new() } else { masked }
+    }
+
+    /// What says that fields are hidden, with a link to the same page that shows them.
+    pub(super) fn masks(&self, hidden: &[String]) -> Markup {
+        html! {
+            @if !hidden.is_empty() { p.muted {
+                "Masked: " (plain(&hidden.join(", "))) ". "
+                @if self.visitor.may_act() { a href=(self.params.with_set(UNMASKED).href("")) { "Show them" } }
+            } }
+        }
+    }
+}
+
+/// The parameter of a page that shows masked fields.
+const UNMASKED: &str = "unmasked";
+
 /// What is said about a page before its body.
 pub(super) struct Head<'a> {
     pub(super) title: &'a str,

@@ -7,7 +7,10 @@ use super::{
     params::Params,
     plan, sagas,
 };
-use crate::text::{self, age, count, plain, quoted};
+use crate::{
+    masks,
+    text::{self, age, count, plain, quoted},
+};
 use axum::{
     extract::{Extension, Path},
     http::StatusCode,
@@ -15,8 +18,8 @@ use axum::{
 };
 use maud::{Markup, html};
 use saga_core::{
-    DefinitionView, HeldFilter, HeldView, Inspect, InstanceAction, InstanceFilter, InstanceKey, InstanceView,
-    JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
+    DefinitionView, ErrorCode, HeldFilter, HeldView, Inspect, InstanceAction, InstanceFilter, InstanceKey,
+    InstanceView, JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
 };
 use std::sync::Arc;
 
@@ -37,33 +40,41 @@ struct Page {
     journal_count: u64,
 }
 
-async fn read(store: Arc<dyn Inspect>, key: InstanceKey) -> Result<Option<Page>, StoreError> {
+async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Result<Option<Page>, StoreError> {
     let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
     let filter = InstanceFilter { saga: saga.clone(), id: saga_id.clone(), ..InstanceFilter::default() };
     let found = store.instances(&filter, crate::find::ROWS_MAX).await?;
-    let Some(instance) = found.into_iter().find(|instance| instance.id == key.id) else { return Ok(None) };
+    let Some(mut instance) = found.into_iter().find(|instance| instance.id == key.id) else { return Ok(None) };
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
     let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
     let definitions = store.definitions().await?;
+    let (mut operations, mut journal) =
+        (store.operations(&done, ROWS_MAX).await?, store.journal(&key, ROWS_MAX).await?);
+    if !unmasked {
+        masks::instance(&mut instance, &definitions);
+        masks::journal(&mut journal, &definitions);
+    }
+    masks::operations(&mut operations, unmasked);
     Ok(Some(Page {
         definition: sagas::newest(&key.saga, &definitions).cloned(),
         outbox: store.outbox(&sent, ROWS_MAX).await?,
         held: store.held(&waiting, ROWS_MAX).await?,
         held_count: store.held_count(&waiting).await?,
-        operations: store.operations(&done, ROWS_MAX).await?,
-        journal: store.journal(&key, ROWS_MAX).await?,
+        operations,
+        journal,
         journal_count: store.journal_count(&key).await?,
         instance,
     }))
 }
 
 pub(super) async fn show(cx: Cx, Path((saga, id)): Path<(String, String)>) -> Response {
+    let unmasked = cx.unmasked();
     let answers = cx
         .app
         .each(|store| {
             let key = InstanceKey { saga: saga.clone(), id: id.clone() };
-            read(store, key)
+            read(store, key, unmasked)
         })
         .await;
     let pages: Vec<(usize, Page)> = answers.all.into_iter().filter_map(|(n, page)| Some((n, page?))).collect();
@@ -104,6 +115,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         @if cx.visitor.may_act() && instance.completed_at_us.is_none() { (actions(cx, n, page)) }
         h2 { "Data" }
         (lines(&text::json(&instance.data)))
+        (cx.masks(&cx.hidden(masks::of_state(page.definition.as_ref()))))
         @if let Some(definition) = &page.definition {
             @let steps = page.journal.iter().filter_map(step_taken);
             section { h2 { "Its way" }
@@ -280,7 +292,9 @@ pub(super) async fn act(
             let text = format!("Nothing was done: the instance is {}.", plain(&done.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
-        Err(error) if error.contains("not JSON") => refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error)),
+        Err(error) if error.code() == ErrorCode::InputUnfit => {
+            refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error.to_string()))
+        }
         Err(error) => message::unreachable(&cx, n, &error),
     }
 }

@@ -58,13 +58,13 @@ pub(super) fn indented(json: &str) -> String {
 }
 
 /// A body as a text that may be edited; or why it may not.
-pub(super) fn editable(body: &[u8]) -> Result<String, &'static str> {
+pub(super) fn editable(body: &[u8]) -> Result<String, String> {
     if body.len() > EDITED_BYTES_MAX {
-        return Err("it is too large for a browser: see `sagabus held edit`");
+        return Err("it is too large for a browser: see `sagabus held edit`".into());
     }
     match std::str::from_utf8(body) {
         Ok(body) => Ok(indented(body)),
-        Err(_) => Err("it is no text: see `sagabus held edit --body-file`"),
+        Err(_) => Err("it is no text: see `sagabus held edit --body-file`".into()),
     }
 }
 

@@ -8,14 +8,17 @@ use super::{
     plan,
     plans::Deed,
 };
-use crate::text::{self, count, plain, quoted};
+use crate::{
+    masks,
+    text::{self, count, plain, quoted},
+};
 use axum::{
     extract::{Extension, Path},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{GroupNote, HeldFilter, HeldRef, HeldView, OperationFilter, OperationView};
+use saga_core::{ErrorCode, GroupNote, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView};
 
 /// The most operations that are shown with a message.
 const OPERATIONS_MAX: i64 = 50;
@@ -30,6 +33,7 @@ struct Held {
 }
 
 pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
+    let unmasked = cx.unmasked();
     let answers = cx
         .app
         .each(|store| {
@@ -44,7 +48,9 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                     }
                 }
                 let filter = OperationFilter { message_id: Some(id), ..OperationFilter::default() };
-                Ok((held, store.operations(&filter, OPERATIONS_MAX).await?))
+                let mut operations = store.operations(&filter, OPERATIONS_MAX).await?;
+                masks::operations(&mut operations, unmasked);
+                Ok((held, operations))
             }
         })
         .await;
@@ -84,7 +90,9 @@ fn one(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
                     dt { "It is" } dd { "a " (plain(kind)) " that never left for " (plain(to)) }
                 }
                 dt { "Held" } dd { (cx.at(row.held_at_us)) }
-                dt { "Because" } dd { (held::reason_tag(&row.reason)) " after " (count(row.attempts, "run")) }
+                dt { "Because" } dd { (held::reason_tag(&row.reason))
+                    @if let Some(reason) = HeldReason::parse(&row.reason) { " [" (reason.code().as_str()) "]" }
+                    " after " (count(row.attempts, "run")) }
                 @if let Some(until) = row.expires_at_us { dt { "Until" }
                     dd { (cx.at(until)) ", then it waits for a person" } }
             }
@@ -101,10 +109,13 @@ fn one(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
 fn editor(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
     let Some(body) = &held.body else { return html! { p { "It was dealt with meanwhile." } } };
     let row = &held.row;
-    let editable = json::editable(body);
+    let hidden = cx.hidden(row.masked());
+    let shown = masks::hidden(body, &hidden);
+    // what is hidden would be lost in an edit
+    let editable = if hidden.is_empty() { json::editable(body) } else { Err("fields of it are masked".to_owned()) };
     let (body_id, reason_id) = (format!("body-{k}"), format!("reason-{k}"));
     if !cx.visitor.may_act() {
-        return html! { h2 { "Body" } (lines(&json::shown(body))) };
+        return html! { h2 { "Body" } (lines(&json::shown(&shown))) (cx.masks(&hidden)) };
     }
     html! {
         form.stack method="post" action=(cx.url(&format!("/held/{}", encoded(&row.message_id)))) {
@@ -122,8 +133,9 @@ fn editor(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
                     p.muted id=(format!("edit-{k}")) {
                         "Change it and press the second button. The old body is kept in the record." }
                 }
-                Err(why) => { (lines(&json::shown(body))) p.muted { "It cannot be edited here: " (why) "." } }
+                Err(why) => { (lines(&json::shown(&shown))) p.muted { "It cannot be edited here: " (why) "." } }
             }
+            (cx.masks(&hidden))
             (cx.reason(&reason_id))
             div.buttons {
                 button name="do" value="retry" { "Retry" }
@@ -197,12 +209,14 @@ async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Respon
             let text = format!("Nothing was done: the message {}.", plan::told(&item.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
-        Err(error) if error.contains("not JSON") => refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error)),
+        Err(error) if error.code() == ErrorCode::InputUnfit => {
+            refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error.to_string()))
+        }
         Err(error) => unreachable(cx, n, &error),
     }
 }
 
-pub(super) fn unreachable(cx: &Cx, n: usize, error: &str) -> Response {
-    let text = format!("{} could not do it: {}", cx.app.source(n).name, plain(error));
+pub(super) fn unreachable(cx: &Cx, n: usize, error: &dyn std::fmt::Display) -> Response {
+    let text = format!("{} could not do it: {}", cx.app.source(n).name, plain(&error.to_string()));
     refusal(&cx.app, StatusCode::SERVICE_UNAVAILABLE, &text)
 }

@@ -38,7 +38,7 @@ mod workbench;
 pub use workbench::Workbench;
 
 use access::{Access, Way};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use app::App;
 use axum::{
     Router,
@@ -50,6 +50,7 @@ use axum::{
 };
 use clap::Args;
 use jiff::tz::TimeZone;
+use saga_core::ErrorCode;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 use workbench::Bench;
@@ -91,8 +92,9 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When it must not listen there, or cannot.
 pub(crate) async fn run(urls: &[String], arguments: Arguments, utc: bool) -> Result<()> {
-    let path = path_of(&arguments.path)?;
-    let access = access_of(&arguments)?;
+    let refused = |error: anyhow::Error| anyhow!(ErrorCode::DashboardOpen.told(error));
+    let path = path_of(&arguments.path).map_err(refused)?;
+    let access = access_of(&arguments).map_err(refused)?;
     let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
     serve(arguments.listen, App::new(urls, path, zone, access)).await
 }

@@ -1,7 +1,10 @@
 //! What operators did: who, when, with what, and why.
 
 use super::html::{Cx, Head, cell, lines};
-use crate::text::{count, plain};
+use crate::{
+    masks,
+    text::{count, plain},
+};
 use axum::response::Response;
 use maud::{Markup, html};
 use saga_core::{OperationFilter, OperationItem, OperationView};
@@ -10,6 +13,7 @@ use saga_core::{OperationFilter, OperationItem, OperationView};
 const ITEMS_MAX: usize = 100;
 
 pub(super) async fn show(cx: Cx) -> Response {
+    let unmasked = cx.unmasked();
     let filter = OperationFilter {
         message_id: cx.params.text("message"),
         saga: cx.params.text("saga"),
@@ -21,7 +25,11 @@ pub(super) async fn show(cx: Cx) -> Response {
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { store.operations(&filter, limit).await }
+            async move {
+                let mut operations = store.operations(&filter, limit).await?;
+                masks::operations(&mut operations, unmasked);
+                Ok(operations)
+            }
         })
         .await;
     let (mut rows, away) = answers.flat();

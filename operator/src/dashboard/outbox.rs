@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     commands::{KINDS, WhichSent, tries},
+    masks,
     text::{self, plain, quoted},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
@@ -139,7 +140,10 @@ fn one(cx: &Cx, k: usize, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Ma
             @if let Some(to) = &row.waits_for { p.banner.bad { "No queue takes what goes to " (plain(to)) "." } }
             @if let Some(error) = &row.last_error { h2 { "Last error" } div.error { (lines(error)) } }
             h2 { "Body" }
-            @match body { Some(body) => (lines(&json::shown(body))), None => p { "It was sent meanwhile." } }
+            @let hidden = cx.hidden(row.masked());
+            @match body { Some(body) => (lines(&json::shown(&masks::hidden(body, &hidden)))),
+                None => p { "It was sent meanwhile." } }
+            (cx.masks(&hidden))
             @if cx.visitor.may_act() { h2 { "Act" } (outbox_act::form(cx, k, n, row)) }
             details id=(format!("envelope-{k}")) { summary { "Envelope" } (lines(&text::json(&row.envelope))) }
         }

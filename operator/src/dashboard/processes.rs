@@ -6,11 +6,15 @@ use axum::response::Response;
 use maud::html;
 use saga_core::{ProcessReport, RunningProcess};
 
+/// The most processes on the page.
+const ROWS_MAX: usize = 500;
+
 pub(super) async fn show(cx: Cx) -> Response {
     let answers = cx.app.each(|store| async move { store.processes().await }).await;
     let (rows, away) = answers.flat();
     let is_empty = rows.is_empty() && away.is_empty();
-    let cells = rows.iter().map(|(n, row): &(usize, RunningProcess)| {
+    let more = rows.len().saturating_sub(ROWS_MAX);
+    let cells = rows.iter().take(ROWS_MAX).map(|(n, row): &(usize, RunningProcess)| {
         let report = ProcessReport::read(&row.process.report);
         let is_well = processes::trouble(row, cx.now_us).is_empty();
         let cells = vec![
@@ -30,6 +34,7 @@ pub(super) async fn show(cx: Cx) -> Response {
     let body = html! {
         @if is_empty { p.calm { "No process runs." } }
         (cx.rows("Who runs, and who has gone silent", &head, cells))
+        @if more > 0 { p.muted { "and " (more) " more" } }
         p.muted { "To have one finish and stop: " code { "sagabus processes drain PROCESS --reason TEXT" } }
     };
     cx.page(&Head { title: "Processes", part: "/processes", command: "sagabus processes".into(), away: &away }, body)

@@ -1,6 +1,6 @@
 //! What PostgreSQL's SQLSTATEs mean.
 
-use saga_core::StoreErrorKind as Kind;
+use saga_core::{ErrorCode, StoreErrorKind as Kind};
 use sqlx::postgres::PgDatabaseError;
 
 /// PostgreSQL: serialization failure, deadlock, lock not available.
@@ -62,6 +62,18 @@ pub(super) fn judge(error: &PgDatabaseError) -> (Kind, &'static str) {
         (Kind::Rejected, ABORTED)
     } else {
         (Kind::Rejected, "")
+    }
+}
+
+/// The code of a cause that the kind of the error does not tell.
+pub(super) fn code_of(error: &PgDatabaseError) -> Option<ErrorCode> {
+    match error.code() {
+        code if POOLED.contains(&code) => Some(ErrorCode::Pooler),
+        "25P02" => Some(ErrorCode::TransactionEnded),
+        "28000" if error.message().contains("certificate") || error.message().contains("no encryption") => {
+            Some(ErrorCode::DatabaseTls)
+        }
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     order::{enter, give, unreadable, wake},
 };
 use saga_core::{
-    Envelope, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
+    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
     StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
@@ -65,7 +65,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     };
     let Some(endpoint) = found.endpoint.as_deref() else {
         let text = format!("no endpoint of this database has registered saga `{}`", key.saga);
-        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::NotFound));
     };
     let message_id = if let InstanceAction::Send { type_name, body } = order.action {
         let message = Envelope::by_hand(key, type_name, body);

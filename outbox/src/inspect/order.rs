@@ -2,8 +2,8 @@
 
 use super::{Params, Session, Tables};
 use saga_core::{
-    Envelope, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem, StoreError,
-    StoreErrorKind, hash_of,
+    Envelope, ErrorCode, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem,
+    StoreError, StoreErrorKind, hash_of,
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -41,7 +41,7 @@ pub(crate) struct Statements {
 pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
     if order.rows.len() > ORDER_ROWS_MAX {
         let text = format!("an order takes at most {ORDER_ROWS_MAX} messages, not {}", order.rows.len());
-        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::Usage));
     }
     let names = serde_json::to_string(order.rows).map_err(unreadable)?;
     let mut session = tables.write().await?;

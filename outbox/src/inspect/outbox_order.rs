@@ -5,7 +5,8 @@ use super::{
     order::{enter, unreadable},
 };
 use saga_core::{
-    Envelope, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError, StoreErrorKind, hash_of,
+    Envelope, ErrorCode, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
+    StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -59,7 +60,7 @@ impl Found {
 pub(super) async fn perform<T: Tables>(tables: &T, order: &OutboxOrder<'_>) -> Result<Vec<OperationItem>, StoreError> {
     if order.rows.len() > ORDER_ROWS_MAX {
         let text = format!("an order takes at most {ORDER_ROWS_MAX} rows, not {}", order.rows.len());
-        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::Usage));
     }
     let ids = [Some(serde_json::to_string(order.rows).map_err(unreadable)?)];
     let mut session = tables.write().await?;

@@ -244,6 +244,9 @@ impl Tables for Postgres {
                 .into(),
             Listing::Server => server::SERVER.into(),
             Listing::Upkeep => server::UPKEEP.into(),
+            Listing::Subscriptions => "SELECT json_build_object('endpoint', endpoint, 'event', event)::text
+                FROM sagabus.subscription ORDER BY endpoint, event"
+                .into(),
             Listing::Processes => "SELECT json_build_object('endpoint', endpoint, 'owner', owner, 'asked', asked,
                     'started_at_us', (extract(epoch FROM started_at) * 1000000)::bigint,
                     'seen_at_us', (extract(epoch FROM seen_at) * 1000000)::bigint, 'report', report)::text

@@ -247,6 +247,9 @@ impl Tables for Sqlite {
                 .into(),
             Listing::Server => server::SERVER.into(),
             Listing::Upkeep => server::UPKEEP.into(),
+            Listing::Subscriptions => "SELECT json_object('endpoint', endpoint, 'event', event)
+                FROM sagabus_subscription ORDER BY endpoint, event"
+                .into(),
             Listing::Processes => "SELECT json_object('endpoint', endpoint, 'owner', owner, 'asked', asked,
                     'started_at_us', started_at,
                     'seen_at_us', seen_at, 'report', json(report))

@@ -32,9 +32,14 @@ pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<St
             let oldest =
                 T::ms_since(&format!("(SELECT updated_at FROM {table} WHERE {of} ORDER BY updated_at LIMIT 1)"));
             let done = if half == DONE { "c.n" } else { "0" };
+            let waiting = T::ms_since(&format!(
+                "(SELECT updated_at FROM (SELECT updated_at, paused_by FROM {table} WHERE {of}
+                    ORDER BY updated_at LIMIT {SOME}) o WHERE paused_by IS NULL ORDER BY updated_at LIMIT 1)"
+            ));
+            let waiting = if half == DONE { "0".to_owned() } else { format!("coalesce({waiting}, 0)") };
             format!(
                 "{0}('state', {0}('saga', CAST({saga} AS text), 'state', CAST({state} AS text), 'count', c.n,
-                    'paused', 0, 'done', {done}, 'oldest_ms', {oldest}))",
+                    'paused', 0, 'done', {done}, 'oldest_ms', {oldest}, 'waiting_ms', {waiting}))",
                 T::OBJECT
             )
         };

@@ -2,7 +2,7 @@
 
 use super::{Postgres, answer, dialects::refusal};
 use crate::error::{store_error, wrong_version};
-use saga_core::{StoreError, StoreErrorKind};
+use saga_core::{ErrorCode, StoreError, StoreErrorKind};
 use sqlx::{Executor, PgConnection};
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
@@ -23,7 +23,7 @@ pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
             "the database's encoding is {encoding}, which cannot hold every message: \
              create a database with `ENCODING 'UTF8' TEMPLATE template0`"
         );
-        return Err(StoreError::new(StoreErrorKind::Invalid, text));
+        return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::DatabaseUnfit));
     }
     let migrated = answer(async {
         if version(&mut connection).await?.is_none() {
@@ -47,7 +47,7 @@ pub(crate) async fn refuse_others(connection: &mut PgConnection) -> Result<(), S
     let (said, has_citus): (String, bool) =
         answer(sqlx::query_as(asked).persistent(false).fetch_one(connection)).await.map_err(store_error)?;
     match refusal(&said, has_citus) {
-        Some(text) => Err(StoreError::new(StoreErrorKind::Invalid, text)),
+        Some(text) => Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::DatabaseUnfit)),
         None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@
 mod attributes;
 mod block;
 mod handlers;
+mod masked;
 mod message;
 mod outcome;
 mod saga;
@@ -32,20 +33,22 @@ derive!(
     ///
     /// `#[message(name = "ordering.PaymentOverdue")]`; without it the name is the type's. The name is stored with each
     /// timer that waits, so it must not change.
-    message, Message, [message], message::timer
+    message, Message, [message masked], message::timer
 );
 derive!(
     /// An event: something that happened, for everyone who subscribed.
     ///
+    /// `#[masked]` at a field, here as at every message: operators see `•••` in its place.
+    ///
     /// `#[event(from = "ordering")]` names it `ordering.TypeName`, `#[event(name = "..")]` anything.
-    event, Event, [event], message::event
+    event, Event, [event masked], message::event
 );
 derive!(
     /// An answer and nothing else: it goes to the requester. It cannot be published or subscribed to.
     ///
     /// `#[reply(from = "payment")]` names it `payment.TypeName`, `#[reply(name = "..")]` anything. An answer that
     /// others may see as well derives `Event` instead.
-    reply, Reply, [reply], message::reply
+    reply, Reply, [reply masked], message::reply
 );
 derive!(
     /// A command: an order to one endpoint.
@@ -58,7 +61,7 @@ derive!(
     ///
     /// `priority = low`: it waits in a queue of its own, `payment.low`, from which a process takes an eighth of what it
     /// takes from the other.
-    command, Command, [command], message::command
+    command, Command, [command masked], message::command
 );
 derive!(
     /// The possible outcomes of a command: an enum whose variants each hold one answer, a type that derives `Reply` or

@@ -1,6 +1,6 @@
 //! `Message`, `Event`, `Reply`, `Command`.
 
-use crate::{field_key, name_fault, without_parameters};
+use crate::{field_key, masked, name_fault, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt, spanned::Spanned};
@@ -91,6 +91,11 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     let implement = implement(ident, "Message");
     let endpoint = found.namespace.iter().filter(|_| kind == "Command");
     let can_wait = found.can_wait();
+    let masked = match &input.data {
+        syn::Data::Struct(data) => masked::names(&input.attrs, &data.fields)?,
+        _ => Vec::new(),
+    };
+    let masked = (!masked.is_empty()).then(|| quote!(const MASKED: &'static [&'static str] = &[#(#masked),*];));
     let gives_up = found.gives_up.iter().map(|ty| {
         let made = quote_spanned!(ty.span()=> ::sagabus::__private::gives_up::<#ident, #ty>());
         quote! {
@@ -106,6 +111,7 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
             type Outcome = #outcome;
             #(const ENDPOINT: ::std::option::Option<&'static str> = ::std::option::Option::Some(#endpoint);)*
             const CAN_WAIT: bool = #can_wait;
+            #masked
             #(#gives_up)*
             fn __encode(&self) -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {
                 #[allow(unused_imports)]

@@ -1,6 +1,6 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
-use crate::{Faults, attributes, saga, text, variants, without_parameters};
+use crate::{Faults, attributes, masked, saga, text, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
@@ -14,21 +14,57 @@ use syn::{
 #[derive(Clone)]
 pub(crate) struct Arguments {
     pub(crate) data: Option<Type>,
+    masked: Vec<Masked>,
+}
+
+/// A field of the data that operators do not see: by its name in Rust, which is checked, or by that in JSON.
+#[derive(Clone)]
+enum Masked {
+    Field(Ident),
+    Json(LitStr),
+}
+
+impl Parse for Masked {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if input.peek(LitStr) { input.parse().map(Self::Json) } else { input.parse().map(Self::Field) }
+    }
+}
+
+impl Masked {
+    fn field(&self) -> Option<&Ident> {
+        match self {
+            Self::Field(field) => Some(field),
+            Self::Json(_) => None,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Field(field) => field.unraw().to_string(),
+            Self::Json(name) => name.value(),
+        }
+    }
 }
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        if input.is_empty() {
-            return Ok(Self { data: None });
+        let mut found = Self { data: None, masked: Vec::new() };
+        while !input.is_empty() {
+            let key: Ident = input.parse()?;
+            if key == "data" && found.data.is_none() {
+                input.parse::<Token![=]>()?;
+                found.data = Some(input.parse()?);
+            } else if key == "masked" && found.data.is_some() {
+                let names;
+                syn::parenthesized!(names in input);
+                found.masked.extend(Punctuated::<Masked, Token![,]>::parse_terminated(&names)?);
+            } else {
+                let known = "known here: `data = Type`, what every state knows, and after it `masked(field, ..)`";
+                return Err(syn::Error::new_spanned(key, known));
+            }
+            input.parse::<Option<Token![,]>>()?;
         }
-        let key: Ident = input.parse()?;
-        if key != "data" {
-            return Err(syn::Error::new_spanned(key, "known here: `data = Type`, what every state knows"));
-        }
-        input.parse::<Token![=]>()?;
-        let data = Some(input.parse()?);
-        input.parse::<Option<Token![,]>>()?;
-        Ok(Self { data })
+        Ok(found)
     }
 }
 
@@ -37,6 +73,7 @@ pub(crate) struct States {
     pub(crate) ident: Ident,
     pub(crate) visibility: Visibility,
     pub(crate) data: Option<Type>,
+    masked: Vec<Masked>,
     pub(crate) states: Vec<State>,
 }
 
@@ -57,6 +94,8 @@ pub(crate) struct State {
     pub(crate) ignores: Vec<Type>,
     pub(crate) defers: Vec<Type>,
     pub(crate) rejects: Vec<Type>,
+    /// Fields of its own and of the data that operators do not see, by their names in JSON.
+    pub(crate) masked: Vec<String>,
 }
 
 const OURS: [&str; 7] = ["done", "legacy", "waits", "was", "ignores", "defers", "rejects"];
@@ -94,10 +133,12 @@ impl States {
         }
         let data = arguments.unwrap_or_else(|error| {
             faults.add(error);
-            Arguments { data: None }
+            Arguments { data: None, masked: Vec::new() }
         });
+        let of_data: Vec<String> = data.masked.iter().map(Masked::name).collect();
+        states.iter_mut().for_each(|state| state.masked.extend_from_slice(&of_data));
         let (ident, visibility) = (input.ident.clone(), input.vis.clone());
-        Ok((Self { ident, visibility, data: data.data, states }, faults.0))
+        Ok((Self { ident, visibility, data: data.data, masked: data.masked, states }, faults.0))
     }
 
     /// What is to be said of a type that is none of the states.
@@ -133,7 +174,12 @@ impl State {
             ignores: Vec::new(),
             defers: Vec::new(),
             rejects: Vec::new(),
+            masked: Vec::new(),
         };
+        match masked::names(&variant.attrs, &variant.fields) {
+            Ok(names) => state.masked = names,
+            Err(error) => faults.add(error),
+        }
         // a derive of the user's has attributes of its own
         let derived =
             (if written { &variant.attrs } else { of_enum }).iter().any(|attr| attr.path().is_ident("derive"));
@@ -214,6 +260,13 @@ pub(crate) fn expand(arguments: &TokenStream, item: &TokenStream) -> syn::Result
         quote!(#(#attributes)* #ident(#ty))
     });
     let impls = states.states.iter().map(|state| implement(saga, state));
+    // rustc finds a name that is none of the data's
+    let masked: Vec<_> = states.masked.iter().filter_map(Masked::field).collect();
+    let masked = states
+        .data
+        .as_ref()
+        .filter(|_| !masked.is_empty())
+        .map(|data| quote!(#[allow(dead_code)] fn __masked(data: &#data) { #(let _ = &data.#masked;)* }));
     let handover = handover(saga);
     // states that are wrong are a saga all the same, so that its uses add no errors to the one that matters
     let fallback = fault.as_ref().map(|error| {
@@ -229,6 +282,7 @@ pub(crate) fn expand(arguments: &TokenStream, item: &TokenStream) -> syn::Result
         const _: () = {
             use ::sagabus::__private as __sagabus;
             #(#impls)*
+            #masked
         };
         #[doc(hidden)]
         #[allow(unused_macros, non_snake_case)]
@@ -245,7 +299,8 @@ fn structure(States { visibility, .. }: &States, allowed: &[&Attribute], state: 
     let body = match fields {
         Fields::Named(fields) => {
             let fields = fields.named.iter().map(|field| {
-                let syn::Field { attrs, ident, ty, .. } = field;
+                let syn::Field { ident, ty, .. } = field;
+                let attrs = masked::others(field);
                 quote!(#(#attrs)* #visibility #ident: #ty)
             });
             quote!({ #(#fields),* })
@@ -324,7 +379,13 @@ pub(crate) fn thens(states: &States) -> TokenStream {
 fn nothing(error: &syn::Error, input: &DeriveInput) -> TokenStream {
     let (error, handover, saga, visibility) =
         (error.to_compile_error(), handover(&input.ident), &input.ident, &input.vis);
-    let states = States { ident: saga.clone(), visibility: visibility.clone(), data: None, states: Vec::new() };
+    let states = States {
+        ident: saga.clone(),
+        visibility: visibility.clone(),
+        data: None,
+        masked: Vec::new(),
+        states: Vec::new(),
+    };
     let fallback = saga::fallback(&states);
     quote! {
         #error

@@ -5,6 +5,7 @@ use super::{
     breaker::Breaker,
     limit::{Limit, Limits, User},
     low,
+    mistake::Mistake,
     options::HandlerOptions,
     router::Receiver,
     saga_unit::{ProjectLogic, TypedProject},
@@ -12,8 +13,8 @@ use super::{
     start,
 };
 use crate::{
-    Command, Crashes, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind, Project, Retries, Saga,
-    Store, StoreError, TraceContext, Transport, TransportError,
+    Command, Crashes, ErrorCode as Code, Event, Handle, HandleBatch, HandleLater, Handlers, Message, MessageKind,
+    Project, Retries, Saga, Store, StoreError, TraceContext, Transport, TransportError,
     handler::logic::{HandlerLogic, TypedBatchHandler, TypedHandler, TypedLaterHandler},
     saga::logic::Typed,
 };
@@ -40,7 +41,7 @@ pub struct EndpointBuilder<Db: Store> {
     /// Its name and version, for operators.
     pub(super) program: Option<String>,
     pub(super) trace: Option<Arc<dyn TraceContext>>,
-    wrong: Vec<String>,
+    wrong: Vec<Mistake>,
 }
 
 impl<Db: Store> std::fmt::Debug for EndpointBuilder<Db> {
@@ -74,7 +75,7 @@ impl<Db: Store> EndpointBuilder<Db> {
         for advice in chart.advice() {
             tracing::warn!(endpoint = self.name, "{advice}");
         }
-        self.wrong.extend(chart.errors());
+        self.wrong.extend(Mistake::all(Code::ChartUnsound, chart.errors()));
         let logic = Arc::new(Typed::<S>::new());
         let types = chart.messages.iter().map(|message| &message.type_name);
         let answers = types.filter(|type_name| chart.is_answer(type_name)).cloned().collect();
@@ -86,9 +87,13 @@ impl<Db: Store> EndpointBuilder<Db> {
     pub fn project<S: Saga + Sync>(mut self, project: impl Project<S, Db>) -> Self {
         let projection: Arc<dyn ProjectLogic<Db>> = Arc::new(TypedProject { project, saga: PhantomData::<fn() -> S> });
         match self.sagas.iter_mut().find(|entry| entry.chart.saga == S::NAME) {
-            None => self.wrong.push(format!("saga `{}` is projected before it is added with `.saga::<..>()`", S::NAME)),
+            None => {
+                let text = format!("saga `{}` is projected before it is added with `.saga::<..>()`", S::NAME);
+                self.wrong.push(Mistake::new(Code::Projection, text));
+            }
             Some(entry) if entry.projection.is_some() => {
-                self.wrong.push(format!("saga `{}` has two projections: write both read models in one", S::NAME));
+                let text = format!("saga `{}` has two projections: write both read models in one", S::NAME);
+                self.wrong.push(Mistake::new(Code::Projection, text));
             }
             Some(entry) => entry.projection = Some(projection),
         }
@@ -168,7 +173,7 @@ impl<Db: Store> EndpointBuilder<Db> {
     pub fn handlers<H: Handlers<Db>>(mut self, handlers: H) -> Self {
         if self.blocks.contains(&TypeId::of::<H>()) {
             let fault = format!("the block of handlers `{}` is added twice: take one out", type_name::<H>());
-            self.wrong.push(fault);
+            self.wrong.push(Mistake::new(Code::TwoHandlers, fault));
             return self;
         }
         self.blocks.push(TypeId::of::<H>());
@@ -196,16 +201,19 @@ impl<Db: Store> EndpointBuilder<Db> {
     fn add<M: Message>(mut self, logic: Arc<dyn HandlerLogic<Db>>, options: HandlerOptions) -> Self {
         if let Some(to) = M::ENDPOINT {
             if to != self.name {
-                self.wrong.push(format!("`{}` is sent to `{to}`, so endpoint `{}` never gets it", M::TYPE, self.name));
+                let text = format!("`{}` is sent to `{to}`, so endpoint `{}` never gets it", M::TYPE, self.name);
+                self.wrong.push(Mistake::new(Code::NeverComes, text));
             }
             if self.handlers.iter().any(|(_, entry)| entry.description.type_name == M::TYPE) {
                 self.wrong.push(two_handlers(M::TYPE));
             }
         } else if M::KIND != MessageKind::Event {
-            self.wrong.push(format!("`{}` is neither a command nor an event: no handler gets it", M::TYPE));
+            let text = format!("`{}` is neither a command nor an event: no handler gets it", M::TYPE);
+            self.wrong.push(Mistake::new(Code::NeverComes, text));
         }
         if options.key.as_ref().is_some_and(|key| !key.reads::<M>()) {
-            self.wrong.push(format!("the key of the handler of `{}` is read from another message", M::TYPE));
+            let text = format!("the key of the handler of `{}` is read from another message", M::TYPE);
+            self.wrong.push(Mistake::new(Code::KeyUnfit, text));
         }
         self.handler(M::KIND, logic, options)
     }
@@ -216,10 +224,11 @@ impl<Db: Store> EndpointBuilder<Db> {
         let name = description.name;
         if let Some(limit) = limit {
             if shares_transactions {
-                self.wrong.push(format!(
+                let text = format!(
                     "handler `{name}` has a limit and shares transactions: while one message waits for its turn, the \
                      others would keep their locks"
-                ));
+                );
+                self.wrong.push(Mistake::new(Code::LimitUnfit, text));
             }
             let batches = description.takes_batches;
             self.limits.used(User { handler: name, limit, keyed: key.is_some(), batches });
@@ -241,7 +250,8 @@ impl<Db: Store> EndpointBuilder<Db> {
     /// How much a service behind handlers may be asked, under a name that handlers give: `#[handler(limit = "bank")]`,
     /// [`HandlerOptions::limit`].
     pub fn limit(mut self, name: &'static str, limit: Limit) -> Self {
-        self.wrong.extend(self.limits.set(name, limit).err());
+        let fault = self.limits.set(name, limit).err();
+        self.wrong.extend(fault.map(|text| Mistake::new(Code::LimitUnfit, text)));
         self
     }
 
@@ -310,16 +320,17 @@ impl<Db: Store> EndpointBuilder<Db> {
         start::start(self).await
     }
 
-    fn mistakes(&mut self) -> Vec<String> {
+    fn mistakes(&mut self) -> Vec<Mistake> {
         let mut wrong = std::mem::take(&mut self.wrong);
         if self.name.is_empty() || self.name.len() > 127 || self.name.contains(char::is_whitespace) {
-            wrong.push(format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name));
+            let text = format!("endpoint name `{}`: must be 1 to 127 bytes without whitespace", self.name);
+            wrong.push(Mistake::new(Code::EndpointName, text));
         }
         if self.name.ends_with(low::SUFFIX) {
             let (name, end) = (&self.name, low::SUFFIX);
-            wrong.push(format!(
-                "endpoint name `{name}`: `{end}` is the end of the name of a queue for commands that wait"
-            ));
+            let text =
+                format!("endpoint name `{name}`: `{end}` is the end of the name of a queue for commands that wait");
+            wrong.push(Mistake::new(Code::EndpointName, text));
         }
         let mut names = HashSet::new();
         for name in self.receiver_names().filter(|name| !names.insert(*name)) {
@@ -328,15 +339,17 @@ impl<Db: Store> EndpointBuilder<Db> {
                 continue;
             }
             let how = "`#[handler(name = \"..\")]`, or `Handle::name`";
-            wrong.push(format!("two receivers are named `{name}`: give one another name, {how}"));
+            let text = format!("two receivers are named `{name}`: give one another name, {how}");
+            wrong.push(Mistake::new(Code::NameTaken, text));
         }
         // what waits for an alias is found by the name of the alias, where an instance has that of its saga
         let aliases: HashSet<String> = self.sagas.iter().flat_map(|entry| entry.logic.alias_names()).collect();
         for name in self.receiver_names().filter(|name| aliases.contains(*name)) {
-            wrong.push(format!("`{name}` is the name of an alias: call the saga or handler something else"));
+            let text = format!("`{name}` is the name of an alias: call the saga or handler something else");
+            wrong.push(Mistake::new(Code::NameTaken, text));
         }
-        wrong.extend(self.limits.mistakes());
-        wrong.extend(self.settings.check());
+        wrong.extend(Mistake::all(Code::LimitUnfit, self.limits.mistakes()));
+        wrong.extend(Mistake::all(Code::Setting, self.settings.check()));
         wrong
     }
 
@@ -397,7 +410,7 @@ impl<Db: Store> EndpointBuilder<Db> {
 pub enum StartError {
     /// The endpoint is assembled wrongly: a list of all mistakes.
     #[error("the endpoint cannot start:{}", list(.0))]
-    Definition(Vec<String>),
+    Definition(Vec<Mistake>),
     /// The broker.
     #[error(transparent)]
     Transport(TransportError),
@@ -406,10 +419,10 @@ pub enum StartError {
     Store(StoreError),
 }
 
-fn list(wrong: &[String]) -> String {
-    wrong.iter().map(|text| format!("\n  - {text}")).collect()
+fn list(wrong: &[Mistake]) -> String {
+    wrong.iter().map(|mistake| format!("\n  - {mistake}")).collect()
 }
 
-fn two_handlers(command: &str) -> String {
-    format!("`{command}` has two handlers: a command has one")
+fn two_handlers(command: &str) -> Mistake {
+    Mistake::new(Code::TwoHandlers, format!("`{command}` has two handlers: a command has one"))
 }

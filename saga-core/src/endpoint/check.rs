@@ -2,7 +2,7 @@
 
 use super::EndpointBuilder;
 use crate::{
-    Store, StoreError, panics,
+    ErrorCode, Store, StoreError, panics,
     port::{InstanceKey, InstanceRow},
 };
 use serde::Serialize;
@@ -32,7 +32,8 @@ pub struct Unreadable {
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { saga, id, state, version, reason, .. } = self;
-        write!(f, "{saga}/{id} in state `{state}` of version {version}: {reason}")
+        let code = self.kind.code();
+        write!(f, "{saga}/{id} in state `{state}` of version {version}: {reason} [{code}]")
     }
 }
 
@@ -51,6 +52,19 @@ pub enum UnreadableKind {
     Data,
     /// It has set a timer that the saga no longer takes: it waits, held as `version`, when its time has come.
     Timer,
+}
+
+impl UnreadableKind {
+    /// Its code, which has a paragraph in the book.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Saga => ErrorCode::NoSuchSaga,
+            Self::Newer => ErrorCode::NewerInstance,
+            Self::State => ErrorCode::NoSuchState,
+            Self::Data => ErrorCode::DataUnfit,
+            Self::Timer => ErrorCode::TimerUnfit,
+        }
+    }
 }
 
 /// What [`EndpointBuilder::check`] has looked at.

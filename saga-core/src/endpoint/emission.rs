@@ -58,7 +58,9 @@ fn row(kind: OutboxKind, destination: Destination, envelope: Envelope, delay: Op
 
 /// A message of this endpoint, caused by another or by nobody.
 fn envelope(endpoint: &str, id: Uuid, message: &Encoded, cause: Option<&Envelope>, sent_at_us: i64) -> Envelope {
-    envelope_of(endpoint, id, (message.type_name, message.body.clone()), cause, sent_at_us)
+    let mut new = envelope_of(endpoint, id, (message.type_name, message.body.clone()), cause, sent_at_us);
+    new.mask(message.masked.iter().copied());
+    new
 }
 
 fn envelope_of(

@@ -75,6 +75,8 @@ pub(crate) async fn heartbeat<Db: Store>(
         let since = |breaker: &Breaker| now - i64::try_from(breaker.lasts().as_micros()).unwrap_or_default();
         let since: BTreeMap<&str, i64> = open.map(|(breaker, name)| (name, since(breaker))).collect();
         let breakers: Vec<&str> = since.keys().copied().collect();
+        let limited = shared.handlers.iter().filter_map(|it| Some((it.description.name, it.limit.as_ref()?.name())));
+        let behind: BTreeMap<&str, &str> = limited.filter(|(handler, _)| since.contains_key(handler)).collect();
         let link = match &*link.borrow() {
             LinkState::Up => "up".to_owned(),
             LinkState::Down(why) | LinkState::Failed(why) => why.clone(),
@@ -83,6 +85,7 @@ pub(crate) async fn heartbeat<Db: Store>(
         report["link"] = link.into();
         report["breakers"] = json!(breakers);
         report["breakers_since_us"] = json!(since);
+        report["breakers_behind"] = json!(behind);
         let process = crate::port::Process { report, ..shared.process.clone() };
         shared.held_log.over(&shared.name);
         let lives = shared.store.heartbeat(&process).await;

@@ -8,7 +8,7 @@ use super::{
     take_back::{Chance, TakeBack},
 };
 use crate::{
-    Encoded, Envelope, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
+    Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
     saga::{
         Route,
@@ -213,15 +213,20 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 message_id = settling.envelope.message_id,
                 kind = settling.envelope.type_name,
                 reason = reason.as_str(),
+                code = reason.code().as_str(),
                 // what is wrong with a body may quote it
                 error = error.as_deref().filter(|_| reason != HeldReason::Undecodable),
                 unsaid,
                 "message held"
             );
         }
+        let envelope = self.masked(settling.envelope);
+        // what is wrong with a body may quote it
+        let quotes = reason == HeldReason::Undecodable && !envelope.masked().is_empty();
+        let error = error.map(|error| if quotes { unquoted(&error) } else { error });
         let row = HeldIn {
             receiver: settling.receiver.into(),
-            envelope: settling.envelope.clone(),
+            envelope,
             reason,
             saga_id: settling.saga_id.map(Into::into),
             error: error.map(storable),
@@ -235,6 +240,17 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         };
         self.write.held_in.push(row);
         self.inbox(settling, InboxResult::Held, runs, settling.round(), Journal::default());
+    }
+
+    /// The envelope with what its receivers here mask: its sender may know nothing of that.
+    fn masked(&self, envelope: &Arc<Envelope>) -> Arc<Envelope> {
+        let mut fields = self.shared.masked(&envelope.type_name).peekable();
+        if fields.peek().is_none() {
+            return envelope.clone();
+        }
+        let mut marked = Envelope::clone(envelope);
+        marked.mask(fields);
+        Arc::new(marked)
     }
 
     /// The message waits for an instance with this alias.
@@ -275,6 +291,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                 receiver,
                 message_id = envelope.message_id,
                 held_as = own.message_id,
+                code = ErrorCode::IdUsedBefore.as_str(),
                 unsaid,
                 "message held: its id was used before for another message"
             );
@@ -284,7 +301,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             envelope: own,
             reason: REUSED,
             saga_id: None,
-            error: Some(text),
+            error: Some(ErrorCode::IdUsedBefore.told(text)),
             attempts: 0,
             expires: None,
             alias: None,
@@ -383,5 +400,15 @@ impl Settling<'_> {
             Origin::Broker(before) => before.round,
             Origin::Held(_) => 0,
         }
+    }
+}
+/// The text of an error of serde's without the value that it quotes.
+fn unquoted(error: &str) -> String {
+    const BEFORE: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
+    const AFTER: &str = ", expected";
+    let begin = BEFORE.iter().filter_map(|word| Some(error.find(word)? + word.len())).min();
+    match (begin, error.rfind(AFTER)) {
+        (Some(begin), Some(end)) if begin <= end => format!("{}•••{}", &error[..begin], &error[end..]),
+        _ => error.to_owned(),
     }
 }

@@ -129,6 +129,11 @@ struct Times {
 }
 
 impl Limiter {
+    /// The name that its handlers give: what stands behind them.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn new(name: &'static str, limit: Limit) -> Self {
         let now = Instant::now();
         Self {

@@ -1,7 +1,7 @@
 //! A request as its caller sees it: a command, a time limit, an outcome.
 
 use super::requests::{Came, Requests, Waiting};
-use crate::{Command, Encoded, Envelope, LinkState, OutgoingMessage, ReadOutcome, handler::request};
+use crate::{Command, Encoded, Envelope, ErrorCode, LinkState, OutgoingMessage, ReadOutcome, handler::request};
 use serde_json::Value;
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -143,7 +143,7 @@ impl<C: Command> Pending<C> {
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{text}")]
+#[error("{}", self.code().told(text))]
 pub struct RequestError {
     kind: RequestErrorKind,
     text: String,
@@ -187,6 +187,19 @@ impl RequestError {
             LinkState::Up => "it does not confirm",
         };
         Self::new(RequestErrorKind::Unconfirmed, format!("the broker has not confirmed the request: {why}"))
+    }
+
+    /// Its code, which ends its text.
+    pub fn code(&self) -> ErrorCode {
+        match self.kind {
+            RequestErrorKind::Refused => ErrorCode::MessageRefused,
+            RequestErrorKind::Unroutable => ErrorCode::Unroutable,
+            RequestErrorKind::Busy => ErrorCode::RequestsBusy,
+            RequestErrorKind::Unreachable => ErrorCode::BrokerUnreachable,
+            RequestErrorKind::Unconfirmed => ErrorCode::RequestUnconfirmed,
+            RequestErrorKind::Stopped => ErrorCode::EndpointStopped,
+            RequestErrorKind::Unreadable => ErrorCode::AnswerUnreadable,
+        }
     }
 
     /// What it means for the command.

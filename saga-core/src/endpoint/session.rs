@@ -2,7 +2,7 @@
 
 use super::{dispatch::finish, emission::of_posted, ledger::Ledger, shared::Shared};
 use crate::{
-    Command, Encoded, Event, Later, Outcome, OutgoingMessage, Store, StoreError, StoreErrorKind,
+    Command, Encoded, ErrorCode, Event, Later, Outcome, OutgoingMessage, Store, StoreError, StoreErrorKind,
     handler::{Addressee, post},
     port::{Keys, Unit},
 };
@@ -95,7 +95,7 @@ impl<Db: Store> Session<Db> {
     ) -> Result<bool, StoreError> {
         if later.command() != C::TYPE {
             let text = format!("the answer belongs to a `{}`, not to a `{}`", later.command(), C::TYPE);
-            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+            return Err(StoreError::new(StoreErrorKind::Rejected, text).with_code(ErrorCode::MessageRefused));
         }
         let Some(message) = outcome.into().encode() else { return Ok(true) };
         let mut keys = Keys { endpoint: self.shared.name.clone(), ..Keys::default() };
@@ -129,7 +129,7 @@ impl<Db: Store> Session<Db> {
             Ok(emissions) => emissions,
             Err(refused) => {
                 unit.rollback().await?;
-                return Err(StoreError::new(StoreErrorKind::Rejected, refused));
+                return Err(StoreError::new(StoreErrorKind::Rejected, refused).with_code(ErrorCode::MessageRefused));
             }
         };
         let shared = self.shared.clone();
@@ -141,7 +141,7 @@ impl<Db: Store> Session<Db> {
             for (later, message) in answers {
                 if let Err(refused) = ledger.answer_later(&later, &message) {
                     unit.rollback().await?;
-                    return Err(StoreError::new(StoreErrorKind::Rejected, refused));
+                    return Err(StoreError::new(StoreErrorKind::Rejected, refused).with_code(ErrorCode::MessageRefused));
                 }
             }
             finish(&shared, unit, ledger).await

@@ -97,6 +97,16 @@ impl<Db: Store> Shared<Db> {
         }
     }
 
+    /// The fields of such messages that operators do not see, as their receivers here know them.
+    pub(crate) fn masked<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a str> {
+        let handlers = self.handlers.iter().map(|entry| entry.description).filter(move |it| it.type_name == type_name);
+        let of_sagas = self.process.charts.iter().flat_map(|chart| &chart.messages);
+        let of_sagas = of_sagas.filter(move |message| message.type_name == type_name);
+        handlers
+            .flat_map(|it| it.masked.iter().copied())
+            .chain(of_sagas.flat_map(|it| it.masked.iter().map(String::as_str)))
+    }
+
     pub(crate) fn owner(&self) -> &str {
         &self.process.owner
     }

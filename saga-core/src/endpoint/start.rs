@@ -1,7 +1,7 @@
 //! The start of an endpoint: tables, topology, tasks.
 
 use super::{
-    Endpoint, EndpointBuilder, StartError,
+    Endpoint, EndpointBuilder, Mistake, StartError,
     dispatch::{self, Dispatcher},
     handler_lane,
     held_log::HeldLog,
@@ -18,7 +18,7 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
-    Envelope, Store, ambient, panics,
+    Envelope, ErrorCode, Store, ambient, panics,
     port::{Backoff, Link, LinkLimits, Process, Registered, Topology},
 };
 use std::{sync::Arc, time::Duration};
@@ -157,11 +157,12 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     Ok(supervisor.run())
 }
 
-fn taken((saga, endpoint): &(String, String)) -> String {
-    format!(
+fn taken((saga, endpoint): &(String, String)) -> Mistake {
+    let text = format!(
         "saga `{saga}` belongs to endpoint `{endpoint}` in this database: give one of them another name; if that \
          endpoint is gone for good, delete its rows from the table `definition`"
-    )
+    );
+    Mistake::new(ErrorCode::SagaTaken, text)
 }
 
 /// The process does not run after all. Registers again the subscriptions that it should have unbound, so that the next

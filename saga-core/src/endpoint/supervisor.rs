@@ -1,7 +1,7 @@
 //! The supervisor: one task owns all others of an endpoint, ends them in order, and notices when one ends unasked.
 
 use super::{Endpoint, dispatch, shared::Shared};
-use crate::{LinkState, Store, panics};
+use crate::{ErrorCode, LinkState, Store, panics};
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -31,11 +31,11 @@ pub enum Ended {
     Stopped,
     /// It was stopped, and [`Settings::stop`](crate::Settings::stop) was not enough. Nothing is lost: the next process
     /// runs again what was cut off.
-    #[error("the endpoint did not finish in time: {0}")]
+    #[error("the endpoint did not finish in time: {0} [{code}]", code = ErrorCode::CutOff)]
     CutOff(String),
     /// A task ended unexpectedly: a bug in this library, or in a transport or store. Nothing is lost; restart the
     /// process.
-    #[error("the endpoint failed: {0}")]
+    #[error("the endpoint failed: {0} [{code}]", code = ErrorCode::EndpointFailed)]
     Failed(String),
 }
 

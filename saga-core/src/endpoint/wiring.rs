@@ -183,6 +183,7 @@ mod tests {
             returns_repeats: false,
             anyone: false,
             can_wait: false,
+            masked: Vec::new(),
         });
         let edges = vec![ChartEdge::new("", "Placed", "", "A", effects.collect())];
         let chart =

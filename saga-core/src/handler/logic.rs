@@ -18,6 +18,8 @@ pub(crate) type Decoded = Box<dyn Any + Send>;
 pub(crate) struct Description {
     pub(crate) name: &'static str,
     pub(crate) type_name: &'static str,
+    /// Fields that operators do not see.
+    pub(crate) masked: &'static [&'static str],
     /// Its messages come from the queue for commands that can wait.
     pub(crate) can_wait: bool,
     pub(crate) decode: fn(&[u8]) -> Result<Decoded, String>,
@@ -32,7 +34,16 @@ pub(crate) struct Description {
 impl Description {
     fn of<M: Message>(name: &'static str, takes_batches: bool) -> Self {
         let (can_wait, decode, answers) = (M::CAN_WAIT, decode::<M>, answers_to::<M>);
-        Self { name, type_name: M::TYPE, can_wait, decode, give_up: M::GIVES_UP, answers, takes_batches }
+        Self {
+            name,
+            type_name: M::TYPE,
+            masked: M::MASKED,
+            can_wait,
+            decode,
+            give_up: M::GIVES_UP,
+            answers,
+            takes_batches,
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl OutgoingMessage {
             Addressee::Subscribers => MessageKind::Event,
             Addressee::Endpoint(_) => MessageKind::Command,
         };
-        let out = post(posted, to, Ok(Encoded { type_name: "", kind, body: json.into() }));
+        let out = post(posted, to, Ok(Encoded { type_name: "", kind, body: json.into(), masked: &[] }));
         out.named = Some(type_name);
         out
     }

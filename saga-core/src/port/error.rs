@@ -1,5 +1,6 @@
 //! What can go wrong with a store or a transport: a kind to decide by, a text that says what to do, and the cause.
 
+use crate::ErrorCode;
 use std::{error::Error, fmt};
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -9,6 +10,8 @@ type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
+    /// Of the cause, if it says more than the kind does.
+    code: Option<ErrorCode>,
     text: String,
     source: Option<Cause>,
 }
@@ -38,7 +41,25 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// An error with a text for people.
     pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self { kind, code: None, text: text.into(), source: None }
+    }
+
+    /// The same error with the code of its cause, if that says more than the kind's own code.
+    pub fn with_code(self, code: ErrorCode) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// Its code, which ends its text.
+    pub fn code(&self) -> ErrorCode {
+        self.code.unwrap_or(match self.kind {
+            StoreErrorKind::Conflict => ErrorCode::Conflict,
+            StoreErrorKind::Unavailable => ErrorCode::DatabaseUnreachable,
+            StoreErrorKind::Unable => ErrorCode::DatabaseUnable,
+            StoreErrorKind::Rejected => ErrorCode::StatementRefused,
+            StoreErrorKind::Schema => ErrorCode::Tables,
+            StoreErrorKind::StalePlan => ErrorCode::StalePlan,
+            StoreErrorKind::Invalid => ErrorCode::DatabaseAddress,
+        })
     }
 
     /// Another process changed the same rows.
@@ -72,12 +93,13 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            StoreErrorKind::Unavailable => write!(f, "the database is not available: {}", self.text),
-            StoreErrorKind::Unable => write!(f, "the database is not able to do it now: {}", self.text),
-            StoreErrorKind::Rejected => write!(f, "the database refuses: {}", self.text),
-            _ => f.write_str(&self.text),
-        }
+        let (code, text) = (self.code(), &self.text);
+        f.write_str(&match self.kind {
+            StoreErrorKind::Unavailable => code.told(format_args!("the database is not available: {text}")),
+            StoreErrorKind::Unable => code.told(format_args!("the database is not able to do it now: {text}")),
+            StoreErrorKind::Rejected => code.told(format_args!("the database refuses: {text}")),
+            _ => code.told(text),
+        })
     }
 }
 
@@ -91,6 +113,8 @@ impl Error for StoreError {
 #[derive(Debug)]
 pub struct TransportError {
     kind: TransportErrorKind,
+    /// Of the cause, if it says more than the kind does.
+    code: Option<ErrorCode>,
     text: String,
     source: Option<Cause>,
 }
@@ -112,7 +136,22 @@ pub enum TransportErrorKind {
 impl TransportError {
     /// An error with a text for people.
     pub fn new(kind: TransportErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self { kind, code: None, text: text.into(), source: None }
+    }
+
+    /// The same error with the code of its cause, if that says more than the kind's own code.
+    pub fn with_code(self, code: ErrorCode) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// Its code, which ends its text.
+    pub fn code(&self) -> ErrorCode {
+        self.code.unwrap_or(match self.kind {
+            TransportErrorKind::Unreachable => ErrorCode::BrokerUnreachable,
+            TransportErrorKind::Denied => ErrorCode::BrokerDenied,
+            TransportErrorKind::Mismatch => ErrorCode::TopologyDiffers,
+            TransportErrorKind::Invalid => ErrorCode::BrokerAddress,
+        })
     }
 
     /// The same error with its cause.
@@ -129,15 +168,15 @@ impl TransportError {
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = &self.text;
-        match self.kind {
-            TransportErrorKind::Unreachable => write!(f, "the broker cannot be reached: {text}"),
-            TransportErrorKind::Denied => {
-                write!(f, "the broker refuses the connection: {text}; check user, password and virtual host in the URL")
-            }
-            TransportErrorKind::Mismatch => write!(f, "the broker's topology differs: {text}"),
-            TransportErrorKind::Invalid => f.write_str(text),
-        }
+        let (code, text) = (self.code(), &self.text);
+        f.write_str(&match self.kind {
+            TransportErrorKind::Unreachable => code.told(format_args!("the broker cannot be reached: {text}")),
+            TransportErrorKind::Denied => code.told(format_args!(
+                "the broker refuses the connection: {text}; check user, password and virtual host in the URL"
+            )),
+            TransportErrorKind::Mismatch => code.told(format_args!("the broker's topology differs: {text}")),
+            TransportErrorKind::Invalid => code.told(text),
+        })
     }
 }
 

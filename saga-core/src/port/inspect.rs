@@ -7,6 +7,7 @@ mod counted;
 mod filter;
 mod held;
 mod instance;
+mod masked;
 mod outbox;
 mod server;
 mod status;
@@ -18,7 +19,7 @@ pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxF
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
 pub use outbox::{OutboxAction, OutboxOrder};
-pub use server::{ServerView, TableView, UpkeepView};
+pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
 pub use status::{
     EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, RunningProcess, StateCount, Status, Unroutable,
 };
@@ -30,7 +31,7 @@ pub use view::{
     JournalView, OperationItem, OperationView, OutboxView,
 };
 
-use super::{InstanceKey, StoreError, StoreErrorKind};
+use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
@@ -73,6 +74,8 @@ pub enum Listing<'a> {
     Upkeep,
     /// [`RunningProcess`], by endpoint and start.
     Processes,
+    /// [`SubscriptionView`], by endpoint and event.
+    Subscriptions,
     /// [`TraceView`]: what inbox, held and outbox have of these messages.
     Traces(&'a [String]),
     /// [`NameView`]: messages and instances whose id begins with this; a hundred of each place are enough.
@@ -266,6 +269,11 @@ pub trait Inspect: Send + Sync {
         Ok(read(self.rows(&Listing::Upkeep).await?)?.pop().unwrap_or_default())
     }
 
+    /// The events that endpoints subscribe to.
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionView>, StoreError> {
+        read(self.rows(&Listing::Subscriptions).await?)
+    }
+
     /// The processes that run, and those that died without signing off within the last day.
     async fn processes(&self) -> Result<Vec<RunningProcess>, StoreError> {
         read(self.rows(&Listing::Processes).await?)
@@ -323,7 +331,7 @@ pub trait Inspect: Send + Sync {
     async fn held_edit(&self, row: &HeldRef, body: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
         if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(body) {
             let text = format!("the new body is not JSON: {error}");
-            return Err(StoreError::new(StoreErrorKind::Invalid, text));
+            return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::InputUnfit));
         }
         // as long as the row has this arrival it has this body, because an edit releases it
         let Some(old) = self.held_body(row).await? else { return Ok(row.done("gone", None, None)) };
@@ -335,9 +343,18 @@ pub trait Inspect: Send + Sync {
             Ok(text) => in_digits(text.as_bytes()),
             Err(bytes) => in_digits(bytes.as_bytes()),
         };
+        let old_body = OperationItem::marked(&self.masked(row).await?, old_body);
         let action = HeldAction::Edit { body, old_body: &old_body };
         let done = self.order(&HeldOrder { action, rows: std::slice::from_ref(row), who, why }).await?;
         Ok(done.into_iter().next().unwrap_or_else(|| row.done("gone", None, None)))
+    }
+
+    /// The fields of a held message that operators do not see.
+    #[doc(hidden)]
+    async fn masked(&self, row: &HeldRef) -> Result<Vec<String>, StoreError> {
+        let filter = HeldFilter { message_id: Some(row.message_id.clone()), ..HeldFilter::default() };
+        let found = self.held(&filter, NOTES_MAX).await?;
+        Ok(found.iter().find(|held| held.row() == *row).map(HeldView::masked).unwrap_or_default())
     }
 
     /// Lets a paused instance go on; see [`InstanceAction::Resume`].
@@ -387,7 +404,10 @@ async fn in_orders<I: Inspect + ?Sized>(
 }
 
 fn must_be_json(body: &str) -> Result<(), StoreError> {
-    let wrong = |error| StoreError::new(StoreErrorKind::Invalid, format!("the new body is not JSON: {error}"));
+    let wrong = |error| {
+        let text = format!("the new body is not JSON: {error}");
+        StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::InputUnfit)
+    };
     serde_json::from_str::<serde::de::IgnoredAny>(body).map(drop).map_err(wrong)
 }
 

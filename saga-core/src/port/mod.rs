@@ -12,6 +12,7 @@ mod words;
 mod write;
 
 pub use crate::endpoint::BundleSizes;
+pub use crate::error_code::ErrorCode;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
@@ -20,7 +21,8 @@ pub use inspect::{
     HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceView, JournalView,
     Listing, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,
     OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status,
-    Story, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain,
+    Story, SubscriptionView, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView,
+    Wanted, explain,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};

@@ -1,5 +1,7 @@
 //! The words that stand in the tables: each enum is a column's set of values.
 
+use crate::ErrorCode;
+
 /// Defines an enum whose variants have a name in the tables.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -77,6 +79,21 @@ words!(
 );
 
 impl HeldReason {
+    /// The code of what it means, which has a paragraph in the book.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Early => ErrorCode::HeldEarly,
+            Self::Deferred => ErrorCode::HeldDeferred,
+            Self::Paused => ErrorCode::HeldPaused,
+            Self::Version => ErrorCode::HeldVersion,
+            Self::Failed => ErrorCode::HeldFailed,
+            Self::Rejected => ErrorCode::HeldRejected,
+            Self::Crashes => ErrorCode::HeldCrashes,
+            Self::Undecodable => ErrorCode::HeldUndecodable,
+            Self::Stranded => ErrorCode::HeldStranded,
+        }
+    }
+
     /// Whether it goes on by itself, without a person.
     pub fn releases_itself(self) -> bool {
         matches!(self, Self::Early | Self::Deferred | Self::Paused | Self::Version)

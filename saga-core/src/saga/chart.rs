@@ -54,6 +54,9 @@ pub struct ChartState {
     /// Messages rejected here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reject: Vec<String>,
+    /// Fields of the state and of the data that operators do not see, by their names in JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
 }
 
 /// A message on the chart.
@@ -82,6 +85,9 @@ pub struct ChartMessage {
     /// A command that can wait (`priority = low`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_wait: bool,
+    /// Its fields that operators do not see, by their names in JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
 }
 
 #[doc(hidden)]
@@ -89,8 +95,8 @@ impl ChartMessage {
     pub(crate) fn of<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> Self {
         let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
         let (type_name, kind, returns_repeats) = (M::TYPE.into(), M::KIND, false);
-        let can_wait = M::CAN_WAIT;
-        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone, can_wait }
+        let (can_wait, masked) = (M::CAN_WAIT, texts(M::MASKED));
+        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone, can_wait, masked }
     }
 
     pub fn returning(self) -> Self {
@@ -167,7 +173,12 @@ impl ChartState {
             ignore: none(),
             defer: none(),
             reject: none(),
+            masked: none(),
         }
+    }
+
+    pub fn masked(self, fields: &[&str]) -> Self {
+        Self { masked: texts(fields), ..self }
     }
 
     pub fn done(self, done: bool) -> Self {

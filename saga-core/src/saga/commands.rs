@@ -34,6 +34,7 @@ pub struct Place<const N: usize>;
 #[doc(hidden)]
 pub struct Known {
     type_name: &'static str,
+    masked: &'static [&'static str],
     to: &'static str,
     queue: &'static str,
     outcome: fn() -> Vec<&'static str>,
@@ -42,7 +43,14 @@ pub struct Known {
 
 const fn known<C: Command>() -> Known {
     let read = |body: &[u8]| decode::<C>(body).map(drop);
-    Known { type_name: C::TYPE, to: C::TO, queue: C::QUEUE, outcome: <C::Outcome as Outcome>::types, read }
+    Known {
+        type_name: C::TYPE,
+        masked: C::MASKED,
+        to: C::TO,
+        queue: C::QUEUE,
+        outcome: <C::Outcome as Outcome>::types,
+        read,
+    }
 }
 
 pub(super) const fn names<L: Commands, C: Command>() -> bool {
@@ -177,8 +185,8 @@ impl<S, L: SentInto<S>> Effect<S> for SendsAny<L> {
         for kept in self.0.kept {
             let known = kept.known::<L>().expect("only commands of the list are put into it");
             let body: Box<str> = kept.body.into();
-            let message =
-                Encoded { type_name: known.type_name, kind: MessageKind::Command, body: String::from(body).into() };
+            let (type_name, masked) = (known.type_name, known.masked);
+            let message = Encoded { type_name, kind: MessageKind::Command, body: String::from(body).into(), masked };
             out.emits.push(Emit { route: Route::Command { to: known.queue }, message });
         }
     }

@@ -27,6 +27,9 @@ const ARGUMENTS: [&str; 9] = [
 /// The name under which WebDriver has the reference of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// A browser that does not answer for this long hangs: the test then says so, instead of hanging too.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// A browser with one page, ended when dropped.
 pub(crate) struct Browser {
     driver: Child,
@@ -58,7 +61,7 @@ impl Browser {
         let mut this = Self {
             driver,
             _said: said,
-            client: Client::new(),
+            client: Client::builder().timeout(ANSWER).build().expect("a client"),
             session: format!("http://127.0.0.1:{port}/session"),
             site: site.into(),
             _profile: profile,

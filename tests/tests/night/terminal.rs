@@ -218,7 +218,7 @@ fn an_instance_that_waits_since_yesterday_ends(terminal: &Terminal) {
 fn a_queue_is_back(terminal: &Terminal) {
     let told = terminal.told("journeys: no queue takes 3 messages to warehouse");
     assert!(
-        told.text.contains(", the oldest for ") && told.text.ends_with("check whether warehouse runs"),
+        told.text.contains(", the oldest for ") && told.text.ends_with("check whether warehouse runs [SB0033]"),
         "{}",
         told.text
     );

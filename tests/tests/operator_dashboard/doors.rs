@@ -113,6 +113,27 @@ async fn a_viewer_looks_and_an_operator_acts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn masked_fields_are_shown_to_an_operator_who_asks_and_to_no_viewer() {
+    let tables = Tables::sqlite().await;
+    paused(&tables).await;
+    let envelope = r#"{"message_id":"poison","type":"payment.Paid","headers":{"masked":["a"]}}"#;
+    tables.sql(&format!("UPDATE {{s}}held SET envelope = '{envelope}' WHERE message_id = 'poison'")).await;
+    let mut dashboard = Dashboard::of(with_tokens(&tables));
+    let (secret, mask) = ("&quot;a&quot;: 1", "&quot;a&quot;: &quot;•••&quot;");
+    login(&mut dashboard, VIEWER).await;
+    for path in ["/held/poison", "/held/poison?unmasked=yes"] {
+        let page = dashboard.page(path).await;
+        assert!(page.contains(mask) && !page.contains(secret) && !page.contains("Show them"), "{path}: {page}");
+    }
+    login(&mut dashboard, OPERATOR).await;
+    let page = dashboard.page("/held/poison").await;
+    assert!(page.contains(mask) && !page.contains(secret) && page.contains("?unmasked=yes"), "{page}");
+    assert!(!page.contains("Retry with this body"), "what is hidden is not edited: {page}");
+    let page = dashboard.page("/held/poison?unmasked=yes").await;
+    assert!(page.contains(secret) && page.contains("Retry with this body"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_form_without_the_token_of_a_page_does_nothing() {
     let tables = Tables::sqlite().await;
     paused(&tables).await;

@@ -17,7 +17,7 @@ async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
                 .await;
         }
         let (code, _, err) = run(url, &["held", "retry", "a8e8"]);
-        assert_eq!((code, err.as_str()), (1, "sagabus: 2 ids begin with a8e8: a8e8-1, a8e8-2\n"));
+        assert_eq!((code, err.as_str()), (1, "sagabus: 2 ids begin with a8e8: a8e8-1, a8e8-2 [SB0074]\n"));
         let (code, _, err) = run(url, &["held", "discard", "f1", "nope", "--reason", "why"]);
         assert!(code == 1 && err.contains("no message nope is held"), "{err}");
         let (code, _, _) = run(url, &["held", "retry"]);

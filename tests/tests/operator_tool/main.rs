@@ -2,7 +2,9 @@
 //! tested by golden files in the package `operator`.
 
 mod actions;
+mod broker;
 mod explain;
+mod masked;
 mod outbox;
 mod processes;
 
@@ -143,7 +145,10 @@ async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
     assert_eq!(run(url, &["sagas", "list", "--older-than", "1h"]).1, "");
     let (code, _, err) = run(url, &["sagas", "list", "--state", "lost"]);
     assert_eq!(code, 1);
-    assert_eq!(err, "sagabus: no state with instances is called lost; there are: AwaitingPayment, Cancelled\n");
+    assert_eq!(
+        err,
+        "sagabus: no state with instances is called lost; there are: AwaitingPayment, Cancelled [SB0073]\n"
+    );
     let (code, _, err) = run(url, &["sagas", "show", "odrer", "7"]);
     assert!(code == 1 && err.contains("there are: order"), "{err}");
     let (code, page, _) = run(url, &["sagas", "show", "Order", "-5"]);

@@ -6,7 +6,7 @@ use super::{
     trouble::Trouble,
 };
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
-use saga_core::{Backoff, Destination, Topology, TransportError, TransportErrorKind};
+use saga_core::{Backoff, Destination, ErrorCode, Topology, TransportError, TransportErrorKind};
 use std::{
     borrow::Cow,
     sync::atomic::{AtomicUsize, Ordering},
@@ -76,7 +76,8 @@ impl Broker {
                 Ok(Ok(connection)) => return enough_channels(connection),
                 Ok(Err(error)) if is_certificates(&error) && certificates + 1 == self.uris.len() => {
                     let text = format!("there is no trust between us and the broker: {error}");
-                    return Err(TransportError::new(TransportErrorKind::Invalid, text).with_source(error));
+                    let failed = TransportError::new(TransportErrorKind::Invalid, text).with_code(ErrorCode::BrokerTls);
+                    return Err(failed.with_source(error));
                 }
                 Ok(Err(error)) if is_denied(&error) => {
                     return Err(TransportError::new(TransportErrorKind::Denied, error.to_string()).with_source(error));
@@ -111,7 +112,8 @@ fn enough_channels(connection: Connection) -> Result<Connection, TransportError>
         channels @ 1..CHANNELS => Err(TransportError::new(
             TransportErrorKind::Invalid,
             format!("the broker allows {channels} channel a connection (`channel_max`), Sagabus needs {CHANNELS}"),
-        )),
+        )
+        .with_code(ErrorCode::BrokerLimit)),
         _ => Ok(connection),
     }
 }

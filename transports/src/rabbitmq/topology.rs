@@ -19,7 +19,7 @@ use lapin::{
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use saga_core::{Topology, TransportError, TransportErrorKind};
+use saga_core::{ErrorCode, Topology, TransportError, TransportErrorKind};
 use std::time::Duration;
 use tokio::{sync::Notify, time::Instant};
 
@@ -72,10 +72,7 @@ impl<'a> Admin<'a> {
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
             return answer(channel.queue_declare(name, options, FieldTable::default())).await.map(drop);
         }
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
-        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        let (durable, arguments) = quorum();
         answer(channel.queue_declare(name.clone(), durable, arguments)).await?;
         // the endpoint's own exchange is for other programs
         for exchange in std::iter::once(&topology.endpoint).chain(&topology.subscribes) {
@@ -216,7 +213,15 @@ impl<'a> Admin<'a> {
     }
 }
 
-async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, TransportError> {
+/// How the queue of an endpoint is declared.
+pub(super) fn quorum() -> (QueueDeclareOptions, FieldTable) {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    (QueueDeclareOptions { durable: true, ..Default::default() }, arguments)
+}
+
+pub(super) async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, TransportError> {
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(answer) => answer.map_err(failed),
         Err(_) => Err(silent()),
@@ -251,39 +256,43 @@ pub(super) fn code(error: &Error) -> Option<u16> {
 }
 
 /// Tells a difference that a person must fix from a broker that is away.
-fn failed(error: Error) -> TransportError {
-    let (kind, text) = match error.kind() {
+pub(super) fn failed(error: Error) -> TransportError {
+    let (kind, code, text) = match error.kind() {
         ErrorKind::ProtocolError(refused) => explained(refused.get_id(), refused.get_message().as_str()),
-        _ => (TransportErrorKind::Unreachable, error.to_string()),
+        _ => (TransportErrorKind::Unreachable, ErrorCode::BrokerUnreachable, error.to_string()),
     };
-    TransportError::new(kind, text).with_source(error)
+    TransportError::new(kind, text).with_code(code).with_source(error)
 }
 
-fn explained(code: u16, text: &str) -> (TransportErrorKind, String) {
+fn explained(code: u16, text: &str) -> (TransportErrorKind, ErrorCode, String) {
+    use TransportErrorKind::{Invalid, Mismatch, Unreachable};
     match code {
         406 if text.contains("inequivalent arg") => (
-            TransportErrorKind::Mismatch,
+            Mismatch,
+            ErrorCode::TopologyDiffers,
             format!(
                 "{text}; what is there was declared otherwise: delete it when it is empty, or give the endpoint \
                  another name"
             ),
         ),
-        404 => (TransportErrorKind::Mismatch, format!("{text}; declare it, or let the endpoint do so")),
-        405 => (TransportErrorKind::Mismatch, format!("{text}; another connection uses it alone")),
+        404 => (Mismatch, ErrorCode::TopologyDiffers, format!("{text}; declare it, or let the endpoint do so")),
+        405 => (Mismatch, ErrorCode::TopologyDiffers, format!("{text}; another connection uses it alone")),
         403 => (
-            TransportErrorKind::Invalid,
+            Invalid,
+            ErrorCode::BrokerPermission,
             format!(
                 "the broker refuses: {text}; grant the user configure, write and read on the endpoint's queue and \
                  exchanges, or provision them and set `passive`"
             ),
         ),
         406 if text.contains("limit") => (
-            TransportErrorKind::Invalid,
+            Invalid,
+            ErrorCode::BrokerLimit,
             format!("the broker refuses: {text}; raise the limit, or delete unused queues"),
         ),
         // the connection is forced to close, or the broker has an internal error
-        320 | 506 | 541 => (TransportErrorKind::Unreachable, text.to_owned()),
-        _ => (TransportErrorKind::Invalid, format!("the broker refuses: {text}")),
+        320 | 506 | 541 => (Unreachable, ErrorCode::BrokerUnreachable, text.to_owned()),
+        _ => (Invalid, ErrorCode::BrokerRefuses, format!("the broker refuses: {text}")),
     }
 }
 
@@ -294,12 +303,12 @@ mod tests {
     #[test]
     fn a_limit_is_not_taken_for_a_difference() {
         let limit = "PRECONDITION_FAILED - cannot declare queue 'e': queue limit in vhost 'v' (1) is reached";
-        let (kind, text) = explained(406, limit);
-        assert_eq!(kind, TransportErrorKind::Invalid);
+        let (kind, code, text) = explained(406, limit);
+        assert_eq!((kind, code), (TransportErrorKind::Invalid, ErrorCode::BrokerLimit));
         assert!(text.contains("raise the limit") && !text.contains("declared otherwise"), "{text}");
         let differs = "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'e' in vhost 'v'";
-        let (kind, text) = explained(406, differs);
-        assert_eq!(kind, TransportErrorKind::Mismatch);
+        let (kind, code, text) = explained(406, differs);
+        assert_eq!((kind, code), (TransportErrorKind::Mismatch, ErrorCode::TopologyDiffers));
         assert!(text.contains("declared otherwise"), "{text}");
     }
 }

@@ -7,14 +7,14 @@ use quote::{quote, quote_spanned};
 use syn::{Ident, Type, ext::IdentExt, spanned::Spanned};
 
 pub(super) fn chart_state(state: &State) -> TokenStream {
-    let State { ident, done, legacy, waits, was, ignores, defers, rejects, .. } = state;
+    let State { ident, done, legacy, waits, was, ignores, defers, rejects, masked, .. } = state;
     let label = ident.unraw().to_string();
     let names = |types: &[Type]| quote!(&[#(__sagabus::Of::<#types>::TYPE),*]);
     let (ignores, defers, rejects) = (names(ignores), names(defers), names(rejects));
     quote! {
         __sagabus::ChartState::new(#label)
             .done(#done).legacy(#legacy).waits(#waits).was(&[#(#was),*])
-            .ignores(#ignores).defers(#defers).rejects(#rejects)
+            .ignores(#ignores).defers(#defers).rejects(#rejects).masked(&[#(#masked),*])
     }
 }
 

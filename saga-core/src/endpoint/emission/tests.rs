@@ -2,7 +2,7 @@ use super::*;
 use bytes::Bytes;
 
 fn encoded(kind: MessageKind) -> Encoded {
-    Encoded { type_name: "bank.Paid", kind, body: Bytes::from_static(b"{}") }
+    Encoded { type_name: "bank.Paid", kind, body: Bytes::from_static(b"{}"), masked: &[] }
 }
 
 fn asker() -> Option<(String, Option<SagaRef>)> {

@@ -111,12 +111,14 @@ async fn s_076_a_check_lists_each_instance_that_this_program_cannot_read_and_wri
         (it.kind, it.to_string())
     };
     use UnreadableKind::*;
-    assert_eq!(of("7"), (Saga, "gone/7 in state `Kept` of version 2: this program has no saga of this name".into()));
+    let gone = "gone/7 in state `Kept` of version 2: this program has no saga of this name [SB0057]";
+    assert_eq!(of("7"), (Saga, gone.into()));
     let (kind, text) = of("removed");
     assert_eq!(kind, State);
     assert!(text.starts_with("case/removed in state `Waiting` of version 1: this program has no such state"), "{text}");
     assert_eq!(of("newer").0, Newer);
-    assert!(of("newer").1.ends_with("this program has version 2: it leaves the instance alone"), "{}", of("newer").1);
+    let newer = "this program has version 2: it leaves the instance alone [SB0058]";
+    assert!(of("newer").1.ends_with(newer), "{}", of("newer").1);
     assert!(of("broken").0 == Data && of("broken").1.contains("missing field `n`"), "{}", of("broken").1);
     assert!(of("refused").0 == Data && of("refused").1.contains("`seven` is no number"));
     assert!(of("panics").0 == Data && of("panics").1.contains("no form for it"), "{}", of("panics").1);

@@ -219,7 +219,7 @@ async fn a_saga_whose_name_another_endpoint_uses_does_not_start() {
     let rig = Rig::walk().await;
     let other = Endpoint::builder("other", Broker::new(), rig.store.clone()).saga::<Walk>().start().await;
     let Err(StartError::Definition(wrong)) = other else { panic!("it was expected not to start") };
-    assert!(wrong[0].contains("`walk` belongs to endpoint `shop`"), "{wrong:?}");
+    assert!(wrong[0].text.contains("`walk` belongs to endpoint `shop`"), "{wrong:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -261,7 +261,7 @@ async fn a_limit_for_each_key_needs_keys() {
     })
     .await;
     let Err(StartError::Definition(wrong)) = started.map(|_| ()) else { panic!("it starts") };
-    let said = wrong.join("\n");
+    let said = wrong.iter().map(|mistake| format!("{mistake}\n")).collect::<String>();
     for text in [
         "has the limit `bank`, which is for each key, and no key: `#[handler(key = ..)]`",
         "is read from another message",
@@ -297,7 +297,7 @@ async fn limits_and_their_handlers_must_fit() {
     })
     .await;
     let Err(StartError::Definition(wrong)) = started.map(|_| ()) else { panic!("it starts") };
-    let said = wrong.join("\n");
+    let said = wrong.iter().map(|mistake| format!("{mistake}\n")).collect::<String>();
     for text in [
         "has a limit and shares transactions",
         "limit `bank` is set twice",

@@ -1,5 +1,6 @@
 //! What a database says of itself, and what is wrong with that.
 
+use crate::ErrorCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,6 +62,17 @@ pub struct UpkeepView {
     pub processes: usize,
 }
 
+/// That an endpoint subscribes to an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[serde(default)]
+pub struct SubscriptionView {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The event, by logical name.
+    pub event: String,
+}
+
 impl ServerView {
     /// What may do harm, a line each. `here_us` is the caller's clock, read when this was asked for.
     pub fn advice(&self, upkeep: &UpkeepView, here_us: i64) -> Vec<String> {
@@ -68,50 +80,49 @@ impl ServerView {
         let skew = here_us.abs_diff(self.now_us);
         if skew > SKEW_US {
             let s = skew / 1_000_000;
-            all.push(format!(
+            all.push(ErrorCode::Clock.told(format_args!(
                 "clock: this machine and the database differ by {s} s; leases and timers go by the database's, but \
                  times in messages and logs will mislead"
-            ));
+            )));
         }
         let setting = |name: &str| self.settings.get(name).map(String::as_str);
         if setting("fsync") == Some("off") {
-            all.push("fsync is off: a crash of the machine can destroy the database".into());
+            all.push(ErrorCode::NotDurable.told("fsync is off: a crash of the machine can destroy the database"));
         }
         if setting("synchronous_commit") == Some("off") {
-            all.push(
-                "synchronous_commit is off: a crash of the server can undo what was committed, and sent, a moment ago"
-                    .into(),
-            );
+            all.push(ErrorCode::NotDurable.told(
+                "synchronous_commit is off: a crash of the server can undo what was committed, and sent, a moment ago",
+            ));
         }
         if setting("autovacuum") == Some("off") {
-            all.push("autovacuum is off: the outbox grows and slows down".into());
+            all.push(ErrorCode::NotVacuumed.told("autovacuum is off: the outbox grows and slows down"));
         }
         let locks = setting("max_locks_per_transaction").and_then(|n| n.parse::<i64>().ok());
         if let Some(locks) = locks.filter(|locks| *locks < LOCKS_MIN && upkeep.processes >= PROCESSES_MANY) {
-            all.push(format!(
+            all.push(ErrorCode::LocksFew.told(format_args!(
                 "max_locks_per_transaction is {locks}, and {} processes run: set it to {LOCKS_MIN}, or the lock table \
                  can become full under load",
                 upkeep.processes
-            ));
+            )));
         }
         if let Some(ms) = self.oldest_transaction_ms.filter(|ms| *ms > TRANSACTION_MS) {
-            all.push(format!(
+            all.push(ErrorCode::NotVacuumed.told(format_args!(
                 "a transaction has been open for {} min: until it ends, rows that are gone are not removed (see \
                  pg_stat_activity)",
                 ms / 60_000
-            ));
+            )));
         }
         for table in self.tables.iter().filter(|it| it.dead > DEAD_ROWS && it.dead > it.rows) {
-            all.push(format!(
+            all.push(ErrorCode::NotVacuumed.told(format_args!(
                 "table {} has {} rows that are gone and {} that are there: let it be vacuumed",
                 table.table, table.dead, table.rows
-            ));
+            )));
         }
         if upkeep.dead_leases > 0 {
-            all.push(format!(
+            all.push(ErrorCode::LeasesDead.told(format_args!(
                 "{} outbox rows have a lease that ran out and are not taken over: no process of their endpoint runs",
                 upkeep.dead_leases
-            ));
+            )));
         }
         all
     }

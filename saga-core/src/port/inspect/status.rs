@@ -100,6 +100,10 @@ pub struct StateCount {
     /// How long the one that has been paused for longest has been; 0 when none is.
     #[serde(default)]
     pub paused_ms: i64,
+    /// As `oldest_ms`, of those that are neither paused nor done; 0 when there is none, or when it stands behind
+    /// thousands of paused ones.
+    #[serde(default)]
+    pub waiting_ms: i64,
 }
 
 /// A process of an endpoint. Times are microseconds since 1970.
@@ -141,6 +145,8 @@ pub struct ProcessReport {
     pub breakers: Vec<String>,
     /// Since when the messages of those fail: microseconds since 1970, by the process's clock.
     pub breakers_since_us: BTreeMap<String, i64>,
+    /// What stands behind those that share a limit, and so a breaker: its name by the handler's.
+    pub breakers_behind: BTreeMap<String, String>,
     /// The machine.
     pub host: String,
     /// The program, as it calls itself ([`EndpointBuilder::program`](crate::EndpointBuilder::program)), or its file.
@@ -249,6 +255,7 @@ impl Status {
                 known.done += state.done;
                 known.oldest_ms = known.oldest_ms.max(state.oldest_ms);
                 known.paused_ms = known.paused_ms.max(state.paused_ms);
+                known.waiting_ms = known.waiting_ms.max(state.waiting_ms);
             }
             None => self.instances.push(state),
         }

@@ -8,6 +8,7 @@ impl Inspect for Counting {
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
         Ok(match listing {
             Listing::Held(_, Wanted::Count) => vec!["186".into()],
+            Listing::Held(filter, _) if filter.message_id.is_some() => Vec::new(),
             Listing::HeldBody(_) => vec![r#""7b7D""#.into()],
             _ => vec!["{}".into()],
         })

@@ -12,6 +12,7 @@ fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
         returns_repeats: false,
         anyone: false,
         can_wait: false,
+        masked: Vec::new(),
     }
 }
 

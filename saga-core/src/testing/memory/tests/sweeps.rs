@@ -20,6 +20,7 @@ async fn register(store: &MemoryStore) {
         returns_repeats: false,
         anyone: false,
         can_wait: false,
+        masked: Vec::new(),
     };
     let chart = Chart { messages: vec![event], ..chart("saga", 1) };
     let process = Process { endpoint: "e".into(), owner: "me".into(), charts: vec![chart], ..Process::default() };

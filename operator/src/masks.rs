@@ -1,0 +1,133 @@
+//! Fields that operators do not see: those that programs mark with `#[masked]`.
+//!
+//! A message says in its envelope which of its fields are masked; its sender wrote that, or its receiver when it held
+//! the message. Of instances, and of messages in their journals, the charts say it.
+
+use saga_core::{DefinitionView, Inspect, InstanceView, JournalView, OperationView, StoreError};
+use serde_json::Value;
+
+/// What stands in place of a masked value.
+pub(crate) const MASK: &str = "•••";
+
+/// The masked fields of a message, according to its envelope.
+fn of_envelope(envelope: &Value) -> Vec<String> {
+    let names = envelope["headers"]["masked"].as_array();
+    names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Hides fields of a body or of an instance's data. What has no fields, as a body that is not JSON, is hidden as a
+/// whole.
+pub(crate) fn hide(value: &mut Value, fields: &[String]) {
+    if fields.is_empty() {
+        return;
+    }
+    match value {
+        Value::Object(all) => {
+            all.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
+        }
+        other => *other = MASK.into(),
+    }
+}
+
+/// A body with its masked fields hidden, as bytes; as it is, if it has none.
+pub(crate) fn hidden(body: &[u8], fields: &[String]) -> Vec<u8> {
+    if fields.is_empty() {
+        return body.to_vec();
+    }
+    let mut value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    hide(&mut value, fields);
+    value.to_string().into_bytes()
+}
+
+/// What a definition masks in its states and data.
+pub(crate) fn of_state(definition: Option<&DefinitionView>) -> Vec<String> {
+    let states = definition.into_iter().flat_map(|it| &it.chart.states);
+    let mut fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
+}
+
+/// Hides what is masked in instances of a database.
+pub(crate) async fn instances(store: &dyn Inspect, rows: &mut [InstanceView]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let definitions = store.definitions().await?;
+    rows.iter_mut().for_each(|row| instance(row, &definitions));
+    Ok(())
+}
+
+/// Hides what is masked in an instance: in any state and in any version, because the row may be of an older one.
+pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) {
+    let states = definitions.iter().filter(|it| it.saga == row.saga).flat_map(|it| &it.chart.states);
+    let fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
+    hide(&mut row.data, &fields);
+    row.aliases.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
+}
+
+/// Hides what is masked in messages that a journal keeps.
+pub(crate) fn journal(lines: &mut [JournalView], definitions: &[DefinitionView]) {
+    for line in lines {
+        let Some(message) = &mut line.message else { continue };
+        let messages = definitions.iter().flat_map(|it| &it.chart.messages).filter(|it| it.type_name == line.type_name);
+        let mut fields: Vec<String> = messages.flat_map(|it| it.masked.iter().cloned()).collect();
+        fields.extend(of_envelope(&message["envelope"]));
+        if let (false, Some(body)) = (fields.is_empty(), message["body"].as_str()) {
+            let body = String::from_utf8_lossy(&hidden(body.as_bytes(), &fields)).into_owned();
+            message["body"] = body.into();
+        }
+    }
+}
+
+/// Hides what is masked in the old bodies that edits have kept, unless all is to be seen.
+pub(crate) fn operations(all: &mut [OperationView], unmasked: bool) {
+    for item in all.iter_mut().flat_map(|operation| &mut operation.items) {
+        let Some((body, masked)) = item.old_body_and_masked() else { continue };
+        let masked = if unmasked { Vec::new() } else { masked };
+        let body = String::from_utf8_lossy(&hidden(body.as_bytes(), &masked)).into_owned();
+        item.old_body = Some(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn masked_fields_are_hidden_and_others_stay() {
+        let fields = ["card".to_owned(), "none".to_owned()];
+        let mut body = json!({ "card": { "number": 4111 }, "cents": 5 });
+        hide(&mut body, &fields);
+        assert_eq!(body, json!({ "card": MASK, "cents": 5 }));
+        assert_eq!(hidden(br#"{"card":1,"b":2}"#, &fields), r#"{"b":2,"card":"•••"}"#.as_bytes());
+        assert_eq!(hidden(b"4111 no JSON", &fields), "\"•••\"".as_bytes(), "the whole of what has no fields");
+        assert_eq!(hidden(b"4111 no JSON", &[]), b"4111 no JSON", "nothing is masked");
+    }
+
+    #[test]
+    fn a_journal_hides_what_its_chart_or_its_envelope_masks() {
+        let line = |type_name: &str, envelope: Value| {
+            let message = json!({ "envelope": envelope, "body": r#"{"card":4111,"iban":7,"cents":5}"# });
+            serde_json::from_value::<JournalView>(json!({ "message_id": "m", "type": type_name, "result": "handled",
+                "seq": 1, "from_state": null, "to_state": null, "effects": null, "causation_id": null,
+                "handled_at_us": 0, "handled_by": "p", "attempts": 1, "note": null, "message": message }))
+            .unwrap()
+        };
+        let definition: DefinitionView = serde_json::from_value(json!({ "endpoint": "shop", "saga": "order",
+            "version": 1, "registered_at_us": 0, "chart": { "saga": "order", "version": 1, "states": [], "edges": [],
+                "messages": [{ "type_name": "Paid", "kind": "event", "starts": false, "masked": ["card"] }] } }))
+        .unwrap();
+        let mut lines = [
+            line("Paid", json!({})),
+            line("Other", json!({ "headers": { "masked": ["iban"] } })),
+            line("Open", json!({})),
+        ];
+        journal(&mut lines, &[definition]);
+        let body = |line: &JournalView| line.message.as_ref().unwrap()["body"].as_str().unwrap().to_owned();
+        assert!(!body(&lines[0]).contains("4111") && body(&lines[0]).contains("\"iban\":7"), "{}", body(&lines[0]));
+        assert!(!body(&lines[1]).contains("\"iban\":7") && body(&lines[1]).contains("4111"), "{}", body(&lines[1]));
+        assert_eq!(body(&lines[2]), r#"{"card":4111,"iban":7,"cents":5}"#, "as it was");
+    }
+}

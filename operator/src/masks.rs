@@ -25,6 +25,7 @@ pub(crate) fn hide(value: &mut Value, fields: &[String]) {
         Value::Object(all) => {
             all.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
         }
+        Value::Null => {}
         other => *other = MASK.into(),
     }
 }
@@ -34,7 +35,7 @@ pub(crate) fn hidden(body: &[u8], fields: &[String]) -> Vec<u8> {
     if fields.is_empty() {
         return body.to_vec();
     }
-    let mut value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let mut value = serde_json::from_slice(body).unwrap_or_else(|_| MASK.into());
     hide(&mut value, fields);
     value.to_string().into_bytes()
 }
@@ -63,6 +64,10 @@ pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) {
     let states = definitions.iter().filter(|it| it.saga == row.saga).flat_map(|it| &it.chart.states);
     let fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
     hide(&mut row.data, &fields);
+    // where states share data, the two are stored side by side
+    if let Some(parts) = row.data.as_object_mut().filter(|all| all.len() == 2 && all.contains_key("data")) {
+        parts.iter_mut().filter(|(_, part)| part.is_object()).for_each(|(_, part)| hide(part, &fields));
+    }
     row.aliases.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
 }
 
@@ -104,6 +109,26 @@ mod tests {
         assert_eq!(hidden(br#"{"card":1,"b":2}"#, &fields), r#"{"b":2,"card":"•••"}"#.as_bytes());
         assert_eq!(hidden(b"4111 no JSON", &fields), "\"•••\"".as_bytes(), "the whole of what has no fields");
         assert_eq!(hidden(b"4111 no JSON", &[]), b"4111 no JSON", "nothing is masked");
+    }
+
+    #[test]
+    fn an_instance_hides_what_any_of_its_states_masks_in_its_state_and_in_its_data() {
+        let definition: DefinitionView = serde_json::from_value(json!({ "endpoint": "shop", "saga": "order",
+            "version": 1, "registered_at_us": 0, "chart": { "saga": "order", "version": 1, "messages": [], "edges": [],
+                "states": [{ "name": "Waiting", "done": false, "masked": ["card", "pin"] }] } }))
+        .unwrap();
+        let shown = |data: Value| {
+            let mut row: InstanceView = serde_json::from_value(json!({ "saga": "order", "id": "7", "state": "Old",
+                "data": data, "aliases": { "card": "4111", "reference": "r" }, "seq": 1, "version": 1,
+                "paused_by": null, "created_at_us": 0, "updated_at_us": 0, "completed_at_us": null }))
+            .unwrap();
+            instance(&mut row, std::slice::from_ref(&definition));
+            assert_eq!((row.aliases["card"].as_str(), row.aliases["reference"].as_str()), (MASK, "r"));
+            row.data
+        };
+        let apart = shown(json!({ "state": { "pin": 1, "floor": 3 }, "data": { "card": 4111, "cents": 5 } }));
+        assert_eq!(apart, json!({ "state": { "pin": MASK, "floor": 3 }, "data": { "card": MASK, "cents": 5 } }));
+        assert_eq!(shown(json!({ "pin": 1, "floor": 3 })), json!({ "pin": MASK, "floor": 3 }), "a saga without data");
     }
 
     #[test]

@@ -112,6 +112,8 @@ async fn inject_all(row: &Row, options: &Options, system: &mut System) -> Result
     let load = Load::start(system.processes.ports(), system.database_url("ordering"), options.per_second)?;
     let watchdog = Watchdog::start(system);
     let (mut resumes, mut wrong) = (Vec::new(), Vec::new());
+    // a quick run is of programs that were not optimised, on a machine that may do other things
+    let resumes_within = row.resumes_within * if options.quick { 2 } else { 1 };
     let gap = (options.orders / (options.injections + 1)) as u64;
     progress(&load, dice.between(gap / 2, gap + gap / 2) as usize).await?;
     for n in 0..options.injections {
@@ -122,7 +124,7 @@ async fn inject_all(row: &Row, options: &Options, system: &mut System) -> Result
         load.ports(system.processes.ports());
         let over = Instant::now();
         let resumed = resumed(&load, over).await;
-        if resumed > row.resumes_within {
+        if resumed > resumes_within {
             wrong.push(format!("injection {n}: the next order ended {resumed:?} after the fault was over"));
         }
         resumes.push(resumed);

@@ -35,7 +35,7 @@ pub(crate) fn hidden(body: &[u8], fields: &[String]) -> Vec<u8> {
     if fields.is_empty() {
         return body.to_vec();
     }
-    let mut value = serde_json::from_slice(body).unwrap_or_else(|_| MASK.into());
+    let mut value: Value = serde_json::from_slice(body).unwrap_or_else(|_| MASK.into());
     hide(&mut value, fields);
     value.to_string().into_bytes()
 }

@@ -176,8 +176,9 @@ impl Process {
         }
     }
 
-    fn paid_after_all(_: Own, _: Yes) -> Done {
-        Done { paid: true }
+    #[when(Own, Ancient)]
+    fn paid_after_all(self, _: Yes) -> Done {
+        Done { paid: self.state_name() == "Resting" }
     }
 
     fn woken(_: Ancient, _: Cancel) -> Done {
@@ -231,5 +232,8 @@ fn every_word_means_what_the_reference_says() {
     assert!(!stays.is_done());
     assert_eq!((stays.state_name(), order.touched), ("Waiting", 1));
     let AfterNo::Rest(own) = Process::declined(&at, Waiting { times: 1 }, &order, No {}) else { panic!("once") };
-    assert_eq!(Process::paid_after_all(own, Yes { order: Key { id: 7 } }), Done { paid: true });
+    assert_eq!(Process::from(own).paid_after_all(Yes { order: Key { id: 7 } }), Done { paid: true });
+    let paid = |from: &str| chart.edges.iter().any(|edge| edge.from == from && edge.on == Yes::TYPE);
+    let of = ["Waiting", "Resting", "Ancient", "Done"].map(paid);
+    assert_eq!(of, [true, true, true, false], "the states that `#[when]` names, and the one of its own: {chart:#?}");
 }

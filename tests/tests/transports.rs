@@ -1,7 +1,7 @@
 //! The conformance suite of the port `Transport`: both transports pass the same tests; then tests of the in-process
 //! transport.
 
-use saga_core::{Fate, Transport, TransportErrorKind};
+use saga_core::{Destination, Fate, Transport, TransportErrorKind};
 use std::collections::HashMap;
 use tests::{
     PATIENCE, Vhost,
@@ -47,7 +47,11 @@ async fn t_009_a_command_to_nobody_is_unroutable(transport: impl Transport + Clo
     let (mut sender, mut receiver) =
         (attach(&transport, "sender", &[]).await, attach(&transport, "receiver", &[]).await);
     for n in 1..=100 {
-        let destination = if n % 10 == 0 { to("nobody") } else { to("receiver") };
+        let destination = match n % 20 {
+            0 => to("nobody"),
+            10 => Destination::ReplyTo("nobody".into()),
+            _ => to("receiver"),
+        };
         sender.outgoing.send(outgoing(n, destination)).expect("the link is open");
     }
     let receiving = async {

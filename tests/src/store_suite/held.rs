@@ -40,10 +40,12 @@ pub async fn held_messages_keep_order_and_bytes(store: &impl Lab) {
     for row in [held_in("b", HeldReason::Early), held_in("a", HeldReason::Paused), raw] {
         write(store, crate::with!(writes(), held_in = vec![row])).await.unwrap();
     }
-    write(store, crate::with!(writes(), held_in = vec![held_in("b", HeldReason::Paused)])).await.unwrap();
+    let again = crate::with!(held_in("b", HeldReason::Paused), attempts = 5);
+    write(store, crate::with!(writes(), held_in = vec![again])).await.unwrap();
     let all = [wanted("test.Message", HeldReason::Paused)];
     let found = held(store, &all, 100).await;
     assert_eq!(ids(&found), ["b", "a", "raw"]);
+    assert_eq!(found[0].attempts, 5, "as it was held the last time");
     assert_eq!((&*found[2].envelope, found[2].attempts), (&envelope, 3));
     assert_eq!((found[2].receiver.as_str(), found[2].saga_id.as_deref()), ("saga", Some("7")));
     assert!(found[0].arrival < found[1].arrival && found[1].arrival < found[2].arrival);

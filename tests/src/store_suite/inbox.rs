@@ -66,6 +66,10 @@ pub async fn s_067_an_instance_that_changed_is_a_conflict(store: &impl Lab) {
     assert_eq!(write_instance(2, 1).await, CONFLICT);
     let found = read(store, &[]).await;
     assert_eq!(found.instances, [instance(3, 1).row]);
+    let mut ended = instance(4, 3);
+    ended.row.done = true;
+    write(store, crate::with!(writes(), instances = vec![ended.clone()])).await.unwrap();
+    assert_eq!(read(store, &[]).await.instances, [ended.row], "it is done");
 }
 
 /// A rolled back or dropped unit leaves nothing, and its connection is usable.

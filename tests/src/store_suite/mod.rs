@@ -202,6 +202,7 @@ macro_rules! store_suite {
                     o_040_a_leased_row_is_what_was_written
                     leases_keep_relays_apart
                     a_renewed_lease_lasts_from_then_on
+                    the_oldest_rows_are_leased_first
                     r_035_rows_under_our_own_lease_that_we_do_not_know_of_are_leased_again
                     o_031_a_lease_that_ran_out_is_taken_over
                     o_033_a_row_that_commits_late_is_found

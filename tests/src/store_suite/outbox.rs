@@ -108,6 +108,18 @@ pub async fn o_031_a_lease_that_ran_out_is_taken_over(store: &impl Lab) {
     assert_eq!((row.attempts, row.expired), (0, 1));
 }
 
+/// What is due for longest goes first, however little may go: later rows of the same key must not overtake it.
+pub async fn the_oldest_rows_are_leased_first(store: &impl Lab) {
+    for id in ["first", "second", "third"] {
+        write(store, crate::with!(writes(), outbox = vec![outbox_row(id, None, false)])).await.unwrap();
+    }
+    for id in ["first", "second", "third"] {
+        let leased = store.lease(&crate::with!(request("me"), rows_max = 1)).await.unwrap();
+        let ids: Vec<_> = leased.rows.iter().map(|row| row.envelope.message_id.as_str()).collect();
+        assert_eq!(ids, [id]);
+    }
+}
+
 /// O-033: a row that commits late, with an id below those already sent, is found.
 pub async fn o_033_a_row_that_commits_late_is_found(store: &impl Lab) {
     let late = outbox_row("late", None, false);

@@ -269,10 +269,18 @@ impl Flight {
 
     /// The messages that are not reported, in order.
     pub(super) fn into_unreported(self) -> Vec<Outgoing> {
-        let mut all = self.recalled;
-        all.extend(self.open.into_iter().map(|(number, open)| (number, open.messages)));
-        all.into_values().flatten().collect()
+        unreported(self.recalled, self.open.into_iter().map(|(number, open)| (number, open.messages)))
     }
+}
+
+/// What came back, to go again, and what is in flight.
+fn unreported(
+    recalled: BTreeMap<u64, Vec<Outgoing>>,
+    open: impl Iterator<Item = (u64, Vec<Outgoing>)>,
+) -> Vec<Outgoing> {
+    let mut all = recalled;
+    all.extend(open);
+    all.into_values().flatten().collect()
 }
 
 /// Why the channel broke, by an error of lapin.
@@ -283,5 +291,25 @@ pub(super) fn broken(error: &Error) -> Broken {
         }
         ErrorKind::SerialisationError(_) => Broken::Refused(FRAME_ERROR, error.to_string()),
         _ => Broken::Otherwise(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::{Destination, Envelope};
+    use uuid::Uuid;
+
+    /// A message that is forgotten would keep its lease, and leave only after a restart.
+    #[test]
+    fn what_came_back_before_the_channel_broke_goes_again_in_its_order() {
+        let message = |n: u128| {
+            let to = Destination::Endpoint("e".into());
+            Outgoing::new(Uuid::from_u128(n), to, Arc::new(Envelope::new("m", "t", "{}")))
+        };
+        let recalled = BTreeMap::from([(1, vec![message(1), message(2)]), (4, vec![message(5)])]);
+        let open = [(2, vec![message(3)]), (3, vec![message(4)]), (5, vec![message(6)])];
+        let rows: Vec<u128> = unreported(recalled, open.into_iter()).iter().map(|it| it.row.as_u128()).collect();
+        assert_eq!(rows, [1, 2, 3, 4, 5, 6]);
     }
 }

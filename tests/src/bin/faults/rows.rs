@@ -160,7 +160,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(Group::Broker, "broker frozen", &[Broker(Freeze)], LONG, &[Broker(Thaw)]),
     row(Group::Broker, "broker unreachable", &[ToBroker(Hold)], LONG, &[ToBroker(Release)]).quick(),
     row(Group::Broker, "broker's connections cut", &[ToBroker(Cut)], NOW, &[]),
-    row(Group::Broker, "broker closes all connections", &[CloseConnections], NOW, &[]).quick(),
+    row(Group::Broker, "broker closes all connections", &[CloseConnections], NOW, &[]),
     row(
         Group::Broker,
         "broker closes channels with open deliveries",

@@ -1,5 +1,5 @@
-//! The service whose history is checked: lists in a table, which a handler appends to, and lists in sagas. Its process is
-//! `src/bin/lists.rs`.
+//! The service whose history is checked: lists in a table, which a handler appends to, and lists in sagas. Its process
+//! is `src/bin/lists.rs`.
 
 use async_trait::async_trait;
 use outbox::Postgres;

@@ -1,5 +1,5 @@
-//! Clients append to ten lists of each kind while processes die, sessions are killed and lines are cut; what they saw is
-//! explained by a model. docs/faults.md says what that proves, and how to run it longer.
+//! Clients append to ten lists of each kind while processes die, sessions are killed and lines are cut; what they saw
+//! is explained by a model. docs/faults.md says what that proves, and how to run it longer.
 
 use outbox::Postgres;
 use saga_core::{CrashPoint, Endpoint, HeldFilter, Inspect, InstanceKey, RequestErrorKind, Requested, StoreErrorKind};

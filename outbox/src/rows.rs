@@ -34,7 +34,7 @@ pub(crate) fn us(duration: Duration) -> i64 {
 
 /// How long until the next call of a limit, of which no time was taken because it was not `within`.
 pub(crate) fn later_than(within: Duration, wait_us: Option<i64>) -> Duration {
-    let wait = Duration::from_micros(wait_us.unwrap_or_default().unsigned_abs());
+    let wait = Duration::from_micros(wait_us.unwrap_or_default().max(0).unsigned_abs());
     wait.max(within + Duration::from_micros(1)) // meanwhile it may have come nearer
 }
 

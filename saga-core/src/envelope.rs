@@ -16,12 +16,12 @@ const RESERVED_HEADERS: [&str; 20] = [
     "content-type",
     "conversation-id",
     "entered",
-    "masked",
     "message-id",
     "receiver",
     "reply-to",
     "saga",
     "saga-id",
+    "sagabus-masked",
     "sagabus-unreadable",
     "sender",
     "sent-at",
@@ -32,7 +32,7 @@ const RESERVED_HEADERS: [&str; 20] = [
 ];
 
 /// The header with the names of fields that operators do not see.
-const MASKED: &str = "masked";
+const MASKED: &str = "sagabus-masked";
 
 /// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
 const PROPERTY_BYTES_MAX: usize = 1000;

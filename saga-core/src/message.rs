@@ -8,6 +8,36 @@ pub(crate) fn decode<M: Message>(body: &[u8]) -> Result<M, ReadError> {
     M::__decode(json).map_err(|error| ReadError(format!("{}: {error}", M::TYPE)))
 }
 
+/// What serde says about a value, without what it quotes of it. A type that reads itself may quote anything, so only
+/// what is known to quote nothing stays as it is.
+pub(crate) fn unquoted(error: &str) -> String {
+    const SAFE: [&str; 6] =
+        ["missing field `", "duplicate field `", "EOF while ", "expected value", "expected `", "trailing "];
+    const KINDS: [&str; 9] =
+        ["boolean", "integer", "floating point", "string", "null", "unit value", "sequence", "map", "enum"];
+    if SAFE.iter().any(|start| error.starts_with(start)) {
+        return error.to_owned();
+    }
+    let wrong = error.strip_prefix("invalid type: ").zip(error.rfind(", expected "));
+    let kind = wrong.and_then(|(rest, _)| KINDS.iter().find(|kind| rest.starts_with(**kind)));
+    match (wrong, kind) {
+        (Some((_, at)), Some(kind)) => format!("invalid type: {kind}{}", &error[at..]),
+        _ => {
+            let at = error.rfind(" at line ").map_or("", |at| &error[at..]);
+            let is_place = at.chars().all(|c| c.is_ascii_digit() || " atlinecolumn".contains(c));
+            format!("a value is not what its field expects{}", if is_place { at } else { "" })
+        }
+    }
+}
+
+/// The same of a text that begins with the name of the type that was read.
+pub(crate) fn unquoted_body(error: &str) -> String {
+    match error.split_once(": ") {
+        Some((name, error)) => format!("{name}: {}", unquoted(error)),
+        None => unquoted(error),
+    }
+}
+
 /// Why a message or a state could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -327,4 +357,49 @@ pub const fn answer<M: Answer>() -> AnswerOf<M> {
 #[doc(hidden)]
 pub fn no_outcome(type_name: &str, types: &[&str]) -> ReadError {
     ReadError(format!("`{type_name}` is none of its outcomes: {}", types.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Card(#[allow(dead_code)] u64);
+
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "String")]
+    struct Checked;
+
+    impl TryFrom<String> for Checked {
+        type Error = String;
+        fn try_from(text: String) -> Result<Self, String> {
+            Err(format!("{text} is no card, expected one at line 4111"))
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Pay {
+        card: Option<Card>,
+        checked: Option<Checked>,
+        cents: u64,
+    }
+
+    #[test]
+    fn what_is_said_of_a_value_does_not_quote_it() {
+        for (json, expected) in [
+            (r#"{"card":"4111"}"#, "invalid type: string, expected u64 at line 1 column 14"),
+            (r#"{"card":-4111}"#, "a value is not what its field expects at line 1 column 13"),
+            (r#"{"card":[4111]}"#, "invalid type: sequence, expected u64 at line 1 column 8"),
+            (r#"{"checked":"4111"}"#, "a value is not what its field expects at line 1 column 17"),
+            (r#"{"card":1}"#, "missing field `cents` at line 1 column 10"),
+            (r#"{"card":"#, "EOF while parsing a value at line 1 column 8"),
+        ] {
+            let error = serde_json::from_str::<Pay>(json).unwrap_err().to_string();
+            let told = unquoted(&error);
+            assert_eq!(told, expected, "{error}");
+            assert_eq!(unquoted_body(&format!("pay.Pay: {error}")), format!("pay.Pay: {expected}"));
+        }
+    }
 }

@@ -202,9 +202,12 @@ ON CONFLICT (endpoint, name) DO UPDATE SET next_at = $3 * interval '1 microsecon
 WHERE least(extract(epoch FROM l.next_at - clock_timestamp()) * 1000000, greatest(60000000, 16 * $3)) <= $4
 RETURNING greatest(0, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000) - $3)::bigint";
 
+/// Of a limit whose first time is too far away: when that is. One that a clock has set too far away comes nearer.
 const NEXT_CALL: &str = "
-SELECT least(ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000), greatest(60000000, 16 * $3))::bigint
-FROM sagabus.rate_limit WHERE endpoint = $1 AND name = $2";
+UPDATE sagabus.rate_limit SET next_at = least(next_at,
+    clock_timestamp() + greatest(interval '1 minute', 16 * $3 * interval '1 microsecond'))
+WHERE endpoint = $1 AND name = $2
+RETURNING ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000)::bigint";
 
 pub(super) async fn reserve(
     connection: &mut PgConnection,

@@ -217,8 +217,10 @@ ON CONFLICT (endpoint, name) DO UPDATE
     WHERE min(sagabus_rate_limit.next_at - $4, max(60000000, 16 * $3)) <= $5
 RETURNING next_at - $3 - $4";
 
+/// Of a limit whose first time is too far away: when that is. One that a clock has set too far away comes nearer.
 const NEXT_CALL: &str = "
-SELECT min(next_at - $4, max(60000000, 16 * $3)) FROM sagabus_rate_limit WHERE endpoint = $1 AND name = $2";
+UPDATE sagabus_rate_limit SET next_at = min(next_at, $4 + max(60000000, 16 * $3)) WHERE endpoint = $1 AND name = $2
+RETURNING next_at - $4";
 
 pub(super) async fn reserve(
     writer: &SqlitePool,

@@ -3,7 +3,7 @@
 use quote::ToTokens;
 use syn::{Attribute, Field, Fields, LitStr, ext::IdentExt};
 
-fn is_mark(attr: &Attribute) -> bool {
+pub(crate) fn is_mark(attr: &Attribute) -> bool {
     attr.path().is_ident("masked")
 }
 
@@ -28,8 +28,10 @@ pub(crate) fn names(of: &[Attribute], fields: &Fields) -> syn::Result<Vec<String
             return Err(syn::Error::new_spanned(mark, "a flattened field has no name of its own to mask"));
         }
         let (plain, how) = (ident.unraw().to_string(), serde(of, &["rename_all"])?);
-        let rename_all = how.iter().find(|(key, _)| key == "rename_all").and_then(|(_, value)| value.clone());
-        all.push(rename_all.map_or_else(|| plain.clone(), |how| cased(&plain, &how)));
+        // one to write and one to read, if the two differ
+        let cases = how.iter().filter(|(key, _)| key == "rename_all").filter_map(|(_, value)| value.as_deref());
+        let cases: Vec<String> = cases.map(|how| cased(&plain, how)).collect();
+        all.extend(if cases.is_empty() { vec![plain] } else { cases });
         all.extend(said.into_iter().filter_map(|(_, value)| value));
     }
     Ok(all)
@@ -120,6 +122,14 @@ mod tests {
             }
         ));
         assert_eq!(cased, ["cardNumber"]);
+        let both = of(syn::parse_quote!(
+            #[serde(rename_all(serialize = "camelCase", deserialize = "snake_case"))]
+            struct M {
+                #[masked]
+                card_number: String,
+            }
+        ));
+        assert_eq!(both, ["cardNumber", "card_number"]);
     }
 
     #[test]

@@ -93,7 +93,15 @@ fn message(input: &DeriveInput, found: &Attributes, kind: &str) -> syn::Result<T
     let can_wait = found.can_wait();
     let masked = match &input.data {
         syn::Data::Struct(data) => masked::names(&input.attrs, &data.fields)?,
-        _ => Vec::new(),
+        syn::Data::Enum(data) => {
+            // where the variant's fields are in the JSON depends on serde's attributes
+            let fields = data.variants.iter().flat_map(|variant| &variant.fields);
+            match fields.flat_map(|field| &field.attrs).find(|attr| masked::is_mark(attr)) {
+                Some(mark) => return Err(syn::Error::new_spanned(mark, "only a field of a struct can be masked")),
+                None => Vec::new(),
+            }
+        }
+        syn::Data::Union(_) => Vec::new(),
     };
     let masked = (!masked.is_empty()).then(|| quote!(const MASKED: &'static [&'static str] = &[#(#masked),*];));
     let gives_up = found.gives_up.iter().map(|ty| {

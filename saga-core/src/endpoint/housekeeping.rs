@@ -5,6 +5,7 @@ use super::{
     breaker::Breaker,
     metrics::{COUNT_EVERY, COUNTED_ROWS_MAX},
     shared::Shared,
+    supervisor::Links,
     trouble::Trouble,
 };
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
 };
 use serde_json::json;
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often old inbox rows and done instances are looked for.
@@ -65,7 +65,7 @@ pub(crate) async fn release<Db: Store>(shared: Arc<Shared<Db>>, stop: Cancellati
 /// Keeps this process's row up to date, with its report for operators, and reads there what an operator asks of it.
 pub(crate) async fn heartbeat<Db: Store>(
     shared: Arc<Shared<Db>>,
-    link: watch::Receiver<LinkState>,
+    links: Links,
     stop: CancellationToken,
     drain: CancellationToken,
 ) {
@@ -77,9 +77,9 @@ pub(crate) async fn heartbeat<Db: Store>(
         let breakers: Vec<&str> = since.keys().copied().collect();
         let limited = shared.handlers.iter().filter_map(|it| Some((it.description.name, it.limit.as_ref()?.name())));
         let behind: BTreeMap<&str, &str> = limited.filter(|(handler, _)| since.contains_key(handler)).collect();
-        let link = match &*link.borrow() {
+        let link = match links.state() {
             LinkState::Up => "up".to_owned(),
-            LinkState::Down(why) | LinkState::Failed(why) => why.clone(),
+            LinkState::Down(why) | LinkState::Failed(why) => why,
         };
         let mut report = shared.process.report.clone();
         report["link"] = link.into();
@@ -110,15 +110,11 @@ fn open_breakers<Db: Store>(shared: &Shared<Db>) -> impl Iterator<Item = (&Break
 }
 
 /// Counts what the database holds, and says how the process is, for the metrics.
-pub(crate) async fn count<Db: Store>(
-    shared: Arc<Shared<Db>>,
-    link: watch::Receiver<LinkState>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn count<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: CancellationToken) {
     let sagas: Vec<String> = shared.sagas.iter().map(|saga| saga.chart.saga.clone()).collect();
     let step = || async {
         let open: Vec<&str> = open_breakers(&shared).map(|(_, name)| name).collect();
-        shared.metrics.state(*link.borrow() == LinkState::Up, &open);
+        shared.metrics.state(links.state() == LinkState::Up, &open);
         shared.metrics.counted(&shared.store.counts(&shared.name, &sagas, COUNTED_ROWS_MAX).await?);
         Ok(0)
     };

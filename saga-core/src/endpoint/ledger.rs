@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
+    message::unquoted_body,
     port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
     saga::{
         Route,
@@ -223,7 +224,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         let envelope = self.masked(settling.envelope);
         // what is wrong with a body may quote it
         let quotes = reason == HeldReason::Undecodable && !envelope.masked().is_empty();
-        let error = error.map(|error| if quotes { unquoted(&error) } else { error });
+        let error = error.map(|error| if quotes { unquoted_body(&error) } else { error });
         let row = HeldIn {
             receiver: settling.receiver.into(),
             envelope,
@@ -271,7 +272,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     pub(crate) fn put_off(&mut self, settling: Settling<'_>, delay: Duration, error: String, runs: i64) {
         let attempts = settling.attempts() + runs;
         let queue = self.shared.queue_of(&settling.envelope.type_name);
-        let retry = retry(&queue, settling.envelope, settling.receiver, attempts, delay);
+        let retry = retry(&queue, &self.masked(settling.envelope), settling.receiver, attempts, delay);
         self.write.outbox.push(OutboxRow { last_error: Some(storable(error.clone())), ..retry });
         self.held_out(settling);
         let journal = Journal { note: Some(error), ..Journal::default() };
@@ -284,7 +285,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     pub(crate) fn reused(&mut self, receiver: &str, envelope: &Envelope, text: String) {
         let start: String = envelope.message_id.chars().take(200).collect();
         let message_id = format!("{start}#{:016x}", hash_of([envelope.type_name.as_bytes(), &envelope.body]));
-        let own = Arc::new(Envelope { message_id, attempt: 0, ..envelope.clone() });
+        let own = self.masked(&Arc::new(Envelope { message_id, attempt: 0, ..envelope.clone() }));
         if let Some(unsaid) = self.shared.held_log.held(receiver, REUSED) {
             tracing::warn!(
                 endpoint = self.shared.name,
@@ -400,15 +401,5 @@ impl Settling<'_> {
             Origin::Broker(before) => before.round,
             Origin::Held(_) => 0,
         }
-    }
-}
-/// The text of an error of serde's without the value that it quotes.
-fn unquoted(error: &str) -> String {
-    const BEFORE: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
-    const AFTER: &str = ", expected";
-    let begin = BEFORE.iter().filter_map(|word| Some(error.find(word)? + word.len())).min();
-    match (begin, error.rfind(AFTER)) {
-        (Some(begin), Some(end)) if begin <= end => format!("{}•••{}", &error[..begin], &error[end..]),
-        _ => error.to_owned(),
     }
 }

@@ -207,8 +207,10 @@ impl Limiter {
         if keys.len() >= KEYS && keys.len() == keys.capacity() {
             keys.retain(|_, key| key.last > now);
         }
-        let key = keys.entry(key).or_insert_with(|| Key { times: Times { next: now, left: 0 }, last: now });
+        let key =
+            keys.entry(key).or_insert_with(|| Key { times: Times { next: now, left: 0 }, last: now, not_before: now });
         if wait > SOON {
+            key.not_before = now + wait;
             return Ok(key.put_off(now, now + wait, every)); // whoever comes when it is free takes it
         }
         key.times = Times { next: now + wait, left: calls };
@@ -245,6 +247,8 @@ struct Key {
     times: Times,
     /// When the last message comes again that was put off, and the one behind it.
     last: Instant,
+    /// Nobody has a turn before: so the database has said.
+    not_before: Instant,
 }
 
 impl Key {
@@ -253,7 +257,7 @@ impl Key {
         let now = Instant::now();
         self.times.drop_late(every, now);
         if self.times.left == 0 {
-            return None;
+            return (self.not_before > now + SOON).then(|| self.put_off(now, self.not_before, every));
         }
         if self.times.next <= now + SOON {
             return Some(Turn::At(self.times.take(every)));

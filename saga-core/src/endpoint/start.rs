@@ -13,7 +13,7 @@ use super::{
     requests::{self, Requests},
     router::{self, Lanes},
     shared::Shared,
-    supervisor::{Part, Supervisor},
+    supervisor::{Links, Part, Supervisor},
     trace::Trace,
     trouble::Trouble,
 };
@@ -113,7 +113,8 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         held_log: HeldLog::default(),
     });
 
-    let mut supervisor = Supervisor::new(shared.clone(), link.clone(), waiting.as_ref().map(|low| low.state.clone()));
+    let links = Links { link: link.clone(), low: waiting.as_ref().map(|low| low.state.clone()) };
+    let mut supervisor = Supervisor::new(shared.clone(), links.clone());
     let (receiving, relaying) = (supervisor.receiving(), supervisor.relaying());
     let channels = |lanes: usize| (0..lanes).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
     let (sagas, for_sagas) = channels(shared.settings.saga_lanes);
@@ -141,11 +142,10 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link, relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));
-    let link = supervisor.link();
     if shared.metrics.is_on() {
-        supervisor.spawn(Part::Relaying, housekeeping::count(shared.clone(), link.clone(), relaying.clone()));
+        supervisor.spawn(Part::Relaying, housekeeping::count(shared.clone(), links.clone(), relaying.clone()));
     }
-    supervisor.spawn(Part::Relaying, housekeeping::heartbeat(shared.clone(), link, relaying, supervisor.stopping()));
+    supervisor.spawn(Part::Relaying, housekeeping::heartbeat(shared.clone(), links, relaying, supervisor.stopping()));
     tracing::info!(
         endpoint = shared.name,
         owner = shared.owner(),

@@ -39,15 +39,34 @@ pub enum Ended {
     Failed(String),
 }
 
+/// The links of an endpoint, each with its state.
+#[derive(Clone)]
+pub(super) struct Links {
+    pub(super) link: watch::Receiver<LinkState>,
+    /// That for commands that can wait, if there are any.
+    pub(super) low: Option<watch::Receiver<LinkState>>,
+}
+
+impl Links {
+    /// What is to be said of both.
+    pub(super) fn state(&self) -> LinkState {
+        let (link, low) = (self.link.borrow().clone(), self.low.as_ref().map(|low| low.borrow().clone()));
+        match (link, low) {
+            (LinkState::Up, Some(LinkState::Down(why))) => {
+                LinkState::Down(format!("for commands that can wait: {why}"))
+            }
+            (link, _) => link,
+        }
+    }
+}
+
 pub(super) struct Supervisor<Db: Store> {
     shared: Arc<Shared<Db>>,
     tasks: JoinSet<()>,
     /// Tasks that run.
     running: HashMap<Id, Part>,
-    link: watch::Receiver<LinkState>,
-    /// The link for commands that can wait, if there are any.
-    low: Option<watch::Receiver<LinkState>>,
-    /// What is said of both.
+    links: Links,
+    /// What the endpoint says of them.
     said: watch::Sender<LinkState>,
     receiving: CancellationToken,
     relaying: CancellationToken,
@@ -55,19 +74,10 @@ pub(super) struct Supervisor<Db: Store> {
 }
 
 impl<Db: Store> Supervisor<Db> {
-    pub(super) fn new(
-        shared: Arc<Shared<Db>>,
-        link: watch::Receiver<LinkState>,
-        low: Option<watch::Receiver<LinkState>>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared<Db>>, links: Links) -> Self {
         let [receiving, relaying, stop] = [(); 3].map(|()| CancellationToken::new());
-        let said = watch::Sender::new(said(&link, low.as_ref()));
-        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), link, low, said, receiving, relaying, stop }
-    }
-
-    /// What is said of the links.
-    pub(super) fn link(&self) -> watch::Receiver<LinkState> {
-        self.said.subscribe()
+        let said = watch::Sender::new(links.state());
+        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), links, said, receiving, relaying, stop }
     }
 
     /// Stops the endpoint when it is cancelled.
@@ -98,7 +108,7 @@ impl<Db: Store> Supervisor<Db> {
         let (ended, has_ended) = watch::channel(None);
         let endpoint = Endpoint {
             shared: self.shared.clone(),
-            link: self.link(),
+            link: self.said.subscribe(),
             stop: stop.clone(),
             abandon: abandon.clone(),
             ended: has_ended,
@@ -133,7 +143,7 @@ impl<Db: Store> Supervisor<Db> {
     async fn watch(&mut self) -> String {
         loop {
             let low = async {
-                match &mut self.low {
+                match &mut self.links.low {
                     Some(low) => low.changed().await,
                     None => std::future::pending().await,
                 }
@@ -145,7 +155,7 @@ impl<Db: Store> Supervisor<Db> {
                     let part = self.running.remove(&id(&ended));
                     return why(ended.map(|_| part));
                 }
-                changed = self.link.changed() => {
+                changed = self.links.link.changed() => {
                     if changed.is_err() {
                         return "the transport has ended".into();
                     }
@@ -156,7 +166,7 @@ impl<Db: Store> Supervisor<Db> {
                     }
                 }
             }
-            self.said.send_replace(said(&self.link, self.low.as_ref()));
+            self.said.send_replace(self.links.state());
         }
     }
 
@@ -182,7 +192,7 @@ impl<Db: Store> Supervisor<Db> {
         self.tasks.abort_all();
         self.shared.dispatcher.close();
         // wait for the transport to close; if it does not, the broker will time the connection out
-        let mut link = self.link.clone();
+        let mut link = self.links.link.clone();
         let gone = async { while link.changed().await.is_ok() {} };
         let _ = tokio::time::timeout_at(until, gone).await;
         if late.is_empty() { Ended::Stopped } else { Ended::CutOff(late.join("; ")) }
@@ -198,14 +208,6 @@ impl<Db: Store> Supervisor<Db> {
             }
         }
         true
-    }
-}
-
-fn said(link: &watch::Receiver<LinkState>, low: Option<&watch::Receiver<LinkState>>) -> LinkState {
-    let (link, low) = (link.borrow().clone(), low.map(|low| low.borrow().clone()));
-    match (link, low) {
-        (LinkState::Up, Some(LinkState::Down(why))) => LinkState::Down(format!("for commands that can wait: {why}")),
-        (link, _) => link,
     }
 }
 
@@ -236,14 +238,14 @@ mod tests {
     fn a_link_that_is_away_is_told_whichever_it_is() {
         let up = || watch::channel(LinkState::Up).1;
         let down = |why: &str| watch::channel(LinkState::Down(why.into())).1;
-        let low = "for commands that can wait: b";
-        for (link, of_low, expected) in [
+        let for_low = "for commands that can wait: b";
+        for (link, low, expected) in [
             (up(), None, LinkState::Up),
             (up(), Some(up()), LinkState::Up),
             (down("a"), Some(down("b")), LinkState::Down("a".into())),
-            (up(), Some(down("b")), LinkState::Down(low.into())),
+            (up(), Some(down("b")), LinkState::Down(for_low.into())),
         ] {
-            assert_eq!(said(&link, of_low.as_ref()), expected);
+            assert_eq!(Links { link, low }.state(), expected);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! [`Start`](super::Start), and beside `crate::probe`.
 
 use super::{Chart, ChartEdge, ChartMessage, ChartState, ReadError, State, Upcast};
+use crate::message::unquoted;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::marker::PhantomData;
@@ -70,7 +71,8 @@ pub trait Older<T> {
 
 impl<T: Upcast<V>, const V: u32> Older<T> for Form<T, V> {
     fn read(&self, what: &str, json: &str) -> Option<Result<T, ReadError>> {
-        let old = serde_json::from_str(json).map_err(|error| ReadError(format!("{what} as of version {V}: {error}")));
+        let old = serde_json::from_str(json);
+        let old = old.map_err(|error| ReadError(format!("{what} as of version {V}: {}", unquoted(&error.to_string()))));
         Some(old.and_then(|old| {
             T::upcast(old).map_err(|error| ReadError(format!("{what}: upcast from version {V}: {error}")))
         }))
@@ -89,7 +91,8 @@ impl<T, const V: u32> Newest<T> for &Form<T, V> {
 
 /// Reads the present form.
 pub fn load<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, ReadError> {
-    serde_json::from_str(json).map_err(|error| ReadError(format!("{what}: {error}")))
+    // what a state holds is nobody's business: neither a log's nor an operator's who sees it masked
+    serde_json::from_str(json).map_err(|error| ReadError(format!("{what}: {}", unquoted(&error.to_string()))))
 }
 
 pub fn chart(

@@ -313,9 +313,7 @@ impl Store for MemoryStore {
             let taken = us(every).saturating_mul(calls.into());
             let first = (*next).clamp(now, now.saturating_add(us(RESERVED_MAX).max(taken.saturating_mul(16))));
             let wait = Duration::from_micros((first - now).unsigned_abs());
-            if wait <= within {
-                *next = first.saturating_add(taken);
-            }
+            *next = if wait <= within { first.saturating_add(taken) } else { first };
             wait
         })
         .await

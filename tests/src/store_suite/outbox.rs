@@ -366,4 +366,12 @@ pub async fn a_clock_that_was_set_back_stops_no_calls_for_long(store: &impl Lab)
         let wait = store.reserve_calls("e", "bank", 1, Duration::from_millis(1), Duration::MAX).await.unwrap();
         assert!(wait <= Duration::from_millis(60_010), "{wait:?}");
     }
+    // whoever takes no time that is far away does not wait for a day either
+    let second = Duration::from_secs(1);
+    store.reserve_calls("e", "post", 200_000, second, Duration::MAX).await.unwrap();
+    let wait = store.reserve_calls("e", "post", 1, second, second).await.unwrap();
+    assert!(wait > second && wait <= 60 * second, "{wait:?}");
+    store.age("rate_limit", "next_at", 60 * second).await;
+    let wait = store.reserve_calls("e", "post", 1, second, second).await.unwrap();
+    assert!(wait <= second, "after the minute its time has come: {wait:?}");
 }

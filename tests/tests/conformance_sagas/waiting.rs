@@ -103,8 +103,10 @@ pub(crate) async fn s_030_s_036_s_037_a_chain_of_early_messages_is_one_commit_of
             }
         }
     };
-    tell(&mut stranger, [from("d", SENT, message("go", &Left { key: 1 }))]).await;
-    tokio::time::timeout(tests::PATIENCE, watch).await.expect("it goes on");
+    let go = tell(&mut stranger, [from("d", SENT, message("go", &Left { key: 1 }))]);
+    // the look begins before the message is on its way
+    let both = async { tokio::join!(watch, go) };
+    tokio::time::timeout(tests::PATIENCE, both).await.expect("it goes on");
     let instance = service.reaches("walk", "1", "There", 5).await;
     let seen = seen(&instance);
     let expected = [("go", 0, 1, "d"), ("early-1", 1, 2, "a"), ("early-2", 2, 3, "b"), ("early-3", 3, 4, "c")];

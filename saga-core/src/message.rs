@@ -392,7 +392,7 @@ mod tests {
             (r#"{"card":"4111"}"#, "invalid type: string, expected u64 at line 1 column 14"),
             (r#"{"card":-4111}"#, "a value is not what its field expects at line 1 column 13"),
             (r#"{"card":[4111]}"#, "invalid type: sequence, expected u64 at line 1 column 8"),
-            (r#"{"checked":"4111"}"#, "a value is not what its field expects at line 1 column 17"),
+            (r#"{"checked":"4111"}"#, "a value is not what its field expects at line 1 column 18"),
             (r#"{"card":1}"#, "missing field `cents` at line 1 column 10"),
             (r#"{"card":"#, "EOF while parsing a value at line 1 column 8"),
         ] {

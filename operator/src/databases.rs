@@ -150,10 +150,14 @@ pub(crate) fn named(urls: &[String]) -> Vec<(String, String)> {
 
 /// An address that may be shown: without the part after a `?`, and without the password, even if that contains an `@`.
 pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
-    if scheme == "sqlite" {
+    if url.split(':').next() == Some("sqlite") {
         return url.into();
     }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // no address, but it may be meant as one: `u:password@h/d`, `host=h password=…`
+        let host = url.rsplit_once('@').map_or(url, |(_, host)| host);
+        return host.split(['?', '#', '=']).next().unwrap_or_default().into();
+    };
     let (user, host) = match rest.rsplit_once('@') {
         Some((user, host)) => (user.split([':', '/', '?', '#', '@']).next(), host),
         None => (None, rest),
@@ -191,11 +195,16 @@ mod tests {
             "postgres://u:a/s3cret?b#c@h/d",
             "postgresql://:s3cret@h/d",
             "mysql://u:s3cret@h/d",
+            "u:s3cret@h/d",
+            "postgres:u:s3cret@h/d",
+            "amqp:/u:s3@cret/s3cret@h/d",
+            "u@h/d?password=s3cret",
         ] {
             let shown = without_password(url);
             assert!(!shown.contains("s3cret"), "{url} is shown as {shown}");
             assert!(shown.ends_with("h/d") || shown.contains("@h"), "{url} is shown as {shown}");
         }
+        assert_eq!(without_password("host=h password=s3cret"), "host");
         assert_eq!(without_password("postgres://u:p@h:5432/d"), "postgres://u@h:5432/d");
         assert_eq!(without_password("sqlite:/a b/100% d?/x#y.db"), "sqlite:/a b/100% d?/x#y.db");
     }

@@ -1,11 +1,10 @@
 //! What needs a person, according to a status.
 
+mod processes;
+
 use crate::text::{age, quoted, some_of};
-use saga_core::{EndpointStatus, ErrorCode, HeldCount, HeldReason, ProcessReport, StateCount, Status};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use saga_core::{EndpointStatus, ErrorCode, HeldCount, HeldReason, StateCount, Status};
+use std::fmt;
 
 /// A process writes a heartbeat every ten seconds; after this time without one it is taken for dead.
 pub(crate) const SILENT_MS: i64 = 90_000;
@@ -19,14 +18,14 @@ const LINGERS_MS: i64 = 86_400_000;
 
 /// The most troubles that a page shows, of thousands that there may be.
 pub(crate) const TOLD_MAX: usize = 50;
-/// The most names of handlers or processes in one line.
-const NAMES_TOLD: usize = 3;
 
 /// Something that needs a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     /// Its kind.
     pub(crate) code: ErrorCode,
+    /// What it is about: with its kind it tells it from all others, and stays while numbers, ages and names change.
+    pub(crate) about: Vec<String>,
     /// What, since when, and why if that is known.
     pub(crate) text: String,
     /// What shows it.
@@ -75,7 +74,17 @@ impl fmt::Display for Command {
     }
 }
 
+/// The parts of what a trouble is about.
+fn about<const N: usize>(parts: [&str; N]) -> Vec<String> {
+    parts.map(str::to_owned).into()
+}
+
 impl Trouble {
+    /// What tells it from all other troubles of its database for as long as it lasts.
+    pub(crate) fn key(&self) -> String {
+        format!("{}\n{}", self.about.join("\n"), self.code.as_str())
+    }
+
     /// The text with the code at its end.
     pub(crate) fn told(&self) -> String {
         self.code.told(&self.text)
@@ -96,7 +105,7 @@ pub(crate) fn troubles(status: &Status) -> Vec<Trouble> {
     for endpoint in &status.endpoints {
         all.extend(endpoint.held.iter().filter_map(|held| of_held(&endpoint.endpoint, held)));
         outbox(endpoint, &mut all);
-        processes(endpoint, status.now_us, &mut all);
+        processes::troubles(endpoint, status.now_us, &mut all);
     }
     all.extend(status.instances.iter().filter(|state| state.paused > 0).map(paused));
     all
@@ -110,6 +119,7 @@ pub(crate) fn lingering(status: &Status) -> Vec<Trouble> {
         let list = Command::new("sagas list").with("saga", saga).with("state", state).set("open");
         Trouble {
             code: ErrorCode::InstanceLingers,
+            about: about([saga, state]),
             text: format!("{saga}: an instance in {state} has not changed for {oldest}"),
             see: list.with("older-than", "1d"),
             mend: Some(Command::new(format!("sagas send {} ID TYPE", quoted(saga))).with("body", "JSON").because()),
@@ -132,6 +142,7 @@ fn of_held(endpoint: &str, held: &HeldCount) -> Option<Trouble> {
     let (are, oldest) = (if held.count == 1 { "is" } else { "are" }, age(held.oldest_ms));
     Some(Trouble {
         code: reason.map_or(ErrorCode::HeldVersion, HeldReason::code),
+        about: about([endpoint, &held.reason]),
         text: format!(
             "{endpoint}: {} {are} held as {}, the oldest for {oldest}",
             some_of(held.count, "message"),
@@ -155,6 +166,7 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let who = to.strip_suffix(".low").unwrap_or(to); // the queue of an endpoint's commands that can wait
         all.push(Trouble {
             code: ErrorCode::Unroutable,
+            about: about([name, to]),
             text: format!(
                 "{name}: no queue takes {messages} to {to}, the oldest for {oldest}; check whether {who} runs"
             ),
@@ -168,6 +180,7 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let why = endpoint.failing.error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
         all.push(Trouble {
             code: ErrorCode::PublishFailed,
+            about: about([name]),
             text: format!("{name}: publishing {messages} failed{oldest}{why}"),
             see: of("outbox list").set("failing"),
             mend: Some(of("outbox send-now").set("failing").because()),
@@ -179,73 +192,11 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
         let why = if endpoint.processes.is_empty() { "no process of it runs" } else { "is its broker away?" };
         all.push(Trouble {
             code: ErrorCode::NotSent,
+            about: about([name]),
             text: format!("{name}: {messages} due and not confirmed, the oldest for {oldest}; {why}"),
             see: of("outbox list").set("due"),
             mend: None,
         });
-    }
-}
-
-fn processes(endpoint: &EndpointStatus, now_us: i64, all: &mut Vec<Trouble>) {
-    let name = endpoint.endpoint.as_str();
-    let mut failing: BTreeMap<String, Failing> = BTreeMap::new();
-    let of_process = |code, text: String| Trouble { code, text, see: Command::new("processes"), mend: None };
-    for process in &endpoint.processes {
-        let owner = &process.owner;
-        let since = |us: i64| age(now_us.saturating_sub(us) / 1000);
-        if now_us.saturating_sub(process.seen_at_us) / 1000 > SILENT_MS {
-            let silent = since(process.seen_at_us);
-            let text = format!("{name}: process {owner} has not been seen for {silent}; it died or is cut off");
-            all.push(of_process(ErrorCode::ProcessSilent, text));
-            continue; // what it said of itself is old
-        }
-        let report = ProcessReport::read(&process.report);
-        if let Some(why) = report.down() {
-            let text = format!("{name}: process {owner} is cut off from its broker; {why}");
-            all.push(of_process(ErrorCode::LinkDown, text));
-        }
-        for handler in &report.breakers {
-            let behind = report.breakers_behind.get(handler);
-            let of = failing.entry(behind.unwrap_or(handler).clone()).or_default();
-            of.behind = behind.cloned();
-            of.handlers.insert(handler.clone());
-            of.processes.insert(owner.clone());
-            let since_us = report.breakers_since_us.get(handler).copied();
-            of.since_us = [of.since_us, since_us].into_iter().flatten().min();
-        }
-    }
-    let of = |words: &str| Command::new(words).with("endpoint", name).with("kind", "retry");
-    all.extend(failing.into_values().map(|it| Trouble {
-        code: ErrorCode::BreakerOpen,
-        text: format!("{name}: {}", it.told(now_us)),
-        see: of("outbox list"),
-        mend: Some(of("outbox send-now").because()),
-    }));
-}
-
-/// Handlers with one breaker, which fail for one reason, wherever they run.
-#[derive(Default)]
-struct Failing {
-    /// What stands behind them, if it has a name.
-    behind: Option<String>,
-    handlers: BTreeSet<String>,
-    processes: BTreeSet<String>,
-    since_us: Option<i64>,
-}
-
-impl Failing {
-    fn told(&self, now_us: i64) -> String {
-        let named = |one: &str, many: &str, names: &BTreeSet<String>| {
-            let mut told: Vec<&str> = names.iter().take(NAMES_TOLD).map(String::as_str).collect();
-            let more = format!("{} more", names.len().saturating_sub(NAMES_TOLD));
-            told.extend((names.len() > NAMES_TOLD).then_some(more.as_str()));
-            format!("{} {}", if names.len() == 1 { one } else { many }, told.join(", "))
-        };
-        let keep = if self.handlers.len() == 1 { "keeps" } else { "keep" };
-        let lasts = self.since_us.map_or_else(String::new, |us| format!(" for {}", age((now_us - us) / 1000)));
-        let behind = self.behind.as_ref().map_or_else(String::new, |behind| format!(" behind limit {behind}"));
-        let handlers = named("handler", "handlers", &self.handlers);
-        format!("{handlers}{behind} {keep} failing{lasts}, in {}", named("process", "processes", &self.processes))
     }
 }
 
@@ -255,6 +206,7 @@ fn paused(state: &StateCount) -> Trouble {
     let list = Command::new("sagas list").with("saga", saga).with("state", &state.state);
     Trouble {
         code: ErrorCode::InstancePaused,
+        about: about([saga, &state.state]),
         text: format!("{saga}: {instances} in {} {are} paused, the longest for {longest}", state.state),
         see: list.set("paused"),
         // what was rejected or cannot be read has paused nobody
@@ -360,32 +312,6 @@ pub(crate) mod tests {
                 "order: 180 instances in AwaitingPayment are paused, the longest for 3 h 3 min [SB0050]: \
                  sagabus sagas list --saga order --state AwaitingPayment --paused; \
                  then sagabus held retry --saga order --reason-is failed --reason TEXT",
-            ]
-        );
-    }
-
-    #[test]
-    fn handlers_before_one_dependency_are_one_trouble_however_many_processes_run() {
-        let now = 1_790_000_000_000_000_i64;
-        let report = json!({ "link": "up", "breakers": ["pay", "refund", "mail"],
-            "breakers_since_us": { "pay": now - 60_000_000_i64, "refund": now - 90_000_000_i64,
-                "mail": now - 1_000_000 },
-            "breakers_behind": { "pay": "bank", "refund": "bank" } });
-        let mut payment = EndpointStatus::default();
-        payment.endpoint = "payment".into();
-        payment.processes = (1..=5)
-            .map(|n| json!({ "owner": format!("p{n}"), "started_at_us": now, "seen_at_us": now, "report": report }))
-            .map(of::<ProcessView>)
-            .collect();
-        let mut status = Status::default();
-        (status.now_us, status.endpoints) = (now, vec![payment]);
-        let texts: Vec<String> = troubles(&status).into_iter().map(|it| it.text).collect();
-        assert_eq!(
-            texts,
-            [
-                "payment: handlers pay, refund behind limit bank keep failing for 1 min 30 s, in processes p1, p2, p3, \
-                 2 more",
-                "payment: handler mail keeps failing for 1 s, in processes p1, p2, p3, 2 more",
             ]
         );
     }

@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let mut looks = 0;
     loop {
         let mut now = look(session).await;
-        now.extend(unopened.iter().map(|error| (name(error), error.clone())));
+        now.extend(unopened.iter().map(|error| (database(error), error.clone())));
         let mut lines = changed(&mut known, now, webhook.as_mut(), &view, json);
         if let Some(webhook) = &mut webhook {
             let text = webhook
@@ -119,34 +119,26 @@ fn of_webhook(known: &mut BTreeMap<String, Lasting>, away: Option<String>, view:
     }
 }
 
-/// What is wrong now, each under a name that stays the same while numbers and ages change.
+/// What is wrong now, each under a key that stays the same while its text changes.
 async fn look(session: &mut Session) -> BTreeMap<String, String> {
     let all = session.each(async |store: &dyn Inspect| store.status().await).await;
     let mut now = BTreeMap::new();
     for (n, status) in &all {
         let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
         for trouble in troubles(status) {
-            // why may change with each try
-            let what = trouble.text.split("; ").next().unwrap_or_default();
-            now.insert(name(&format!("{label}{what}")), format!("{label}{trouble}"));
+            now.insert(format!("{label}{}", trouble.key()), format!("{label}{trouble}"));
         }
     }
     // a database that is away is a trouble like any other, and not the end of the watch
     for error in session.take_errors() {
-        now.insert(name(&error), error);
+        now.insert(database(&error), error);
     }
     now
 }
 
-/// A trouble without its numbers and ages, and what follows from them.
-fn name(text: &str) -> String {
-    const CHANGING: [&str; 11] =
-        ["ms", "s", "min", "h", "d", "message", "messages", "instance", "instances", "is", "are"];
-    let stays = |word: &&str| {
-        let word = word.trim_matches([':', ',', ';']);
-        !CHANGING.contains(&word) && !word.chars().all(|c| c.is_ascii_digit())
-    };
-    text.split_whitespace().filter(stays).collect::<Vec<_>>().join(" ")
+/// The database that an error is about: why it is away may change with each look.
+fn database(error: &str) -> String {
+    error.split(": ").next().unwrap_or_default().to_owned()
 }
 
 fn line(what: &str, text: &str, at_us: i64, view: &View, json: bool) -> String {
@@ -161,11 +153,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trouble_keeps_its_name_while_it_grows() {
-        let one = "payment: 1 message is held as failed, the oldest for 59 min 3 s: sagabus held list";
-        let two = "payment: 2 messages are held as failed, the oldest for 1 h: sagabus held list";
-        assert_eq!(name(one), name(two));
-        assert_ne!(name("process payment-4711-1f died"), name("process payment-4712-2e died"));
-        assert_ne!(name("payment: 1 message"), name("ordering: 1 message"));
+    fn a_trouble_is_over_when_it_is_and_not_when_its_text_changes() {
+        let view = View { width: None, now_us: 0, zone: jiff::tz::TimeZone::UTC };
+        let mut known = BTreeMap::new();
+        let mut seen = |now: &[(&str, &str)]| {
+            let now = now.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            let lines = changed(&mut known, now, None, &view, true);
+            lines.iter().map(|line| line.split_once("\"text\":").unwrap().1.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&[("bank", "in process a")]).len(), 1);
+        assert_eq!(seen(&[("bank", "in processes a, b")]), [""; 0], "it grows");
+        assert_eq!(seen(&[]).len(), 1, "it is over");
+        assert_eq!(database("cannot read sqlite:/x.db: it is away: why"), database("cannot read sqlite:/x.db: locked"));
     }
 }

@@ -8,4 +8,4 @@ mod rabbitmq;
 #[cfg(feature = "in-process")]
 pub use in_process::InProcess;
 #[cfg(feature = "rabbitmq")]
-pub use rabbitmq::{Look, QueueState, RabbitMq};
+pub use rabbitmq::{Fit, Look, QueueState, RabbitMq};

@@ -75,7 +75,8 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
     let broker = arguments.broker.clone().or_else(|| std::env::var(BROKER).ok().filter(|url| !url.is_empty()));
     if let Some(url) = broker {
-        is_well &= doctor_broker::run(session, &url, &arguments.prefix, &mut rows).await;
+        let read = all.iter().filter(|(_, found)| found.upkeep.is_ok()).map(|(n, _)| *n).collect();
+        is_well &= doctor_broker::run(session, (&url, &arguments.prefix), &read, &mut rows).await;
     }
     if session.screen.json {
         session.screen.value(&rows);
@@ -105,12 +106,13 @@ fn show(session: &mut Session, name: &str, found: &Found) {
     }
     screen.section("size, and rows as the server estimates them", &tables);
     screen.line("");
-    findings(screen, &found.advice);
+    findings(screen, &found.advice, true);
 }
 
-/// What may do harm, a line each.
-pub(super) fn findings(screen: &mut Screen, advice: &[String]) {
+/// What may do harm, a line each. That there is nothing says only who could look at all.
+pub(super) fn findings(screen: &mut Screen, advice: &[String], looked_at_all: bool) {
     match advice.len() {
+        0 if !looked_at_all => {}
         0 => screen.line("nothing wrong was found"),
         n => screen.line(format!("{}:", count(n as i64, "finding"))),
     }

@@ -2,13 +2,14 @@
 
 use crate::{
     databases::{Session, without_password},
+    screen::Screen,
     table::{Cell, Table},
     text::{count, plain},
 };
-use saga_core::{ErrorCode, Inspect, TransportError};
+use saga_core::{ErrorCode, StoreError, TransportError};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use transports::{Look, QueueState, RabbitMq};
+use transports::{Fit, Look, QueueState, RabbitMq};
 
 /// What the names of queues end with in which other libraries, or people, put what failed.
 const LEFT_OVER: [&str; 7] = ["_error", "_skipped", ".error", ".errors", ".dlq", "-dlq", ".dead-letter"];
@@ -30,28 +31,46 @@ struct Seen {
 }
 
 /// What was found at the broker.
+#[derive(Default)]
 struct Found {
     name: String,
     queues: Vec<Seen>,
+    /// What may do harm.
     advice: Vec<String>,
+    /// What may be as it should.
+    remarks: Vec<String>,
+    /// Whether all databases have named their endpoints.
+    is_whole: bool,
 }
 
-/// Returns whether nothing wrong was found; as JSON, it adds an element to `rows`.
-pub(super) async fn run(session: &mut Session, url: &str, prefix: &str, rows: &mut Vec<Value>) -> bool {
+/// What is told of a queue.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Advice(String),
+    Remark(String),
+}
+
+/// Returns whether nothing wrong was found; as JSON, it adds an element to `rows`. `read` are the databases of which
+/// no failure was told yet.
+pub(super) async fn run(
+    session: &mut Session,
+    (url, prefix): (&str, &str),
+    read: &BTreeSet<usize>,
+    rows: &mut Vec<Value>,
+) -> bool {
     let name = without_password(url);
-    let endpoints = endpoints(session).await;
+    let (endpoints, is_whole) = endpoints(session, read).await;
     let looked = async {
         let look = RabbitMq::new(url)?.with_prefix(prefix).look().await?;
         found(&look, &endpoints).await
     };
-    let (queues, advice) = match looked.await {
-        Ok(found) => found,
+    let found = match looked.await {
+        Ok(found) => Found { name, is_whole, ..found },
         Err(error) => {
             session.failed(format!("{name}: {error}"));
             return false;
         }
     };
-    let found = Found { name, queues, advice };
     if session.screen.json {
         rows.push(as_json(&found));
     } else {
@@ -60,11 +79,23 @@ pub(super) async fn run(session: &mut Session, url: &str, prefix: &str, rows: &m
     found.advice.is_empty()
 }
 
-/// The endpoints of all databases, with the events that they subscribe to.
-async fn endpoints(session: &mut Session) -> BTreeMap<String, Endpoint> {
-    let read = async |store: &dyn Inspect| Ok((store.status().await?, store.subscriptions().await?));
+/// The endpoints of all databases, with the events that they subscribe to, and whether all databases have said theirs.
+async fn endpoints(session: &mut Session, read: &BTreeSet<usize>) -> (BTreeMap<String, Endpoint>, bool) {
     let mut all: BTreeMap<String, Endpoint> = BTreeMap::new();
-    for (_, (status, subscriptions)) in session.each(read).await {
+    let mut is_whole = session.is_clean(); // else one could not be opened, or not be read just now
+    let mut failed = Vec::new();
+    for (n, store) in session.stores().into_iter().enumerate() {
+        let found = async { Ok((store.status().await?, store.subscriptions().await?)) };
+        let (status, subscriptions) = match found.await {
+            Ok(found) => found,
+            Err(error) => {
+                let error: StoreError = error;
+                is_whole = false;
+                // what is away is told once
+                failed.extend(read.contains(&n).then(|| format!("cannot read {}: {error}", session.database(n).name)));
+                continue;
+            }
+        };
         for endpoint in status.endpoints {
             let alive = |seen_us: i64| (status.now_us - seen_us) / 1000 <= crate::trouble::SILENT_MS;
             let processes = endpoint.processes.iter().filter(|process| alive(process.seen_at_us)).count();
@@ -74,29 +105,40 @@ async fn endpoints(session: &mut Session) -> BTreeMap<String, Endpoint> {
             all.entry(it.endpoint).or_default().events.insert(it.event);
         }
     }
-    all
+    failed.into_iter().for_each(|error| session.failed(error));
+    (all, is_whole)
 }
 
-async fn found(
-    look: &Look,
-    endpoints: &BTreeMap<String, Endpoint>,
-) -> Result<(Vec<Seen>, Vec<String>), TransportError> {
-    let (mut queues, mut advice) = (Vec::new(), Vec::new());
+impl Found {
+    fn tell(&mut self, all: Vec<Told>) {
+        for told in all {
+            match told {
+                Told::Advice(text) => self.advice.push(text),
+                Told::Remark(text) => self.remarks.push(text),
+            }
+        }
+    }
+}
+
+async fn found(look: &Look, endpoints: &BTreeMap<String, Endpoint>) -> Result<Found, TransportError> {
+    let mut found = Found::default();
     for (name, endpoint) in endpoints {
         let state = look.queue(name).await?;
-        advice.extend(of_queue(name, &state, Some(endpoint.processes)));
-        queues.push(Seen { queue: name.clone(), state });
-        for ending in [LOW].into_iter().chain(LEFT_OVER) {
-            let queue = format!("{name}{ending}");
-            let state = look.queue(&queue).await?;
+        found.tell(of_queue(name, &state, Some(endpoint.processes)));
+        found.queues.push(Seen { queue: name.clone(), state });
+        let beside = [LOW].into_iter().chain(LEFT_OVER).map(|ending| (ending, format!("{name}{ending}")));
+        // an endpoint may be called so
+        for (ending, queue) in beside.filter(|(_, queue)| !endpoints.contains_key(queue)) {
+            let is_ours = ending == LOW;
+            let state = if is_ours { look.queue(&queue).await? } else { look.other(&queue).await? };
             if state == QueueState::Missing {
                 continue;
             }
-            advice.extend(if ending == LOW { of_queue(&queue, &state, None) } else { left_over(&queue, &state) });
-            queues.push(Seen { queue, state });
+            found.tell(if is_ours { of_queue(&queue, &state, None) } else { vec![left_over(&queue, &state)] });
+            found.queues.push(Seen { queue, state });
         }
         for event in &endpoint.events {
-            advice.extend(match look.has_event(event).await {
+            found.advice.extend(match look.has_event(event).await {
                 Ok(true) => None,
                 Ok(false) => Some(ErrorCode::EventUnbound.told(format_args!(
                     "event {event} has no exchange: {name}, which subscribes to it, is not bound, and what is \
@@ -107,11 +149,11 @@ async fn found(
             });
         }
     }
-    Ok((queues, advice))
+    Ok(found)
 }
 
 /// What is wrong with the queue of an endpoint. `processes` is how many of it are alive; `None`: it need not have any.
-fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<String> {
+fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<Told> {
     let mut all = Vec::new();
     match state {
         QueueState::Missing => {
@@ -119,29 +161,19 @@ fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<St
                 Some(0) | None => "no process of it runs",
                 Some(_) => "its processes declare it again within seconds; if not, their logs say why",
             };
-            all.push(ErrorCode::QueueMissing.told(format_args!("{queue} has no queue: {who}")));
+            let text = ErrorCode::QueueMissing.told(format_args!("{queue} has no queue: {who}"));
+            all.push(Told::Advice(text));
         }
         QueueState::Closed(words) => {
-            all.push(ErrorCode::BrokerPermission.told(format_args!("queue {queue} cannot be looked at: {words}")));
+            let text = format_args!("queue {queue} cannot be looked at: {words}");
+            all.push(Told::Advice(ErrorCode::BrokerPermission.told(text)));
         }
         QueueState::There { messages, consumers, fits } => {
-            if *fits == Some(false) {
-                all.push(ErrorCode::QueueUnsafe.told(format_args!(
-                    "queue {queue} is not the durable quorum queue that an endpoint declares: empty it, delete it, and \
-                     start the endpoint"
-                )));
-            }
-            if fits.is_none() {
-                all.push(ErrorCode::BrokerPermission.told(format_args!(
-                    "this user may not declare queue {queue}: what kind it is cannot be said, and an endpoint of this \
-                     user does not start, unless it is passive"
-                )));
-            }
+            all.extend(of_fit(queue, fits));
             if *messages > 0 && *consumers == 0 {
                 let messages = count(i64::from(*messages), "message");
-                all.push(
-                    ErrorCode::QueueUnread.told(format_args!("{messages} in queue {queue}, which nobody consumes")),
-                );
+                let text = format_args!("{messages} in queue {queue}, which nobody consumes");
+                all.push(Told::Advice(ErrorCode::QueueUnread.told(text)));
             }
         }
         _ => {}
@@ -149,15 +181,37 @@ fn of_queue(queue: &str, state: &QueueState, processes: Option<usize>) -> Vec<St
     all
 }
 
-/// A queue that nothing of ours has made.
-fn left_over(queue: &str, state: &QueueState) -> Vec<String> {
-    let messages = match state {
-        QueueState::There { messages, .. } => count(i64::from(*messages), "message"),
-        _ => "an unknown number of messages".into(),
-    };
-    vec![ErrorCode::QueueLeftOver.told(format_args!(
-        "queue {queue} holds {messages}, and nothing of Sagabus uses it: what fails is in the table `held`"
-    ))]
+/// How the queue of an endpoint was declared. Whoever provisions queues may have done it otherwise, for services that
+/// are passive, and may give them no right to configure: neither is wrong.
+fn of_fit(queue: &str, fit: &Fit) -> Option<Told> {
+    Some(match fit {
+        Fit::Unsafe => Told::Advice(ErrorCode::QueueUnsafe.told(format_args!(
+            "queue {queue} is not the durable quorum queue that an endpoint declares: empty it, delete it, and \
+             start the endpoint"
+        ))),
+        Fit::Otherwise(words) => Told::Remark(ErrorCode::TopologyDiffers.told(format_args!(
+            "queue {queue} was declared otherwise than an endpoint does it: {words}; a service that is `passive` uses \
+             it as it is, any other does not start before it is deleted"
+        ))),
+        Fit::Forbidden(_) => Told::Remark(ErrorCode::BrokerPermission.told(format_args!(
+            "this user may not declare queue {queue}: what kind it is cannot be said, and an endpoint of this user \
+             does not start, unless it is `passive`"
+        ))),
+        _ => return None,
+    })
+}
+
+/// A queue that nothing of ours has made. An empty one does no harm.
+fn left_over(queue: &str, state: &QueueState) -> Told {
+    let unused = "nothing of Sagabus uses it: what fails is in the table `held`";
+    let told = |holds: &str| ErrorCode::QueueLeftOver.told(format_args!("queue {queue} {holds}, and {unused}"));
+    match state {
+        QueueState::There { messages: 0, .. } => Told::Remark(told("is empty")),
+        QueueState::There { messages, .. } => {
+            Told::Advice(told(&format!("holds {}", count(i64::from(*messages), "message"))))
+        }
+        _ => Told::Advice(told("holds an unknown number of messages")),
+    }
 }
 
 /// The columns of a queue: messages, consumers, kind.
@@ -167,9 +221,11 @@ fn cells(seen: &Seen) -> Vec<Cell> {
         QueueState::Missing => return vec![queue, "".into(), "".into(), "missing".into()],
         QueueState::There { messages, consumers, fits } => {
             let kind = match fits {
-                Some(true) => "quorum",
-                Some(false) => "another kind",
-                None => "may not be asked",
+                Fit::Same => "quorum",
+                Fit::Unsafe => "another kind",
+                Fit::Otherwise(_) => "declared otherwise",
+                Fit::Forbidden(_) => "may not be asked",
+                _ => "not ours",
             };
             (*messages, *consumers, kind)
         }
@@ -186,46 +242,85 @@ fn show(session: &mut Session, found: &Found) {
     found.queues.iter().for_each(|seen| table.row(cells(seen), None));
     screen.section("queues of the endpoints in these databases", &table);
     screen.line("");
-    super::doctor::findings(screen, &found.advice);
+    super::doctor::findings(screen, &found.advice, found.is_whole);
+    remarks(screen, found);
+}
+
+/// What may be as it should, and what could not be asked.
+fn remarks(screen: &mut Screen, found: &Found) {
+    if !found.is_whole {
+        screen.line("not every database could be read: the queues of its endpoints were not looked at");
+    }
+    if !found.remarks.is_empty() {
+        screen.line(format!("{}:", count(found.remarks.len() as i64, "remark")));
+        found.remarks.iter().for_each(|text| screen.long(text));
+    }
 }
 
 fn as_json(found: &Found) -> Value {
     let queues = found.queues.iter().map(|seen| match &seen.state {
         QueueState::There { messages, consumers, fits } => {
+            let fits = match fits {
+                Fit::Same => Some(true),
+                Fit::Unsafe | Fit::Otherwise(_) => Some(false),
+                _ => None,
+            };
             json!({ "queue": seen.queue, "messages": messages, "consumers": consumers, "fits": fits })
         }
         state => json!({ "queue": seen.queue, "missing": *state == QueueState::Missing }),
     });
-    json!({ "broker": found.name, "queues": queues.collect::<Vec<_>>(), "advice": found.advice })
+    json!({ "broker": found.name, "queues": queues.collect::<Vec<_>>(), "advice": found.advice,
+        "remarks": found.remarks, "whole": found.is_whole })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn there(messages: u32, consumers: u32, fits: Fit) -> QueueState {
+        QueueState::There { messages, consumers, fits }
+    }
+
     #[test]
     fn what_is_wrong_with_queues_is_told_with_its_code() {
-        let there = |messages, consumers, fits| QueueState::There { messages, consumers, fits };
+        let differs = "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'stock' in vhost '/'";
         let seen = [
-            ("ordering", there(0, 2, Some(true)), Some(2)),
+            ("ordering", there(0, 2, Fit::Same), Some(2)),
             ("payment", QueueState::Missing, Some(0)),
             ("mail", QueueState::Missing, Some(1)),
-            ("warehouse", there(53, 0, Some(false)), Some(0)),
-            ("warehouse.low", there(1, 0, Some(true)), None),
+            ("warehouse", there(53, 0, Fit::Unsafe), Some(0)),
+            ("warehouse.low", there(1, 0, Fit::Same), None),
             ("bank", QueueState::Closed("ACCESS_REFUSED - no read access".into()), Some(0)),
+            ("stock", there(0, 1, Fit::Otherwise(differs.into())), Some(1)),
+            ("audit", there(0, 1, Fit::Forbidden("ACCESS_REFUSED".into())), Some(1)),
         ];
         let mut table = Table::new(&["queue", "messages", "consumers", "kind"]);
-        let mut told = Vec::new();
+        let mut found = Found { is_whole: true, ..Found::default() };
         for (queue, state, processes) in seen {
-            told.extend(of_queue(queue, &state, processes));
+            found.tell(of_queue(queue, &state, processes));
             table.row(cells(&Seen { queue: queue.into(), state }), None);
         }
-        told.extend(left_over("payment_error", &there(7, 0, Some(false))));
-        assert_eq!(told.iter().filter(|text| text.starts_with("queue ordering")).count(), 0, "{told:#?}");
+        for (queue, messages) in [("payment_error", 7), ("payment.dlq", 0)] {
+            let state = there(messages, 0, Fit::Unasked);
+            found.tell(vec![left_over(queue, &state)]);
+            table.row(cells(&Seen { queue: queue.into(), state }), None);
+        }
         let view = crate::screen::View { width: Some(100), now_us: 0, zone: jiff::tz::TimeZone::UTC };
-        let mut screen = crate::screen::Screen::new(view, false);
+        let mut screen = Screen::new(view, false);
         screen.table(&table, "");
-        super::super::doctor::findings(&mut screen, &told);
+        super::super::doctor::findings(&mut screen, &found.advice, found.is_whole);
+        remarks(&mut screen, &found);
         crate::commands::golden("doctor-broker.txt", screen.out());
+    }
+
+    #[test]
+    fn who_could_not_ask_all_does_not_say_that_all_is_well() {
+        let view = crate::screen::View { width: Some(100), now_us: 0, zone: jiff::tz::TimeZone::UTC };
+        let mut screen = Screen::new(view, false);
+        let found = Found::default();
+        super::super::doctor::findings(&mut screen, &found.advice, found.is_whole);
+        remarks(&mut screen, &found);
+        let told = screen.out();
+        assert!(told.contains("not every database") && !told.contains("nothing wrong"), "{told}");
     }
 }

@@ -1,5 +1,11 @@
 //! What a broker has for endpoints, asked over AMQP alone: whoever may use a queue may ask, without the management
-//! plugin. Nothing is created.
+//! plugin.
+//!
+//! Whether a queue exists is asked passively. What kind it is, AMQP tells only to whoever declares it: so the queue of
+//! an endpoint that exists is declared as its endpoint does it, which changes nothing. Only if somebody deletes it
+//! between the two questions, the second creates it: as the endpoint would, but bound to nothing. A process of the
+//! endpoint binds it within a minute; without one, commands to it wait there instead of in their senders' outboxes.
+//! Queues that are no endpoint's are never declared.
 
 use super::{
     RabbitMq,
@@ -26,11 +32,27 @@ pub enum QueueState {
         messages: u32,
         /// Who consumes it: links of processes.
         consumers: u32,
-        /// Whether it is as an endpoint declares it: a durable quorum queue. `None`: this user may not ask.
-        fits: Option<bool>,
+        /// Whether it is as an endpoint declares it.
+        fits: Fit,
     },
     /// This user may not even look, or another connection has it alone; in the broker's words.
     Closed(String),
+}
+
+/// How a queue compares with what an endpoint declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fit {
+    /// It is the same.
+    Same,
+    /// It is not durable, or no quorum queue.
+    Unsafe,
+    /// It differs in something else: the first difference, in the broker's words.
+    Otherwise(String),
+    /// This user may not declare it; in the broker's words.
+    Forbidden(String),
+    /// It is no endpoint's, so nobody has asked.
+    Unasked,
 }
 
 /// A connection that looks at queues and exchanges.
@@ -52,25 +74,37 @@ impl RabbitMq {
 }
 
 impl Look {
-    /// A queue: that of an endpoint, or any other.
+    /// The queue of an endpoint, and whether it is as the endpoint declares it. If somebody deletes it at this very
+    /// moment, this creates it, bound to nothing.
     ///
     /// # Errors
     /// When the broker goes away meanwhile.
     pub async fn queue(&self, name: &str) -> Result<QueueState, TransportError> {
-        let name = self.broker.named(name);
+        let mut state = self.other(name).await?;
+        if let QueueState::There { fits, .. } = &mut state {
+            *fits = match self.declare(&self.broker.named(name), quorum()).await? {
+                Declared::Done(_) => Fit::Same,
+                Declared::Refused(code, words) => refused(code, words),
+            };
+        }
+        Ok(state)
+    }
+
+    /// Any other queue. It is asked passively alone.
+    ///
+    /// # Errors
+    /// When the broker goes away meanwhile.
+    pub async fn other(&self, name: &str) -> Result<QueueState, TransportError> {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let (messages, consumers) = match self.declare(&name, (passive, FieldTable::default())).await? {
-            Declared::Done(queue) => (queue.message_count(), queue.consumer_count()),
-            Declared::Refused(404, _) => return Ok(QueueState::Missing),
-            Declared::Refused(_, words) => return Ok(QueueState::Closed(words)),
-        };
-        // it exists, so this creates nothing: the broker compares
-        let fits = match self.declare(&name, quorum()).await? {
-            Declared::Done(_) => Some(true),
-            Declared::Refused(406, _) => Some(false),
-            Declared::Refused(..) => None,
-        };
-        Ok(QueueState::There { messages, consumers, fits })
+        Ok(match self.declare(&self.broker.named(name), (passive, FieldTable::default())).await? {
+            Declared::Done(queue) => QueueState::There {
+                messages: queue.message_count(),
+                consumers: queue.consumer_count(),
+                fits: Fit::Unasked,
+            },
+            Declared::Refused(404, _) => QueueState::Missing,
+            Declared::Refused(_, words) => QueueState::Closed(words),
+        })
     }
 
     /// Whether an event has its exchange.
@@ -106,4 +140,31 @@ enum Declared {
     Done(Queue),
     /// With its code and its words.
     Refused(u16, String),
+}
+
+/// Why a queue that exists was not declared again. The broker names the first difference, `durable` before any argument.
+fn refused(code: u16, words: String) -> Fit {
+    match code {
+        403 => Fit::Forbidden(words),
+        406 if ["durable", "x-queue-type"].iter().any(|it| words.contains(&format!("arg '{it}'"))) => Fit::Unsafe,
+        _ => Fit::Otherwise(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_kind_of_queue_is_unsafe() {
+        let differs =
+            |what: &str| format!("PRECONDITION_FAILED - inequivalent arg '{what}' for queue 'durable' in vhost '/'");
+        for what in ["durable", "x-queue-type"] {
+            assert_eq!(refused(406, differs(what)), Fit::Unsafe);
+        }
+        for what in ["x-delivery-limit", "x-message-ttl"] {
+            assert_eq!(refused(406, differs(what)), Fit::Otherwise(differs(what)));
+        }
+        assert_eq!(refused(403, "ACCESS_REFUSED".into()), Fit::Forbidden("ACCESS_REFUSED".into()));
+    }
 }

@@ -32,7 +32,7 @@ use consumer::Consumer;
 use health::Health;
 use keep::keep_connected;
 use lapin::uri::AMQPUri;
-pub use look::{Look, QueueState};
+pub use look::{Fit, Look, QueueState};
 use publisher::Publisher;
 use saga_core::{Link, LinkLimits, Topology, Transport, TransportError, TransportErrorKind};
 use std::sync::Arc;

@@ -3,50 +3,52 @@
 //! A message says in its envelope which of its fields are masked; its sender wrote that, or its receiver when it held
 //! the message. Of instances, and of messages in their journals, the charts say it.
 
-use saga_core::{DefinitionView, Inspect, InstanceView, JournalView, OperationView, StoreError};
+use saga_core::{
+    DefinitionView, Inspect, InstanceView, JournalView, OperationItem, OperationView, StoreError, masked_fields,
+};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// What stands in place of a masked value.
 pub(crate) const MASK: &str = "•••";
 
-/// The masked fields of a message, according to its envelope.
-fn of_envelope(envelope: &Value) -> Vec<String> {
-    let names = envelope["headers"]["masked"].as_array();
-    names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
+/// The names of the fields that were hidden.
+pub(crate) type Hidden = BTreeSet<String>;
 
 /// Hides fields of a body or of an instance's data. What has no fields, as a body that is not JSON, is hidden as a
 /// whole.
-pub(crate) fn hide(value: &mut Value, fields: &[String]) {
-    if fields.is_empty() {
-        return;
-    }
+pub(crate) fn hide(value: &mut Value, fields: &[String]) -> Hidden {
+    let mut hidden = Hidden::new();
     match value {
+        _ if fields.is_empty() => {}
         Value::Object(all) => {
-            all.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
+            for (name, value) in all.iter_mut().filter(|(name, _)| fields.contains(name)) {
+                *value = MASK.into();
+                hidden.insert(name.clone());
+            }
         }
         Value::Null => {}
-        other => *other = MASK.into(),
+        other => {
+            *other = MASK.into();
+            hidden.extend(fields.iter().cloned());
+        }
     }
+    hidden
 }
 
 /// A body with its masked fields hidden, as bytes; as it is, if it has none.
 pub(crate) fn hidden(body: &[u8], fields: &[String]) -> Vec<u8> {
-    if fields.is_empty() {
-        return body.to_vec();
-    }
-    let mut value: Value = serde_json::from_slice(body).unwrap_or_else(|_| MASK.into());
-    hide(&mut value, fields);
-    value.to_string().into_bytes()
+    covered(body, fields).0
 }
 
-/// What a definition masks in its states and data.
-pub(crate) fn of_state(definition: Option<&DefinitionView>) -> Vec<String> {
-    let states = definition.into_iter().flat_map(|it| &it.chart.states);
-    let mut fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
-    fields.sort_unstable();
-    fields.dedup();
-    fields
+/// The same, and what was hidden.
+fn covered(body: &[u8], fields: &[String]) -> (Vec<u8>, Hidden) {
+    if fields.is_empty() {
+        return (body.to_vec(), Hidden::new());
+    }
+    let mut value: Value = serde_json::from_slice(body).unwrap_or_else(|_| MASK.into());
+    let hidden = hide(&mut value, fields);
+    (value.to_string().into_bytes(), hidden)
 }
 
 /// Hides what is masked in instances of a database.
@@ -55,56 +57,86 @@ pub(crate) async fn instances(store: &dyn Inspect, rows: &mut [InstanceView]) ->
         return Ok(());
     }
     let definitions = store.definitions().await?;
-    rows.iter_mut().for_each(|row| instance(row, &definitions));
+    for row in rows {
+        instance(row, &definitions);
+    }
     Ok(())
 }
 
 /// Hides what is masked in an instance: in any state and in any version, because the row may be of an older one.
-pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) {
+pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -> Hidden {
     let states = definitions.iter().filter(|it| it.saga == row.saga).flat_map(|it| &it.chart.states);
     let fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
-    hide(&mut row.data, &fields);
+    let mut hidden = hide(&mut row.data, &fields);
     // where states share data, the two are stored side by side
     if let Some(parts) = row.data.as_object_mut().filter(|all| all.len() == 2 && all.contains_key("data")) {
-        parts.iter_mut().filter(|(_, part)| part.is_object()).for_each(|(_, part)| hide(part, &fields));
+        for (_, part) in parts.iter_mut().filter(|(_, part)| part.is_object()) {
+            hidden.extend(hide(part, &fields));
+        }
     }
-    row.aliases.iter_mut().filter(|(name, _)| fields.contains(name)).for_each(|(_, value)| *value = MASK.into());
+    for (name, value) in row.aliases.iter_mut().filter(|(name, _)| fields.contains(name)) {
+        *value = MASK.into();
+        hidden.insert(name.clone());
+    }
+    hidden
 }
 
 /// Hides what is masked in messages that a journal keeps.
-pub(crate) fn journal(lines: &mut [JournalView], definitions: &[DefinitionView]) {
+pub(crate) fn journal(lines: &mut [JournalView], definitions: &[DefinitionView]) -> Hidden {
+    let mut hidden = Hidden::new();
     for line in lines {
         let Some(message) = &mut line.message else { continue };
         let messages = definitions.iter().flat_map(|it| &it.chart.messages).filter(|it| it.type_name == line.type_name);
         let mut fields: Vec<String> = messages.flat_map(|it| it.masked.iter().cloned()).collect();
-        fields.extend(of_envelope(&message["envelope"]));
+        fields.extend(masked_fields(&message["envelope"]));
         if let (false, Some(body)) = (fields.is_empty(), message["body"].as_str()) {
-            let body = String::from_utf8_lossy(&hidden(body.as_bytes(), &fields)).into_owned();
-            message["body"] = body.into();
+            let (body, names) = covered(body.as_bytes(), &fields);
+            message["body"] = String::from_utf8_lossy(&body).into_owned().into();
+            hidden.extend(names);
         }
     }
+    hidden
 }
 
 /// Hides what is masked in the old bodies that edits have kept, unless all is to be seen.
-pub(crate) fn operations(all: &mut [OperationView], unmasked: bool) {
-    for item in all.iter_mut().flat_map(|operation| &mut operation.items) {
-        let Some((body, masked)) = item.old_body_and_masked() else { continue };
-        let masked = if unmasked { Vec::new() } else { masked };
-        let body = String::from_utf8_lossy(&hidden(body.as_bytes(), &masked)).into_owned();
-        item.old_body = Some(body);
-    }
+pub(crate) fn operations(all: &mut [OperationView], unmasked: bool) -> Hidden {
+    all.iter_mut().flat_map(|operation| &mut operation.items).flat_map(|one| item(one, unmasked)).collect()
+}
+
+/// The same for one message of an operation.
+pub(crate) fn item(item: &mut OperationItem, unmasked: bool) -> Hidden {
+    let Some((body, masked)) = item.old_body_and_masked() else { return Hidden::new() };
+    let masked = if unmasked { Vec::new() } else { masked };
+    let (body, hidden) = covered(body.as_bytes(), &masked);
+    item.old_body = Some(String::from_utf8_lossy(&body).into_owned());
+    hidden
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_core::MASKED_HEADER;
     use serde_json::json;
+
+    #[test]
+    fn the_old_body_of_an_edit_hides_what_its_record_names() {
+        let edited = || {
+            serde_json::from_value::<OperationItem>(json!({ "endpoint": "e", "receiver": "r", "message_id": "m",
+                "result": "edited", "old_body": "masked [\"card\"]\n\n{\"card\":4111}" }))
+            .unwrap()
+        };
+        let (mut shut, mut open) = (edited(), edited());
+        assert_eq!(item(&mut shut, false), Hidden::from(["card".to_owned()]));
+        assert_eq!(shut.old_body.as_deref(), Some(r#"{"card":"•••"}"#));
+        assert_eq!(item(&mut open, true), Hidden::new());
+        assert_eq!(open.old_body.as_deref(), Some(r#"{"card":4111}"#));
+    }
 
     #[test]
     fn masked_fields_are_hidden_and_others_stay() {
         let fields = ["card".to_owned(), "none".to_owned()];
         let mut body = json!({ "card": { "number": 4111 }, "cents": 5 });
-        hide(&mut body, &fields);
+        assert_eq!(hide(&mut body, &fields), Hidden::from(["card".to_owned()]), "what was there");
         assert_eq!(body, json!({ "card": MASK, "cents": 5 }));
         assert_eq!(hidden(br#"{"card":1,"b":2}"#, &fields), r#"{"b":2,"card":"•••"}"#.as_bytes());
         assert_eq!(hidden(b"4111 no JSON", &fields), "\"•••\"".as_bytes(), "the whole of what has no fields");
@@ -146,10 +178,11 @@ mod tests {
         .unwrap();
         let mut lines = [
             line("Paid", json!({})),
-            line("Other", json!({ "headers": { "masked": ["iban"] } })),
+            line("Other", json!({ "headers": { MASKED_HEADER: ["iban"] } })),
             line("Open", json!({})),
         ];
-        journal(&mut lines, &[definition]);
+        let hidden = journal(&mut lines, &[definition]);
+        assert_eq!(hidden, Hidden::from(["card".to_owned(), "iban".to_owned()]));
         let body = |line: &JournalView| line.message.as_ref().unwrap()["body"].as_str().unwrap().to_owned();
         assert!(!body(&lines[0]).contains("4111") && body(&lines[0]).contains("\"iban\":7"), "{}", body(&lines[0]));
         assert!(!body(&lines[1]).contains("\"iban\":7") && body(&lines[1]).contains("4111"), "{}", body(&lines[1]));

@@ -138,6 +138,8 @@ pub use port::Link;
 pub use port::LinkLimits;
 pub use port::LinkState;
 pub use port::Listing;
+#[doc(hidden)]
+pub use port::MASKED_HEADER;
 pub use port::NameView;
 pub use port::ORDER_ROWS_MAX;
 pub use port::OperationFilter;
@@ -185,6 +187,8 @@ pub use port::Waiting;
 pub use port::Wanted;
 pub use port::Write;
 pub use port::explain;
+#[doc(hidden)]
+pub use port::masked_fields;
 pub use project::Change;
 pub use project::Project;
 pub use retries::Decision;

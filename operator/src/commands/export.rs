@@ -2,7 +2,7 @@
 //! `--unmasked` for that.
 
 use super::sagas::spelt;
-use crate::{databases::Session, masks};
+use crate::{databases::Session, masks, text::plain};
 use clap::Args;
 use saga_core::{Counted, ExportedInstance, Inspect, InstanceFilter};
 
@@ -31,19 +31,23 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let read = async |store: &dyn Inspect| {
         let all = store.instances_count(&filter).await?;
-        let mut exported = Vec::new();
+        let (mut exported, mut hidden) = (Vec::new(), masks::Hidden::new());
         for instance in store.instances(&filter, rows_max).await? {
             exported.push(store.export(instance, JOURNAL_ROWS_MAX).await?);
         }
         if !unmasked {
             let definitions = store.definitions().await?;
-            exported.iter_mut().for_each(|it: &mut ExportedInstance| masks::journal(&mut it.journal, &definitions));
+            for it in &mut exported {
+                hidden.extend(masks::journal(&mut it.journal, &definitions));
+            }
         }
-        Ok((all, exported))
+        Ok((all, exported, hidden))
     };
     let databases = session.each(read).await;
     let (mut shown, mut all, mut without) = (0, 0, 0);
-    for (_, (count, exported)) in &databases {
+    let mut hidden = masks::Hidden::new();
+    for (_, (count, exported, names)) in &databases {
+        hidden.extend(names.iter().cloned());
         (shown, all) = (shown + exported.len(), all + count);
         for instance in exported {
             without += usize::from(!has_messages(instance));
@@ -58,6 +62,13 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         session.screen.note(format!(
             "{without} of {shown} have no messages in their journal and cannot be replayed: set `keep_messages` at the \
              endpoint"
+        ));
+    }
+    if !hidden.is_empty() {
+        let fields = hidden.into_iter().collect::<Vec<_>>().join(", ");
+        session.screen.note(format!(
+            "masked fields ({}) are hidden in the messages: to replay them, export with --unmasked",
+            plain(&fields)
         ));
     }
     session.is_clean()

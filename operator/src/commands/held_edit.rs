@@ -4,6 +4,7 @@ use super::{held_show, operations};
 use crate::{
     databases::Session,
     find::Found,
+    masks,
     text::{count, plain},
 };
 use anyhow::{Context, Result, bail};
@@ -79,7 +80,10 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     for (n, row) in &rows {
         let (store, who) = (&session.database(*n).store, operations::who());
         match store.held_edit(&row.row(), &body, &who, &arguments.reason).await {
-            Ok(item) => items.push(item),
+            Ok(mut item) => {
+                masks::item(&mut item, session.unmasked);
+                items.push(item);
+            }
             Err(error) => {
                 let name = session.database(*n).name.clone();
                 session.failed(format!("{name}: {error}"));

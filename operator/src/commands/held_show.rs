@@ -88,7 +88,7 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
     };
     let mut body = body.map(|body| text::body(&body));
     if !session.unmasked {
-        body.iter_mut().for_each(|body| masks::hide(body, &row.masked()));
+        body.iter_mut().for_each(|body| drop(masks::hide(body, &row.masked())));
     }
     masks::operations(&mut done, session.unmasked);
     if session.screen.json {

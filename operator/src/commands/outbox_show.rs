@@ -53,7 +53,7 @@ async fn show(session: &mut Session, n: usize, row: &OutboxView) {
         }
     };
     if !session.unmasked {
-        body.iter_mut().for_each(|body| masks::hide(body, &row.masked()));
+        body.iter_mut().for_each(|body| drop(masks::hide(body, &row.masked())));
     }
     if session.screen.json {
         let mut value = session.labelled(n, row);

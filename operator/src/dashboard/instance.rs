@@ -38,6 +38,8 @@ struct Page {
     operations: Vec<OperationView>,
     journal: Vec<JournalView>,
     journal_count: u64,
+    /// The masked fields that are hidden, wherever on the page.
+    hidden: Vec<String>,
 }
 
 async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Result<Option<Page>, StoreError> {
@@ -51,11 +53,11 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
     let definitions = store.definitions().await?;
     let (mut operations, mut journal) =
         (store.operations(&done, ROWS_MAX).await?, store.journal(&key, ROWS_MAX).await?);
+    let mut hidden = masks::operations(&mut operations, unmasked);
     if !unmasked {
-        masks::instance(&mut instance, &definitions);
-        masks::journal(&mut journal, &definitions);
+        hidden.extend(masks::instance(&mut instance, &definitions));
+        hidden.extend(masks::journal(&mut journal, &definitions));
     }
-    masks::operations(&mut operations, unmasked);
     Ok(Some(Page {
         definition: sagas::newest(&key.saga, &definitions).cloned(),
         outbox: store.outbox(&sent, ROWS_MAX).await?,
@@ -65,6 +67,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
         journal,
         journal_count: store.journal_count(&key).await?,
         instance,
+        hidden: hidden.into_iter().collect(),
     }))
 }
 
@@ -115,7 +118,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         @if cx.visitor.may_act() && instance.completed_at_us.is_none() { (actions(cx, n, page)) }
         h2 { "Data" }
         (lines(&text::json(&instance.data)))
-        (cx.masks(&cx.hidden(masks::of_state(page.definition.as_ref()))))
+        (cx.masks(&page.hidden))
         @if let Some(definition) = &page.definition {
             @let steps = page.journal.iter().filter_map(step_taken);
             section { h2 { "Its way" }

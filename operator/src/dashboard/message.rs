@@ -49,14 +49,16 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                 }
                 let filter = OperationFilter { message_id: Some(id), ..OperationFilter::default() };
                 let mut operations = store.operations(&filter, OPERATIONS_MAX).await?;
-                masks::operations(&mut operations, unmasked);
-                Ok((held, operations))
+                let hidden = masks::operations(&mut operations, unmasked);
+                Ok((held, operations, hidden))
             }
         })
         .await;
     let mut held: Vec<(usize, Held)> = Vec::new();
     let mut operations: Vec<(usize, OperationView)> = Vec::new();
-    for (n, (rows, done)) in answers.all {
+    let mut hidden = masks::Hidden::new();
+    for (n, (rows, done, names)) in answers.all {
+        hidden.extend(names);
         held.extend(rows.into_iter().map(|row| (n, row)));
         operations.extend(done.into_iter().map(|operation| (n, operation)));
     }
@@ -69,6 +71,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
         }
         @for (k, (n, held)) in held.iter().enumerate() { (one(&cx, k, *n, held)) }
         (operations::table(&cx, "What operators did", operations.iter().map(|(n, it)| (*n, it))))
+        (cx.masks(&hidden.into_iter().collect::<Vec<_>>()))
     };
     let command = format!("sagabus held show {}", quoted(&id));
     cx.page(&Head { title: &title, part: "/held", command, away: &answers.away }, body)

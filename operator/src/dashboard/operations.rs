@@ -27,23 +27,29 @@ pub(super) async fn show(cx: Cx) -> Response {
             let filter = filter.clone();
             async move {
                 let mut operations = store.operations(&filter, limit).await?;
-                masks::operations(&mut operations, unmasked);
-                Ok(operations)
+                let hidden = masks::operations(&mut operations, unmasked);
+                Ok((operations, hidden))
             }
         })
         .await;
-    let (mut rows, away) = answers.flat();
+    let mut hidden = masks::Hidden::new();
+    let mut rows: Vec<(usize, OperationView)> = Vec::new();
+    for (n, (operations, names)) in answers.all {
+        rows.extend(operations.into_iter().map(|operation| (n, operation)));
+        hidden.extend(names);
+    }
     rows.sort_by_key(|(_, operation)| -operation.at_us);
     let may_have_more = rows.len() as i64 >= limit;
     let body = html! {
         @if rows.is_empty() { p.calm { "Nobody has done anything yet." } }
         (table(&cx, "Last first", rows.iter().map(|(n, row)| (*n, row))))
+        (cx.masks(&hidden.into_iter().collect::<Vec<_>>()))
         @if may_have_more {
             @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {
                 "Show more" } } }
         }
     };
-    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &away }, body)
+    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &answers.away }, body)
 }
 
 /// Operations as rows.

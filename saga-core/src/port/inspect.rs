@@ -18,6 +18,7 @@ pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
+pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
 pub use status::{
@@ -343,18 +344,11 @@ pub trait Inspect: Send + Sync {
             Ok(text) => in_digits(text.as_bytes()),
             Err(bytes) => in_digits(bytes.as_bytes()),
         };
-        let old_body = OperationItem::marked(&self.masked(row).await?, old_body);
+        let Some(masked) = masked::of_row(self, row).await? else { return Ok(row.done("gone", None, None)) };
+        let old_body = OperationItem::marked(&masked, old_body);
         let action = HeldAction::Edit { body, old_body: &old_body };
         let done = self.order(&HeldOrder { action, rows: std::slice::from_ref(row), who, why }).await?;
         Ok(done.into_iter().next().unwrap_or_else(|| row.done("gone", None, None)))
-    }
-
-    /// The fields of a held message that operators do not see.
-    #[doc(hidden)]
-    async fn masked(&self, row: &HeldRef) -> Result<Vec<String>, StoreError> {
-        let filter = HeldFilter { message_id: Some(row.message_id.clone()), ..HeldFilter::default() };
-        let found = self.held(&filter, NOTES_MAX).await?;
-        Ok(found.iter().find(|held| held.row() == *row).map(HeldView::masked).unwrap_or_default())
     }
 
     /// Lets a paused instance go on; see [`InstanceAction::Resume`].

@@ -116,7 +116,7 @@ async fn a_viewer_looks_and_an_operator_acts() {
 async fn masked_fields_are_shown_to_an_operator_who_asks_and_to_no_viewer() {
     let tables = Tables::sqlite().await;
     paused(&tables).await;
-    let envelope = r#"{"message_id":"poison","type":"payment.Paid","headers":{"masked":["a"]}}"#;
+    let envelope = r#"{"message_id":"poison","type":"payment.Paid","headers":{"sagabus-masked":["a"]}}"#;
     tables.sql(&format!("UPDATE {{s}}held SET envelope = '{envelope}' WHERE message_id = 'poison'")).await;
     let mut dashboard = Dashboard::of(with_tokens(&tables));
     let (secret, mask) = ("&quot;a&quot;: 1", "&quot;a&quot;: &quot;•••&quot;");
@@ -131,6 +131,15 @@ async fn masked_fields_are_shown_to_an_operator_who_asks_and_to_no_viewer() {
     assert!(!page.contains("Retry with this body"), "what is hidden is not edited: {page}");
     let page = dashboard.page("/held/poison?unmasked=yes").await;
     assert!(page.contains(secret) && page.contains("Retry with this body"), "{page}");
+    let held = tables.store.held(&HeldFilter::default(), 10).await.unwrap();
+    let row = held.iter().find(|it| it.message_id == "poison").expect("it is still held").row();
+    tables.store.held_edit(&row, "[]", "bob", "it was wrong").await.unwrap();
+    for path in ["/operations", "/held/poison"] {
+        let page = dashboard.page(path).await;
+        assert!(page.contains("•••") && page.contains("Show them"), "the old body is masked too, at {path}: {page}");
+    }
+    let page = dashboard.page("/operations?unmasked=yes").await;
+    assert!(!page.contains("•••") && page.contains("old body"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

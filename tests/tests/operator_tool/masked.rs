@@ -121,6 +121,8 @@ async fn masked_fields_are_shown_to_nobody_who_does_not_ask_for_them() {
             assert!(!format!("{out}{err}").contains(secret), "{arguments:?} shows {secret}: {out}{err}");
         }
     }
+    let (_, _, err) = run(url, &["export", "purchase"]);
+    assert!(err.contains("masked fields (card)") && err.contains("--unmasked"), "an export says that it hides: {err}");
     for (arguments, secrets) in [
         (&["sagas", "show", "purchase", "1"][..], &[CARD, "98765"][..]),
         (&["export", "purchase"], &[CARD]),
@@ -136,8 +138,9 @@ async fn masked_fields_are_shown_to_nobody_who_does_not_ask_for_them() {
     let edit = ["held", "edit", id, "--reason", "by test"];
     let (code, _, err) = said(&command(url, &edit).env("EDITOR", "true").output().expect("the program runs"));
     assert!(code == 1 && err.contains("--unmasked opens it") && err.contains("[SB0078]"), "{err}");
-    let (code, out, err) = run(url, &[&edit[..], &["--body", r#"{"id":1,"label":7}"#]].concat());
+    let (code, out, err) = run(url, &[&["--json"], &edit[..], &["--body", r#"{"id":1,"label":7}"#]].concat());
     assert_eq!(code, 0, "a whole new body needs no look at the old one: {out}{err}");
+    assert_eq!(json(&out)["items"][0]["old_body"], r#"{"id":1,"label":"•••"}"#, "nor does its answer show it: {out}");
     eventually("the event with its new body to be handled", || async {
         held(shop.store()).await.is_empty().then_some(())
     })

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Holds nothing; fails at the third order.
+/// Holds what it is asked for, except the message `lost`; fails at the third order.
 struct Counting(std::sync::Mutex<Vec<usize>>);
 
 #[async_trait]
@@ -8,7 +8,13 @@ impl Inspect for Counting {
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
         Ok(match listing {
             Listing::Held(_, Wanted::Count) => vec!["186".into()],
-            Listing::Held(filter, _) if filter.message_id.is_some() => Vec::new(),
+            Listing::Held(filter, _) if filter.message_id.as_deref() == Some("lost") => Vec::new(),
+            Listing::Held(filter, _) if filter.message_id.is_some() => vec![
+                r#"{ "endpoint": "e", "receiver": "r", "message_id": "m", "type": "t", "arrival": 7,
+                    "reason": "failed", "attempts": 1, "held_at_us": 0,
+                    "envelope": { "headers": { "sagabus-masked": ["card"] } } }"#
+                    .into(),
+            ],
             Listing::HeldBody(_) => vec![r#""7b7D""#.into()],
             _ => vec!["{}".into()],
         })
@@ -18,6 +24,9 @@ impl Inspect for Counting {
         let mut orders = self.0.lock().unwrap();
         if orders.len() == 2 {
             return Err(StoreError::conflict());
+        }
+        if let HeldAction::Edit { old_body, .. } = order.action {
+            assert_eq!(old_body, "masked [\"card\"]\n\n{}", "the record says what it must hide");
         }
         orders.push(order.rows.len());
         Ok(order.rows.iter().map(|row| row.done(order.action.as_str(), None, None)).collect())
@@ -78,5 +87,9 @@ async fn r_025_an_edit_is_checked_before_anything_is_done() {
     assert_eq!(store.held_edit(&row, "{}", "me", "because").await.unwrap().result, "unchanged");
     assert_eq!(*store.0.lock().unwrap(), [0; 0], "nothing was ordered so far");
     assert_eq!(store.held_edit(&row, "[]", "me", "because").await.unwrap().result, "held edit");
+    let lost = HeldRef { message_id: "lost".into(), ..row };
+    let refused = store.held_edit(&lost, "[]", "me", "because").await.unwrap_err();
+    assert!(refused.to_string().contains("nothing was done"), "what to hide is not known: {refused}");
+    assert_eq!(store.0.lock().unwrap().len(), 1, "and nothing was ordered");
     assert_eq!(in_digits(b"\xff\0a"), "hex:ff0061");
 }

@@ -142,7 +142,7 @@ enum Declared {
     Refused(u16, String),
 }
 
-/// Why a queue that exists was not declared again. The broker names the first difference, `durable` before any argument.
+/// Why a queue that exists was not declared again. The broker names the first difference alone, `durable` before all.
 fn refused(code: u16, words: String) -> Fit {
     match code {
         403 => Fit::Forbidden(words),

@@ -22,7 +22,8 @@ pub(crate) fn hide(value: &mut Value, fields: &[String]) -> Hidden {
     match value {
         _ if fields.is_empty() => {}
         Value::Object(all) => {
-            for (name, value) in all.iter_mut().filter(|(name, _)| fields.contains(name)) {
+            let fields: Vec<String> = fields.iter().map(|field| plain(field)).collect();
+            for (name, value) in all.iter_mut().filter(|(name, _)| fields.contains(&plain(name))) {
                 *value = MASK.into();
                 hidden.insert(name.clone());
             }
@@ -34,6 +35,11 @@ pub(crate) fn hide(value: &mut Value, fields: &[String]) -> Hidden {
         }
     }
     hidden
+}
+
+/// A name without what serde's `rename_all` may change: a type that stands elsewhere may be written in any case.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
 
 /// A body with its masked fields hidden, as bytes; as it is, if it has none.
@@ -134,10 +140,11 @@ mod tests {
 
     #[test]
     fn masked_fields_are_hidden_and_others_stay() {
-        let fields = ["card".to_owned(), "none".to_owned()];
+        let fields = ["card".to_owned(), "none".to_owned(), "card_number".to_owned()];
         let mut body = json!({ "card": { "number": 4111 }, "cents": 5 });
         assert_eq!(hide(&mut body, &fields), Hidden::from(["card".to_owned()]), "what was there");
         assert_eq!(body, json!({ "card": MASK, "cents": 5 }));
+        assert_eq!(hidden(br#"{"cardNumber":1}"#, &fields), r#"{"cardNumber":"•••"}"#.as_bytes(), "in another case");
         assert_eq!(hidden(br#"{"card":1,"b":2}"#, &fields), r#"{"b":2,"card":"•••"}"#.as_bytes());
         assert_eq!(hidden(b"4111 no JSON", &fields), "\"•••\"".as_bytes(), "the whole of what has no fields");
         assert_eq!(hidden(b"4111 no JSON", &[]), b"4111 no JSON", "nothing is masked");

@@ -1,6 +1,6 @@
 //! The envelope: everything about a message but its meaning.
 
-use crate::{InstanceKey, ambient};
+use crate::{InstanceKey, MASKED_HEADER, ambient};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,9 +30,6 @@ const RESERVED_HEADERS: [&str; 20] = [
     "tracestate",
     "type",
 ];
-
-/// The header with the names of fields that operators do not see.
-const MASKED: &str = "sagabus-masked";
 
 /// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
 const PROPERTY_BYTES_MAX: usize = 1000;
@@ -151,7 +148,7 @@ impl Envelope {
     /// The fields of its body that operators do not see, by their names in JSON: those that the sender has marked with
     /// `#[masked]`, and the receiver when it holds the message.
     pub fn masked(&self) -> Vec<&str> {
-        let names = self.headers.get(MASKED).and_then(Value::as_array);
+        let names = self.headers.get(MASKED_HEADER).and_then(Value::as_array);
         names.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
@@ -161,7 +158,7 @@ impl Envelope {
         let mut all: Vec<Value> = known.iter().map(|name| name.as_str().into()).collect();
         all.extend(fields.into_iter().filter(|name| !known.iter().any(|known| known == name)).map(Value::from));
         if !all.is_empty() {
-            self.headers.insert(MASKED.into(), all.into());
+            self.headers.insert(MASKED_HEADER.into(), all.into());
         }
     }
 

@@ -221,5 +221,5 @@ async fn in_process_a_name_is_taken_once() {
     let _link = attach(&bus, "ordering", &[]).await;
     let error = bus.attach(topology("ordering", &[]), limits()).await.unwrap_err();
     assert_eq!(error.kind(), TransportErrorKind::Invalid);
-    assert_eq!(error.to_string(), "endpoint `ordering` runs in this process already");
+    assert_eq!(error.to_string(), "endpoint `ordering` runs in this process already [SB0019]");
 }

@@ -187,7 +187,8 @@ async fn nobody_reads_through_the_held_messages_of_others() {
         "INSERT INTO sagabus.held (endpoint, receiver, message_id, reason, saga, saga_id, error, attempts, held_at,
             expires_at, type, envelope, body)
          SELECT 'counters', 'counter', 'held-' || n,
-            CASE n % 3 WHEN 0 THEN 'early' WHEN 1 THEN 'failed' ELSE 'paused' END, 'counter', (1000000000 + n / 3)::text, 'no table', 1, now(), now() + interval '1 hour', 'client.Added',
+            CASE n % 3 WHEN 0 THEN 'early' WHEN 1 THEN 'failed' ELSE 'paused' END, 'counter',
+            (1000000000 + n / 3)::text, 'no table', 1, now(), now() + interval '1 hour', 'client.Added',
             json_build_object('message_id', 'held-' || n, 'type', 'client.Added'), '{{\"key\":1,\"n\":1}}'::bytea
          FROM generate_series(1, {held}) n"
     );

@@ -124,7 +124,7 @@ impl Found {
 /// is an endpoint of its own is none of them.
 fn beside(name: &str, endpoints: &BTreeMap<String, Endpoint>) -> impl Iterator<Item = (String, bool)> {
     let all = [LOW].into_iter().chain(LEFT_OVER).map(move |ending| (format!("{name}{ending}"), ending == LOW));
-    all.filter(|(queue, _)| !endpoints.contains_key(queue))
+    all.filter(move |(queue, _)| !endpoints.contains_key(queue))
 }
 
 async fn found(look: &Look, endpoints: &BTreeMap<String, Endpoint>) -> Result<Found, TransportError> {

@@ -120,16 +120,20 @@ impl Found {
     }
 }
 
+/// The queues that there may be beside that of an endpoint, and whether it declares them itself. What is called so and
+/// is an endpoint of its own is none of them.
+fn beside(name: &str, endpoints: &BTreeMap<String, Endpoint>) -> impl Iterator<Item = (String, bool)> {
+    let all = [LOW].into_iter().chain(LEFT_OVER).map(move |ending| (format!("{name}{ending}"), ending == LOW));
+    all.filter(move |(queue, _)| !endpoints.contains_key(queue))
+}
+
 async fn found(look: &Look, endpoints: &BTreeMap<String, Endpoint>) -> Result<Found, TransportError> {
     let mut found = Found::default();
     for (name, endpoint) in endpoints {
         let state = look.queue(name).await?;
         found.tell(of_queue(name, &state, Some(endpoint.processes)));
         found.queues.push(Seen { queue: name.clone(), state });
-        let beside = [LOW].into_iter().chain(LEFT_OVER).map(|ending| (ending, format!("{name}{ending}")));
-        // an endpoint may be called so
-        for (ending, queue) in beside.filter(|(_, queue)| !endpoints.contains_key(queue)) {
-            let is_ours = ending == LOW;
+        for (queue, is_ours) in beside(name, endpoints) {
             let state = if is_ours { look.queue(&queue).await? } else { look.other(&queue).await? };
             if state == QueueState::Missing {
                 continue;
@@ -311,6 +315,15 @@ mod tests {
         super::super::doctor::findings(&mut screen, &found.advice, found.is_whole);
         remarks(&mut screen, &found);
         crate::commands::golden("doctor-broker.txt", screen.out());
+    }
+
+    #[test]
+    fn an_endpoint_whose_name_ends_as_if_it_were_left_over_is_none() {
+        let names = ["mail", "mail.error", "mail_error"].map(|name| (name.to_owned(), Endpoint::default()));
+        let all: Vec<(String, bool)> = beside("mail", &BTreeMap::from(names)).collect();
+        assert_eq!(all.len(), LEFT_OVER.len() - 1, "{all:?}");
+        assert_eq!(all[0], ("mail.low".to_owned(), true));
+        assert!(!all.iter().any(|(queue, _)| queue.ends_with("mail.error") || queue == "mail_error"), "{all:?}");
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Row {
         Self { quick: true, ..self }
     }
 
+    /// Whether the broker may be killed.
+    pub(crate) fn kills_broker(&self) -> bool {
+        self.inject.iter().any(|act| matches!(act, Broker(Kill) | Mix))
+    }
+
     const fn processes(self, processes: usize) -> Self {
         Self { processes, ..self }
     }

@@ -103,6 +103,7 @@ impl MemoryStore {
     }
 
     /// Round trips take as long as `pace` says, each in its turn.
+    #[cfg(feature = "simulation")]
     pub(super) fn pace(&self, pace: impl FnMut() -> Duration + Send + 'static) {
         self.0.state().pace = Some(Box::new(pace));
     }

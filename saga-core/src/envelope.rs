@@ -37,6 +37,8 @@ const PROPERTY_BYTES_MAX: usize = 1000;
 const HEADERS_MAX: usize = 200;
 /// The most bytes of JSON that all headers of a message take: AMQP sends them in one frame of 128 KiB.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// The times of sending that every database can keep: the years 1 to 9999, in microseconds since 1970.
+const SENT_AT_US: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 /// How deep a header may nest. Parsers recurse: serde_json stops at 128 levels, others overflow their stack.
 const HEADER_DEPTH_MAX: usize = 32;
 /// The longest name of a header, in bytes: AMQP's limit.
@@ -185,6 +187,8 @@ impl Envelope {
             let headers = std::mem::take(&mut self.headers).into_iter();
             self.headers = headers.map(|(name, value)| (clean(&name), storable(value, HEADER_DEPTH_MAX))).collect();
         }
+        // a time that no calendar has; what only informs is no reason to hold a message
+        self.sent_at_us = self.sent_at_us.filter(|sent| SENT_AT_US.contains(sent));
         wrong
     }
 
@@ -322,6 +326,11 @@ mod tests {
     fn r_039_what_no_database_can_keep_is_made_storable_and_said() {
         let mut plain = Envelope::new("m", "t", "{}");
         assert_eq!(plain.sanitize(), None);
+        for (sent, kept) in [(i64::MIN, false), (-1, true), (i64::MAX, false), (SENT_AT_US.end - 1, true)] {
+            plain.sent_at_us = Some(sent);
+            assert_eq!(plain.sanitize(), None, "a time informs: it is no reason to hold a message");
+            assert_eq!(plain.sent_at_us.is_some(), kept, "{sent} \u{b5}s");
+        }
         let mut header = plain.clone();
         header.headers.insert("h".into(), "a\0b".into());
         let why = header.sanitize().expect("a NUL in a header was expected to be noticed");

@@ -130,13 +130,25 @@ async fn discard<T: Tables>(
 ) -> Result<&'static str, StoreError> {
     session.rows(T::ORDER.discard, &with(key(row), note("discarded", order))).await?;
     session.rows(T::ORDER.release, &key(row)).await?;
-    let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) else { return Ok("discarded") };
-    let paused = [Some(saga.clone()), Some(id.clone()), Some(row.message_id.clone())];
-    if session.rows(T::ORDER.unpause, &paused).await?.is_empty() {
-        return Ok("discarded");
+    if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {
+        let key = InstanceKey { saga: saga.clone(), id: id.clone() };
+        release::<T>(session, &row.endpoint, &key, &row.message_id).await?;
     }
-    wake::<T>(session, &row.endpoint, &InstanceKey { saga: saga.clone(), id: id.clone() }).await?;
     Ok("discarded")
+}
+
+/// An instance no longer waits behind a message, if it did: what waits behind it is offered.
+pub(super) async fn release<T: Tables>(
+    session: &mut T::Session,
+    endpoint: &str,
+    key: &InstanceKey,
+    message_id: &str,
+) -> Result<(), StoreError> {
+    let paused = [&key.saga, &key.id, message_id].map(|text| Some(text.to_owned()));
+    if session.rows(T::ORDER.unpause, &paused).await?.is_empty() {
+        return Ok(());
+    }
+    wake::<T>(session, endpoint, key).await
 }
 
 /// When the wake-up comes, a running endpoint offers what waits for the instance, in order.

@@ -2,10 +2,10 @@
 
 use super::{
     Session, Tables,
-    order::{enter, unreadable},
+    order::{enter, release, unreadable},
 };
 use saga_core::{
-    Envelope, ErrorCode, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
+    Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
     StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
@@ -39,6 +39,8 @@ struct Found {
     saga_id: Option<String>,
     receiver: String,
     error: Option<String>,
+    /// The instance that waits for this retry; the receiver is its saga.
+    awaits: Option<String>,
     due_at_us: i64,
     /// A process is sending it.
     leased: bool,
@@ -49,10 +51,18 @@ impl Found {
         self.kind == kind.as_str()
     }
 
-    /// The lock under which units of work set and delete the timer.
+    /// The instance that it comes back to: as a timer, or as a message that is to be handled again.
+    fn instance(&self) -> Option<InstanceKey> {
+        let (saga, id) = match &self.awaits {
+            Some(id) => (&self.receiver, id),
+            None => self.saga.as_ref().zip(self.saga_id.as_ref()).filter(|_| self.is(OutboxKind::Timer))?,
+        };
+        Some(InstanceKey { saga: saga.clone(), id: id.clone() })
+    }
+
+    /// The lock under which units of work change that instance.
     fn lock(&self) -> Option<i64> {
-        let (saga, id) = self.saga.as_ref().zip(self.saga_id.as_ref()).filter(|_| self.is(OutboxKind::Timer))?;
-        Some(hash_of([saga.as_bytes(), id.as_bytes()]))
+        self.instance().map(|key| hash_of([key.saga.as_bytes(), key.id.as_bytes()]))
     }
 }
 
@@ -113,6 +123,9 @@ async fn act<T: Tables>(
                 let note = format!("discarded by {}: {}", order.who, order.why);
                 let inbox = [&row.endpoint, &row.receiver, &row.message_id, &note].map(|text| Some(text.clone()));
                 session.rows(statements.settle, &inbox).await?;
+                if let Some(key) = row.instance() {
+                    release::<T>(session, &row.endpoint, &key, &row.message_id).await?;
+                }
             }
             session.rows(statements.delete, &[id()]).await?
         }

@@ -31,6 +31,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// How long an answer may take, including waits for locks: a server that vanished must not hold us for ever.
@@ -86,6 +87,8 @@ pub struct Postgres {
     pool: PgPool,
     /// For relay, leases and housekeeping, so that slow handlers cannot starve them.
     own: Arc<Connections>,
+    /// Housekeeping that may take seconds, of all endpoints one after another: a connection is left for the relay.
+    keeping: Arc<Mutex<()>>,
     /// The server is behind a pooler that may give each transaction another session: no statement runs outside one.
     pooled: bool,
 }
@@ -128,7 +131,8 @@ impl Postgres {
             .connect_lazy_with(options.clone());
         let pooled = url.contains("statement-cache-capacity=0");
         let own = Connections::new(options.clone(), OWN);
-        Ok(Self { units: Connections::new(options, connections), pool, own, pooled })
+        let (units, keeping) = (Connections::new(options, connections), Arc::default());
+        Ok(Self { units, pool, own, keeping, pooled })
     }
 
     /// The tables as SQL, for creating them by hand.
@@ -259,6 +263,7 @@ impl Store for Postgres {
     }
 
     async fn counts(&self, endpoint: &str, sagas: &[String], rows_max: i64) -> Result<Counts, StoreError> {
+        let _turn = self.keeping.lock().await;
         let mut connection = self.alone(&self.own).await?;
         let counts = answer(counts::counts(&mut connection, endpoint, sagas, rows_max)).await;
         self.done(connection, counts).await
@@ -319,12 +324,14 @@ impl Store for Postgres {
     }
 
     async fn release(&self, process: &Process) -> Result<u64, StoreError> {
+        let _turn = self.keeping.lock().await;
         let mut connection = self.transaction("").await?;
         let released = answer(release::release(&mut connection, process)).await;
         self.finish(connection, released).await
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
+        let _turn = self.keeping.lock().await;
         let mut connection = self.transaction(sweep::BY_INDEX).await?;
         let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
         self.finish(connection, result).await

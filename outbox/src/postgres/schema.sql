@@ -59,7 +59,7 @@ CREATE TABLE sagabus.inbox (
     to_state        text,
     effects         json,                     -- [{"id","type","to"}]
     sent_at         timestamptz,
-    claimed_at      timestamptz NOT NULL,     -- when the row was first written
+    claimed_at      timestamptz NOT NULL,     -- since when it is tried; a person's retry begins anew
     handled_at      timestamptz NOT NULL,     -- when it was last written
     handled_by      text NOT NULL,            -- the process
     attempts        bigint NOT NULL,          -- runs so far

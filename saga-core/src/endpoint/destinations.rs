@@ -183,6 +183,7 @@ mod tests {
         assert!(!destinations.is_gone("e", &gone, row), "it may come back");
         tokio::time::advance(PAUSE_MIN).await;
         assert!(destinations.is_gone("e", &gone, row));
+        assert_eq!(destinations.admit(&gone, row, false), Ok(()), "one answer asks all the same: it may be back");
         assert!(!destinations.is_gone("e", &other, row), "another program's queue is waited for");
         assert!(!destinations.is_gone("e", &Destination::ReplyTo("web-1-b#requests".into()), row), "it is open");
     }

@@ -188,11 +188,11 @@ impl Dispatcher {
         let mut state = self.lock();
         for (message, wanted) in messages {
             let Outgoing { row, destination, attempts, .. } = &message;
-            if state.destinations.is_gone(&self.endpoint, destination, *row) {
-                state.confirmed.push(*row); // it is deleted like one that arrived
-                continue;
-            }
             if let Err(delay) = state.destinations.admit(destination, *row, wanted) {
+                if state.destinations.is_gone(&self.endpoint, destination, *row) {
+                    state.confirmed.push(*row); // it is deleted like one that arrived
+                    continue;
+                }
                 let error = format!("no queue takes messages for `{}`", destination.name());
                 state.put_off.push(PublishFailed { id: *row, error, delay, unroutable: true, tried: false });
                 continue;
@@ -319,11 +319,12 @@ impl Dispatcher {
                         state.reopened.push(destination.name().to_owned());
                     }
                 }
-                Fate::Unroutable(_) if state.destinations.is_gone(&self.endpoint, &destination, row) => {
-                    state.confirmed.push(row)
-                }
                 Fate::Unroutable(error) => {
                     let delay = state.destinations.unroutable(&self.endpoint, &destination, row, &error);
+                    if state.destinations.is_gone(&self.endpoint, &destination, row) {
+                        state.confirmed.push(row);
+                        continue;
+                    }
                     failed.push(PublishFailed { id: row, error, delay, unroutable: true, tried: true });
                 }
                 Fate::Refused(error) | Fate::Unknown(error) => {
@@ -369,6 +370,7 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let (trouble, unpublished) = (Trouble::default(), Trouble::default());
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
+    let mut reopening: Vec<String> = Vec::new();
     loop {
         let mut renew = Vec::new();
         // what is rarely ready first: reports that never end must not keep leases from being renewed
@@ -380,11 +382,15 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             }
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
+            () = std::future::ready(()), if !reopening.is_empty() => {}
         }
         let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
-        for destination in reopened {
-            reopen(&shared, &destination).await;
+        reopening.extend(reopened);
+        if let Some(destination) = reopening.pop()
+            && reopen(&shared, &destination).await
+        {
+            reopening.push(destination);
         }
         if came > 0
             && failed.is_empty()
@@ -425,17 +431,19 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     }
 }
 
-/// A destination takes messages again: makes what waits for it due now.
-async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) {
-    loop {
-        match shared.store.reopen(&shared.name, destination).await {
-            Ok(0) => return,
-            Ok(_) => shared.dispatcher.due_in(Duration::ZERO),
-            Err(error) => {
-                // without the bulk update they still go, each when it is due
-                tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
-                return;
-            }
+/// A destination takes messages again: makes some of what waits for it due now. Returns whether there may be more. A
+/// million may wait, and reports and leases must not.
+async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) -> bool {
+    match shared.store.reopen(&shared.name, destination).await {
+        Ok(0) => false,
+        Ok(_) => {
+            shared.dispatcher.due_in(Duration::ZERO);
+            true
+        }
+        Err(error) => {
+            // without the bulk update they still go, each when it is due
+            tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
+            false
         }
     }
 }

@@ -2,13 +2,13 @@
 //! fit a window, rows that other programs inserted, and rows of processes that died, including an earlier run of this
 //! one.
 
-use super::{dispatch::LATE, shared::Shared, trouble::Trouble};
+use super::{dispatch::LATE, low, shared::Shared, supervisor::Links, trouble::Trouble};
 use crate::{
     LinkState, Store, StoreError,
-    port::{Backoff, LeaseRequest},
+    port::{Backoff, Destination, LeaseRequest},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,8 +28,9 @@ const QUICK: Duration = Duration::from_millis(50);
 /// Slow looks at all rows take at most one part in this number of the time; the looks in between go back only to the
 /// previous one.
 const SHARE: u32 = 20;
-/// The longest time between two looks at all rows: so much later the rows of a dead process may go on.
-const ALL_MAX: Duration = Duration::from_secs(600);
+/// The longest time between two looks at all rows: so much later go the rows of a dead process, and of a transaction
+/// that committed long after it had written them.
+const ALL_MAX: Duration = Duration::from_secs(60);
 
 /// How far back the looks go.
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ impl Looks {
         if since.is_none() {
             let took = began.elapsed();
             let slow = took > QUICK && !rest;
-            self.all_at = slow.then(|| Instant::now() + (took * SHARE).min(ALL_MAX));
+            self.all_at = slow.then(|| Instant::now() + (took * SHARE).min(ALL_MAX.max(took)));
         }
         if !rest {
             self.last = Some(began);
@@ -60,7 +61,7 @@ impl Looks {
 }
 
 /// Runs until `stop` is cancelled.
-pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receiver<LinkState>, stop: CancellationToken) {
+pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: CancellationToken) {
     let dispatcher = &shared.dispatcher;
     let poll = shared.settings.poll;
     let mut next_poll = Instant::now();
@@ -82,7 +83,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
             return;
         }
         let (room, overflows) = dispatcher.room_for_relay();
-        if *link.borrow() != LinkState::Up {
+        if *links.link.borrow() != LinkState::Up {
             // leased rows could not be sent now; another process may reach its broker
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
@@ -96,7 +97,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
         let known = dispatcher.forget_due();
         next_poll = began + if known.is_some() { poll.min(AGAIN) } else { poll };
         let since = looks.since(began);
-        match look(&shared, rows_max, since, known.as_deref()).await {
+        match look(&shared, &links, rows_max, since, known.as_deref()).await {
             Ok(rows) => {
                 looks.looked(since, began, rows == rows_max);
                 backoff.reset();
@@ -126,6 +127,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, link: watch::Receive
 /// were.
 async fn look<Db: Store>(
     shared: &Shared<Db>,
+    links: &Links,
     rows_max: usize,
     since: Option<Duration>,
     known: Option<&[Uuid]>,
@@ -139,7 +141,14 @@ async fn look<Db: Store>(
         since,
         known,
     };
-    let leased = shared.store.lease(&request).await?;
+    let mut leased = shared.store.lease(&request).await?;
+    if links.low.is_none() {
+        // its last priority was taken away after these rows were written: nobody reads that queue any more
+        let low = Destination::Endpoint(low::queue(&shared.name));
+        for row in leased.rows.iter_mut().filter(|row| row.destination == low) {
+            row.destination = Destination::Endpoint(shared.name.clone());
+        }
+    }
     shared.metrics.leased(&leased.rows);
     shared.dispatcher.send(&leased.rows);
     if let Some(delay) = leased.next_due {

@@ -199,12 +199,13 @@ impl Waiting {
         answer.unwrap_or_else(|_| Err(RequestError::stopped(&self.requests.endpoint)))
     }
 
-    /// Why an answer is not even on its way when the time is up.
+    /// Why an answer is not even on its way when the time is up. What was not sent then, never is.
     pub(super) fn trouble(&self) -> Option<RequestError> {
-        let state = self.requests.lock();
+        let mut state = self.requests.lock();
         let link = state.link.as_ref().map(|link| link.borrow().clone());
         match (state.open.get(&self.id)?.sent, link) {
             (Sent::NotYet, _) => {
+                state.open.remove(&self.id);
                 let text = "the broker could not be reached in time; the request was not sent";
                 Some(RequestError::new(RequestErrorKind::Unreachable, text))
             }

@@ -139,7 +139,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     supervisor.spawn(Part::Publishing, dispatch::delete_confirmed(shared.clone()));
     let requesting = requests::run(shared.requests.clone(), transport, shared.settings.clone(), asks, relaying.clone());
     supervisor.spawn(Part::Relaying, requesting);
-    supervisor.spawn(Part::Relaying, relay::run(shared.clone(), link, relaying.clone()));
+    supervisor.spawn(Part::Relaying, relay::run(shared.clone(), links.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::sweep(shared.clone(), relaying.clone()));
     supervisor.spawn(Part::Relaying, housekeeping::release(shared.clone(), relaying.clone()));
     if shared.metrics.is_on() {

@@ -149,7 +149,7 @@ pub struct InboxFound {
     pub attempts: i64,
     /// Delayed retries so far.
     pub round: u32,
-    /// When it was claimed: microseconds since 1970 by the database's clock.
+    /// Since when it is tried, for retries that give up after a time: microseconds since 1970 by the database's clock.
     pub since_us: i64,
 }
 

@@ -1,6 +1,10 @@
 //! What is in flight on one publishing channel.
 
-use super::{addresses::Address, returns::Window, unsent::Broken};
+use super::{
+    addresses::Address,
+    returns::{Sent, Window},
+    unsent::Broken,
+};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
@@ -56,7 +60,7 @@ pub(super) struct Flight {
 struct Open {
     messages: Vec<Outgoing>,
     bytes: usize,
-    message_id: String,
+    sent: Sent,
     /// When its confirm is overdue.
     limit: Instant,
     mandatory: bool,
@@ -130,7 +134,8 @@ impl Flight {
         self.bytes += body.len();
         self.messages += messages.len();
         let limit = Instant::now() + confirm;
-        self.open.insert(number, Open { messages, bytes: body.len(), message_id, limit, mandatory, to_bundles });
+        let sent = Sent { message_id, exchange: exchange.to_string(), routing_key: routing_key.to_string() };
+        self.open.insert(number, Open { messages, bytes: body.len(), sent, limit, mandatory, to_bundles });
         let channel = self.channel.clone();
         let mut publishing: Publishing = Box::pin(async move {
             let options = BasicPublishOptions { mandatory, immediate: false };
@@ -179,9 +184,7 @@ impl Flight {
                 self.remember(returned.map(Box::new));
                 match self.open.get(&number) {
                     // it may have been returned, and the return may come with another message's confirm
-                    Some(open) if open.mandatory => {
-                        self.window.confirmed(number, open.message_id.clone());
-                    }
+                    Some(open) if open.mandatory => self.window.confirmed(number, open.sent.clone()),
                     _ => {
                         self.window.answered(number);
                         self.settle(number, Fate::Confirmed);
@@ -204,9 +207,14 @@ impl Flight {
 
     fn remember(&mut self, returned: Option<Box<BasicReturnMessage>>) {
         if let Some(returned) = returned {
-            let id = returned.delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
-            let text = format!("{} ({})", returned.reply_text, returned.reply_code);
-            self.window.returned(id.unwrap_or_default(), text);
+            let delivery = &returned.delivery;
+            let id = delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+            let sent = Sent {
+                message_id: id.unwrap_or_default(),
+                exchange: delivery.exchange.to_string(),
+                routing_key: delivery.routing_key.to_string(),
+            };
+            self.window.returned(sent, format!("{} ({})", returned.reply_text, returned.reply_code));
         }
     }
 

@@ -1,7 +1,11 @@
 //! Returned messages. lapin attaches a return to whichever confirm completes next, and completes the tags of a multiple
-//! ack in no particular order. So a return is matched by its message id, and a confirmed message counts as delivered
-//! only when every message published before its confirm was seen has been answered. By then any return of it has shown
-//! up.
+//! ack in no particular order. So a return is matched by its message id and its address, and a confirmed message counts
+//! as delivered only when every message published before its confirm was seen has been answered. By then any return of
+//! it has shown up.
+//!
+//! Two messages may have one id and one address: two receivers of an endpoint put the same event off. A return of one
+//! counts for both, if both were published before it showed up: a message that goes twice is a duplicate, one that
+//! counts as delivered and was not is lost.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -10,8 +14,23 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 pub(super) struct Window {
     next: u64,
     open: BTreeSet<u64>,
-    returned: HashMap<String, String>,
+    returned: HashMap<Sent, Returned>,
     confirmed: VecDeque<Confirmed>,
+}
+
+/// What a return says of its message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Sent {
+    pub(super) message_id: String,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+}
+
+#[derive(Debug)]
+struct Returned {
+    /// The newest message that it may concern.
+    newest: u64,
+    text: String,
 }
 
 #[derive(Debug)]
@@ -19,7 +38,7 @@ struct Confirmed {
     /// Everything below must be answered first.
     barrier: u64,
     number: u64,
-    message_id: String,
+    sent: Sent,
 }
 
 /// A message's number with its fate: `None` for delivered, `Some` for returned, with the broker's text.
@@ -39,14 +58,14 @@ impl Window {
     }
 
     /// A return has shown up, on any confirm.
-    pub(super) fn returned(&mut self, message_id: String, text: String) {
-        self.returned.insert(message_id, text);
+    pub(super) fn returned(&mut self, sent: Sent, text: String) {
+        self.returned.insert(sent, Returned { newest: self.next, text });
     }
 
     /// The broker confirmed a message.
-    pub(super) fn confirmed(&mut self, number: u64, message_id: String) {
+    pub(super) fn confirmed(&mut self, number: u64, sent: Sent) {
         self.open.remove(&number);
-        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, message_id });
+        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, sent });
     }
 
     /// A message was answered, and a return of it would not matter.
@@ -58,11 +77,14 @@ impl Window {
     pub(super) fn settled(&mut self, settled: &mut Vec<Settled>) {
         let first_open = self.open.first().copied().unwrap_or(self.next + 1);
         while self.confirmed.front().is_some_and(|confirmed| confirmed.barrier <= first_open) {
-            let Some(confirmed) = self.confirmed.pop_front() else { return };
-            settled.push((confirmed.number, self.returned.remove(&confirmed.message_id)));
+            let Some(Confirmed { number, sent, .. }) = self.confirmed.pop_front() else { return };
+            let returned = self.returned.get(&sent).filter(|returned| number <= returned.newest);
+            settled.push((number, returned.map(|returned| returned.text.clone())));
         }
-        if self.open.is_empty() && self.confirmed.is_empty() {
-            self.returned.clear();
+        if !self.returned.is_empty() {
+            let unsettled = self.confirmed.iter().map(|confirmed| confirmed.number).min();
+            let oldest = unsettled.unwrap_or(first_open).min(first_open);
+            self.returned.retain(|_, returned| returned.newest >= oldest);
         }
     }
 }
@@ -71,17 +93,21 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn sent(message_id: &str) -> Sent {
+        Sent { message_id: message_id.into(), ..Sent::default() }
+    }
+
     #[test]
     fn t_009_a_return_that_rides_on_a_neighbours_confirm_finds_its_message() {
         let mut window = Window::default();
         let (first, second) = (window.publish(), window.publish());
         let mut settled = Vec::new();
         // `a` was returned; a multiple ack first completes `a` without the return, then `b` with the return of `a`
-        window.confirmed(first, "a".into());
+        window.confirmed(first, sent("a"));
         window.settled(&mut settled);
         assert!(settled.is_empty(), "the return of `a` may still show itself on `b`");
-        window.returned("a".into(), "NO_ROUTE".into());
-        window.confirmed(second, "b".into());
+        window.returned(sent("a"), "NO_ROUTE".into());
+        window.confirmed(second, sent("b"));
         window.settled(&mut settled);
         assert_eq!(settled, [(first, Some("NO_ROUTE".into())), (second, None)]);
         assert_eq!(window.open(), 0);
@@ -91,14 +117,36 @@ mod tests {
     fn later_publishes_do_not_hold_a_confirm_back() {
         let mut window = Window::default();
         let first = window.publish();
-        window.confirmed(first, "a".into());
+        window.confirmed(first, sent("a"));
         let later = window.publish();
         let mut settled = Vec::new();
         window.settled(&mut settled);
         assert_eq!(settled, [(first, None)]);
-        window.confirmed(later, "b".into());
+        window.confirmed(later, sent("b"));
         settled.clear();
         window.settled(&mut settled);
         assert_eq!(settled, [(later, None)]);
+    }
+
+    #[test]
+    fn two_messages_with_one_id_that_both_come_back_are_both_returned() {
+        let mut window = Window::default();
+        let (first, second, third) = (window.publish(), window.publish(), window.publish());
+        let mut settled = Vec::new();
+        window.returned(sent("a"), "NO_ROUTE".into());
+        window.confirmed(first, sent("a"));
+        window.returned(sent("a"), "NO_ROUTE".into());
+        window.confirmed(second, sent("a"));
+        // the same message to another queue, which is there
+        window.confirmed(third, Sent { routing_key: "there".into(), ..sent("a") });
+        window.settled(&mut settled);
+        let returned = Some("NO_ROUTE".to_owned());
+        assert_eq!(settled, [(first, returned.clone()), (second, returned), (third, None)]);
+        settled.clear();
+        let later = window.publish();
+        window.confirmed(later, sent("a"));
+        window.settled(&mut settled);
+        assert_eq!(settled, [(later, None)], "it was published after the returns");
+        assert!(window.returned.is_empty());
     }
 }

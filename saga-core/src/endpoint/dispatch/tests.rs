@@ -77,6 +77,28 @@ async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
     assert_eq!(dispatcher.account(&mut reports, &crashes).reopened, ["later"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_comes_back_after_it_was_given_up_gets_answers_again() {
+    let (dispatcher, mut sent) = dispatcher();
+    let crashes = Crashes::default();
+    let answer = |n: u128| LeasedRow { destination: Destination::ReplyTo("web-1-a#requests".into()), ..row(n, "") };
+    dispatcher.send(&[answer(1)]);
+    let mut confirmed = Vec::new();
+    for n in 1..20 {
+        let report =
+            if sent.try_recv().is_ok() { vec![report(n, Fate::Unroutable("no queue".into()))] } else { vec![] };
+        dispatcher.account(&mut { report }, &crashes);
+        confirmed.extend(dispatcher.take_confirmed());
+        tokio::time::advance(Duration::from_secs(300)).await;
+        dispatcher.send(&[answer(n + 1)]);
+    }
+    assert!(!confirmed.is_empty(), "answers to a process that is gone were expected to be dropped");
+    let probe = sent.try_recv().expect("an answer was expected to ask whether the process is back").row.as_u128();
+    dispatcher.account(&mut vec![report(probe, Fate::Confirmed)], &crashes);
+    dispatcher.send(&[answer(100), answer(101)]);
+    assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok(), "it is back: both were expected to be sent");
+}
+
 #[tokio::test]
 async fn lost_leases_empty_the_window_too() {
     let (dispatcher, _sent) = dispatcher();

@@ -215,3 +215,20 @@ async fn a_timer_comes_when_its_time_has_come_and_to_its_own_entry() {
     assert_eq!(rig.walk_at(1).0, "Here");
     rig.until_within(secs(15), "the timer fires", |rig| rig.walk_at(1).0 == "Over").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_for_the_queue_of_waiting_commands_comes_when_nothing_can_wait_any_more() {
+    use crate::{
+        Store,
+        port::{OutboxKind, OutboxRow, Unit, Write},
+    };
+    let (rig, script) = asker().await;
+    let envelope = Arc::new(command(1));
+    let to = Destination::Endpoint("shop.low".into());
+    let row = OutboxRow::new(uuid::Uuid::now_v7(), OutboxKind::Retry, to, envelope);
+    let mut unit = rig.store.begin(&[], secs(30)).await.expect("the store takes units");
+    let write = Write { endpoint: NAME.into(), outbox: vec![row], ..Write::default() };
+    unit.write(&write).await.expect("a row of the outbox");
+    unit.commit().await.expect("the store takes it");
+    rig.until("it is handled", |_| script.runs_of(1) == 1).await;
+}

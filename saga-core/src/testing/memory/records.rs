@@ -43,7 +43,7 @@ pub struct InboxRecord {
     pub note: Option<String>,
     /// The message itself, where the endpoint keeps it.
     pub message: Option<String>,
-    /// When it was claimed.
+    /// Since when it is tried.
     pub claimed_at_us: i64,
     /// When its result was written.
     pub handled_at_us: i64,

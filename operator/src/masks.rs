@@ -80,7 +80,9 @@ pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -
             hidden.extend(hide(part, &fields));
         }
     }
-    for (name, value) in row.aliases.iter_mut().filter(|(name, _)| fields.contains(name)) {
+    // an alias is named by its path in the data: what is masked is all of the field
+    let masked = |name: &str| fields.iter().any(|field| plain(field) == plain(name.split('.').next().unwrap_or(name)));
+    for (name, value) in row.aliases.iter_mut().filter(|(name, _)| masked(name)) {
         *value = MASK.into();
         hidden.insert(name.clone());
     }
@@ -158,11 +160,11 @@ mod tests {
         .unwrap();
         let shown = |data: Value| {
             let mut row: InstanceView = serde_json::from_value(json!({ "saga": "order", "id": "7", "state": "Old",
-                "data": data, "aliases": { "card": "4111", "reference": "r" }, "seq": 1, "version": 1,
+                "data": data, "aliases": { "card.number": "4111", "reference": "r" }, "seq": 1, "version": 1,
                 "paused_by": null, "created_at_us": 0, "updated_at_us": 0, "completed_at_us": null }))
             .unwrap();
             instance(&mut row, std::slice::from_ref(&definition));
-            assert_eq!((row.aliases["card"].as_str(), row.aliases["reference"].as_str()), (MASK, "r"));
+            assert_eq!((row.aliases["card.number"].as_str(), row.aliases["reference"].as_str()), (MASK, "r"));
             row.data
         };
         let apart = shown(json!({ "state": { "pin": 1, "floor": 3 }, "data": { "card": 4111, "cents": 5 } }));

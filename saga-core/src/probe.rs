@@ -20,6 +20,30 @@ use std::{marker::PhantomData, sync::Arc};
 /// The one place that asks whether a type is a message.
 pub const fn is_message<M: Message>() {}
 
+/// Whether a field is one of those that are masked, in whatever case JSON has its name.
+pub const fn masks(names: &[&str], field: &str) -> bool {
+    let mut n = 0;
+    while n < names.len() {
+        if same_name(names[n].as_bytes(), field.as_bytes()) {
+            return true;
+        }
+        n += 1;
+    }
+    false
+}
+
+const fn same_name(mut one: &[u8], mut other: &[u8]) -> bool {
+    loop {
+        match (one, other) {
+            ([b'_' | b'-', rest @ ..], _) => one = rest,
+            (_, [b'_' | b'-', rest @ ..]) => other = rest,
+            ([a, of_one @ ..], [b, of_other @ ..]) if a.eq_ignore_ascii_case(b) => (one, other) = (of_one, of_other),
+            ([], []) => return true,
+            _ => return false,
+        }
+    }
+}
+
 /// What a saga and a block of handlers need of a message.
 pub struct Of<M>(PhantomData<fn() -> M>);
 
@@ -27,6 +51,7 @@ impl<M: Message> Of<M> {
     pub const TYPE: &'static str = M::TYPE;
     pub const KIND: MessageKind = M::KIND;
     pub const GIVES_UP: Option<GivesUp> = M::GIVES_UP;
+    pub const MASKED: &'static [&'static str] = M::MASKED;
 
     pub fn decode(body: &[u8]) -> Result<M, ReadError> {
         decode(body)
@@ -65,6 +90,7 @@ pub trait NoMessage<M>: Sized {
     const TYPE: &'static str = "";
     const KIND: MessageKind = MessageKind::Event;
     const GIVES_UP: Option<GivesUp> = None;
+    const MASKED: &'static [&'static str] = &[];
 
     fn decode(_: &[u8]) -> Result<M, ReadError> {
         unreachable!("{NONE}")
@@ -190,3 +216,18 @@ pub trait NoJson<M>: Sized {
 }
 
 impl<M> NoJson<M> for Json<M> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_field_is_known_in_any_case() {
+        for (field, known) in [("card_number", true), ("cardNumber", true), ("card", false), ("card_numbers", false)] {
+            for names in [&["other", "cardNumber"][..], &["card_number"], &["CARD-NUMBER"]] {
+                assert_eq!(masks(names, field), known, "{field} in {names:?}");
+            }
+        }
+        assert!(!masks(&[], "card"));
+    }
+}

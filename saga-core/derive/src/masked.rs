@@ -7,6 +7,9 @@ pub(crate) fn is_mark(attr: &Attribute) -> bool {
     attr.path().is_ident("masked")
 }
 
+/// What at a type makes its JSON another one than its fields.
+const SHAPES: [&str; 4] = ["transparent", "into", "from", "try_from"];
+
 /// The attributes of a field that are not ours.
 pub(crate) fn others(field: &Field) -> impl Iterator<Item = &Attribute> {
     field.attrs.iter().filter(|attr| !is_mark(attr))
@@ -15,6 +18,7 @@ pub(crate) fn others(field: &Field) -> impl Iterator<Item = &Attribute> {
 /// The marked fields, by the names that they have in JSON: serde's `rename`, `alias` and `rename_all` among them.
 pub(crate) fn names(of: &[Attribute], fields: &Fields) -> syn::Result<Vec<String>> {
     let mut all = Vec::new();
+    let how = serde(of, &["rename_all"])?;
     for field in fields {
         let Some(mark) = field.attrs.iter().find(|attr| is_mark(attr)) else { continue };
         let syn::Meta::Path(_) = &mark.meta else {
@@ -24,10 +28,18 @@ pub(crate) fn names(of: &[Attribute], fields: &Fields) -> syn::Result<Vec<String
             return Err(syn::Error::new_spanned(mark, "only a field with a name can be masked"));
         };
         let said = serde(&field.attrs, &["rename", "alias"])?;
+        if let Some((key, _)) = how.iter().find(|(key, _)| SHAPES.contains(&key.as_str())) {
+            let fault = format!("with `serde({key})` the JSON may have no such field: mask one of a type without it");
+            return Err(syn::Error::new_spanned(mark, fault));
+        }
+        if let Some(hidden) = of.iter().chain(&field.attrs).find(|attr| attr.path().is_ident("cfg_attr")) {
+            let fault = "a masked field's name in JSON must be plain to see: not below `cfg_attr`";
+            return Err(syn::Error::new_spanned(hidden, fault));
+        }
         if said.iter().any(|(key, _)| key == "flatten") {
             return Err(syn::Error::new_spanned(mark, "a flattened field has no name of its own to mask"));
         }
-        let (plain, how) = (ident.unraw().to_string(), serde(of, &["rename_all"])?);
+        let plain = ident.unraw().to_string();
         // one to write and one to read, if the two differ
         let cases = how.iter().filter(|(key, _)| key == "rename_all").filter_map(|(_, value)| value.as_deref());
         let cases: Vec<String> = cases.map(|how| cased(&plain, how)).collect();
@@ -130,6 +142,36 @@ mod tests {
             }
         ));
         assert_eq!(both, ["cardNumber", "card_number"]);
+    }
+
+    #[test]
+    fn a_type_whose_json_has_other_fields_masks_none() {
+        for how in ["transparent", "into = \"Wire\"", "from = \"Wire\"", "try_from = \"Wire\""] {
+            let how: syn::Meta = syn::parse_str(&format!("serde({how})")).unwrap();
+            let wrong: syn::ItemStruct = syn::parse_quote!(
+                #[#how]
+                struct M {
+                    #[masked]
+                    card: Card,
+                }
+            );
+            assert!(names(&wrong.attrs, &wrong.fields).is_err(), "{}", how.to_token_stream());
+            let open: syn::ItemStruct = syn::parse_quote!(
+                #[#how]
+                struct M {
+                    card: Card,
+                }
+            );
+            assert!(names(&open.attrs, &open.fields).is_ok(), "nothing is masked");
+        }
+        let wrong: syn::ItemStruct = syn::parse_quote!(
+            struct M {
+                #[masked]
+                #[cfg_attr(unix, serde(rename = "cardNo"))]
+                card: Card,
+            }
+        );
+        assert!(names(&wrong.attrs, &wrong.fields).is_err(), "a name that cannot be seen");
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl States {
                 None => states.push(state),
             }
         }
+        former_names(&states, &mut faults);
         let data = arguments.unwrap_or_else(|error| {
             faults.add(error);
             Arguments { data: None, masked: Vec::new() }
@@ -141,10 +142,35 @@ impl States {
         Ok((Self { ident, visibility, data: data.data, masked: data.masked, states }, faults.0))
     }
 
+    /// Whether a field of the data is masked, in whatever case JSON has its name.
+    pub(crate) fn masks(&self, field: &Ident) -> bool {
+        let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+        self.masked.iter().any(|masked| plain(&masked.name()) == plain(&field.unraw().to_string()))
+    }
+
     /// What is to be said of a type that is none of the states.
     pub(crate) fn unknown(&self, ty: &Type) -> String {
         let names: Vec<_> = self.states.iter().map(|state| format!("`{}`", text(&state.ty))).collect();
         format!("`{}` is not a state of `{}`; its states are {}", text(ty), self.ident, names.join(", "))
+    }
+}
+
+/// A name that a state once had means this state alone: else what is stored would be read as one state and judged as
+/// another.
+fn former_names(states: &[State], faults: &mut Faults) {
+    for (n, state) in states.iter().enumerate() {
+        for (place, was) in state.was.iter().enumerate() {
+            let name = was.value();
+            let before = states[..n].iter().flat_map(|other| &other.was).chain(&state.was[..place]);
+            let fault = if states.iter().any(|other| other.ident.unraw() == name) {
+                format!("`{name}` is a state of its own: instances that are stored as `{name}` are in that one")
+            } else if before.map(LitStr::value).any(|other| other == name) {
+                format!("`#[was(\"{name}\")]` stands twice: instances that are stored as `{name}` are in one state")
+            } else {
+                continue;
+            };
+            faults.add(syn::Error::new_spanned(was, fault));
+        }
     }
 }
 
@@ -208,8 +234,9 @@ impl State {
                 Err(syn::Error::new_spanned(attr, fault))
             }
             _ => {
+                attributes::no_cfg(attr, PLACE)?;
                 if !derived {
-                    attributes::known(attr, "at a state", KNOWN)?;
+                    attributes::known(attr, PLACE, KNOWN)?;
                 }
                 self.attributes.push(attr.clone());
                 Ok(())
@@ -218,6 +245,7 @@ impl State {
     }
 }
 
+const PLACE: &str = "at a state";
 const KNOWN: &str = "`#[done]`, `#[waits]`, `#[ignores(..)]`, `#[defers(..)]`, `#[rejects(..)]`, `#[was(\"..\")]`, \
                      `#[legacy]`";
 

@@ -120,6 +120,12 @@ fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>], faults: 
             if fields.len() == ALIASES_MAX + 1 {
                 faults.add(syn::Error::new_spanned(field, format!("a saga has at most {ALIASES_MAX} aliases")));
             }
+            if let Some(masked) = field.first().filter(|first| definition.states.masks(first)) {
+                let fault = format!(
+                    "`{masked}` is masked, but operators see aliases and search by them: let messages name another value"
+                );
+                faults.add(syn::Error::new_spanned(field, fault));
+            }
         }
         if let Some(message) = faults.keep(with_alias(&alias.message, all)) {
             message.key = Key::Alias(alias);

@@ -348,6 +348,70 @@ mod of_an_option_of_no_key {
     pub fn chart() { Process::chart(); }
 }
 
+mod masked_in_the_data {
+    use super::*;
+
+    #[states(data = Order, masked(reference))]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(reference = Settled.reference))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Settled, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod masked_in_the_message {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Charged { #[masked] card_number: String }
+
+    #[states(data = Order)]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64, alias(reference = Charged.card_number))]
+    impl Process {
+        fn placed(_: Placed) -> (Order, Waiting) { (Order::default(), Waiting) }
+        fn paid(_: Waiting, _: Charged, _: &mut Order) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod masked_id {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    pub struct Charged { #[masked] id: u64 }
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Charged) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
 fn main() {
     no_data::chart();
     no_such_field_of_the_data::chart();
@@ -366,4 +430,7 @@ fn main() {
     of_no_message::chart();
     of_no_key::chart();
     of_an_option_of_no_key::chart();
+    masked_in_the_data::chart();
+    masked_in_the_message::chart();
+    masked_id::chart();
 }

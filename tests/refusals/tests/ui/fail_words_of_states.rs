@@ -193,6 +193,78 @@ mod none {
     pub fn chart() { Process::chart(); }
 }
 
+mod former_names {
+    use super::*;
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[was("Waiting", "Old")]
+        Paid,
+        #[was("Old")]
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Yes) -> Paid { Paid }
+        fn sent(_: Paid, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod cfg {
+    use super::*;
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[cfg(unix)]
+        Paid,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        fn paid(_: Waiting, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod cfg_at_a_function {
+    use super::*;
+
+    #[states]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> Waiting { Waiting }
+        #[cfg(unix)]
+        fn paid(_: Waiting, _: Yes) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
+mod masked_below_transparent {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[serde(transparent)]
+    pub struct Settled { #[masked] card: u64 }
+}
+
 fn main() {
     unknown_word::chart();
     two_fields::chart();
@@ -204,4 +276,7 @@ fn main() {
     ignores_nothing::chart();
     generic::chart();
     none::chart();
+    former_names::chart();
+    cfg::chart();
+    cfg_at_a_function::chart();
 }

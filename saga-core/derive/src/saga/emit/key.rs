@@ -7,10 +7,11 @@ use crate::{
         check::{Key, Message},
         pieces::{dotted, of_path},
     },
+    text,
 };
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{Ident, spanned::Spanned};
+use syn::{Ident, ext::IdentExt, spanned::Spanned};
 
 /// The function that says where a message has a part of the id.
 fn made(message: &Message<'_>, part: usize) -> Ident {
@@ -52,7 +53,29 @@ impl Emit<'_> {
         quote!(#(#part_types)* #(#each)*)
     }
 
+    /// Operators see ids and aliases, and search by them: what a message masks is none.
+    fn seen(&self) -> TokenStream {
+        let all = self.messages.iter().flat_map(|Message { ty, key, .. }| {
+            let fields: Vec<&Ident> = match key {
+                Key::Fields => self.definition.id.iter().map(|(field, _)| field).collect(),
+                Key::Paths(paths) => paths.iter().filter_map(|path| path.first()).collect(),
+                Key::Envelope => Vec::new(),
+                Key::Alias(alias) => alias.path.first().into_iter().collect(),
+            };
+            fields.into_iter().map(move |field| {
+                let name = field.unraw().to_string();
+                let fault = format!("`{name}` of `{}` is masked, but operators see what names an instance", text(ty));
+                quote_spanned! {ty.span()=>
+                    const _: () =
+                        ::std::assert!(!__sagabus::masks(__sagabus::Of::<#ty>::MASKED, #name), #fault);
+                }
+            })
+        });
+        all.collect()
+    }
+
     pub(super) fn id(&self) -> TokenStream {
+        let seen = self.seen();
         let arms = self.messages.iter().map(|message| {
             let Message { ty, variant, key, .. } = message;
             let parts: Vec<_> = match key {
@@ -87,6 +110,7 @@ impl Emit<'_> {
         });
         quote! {
             fn __id(message: &__SagaInput) -> ::std::option::Option<<Self as __sagabus::Saga>::Id> {
+                #seen
                 match message { #(#arms,)* }
             }
         }

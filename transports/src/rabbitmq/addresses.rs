@@ -15,7 +15,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 /// How long a refused destination is not tried again.
-const REFUSED_FOR: Duration = Duration::from_secs(5);
+const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// When an exchange was deleted, its events wait this long, until the subscribers have noticed, declared it again and
 /// bound their queues.
 const BOUND_AFTER: Duration = LOOK_EVERY.saturating_add(Duration::from_secs(5));

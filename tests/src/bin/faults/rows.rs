@@ -227,5 +227,8 @@ pub(crate) fn one_of_each(dice: &mut Dice) -> Vec<&'static Row> {
     let of = |group| -> Vec<&'static Row> {
         ROWS.iter().filter(|row| row.group == group && row.processes == 1 && row.arguments.is_empty()).collect()
     };
-    [Group::Process, Group::Broker, Group::Database].map(of).map(|rows| rows[dice.below(rows.len())]).into()
+    let mut chosen = [Group::Process, Group::Broker, Group::Database].map(of).map(|rows| rows[dice.below(rows.len())]);
+    // first what needs commits: behind a broker that is away there are none
+    chosen.sort_by_key(|row| !matches!(row.inject, [SwallowCommits(_)]));
+    chosen.into()
 }

@@ -38,7 +38,7 @@ struct Page {
     operations: Vec<OperationView>,
     journal: Vec<JournalView>,
     journal_count: u64,
-    /// The masked fields that are hidden, wherever on the page.
+    /// The masked fields that are hidden in its data and its journal.
     hidden: Vec<String>,
 }
 
@@ -51,9 +51,8 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
     let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
     let definitions = store.definitions().await?;
-    let (mut operations, mut journal) =
-        (store.operations(&done, ROWS_MAX).await?, store.journal(&key, ROWS_MAX).await?);
-    let mut hidden = masks::operations(&mut operations, unmasked);
+    let mut journal = store.journal(&key, ROWS_MAX).await?;
+    let mut hidden = masks::Hidden::new();
     if !unmasked {
         hidden.extend(masks::instance(&mut instance, &definitions));
         hidden.extend(masks::journal(&mut journal, &definitions));
@@ -63,7 +62,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
         outbox: store.outbox(&sent, ROWS_MAX).await?,
         held: store.held(&waiting, ROWS_MAX).await?,
         held_count: store.held_count(&waiting).await?,
-        operations,
+        operations: store.operations(&done, ROWS_MAX).await?,
         journal,
         journal_count: store.journal_count(&key).await?,
         instance,
@@ -129,7 +128,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         (held::table(cx, &format!("Held for it{}", all(page.held.len(), page.held_count)),
             page.held.iter().map(|row| (n, row))))
         (timeline(cx, page))
-        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it))))
+        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it.clone())).collect()))
     }
 }
 

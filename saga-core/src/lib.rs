@@ -125,6 +125,7 @@ pub use port::InstanceDone;
 pub use port::InstanceFilter;
 pub use port::InstanceKey;
 pub use port::InstanceOrder;
+pub use port::InstanceSeen;
 pub use port::InstanceRow;
 pub use port::InstanceView;
 pub use port::InstanceWrite;

@@ -7,11 +7,11 @@ use crate::{
     masks,
     screen::Screen,
     table::{Cell, Table},
-    text::{count, distance, plain, time},
+    text::{count, distance, plain, quoted, time},
 };
 use clap::Args;
 use saga_core::{
-    ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
+    ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceView, JournalView, OperationFilter,
     OperationView, OutboxFilter, OutboxView, StoreError,
 };
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn read(
     rows_max: i64,
     unmasked: bool,
 ) -> Result<Page, StoreError> {
-    let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
+    let key = instance.key();
     let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
@@ -125,12 +125,12 @@ fn print(screen: &mut Screen, page: &Page) {
         screen.line(plain(&format!("alias   {field} {value}")));
     }
     if let Some(message) = &instance.paused_by {
-        let message = plain(message);
-        screen.line(format!("PAUSED by message {message}"));
+        screen.line(plain(&format!("PAUSED by message {message}")));
+        let (message, saga, id) = (quoted(message), quoted(saga), quoted(id));
         screen.line(format!("    look at it:     sagabus held show {message}"));
         screen.line(format!("    run it again:   sagabus held retry {message}"));
         screen.line(format!("    or give it up:  sagabus held discard {message} --reason TEXT"));
-        screen.line(plain(&format!("    go on without:  sagabus sagas resume {saga} {id}")));
+        screen.line(format!("    go on without:  sagabus sagas resume {saga} {id}"));
     }
     screen.line(find::pretty(&instance.data));
     outbox(screen, page);

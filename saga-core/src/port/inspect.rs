@@ -17,7 +17,7 @@ mod view;
 pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
-pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
+pub use instance::{InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
@@ -187,8 +187,8 @@ pub trait Inspect: Send + Sync {
 
     /// An instance with the newest `rows_max` lines of its journal: see [`replay`](crate::testing::replay).
     async fn export(&self, instance: InstanceView, rows_max: i64) -> Result<ExportedInstance, StoreError> {
-        let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
-        Ok(ExportedInstance::new(instance, self.journal(&key, rows_max).await?))
+        let journal = self.journal(&instance.key(), rows_max).await?;
+        Ok(ExportedInstance::new(instance, journal))
     }
 
     /// How many lines an instance's journal has.
@@ -351,9 +351,15 @@ pub trait Inspect: Send + Sync {
         Ok(done.into_iter().next().unwrap_or_else(|| row.done("gone", None, None)))
     }
 
-    /// Lets a paused instance go on; see [`InstanceAction::Resume`].
-    async fn saga_resume(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
-        self.instance_order(&InstanceOrder { action: InstanceAction::Resume, key, who, why }).await
+    /// Lets a paused instance go on, if it is still where it was seen; see [`InstanceAction::Resume`].
+    async fn saga_resume(
+        &self,
+        key: &InstanceKey,
+        seen: &InstanceSeen,
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder::new(InstanceAction::Resume, key, Some(seen), who, why)).await
     }
 
     /// Gives an instance a message; see [`InstanceAction::Send`].
@@ -368,12 +374,18 @@ pub trait Inspect: Send + Sync {
         why: &str,
     ) -> Result<InstanceDone, StoreError> {
         must_be_json(body)?;
-        self.instance_order(&InstanceOrder { action: InstanceAction::Send { type_name, body }, key, who, why }).await
+        self.instance_order(&InstanceOrder::new(InstanceAction::Send { type_name, body }, key, None, who, why)).await
     }
 
-    /// Ends an instance; see [`InstanceAction::Cancel`].
-    async fn saga_cancel(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
-        self.instance_order(&InstanceOrder { action: InstanceAction::Cancel, key, who, why }).await
+    /// Ends an instance, if it is still where it was seen; see [`InstanceAction::Cancel`].
+    async fn saga_cancel(
+        &self,
+        key: &InstanceKey,
+        seen: &InstanceSeen,
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder::new(InstanceAction::Cancel, key, Some(seen), who, why)).await
     }
 }
 

@@ -106,7 +106,8 @@ async fn a_viewer_looks_and_an_operator_acts() {
     assert_eq!(dashboard.get("/").await.path(), "/login?next=%2F", "the cookie is worth nothing now");
     login(&mut dashboard, OPERATOR).await;
     let page = dashboard.page("/sagas/order/7").await;
-    let fields = [("do", "cancel"), ("reason", "by phone"), ("database", field(&page, "database").unwrap())];
+    let shown = |name: &'static str| (name, field(&page, name).unwrap());
+    let fields = [("do", "cancel"), ("reason", "by phone"), shown("database"), shown("seq"), shown("paused-by")];
     assert_eq!(dashboard.submit("/sagas/order/7", "/sagas/order/7", &fields).await.path(), "/sagas/order/7");
     let done = tables.store.operations(&OperationFilter::default(), 10).await.unwrap();
     assert_eq!((done[0].who.as_str(), done[0].action.as_str()), ("bob", "saga cancel"));

@@ -9,7 +9,7 @@ use crate::{
     text::count,
 };
 use clap::Args;
-use saga_core::{Counted, ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use saga_core::{ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -109,17 +109,17 @@ async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(us
     let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter.clone() };
     let all = session
         .each(async |store: &dyn Inspect| {
-            Ok((store.held_count(&filter).await?, store.held(&filter, held_list::ALL).await?))
+            let rows = store.held(&filter, bulk::ROWS_MAX).await?;
+            Ok((if bulk::is_full(&rows) { store.held_count(&filter).await? } else { 0 }, rows))
         })
         .await;
-    let there: u64 = all.iter().map(|(_, (count, _))| count).sum();
-    let rows: Vec<(usize, HeldView)> =
-        all.into_iter().flat_map(|(n, (_, rows))| rows.into_iter().map(move |row| (n, row))).collect();
+    let there: u64 = all.iter().map(|(_, (there, rows))| (*there).max(rows.len() as u64)).sum();
+    let rows = find::flat(all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
     if rows.is_empty() {
         session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held list` shows all");
         return None;
     }
-    session.screen.shown(rows.len(), Counted::exactly(there));
+    bulk::beyond(session, rows.len(), there);
     Some(rows)
 }
 
@@ -131,24 +131,12 @@ async fn act(
     why: &str,
 ) -> bool {
     let who = operations::who();
-    let mut items = Vec::new();
-    let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
-    databases.dedup();
-    for n in databases {
-        let of_this: Vec<HeldRef> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.row()).collect();
-        let store = &session.database(n).store;
-        let step = async |rows: &[HeldRef]| match action {
-            HeldAction::Discard => store.held_discard(rows, &who, why).await,
-            _ => store.held_retry(rows, &who, why).await,
-        };
-        let bulk = bulk::in_steps(&of_this, rate, step).await;
-        let so_far = bulk.done.items.len();
-        items.extend(bulk.done.items);
-        bulk::report(session, n, (so_far, of_this.len()), bulk.done.stopped, bulk.interrupted);
-        if bulk.interrupted {
-            break;
-        }
-    }
+    let rows: Vec<(usize, HeldRef)> = rows.iter().map(|(n, row)| (*n, row.row())).collect();
+    let step = async |store: &dyn Inspect, rows: &[HeldRef]| match action {
+        HeldAction::Discard => store.held_discard(rows, &who, why).await,
+        _ => store.held_retry(rows, &who, why).await,
+    };
+    let items = bulk::on_all(session, &rows, rate, step).await;
     let done = items.iter().filter(|item| item.result == word(action)).count();
     if session.screen.json {
         session.screen.value(&json!({ "found": rows.len(), word(action): done, "dry_run": false, "items": items }));

@@ -49,6 +49,7 @@ impl Which {
             saga_id: self.id.clone(),
             failing: self.failing,
             kind: self.kind,
+            no_timers: false,
             type_name: self.type_name.clone(),
             destination: self.to.clone(),
             error: self.error.clone(),

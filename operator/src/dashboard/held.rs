@@ -7,6 +7,7 @@ use super::{
     plans::{Deed, Plan},
 };
 use crate::{
+    bulk,
     commands::{REASONS, WhichHeld},
     text::{count, plain, quoted, some_of},
 };
@@ -19,8 +20,6 @@ use maud::{Markup, html};
 use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
 use std::collections::BTreeMap;
 
-/// The most messages that a plan takes, of each database.
-const PLANNED_MAX: i64 = 100_000;
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
 /// The filter of the page.
@@ -193,9 +192,10 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { store.held(&filter, PLANNED_MAX).await }
+            async move { store.held(&filter, bulk::ROWS_MAX).await }
         })
         .await;
+    let beyond = answers.all.iter().any(|(_, rows)| bulk::is_full(rows));
     let (rows, away) = answers.flat();
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
@@ -204,7 +204,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     let command = if command.is_empty() { command.with_set("all") } else { command };
     let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
     // the page says which databases it does not reach, before anybody confirms
-    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away));
+    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away, beyond));
     Redirect::to(&cx.url(&format!("/plans/{}", plan.id))).into_response()
 }
 

@@ -268,6 +268,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         rest.push("NOT (kind = 'retry' AND attempts = 0 AND waits_for IS NULL)".into()); // its run failed, not its way
     }
     rest.extend(filter.kind.map(|kind| format!("kind = '{}'", kind.as_str())));
+    rest.extend(filter.no_timers.then(|| "kind <> 'timer'".to_owned()));
     rest.extend(bound.is("type", filter.type_name.as_ref()));
     rest.extend(bound.is("destination", filter.destination.as_ref()));
     rest.extend(aged::<T>("created_at", filter.age));

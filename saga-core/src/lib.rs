@@ -103,6 +103,7 @@ pub use port::FormCount;
 pub use port::Found;
 pub use port::GroupName;
 pub use port::GroupNote;
+pub use port::HELD_GROUPS_MAX;
 pub use port::HeldAction;
 pub use port::HeldCount;
 pub use port::HeldFilter;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     bulk,
     commands::{REASONS, WhichHeld},
-    text::{count, plain, quoted, some_of},
+    text::{count, plain, quoted, some_or_more},
 };
 use axum::{
     extract::Extension,
@@ -18,7 +18,6 @@ use axum::{
 };
 use maud::{Markup, html};
 use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
-use std::collections::BTreeMap;
 
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
@@ -91,28 +90,17 @@ fn filters(cx: &Cx) -> Markup {
 
 /// Messages with the same reason, type and error; first those that need a person.
 fn by_group(cx: &Cx, groups: Vec<HeldGroup>) -> Markup {
-    let mut together: BTreeMap<(String, String, Option<String>), HeldGroup> = BTreeMap::new();
-    for group in groups {
-        let name = (group.reason.clone(), group.type_name.clone(), group.error.clone());
-        match together.get_mut(&name) {
-            None => drop(together.insert(name, group)),
-            Some(known) => {
-                known.count += group.count;
-                known.first_us = known.first_us.min(group.first_us);
-                known.last_us = known.last_us.max(group.last_us);
-                known.notes.extend(group.notes);
-            }
-        }
-    }
-    let mut groups: Vec<HeldGroup> = together.into_values().collect();
-    groups.sort_by_key(|group| (group.waits_by_itself(), -group.count));
+    let mut groups = HeldGroup::together(groups);
+    groups.sort_by_key(HeldGroup::waits_by_itself);
     let left_out = groups.len().saturating_sub(GROUPS_MAX);
     let row = |group: &HeldGroup| {
         let error = group.error.as_deref().unwrap_or_default();
         let narrowed = cx.params.with("reason-is", &group.reason).with("type", &group.type_name);
         let narrowed = narrowed.with("error", error).with("limit", "");
         vec![
-            html! { a href=(narrowed.href(&cx.url("/held"))) { (some_of(group.count, "message")) } },
+            html! { a href=(narrowed.href(&cx.url("/held"))) {
+                (some_or_more(group.count, group.more)) @if group.count == 1 && !group.more { " message" }
+                @else { " messages" } } },
             reason_tag(&group.reason),
             cell(&group.type_name),
             html! {

@@ -28,7 +28,7 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HeldGroup, HeldRef, HeldView, InstanceView,
+    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, HeldRef, HeldView, InstanceView,
     JournalView, OperationItem, OperationView, OutboxView,
 };
 
@@ -59,7 +59,8 @@ pub enum Listing<'a> {
     Journal(&'a InstanceKey, Wanted),
     /// [`HeldView`], in order of arrival.
     Held(&'a HeldFilter, Wanted),
-    /// [`HeldGroup`], the largest first: of each endpoint, reason and type, the first messages that match.
+    /// [`HeldGroup`]: of each endpoint, reason and type, the first and the last messages that match. A group may come
+    /// in several parts.
     HeldGroups(&'a HeldFilter),
     /// The body of a held message: hexadecimal digits in quotes.
     HeldBody(&'a HeldRef),
@@ -211,10 +212,12 @@ pub trait Inspect: Send + Sync {
         counted(self.rows(&Listing::Held(filter, Wanted::CountUpTo(COUNTED_MAX))).await?)
     }
 
-    /// Held messages by reason, type and error, the largest group first, with what operators noted about each. It looks
-    /// no further than a list does: a group may have more messages than it says.
+    /// Held messages by reason, type and error, the largest group first, with what operators noted about each: at most
+    /// [`HELD_GROUPS_MAX`]. It looks no further than a list does: a group says whether there may be more messages.
     async fn held_groups(&self, filter: &HeldFilter) -> Result<Vec<HeldGroup>, StoreError> {
-        let mut groups: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
+        let found: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
+        let mut groups = HeldGroup::together(found);
+        groups.truncate(HELD_GROUPS_MAX);
         let notes = self.operations(&noted(), NOTES_MAX).await?;
         groups.iter_mut().for_each(|group| group.take(&notes));
         Ok(groups)

@@ -200,6 +200,41 @@ async fn a_long_timeline_shows_its_newest_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_is_one_document_whatever_is_found() {
+    let (one, two) = (Tables::postgres().await, Tables::sqlite().await);
+    let chart = r#"{"saga":"order","version":1,"states":[],"messages":[],"edges":[]}"#;
+    for tables in [&one, &two] {
+        tables.hold(&Held::default()).await;
+        tables.hold(&Held { receiver: "charge", saga_id: None, ..Held::default() }).await;
+        tables.instance("7", "Waiting", None).await;
+        tables.send("command", "payment", 0, "", "").await;
+        tables.sql("UPDATE {s}outbox SET message_id = 'sent'").await;
+        let define = "INSERT INTO {s}definition (saga, version, chart, endpoint, registered_at)
+            VALUES ('order', 1, '{chart}', 'ordering', {now})";
+        tables.sql(&define.replace("{chart}", chart)).await;
+    }
+    let urls = &[one.url.as_str(), two.url.as_str()];
+    for (arguments, documents) in [
+        (&["held", "show", "m"][..], 4),
+        (&["sagas", "show", "order", "7"], 2),
+        (&["outbox", "show", "sent"], 2),
+        (&["migrate"], 2),
+        (&["migrate", "--check"], 2),
+        (&["migrate", "--print"], 2),
+    ] {
+        let (code, out, err) = run(urls, &[&["--json"], arguments].concat());
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
+        assert_eq!(json(&out).as_array().map(Vec::len), Some(documents), "{arguments:?}: {out}");
+    }
+    assert!(json(&run(&urls[..1], &["--json", "sagas", "show", "order", "7"]).1).is_object(), "one is no list");
+    for arguments in [&["diagram", "order"][..], &["diagram", "order", "--format", "svg"]] {
+        let (code, out, err) = run(urls, &[&["--json"], arguments].concat());
+        assert_eq!((code, json(&out)["saga"].as_str()), (0, Some("order")), "{out}{err}");
+    }
+    assert!(json(&run(&[], &["--json", "completions", "bash"]).1).is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_fails_when_something_needs_a_person_and_only_then() {
     let tables = Tables::postgres().await;
     let url = &[tables.url.as_str()];

@@ -51,11 +51,7 @@ struct BulkDone {
 }
 
 /// Does the work for all rows, at most `rate` a second.
-async fn in_steps<T>(
-    rows: &[T],
-    rate: Option<NonZeroU32>,
-    work: impl AsyncFn(&[T]) -> ActionDone,
-) -> BulkDone {
+async fn in_steps<T>(rows: &[T], rate: Option<NonZeroU32>, work: impl AsyncFn(&[T]) -> ActionDone) -> BulkDone {
     let rate = rate.map(NonZeroU32::get);
     let step = rate.map_or(ORDER_ROWS_MAX, |rate| ORDER_ROWS_MAX.min(rate as usize));
     let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(step as f64 / f64::from(rate)));

@@ -141,7 +141,11 @@ pub async fn program() -> ExitCode {
         clap_complete::generate(shell, &mut Cli::command(), "sagabus", &mut script);
         let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
         let script = String::from_utf8_lossy(&script).trim_end().to_owned();
-        if screen.json { screen.value(&script) } else { screen.line(script) }
+        if screen.json {
+            screen.value(&script)
+        } else {
+            screen.line(script)
+        }
         return if screen.write().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Command::Errors(arguments) = &cli.command {

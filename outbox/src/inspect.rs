@@ -199,7 +199,9 @@ pub(crate) trait Tables: Send + Sync + Sized {
                 let look = listing::outbox::<Self>(session, filter).await?;
                 look.read::<Self>(session, *wanted).await
             }
-            Listing::HeldGroups(filter) => listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await,
+            Listing::HeldGroups(filter) => {
+                listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await
+            }
             _ => session.rows(&Self::select(listing)?, &listing::params(listing)).await,
         }
     }

@@ -1,7 +1,7 @@
 //! `sagabus held retry` and `sagabus held discard`: first lists exactly which messages, then acts on those and no
 //! others.
 
-use super::{held_filter, held_list, held_show, list, operations};
+use super::{held_filter, held_list, held_show, list, operations, sagas::spell};
 use crate::{
     bulk,
     databases::Session,
@@ -56,7 +56,7 @@ pub(crate) struct Discard {
 /// Acts on the messages that are named, or those of the filter.
 pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments: Messages, why: &str) -> bool {
     let rows = if arguments.ids.is_empty() {
-        of_filter(session, &arguments.which.filter()).await
+        of_filter(session, arguments.which.filter()).await
     } else {
         of_ids(session, &arguments.ids).await
     };
@@ -105,8 +105,11 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
 
 /// The messages that a filter finds. Those that wait for their turn are included only when the filter names their
 /// reason.
-async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(usize, HeldView)>> {
-    let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter.clone() };
+async fn of_filter(session: &mut Session, mut filter: HeldFilter) -> Option<Vec<(usize, HeldView)>> {
+    if !spell(session, &mut filter.saga).await {
+        return None;
+    }
+    filter.needs_person |= filter.reason.is_none();
     let all = session
         .each(async |store: &dyn Inspect| {
             let rows = store.held(&filter, bulk::ROWS_MAX).await?;

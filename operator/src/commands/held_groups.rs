@@ -1,6 +1,6 @@
 //! `sagabus held groups` and `sagabus held note`: held messages by reason, type and error, and what is noted.
 
-use super::{held_filter, list, operations};
+use super::{held_filter, list, operations, sagas::spell};
 use crate::{
     databases::Session,
     table::Cell,
@@ -34,7 +34,10 @@ pub(crate) struct Note {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
-    let filter = arguments.which.filter();
+    let mut filter = arguments.which.filter();
+    if !spell(session, &mut filter.saga).await {
+        return false;
+    }
     let read = async |store: &dyn Inspect| {
         let mut groups = store.held_groups(&filter).await?;
         groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first

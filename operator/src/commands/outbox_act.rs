@@ -1,6 +1,6 @@
 //! Acts on rows of the outbox, timers among them: first lists exactly which rows, then acts on those and no others.
 
-use super::{list, operations, outbox_list};
+use super::{list, operations, outbox_list, sagas::spell};
 use crate::{
     bulk,
     databases::Session,
@@ -104,7 +104,10 @@ async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> 
 
 /// The rows of a filter. Timers are left to `sagabus timers`, unless the filter names them.
 async fn of_filter(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> {
-    let filter = OutboxFilter { no_timers: orders.filter.kind.is_none(), ..orders.filter.clone() };
+    let mut filter = OutboxFilter { no_timers: orders.filter.kind.is_none(), ..orders.filter.clone() };
+    if !spell(session, &mut filter.saga).await {
+        return None;
+    }
     let read = async |store: &dyn Inspect| {
         let rows = store.outbox(&filter, bulk::ROWS_MAX).await?;
         Ok((if bulk::is_full(&rows) { store.outbox_count(&filter).await? } else { 0 }, rows))

@@ -21,7 +21,7 @@ pub(crate) struct Which {
     /// Only to this endpoint, queue or event
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only from this saga
+    /// Only from this saga, whatever its case
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only from the instance of this id, or for it
@@ -69,7 +69,7 @@ pub(crate) struct Timers {
     /// Only of this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Only of this saga
+    /// Only of this saga, whatever its case
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only of the instance of this id

@@ -21,13 +21,15 @@ use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
 
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
+
 /// The filter of the page.
-fn filter(cx: &Cx) -> Result<HeldFilter, String> {
-    cx.params.which::<WhichHeld>().map(|which| which.filter())
+async fn filter(cx: &Cx) -> Result<HeldFilter, String> {
+    let filter = cx.params.which::<WhichHeld>()?.filter();
+    Ok(HeldFilter { saga: cx.app.spelt(filter.saga.clone()).await?, ..filter })
 }
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let filter = match filter(&cx) {
+    let filter = match filter(&cx).await {
         Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
@@ -99,8 +101,8 @@ fn by_group(cx: &Cx, groups: Vec<HeldGroup>) -> Markup {
         let narrowed = narrowed.with("error", error).with("limit", "");
         vec![
             html! { a href=(narrowed.href(&cx.url("/held"))) {
-                (some_or_more(group.count, group.more)) @if group.count == 1 && !group.more { " message" }
-                @else { " messages" } } },
+            (some_or_more(group.count, group.more)) @if group.count == 1 && !group.more { " message" }
+            @else { " messages" } } },
             reason_tag(&group.reason),
             cell(&group.type_name),
             html! {
@@ -168,7 +170,7 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
 /// Plans an action on all that a filter finds now. Those that wait for their turn are included only when the filter
 /// names their reason.
 pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Response {
-    let filter = match filter(&cx) {
+    let filter = match filter(&cx).await {
         Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };

@@ -250,7 +250,8 @@ impl Look {
     /// All rows, counted one by one.
     fn count<T: Tables>(&self, places: &[Place]) -> String {
         let rest = if self.rest.is_empty() { String::new() } else { format!("AND {}", self.rest()) };
-        let found = Self::union(places, |place| format!("SELECT 1 FROM {} WHERE {} {rest}", self.from::<T>(), place.of));
+        let found =
+            Self::union(places, |place| format!("SELECT 1 FROM {} WHERE {} {rest}", self.from::<T>(), place.of));
         format!("SELECT CAST(count(*) AS text) FROM ({found}) f")
     }
 }

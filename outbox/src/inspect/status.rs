@@ -110,10 +110,7 @@ async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, Stor
     Ok(parts)
 }
 
-async fn outbox_of<T: Tables>(
-    session: &mut T::Session,
-    endpoints: &[Vec<String>],
-) -> Result<Vec<String>, StoreError> {
+async fn outbox_of<T: Tables>(session: &mut T::Session, endpoints: &[Vec<String>]) -> Result<Vec<String>, StoreError> {
     let (now, mut bound, mut seen) = (T::NOW, Bound::default(), Vec::new());
     for key in endpoints {
         let of = within(&mut bound, &["endpoint"], key);

@@ -28,8 +28,8 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, HeldRef, HeldView, InstanceView,
-    JournalView, OperationItem, OperationView, OutboxView,
+    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, HeldRef, HeldView,
+    InstanceView, JournalView, OperationItem, OperationView, OutboxView,
 };
 
 use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};

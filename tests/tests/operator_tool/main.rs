@@ -160,6 +160,35 @@ async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_filter_takes_a_sagas_name_whatever_its_case_and_tells_of_one_that_nobody_knows() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "Waiting", None).await;
+        tables.hold(&Held::default()).await;
+        tables.send("timer", "ordering", 5, "", "").await;
+        tables.send("command", "payment", 5, "", "").await;
+        for (arguments, lines) in [
+            (&["held", "list"][..], 1),
+            (&["held", "groups"], 1),
+            (&["held", "retry", "--dry-run"], 2),
+            (&["outbox", "list"], 2),
+            (&["outbox", "send-now", "--dry-run"], 2),
+            (&["timers", "list"], 1),
+            (&["timers", "fire", "--dry-run"], 2),
+        ] {
+            let of = |saga: &str| run(url, &[arguments, &["--saga", saga]].concat());
+            let (code, out, err) = of("ORDER");
+            assert_eq!((code, out.lines().count(), err.as_str()), (0, lines, ""), "{arguments:?}: {out}");
+            let told = "sagabus: no saga is called odrer; there are: order [SB0073]\n";
+            assert_eq!(of("odrer"), (1, String::new(), told.to_owned()), "{arguments:?}");
+        }
+        // what a retry bears is the saga of its sender, which may live elsewhere
+        tables.sql("UPDATE {s}outbox SET saga = 'asker' WHERE kind = 'command'").await;
+        assert_eq!(run(url, &["outbox", "list", "--saga", "asker"]).1.lines().count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_is_shown_with_its_aliases() {
     for tables in [Tables::postgres().await, Tables::sqlite().await] {
         let url = &[tables.url.as_str()];

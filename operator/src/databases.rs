@@ -58,7 +58,13 @@ impl Session {
         for (n, database) in self.databases.iter().enumerate() {
             match work(&*database.store).await {
                 Ok(value) => all.push((n, value)),
-                Err(error) => self.errors.push(format!("cannot read {}: {error}", database.name)),
+                Err(error) => {
+                    let text = format!("cannot read {}: {error}", database.name);
+                    // a command may look more than once
+                    if !self.errors.contains(&text) {
+                        self.errors.push(text);
+                    }
+                }
             }
         }
         all

@@ -40,7 +40,7 @@ struct Cli {
     /// Without it, SAGABUS_DATABASE_URL is read: one address, or several separated by spaces.
     #[arg(long, value_name = "URL", global = true)]
     database: Vec<String>,
-    /// JSON on stdout and nothing else
+    /// JSON on stdout and nothing else: one document; of `watch` and `export` one a line
     #[arg(long, global = true)]
     json: bool,
     /// Times in UTC instead of the local zone
@@ -140,7 +140,12 @@ pub async fn program() -> ExitCode {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "sagabus", &mut script);
         let mut screen = Screen::new(View::of_stdout(cli.utc), cli.json);
-        screen.line(String::from_utf8_lossy(&script).trim_end());
+        let script = String::from_utf8_lossy(&script).trim_end().to_owned();
+        if screen.json {
+            screen.value(&script)
+        } else {
+            screen.line(script)
+        }
         return if screen.write().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Command::Errors(arguments) = &cli.command {

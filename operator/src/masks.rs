@@ -107,8 +107,8 @@ pub(crate) fn journal(lines: &mut [JournalView], definitions: &[DefinitionView])
 }
 
 /// Hides what is masked in the old bodies that edits have kept, unless all is to be seen.
-pub(crate) fn operations(all: &mut [OperationView], unmasked: bool) -> Hidden {
-    all.iter_mut().flat_map(|operation| &mut operation.items).flat_map(|one| item(one, unmasked)).collect()
+pub(crate) fn operations<'a>(all: impl IntoIterator<Item = &'a mut OperationView>, unmasked: bool) -> Hidden {
+    all.into_iter().flat_map(|operation| &mut operation.items).flat_map(|one| item(one, unmasked)).collect()
 }
 
 /// The same for one message of an operation.

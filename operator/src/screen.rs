@@ -7,6 +7,7 @@ use crate::{
 use jiff::tz::TimeZone;
 use saga_core::Counted;
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{ErrorKind, IsTerminal, Write};
 
 /// The width of a terminal that does not report one.
@@ -88,6 +89,15 @@ impl Screen {
     /// A value as JSON.
     pub(crate) fn value(&mut self, value: &impl Serialize) {
         self.line(text::json(value));
+    }
+
+    /// What was found, as one document: a value by itself, several in an array.
+    pub(crate) fn found(&mut self, mut values: Vec<Value>) {
+        match values.len() {
+            0 => {} // why is told at the end
+            1 => self.value(&values.remove(0)),
+            _ => self.value(&values),
+        }
     }
 
     /// A remark that is not part of the answer: on stderr.

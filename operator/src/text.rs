@@ -98,6 +98,11 @@ pub(crate) fn some(n: i64) -> String {
     if n > COUNTED_MAX { format!("{COUNTED_MAX}+") } else { n.to_string() }
 }
 
+/// Such a number, of which there may be more.
+pub(crate) fn some_or_more(n: i64, more: bool) -> String {
+    if more && n <= COUNTED_MAX { format!("{n}+") } else { some(n) }
+}
+
 /// Such a number with its noun.
 pub(crate) fn some_of(n: i64, noun: &str) -> String {
     if n > COUNTED_MAX { format!("{COUNTED_MAX}+ {noun}s") } else { count(n, noun) }
@@ -147,6 +152,7 @@ mod tests {
     fn nouns_follow_their_number() {
         assert_eq!([count(1, "run"), count(2, "run"), count(0, "process")], ["1 run", "2 runs", "0 processes"]);
         assert_eq!([some(10_000), some(10_001), some_of(20_002, "row")], ["10000", "10000+", "10000+ rows"]);
+        assert_eq!([some_or_more(3, false), some_or_more(3, true), some_or_more(20_002, true)], ["3", "3+", "10000+"]);
     }
 
     #[test]

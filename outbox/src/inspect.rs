@@ -189,23 +189,18 @@ pub(crate) trait Tables: Send + Sync + Sized {
             Listing::Forms => status::forms::<Self>(session).await,
             Listing::Held(filter, wanted) => {
                 let look = listing::held::<Self>(session, filter).await?;
-                listing::read::<Self>(session, look, *wanted).await
+                look.read::<Self>(session, *wanted).await
             }
             Listing::Instances(filter, wanted) => {
                 let look = listing::instances::<Self>(session, filter).await?;
-                listing::read::<Self>(session, look, *wanted).await
+                look.read::<Self>(session, *wanted).await
             }
             Listing::Outbox(filter, wanted) => {
                 let look = listing::outbox::<Self>(session, filter).await?;
-                listing::read::<Self>(session, look, *wanted).await
+                look.read::<Self>(session, *wanted).await
             }
             Listing::HeldGroups(filter) => {
-                let look = listing::held::<Self>(session, filter).await?;
-                if look.places.is_empty() {
-                    Ok(Vec::new())
-                } else {
-                    session.rows(&look.held_groups::<Self>(), &look.bound.0).await
-                }
+                listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await
             }
             _ => session.rows(&Self::select(listing)?, &listing::params(listing)).await,
         }

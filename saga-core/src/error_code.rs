@@ -283,8 +283,8 @@ codes!(
     /// Several ids begin with what was given, or several databases have the instance. Nothing was done. Give more of
     /// the id, or one `--database`.
     Ambiguous = "SB0074" "ambiguous",
-    /// An action ended before its end: it was interrupted, or a database failed. What was done stays done and is
-    /// recorded. Run the same command again for the rest.
+    /// An action ended before its end: it was interrupted, a database failed, or more rows match than one action takes.
+    /// What was done stays done and is recorded. Run the same command again for the rest.
     StoppedHalfway = "SB0075" "stopped-halfway",
     /// A new body, a chart or a file that was given cannot be read, or is not JSON. Nothing was done. Correct it; the
     /// text says where.

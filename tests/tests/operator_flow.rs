@@ -217,13 +217,14 @@ async fn r_031_a_resumed_instance_goes_on_without_its_message<Db: Effects + Insp
     let poison = poisoned(&house).await;
     house.publish(Closed { id: 1, poison: false }).await;
     eventually("the right message to wait behind it", || async { (held(store).await.len() == 2).then_some(()) }).await;
-    let key = InstanceKey { saga: "journey".into(), id: "1".into() };
-    let done = store.saga_resume(&key, "ann", "the client closed it again").await.expect("it resumes");
+    let seen = journey(store, 1).await.expect("it is there");
+    let (key, seen) = (seen.key(), seen.seen());
+    let done = store.saga_resume(&key, &seen, "ann", "the client closed it again").await.expect("it resumes");
     assert_eq!((done.result.as_str(), done.paused_by), ("resumed", Some(poison.message_id.clone())));
     house.reaches(1, "Over").await;
     let left = held(store).await;
     assert_eq!((left.len(), &left[0].message_id), (1, &poison.message_id), "the message is left held");
-    assert_eq!(store.saga_resume(&key, "ann", "once more").await.unwrap().result, "not paused");
+    assert_eq!(store.saga_resume(&key, &seen, "ann", "once more").await.unwrap().result, "not paused");
     // and can be dealt with later
     assert_eq!(store.held_retry(&[left[0].row()], "ann", "to be rid of it").await.count("retried"), 1);
     eventually("it to be late", || async {
@@ -251,9 +252,9 @@ async fn r_031_a_cancelled_instance_is_over_and_what_comes_for_it_is_journaled<
     let poison = one_held(store).await;
     house.publish(Closed { id: 1, poison: false }).await;
     eventually("the right message to wait behind it", || async { (held(store).await.len() == 2).then_some(()) }).await;
-    let keys = [1, 2].map(|id: u64| InstanceKey { saga: "journey".into(), id: id.to_string() });
-    for (key, discarded) in keys.iter().zip([2, 0]) {
-        let done = store.saga_cancel(key, "ann", "by phone").await.expect("it is cancelled");
+    for (id, discarded) in [(1, 2), (2, 0)] {
+        let seen = journey(store, id).await.expect("it is there");
+        let done = store.saga_cancel(&seen.key(), &seen.seen(), "ann", "by phone").await.expect("it is cancelled");
         assert_eq!((done.result.as_str(), done.discarded), ("cancelled", discarded));
     }
     assert_eq!(held(store).await.len(), 0);

@@ -1,10 +1,12 @@
 //! No listing of an operator reads a whole table. With a million rows `cargo run --release -p tests --bin listings`
 //! measures how long each takes.
 
-use saga_core::{HeldFilter, InstanceFilter, OutboxFilter};
+use saga_core::{HELD_GROUPS_MAX, HeldFilter, InstanceFilter, OutboxFilter};
+use std::cmp::Reverse;
 use tests::{
     many::{fill, questions, scans},
     tables::Tables,
+    tool::{json, run},
 };
 
 const ROWS: u64 = 100_000;
@@ -39,4 +41,92 @@ async fn on_postgres_no_listing_reads_a_whole_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_no_listing_reads_a_whole_table() {
     no_listing_reads_a_whole_table(Tables::sqlite().await).await;
+}
+
+/// A statement with the numbers from 1 to this as `n`.
+fn numbered(sql: &str, rows: u64) -> String {
+    let recursive = format!("WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})");
+    sql.replace("{rows}", &rows.to_string()) + &format!(" FROM ({recursive} SELECT n FROM c) c")
+}
+
+/// 450 states and types are more than one statement can tell apart.
+async fn no_group_is_left_out_however_many_there_are(tables: Tables) {
+    let instances = "INSERT INTO {s}saga (saga, id, state, data, seq, entered, version, created_at, updated_at)
+        SELECT 'aaa', 'a' || n, 'S' || n, '{}', 1, 1, 1, {now} - 500 * {minute}, {now} - n * {minute}";
+    tables.sql(&numbered(instances, 450)).await;
+    tables.instance("7", "Waiting", None).await;
+    tables.sql("UPDATE {s}saga SET saga = 'zebra' WHERE id = '7'").await;
+    let held = "INSERT INTO {s}held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope,
+            body)
+        SELECT 'ordering', 'charge', 'm' || n, 'failed', 'no', 1, {now} - {minute}, 't' || (n % 450), '{}', {body}";
+    tables.sql(&numbered(held, 450)).await;
+
+    let store = &tables.store;
+    let all = store.instances(&InstanceFilter::default(), 1000).await.unwrap();
+    assert!(all.len() == 451 && all.is_sorted_by_key(|it| Reverse(it.updated_at_us)), "{}", all.len());
+    let page = store.instances(&InstanceFilter::default(), 20).await.unwrap();
+    assert!(page.iter().zip(&all).all(|(one, other)| one.id == other.id) && page.len() == 20, "{page:?}");
+    assert_eq!(store.instances_counted(&InstanceFilter::default()).await.unwrap().to_string(), "451");
+    assert_eq!(store.instances_count(&InstanceFilter::default()).await.unwrap(), 451);
+    let zebra = InstanceFilter { saga: Some("zebra".into()), ..InstanceFilter::default() };
+    assert_eq!(store.instances(&zebra, 5).await.unwrap().len(), 1);
+    let s7 = InstanceFilter { state: Some("S7".into()), ..InstanceFilter::default() };
+    assert_eq!(store.instances_counted(&s7).await.unwrap().to_string(), "1");
+    assert_eq!(store.forms().await.unwrap().len(), 451);
+    let status = store.status().await.unwrap();
+    assert_eq!((status.instances.len(), status.endpoints[0].held[0].count), (451, 450));
+    let held = store.held(&HeldFilter::default(), 1000).await.unwrap();
+    assert!(held.len() == 450 && held.is_sorted_by_key(|it| it.arrival), "{}", held.len());
+    assert_eq!(store.held_groups(&HeldFilter::default()).await.unwrap().len(), HELD_GROUPS_MAX);
+    let one = HeldFilter { type_name: Some("t9".into()), ..HeldFilter::default() };
+    assert_eq!(store.held_groups(&one).await.unwrap().len(), 1);
+
+    let url = &[tables.url.as_str()];
+    assert_eq!(run(url, &["sagas", "list", "--saga", "ZEBRA"]).1.lines().count(), 1);
+    let (code, out, _) = run(url, &["check"]);
+    assert!(code == 1 && out.contains("zebra\tWaiting\t1\t1"), "{out}");
+    let versions = json(&run(url, &["--json", "versions"]).1);
+    assert_eq!((&versions[1]["saga"], &versions[1]["open"]), (&"zebra".into(), &1.into()), "{versions}");
+    let (_, out, err) = run(url, &["held", "groups"]);
+    assert_eq!((out.lines().count(), err.as_str()), (HELD_GROUPS_MAX, "200 of 200+ shown\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_no_group_is_left_out_however_many_there_are() {
+    no_group_is_left_out_however_many_there_are(Tables::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_no_group_is_left_out_however_many_there_are() {
+    no_group_is_left_out_however_many_there_are(Tables::sqlite().await).await;
+}
+
+/// Of 20 types each is looked at up to 3,000 messages.
+async fn a_group_says_that_there_is_more_and_since_when_its_last_is_held(tables: Tables) {
+    let held = "INSERT INTO {s}held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope,
+            body)
+        SELECT 'ordering', 'charge', 'm' || n, 'failed', 'no', 1, {now} - ({rows} - n) * {minute} / 100,
+            CASE WHEN n % 13300 = 7 THEN 'rare' ELSE 't' || (n % 19) END, '{}', {body}";
+    tables.sql(&numbered(held, 66_500)).await;
+    let groups = tables.store.held_groups(&HeldFilter::default()).await.unwrap();
+    assert_eq!(groups.len(), 20);
+    for group in &groups {
+        let is_rare = group.type_name == "rare";
+        assert_eq!((group.count, group.more), if is_rare { (5, false) } else { (3000, true) }, "{group:?}");
+        // a message came every 600 ms, of a type every 11.4 s
+        let hours = (group.last_us - group.first_us) as f64 / 3_600_000_000.0;
+        assert!(is_rare || (hours - 11.08).abs() < 0.05, "{hours} from the first to the last: {group:?}");
+    }
+    let out = run(&[&tables.url], &["held", "groups"]).1;
+    assert!(out.contains("3000+\tfailed\tt1\t") && out.contains("\n5\tfailed\trare\t"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_a_group_says_that_there_is_more_and_since_when_its_last_is_held() {
+    a_group_says_that_there_is_more_and_since_when_its_last_is_held(Tables::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_a_group_says_that_there_is_more_and_since_when_its_last_is_held() {
+    a_group_says_that_there_is_more_and_since_when_its_last_is_held(Tables::sqlite().await).await;
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Arguments {
     /// The saga's name, whatever its case
     saga: String,
-    /// The language of the drawing
+    /// The language of the drawing; --json is the last of them
     #[arg(long, value_enum, default_value = "mermaid")]
     format: Format,
     /// How many instances are in each state
@@ -69,7 +69,8 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     if strange > 0 {
         session.screen.note(format!("{strange} instances are in states that this chart does not have: sagabus check"));
     }
-    let text = drawn(&definition.chart, arguments.format, &counts, live);
+    let format = if session.screen.json { Format::Json } else { arguments.format };
+    let text = drawn(&definition.chart, format, &counts, live);
     session.screen.line(text.trim_end());
     true
 }

@@ -1,7 +1,7 @@
 //! `sagabus held retry` and `sagabus held discard`: first lists exactly which messages, then acts on those and no
 //! others.
 
-use super::{held_filter, held_list, held_show, list, operations};
+use super::{held_filter, held_list, held_show, list, operations, sagas::spell};
 use crate::{
     bulk,
     databases::Session,
@@ -9,7 +9,7 @@ use crate::{
     text::count,
 };
 use clap::Args;
-use saga_core::{Counted, ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use saga_core::{ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -56,7 +56,7 @@ pub(crate) struct Discard {
 /// Acts on the messages that are named, or those of the filter.
 pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments: Messages, why: &str) -> bool {
     let rows = if arguments.ids.is_empty() {
-        of_filter(session, &arguments.which.filter()).await
+        of_filter(session, arguments.which.filter()).await
     } else {
         of_ids(session, &arguments.ids).await
     };
@@ -105,21 +105,24 @@ async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, Hel
 
 /// The messages that a filter finds. Those that wait for their turn are included only when the filter names their
 /// reason.
-async fn of_filter(session: &mut Session, filter: &HeldFilter) -> Option<Vec<(usize, HeldView)>> {
-    let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter.clone() };
+async fn of_filter(session: &mut Session, mut filter: HeldFilter) -> Option<Vec<(usize, HeldView)>> {
+    if !spell(session, &mut filter.saga).await {
+        return None;
+    }
+    filter.needs_person |= filter.reason.is_none();
     let all = session
         .each(async |store: &dyn Inspect| {
-            Ok((store.held_count(&filter).await?, store.held(&filter, held_list::ALL).await?))
+            let rows = store.held(&filter, bulk::ROWS_MAX).await?;
+            Ok((if bulk::is_full(&rows) { store.held_count(&filter).await? } else { 0 }, rows))
         })
         .await;
-    let there: u64 = all.iter().map(|(_, (count, _))| count).sum();
-    let rows: Vec<(usize, HeldView)> =
-        all.into_iter().flat_map(|(n, (_, rows))| rows.into_iter().map(move |row| (n, row))).collect();
+    let there: u64 = all.iter().map(|(_, (there, rows))| (*there).max(rows.len() as u64)).sum();
+    let rows = find::flat(all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
     if rows.is_empty() {
         session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held list` shows all");
         return None;
     }
-    session.screen.shown(rows.len(), Counted::exactly(there));
+    bulk::beyond(session, rows.len(), there);
     Some(rows)
 }
 
@@ -131,24 +134,12 @@ async fn act(
     why: &str,
 ) -> bool {
     let who = operations::who();
-    let mut items = Vec::new();
-    let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
-    databases.dedup();
-    for n in databases {
-        let of_this: Vec<HeldRef> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.row()).collect();
-        let store = &session.database(n).store;
-        let step = async |rows: &[HeldRef]| match action {
-            HeldAction::Discard => store.held_discard(rows, &who, why).await,
-            _ => store.held_retry(rows, &who, why).await,
-        };
-        let bulk = bulk::in_steps(&of_this, rate, step).await;
-        let so_far = bulk.done.items.len();
-        items.extend(bulk.done.items);
-        bulk::report(session, n, (so_far, of_this.len()), bulk.done.stopped, bulk.interrupted);
-        if bulk.interrupted {
-            break;
-        }
-    }
+    let rows: Vec<(usize, HeldRef)> = rows.iter().map(|(n, row)| (*n, row.row())).collect();
+    let step = async |store: &dyn Inspect, rows: &[HeldRef]| match action {
+        HeldAction::Discard => store.held_discard(rows, &who, why).await,
+        _ => store.held_retry(rows, &who, why).await,
+    };
+    let items = bulk::on_all(session, &rows, rate, step).await;
     let done = items.iter().filter(|item| item.result == word(action)).count();
     if session.screen.json {
         session.screen.value(&json!({ "found": rows.len(), word(action): done, "dry_run": false, "items": items }));

@@ -20,7 +20,7 @@ pub(crate) struct Which {
     /// Only for this saga or handler
     #[arg(long, value_name = "NAME")]
     receiver: Option<String>,
-    /// Only for instances of this saga
+    /// Only for instances of this saga, whatever its case
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only for the instance of this id

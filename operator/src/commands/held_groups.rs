@@ -1,13 +1,13 @@
 //! `sagabus held groups` and `sagabus held note`: held messages by reason, type and error, and what is noted.
 
-use super::{held_filter, list, operations};
+use super::{held_filter, list, operations, sagas::spell};
 use crate::{
     databases::Session,
     table::Cell,
-    text::{distance, some},
+    text::{distance, some_or_more},
 };
 use clap::Args;
-use saga_core::{Counted, ErrorCode, GroupName, GroupNote, HeldGroup, Inspect};
+use saga_core::{Counted, ErrorCode, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, Inspect};
 
 const HEADER: [&str; 5] = ["count", "reason", "type", "first", "last"];
 
@@ -34,11 +34,14 @@ pub(crate) struct Note {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
-    let filter = arguments.which.filter();
+    let mut filter = arguments.which.filter();
+    if !spell(session, &mut filter.saga).await {
+        return false;
+    }
     let read = async |store: &dyn Inspect| {
         let mut groups = store.held_groups(&filter).await?;
         groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first
-        Ok((Counted::exactly(groups.len() as u64), groups))
+        Ok((Counted { rows: groups.len() as u64, more: groups.len() >= HELD_GROUPS_MAX }, groups))
     };
     let all = session.each(read).await;
     let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
@@ -52,7 +55,7 @@ fn row(group: &HeldGroup, now_us: i64) -> (Vec<Cell>, Option<String>) {
     let notes = group.notes.iter().map(|note| noted(note, now_us));
     let below: Vec<String> = group.error.iter().cloned().chain(notes).collect();
     let cells = vec![
-        some(group.count).into(),
+        some_or_more(group.count, group.more).into(),
         group.reason.as_str().into(),
         group.type_name.as_str().into(),
         Cell::At(group.first_us),
@@ -116,11 +119,12 @@ mod tests {
         };
         let noted = json!([{ "at_us": us + 120_000_000, "who": "ann", "text": "the bank is asked\u{1b}[2J" }]);
         let error = "error returned from database: relation \"charge\" does not exist (code 42P01)";
-        let groups = [
+        let mut groups = [
             group("failed", "payment.MakePayment", Some(error), 10_001, noted),
             group("undecodable", "shop.OrderPlaced", Some("missing field `cents`"), 2, json!([])),
             group("early", "warehouse.ShippingLabelCreated", None, 7, json!([])),
         ];
+        groups[1].more = true;
         let now_us = us + 11_520_000_000;
         let mut table = Table::new(&HEADER);
         for (cells, below) in groups.iter().map(|group| row(group, now_us)) {

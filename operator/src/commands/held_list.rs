@@ -1,6 +1,6 @@
 //! `sagabus held list`.
 
-use super::{held_filter, list};
+use super::{held_filter, list, sagas::spell};
 use crate::{databases::Session, table::Cell};
 use clap::Args;
 use saga_core::{HeldView, Inspect};
@@ -20,7 +20,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
-    let filter = arguments.which.filter();
+    let mut filter = arguments.which.filter();
+    if !spell(session, &mut filter.saga).await {
+        return false;
+    }
     let rows_max = if arguments.all { ALL } else { session.rows_max };
     let read =
         async |store: &dyn Inspect| Ok((store.held_counted(&filter).await?, store.held(&filter, rows_max).await?));

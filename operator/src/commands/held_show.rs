@@ -11,6 +11,7 @@ use clap::Args;
 use saga_core::{
     ErrorCode, GroupNote, HeldFilter, HeldReason, HeldView, Inspect, OperationFilter, OperationView, StoreError,
 };
+use serde_json::{Value, json};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -23,9 +24,11 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let id = &arguments.id;
     match find(session, id).await {
         Found::One(rows) => {
+            let mut values = Vec::new();
             for (n, row) in rows {
-                show(session, n, &row).await;
+                values.extend(show(session, n, &row).await);
             }
+            session.screen.found(values);
             session.is_clean()
         }
         Found::None => gone(session, id).await,
@@ -54,7 +57,7 @@ async fn gone(session: &mut Session, id: &str) -> bool {
         return false;
     }
     if session.screen.json {
-        session.screen.value(&serde_json::json!({ "held": [], "operations": all }));
+        session.screen.value(&json!({ "held": [], "operations": all }));
     } else {
         session.screen.line(format!("message {} is not held now", plain(id)));
         session.screen.section("what operators did", &operations::table(&all));
@@ -78,12 +81,14 @@ async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
     })
 }
 
-async fn show(session: &mut Session, n: usize, row: &HeldView) {
+/// Shows it, or returns it as JSON if that is asked for.
+async fn show(session: &mut Session, n: usize, row: &HeldView) -> Option<Value> {
     let More { body, operations: mut done, notes } = match more(&*session.database(n).store, row).await {
         Ok(more) => more,
         Err(error) => {
             let name = session.database(n).name.clone();
-            return session.failed(format!("cannot read {name}: {error}"));
+            session.failed(format!("cannot read {name}: {error}"));
+            return None;
         }
     };
     let mut body = body.map(|body| text::body(&body));
@@ -94,10 +99,9 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
     if session.screen.json {
         let mut value = session.labelled(n, row);
         value["body"] = body.into();
-        value["operations"] = serde_json::json!(done);
-        value["notes"] = serde_json::json!(notes);
-        session.screen.value(&value);
-        return;
+        value["operations"] = json!(done);
+        value["notes"] = json!(notes);
+        return Some(value);
     }
     let label = session.label(n).map_or_else(String::new, |label| format!(" of {label}"));
     let screen = &mut session.screen;
@@ -130,4 +134,5 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) {
     screen.line(format!("envelope {}", text::json(&row.envelope)));
     screen.line(body.map_or_else(|| "it was dealt with meanwhile".into(), |body| find::pretty(&body)));
     screen.section("what operators did", &operations::table(&done));
+    None
 }

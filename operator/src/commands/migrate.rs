@@ -3,6 +3,7 @@
 use crate::{databases::without_password, screen::Screen, text::plain};
 use clap::Args;
 use outbox::{migrate, open, schema_for};
+use serde_json::json;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -16,21 +17,29 @@ pub(crate) struct Arguments {
 
 /// Returns whether all is well.
 pub(crate) async fn run(urls: &[String], screen: &mut Screen, arguments: &Arguments) -> bool {
-    let mut all_is_well = true;
+    let (mut all_is_well, mut rows) = (true, Vec::new());
     for url in urls {
-        if arguments.print {
-            screen.line(schema_for(url).trim_end());
-            continue;
-        }
-        let done = if arguments.check { version(url).await } else { migrate(url).await.map(|()| "up to date".into()) };
         let name = plain(&without_password(url));
+        let done = match arguments {
+            Arguments { print: true, .. } => Ok(schema_for(url).trim_end().to_owned()),
+            Arguments { check: true, .. } => version(url).await,
+            _ => migrate(url).await.map(|()| "up to date".into()),
+        };
         match done {
+            Ok(text) if screen.json => {
+                let what = if arguments.print { "statements" } else { "result" };
+                rows.push(json!({ "database": name, what: text }));
+            }
+            Ok(text) if arguments.print => screen.line(text),
             Ok(text) => screen.line(format!("{name}: {text}")),
             Err(error) => {
                 all_is_well = false;
                 screen.note(format!("sagabus: {name}: {}", plain(&error.to_string())));
             }
         }
+    }
+    if screen.json {
+        screen.value(&rows);
     }
     all_is_well
 }

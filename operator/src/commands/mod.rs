@@ -42,6 +42,7 @@ pub(crate) use held_filter::{REASONS, Which as WhichHeld};
 pub(crate) use operations::who;
 pub(crate) use outbox_filter::{KINDS, Timers as WhichTimers, Which as WhichSent};
 pub(crate) use outbox_list::tries;
+pub(crate) use sagas::known as known_sagas;
 pub(crate) use sagas_list::Which as WhichInstances;
 
 use std::time::Duration;

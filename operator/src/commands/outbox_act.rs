@@ -1,6 +1,6 @@
 //! Acts on rows of the outbox, timers among them: first lists exactly which rows, then acts on those and no others.
 
-use super::{list, operations, outbox_list};
+use super::{list, operations, outbox_list, sagas::spell};
 use crate::{
     bulk,
     databases::Session,
@@ -8,12 +8,9 @@ use crate::{
     table::Cell,
     text::count,
 };
-use saga_core::{ErrorCode, Inspect, OperationItem, OutboxAction, OutboxFilter, OutboxKind, OutboxView};
+use saga_core::{ErrorCode, Inspect, OutboxAction, OutboxFilter, OutboxKind, OutboxView};
 use serde_json::json;
 use std::num::NonZeroU32;
-
-/// The most rows that a filter takes.
-const ALL: i64 = 100_000;
 
 /// What to act on, and how.
 pub(super) struct Orders<'a> {
@@ -107,37 +104,31 @@ async fn of_ids(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> 
 
 /// The rows of a filter. Timers are left to `sagabus timers`, unless the filter names them.
 async fn of_filter(session: &mut Session, orders: &Orders<'_>) -> Option<Vec<Row>> {
-    let filter = &orders.filter;
-    let all = session.each(async |store: &dyn Inspect| store.outbox(filter, ALL).await).await;
-    let mut rows = find::flat(all);
-    if filter.kind.is_none() {
-        rows.retain(|(_, row)| row.kind != OutboxKind::Timer.as_str());
+    let mut filter = OutboxFilter { no_timers: orders.filter.kind.is_none(), ..orders.filter.clone() };
+    if !spell(session, &mut filter.saga).await {
+        return None;
     }
+    let read = async |store: &dyn Inspect| {
+        let rows = store.outbox(&filter, bulk::ROWS_MAX).await?;
+        Ok((if bulk::is_full(&rows) { store.outbox_count(&filter).await? } else { 0 }, rows))
+    };
+    let all = session.each(read).await;
+    let there: u64 = all.iter().map(|(_, (there, rows))| (*there).max(rows.len() as u64)).sum();
+    let rows = find::flat(all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
     if rows.is_empty() {
         let list = if orders.action.wants_timers() { "timers" } else { "outbox" };
         session.refused(ErrorCode::NotFound, format!("no row matches; `sagabus {list} list` shows all"));
         return None;
     }
+    bulk::beyond(session, rows.len(), there);
     Some(rows)
 }
 
 async fn act(session: &mut Session, orders: &Orders<'_>, rows: &[Row]) -> bool {
     let who = operations::who();
-    let mut items: Vec<OperationItem> = Vec::new();
-    let mut databases: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
-    databases.dedup();
-    for n in databases {
-        let ids: Vec<String> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.id.clone()).collect();
-        let store = &session.database(n).store;
-        let step = async |ids: &[String]| store.outbox_act(orders.action, ids, &who, orders.why).await;
-        let bulk = bulk::in_steps(&ids, orders.rate, step).await;
-        let so_far = bulk.done.items.len();
-        items.extend(bulk.done.items);
-        bulk::report(session, n, (so_far, ids.len()), bulk.done.stopped, bulk.interrupted);
-        if bulk.interrupted {
-            break;
-        }
-    }
+    let ids: Vec<(usize, String)> = rows.iter().map(|(n, row)| (*n, row.id.clone())).collect();
+    let step = async |store: &dyn Inspect, ids: &[String]| store.outbox_act(orders.action, ids, &who, orders.why).await;
+    let items = bulk::on_all(session, &ids, orders.rate, step).await;
     let acted = items.iter().filter(|item| item.result == OutboxAction::DONE).count();
     if session.screen.json {
         session.screen.value(&json!({ "found": rows.len(), "done": acted, "dry_run": false, "items": items }));

@@ -21,7 +21,7 @@ pub(crate) struct Which {
     /// Only to this endpoint, queue or event
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only from this saga
+    /// Only from this saga, whatever its case
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only from the instance of this id, or for it
@@ -49,6 +49,7 @@ impl Which {
             saga_id: self.id.clone(),
             failing: self.failing,
             kind: self.kind,
+            no_timers: false,
             type_name: self.type_name.clone(),
             destination: self.to.clone(),
             error: self.error.clone(),
@@ -68,7 +69,7 @@ pub(crate) struct Timers {
     /// Only of this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Only of this saga
+    /// Only of this saga, whatever its case
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only of the instance of this id

@@ -1,6 +1,6 @@
 //! `sagabus outbox list`.
 
-use super::{list, outbox_filter};
+use super::{list, outbox_filter, sagas::spell};
 use crate::{databases::Session, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, OutboxFilter, OutboxView};
@@ -15,7 +15,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
-    let filter = arguments.which.filter();
+    let mut filter = arguments.which.filter();
+    if !spell(session, &mut filter.saga).await {
+        return false;
+    }
     let rows_max = session.rows_max;
     let read =
         async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));

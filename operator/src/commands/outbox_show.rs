@@ -9,6 +9,7 @@ use crate::{
 };
 use clap::Args;
 use saga_core::{ErrorCode, Inspect, OutboxFilter, OutboxView};
+use serde_json::Value;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -26,9 +27,11 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     };
     match find::one(&arguments.id, all, |(_, row)| id_of(row)) {
         Found::One(rows) => {
+            let mut values = Vec::new();
             for (n, row) in rows {
-                show(session, n, &row).await;
+                values.extend(show(session, n, &row).await);
             }
+            session.screen.found(values);
             true
         }
         Found::None => {
@@ -44,7 +47,8 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
 }
 
-async fn show(session: &mut Session, n: usize, row: &OutboxView) {
+/// Shows it, or returns it as JSON if that is asked for.
+async fn show(session: &mut Session, n: usize, row: &OutboxView) -> Option<Value> {
     let mut body = match session.database(n).store.outbox_body(&row.id).await {
         Ok(body) => body.map(|body| text::body(&body)),
         Err(error) => {
@@ -58,8 +62,7 @@ async fn show(session: &mut Session, n: usize, row: &OutboxView) {
     if session.screen.json {
         let mut value = session.labelled(n, row);
         value["body"] = body.into();
-        session.screen.value(&value);
-        return;
+        return Some(value);
     }
     let screen = &mut session.screen;
     let (now, zone) = (screen.view.now_us, screen.view.zone.clone());
@@ -88,4 +91,5 @@ async fn show(session: &mut Session, n: usize, row: &OutboxView) {
     }
     screen.line(format!("envelope {}", text::json(&row.envelope)));
     screen.line(body.map_or_else(|| "it was sent meanwhile".into(), |body| find::pretty(&body)));
+    None
 }

@@ -3,7 +3,7 @@
 use super::{sagas_act, sagas_list, sagas_show};
 use crate::{databases::Session, find};
 use clap::Subcommand;
-use saga_core::{ErrorCode, Inspect, InstanceAction};
+use saga_core::{ErrorCode, HeldFilter, Inspect, InstanceAction, OutboxFilter, StoreError};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -46,6 +46,35 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
             sagas_act::run(session, InstanceAction::Cancel, which, &reason).await
         }
     }
+}
+
+/// The names of sagas that a database knows: those that are registered, and those with instances. A name that is none of
+/// them is known as it was typed if a message bears it: a retry has the saga of its sender, which may live elsewhere.
+pub(crate) async fn known(store: &dyn Inspect, typed: &str) -> Result<Vec<String>, StoreError> {
+    let defined = store.definitions().await?.into_iter().map(|it| it.saga);
+    let mut names: Vec<String> = defined.chain(store.forms().await?.into_iter().map(|it| it.saga)).collect();
+    if find::name(typed, &names, "saga").is_err() {
+        let saga = Some(typed.to_owned());
+        let held = store.held(&HeldFilter { saga: saga.clone(), ..HeldFilter::default() }, 1).await?;
+        let sent = store.outbox(&OutboxFilter { saga, ..OutboxFilter::default() }, 1).await?;
+        names.extend((held.len() + sent.len() > 0).then(|| typed.to_owned()));
+    }
+    Ok(names)
+}
+
+/// Spells the saga of a filter as the tables do. Reports an unknown name at the end.
+pub(super) async fn spell(session: &mut Session, saga: &mut Option<String>) -> bool {
+    let Some(typed) = saga else { return true };
+    let all = session.each(async |store: &dyn Inspect| known(store, typed).await).await;
+    let names: Vec<String> = all.into_iter().flat_map(|(_, names)| names).collect();
+    match find::name(typed, &names, "saga") {
+        Ok(name) => *typed = name,
+        Err(text) => {
+            session.refused(ErrorCode::NotFound, text);
+            return false;
+        }
+    }
+    true
 }
 
 /// The saga and the state as spelt in the tables. Reports unknown names at the end.

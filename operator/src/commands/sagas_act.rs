@@ -4,10 +4,10 @@ use super::{held_edit, operations, sagas_show};
 use crate::{
     databases::Session,
     find,
-    text::{count, plain},
+    text::{count, plain, quoted},
 };
 use clap::Args;
-use saga_core::{ErrorCode, InstanceAction, InstanceDone, InstanceKey, StoreError};
+use saga_core::{ErrorCode, InstanceAction, InstanceDone, InstanceKey, InstanceView, StoreError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -48,19 +48,19 @@ pub(crate) struct Send {
 }
 
 /// The one instance that is meant, and the number of its database.
-async fn one(session: &mut Session, which: sagas_show::Arguments) -> Option<(usize, InstanceKey)> {
-    let found = sagas_show::find(session, which).await?;
-    let [(n, instance)] = &found[..] else {
+async fn one(session: &mut Session, which: sagas_show::Arguments) -> Option<(usize, InstanceView)> {
+    let mut found = sagas_show::find(session, which).await?;
+    if found.len() > 1 {
         session.refused(ErrorCode::Ambiguous, "several databases have this instance: say which by --database");
         return None;
-    };
-    Some((*n, InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() }))
+    }
+    found.pop()
 }
 
 /// Gives an instance a message.
 pub(super) async fn send(session: &mut Session, arguments: Send) -> bool {
     let Send { which, type_name, body, body_file, reason } = arguments;
-    let Some((n, key)) = one(session, which).await else { return false };
+    let Some((n, key)) = one(session, which).await.map(|(n, instance)| (n, instance.key())) else { return false };
     let store = &session.database(n).store;
     let known = match store.definitions().await {
         Ok(definitions) => definitions,
@@ -95,11 +95,12 @@ pub(super) async fn run(
     which: sagas_show::Arguments,
     why: &str,
 ) -> bool {
-    let Some((n, key)) = one(session, which).await else { return false };
+    let Some((n, instance)) = one(session, which).await else { return false };
+    let (key, seen, who) = (instance.key(), instance.seen(), operations::who());
     let store = &session.database(n).store;
     let done = match action {
-        InstanceAction::Cancel => store.saga_cancel(&key, &operations::who(), why).await,
-        _ => store.saga_resume(&key, &operations::who(), why).await,
+        InstanceAction::Cancel => store.saga_cancel(&key, &seen, &who, why).await,
+        _ => store.saga_resume(&key, &seen, &who, why).await,
     };
     told(session, n, &key, done)
 }
@@ -120,16 +121,24 @@ fn told(session: &mut Session, n: usize, key: &InstanceKey, done: Result<Instanc
         return is_done;
     }
     let name = plain(&format!("{} {}", key.saga, key.id));
-    let by = plain(done.paused_by.as_deref().unwrap_or_default());
+    let by = done.paused_by.as_deref().unwrap_or_default();
     session.screen.line(match done.result.as_str() {
-        "resumed" => format!("{name} goes on without message {by}, if that is still held: sagabus held show {by}"),
+        "resumed" => format!(
+            "{name} goes on without message {}, if that is still held: sagabus held show {}",
+            plain(by),
+            quoted(by)
+        ),
         "cancelled" => format!("{name} is over; {} discarded with it", count(done.discarded as i64, "held message")),
         "sent" => {
-            let message = plain(done.message_id.as_deref().unwrap_or_default());
+            let message = quoted(done.message_id.as_deref().unwrap_or_default());
             format!("{name} gets message {message} from the next running process: sagabus explain {message}")
         }
         "done" => format!("{name} is over already"),
         "gone" => format!("{name} is gone"),
+        "moved" => {
+            let show = format!("sagabus sagas show {} {}", quoted(&key.saga), quoted(&key.id));
+            format!("{name} has moved on since it was read: nothing was done, look again: {show}")
+        }
         other => format!("{name} is {other}"),
     });
     is_done

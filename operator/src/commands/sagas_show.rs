@@ -7,14 +7,14 @@ use crate::{
     masks,
     screen::Screen,
     table::{Cell, Table},
-    text::{count, distance, plain, time},
+    text::{count, distance, plain, quoted, time},
 };
 use clap::Args;
 use saga_core::{
-    ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceKey, InstanceView, JournalView, OperationFilter,
+    ErrorCode, HeldFilter, HeldView, Inspect, InstanceFilter, InstanceView, JournalView, OperationFilter,
     OperationView, OutboxFilter, OutboxView, StoreError,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,9 +27,11 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let Some(found) = find(session, arguments).await else { return false };
+    let mut values = Vec::new();
     for (n, instance) in found {
-        show(session, n, instance).await;
+        values.extend(show(session, n, instance).await);
     }
+    session.screen.found(values);
     session.is_clean()
 }
 
@@ -65,7 +67,7 @@ async fn read(
     rows_max: i64,
     unmasked: bool,
 ) -> Result<Page, StoreError> {
-    let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
+    let key = instance.key();
     let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
@@ -89,25 +91,26 @@ async fn read(
     })
 }
 
-async fn show(session: &mut Session, n: usize, instance: InstanceView) {
+/// Shows it, or returns it as JSON if that is asked for.
+async fn show(session: &mut Session, n: usize, instance: InstanceView) -> Option<Value> {
     let page = match read(&*session.database(n).store, instance, session.rows_max, session.unmasked).await {
         Ok(page) => page,
         Err(error) => {
             let name = session.database(n).name.clone();
-            return session.failed(format!("cannot read {name}: {error}"));
+            session.failed(format!("cannot read {name}: {error}"));
+            return None;
         }
     };
-    if session.screen.json {
-        let (timers, outbox): (Vec<_>, Vec<_>) = page.outbox.iter().partition(|row| row.kind == "timer");
-        let value = json!({
-            "instance": session.labelled(n, &page.instance), "timers": timers, "outbox": outbox, "held": page.held,
-            "held_count": page.held_count, "operations": page.operations, "journal": page.journal,
-            "journal_count": page.journal_count,
-        });
-        session.screen.value(&value);
-    } else {
+    if !session.screen.json {
         print(&mut session.screen, &page);
+        return None;
     }
+    let (timers, outbox): (Vec<_>, Vec<_>) = page.outbox.iter().partition(|row| row.kind == "timer");
+    Some(json!({
+        "instance": session.labelled(n, &page.instance), "timers": timers, "outbox": outbox, "held": page.held,
+        "held_count": page.held_count, "operations": page.operations, "journal": page.journal,
+        "journal_count": page.journal_count,
+    }))
 }
 
 fn print(screen: &mut Screen, page: &Page) {
@@ -125,12 +128,12 @@ fn print(screen: &mut Screen, page: &Page) {
         screen.line(plain(&format!("alias   {field} {value}")));
     }
     if let Some(message) = &instance.paused_by {
-        let message = plain(message);
-        screen.line(format!("PAUSED by message {message}"));
+        screen.line(plain(&format!("PAUSED by message {message}")));
+        let (message, saga, id) = (quoted(message), quoted(saga), quoted(id));
         screen.line(format!("    look at it:     sagabus held show {message}"));
         screen.line(format!("    run it again:   sagabus held retry {message}"));
         screen.line(format!("    or give it up:  sagabus held discard {message} --reason TEXT"));
-        screen.line(plain(&format!("    go on without:  sagabus sagas resume {saga} {id}")));
+        screen.line(format!("    go on without:  sagabus sagas resume {saga} {id}"));
     }
     screen.line(find::pretty(&instance.data));
     outbox(screen, page);
@@ -200,7 +203,6 @@ fn note(line: &JournalView) -> Option<String> {
 mod tests {
     use super::*;
     use crate::screen::View;
-    use serde_json::Value;
 
     const M: &str = "df6196a1-6b3d-4c3c-8d43-5f0d6cb2a001";
     const US: i64 = 1_790_000_000_000_000;

@@ -1,6 +1,6 @@
 //! `sagabus timers`: what is due when, for which instance.
 
-use super::{list, operations, outbox_act, outbox_filter, outbox_list};
+use super::{list, operations, outbox_act, outbox_filter, outbox_list, sagas::spell};
 use crate::databases::Session;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -114,7 +114,10 @@ fn due_at_us(arguments: &Move, now_us: i64) -> i64 {
 }
 
 async fn listed(session: &mut Session, arguments: &List) -> bool {
-    let filter = arguments.which.filter();
+    let mut filter = arguments.which.filter();
+    if !spell(session, &mut filter.saga).await {
+        return false;
+    }
     let rows_max = session.rows_max;
     let read =
         async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));

@@ -1,7 +1,7 @@
 //! What all pages share: the databases, who may come in, and where the dashboard is.
 
 use super::{access::Access, live::Live, plans::Plans, workbench::Bench};
-use crate::databases;
+use crate::{commands::known_sagas, databases, find};
 use jiff::tz::TimeZone;
 use saga_core::{Inspect, StoreError};
 use std::{sync::Arc, time::Duration};
@@ -80,6 +80,24 @@ impl App {
     /// The number of the database with a label.
     pub(super) fn number(&self, short: &str) -> Option<usize> {
         self.databases.iter().position(|source| source.short == short)
+    }
+
+    /// The saga of a filter as the tables spell it.
+    ///
+    /// # Errors
+    /// That nobody knows such a saga, and which there are.
+    pub(super) async fn spelt(&self, saga: Option<String>) -> Result<Option<String>, String> {
+        let Some(typed) = saga else { return Ok(None) };
+        let asked = self.each(|store| {
+            let typed = typed.clone();
+            async move { known_sagas(&*store, &typed).await }
+        });
+        let answers = asked.await;
+        let known: Vec<String> = answers.all.into_iter().flat_map(|(_, names)| names).collect();
+        match find::name(&typed, &known, "saga") {
+            Err(_) if !answers.away.is_empty() => Ok(Some(typed)), // it may be known there
+            name => name.map(Some),
+        }
     }
 
     /// Asks all databases at once.

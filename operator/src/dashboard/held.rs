@@ -7,8 +7,9 @@ use super::{
     plans::{Deed, Plan},
 };
 use crate::{
+    bulk,
     commands::{REASONS, WhichHeld},
-    text::{count, plain, quoted, some_of},
+    text::{count, plain, quoted, some_or_more},
 };
 use axum::{
     extract::Extension,
@@ -17,19 +18,18 @@ use axum::{
 };
 use maud::{Markup, html};
 use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
-use std::collections::BTreeMap;
 
-/// The most messages that a plan takes, of each database.
-const PLANNED_MAX: i64 = 100_000;
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
+
 /// The filter of the page.
-fn filter(cx: &Cx) -> Result<HeldFilter, String> {
-    cx.params.which::<WhichHeld>().map(|which| which.filter())
+async fn filter(cx: &Cx) -> Result<HeldFilter, String> {
+    let filter = cx.params.which::<WhichHeld>()?.filter();
+    Ok(HeldFilter { saga: cx.app.spelt(filter.saga.clone()).await?, ..filter })
 }
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let filter = match filter(&cx) {
+    let filter = match filter(&cx).await {
         Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
@@ -92,28 +92,17 @@ fn filters(cx: &Cx) -> Markup {
 
 /// Messages with the same reason, type and error; first those that need a person.
 fn by_group(cx: &Cx, groups: Vec<HeldGroup>) -> Markup {
-    let mut together: BTreeMap<(String, String, Option<String>), HeldGroup> = BTreeMap::new();
-    for group in groups {
-        let name = (group.reason.clone(), group.type_name.clone(), group.error.clone());
-        match together.get_mut(&name) {
-            None => drop(together.insert(name, group)),
-            Some(known) => {
-                known.count += group.count;
-                known.first_us = known.first_us.min(group.first_us);
-                known.last_us = known.last_us.max(group.last_us);
-                known.notes.extend(group.notes);
-            }
-        }
-    }
-    let mut groups: Vec<HeldGroup> = together.into_values().collect();
-    groups.sort_by_key(|group| (group.waits_by_itself(), -group.count));
+    let mut groups = HeldGroup::together(groups);
+    groups.sort_by_key(HeldGroup::waits_by_itself);
     let left_out = groups.len().saturating_sub(GROUPS_MAX);
     let row = |group: &HeldGroup| {
         let error = group.error.as_deref().unwrap_or_default();
         let narrowed = cx.params.with("reason-is", &group.reason).with("type", &group.type_name);
         let narrowed = narrowed.with("error", error).with("limit", "");
         vec![
-            html! { a href=(narrowed.href(&cx.url("/held"))) { (some_of(group.count, "message")) } },
+            html! { a href=(narrowed.href(&cx.url("/held"))) {
+            (some_or_more(group.count, group.more)) @if group.count == 1 && !group.more { " message" }
+            @else { " messages" } } },
             reason_tag(&group.reason),
             cell(&group.type_name),
             html! {
@@ -181,7 +170,7 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
 /// Plans an action on all that a filter finds now. Those that wait for their turn are included only when the filter
 /// names their reason.
 pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Response {
-    let filter = match filter(&cx) {
+    let filter = match filter(&cx).await {
         Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
@@ -193,9 +182,10 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { store.held(&filter, PLANNED_MAX).await }
+            async move { store.held(&filter, bulk::ROWS_MAX).await }
         })
         .await;
+    let beyond = answers.all.iter().any(|(_, rows)| bulk::is_full(rows));
     let (rows, away) = answers.flat();
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
@@ -204,7 +194,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     let command = if command.is_empty() { command.with_set("all") } else { command };
     let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
     // the page says which databases it does not reach, before anybody confirms
-    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away));
+    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away, beyond));
     Redirect::to(&cx.url(&format!("/plans/{}", plan.id))).into_response()
 }
 

@@ -19,7 +19,7 @@ use axum::{
 use maud::{Markup, html};
 use saga_core::{
     DefinitionView, ErrorCode, HeldFilter, HeldView, Inspect, InstanceAction, InstanceFilter, InstanceKey,
-    InstanceView, JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
+    InstanceSeen, InstanceView, JournalView, OperationFilter, OperationView, OutboxFilter, OutboxView, StoreError,
 };
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ struct Page {
     operations: Vec<OperationView>,
     journal: Vec<JournalView>,
     journal_count: u64,
-    /// The masked fields that are hidden, wherever on the page.
+    /// The masked fields that are hidden in its data and its journal.
     hidden: Vec<String>,
 }
 
@@ -51,9 +51,8 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
     let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
     let definitions = store.definitions().await?;
-    let (mut operations, mut journal) =
-        (store.operations(&done, ROWS_MAX).await?, store.journal(&key, ROWS_MAX).await?);
-    let mut hidden = masks::operations(&mut operations, unmasked);
+    let mut journal = store.journal(&key, ROWS_MAX).await?;
+    let mut hidden = masks::Hidden::new();
     if !unmasked {
         hidden.extend(masks::instance(&mut instance, &definitions));
         hidden.extend(masks::journal(&mut journal, &definitions));
@@ -63,7 +62,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
         outbox: store.outbox(&sent, ROWS_MAX).await?,
         held: store.held(&waiting, ROWS_MAX).await?,
         held_count: store.held_count(&waiting).await?,
-        operations,
+        operations: store.operations(&done, ROWS_MAX).await?,
         journal,
         journal_count: store.journal_count(&key).await?,
         instance,
@@ -129,7 +128,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         (held::table(cx, &format!("Held for it{}", all(page.held.len(), page.held_count)),
             page.held.iter().map(|row| (n, row))))
         (timeline(cx, page))
-        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it))))
+        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it.clone())).collect()))
     }
 }
 
@@ -211,10 +210,18 @@ fn step(cx: &Cx, line: &JournalView) -> Markup {
 }
 
 fn actions(cx: &Cx, n: usize, page: &Page) -> Markup {
-    let hidden = || html! { (cx.csrf()) input type="hidden" name="database" value=(cx.app.source(n).short); };
+    let instance = &page.instance;
+    let hidden = || {
+        html! {
+            (cx.csrf())
+            input type="hidden" name="database" value=(cx.app.source(n).short);
+            input type="hidden" name="seq" value=(instance.seq);
+            @if let Some(message) = &instance.paused_by { input type="hidden" name="paused-by" value=(message); }
+        }
+    };
     html! {
         section.acts aria-label="What can be done" {
-            @if page.instance.paused_by.is_some() {
+            @if instance.paused_by.is_some() {
                 details.card id="resume" { summary { "Go on without the message that failed" }
                     form.stack method="post" {
                         (hidden())
@@ -274,14 +281,18 @@ pub(super) async fn act(
         Some("send") => InstanceAction::Send { type_name, body },
         _ => return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do"),
     };
+    let Some(seq) = fields.get("seq").and_then(|seq| seq.parse().ok()) else {
+        return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say where the instance was");
+    };
+    let seen = InstanceSeen { seq, paused_by: fields.get("paused-by").map(str::to_owned) };
     let (key, who) = (InstanceKey { saga, id }, &cx.visitor.name);
     let done = cx.app.source(n).order(|store| {
-        let (key, why) = (&key, &why);
+        let (key, seen, why) = (&key, &seen, &why);
         async move {
             match action {
-                InstanceAction::Cancel => store.saga_cancel(key, who, why).await,
+                InstanceAction::Cancel => store.saga_cancel(key, seen, who, why).await,
                 InstanceAction::Send { type_name, body } => store.saga_send(key, (type_name, body), who, why).await,
-                _ => store.saga_resume(key, who, why).await,
+                _ => store.saga_resume(key, seen, who, why).await,
             }
         }
     });
@@ -292,7 +303,10 @@ pub(super) async fn act(
             Redirect::to(&cx.url(&there)).into_response()
         }
         Ok(done) => {
-            let text = format!("Nothing was done: the instance is {}.", plain(&done.result));
+            let text = match done.result.as_str() {
+                "moved" => "Nothing was done: the instance has moved on since its page was made. Look again.".into(),
+                other => format!("Nothing was done: the instance is {}.", plain(other)),
+            };
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
         Err(error) if error.code() == ErrorCode::InputUnfit => {

@@ -33,7 +33,6 @@ struct Held {
 }
 
 pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
-    let unmasked = cx.unmasked();
     let answers = cx
         .app
         .each(|store| {
@@ -48,17 +47,13 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                     }
                 }
                 let filter = OperationFilter { message_id: Some(id), ..OperationFilter::default() };
-                let mut operations = store.operations(&filter, OPERATIONS_MAX).await?;
-                let hidden = masks::operations(&mut operations, unmasked);
-                Ok((held, operations, hidden))
+                Ok((held, store.operations(&filter, OPERATIONS_MAX).await?))
             }
         })
         .await;
     let mut held: Vec<(usize, Held)> = Vec::new();
     let mut operations: Vec<(usize, OperationView)> = Vec::new();
-    let mut hidden = masks::Hidden::new();
-    for (n, (rows, done, names)) in answers.all {
-        hidden.extend(names);
+    for (n, (rows, done)) in answers.all {
         held.extend(rows.into_iter().map(|row| (n, row)));
         operations.extend(done.into_iter().map(|operation| (n, operation)));
     }
@@ -70,8 +65,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
             p { a href=(Params::default().with("q", &id).href(&cx.url("/search"))) { "Search for its id" } }
         }
         @for (k, (n, held)) in held.iter().enumerate() { (one(&cx, k, *n, held)) }
-        (operations::table(&cx, "What operators did", operations.iter().map(|(n, it)| (*n, it))))
-        (cx.masks(&hidden.into_iter().collect::<Vec<_>>()))
+        (operations::table(&cx, "What operators did", operations))
     };
     let command = format!("sagabus held show {}", quoted(&id));
     cx.page(&Head { title: &title, part: "/held", command, away: &answers.away }, body)

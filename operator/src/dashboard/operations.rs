@@ -13,7 +13,6 @@ use saga_core::{OperationFilter, OperationItem, OperationView};
 const ITEMS_MAX: usize = 100;
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let unmasked = cx.unmasked();
     let filter = OperationFilter {
         message_id: cx.params.text("message"),
         saga: cx.params.text("saga"),
@@ -25,36 +24,27 @@ pub(super) async fn show(cx: Cx) -> Response {
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move {
-                let mut operations = store.operations(&filter, limit).await?;
-                let hidden = masks::operations(&mut operations, unmasked);
-                Ok((operations, hidden))
-            }
+            async move { store.operations(&filter, limit).await }
         })
         .await;
-    let mut hidden = masks::Hidden::new();
-    let mut rows: Vec<(usize, OperationView)> = Vec::new();
-    for (n, (operations, names)) in answers.all {
-        rows.extend(operations.into_iter().map(|operation| (n, operation)));
-        hidden.extend(names);
-    }
+    let (mut rows, away) = answers.flat();
     rows.sort_by_key(|(_, operation)| -operation.at_us);
     let may_have_more = rows.len() as i64 >= limit;
     let body = html! {
         @if rows.is_empty() { p.calm { "Nobody has done anything yet." } }
-        (table(&cx, "Last first", rows.iter().map(|(n, row)| (*n, row))))
-        (cx.masks(&hidden.into_iter().collect::<Vec<_>>()))
+        (table(&cx, "Last first", rows))
         @if may_have_more {
             @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {
                 "Show more" } } }
         }
     };
-    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &answers.away }, body)
+    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &away }, body)
 }
 
-/// Operations as rows.
-pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (usize, &'a OperationView)>) -> Markup {
-    let cells = |(n, operation): (usize, &OperationView)| {
+/// Operations as rows. What is masked in them is hidden here, so that no page can forget it.
+pub(super) fn table(cx: &Cx, caption: &str, mut rows: Vec<(usize, OperationView)>) -> Markup {
+    let hidden = masks::operations(rows.iter_mut().map(|(_, operation)| operation), cx.unmasked());
+    let cells = |(n, operation): &(usize, OperationView)| {
         let cells = vec![
             cx.when(operation.at_us),
             html! { (cell(&operation.who)) },
@@ -62,9 +52,12 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
             html! { (cell(&operation.reason)) },
             items(cx, operation),
         ];
-        (n, cells)
+        (*n, cells)
     };
-    cx.rows(caption, &["when", "who", "did", "why", "with what"], rows.into_iter().map(cells))
+    html! {
+        (cx.rows(caption, &["when", "who", "did", "why", "with what"], rows.iter().map(cells)))
+        (cx.masks(&hidden.into_iter().collect::<Vec<_>>()))
+    }
 }
 
 fn items(cx: &Cx, operation: &OperationView) -> Markup {

@@ -14,9 +14,14 @@ use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
 use saga_core::{Counted, OutboxFilter, OutboxView};
 
+async fn filter(cx: &Cx) -> Result<OutboxFilter, String> {
+    let filter = cx.params.which::<WhichSent>()?.filter();
+    Ok(OutboxFilter { saga: cx.app.spelt(filter.saga.clone()).await?, ..filter })
+}
+
 pub(super) async fn list(cx: Cx) -> Response {
-    let filter = match cx.params.which::<WhichSent>() {
-        Ok(which) => which.filter(),
+    let filter = match filter(&cx).await {
+        Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let limit = cx.params.limit();

@@ -76,6 +76,7 @@ fn question(cx: &Cx, plan: &Plan) -> Markup {
         }
         (held::table(cx, "What would be taken", plan.shown.iter().map(|(n, row)| (*n, row))))
         @if left_out > 0 { p.shown { "and " (left_out) " more" } }
+        @if plan.beyond { p.shown { "There may be others that match: no more are taken at once. Then do it again." } }
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) by: String,
     /// Databases that did not answer when it was made: what is in them is no part of it.
     pub(super) away: Vec<Away>,
+    /// There may be more that match: a plan takes no more at once.
+    pub(super) beyond: bool,
     made: Instant,
     stop: AtomicBool,
     progress: Mutex<Progress>,
@@ -100,15 +102,16 @@ impl Plan {
             command,
             by: by.into(),
             away: Vec::new(),
+            beyond: false,
             made: Instant::now(),
             stop: AtomicBool::new(false),
             progress: Mutex::default(),
         }
     }
 
-    /// It does not reach these databases.
-    pub(super) fn without(self, away: Vec<Away>) -> Self {
-        Self { away, ..self }
+    /// It does not reach these databases, nor what is beyond the most that a plan takes.
+    pub(super) fn without(self, away: Vec<Away>, beyond: bool) -> Self {
+        Self { away, beyond, ..self }
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -67,7 +67,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         (sagas::table(&cx, "Instances", instances.iter().map(|(n, row)| (*n, row))))
         (held::table(&cx, "Held messages", held.iter().map(|(n, row)| (*n, row))))
         (outbox::table(&cx, "Outbox", sent.iter().map(|(n, row)| (*n, row))))
-        (operations::table(&cx, "What operators did with it", done.iter().map(|(n, it)| (*n, it))))
+        (operations::table(&cx, "What operators did with it", done))
     };
     cx.page(&Head { title: "Search", part: "", command: String::new(), away: &answers.away }, body)
 }

@@ -7,11 +7,16 @@ use super::{
 use crate::commands::WhichTimers;
 use axum::{http::StatusCode, response::Response};
 use maud::html;
-use saga_core::{Counted, OutboxView};
+use saga_core::{Counted, OutboxFilter, OutboxView};
+
+async fn filter(cx: &Cx) -> Result<OutboxFilter, String> {
+    let filter = cx.params.which::<WhichTimers>()?.filter();
+    Ok(OutboxFilter { saga: cx.app.spelt(filter.saga.clone()).await?, ..filter })
+}
 
 pub(super) async fn show(cx: Cx) -> Response {
-    let filter = match cx.params.which::<WhichTimers>() {
-        Ok(which) => which.filter(),
+    let filter = match filter(&cx).await {
+        Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
     let limit = cx.params.limit();

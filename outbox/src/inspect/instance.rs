@@ -5,8 +5,8 @@ use super::{
     order::{enter, give, unreadable, wake},
 };
 use saga_core::{
-    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, OperationItem, StoreError,
-    StoreErrorKind, hash_of,
+    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, InstanceSeen,
+    OperationItem, StoreError, StoreErrorKind, hash_of,
 };
 use serde::Deserialize;
 use uuid::Uuid;
@@ -43,6 +43,12 @@ struct Found {
     held: u64,
 }
 
+impl Found {
+    fn seen(&self) -> InstanceSeen {
+        InstanceSeen { seq: self.seq, paused_by: self.paused_by.clone() }
+    }
+}
+
 /// Carries out an order.
 pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
     let key = order.key;
@@ -53,11 +59,13 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
         return Ok(InstanceDone::new("gone"));
     };
     let found: Found = serde_json::from_str(&found).map_err(unreadable)?;
+    let has_moved = order.seen.is_some_and(|seen| *seen != found.seen());
     let mut done = match (order.action, &found) {
         (InstanceAction::Resume, Found { paused_by: None, .. }) => return Ok(InstanceDone::new("not paused")),
         (InstanceAction::Cancel | InstanceAction::Send { .. }, Found { done: true, .. }) => {
             return Ok(InstanceDone::new("done"));
         }
+        _ if has_moved => return Ok(InstanceDone::new("moved")),
         (InstanceAction::Resume, _) => InstanceDone::new("resumed"),
         (InstanceAction::Cancel, _) => InstanceDone::new("cancelled"),
         (InstanceAction::Send { .. }, _) => InstanceDone::new("sent"),

@@ -1,8 +1,8 @@
 //! Where the rows of a filter are, on every database: which index finds them, and which conditions are left.
 
 use super::{
-    Params, Session, Tables,
-    look::{Bound, EVERY, Look, Place, groups, keys},
+    Params, Tables,
+    look::{Bound, EVERY, LOOK_ROWS_MAX, Look, Place, groups},
 };
 use saga_core::{
     AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted,
@@ -53,29 +53,7 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
     params
 }
 
-/// Reads a listing of a filter.
-pub(super) async fn read<T: Tables>(
-    session: &mut T::Session,
-    look: Look,
-    wanted: Wanted,
-) -> Result<Vec<String>, StoreError> {
-    if look.places.is_empty() {
-        let none = |text: &str| Ok(vec![text.to_owned()]);
-        return match wanted {
-            Wanted::Rows(_) => Ok(Vec::new()),
-            Wanted::Count => none("0"),
-            Wanted::CountUpTo(_) => none("[0,0]"),
-        };
-    }
-    let sql = match wanted {
-        Wanted::Rows(rows_max) => look.rows::<T>(rows_max),
-        Wanted::Count => look.count::<T>(),
-        Wanted::CountUpTo(counted_max) => look.counted::<T>(counted_max),
-    };
-    session.rows(&sql, &look.bound.0).await
-}
-
-/// The columns have the values of a group.
+/// The columns, or the first of them, have the values of a group.
 pub(super) fn within(bound: &mut Bound, columns: &[&str], key: &[String]) -> String {
     let is = |(column, value): (&&str, &String)| match *column {
         "version" => format!("version = CAST({} AS integer)", bound.text(value)),
@@ -117,11 +95,9 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
         places.push(Place::ordered(format!("receiver = {}", bound.text(receiver)), "arrival"));
     } else {
         is_by_group = true;
-        for key in keys(&session.rows(&groups::<T>("held", &HELD_GROUP, EVERY), &[]).await?) {
-            let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
-            let is_wanted =
-                is(filter.endpoint.as_ref(), 0) && is(reason.as_ref(), 1) && is(filter.type_name.as_ref(), 2);
-            if is_wanted && !(filter.needs_person && waits(&key[1])) {
+        let wanted = [filter.endpoint.as_ref(), reason.as_ref(), filter.type_name.as_ref()];
+        for key in groups::<T>(session, "held", &HELD_GROUP, EVERY, &wanted).await? {
+            if !(filter.needs_person && waits(&key[1])) {
                 places.push(Place::ordered(within(&mut bound, &HELD_GROUP, &key), "arrival"));
             }
         }
@@ -169,14 +145,11 @@ pub(super) async fn instances<T: Tables>(
     } else {
         is_by_group = true;
         for half in if filter.open { &[OPEN][..] } else { &[OPEN, DONE] } {
-            for key in keys(&session.rows(&groups::<T>("saga", &INSTANCE_GROUP, half), &[]).await?) {
-                let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
-                if is(filter.saga.as_ref(), 0) && is(filter.state.as_ref(), 2) && places.len() < super::look::GROUPS_MAX
-                {
-                    let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
-                    let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
-                    places.push(Place::ordered(of.join(" AND "), by));
-                }
+            let wanted = [filter.saga.as_ref(), None, filter.state.as_ref()];
+            for key in groups::<T>(session, "saga", &INSTANCE_GROUP, half, &wanted).await? {
+                let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
+                let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
+                places.push(Place::ordered(of.join(" AND "), by));
             }
         }
     }
@@ -222,8 +195,8 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
             "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({RENAMED} AND message_id IN {again})",
             T::uuid("sent.id")
         );
-        let endpoints = keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?);
-        let reach = super::look::LOOK_ROWS_MAX / (2 * endpoints.len().max(1)) as i64;
+        let endpoints = groups::<T>(session, "outbox", &["endpoint"], EVERY, &[]).await?;
+        let reach = LOOK_ROWS_MAX / (2 * endpoints.len().max(1)) as i64;
         for key in &endpoints {
             let of = within(&mut bound, &["endpoint"], key);
             for window in [format!("due_at <= {}", T::NOW), format!("due_at > {}", T::NOW)] {
@@ -237,10 +210,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         }
     } else {
         let now = T::NOW;
-        for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?) {
-            if filter.endpoint.as_ref().is_some_and(|wanted| *wanted != key[0]) {
-                continue;
-            }
+        for key in groups::<T>(session, "outbox", &["endpoint"], EVERY, &[filter.endpoint.as_ref()]).await? {
             let of = within(&mut bound, &["endpoint"], &key);
             if filter.failing {
                 places.push(Place::ordered(format!("{of} AND {FAILING}"), "due_at"));
@@ -268,6 +238,7 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
         rest.push("NOT (kind = 'retry' AND attempts = 0 AND waits_for IS NULL)".into()); // its run failed, not its way
     }
     rest.extend(filter.kind.map(|kind| format!("kind = '{}'", kind.as_str())));
+    rest.extend(filter.no_timers.then(|| "kind <> 'timer'".to_owned()));
     rest.extend(bound.is("type", filter.type_name.as_ref()));
     rest.extend(bound.is("destination", filter.destination.as_ref()));
     rest.extend(aged::<T>("created_at", filter.age));

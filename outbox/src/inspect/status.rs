@@ -4,7 +4,7 @@
 use super::{
     Session, Tables,
     listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, within},
-    look::{Bound, EVERY, groups, keys},
+    look::{Bound, EVERY, PLACES_MAX, groups},
 };
 use saga_core::{COUNTED_MAX, StoreError};
 
@@ -85,23 +85,35 @@ async fn each<T: Tables>(
     half: &str,
     row: impl Fn(&str, &mut Bound, &[String]) -> String,
 ) -> Result<Vec<String>, StoreError> {
-    let mut bound = Bound::default();
-    let mut all = Vec::new();
-    for key in keys(&session.rows(&groups::<T>(table, columns, half), &[]).await?) {
-        let of = format!("{half} AND {}", within(&mut bound, columns, &key));
-        let row = row(&of, &mut bound, &key);
-        let some = format!("SELECT 1 FROM {}{table} WHERE {of} LIMIT {SOME}", T::PREFIX);
-        all.push(format!("SELECT CAST({row} AS text) FROM (SELECT count(*) AS n FROM ({some}) s) c"));
+    let mut parts = Vec::new();
+    for keys in groups::<T>(session, table, columns, half, &[]).await?.chunks(PLACES_MAX) {
+        let (mut bound, mut all) = (Bound::default(), Vec::new());
+        for key in keys {
+            let of = format!("{half} AND {}", within(&mut bound, columns, key));
+            let row = row(&of, &mut bound, key);
+            let some = format!("SELECT 1 FROM {}{table} WHERE {of} LIMIT {SOME}", T::PREFIX);
+            all.push(format!("SELECT CAST({row} AS text) FROM (SELECT count(*) AS n FROM ({some}) s) c"));
+        }
+        parts.extend(session.rows(&all.join(" UNION ALL "), &bound.0).await?);
     }
-    if all.is_empty() { Ok(Vec::new()) } else { session.rows(&all.join(" UNION ALL "), &bound.0).await }
+    Ok(parts)
 }
 
 /// What is due or was, what is due next, and what failed, of each endpoint. Timers are usually due in the future, so
 /// the kind decides first; a retry that is due counts like any other row.
 async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let mut parts = Vec::new();
+    // three selects for each endpoint
+    for endpoints in groups::<T>(session, "outbox", &["endpoint"], EVERY, &[]).await?.chunks(PLACES_MAX / 3) {
+        parts.extend(outbox_of::<T>(session, endpoints).await?);
+    }
+    Ok(parts)
+}
+
+async fn outbox_of<T: Tables>(session: &mut T::Session, endpoints: &[Vec<String>]) -> Result<Vec<String>, StoreError> {
     let (now, mut bound, mut seen) = (T::NOW, Bound::default(), Vec::new());
-    for key in keys(&session.rows(&groups::<T>("outbox", &["endpoint"], EVERY), &[]).await?) {
-        let of = within(&mut bound, &["endpoint"], &key);
+    for key in endpoints {
+        let of = within(&mut bound, &["endpoint"], key);
         for (look, more) in
             [("time", format!("due_at <= {now}")), ("time", format!("due_at > {now}")), ("failing", FAILING.to_owned())]
         {
@@ -112,9 +124,6 @@ async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, Stor
                 T::PREFIX
             ));
         }
-    }
-    if seen.is_empty() {
-        return Ok(Vec::new());
     }
     let seen = seen.join(" UNION ALL ");
     let counts = format!(
@@ -146,25 +155,26 @@ async fn outbox<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, Stor
 /// What no queue takes, by destination.
 async fn unroutable<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
     let (columns, waits) = (["endpoint", "waits_for"], "waits_for IS NOT NULL");
-    let (mut bound, mut seen) = (Bound::default(), Vec::new());
-    for key in keys(&session.rows(&groups::<T>("outbox", &columns, waits), &[]).await?) {
-        let of = within(&mut bound, &columns, &key);
-        seen.push(format!(
-            "SELECT * FROM (SELECT endpoint, waits_for, coalesce(first_attempt_at, created_at) AS at
-             FROM {}outbox WHERE {waits} AND {of} LIMIT {SOME}) p",
-            T::PREFIX
-        ));
+    let mut parts = Vec::new();
+    for keys in groups::<T>(session, "outbox", &columns, waits, &[]).await?.chunks(PLACES_MAX) {
+        let (mut bound, mut seen) = (Bound::default(), Vec::new());
+        for key in keys {
+            let of = within(&mut bound, &columns, key);
+            seen.push(format!(
+                "SELECT * FROM (SELECT endpoint, waits_for, coalesce(first_attempt_at, created_at) AS at
+                 FROM {}outbox WHERE {waits} AND {of} LIMIT {SOME}) p",
+                T::PREFIX
+            ));
+        }
+        let sql = format!(
+            "SELECT CAST({0}('unroutable', {0}('endpoint', endpoint, 'destination', waits_for, 'count', count(*),
+                'oldest_ms', {1})) AS text)
+             FROM ({2}) s GROUP BY endpoint, waits_for",
+            T::OBJECT,
+            T::ms_since("min(at)"),
+            seen.join(" UNION ALL ")
+        );
+        parts.extend(session.rows(&sql, &bound.0).await?);
     }
-    if seen.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = format!(
-        "SELECT CAST({0}('unroutable', {0}('endpoint', endpoint, 'destination', waits_for, 'count', count(*),
-            'oldest_ms', {1})) AS text)
-         FROM ({2}) s GROUP BY endpoint, waits_for",
-        T::OBJECT,
-        T::ms_since("min(at)"),
-        seen.join(" UNION ALL ")
-    );
-    session.rows(&sql, &bound.0).await
+    Ok(parts)
 }

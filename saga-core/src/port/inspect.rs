@@ -17,7 +17,7 @@ mod view;
 pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
-pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
+pub use instance::{InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
@@ -28,8 +28,8 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HeldGroup, HeldRef, HeldView, InstanceView,
-    JournalView, OperationItem, OperationView, OutboxView,
+    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, HeldRef, HeldView,
+    InstanceView, JournalView, OperationItem, OperationView, OutboxView,
 };
 
 use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};
@@ -59,7 +59,8 @@ pub enum Listing<'a> {
     Journal(&'a InstanceKey, Wanted),
     /// [`HeldView`], in order of arrival.
     Held(&'a HeldFilter, Wanted),
-    /// [`HeldGroup`], the largest first: of each endpoint, reason and type, the first messages that match.
+    /// [`HeldGroup`]: of each endpoint, reason and type, the first and the last messages that match. A group may come
+    /// in several parts.
     HeldGroups(&'a HeldFilter),
     /// The body of a held message: hexadecimal digits in quotes.
     HeldBody(&'a HeldRef),
@@ -187,8 +188,8 @@ pub trait Inspect: Send + Sync {
 
     /// An instance with the newest `rows_max` lines of its journal: see [`replay`](crate::testing::replay).
     async fn export(&self, instance: InstanceView, rows_max: i64) -> Result<ExportedInstance, StoreError> {
-        let key = InstanceKey { saga: instance.saga.clone(), id: instance.id.clone() };
-        Ok(ExportedInstance::new(instance, self.journal(&key, rows_max).await?))
+        let journal = self.journal(&instance.key(), rows_max).await?;
+        Ok(ExportedInstance::new(instance, journal))
     }
 
     /// How many lines an instance's journal has.
@@ -211,10 +212,12 @@ pub trait Inspect: Send + Sync {
         counted(self.rows(&Listing::Held(filter, Wanted::CountUpTo(COUNTED_MAX))).await?)
     }
 
-    /// Held messages by reason, type and error, the largest group first, with what operators noted about each. It looks
-    /// no further than a list does: a group may have more messages than it says.
+    /// Held messages by reason, type and error, the largest group first, with what operators noted about each: at most
+    /// [`HELD_GROUPS_MAX`]. It looks no further than a list does: a group says whether there may be more messages.
     async fn held_groups(&self, filter: &HeldFilter) -> Result<Vec<HeldGroup>, StoreError> {
-        let mut groups: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
+        let found: Vec<HeldGroup> = read(self.rows(&Listing::HeldGroups(filter)).await?)?;
+        let mut groups = HeldGroup::together(found);
+        groups.truncate(HELD_GROUPS_MAX);
         let notes = self.operations(&noted(), NOTES_MAX).await?;
         groups.iter_mut().for_each(|group| group.take(&notes));
         Ok(groups)
@@ -351,9 +354,15 @@ pub trait Inspect: Send + Sync {
         Ok(done.into_iter().next().unwrap_or_else(|| row.done("gone", None, None)))
     }
 
-    /// Lets a paused instance go on; see [`InstanceAction::Resume`].
-    async fn saga_resume(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
-        self.instance_order(&InstanceOrder { action: InstanceAction::Resume, key, who, why }).await
+    /// Lets a paused instance go on, if it is still where it was seen; see [`InstanceAction::Resume`].
+    async fn saga_resume(
+        &self,
+        key: &InstanceKey,
+        seen: &InstanceSeen,
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder::new(InstanceAction::Resume, key, Some(seen), who, why)).await
     }
 
     /// Gives an instance a message; see [`InstanceAction::Send`].
@@ -368,12 +377,18 @@ pub trait Inspect: Send + Sync {
         why: &str,
     ) -> Result<InstanceDone, StoreError> {
         must_be_json(body)?;
-        self.instance_order(&InstanceOrder { action: InstanceAction::Send { type_name, body }, key, who, why }).await
+        self.instance_order(&InstanceOrder::new(InstanceAction::Send { type_name, body }, key, None, who, why)).await
     }
 
-    /// Ends an instance; see [`InstanceAction::Cancel`].
-    async fn saga_cancel(&self, key: &InstanceKey, who: &str, why: &str) -> Result<InstanceDone, StoreError> {
-        self.instance_order(&InstanceOrder { action: InstanceAction::Cancel, key, who, why }).await
+    /// Ends an instance, if it is still where it was seen; see [`InstanceAction::Cancel`].
+    async fn saga_cancel(
+        &self,
+        key: &InstanceKey,
+        seen: &InstanceSeen,
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        self.instance_order(&InstanceOrder::new(InstanceAction::Cancel, key, Some(seen), who, why)).await
     }
 }
 

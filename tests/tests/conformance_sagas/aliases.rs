@@ -120,8 +120,10 @@ pub(crate) async fn s_084_two_instances_with_one_alias_are_a_persons_business<Db
     assert_eq!((held.reason.as_str(), held.error.as_deref()), ("failed", Some(error)));
     assert_eq!(aliases(service.db()).await, "card by reference x is card 1, 1");
     // the wrong one is given up, and the other may have it
-    let wrong = InstanceKey { saga: "card".into(), id: "1".into() };
-    service.db().saga_cancel(&wrong, "ann", "ordered twice").await.expect("it is cancelled");
+    let first = InstanceFilter { saga: Some("card".into()), id: Some("1".into()), ..InstanceFilter::default() };
+    let wrong = &service.db().instances(&first, 1).await.expect("the database answers")[0];
+    let done = service.db().saga_cancel(&wrong.key(), &wrong.seen(), "ann", "ordered twice").await;
+    assert_eq!(done.expect("it is cancelled").result, "cancelled");
     assert_eq!(tests::house::retry(service.db(), &held).await, 1);
     service.reaches("card", "2", "Open", 2).await;
     publish(a, [settled("x")]).await;

@@ -14,11 +14,12 @@ async fn held(tables: &Tables) -> Vec<String> {
     held.into_iter().map(|row| row.message_id).collect()
 }
 
-/// The fields of a message's form.
+/// The hidden fields of a form.
 async fn of_form(dashboard: &Dashboard, path: &str) -> Vec<(&'static str, String)> {
     let page = dashboard.page(path).await;
     let value = |name: &'static str| Some((name, field(&page, name)?.to_owned()));
-    ["csrf", "database", "endpoint", "receiver", "arrival"].into_iter().filter_map(value).collect()
+    let names = ["csrf", "database", "endpoint", "receiver", "arrival", "seq", "paused-by"];
+    names.into_iter().filter_map(value).collect()
 }
 
 async fn post(
@@ -140,12 +141,42 @@ async fn an_instance_is_resumed_and_cancelled_and_its_page_says_by_whom() {
         assert!(!page.contains("Paused.") && page.contains("sent again"), "{page}");
         let again = post(&dashboard, path, &form, &resume).await;
         assert!(again.status == StatusCode::CONFLICT && again.text.contains("not paused"), "{}", again.text);
+        let form = of_form(&dashboard, path).await;
         assert_eq!(post(&dashboard, path, &form, &[("do", "cancel"), ("reason", "by phone")]).await.path(), path);
         let page = dashboard.page(path).await;
         assert!(page.contains("by phone") && !page.contains("Cancel the instance"), "{page}");
         let done: Vec<String> = operations(&tables).await.into_iter().map(|operation| operation.action).collect();
         assert_eq!(done, ["saga cancel", "saga resume"]);
         assert_eq!(dashboard.get("/sagas/order/8").await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_has_moved_on_since_its_page_was_made_is_left_alone() {
+    for tables in both().await {
+        paused(&tables).await;
+        let dashboard = Dashboard::start(&tables);
+        let path = "/sagas/order/7";
+        let left_alone = async |form: &[(&'static str, String)], what: &str| {
+            let late = post(&dashboard, path, form, &[("do", what), ("reason", "late")]).await;
+            assert!(late.status == StatusCode::CONFLICT && late.text.contains("has moved on"), "{what}: {}", late.text);
+            assert_eq!(operations(&tables).await.len(), 0, "{what}: nothing is done");
+        };
+        let form = of_form(&dashboard, path).await;
+        // its failure was dealt with, and now it waits behind another message
+        tables.sql("UPDATE {s}saga SET paused_by = 'right'").await;
+        left_alone(&form, "resume").await;
+        left_alone(&form, "cancel").await;
+        // it went on
+        tables.sql("UPDATE {s}saga SET paused_by = NULL").await;
+        let form = of_form(&dashboard, path).await;
+        tables.sql("UPDATE {s}saga SET seq = seq + 1, state = 'Paid'").await;
+        left_alone(&form, "cancel").await;
+        let fields: Vec<_> = form.iter().filter(|(name, _)| *name != "seq").cloned().collect();
+        let blind = post(&dashboard, path, &fields, &[("do", "cancel"), ("reason", "why")]).await;
+        assert_eq!(blind.status, StatusCode::BAD_REQUEST, "{}", blind.text);
+        let form = of_form(&dashboard, path).await;
+        assert_eq!(post(&dashboard, path, &form, &[("do", "cancel"), ("reason", "by phone")]).await.path(), path);
     }
 }
 

@@ -57,6 +57,12 @@ async fn every_page_says_when_it_was_made_and_which_command_shows_the_same() {
         assert!(wrong.status == StatusCode::BAD_REQUEST && wrong.text.contains("undecodable"), "{}", wrong.text);
         let wrong = dashboard.get("/sagas?older-than=soon").await;
         assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.text);
+        // a saga's name matches whatever its case, and a wrong one tells what there is
+        for (path, shown) in [("/held", "no label"), ("/outbox", "payment.MakePayment"), ("/timers", &*row)] {
+            assert!(dashboard.page(&format!("{path}?saga=ORDER")).await.contains(shown), "{path}");
+            let wrong = dashboard.get(&format!("{path}?saga=odrer")).await;
+            assert!(wrong.status == StatusCode::BAD_REQUEST && wrong.text.contains("there are: order"), "{path}");
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an operator does: retry, discard, edit, resume, cancel.
 
 use crate::{command, json, run, said};
+use saga_core::hash_of;
+use sqlx::{Connection, Executor, PgConnection};
 use std::process::Stdio;
 use tests::tables::{Held, Tables};
 
@@ -211,6 +213,38 @@ async fn r_031_an_instance_is_resumed_and_cancelled() {
         };
         assert_eq!((&of("sagabus.Cancelled")["done"], &of("Waiting")["paused"]), (&1.into(), &0.into()), "{status}");
     }
+}
+
+/// A unit of work of a running endpoint has the instance: the action waits for the unit, and leaves alone what is not
+/// what it read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_moves_on_between_the_look_and_the_act_is_left_alone() {
+    let tables = Tables::postgres().await;
+    tables.instance("it's 7", "Waiting", Some("poison")).await;
+    let lock = hash_of([b"order".as_slice(), b"it's 7"]);
+    for (arguments, moved) in [
+        (&["sagas", "resume", "order", "it's 7"][..], "paused_by = 'other'"),
+        (&["sagas", "cancel", "order", "it's 7", "--reason", "why"], "seq = seq + 1"),
+    ] {
+        let mut unit = PgConnection::connect(&tables.url).await.unwrap();
+        unit.execute(&*format!("BEGIN; SELECT pg_advisory_xact_lock({lock})")).await.unwrap();
+        let mut act = command(&[&tables.url], arguments);
+        let act = act.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        tests::eventually("the action to wait for the lock", || async {
+            let waits = "SELECT 'waits' FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            tables.sql(waits).await.pop()
+        })
+        .await;
+        unit.execute(&*format!("UPDATE sagabus.saga SET {moved}; COMMIT")).await.unwrap();
+        let (code, out, err) = said(&act.wait_with_output().unwrap());
+        assert_eq!((code, err.as_str()), (1, ""), "{out}");
+        assert!(out.starts_with("order it's 7 has moved on since it was read: nothing was done"), "{out}");
+        assert!(out.ends_with("sagabus sagas show order 'it'\\''s 7'\n"), "the command can be pasted: {out}");
+    }
+    let page = run(&[&tables.url], &["sagas", "show", "order", "it's 7"]).1;
+    assert!(page.contains("PAUSED by message other") && !page.contains("what operators did"), "{page}");
+    assert!(page.contains("sagabus sagas resume order 'it'\\''s 7'\n"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,35 @@ async fn names_match_whatever_their_case_and_a_wrong_one_tells_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_filter_takes_a_sagas_name_whatever_its_case_and_tells_of_one_that_nobody_knows() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "Waiting", None).await;
+        tables.hold(&Held::default()).await;
+        tables.send("timer", "ordering", 5, "", "").await;
+        tables.send("command", "payment", 5, "", "").await;
+        for (arguments, lines) in [
+            (&["held", "list"][..], 1),
+            (&["held", "groups"], 1),
+            (&["held", "retry", "--dry-run"], 2),
+            (&["outbox", "list"], 2),
+            (&["outbox", "send-now", "--dry-run"], 2),
+            (&["timers", "list"], 1),
+            (&["timers", "fire", "--dry-run"], 2),
+        ] {
+            let of = |saga: &str| run(url, &[arguments, &["--saga", saga]].concat());
+            let (code, out, err) = of("ORDER");
+            assert_eq!((code, out.lines().count(), err.as_str()), (0, lines, ""), "{arguments:?}: {out}");
+            let told = "sagabus: no saga is called odrer; there are: order [SB0073]\n";
+            assert_eq!(of("odrer"), (1, String::new(), told.to_owned()), "{arguments:?}");
+        }
+        // what a retry bears is the saga of its sender, which may live elsewhere
+        tables.sql("UPDATE {s}outbox SET saga = 'asker' WHERE kind = 'command'").await;
+        assert_eq!(run(url, &["outbox", "list", "--saga", "asker"]).1.lines().count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_is_shown_with_its_aliases() {
     for tables in [Tables::postgres().await, Tables::sqlite().await] {
         let url = &[tables.url.as_str()];
@@ -197,6 +226,41 @@ async fn a_long_timeline_shows_its_newest_lines() {
     assert_eq!(lines.len(), 5, "{page}");
     assert!(lines[0].contains("tick.5") && lines[4].contains("tick.9"), "{page}");
     assert!(page.contains("the newest 5 of 9"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_one_document_whatever_is_found() {
+    let (one, two) = (Tables::postgres().await, Tables::sqlite().await);
+    let chart = r#"{"saga":"order","version":1,"states":[],"messages":[],"edges":[]}"#;
+    for tables in [&one, &two] {
+        tables.hold(&Held::default()).await;
+        tables.hold(&Held { receiver: "charge", saga_id: None, ..Held::default() }).await;
+        tables.instance("7", "Waiting", None).await;
+        tables.send("command", "payment", 0, "", "").await;
+        tables.sql("UPDATE {s}outbox SET message_id = 'sent'").await;
+        let define = "INSERT INTO {s}definition (saga, version, chart, endpoint, registered_at)
+            VALUES ('order', 1, '{chart}', 'ordering', {now})";
+        tables.sql(&define.replace("{chart}", chart)).await;
+    }
+    let urls = &[one.url.as_str(), two.url.as_str()];
+    for (arguments, documents) in [
+        (&["held", "show", "m"][..], 4),
+        (&["sagas", "show", "order", "7"], 2),
+        (&["outbox", "show", "sent"], 2),
+        (&["migrate"], 2),
+        (&["migrate", "--check"], 2),
+        (&["migrate", "--print"], 2),
+    ] {
+        let (code, out, err) = run(urls, &[&["--json"], arguments].concat());
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
+        assert_eq!(json(&out).as_array().map(Vec::len), Some(documents), "{arguments:?}: {out}");
+    }
+    assert!(json(&run(&urls[..1], &["--json", "sagas", "show", "order", "7"]).1).is_object(), "one is no list");
+    for arguments in [&["diagram", "order"][..], &["diagram", "order", "--format", "svg"]] {
+        let (code, out, err) = run(urls, &[&["--json"], arguments].concat());
+        assert_eq!((code, json(&out)["saga"].as_str()), (0, Some("order")), "{out}{err}");
+    }
+    assert!(json(&run(&[], &["--json", "completions", "bash"]).1).is_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

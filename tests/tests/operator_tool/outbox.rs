@@ -155,3 +155,43 @@ async fn a_slow_action_is_interrupted_between_two_orders_and_taken_up_again() {
     assert_eq!(run(url, &["held", "retry", "--receiver", "charge"]).0, 0);
     assert_eq!((count(&tables, "outbox").await, count(&tables, "held").await), (30, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_lead_from_one_database_to_another_and_back_are_acted_on_once() {
+    let (one, two) = (Tables::sqlite().await, Tables::postgres().await);
+    for (tables, message_id) in [(&one, "a1"), (&two, "b1"), (&one, "a2")] {
+        tables.hold(&Held { message_id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+    }
+    let urls = &[one.url.as_str(), two.url.as_str()];
+    let (code, out, err) = run(urls, &["held", "retry", "a1", "b1", "a2"]);
+    assert_eq!((code, out.lines().count(), err.as_str()), (0, 1, ""), "{out}");
+    assert!(out.starts_with("3 of 3 messages will be handled again"), "{out}");
+    assert_eq!((count(&one, "operation").await, count(&two, "operation").await), (1, 1));
+    let (code, out, err) = run(urls, &["outbox", "send-now", "a1", "b1", "a2"]);
+    assert_eq!((code, out.lines().count(), err.as_str()), (0, 1, ""), "{out}");
+    assert!(out.starts_with("3 of 3 rows due now"), "{out}");
+    assert_eq!((count(&one, "operation").await, count(&two, "operation").await), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_on_a_filter_sees_past_all_timers_and_says_what_it_leaves() {
+    let tables = Tables::sqlite().await;
+    let url = &[tables.url.as_str()];
+    tables.send("command", "payment", 60, "", "").await;
+    tables
+        .sql(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+             INSERT INTO {s}outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, envelope, body,
+                created_at, due_at)
+             SELECT printf('01997a10-0000-7000-8000-%012x', i), 'ordering', 'm' || i, 'timer', 't', 'ordering', 'order',
+                '7', '{}', {body}, {now}, {now} FROM n",
+        )
+        .await;
+    let send_now = ["outbox", "send-now", "--all", "--dry-run"];
+    let (code, out, err) = run(url, &send_now);
+    assert!(code == 0 && out.lines().last().is_some_and(|line| line.starts_with("1 row would be")), "{out}{err}");
+    tables.sql("UPDATE {s}outbox SET kind = 'command'").await;
+    let (code, out, err) = run(url, &send_now);
+    assert!(out.lines().last().is_some_and(|line| line.starts_with("100000 rows would be")), "{err}");
+    assert!(code == 1 && err.contains("100000 of 100002 that match are taken: run it again for the rest"), "{err}");
+}

@@ -65,6 +65,8 @@ pub struct OutboxFilter {
     pub failing: bool,
     /// Of this kind.
     pub kind: Option<OutboxKind>,
+    /// Of any kind but a timer.
+    pub no_timers: bool,
     /// Of this type, by logical name.
     pub type_name: Option<String>,
     /// To this endpoint, queue or event.

@@ -62,6 +62,7 @@ impl HeldGroup {
             type_name: held.type_name.clone(),
             error: held.error.clone(),
             count: 1,
+            more: false,
             first_us: held.held_at_us,
             last_us: held.held_at_us,
             notes: Vec::new(),

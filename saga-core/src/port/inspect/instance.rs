@@ -1,7 +1,30 @@
 //! What an operator orders about one instance.
 
+use super::InstanceView;
 use crate::port::InstanceKey;
 use serde::Serialize;
+
+/// Where an instance was when somebody looked at it. An order that rests on the look leaves an instance alone that has
+/// moved on since, or waits behind another message: nobody ends, or frees from another failure, what was not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSeen {
+    /// Transitions so far.
+    pub seq: i64,
+    /// The failed message that later ones waited behind.
+    pub paused_by: Option<String>,
+}
+
+impl InstanceView {
+    /// The instance's name.
+    pub fn key(&self) -> InstanceKey {
+        InstanceKey { saga: self.saga.clone(), id: self.id.clone() }
+    }
+
+    /// Where it is.
+    pub fn seen(&self) -> InstanceSeen {
+        InstanceSeen { seq: self.seq, paused_by: self.paused_by.clone() }
+    }
+}
 
 /// What an operator orders about one instance: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
@@ -11,6 +34,8 @@ pub struct InstanceOrder<'a> {
     pub action: InstanceAction<'a>,
     /// With which instance.
     pub key: &'a InstanceKey,
+    /// Where it must still be. `None`: wherever it is, as for a message, of which the saga judges itself.
+    pub seen: Option<&'a InstanceSeen>,
     /// Who orders it.
     pub who: &'a str,
     /// Why.
@@ -19,8 +44,14 @@ pub struct InstanceOrder<'a> {
 
 impl<'a> InstanceOrder<'a> {
     /// An order by `who`, who gives the reason.
-    pub fn new(action: InstanceAction<'a>, key: &'a InstanceKey, who: &'a str, why: &'a str) -> Self {
-        Self { action, key, who, why }
+    pub fn new(
+        action: InstanceAction<'a>,
+        key: &'a InstanceKey,
+        seen: Option<&'a InstanceSeen>,
+        who: &'a str,
+        why: &'a str,
+    ) -> Self {
+        Self { action, key, seen, who, why }
     }
 }
 
@@ -63,8 +94,8 @@ impl InstanceAction<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InstanceDone {
-    /// `resumed`, `cancelled` or `sent`. Else nothing was done: `gone` when there is no such instance, `not paused`, or
-    /// `done` when it is over already.
+    /// `resumed`, `cancelled` or `sent`. Else nothing was done: `gone` when there is no such instance, `not paused`,
+    /// `done` when it is over already, or `moved` when it is no longer where it was seen.
     pub result: String,
     /// The message that it was paused by.
     pub paused_by: Option<String>,

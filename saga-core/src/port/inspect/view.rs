@@ -1,9 +1,12 @@
 //! What an operator sees of a row. The names of the fields are those in the tool's JSON, and do not change.
 
 use crate::Chart;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 /// An outbox row. Times are microseconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,16 +172,19 @@ impl ExportedInstance {
 
 /// Adds up the counts of a form: instances that are done are counted apart.
 pub(super) fn together(counts: Vec<FormCount>) -> Vec<FormCount> {
-    let mut all: Vec<FormCount> = Vec::new();
+    let mut all: BTreeMap<(String, String, i32), FormCount> = BTreeMap::new();
     for one in counts {
-        let is_same = |it: &&mut FormCount| (&it.saga, &it.state, it.version) == (&one.saga, &one.state, one.version);
-        match all.iter_mut().find(is_same) {
-            Some(it) => (it.count, it.done) = (it.count + one.count, it.done + one.done),
-            None => all.push(one),
+        match all.entry((one.saga.clone(), one.state.clone(), one.version)) {
+            Entry::Occupied(mut it) => {
+                it.get_mut().count += one.count;
+                it.get_mut().done += one.done;
+            }
+            Entry::Vacant(it) => {
+                it.insert(one);
+            }
         }
     }
-    all.sort_by(|a, b| (&a.saga, &a.state, a.version).cmp(&(&b.saga, &b.state, b.version)));
-    all
+    all.into_values().collect()
 }
 
 /// Puts lines that are newest first into order: transitions by their number, and between them, by time, the lines
@@ -378,8 +384,11 @@ pub struct HeldGroup {
     pub type_name: String,
     /// The first 200 characters of their error.
     pub error: Option<String>,
-    /// How many.
+    /// How many, of those that were looked at: the first and the last of each endpoint, reason and type.
     pub count: i64,
+    /// There were messages between those that were not looked at: there may be more.
+    #[serde(default, deserialize_with = "any")]
+    pub more: bool,
     /// Since when the first is held.
     pub first_us: i64,
     /// Since when the last is held.
@@ -389,9 +398,41 @@ pub struct HeldGroup {
     pub notes: Vec<GroupNote>,
 }
 
+/// The most groups of held messages that are told.
+pub const HELD_GROUPS_MAX: usize = 200;
+
+/// A number of places where there is more; or whether there are any.
+fn any<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    let value = Value::deserialize(value)?;
+    Ok(value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|places| places > 0)))
+}
+
 impl HeldGroup {
     /// The name of a note in `operation.action`.
     pub const NOTE: &'static str = "held note";
+
+    /// What several places say of each group, put together; the largest first.
+    pub fn together(groups: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut all: BTreeMap<(String, String, Option<String>), Self> = BTreeMap::new();
+        for group in groups {
+            match all.entry((group.reason.clone(), group.type_name.clone(), group.error.clone())) {
+                Entry::Vacant(it) => {
+                    it.insert(group);
+                }
+                Entry::Occupied(mut it) => {
+                    let known = it.get_mut();
+                    known.count += group.count;
+                    known.more |= group.more;
+                    known.first_us = known.first_us.min(group.first_us);
+                    known.last_us = known.last_us.max(group.last_us);
+                    known.notes.extend(group.notes);
+                }
+            }
+        }
+        let mut all: Vec<Self> = all.into_values().collect();
+        all.sort_by_key(|group| Reverse(group.count));
+        all
+    }
 
     /// Takes the notes that are about it.
     pub(super) fn take(&mut self, notes: &[OperationView]) {

@@ -139,12 +139,14 @@ impl Envelope {
         }
     }
 
-    /// A message that an operator gives an instance.
-    pub fn by_hand(key: &InstanceKey, type_name: &str, body: &str) -> Self {
-        Self {
-            sender: Some("operator".into()),
-            ..Self { type_name: type_name.into(), body: Bytes::copy_from_slice(body.as_bytes()), ..Self::wake(key) }
-        }
+    /// A message that an operator gives an instance, with the fields of its body that operators do not see.
+    pub fn by_hand(key: &InstanceKey, type_name: &str, body: &str, masked: &[String]) -> Self {
+        let mut message = Self::wake(key);
+        message.sender = Some("operator".into());
+        message.type_name = type_name.into();
+        message.body = Bytes::copy_from_slice(body.as_bytes());
+        message.mask(masked.iter().map(String::as_str));
+        message
     }
 
     /// The fields of its body that operators do not see, by their names in JSON: those that the sender has marked with

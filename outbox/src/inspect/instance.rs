@@ -15,6 +15,8 @@ use uuid::Uuid;
 pub(crate) struct Statements {
     /// The instance as a [`Found`].
     pub(super) find: &'static str,
+    /// The fields of a message's type (2, in place of the id) that the saga's charts mask, one a row.
+    pub(super) masked: &'static str,
     /// It is over in a state (3), without timers, and paused no longer.
     pub(super) end: &'static str,
     /// Deletes its timers.
@@ -76,7 +78,9 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
         return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::NotFound));
     };
     let message_id = if let InstanceAction::Send { type_name, body } = order.action {
-        let message = Envelope::by_hand(key, type_name, body);
+        let of_type = [Some(key.saga.clone()), Some(type_name.to_owned())];
+        let masked = session.rows(T::INSTANCE_ORDER.masked, &of_type).await?;
+        let message = Envelope::by_hand(key, type_name, body, &masked);
         give::<T>(&mut session, endpoint, key, &message).await?;
         done.message_id = Some(message.message_id.clone());
         message.message_id

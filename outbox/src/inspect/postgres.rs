@@ -148,6 +148,9 @@ impl Tables for Postgres {
                 'held', (SELECT count(*) FROM sagabus.held h
                     WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))::text
             FROM sagabus.saga s WHERE saga = $1 AND id = $2 FOR UPDATE",
+        masked: "SELECT DISTINCT f FROM sagabus.definition d, jsonb_array_elements(d.chart -> 'messages') m,
+                jsonb_array_elements_text(coalesce(m -> 'masked', '[]')) f
+            WHERE d.saga = $1 AND m ->> 'type_name' = $2",
         end: "UPDATE sagabus.saga SET state = $3, seq = seq + 1, entered = entered + 1, progress = NULL,
                 paused_by = NULL, updated_at = clock_timestamp(), completed_at = clock_timestamp()
             WHERE saga = $1 AND id = $2",

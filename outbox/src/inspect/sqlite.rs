@@ -151,6 +151,9 @@ impl Tables for Sqlite {
                 'held', (SELECT count(*) FROM sagabus_held h
                     WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))
             FROM sagabus_saga s WHERE saga = ?1 AND id = ?2",
+        masked: "SELECT DISTINCT f.value FROM sagabus_definition d, json_each(d.chart, '$.messages') m,
+                json_each(m.value, '$.masked') f
+            WHERE d.saga = ?1 AND m.value ->> 'type_name' = ?2",
         end: "UPDATE sagabus_saga SET state = ?3, seq = seq + 1, entered = entered + 1, progress = NULL,
                 paused_by = NULL, updated_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
                 completed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)

@@ -36,6 +36,11 @@ const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
 /// How often confirms are collected: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// Messages that leave in such small numbers, so soon after others, gather for [`GATHER`] before the next ones leave: an
+/// AMQP message costs the broker as much with one of ours in it as with a hundred.
+const FEW: usize = 4;
+const SOON: Duration = Duration::from_millis(3);
+
 /// The publishing side of a link.
 pub(super) struct Publisher {
     broker: Arc<Broker>,
@@ -87,6 +92,25 @@ impl Publisher {
     }
 }
 
+/// Whether messages leave a few at a time, one after another.
+#[derive(Default)]
+struct Few {
+    last: Option<Instant>,
+    /// Until when others gather.
+    gather: Option<Instant>,
+}
+
+impl Few {
+    /// So many messages have left together.
+    fn left(&mut self, messages: usize) {
+        if messages > 0 {
+            let now = Instant::now();
+            let soon = self.last.replace(now).is_some_and(|last| now - last < SOON);
+            self.gather = (soon && messages < FEW).then(|| now + GATHER);
+        }
+    }
+}
+
 impl Life for Publisher {
     const WHAT: &'static str = "publishing";
 
@@ -124,9 +148,12 @@ impl Publisher {
         let (mut is_blocked, mut is_done) = (false, false);
         let mut gathered: Option<Instant> = None;
         let mut came = Vec::new();
+        let mut few = Few::default();
         loop {
             if !is_blocked {
+                let before = flight.messages();
                 self.fill(flight, admin).await?;
+                few.left(flight.messages() - before);
                 self.account(flight, line)?;
             }
             if is_done && self.unsent.is_empty() && flight.is_empty() && !flight.recalls() {
@@ -138,8 +165,12 @@ impl Publisher {
             }
             let room = self.room(flight).min(TOGETHER_MAX);
             let takes_more = room > 0 && !is_done && !is_blocked && self.unsent.is_empty();
+            let gathers = few.gather.filter(|_| takes_more);
             tokio::select! {
                 biased;
+                () = tokio::time::sleep_until(gathers.unwrap_or_else(Instant::now)), if gathers.is_some() => {
+                    few.gather = None;
+                }
                 () = tokio::time::sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {
                     gathered = None;
                     flight.take_answers();
@@ -147,7 +178,7 @@ impl Publisher {
                 }
                 // each waits for the one before
                 () = flight.next_answer(), if is_careful && flight.awaits_answers() => self.account(flight, line)?,
-                n = self.rows.recv_many(&mut came, room), if takes_more => {
+                n = self.rows.recv_many(&mut came, room), if takes_more && gathers.is_none() => {
                     is_done = n == 0;
                     self.unsent.extend(came.drain(..));
                 }
@@ -416,6 +447,21 @@ fn largest_body(words: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_leave_in_crumbs_gather_and_others_go_at_once() {
+        let mut few = Few::default();
+        few.left(1);
+        assert_eq!(few.gather, None, "the first one goes, and so does the next");
+        few.left(0);
+        tokio::time::advance(SOON).await;
+        few.left(1);
+        assert_eq!(few.gather, None, "it came alone");
+        few.left(FEW);
+        assert_eq!(few.gather, None, "so many are worth an AMQP message");
+        few.left(FEW - 1);
+        assert_eq!(few.gather, Some(Instant::now() + GATHER));
+    }
 
     #[test]
     fn the_brokers_limit_is_read_from_its_words() {

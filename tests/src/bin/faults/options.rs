@@ -24,7 +24,7 @@ pub(crate) struct Options {
 impl Options {
     /// Reads them.
     pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
-        // 49 faults: more than 2,000 injections and 200,000 orders in a full run
+        // 48 faults: more than 2,000 injections and 200,000 orders in a full run
         let (injections, orders, per_second) = (45, 4_500, 120);
         let mut options = Self {
             quick: false,

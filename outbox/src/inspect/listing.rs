@@ -1,7 +1,7 @@
 //! Where the rows of a filter are, on every database: which index finds them, and which conditions are left.
 
 use super::{
-    Params, Session, Tables,
+    Params, Session, Tables, field,
     look::{Bound, EVERY, Look, Place, groups, keys},
 };
 use saga_core::{
@@ -152,6 +152,7 @@ pub(super) const DONE: &str = "completed_at IS NOT NULL";
 pub(super) async fn instances<T: Tables>(
     session: &mut T::Session,
     filter: &InstanceFilter,
+    wanted: Wanted,
 ) -> Result<Look, StoreError> {
     let mut bound = Bound::default();
     let (mut places, mut rest) = (Vec::new(), Vec::new());
@@ -161,7 +162,11 @@ pub(super) async fn instances<T: Tables>(
     };
     let unchanged = filter.unchanged_for.map(|time| format!("updated_at <= {}", T::ago(crate::rows::us(time))));
     let mut is_by_group = false;
-    if let Some(id) = &filter.id {
+    if !filter.fields.is_empty() {
+        (places, rest) = field::places::<T>(session, &mut bound, filter, wanted, order).await?;
+        rest.extend(filter.id.as_ref().map(|id| bound.begins("id", id)));
+        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+    } else if let Some(id) = &filter.id {
         places.push(Place::ordered(bound.begins("id", id), "id, saga"));
         rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
     } else if filter.paused {
@@ -183,7 +188,7 @@ pub(super) async fn instances<T: Tables>(
     if !is_by_group {
         rest.extend(unchanged);
         rest.extend(filter.open.then(|| OPEN.to_owned()));
-        rest.extend(bound.is("saga", filter.saga.as_ref()));
+        rest.extend(bound.is("saga", filter.saga.as_ref().filter(|_| filter.fields.is_empty())));
         rest.extend(bound.is("state", filter.state.as_ref()));
     }
     Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, bound })

@@ -161,15 +161,16 @@ async fn fields_by_which_operators_find_instances_cost_no_round_trip() {
         session.publish(Moved { id, depot });
         session.commit().await.unwrap();
     };
-    for id in 0..10 {
-        moved(id, 1).await; // every connection prepares its statements
-        line.handled(id as i64 + 1).await;
-    }
     // begun, moved, and moved without a change
-    for (n, depot) in [1, 2, 2].into_iter().enumerate() {
+    let depots = [1, 2, 2];
+    for n in 0..30 {
+        moved(n % 10, depots[n as usize / 10]).await; // every connection prepares its statements
+        line.handled(n as i64 + 1).await;
+    }
+    for (n, depot) in depots.into_iter().enumerate() {
         let cost = line.cost(async {
             moved(10, depot).await;
-            line.handled(n as i64 + 11).await;
+            line.handled(n as i64 + 31).await;
         });
         assert_eq!(cost.await, (4, 1), "begin with locks, read, write, commit");
     }

@@ -194,7 +194,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
                 listing::read::<Self>(session, look, *wanted).await
             }
             Listing::Instances(filter, wanted) => {
-                let look = listing::instances::<Self>(session, filter, *wanted).await?;
+                let look = listing::instances::<Self>(session, filter).await?;
                 listing::read::<Self>(session, look, *wanted).await
             }
             Listing::Outbox(filter, wanted) => {

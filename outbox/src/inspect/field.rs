@@ -2,9 +2,13 @@
 
 use super::{
     Session, Tables,
-    look::{Bound, EVERY, LOOK_ROWS_MAX, Place, groups, is_page, keys},
+    look::{Bound, EVERY, Place, groups, keys},
 };
-use saga_core::{FieldIs, InstanceFilter, StoreError, Wanted};
+use saga_core::{FieldIs, InstanceFilter, StoreError};
+
+/// A value that more instances have is looked for among those that changed last, as any other condition: there are
+/// enough of them, and the first in the order of the listing.
+const NARROW_ROWS_MAX: i64 = 10_000;
 
 /// The fields that instances have, each with its saga. An index says which there are (`look.rs`): a name may have a
 /// million rows.
@@ -20,15 +24,14 @@ pub(super) async fn names<T: Tables>(session: &mut T::Session) -> Result<Vec<Str
     Ok(known::<T>(session).await?.iter().map(row).collect())
 }
 
-/// Where the instances with all the fields of a filter are, in the order of the listing: for each saga that has such
-/// fields, those with the value that the fewest have. And what is left to ask of each.
+/// Where the instances with all the fields of a filter are, the sagas of which too many have them for that, and what is
+/// left to ask of each instance.
 pub(super) async fn places<T: Tables>(
     session: &mut T::Session,
     bound: &mut Bound,
     filter: &InstanceFilter,
-    wanted: Wanted,
     order: &'static str,
-) -> Result<(Vec<Place>, Vec<String>), StoreError> {
+) -> Result<(Vec<Place>, Vec<String>, Vec<String>), StoreError> {
     let known = known::<T>(session).await?;
     let mut sagas: Vec<&String> = known.iter().map(|(saga, _)| saga).collect();
     sagas.sort_unstable();
@@ -37,42 +40,46 @@ pub(super) async fn places<T: Tables>(
         let has = |field: &FieldIs| known.iter().any(|(of, name)| of == *saga && *name == field.name);
         filter.saga.as_ref().is_none_or(|wanted| wanted == *saga) && filter.fields.iter().all(has)
     });
-    let reach = LOOK_ROWS_MAX / sagas.len().max(1) as i64 + 1; // one more, so that the count knows of more
-    let mut places = Vec::new();
+    let (mut places, mut broad) = (Vec::new(), Vec::new());
     for saga in sagas {
-        let narrowest = narrowest::<T>(session, saga, &filter.fields, reach).await?;
-        let limit = if is_page(wanted) { format!("LIMIT {reach}") } else { String::new() };
-        let (name, value) = (bound.text(&format!("{saga} by {}", narrowest.name)), bound.text(&narrowest.value));
-        let of = format!("SELECT id, saga FROM {}field WHERE name = {name} AND value = {value} {limit}", T::PREFIX);
+        let (count, field) = narrowest::<T>(session, saga, &filter.fields).await?;
+        if count > NARROW_ROWS_MAX {
+            broad.push(saga.clone());
+            continue;
+        }
+        let (name, value) = (bound.text(&format!("{saga} by {}", field.name)), bound.text(&field.value));
+        let of = format!("SELECT id, saga FROM {}field WHERE name = {name} AND value = {value}", T::PREFIX);
         places.push(Place::ordered(format!("(id, saga) IN ({of})"), order));
     }
     let has = |field: &FieldIs| {
         let (name, value) = (bound.text(&format!(" by {}", field.name)), bound.text(&field.value));
-        // the columns have other names in there, so that the instance's are meant
+        // The columns have other names in there, so that the instance's are meant. `OFFSET` keeps it a look by the
+        // instance: as a join, PostgreSQL may read all rows that have the value under any name.
         format!(
             "EXISTS (SELECT 1 FROM (SELECT id AS of_id, saga AS of_saga, name, value FROM {}field) has
-                WHERE of_id = id AND of_saga = saga AND name = saga || {name} AND value = {value})",
+                WHERE of_id = id AND of_saga = saga AND name = saga || {name} AND value = {value} LIMIT 1 OFFSET 0)",
             T::PREFIX
         )
     };
-    let rest = if filter.fields.len() > 1 { filter.fields.iter().map(has).collect() } else { Vec::new() };
-    Ok((places, rest))
+    let is_exact = filter.fields.len() == 1 && broad.is_empty();
+    let rest = if is_exact { Vec::new() } else { filter.fields.iter().map(has).collect() };
+    Ok((places, broad, rest))
 }
 
-/// The field whose value the fewest instances of the saga have, counted no further than a listing looks.
+/// The field whose value the fewest instances of the saga have, and how many, counted no further than is asked.
 async fn narrowest<'f, T: Tables>(
     session: &mut T::Session,
     saga: &str,
     fields: &'f [FieldIs],
-    reach: i64,
-) -> Result<&'f FieldIs, StoreError> {
+) -> Result<(i64, &'f FieldIs), StoreError> {
     let mut narrowest = (i64::MAX, &fields[0]);
-    for field in fields.iter().filter(|_| fields.len() > 1) {
+    for field in fields {
         let mut bound = Bound::default();
         let (name, value) = (bound.text(&format!("{saga} by {}", field.name)), bound.text(&field.value));
+        // in the order of the index: else PostgreSQL may collect all that match before it counts the first
         let sql = format!(
-            "SELECT CAST(count(*) AS text) FROM (
-                SELECT 1 FROM {}field WHERE name = {name} AND value = {value} LIMIT {reach}) c",
+            "SELECT CAST(count(*) AS text) FROM (SELECT 1 FROM {}field WHERE name = {name} AND value = {value}
+                ORDER BY is_alias LIMIT {NARROW_ROWS_MAX} + 1) c",
             T::PREFIX
         );
         let rows = session.rows(&sql, &bound.0).await?;
@@ -81,5 +88,5 @@ async fn narrowest<'f, T: Tables>(
             narrowest = (count, field);
         }
     }
-    Ok(narrowest.1)
+    Ok(narrowest)
 }

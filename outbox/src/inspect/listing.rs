@@ -152,7 +152,6 @@ pub(super) const DONE: &str = "completed_at IS NOT NULL";
 pub(super) async fn instances<T: Tables>(
     session: &mut T::Session,
     filter: &InstanceFilter,
-    wanted: Wanted,
 ) -> Result<Look, StoreError> {
     let mut bound = Bound::default();
     let (mut places, mut rest) = (Vec::new(), Vec::new());
@@ -161,9 +160,9 @@ pub(super) async fn instances<T: Tables>(
         Some(_) => ("updated_at", "updated_at, id, saga"),
     };
     let unchanged = filter.unchanged_for.map(|time| format!("updated_at <= {}", T::ago(crate::rows::us(time))));
-    let mut is_by_group = false;
+    let (mut is_by_group, mut broad) = (false, Vec::new());
     if !filter.fields.is_empty() {
-        (places, rest) = field::places::<T>(session, &mut bound, filter, wanted, order).await?;
+        (places, broad, rest) = field::places::<T>(session, &mut bound, filter, order).await?;
         rest.extend(filter.id.as_ref().map(|id| bound.begins("id", id)));
         rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
     } else if let Some(id) = &filter.id {
@@ -173,11 +172,13 @@ pub(super) async fn instances<T: Tables>(
         places.push(Place::unordered("paused_by IS NOT NULL".into(), "saga, id"));
     } else {
         is_by_group = true;
+    }
+    if is_by_group || !broad.is_empty() {
         for half in if filter.open { &[OPEN][..] } else { &[OPEN, DONE] } {
             for key in keys(&session.rows(&groups::<T>("saga", &INSTANCE_GROUP, half), &[]).await?) {
                 let is = |wanted: Option<&String>, n: usize| wanted.is_none_or(|wanted| *wanted == key[n]);
-                if is(filter.saga.as_ref(), 0) && is(filter.state.as_ref(), 2) && places.len() < super::look::GROUPS_MAX
-                {
+                let is_saga = if is_by_group { is(filter.saga.as_ref(), 0) } else { broad.contains(&key[0]) };
+                if is_saga && is(filter.state.as_ref(), 2) && places.len() < super::look::GROUPS_MAX {
                     let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
                     let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
                     places.push(Place::ordered(of.join(" AND "), by));

@@ -2,23 +2,12 @@
 //! not further than [`LOOK_ROWS_MAX`] rows, and puts together what matches.
 
 use super::{Params, Tables};
-use saga_core::Wanted;
 use serde_json::Value;
 
 /// How many rows a listing looks at to find those that its other conditions match, which no index serves.
 pub(super) const LOOK_ROWS_MAX: i64 = 60_000;
 /// Who wants more rows than a page has wants all that match: then there is no limit to the look.
 const PAGE_ROWS_MAX: i64 = 1000;
-
-/// Whether there is a limit to the look.
-pub(super) fn is_page(wanted: Wanted) -> bool {
-    match wanted {
-        Wanted::Rows(rows_max) => rows_max <= PAGE_ROWS_MAX,
-        Wanted::CountUpTo(_) => true,
-        Wanted::Count => false,
-    }
-}
-
 /// The most groups of rows that a listing knows apart: SQLite puts at most 500 selects into one statement.
 pub(super) const GROUPS_MAX: usize = 400;
 

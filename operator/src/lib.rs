@@ -9,6 +9,7 @@ mod bulk;
 mod commands;
 mod dashboard;
 mod databases;
+mod fields;
 mod find;
 mod masks;
 mod screen;

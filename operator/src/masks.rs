@@ -71,8 +71,7 @@ pub(crate) async fn instances(store: &dyn Inspect, rows: &mut [InstanceView]) ->
 
 /// Hides what is masked in an instance: in any state and in any version, because the row may be of an older one.
 pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -> Hidden {
-    let states = definitions.iter().filter(|it| it.saga == row.saga).flat_map(|it| &it.chart.states);
-    let fields: Vec<String> = states.flat_map(|state| state.masked.iter().cloned()).collect();
+    let fields = fields(&row.saga, definitions);
     let mut hidden = hide(&mut row.data, &fields);
     // where states share data, the two are stored side by side
     if let Some(parts) = row.data.as_object_mut().filter(|all| all.len() == 2 && all.contains_key("data")) {
@@ -80,13 +79,20 @@ pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -
             hidden.extend(hide(part, &fields));
         }
     }
-    // an alias is named by its path in the data: what is masked is all of the field
+    // an alias or a field is named by its path in the data: what is masked is all of what it begins with
     let masked = |name: &str| fields.iter().any(|field| plain(field) == plain(name.split('.').next().unwrap_or(name)));
-    for (name, value) in row.aliases.iter_mut().filter(|(name, _)| masked(name)) {
+    let found_by = row.aliases.iter_mut().chain(&mut row.fields);
+    for (name, value) in found_by.filter(|(name, _)| masked(name)) {
         *value = MASK.into();
         hidden.insert(name.clone());
     }
     hidden
+}
+
+/// What is masked in instances of a saga.
+pub(crate) fn fields(saga: &str, definitions: &[DefinitionView]) -> Vec<String> {
+    let states = definitions.iter().filter(|it| it.saga == saga).flat_map(|it| &it.chart.states);
+    states.flat_map(|state| state.masked.iter().cloned()).collect()
 }
 
 /// Hides what is masked in messages that a journal keeps.
@@ -160,11 +166,13 @@ mod tests {
         .unwrap();
         let shown = |data: Value| {
             let mut row: InstanceView = serde_json::from_value(json!({ "saga": "order", "id": "7", "state": "Old",
-                "data": data, "aliases": { "card.number": "4111", "reference": "r" }, "seq": 1, "version": 1,
+                "data": data, "aliases": { "card.number": "4111", "reference": "r" },
+                "fields": { "pin": "1", "floor": "3" }, "seq": 1, "version": 1,
                 "paused_by": null, "created_at_us": 0, "updated_at_us": 0, "completed_at_us": null }))
             .unwrap();
             instance(&mut row, std::slice::from_ref(&definition));
             assert_eq!((row.aliases["card.number"].as_str(), row.aliases["reference"].as_str()), (MASK, "r"));
+            assert_eq!((row.fields["pin"].as_str(), row.fields["floor"].as_str()), (MASK, "3"), "an older row");
             row.data
         };
         let apart = shown(json!({ "state": { "pin": 1, "floor": 3 }, "data": { "card": 4111, "cents": 5 } }));

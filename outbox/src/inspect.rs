@@ -3,6 +3,7 @@
 //! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs`, `outbox_order.rs` and
 //! `process_order.rs` act.
 
+mod field;
 mod instance;
 mod listing;
 mod look;
@@ -187,6 +188,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
         match listing {
             Listing::Status => status::status::<Self>(session).await,
             Listing::Forms => status::forms::<Self>(session).await,
+            Listing::FieldNames => field::names::<Self>(session).await,
             Listing::Held(filter, wanted) => {
                 let look = listing::held::<Self>(session, filter).await?;
                 look.read::<Self>(session, *wanted).await

@@ -81,7 +81,6 @@ pub use message::Timer;
 pub use port::Ack;
 pub use port::ActionDone;
 pub use port::AgeFilter;
-pub use port::AliasRow;
 pub use port::AliasesFound;
 pub use port::Asked;
 pub use port::Backoff;
@@ -98,7 +97,11 @@ pub use port::EndpointStatus;
 pub use port::Explained;
 pub use port::Explanation;
 pub use port::ExportedInstance;
+pub use port::FIELD_BYTES_MAX;
 pub use port::Fate;
+pub use port::FieldIs;
+pub use port::FieldName;
+pub use port::FieldRow;
 pub use port::FormCount;
 pub use port::Found;
 pub use port::GroupName;
@@ -282,9 +285,9 @@ pub mod __private {
     pub use crate::saga::key::*;
     pub use crate::saga::needs::*; // where rustc names them in errors, their paths are short
     pub use crate::saga::{
-        Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Moment, Named, NamesAlias,
-        NamesNone, On, Saga, Start, Starts, State, Then, Transition, alias, bare_edge, branch, first_branch, start,
-        start_with_data, transition,
+        Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Field, Moment, Named, NamesAlias,
+        NamesNone, On, Saga, Start, Starts, State, Then, Transition, alias, bare_edge, branch, field, first_branch,
+        start, start_with_data, transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

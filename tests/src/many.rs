@@ -2,18 +2,18 @@
 
 use crate::tables::Tables;
 use saga_core::{
-    AgeFilter, HeldFilter, HeldReason, Inspect, InstanceFilter, InstanceKey, Listing, OperationFilter, OutboxFilter,
-    OutboxKind, StoreError, Wanted, explain,
+    AgeFilter, FieldIs, HeldFilter, HeldReason, Inspect, InstanceFilter, InstanceKey, Listing, OperationFilter,
+    OutboxFilter, OutboxKind, StoreError, Wanted, explain,
 };
 use std::time::Duration;
 
 /// The rows that a list shows.
 const ROWS: i64 = 50;
 
-/// Fills instances, inbox, outbox and held messages with so many rows each. One instance in ten is not done; of the
-/// outbox more than half are timers, and one row in fifty has failed; held messages have all reasons and thousands of
-/// errors. Some things are rare: 1 instance in 5,000 is paused, and 50 messages are of a type and an endpoint of their
-/// own.
+/// Fills instances, their fields, inbox, outbox and held messages with so many rows each. One instance in ten is not
+/// done; of the outbox more than half are timers, and one row in fifty has failed; held messages have all reasons and
+/// thousands of errors. Sixty instances have one customer, and nearly all have one region. Some things are rare: 1
+/// instance in 5,000 is paused, and 50 messages are of a type and an endpoint of their own.
 pub async fn fill(tables: &Tables, rows: u64) {
     let hex = if tables.is_postgres() { "lpad(to_hex(n), 12, '0')" } else { "printf('%012x', n)" };
     let of = |sql: &str| {
@@ -39,6 +39,9 @@ pub async fn fill(tables: &Tables, rows: u64) {
             CASE WHEN n % 5000 = 0 THEN 'm' || n END, {now} - ({rows} - n) * {minute} / 100 - {minute},
             {now} - ({rows} - n) * {minute} / 100, CASE WHEN n % 10 > 0 THEN {now} - ({rows} - n) * {minute} / 100 END
         FROM {series}";
+    let field = "INSERT INTO {s}field (name, value, saga, id)
+        SELECT s.saga || ' by customer', CAST(n / 60 AS text), s.saga, s.id FROM {series}, {s}saga s WHERE s.id = {id}
+        UNION ALL SELECT saga || ' by region', CASE WHEN state = 'Rare' THEN 'us' ELSE 'eu' END, saga, id FROM {s}saga";
     let inbox = "INSERT INTO {s}inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id, saga,
             saga_id, seq, from_state, to_state, effects, claimed_at, handled_at, handled_by, attempts)
         SELECT 'ordering', 'order', {id}, n, 'payment.Paid', 'handled', 'c' || n, 'order', {id}, 2, 'Waiting',
@@ -72,12 +75,12 @@ pub async fn fill(tables: &Tables, rows: u64) {
         FROM {series}";
     // memory, and no disk, for this connection alone
     let fast = if tables.is_postgres() { "" } else { "PRAGMA cache_size = -400000; PRAGMA synchronous = OFF; " };
-    for sql in [instance, inbox, outbox, held] {
+    for sql in [instance, field, inbox, outbox, held] {
         let sql = of(sql).replace("{rows}", &rows.to_string());
         tables.sql(&format!("{fast}{sql}")).await;
     }
     if tables.is_postgres() {
-        for table in ["saga", "inbox", "outbox", "held"] {
+        for table in ["saga", "field", "inbox", "outbox", "held"] {
             tables.sql(&format!("VACUUM ANALYZE {{s}}{table}")).await; // as a server does by itself after a while
         }
     }
@@ -119,6 +122,10 @@ pub fn questions(rows: u64) -> Vec<Question> {
         let [older, newer] = [older, newer].map(|seconds| Some(Duration::from_secs(seconds)));
         AgeFilter { older_than: older, newer_than: newer }
     };
+    let fields = |all: &[&str]| -> Vec<FieldIs> {
+        let field = |(name, value): (&str, &str)| FieldIs { name: name.into(), value: value.into() };
+        all.iter().filter_map(|text| text.split_once('=').map(field)).collect()
+    };
     let order = |key: &str| InstanceKey { saga: "order".into(), id: key.into() };
     let of_order = OutboxFilter { saga: text("order"), saga_id: text(&middle), ..sent() };
     let all = [
@@ -158,6 +165,26 @@ pub fn questions(rows: u64) -> Vec<Question> {
         ),
         ("sagas list --paused", Reads::Instances(InstanceFilter { paused: true, ..instance() })),
         ("sagas list --id BEGINNING", Reads::Instances(InstanceFilter { id: begins.clone(), ..instance() })),
+        (
+            "sagas list --where customer=700",
+            Reads::Instances(InstanceFilter { fields: fields(&["customer=700"]), ..instance() }),
+        ),
+        (
+            "sagas list --where region=eu",
+            Reads::Instances(InstanceFilter { fields: fields(&["region=eu"]), ..instance() }),
+        ),
+        (
+            "sagas list --where region=eu --open",
+            Reads::Instances(InstanceFilter { fields: fields(&["region=eu"]), open: true, ..instance() }),
+        ),
+        (
+            "sagas list --saga order --where region=eu --where customer=700",
+            Reads::Instances(InstanceFilter {
+                saga: text("order"),
+                fields: fields(&["region=eu", "customer=700"]),
+                ..instance()
+            }),
+        ),
         ("held list", Reads::Held(held())),
         ("held list --endpoint billing", Reads::Held(HeldFilter { endpoint: text("billing"), ..held() })),
         ("held list --reason-is failed", Reads::Held(HeldFilter { reason: Some(HeldReason::Failed), ..held() })),
@@ -263,7 +290,7 @@ impl Reads {
 /// index ends at a limit.
 pub fn scans(plan: &str) -> Vec<&str> {
     let grows = |line: &str| {
-        ["saga", "inbox", "outbox", "held"].iter().any(|table| {
+        ["saga", "field", "inbox", "outbox", "held"].iter().any(|table| {
             // PostgreSQL: `Seq Scan on outbox`; SQLite: `SCAN sagabus_outbox`
             let (seq, scan) = (format!("Seq Scan on {table}"), format!("SCAN sagabus_{table}"));
             line.contains(&seq) || line.ends_with(&scan)

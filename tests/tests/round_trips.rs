@@ -2,7 +2,8 @@
 //! a lost answer to a commit costs: one repetition.
 
 use outbox::Postgres;
-use saga_core::{Endpoint, EndpointBuilder, Inspect, Settings, Store};
+use saga_core::{Endpoint, EndpointBuilder, Event, Inspect, Settings, Store, saga, states};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tests::{
     Database, eventually,
@@ -118,6 +119,65 @@ async fn a_message_of_a_saga_costs_four_round_trips_and_a_batch_of_100_no_more()
     let (trips, units) = batch.await;
     assert_eq!(trips, units * 4, "{units} units");
     assert!(units <= 3, "101 messages were expected to gather in two units, or three if they came apart: {units}");
+    line.stop().await;
+}
+
+#[derive(Event, Serialize, Deserialize)]
+struct Moved {
+    id: u64,
+    depot: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Parcel {
+    first_depot: u64,
+}
+
+#[states(data = Parcel, fields(first_depot))]
+enum Parcels {
+    #[waits]
+    Stored {
+        #[field]
+        depot: u64,
+    },
+}
+
+#[saga(name = "parcel", id = id: u64)]
+impl Parcels {
+    fn arrived(moved: Moved) -> (Parcel, Stored) {
+        (Parcel { first_depot: moved.depot }, Stored { depot: moved.depot })
+    }
+
+    fn moved(_: Stored, moved: Moved) -> Stored {
+        Stored { depot: moved.depot }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_by_which_operators_find_instances_cost_no_round_trip() {
+    let line = Line::start("parcels", |builder| builder.saga::<Parcels>()).await;
+    let moved = async |id: u64, depot: u64| {
+        let mut session = line.client.session().await.unwrap();
+        session.publish(Moved { id, depot });
+        session.commit().await.unwrap();
+    };
+    // begun, moved, and moved without a change
+    let depots = [1, 2, 2];
+    for n in 0..30 {
+        moved(n % 10, depots[n as usize / 10]).await; // every connection prepares its statements
+        line.handled(n as i64 + 1).await;
+    }
+    for (n, depot) in depots.into_iter().enumerate() {
+        let cost = line.cost(async {
+            moved(10, depot).await;
+            line.handled(n as i64 + 31).await;
+        });
+        assert_eq!(cost.await, (4, 1), "begin with locks, read, write, commit");
+    }
+    let fields =
+        "SELECT string_agg(concat_ws(' ', name, value), ', ' ORDER BY name) FROM sagabus.field WHERE id = '10'";
+    let fields: String = sqlx::query_scalar(fields).fetch_one(line.direct.pool()).await.unwrap();
+    assert_eq!(fields, "parcel by depot 2, parcel by first_depot 1");
     line.stop().await;
 }
 

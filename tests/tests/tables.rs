@@ -56,6 +56,9 @@ async fn the_page_is_true(tables: Tables) {
 
     // what the page says about the views' columns
     tables.instance("7", "Charging", Some("m")).await;
+    let fields = "INSERT INTO {s}field (name, value, saga, id, is_alias)
+        VALUES ('order by customer', '9', 'order', '7', NULL), ('order by reference', 'r', 'order', '7', TRUE)";
+    tables.sql(fields).await;
     tables.hold(&tests::tables::Held::default()).await;
     tables.send("command", "payment", -1, "", "").await;
     tables.send("command", "payment", 1, "", "").await;
@@ -63,6 +66,10 @@ async fn the_page_is_true(tables: Tables) {
     tables.send("timer", "ordering", -1, "", "").await;
     for (sql, expected) in [
         ("state || ' ' || CAST(is_done AS int) || CAST(is_paused AS int) FROM {s}v_instances", &["Charging 01"][..]),
+        (
+            "name || ' ' || value || ' ' || id || CAST(is_alias AS int) FROM {s}v_fields ORDER BY 1",
+            &["customer 9 70", "reference r 71"],
+        ),
         ("result || ' ' || saga || id FROM {s}v_journal", &["held order7"]),
         ("status FROM {s}v_outbox ORDER BY 1", &["due", "scheduled", "unroutable"]),
         ("type || ' ' || CAST(is_due AS int) FROM {s}v_timers", &["payment.MakePayment 1"]),

@@ -1,9 +1,9 @@
 //! `sagabus sagas list`.
 
 use super::{list, sagas::spelt};
-use crate::{databases::Session, masks, table::Cell};
+use crate::{databases::Session, fields, masks, table::Cell};
 use clap::Args;
-use saga_core::{Inspect, InstanceFilter, InstanceView};
+use saga_core::{ErrorCode, FieldIs, Inspect, InstanceFilter, InstanceView};
 use std::time::Duration;
 
 pub(super) const HEADER: [&str; 6] = ["saga", "id", "state", "seq", "changed", "paused by"];
@@ -29,6 +29,9 @@ pub(crate) struct Which {
     /// Only those that have not changed for this long (`90s`, `15m`, `3h`, `2d`); longest unchanged first
     #[arg(long, value_name = "TIME", value_parser = super::length)]
     older_than: Option<Duration>,
+    /// Only those with this value in a field or an alias; several: all must hold
+    #[arg(long = "where", value_name = "FIELD=VALUE", value_parser = fields::parse)]
+    fields: Vec<FieldIs>,
 }
 
 #[derive(Args, Default)]
@@ -47,6 +50,7 @@ impl Which {
             paused: self.paused,
             open: self.open,
             unchanged_for: self.older_than,
+            fields: self.fields.clone(),
         }
     }
 }
@@ -54,7 +58,10 @@ impl Which {
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let filter = arguments.which.filter();
     let Some((saga, state)) = spelt(session, filter.saga.clone(), filter.state.clone()).await else { return false };
-    let filter = InstanceFilter { saga, state, ..filter };
+    let mut filter = InstanceFilter { saga, state, ..filter };
+    if !filter.fields.is_empty() && !spell(session, &mut filter).await {
+        return false;
+    }
     let (rows_max, unmasked) = (session.rows_max, session.unmasked);
     let read = async |store: &dyn Inspect| {
         let (there, mut rows) = (store.instances_counted(&filter).await?, store.instances(&filter, rows_max).await?);
@@ -66,6 +73,23 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let all = session.each(read).await;
     list::print(session, &all, &HEADER, |row| (cells(row), None), "no instance matches");
     true
+}
+
+/// Puts the fields as spelt in the tables. Reports unknown names at the end.
+async fn spell(session: &mut Session, filter: &mut InstanceFilter) -> bool {
+    let unmasked = session.unmasked;
+    let known = session.each(async |store: &dyn Inspect| fields::names(store, unmasked).await).await;
+    let known = known.into_iter().flat_map(|(_, names)| names);
+    match fields::spelt(&filter.fields, filter.saga.as_ref(), known) {
+        Ok(fields) => {
+            filter.fields = fields;
+            true
+        }
+        Err(text) => {
+            session.refused(ErrorCode::NotFound, text);
+            false
+        }
+    }
 }
 
 pub(super) fn cells(instance: &InstanceView) -> Vec<Cell> {

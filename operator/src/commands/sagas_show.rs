@@ -127,6 +127,9 @@ fn print(screen: &mut Screen, page: &Page) {
     for (field, value) in &instance.aliases {
         screen.line(plain(&format!("alias   {field} {value}")));
     }
+    for (field, value) in &instance.fields {
+        screen.line(plain(&format!("field   {field} {value}")));
+    }
     if let Some(message) = &instance.paused_by {
         screen.line(plain(&format!("PAUSED by message {message}")));
         let (message, saga, id) = (quoted(message), quoted(saga), quoted(id));
@@ -231,7 +234,8 @@ mod tests {
         };
         Page {
             instance: of(json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 },
-                "aliases": { "reference": "pay_1\x1b[2J" }, "seq": 2, "version": 1, "paused_by": M,
+                "aliases": { "reference": "pay_1\x1b[2J" }, "fields": { "customer": "7\x1b[2J" },
+                "seq": 2, "version": 1, "paused_by": M,
                 "created_at_us": US, "updated_at_us": US + 1_000_000,
                 "completed_at_us": null })),
             outbox: vec![of(outbox_row("timer", "orders.PaymentOverdue", US + 3_600_000_000)), of(unroutable)],

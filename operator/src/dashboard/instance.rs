@@ -104,6 +104,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
                     span.muted { " step " (instance.seq) ", version " (instance.version) } }
                 dt { "Id" } dd { (cx.conversation(&instance.id)) span.muted { " where it came from, what it caused" } }
                 @for (field, value) in &instance.aliases { dt { "Alias" } dd { (plain(&format!("{field} {value}"))) } }
+                @for field in &instance.fields { dt { "Field" } dd { (alike(cx, &instance.saga, field)) } }
                 dt { "Started" } dd { (cx.at(instance.created_at_us)) }
                 dt { "Changed" } dd { (cx.at(instance.updated_at_us)) }
                 @if let Some(done) = instance.completed_at_us { dt { "Done" } dd { (cx.at(done)) } }
@@ -129,6 +130,15 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
             page.held.iter().map(|row| (n, row))))
         (timeline(cx, page))
         (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it.clone())).collect()))
+    }
+}
+
+/// A field, with a link to the instances that have the same value in it.
+fn alike(cx: &Cx, saga: &str, (field, value): (&String, &String)) -> Markup {
+    let of = Params::default().with("saga", saga).with("where", &format!("{field}={value}"));
+    html! {
+        (plain(field)) " "
+        @if value == masks::MASK { (value) } @else { a href=(of.href(&cx.url("/sagas"))) { (plain(value)) } }
     }
 }
 

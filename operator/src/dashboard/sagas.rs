@@ -5,26 +5,40 @@ use super::{
     html::{Cx, Head, cell, tag},
     params::Params,
 };
-use crate::{commands::WhichInstances, text::plain};
+use crate::{commands::WhichInstances, fields, text::plain};
 use axum::{http::StatusCode, response::Response};
 use maud::{Markup, html};
-use saga_core::{Counted, DefinitionView, InstanceFilter, InstanceView, Status};
+use saga_core::{Counted, DefinitionView, FieldName, Inspect, InstanceFilter, InstanceView, Status};
+use std::sync::Arc;
 
 pub(super) async fn show(cx: Cx) -> Response {
     let filter = match cx.params.which::<WhichInstances>() {
         Ok(which) => which.filter(),
         Err(text) => return super::html::refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
-    let known = cx.app.each(|store| async move { Ok((store.status().await?, store.definitions().await?)) }).await;
+    let (by_fields, unmasked) = (!filter.fields.is_empty(), cx.unmasked());
+    let read = |store: Arc<dyn Inspect>| async move {
+        let names = if by_fields { fields::names(&*store, unmasked).await? } else { Vec::new() };
+        Ok((store.status().await?, store.definitions().await?, names))
+    };
+    let known = cx.app.each(read).await;
+    let mut names_of_fields: Vec<FieldName> = Vec::new();
     let (mut all, mut definitions): (Vec<(usize, Status)>, Vec<DefinitionView>) = Default::default();
-    for (n, (status, defined)) in known.all {
+    for (n, (status, defined, names)) in known.all {
         all.push((n, status));
         definitions.extend(defined);
+        names_of_fields.extend(names);
     }
     let filter = InstanceFilter {
         saga: filter.saga.as_ref().map(|saga| spelt(saga, &names(&all, |state| &state.saga))),
         state: filter.state.as_ref().map(|state| spelt(state, &names(&all, |state| &state.state))),
         ..filter
+    };
+    let filter = match fields::spelt(&filter.fields, filter.saga.as_ref(), names_of_fields) {
+        Ok(fields) => InstanceFilter { fields, ..filter },
+        // a database that is away may have the name
+        Err(_) if !known.away.is_empty() => filter,
+        Err(text) => return super::html::refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&text)),
     };
     let limit = cx.params.limit();
     let answers = cx
@@ -71,6 +85,7 @@ fn filters(cx: &Cx) -> Markup {
         form.filter action=(cx.url("/sagas")) aria-label="Filter" {
             (cx.filter_text("saga", "Saga")) (cx.filter_text("state", "State"))
             (cx.filter_text("id", "Id begins with")) (cx.filter_text("older-than", "Unchanged for (15m, 3h, 2d)"))
+            (cx.filter_text("where", "Field (customer=7)"))
             (cx.filter_check("paused", "Paused")) (cx.filter_check("open", "Not done"))
             (cx.filter_buttons("/sagas"))
         }

@@ -1,7 +1,7 @@
 //! Where the rows of a filter are, on every database: which index finds them, and which conditions are left.
 
 use super::{
-    Params, Tables,
+    Params, Session, Tables, field,
     look::{Bound, EVERY, LOOK_ROWS_MAX, Look, Place, groups},
 };
 use saga_core::{
@@ -136,27 +136,36 @@ pub(super) async fn instances<T: Tables>(
         Some(_) => ("updated_at", "updated_at, id, saga"),
     };
     let unchanged = filter.unchanged_for.map(|time| format!("updated_at <= {}", T::ago(crate::rows::us(time))));
-    let mut is_by_group = false;
-    if let Some(id) = &filter.id {
+    let (mut is_by_group, mut broad) = (false, Vec::new());
+    if !filter.fields.is_empty() {
+        (places, broad, rest) = field::places::<T>(session, &mut bound, filter, order).await?;
+        rest.extend(filter.id.as_ref().map(|id| bound.begins("id", id)));
+        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+    } else if let Some(id) = &filter.id {
         places.push(Place::ordered(bound.begins("id", id), "id, saga"));
         rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
     } else if filter.paused {
         places.push(Place::unordered("paused_by IS NOT NULL".into(), "saga, id"));
     } else {
         is_by_group = true;
+    }
+    if is_by_group || !broad.is_empty() {
         for half in if filter.open { &[OPEN][..] } else { &[OPEN, DONE] } {
-            let wanted = [filter.saga.as_ref(), None, filter.state.as_ref()];
-            for key in groups::<T>(session, "saga", &INSTANCE_GROUP, half, &wanted).await? {
-                let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
-                let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
-                places.push(Place::ordered(of.join(" AND "), by));
+            // by the broad values of fields: of their sagas alone
+            let saga = filter.saga.as_ref().filter(|_| is_by_group);
+            for key in groups::<T>(session, "saga", &INSTANCE_GROUP, half, &[saga, None, filter.state.as_ref()]).await? {
+                if is_by_group || broad.contains(&key[0]) {
+                    let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
+                    let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();
+                    places.push(Place::ordered(of.join(" AND "), by));
+                }
             }
         }
     }
     if !is_by_group {
         rest.extend(unchanged);
         rest.extend(filter.open.then(|| OPEN.to_owned()));
-        rest.extend(bound.is("saga", filter.saga.as_ref()));
+        rest.extend(bound.is("saga", filter.saga.as_ref().filter(|_| filter.fields.is_empty())));
         rest.extend(bound.is("state", filter.state.as_ref()));
     }
     Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, bound })

@@ -27,8 +27,10 @@ const OUTBOX: &str = "json_build_object(
 
 const INSTANCE: &str = "json_build_object(
     'saga', saga, 'id', id, 'state', state, 'data', data, 'seq', seq, 'version', version, 'paused_by', paused_by,
-    'aliases', coalesce((SELECT json_object_agg(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
-        FROM sagabus.alias a WHERE a.id = h.id AND a.saga = h.saga), '{}'),
+    'aliases', coalesce((SELECT json_object_agg(substr(f.name, length(f.saga || ' by ') + 1), f.value)
+        FROM sagabus.field f WHERE f.id = h.id AND f.saga = h.saga AND f.is_alias), '{}'),
+    'fields', coalesce((SELECT json_object_agg(substr(f.name, length(f.saga || ' by ') + 1), f.value)
+        FROM sagabus.field f WHERE f.id = h.id AND f.saga = h.saga AND f.is_alias IS NULL), '{}'),
     'created_at_us', (extract(epoch FROM created_at) * 1000000)::bigint,
     'updated_at_us', (extract(epoch FROM updated_at) * 1000000)::bigint,
     'completed_at_us', (extract(epoch FROM completed_at) * 1000000)::bigint)::text";
@@ -159,7 +161,7 @@ impl Tables for Postgres {
             WHERE receiver = $1 AND result = 'held' AND message_id IN (
                 SELECT message_id FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1)",
         release: "DELETE FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1",
-        aliases: "DELETE FROM sagabus.alias WHERE id = $2 AND saga = $1",
+        aliases: "DELETE FROM sagabus.field WHERE id = $2 AND saga = $1 AND is_alias",
         journal: "INSERT INTO sagabus.inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
                 saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
             VALUES ($3, $1, $4, 0, $5, 'handled', $4, $1, $2, $6::bigint, $7, $8, clock_timestamp(),

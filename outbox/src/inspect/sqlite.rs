@@ -27,8 +27,10 @@ const OUTBOX: &str = "json_object(
 
 const INSTANCE: &str = "json_object(
     'saga', saga, 'id', id, 'state', state, 'data', json(data), 'seq', seq, 'version', version, 'paused_by', paused_by,
-    'aliases', (SELECT json_group_object(substr(a.alias, length(a.saga || ' by ') + 1), a.value)
-        FROM sagabus_alias a WHERE a.id = h.id AND a.saga = h.saga),
+    'aliases', (SELECT json_group_object(substr(f.name, length(f.saga || ' by ') + 1), f.value)
+        FROM sagabus_field f WHERE f.id = h.id AND f.saga = h.saga AND f.is_alias),
+    'fields', (SELECT json_group_object(substr(f.name, length(f.saga || ' by ') + 1), f.value)
+        FROM sagabus_field f WHERE f.id = h.id AND f.saga = h.saga AND f.is_alias IS NULL),
     'created_at_us', created_at,
     'updated_at_us', updated_at,
     'completed_at_us', completed_at)";
@@ -164,7 +166,7 @@ impl Tables for Sqlite {
             WHERE receiver = ?1 AND result = 'held' AND message_id IN (
                 SELECT message_id FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1)",
         release: "DELETE FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1",
-        aliases: "DELETE FROM sagabus_alias WHERE id = ?2 AND saga = ?1",
+        aliases: "DELETE FROM sagabus_field WHERE id = ?2 AND saga = ?1 AND is_alias",
         journal: "INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
                 saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
             VALUES (?3, ?1, ?4, 0, ?5, 'handled', ?4, ?1, ?2, CAST(?6 AS INTEGER), ?7, ?8,

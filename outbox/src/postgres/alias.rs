@@ -1,13 +1,14 @@
 //! Aliases: which instances have them, and which are waited for.
 
-use saga_core::{AliasRow, AliasesFound, InstanceKey};
+use saga_core::{AliasesFound, FieldRow, InstanceKey};
 use sqlx::{PgConnection, Row};
 
 /// Inside a unit and outside: the plan stays right while the tables grow (see `sagabus.key`).
 const ALIASES: &str = "
 SELECT k.alias, k.value, a.saga, a.id
 FROM (SELECT $1::text[] AS aliases, $2::text[] AS ids OFFSET 0) l, unnest(l.aliases, l.ids) AS k(alias, value),
-    LATERAL (SELECT saga, id FROM sagabus.alias WHERE value = sagabus.key(k.value) AND alias = k.alias OFFSET 0) a";
+    LATERAL (SELECT saga, id FROM sagabus.field
+        WHERE value = sagabus.key(k.value) AND name = k.alias AND is_alias OFFSET 0) a";
 
 const AWAITED: &str = "
 UNION ALL
@@ -34,7 +35,7 @@ pub(super) async fn found(
     for row in &query.fetch_all(connection).await? {
         let alias = InstanceKey { saga: row.get("alias"), id: row.get("value") };
         match row.get::<Option<String>, _>("saga") {
-            Some(saga) => found.rows.push(AliasRow::new(alias, InstanceKey { saga, id: row.get("id") })),
+            Some(saga) => found.rows.push(FieldRow::alias(alias, InstanceKey { saga, id: row.get("id") })),
             None => found.awaited.push(alias),
         }
     }

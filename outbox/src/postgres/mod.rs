@@ -23,7 +23,7 @@ use crate::{
 use async_trait::async_trait;
 use connections::{ACQUIRE, AGE, Connections, IDLE, Leased};
 use saga_core::{
-    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate,
+    Asked, Chart, Counts, FieldRow, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate,
     Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use sqlx::{
@@ -245,7 +245,7 @@ impl Store for Postgres {
         unit::found(&self.done(connection, rows).await?)
     }
 
-    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<FieldRow>, StoreError> {
         let mut connection = self.alone(&self.units).await?;
         let found = answer(alias::found(&mut connection, !self.pooled, None, aliases)).await;
         Ok(self.done(connection, found).await?.rows)

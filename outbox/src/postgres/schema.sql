@@ -27,7 +27,7 @@ CREATE TABLE sagabus.saga (
     seq          bigint NOT NULL,             -- transitions so far: the optimistic lock
     entered      bigint NOT NULL,             -- state entries so far
     version      integer NOT NULL,            -- of the definition that wrote the state
-    progress     json,                        -- {"timers","visited","aliases","sent"}: living timers, states it was in
+    progress     json,                        -- {"timers","visited","aliases","fields","sent"}: living timers, ..
     originator   json,                        -- who started it: where replies go
     paused_by    text,                        -- the failed message that later ones wait behind
     created_at   timestamptz NOT NULL,
@@ -130,16 +130,18 @@ CREATE INDEX held_reason ON sagabus.held (endpoint, reason, expires_at);
 CREATE INDEX held_group ON sagabus.held (endpoint, reason, type, arrival);
 CREATE INDEX held_receiver ON sagabus.held (receiver, arrival);
 
--- An alias: a value in an instance's data by which messages find the instance. Of each alias a value has one instance.
-CREATE TABLE sagabus.alias (
-    alias text COLLATE "C" NOT NULL,          -- 'SAGA by FIELD'
-    value text COLLATE "C" NOT NULL,
-    saga  text COLLATE "C" NOT NULL,
-    id    text COLLATE "C" NOT NULL,
-    PRIMARY KEY (value, alias),
-    CONSTRAINT alias_instance_fkey FOREIGN KEY (id, saga) REFERENCES sagabus.saga ON DELETE CASCADE
+-- A field of an instance, by which operators find it. By an alias messages find it too: of an alias a value has one
+-- instance, and of another field any number.
+CREATE TABLE sagabus.field (
+    name     text COLLATE "C" NOT NULL,       -- 'SAGA by FIELD'
+    value    text COLLATE "C" NOT NULL,
+    saga     text COLLATE "C" NOT NULL,
+    id       text COLLATE "C" NOT NULL,
+    is_alias boolean CHECK (is_alias),        -- true or null: nulls are no duplicates in `field_value`
+    CONSTRAINT field_instance_fkey FOREIGN KEY (id, saga) REFERENCES sagabus.saga ON DELETE CASCADE
 );
-CREATE INDEX alias_instance ON sagabus.alias (id, saga);
+CREATE UNIQUE INDEX field_value ON sagabus.field (name, value, is_alias);
+CREATE INDEX field_instance ON sagabus.field (id, saga);
 
 -- A saga's chart as registered by a running endpoint. A saga's name belongs to one endpoint of a database: delete
 -- its rows to free the name.
@@ -195,6 +197,9 @@ CREATE VIEW sagabus.v_instances AS
     SELECT saga, id, state, version, completed_at IS NOT NULL AS is_done, paused_by IS NOT NULL AS is_paused, data,
         created_at, updated_at, completed_at
     FROM sagabus.saga;
+CREATE VIEW sagabus.v_fields AS
+    SELECT saga, id, substr(name, length(saga || ' by ') + 1) AS name, value, is_alias IS NOT NULL AS is_alias
+    FROM sagabus.field;
 CREATE VIEW sagabus.v_journal AS
     SELECT endpoint, receiver, saga, saga_id AS id, seq, message_id, type, result, from_state, to_state, note,
         conversation_id, causation_id, attempts, sent_at, handled_at, handled_by

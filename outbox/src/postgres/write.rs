@@ -3,7 +3,7 @@
 //! In a part, `{}` is a parameter, and `{rows(name type, ..)}` a table `r` whose columns are parameters too: arrays.
 
 use crate::rows::{clean, effects, in_order, sender, to_json, us};
-use saga_core::{AliasRow, HeldIn, HeldKey, InstanceWrite, StoreError, Write};
+use saga_core::{FieldRow, HeldIn, HeldKey, InstanceWrite, StoreError, Write};
 use sqlx::{Arguments, Encode, PgConnection, Row, Type, error::BoxDynError, postgres::PgArguments};
 use std::sync::OnceLock;
 
@@ -86,13 +86,16 @@ const TIMERS_OUT: &str = "
 DELETE FROM sagabus.outbox o USING {rows(saga text, id text, timer bigint)}
 WHERE o.kind = 'timer' AND o.saga_id = r.id AND o.saga = r.saga AND o.saga_id = ANY({}::text[]) AND o.timer = r.timer";
 
-const ALIASES_OUT: &str = "
-DELETE FROM sagabus.alias a USING {rows(alias text, value text, saga text, id text)}
-WHERE a.value = r.value AND a.alias = r.alias AND a.saga = r.saga AND a.id = r.id";
+/// Found as in [`COMPLETE`], by the instance: a value may have very many.
+const FIELDS_OUT: &str = "
+DELETE FROM sagabus.field f USING {rows(name text, value text, saga text, id text, is_alias bool)},
+    LATERAL (SELECT ctid AS place FROM sagabus.field WHERE id = r.id AND saga = r.saga OFFSET 0) p
+WHERE f.ctid = p.place AND f.name = r.name AND (r.is_alias IS NULL OR f.value = r.value)";
 
-const ALIASES_IN: &str = "
-INSERT INTO sagabus.alias (alias, value, saga, id)
-SELECT r.alias, r.value, r.saga, r.id FROM {rows(alias text, value text, saga text, id text)}";
+const FIELDS_IN: &str = "
+INSERT INTO sagabus.field (name, value, saga, id, is_alias)
+SELECT r.name, r.value, r.saga, r.id, r.is_alias
+FROM {rows(name text, value text, saga text, id text, is_alias bool)}";
 
 /// Found as in [`COMPLETE`]; one that expires at this moment is not found again, and stays as it is then.
 const ALIASES_MET: &str = "
@@ -119,8 +122,8 @@ const PARTS: [Part; 12] = [
     Part { sql: HELD_FOUND, count: None },
     Part { sql: HELD_OUT, count: Some("(SELECT count(*) FROM p6) - (SELECT count(*) FROM p7)") },
     Part { sql: TIMERS_OUT, count: None },
-    Part { sql: ALIASES_OUT, count: None },
-    Part { sql: ALIASES_IN, count: None },
+    Part { sql: FIELDS_OUT, count: None },
+    Part { sql: FIELDS_IN, count: None },
     Part { sql: ALIASES_MET, count: None },
 ];
 
@@ -160,7 +163,7 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     outbox(&mut statement, write)?;
     held(&mut statement, write)?;
     deletes(&mut statement, write)?;
-    aliases(&mut statement, write)?;
+    fields(&mut statement, write)?;
     let Statement { parts, expected, arguments } = statement;
     let query = sqlx::query_with(text_of(parts), arguments).persistent(persistent);
     let row = query.fetch_one(connection).await.map_err(failed)?;
@@ -168,11 +171,11 @@ pub(super) async fn write(connection: &mut PgConnection, persistent: bool, write
     if conflict { Err(Failed::Conflict(None)) } else { Ok(()) }
 }
 
-/// A message, an instance or an alias that is there already, or an alias whose instance is gone: another process was
+/// A message, an instance or an alias that is there already, or a field whose instance is gone: another process was
 /// faster.
 fn failed(error: sqlx::Error) -> Failed {
     match error.as_database_error().and_then(|error| error.constraint()) {
-        Some("inbox_pkey" | "saga_pkey" | "alias_pkey" | "alias_instance_fkey") => Failed::Conflict(Some(error)),
+        Some("inbox_pkey" | "saga_pkey" | "field_value" | "field_instance_fkey") => Failed::Conflict(Some(error)),
         _ => Failed::Sqlx(error),
     }
 }
@@ -340,17 +343,20 @@ fn deletes(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> 
     })
 }
 
-fn aliases(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
-    let all = [(9, &write.aliases_out), (10, &write.aliases_in), (11, &write.aliases_met)];
+fn fields(statement: &mut Statement, write: &Write) -> Result<(), BoxDynError> {
+    let all = [(9, &write.fields_out), (10, &write.fields_in), (11, &write.aliases_met)];
     for (part, rows) in all.into_iter().filter(|(_, rows)| !rows.is_empty()) {
-        let mut rows: Vec<&AliasRow> = rows.iter().collect();
+        let mut rows: Vec<&FieldRow> = rows.iter().collect();
         rows.sort_unstable(); // two processes take them in the same order
         statement.part(part, None, |s| {
-            s.add(column(&rows, |row| row.alias.saga.as_str()))?;
-            s.add(column(&rows, |row| row.alias.id.as_str()))?;
+            s.add(column(&rows, |row| row.field.saga.as_str()))?;
+            s.add(column(&rows, |row| row.field.id.as_str()))?;
             s.add(column(&rows, |row| row.instance.saga.as_str()))?;
             s.add(column(&rows, |row| row.instance.id.as_str()))?;
-            if part == 11 { s.add(write.endpoint.as_str()) } else { Ok(()) }
+            match part {
+                11 => s.add(write.endpoint.as_str()),
+                _ => s.add(column(&rows, |row| row.is_alias.then_some(true))),
+            }
         })?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use saga_core::{
-    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    Asked, Chart, Counts, FieldRow, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
     Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use sqlx::{
@@ -202,7 +202,7 @@ impl Store for Sqlite {
         read::read(&mut connection, keys).await
     }
 
-    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<FieldRow>, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(store_error)?;
         read::aliases(&mut connection, aliases).await.map_err(store_error)
     }

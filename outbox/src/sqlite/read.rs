@@ -9,7 +9,7 @@ use crate::{
     rows::{from_json, reason_of, result_of},
 };
 use saga_core::{
-    AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys,
+    AliasesFound, FieldRow, Found, HeldReason, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys,
     StoreError, Waiting,
 };
 use serde_json::json;
@@ -107,8 +107,8 @@ fn waiting(row: &SqliteRow) -> Result<Waiting, StoreError> {
 }
 
 const ALIASES: &str = "
-SELECT a.alias, a.value, a.saga, a.id FROM ({rows}) r
-    CROSS JOIN sagabus_alias a ON a.value = r.column2 AND a.alias = r.column1";
+SELECT f.name, f.value, f.saga, f.id FROM ({rows}) r
+    CROSS JOIN sagabus_field f ON f.value = r.column2 AND f.name = r.column1 AND f.is_alias = 1";
 
 const AWAITED: &str = "
 SELECT DISTINCT h.saga, h.saga_id FROM ({rows}) r
@@ -119,11 +119,11 @@ WHERE h.saga_id IS NOT NULL AND h.reason = 'early'";
 pub(super) async fn aliases(
     connection: &mut SqliteConnection,
     aliases: &[InstanceKey],
-) -> Result<Vec<AliasRow>, sqlx::Error> {
+) -> Result<Vec<FieldRow>, sqlx::Error> {
     let rows = fetch(connection, ALIASES, aliases, |values, key| bind!(values: &key.saga, &key.id)).await?;
     let read = |row: &SqliteRow| {
-        let alias = InstanceKey { saga: row.try_get("alias")?, id: row.try_get("value")? };
-        Ok(AliasRow::new(alias, InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? }))
+        let alias = InstanceKey { saga: row.try_get("name")?, id: row.try_get("value")? };
+        Ok(FieldRow::alias(alias, InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? }))
     };
     rows.iter().map(read).collect()
 }

@@ -57,12 +57,14 @@ CREATE INDEX sagabus_held_reason ON sagabus_held (endpoint, reason, expires_at);
 CREATE INDEX sagabus_held_group ON sagabus_held (endpoint, reason, type, arrival);
 CREATE INDEX sagabus_held_receiver ON sagabus_held (receiver, arrival);
 
-CREATE TABLE sagabus_alias (
-    alias TEXT NOT NULL, value TEXT NOT NULL, saga TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (value, alias)
+CREATE TABLE sagabus_field (
+    name TEXT NOT NULL, value TEXT NOT NULL, saga TEXT NOT NULL, id TEXT NOT NULL,
+    is_alias INTEGER CHECK (is_alias),
+    PRIMARY KEY (id, saga, name, value)
 ) WITHOUT ROWID;
-CREATE INDEX sagabus_alias_instance ON sagabus_alias (id, saga);
-CREATE TRIGGER sagabus_alias_gone AFTER DELETE ON sagabus_saga BEGIN
-    DELETE FROM sagabus_alias WHERE id = old.id AND saga = old.saga;
+CREATE UNIQUE INDEX sagabus_field_value ON sagabus_field (name, value, is_alias);
+CREATE TRIGGER sagabus_field_gone AFTER DELETE ON sagabus_saga BEGIN
+    DELETE FROM sagabus_field WHERE id = old.id AND saga = old.saga;
 END;
 
 CREATE TABLE sagabus_definition (
@@ -97,6 +99,9 @@ CREATE VIEW sagabus_v_instances AS
         strftime('%Y-%m-%dT%H:%M:%fZ', updated_at / 1e6, 'unixepoch') AS updated_at,
         strftime('%Y-%m-%dT%H:%M:%fZ', completed_at / 1e6, 'unixepoch') AS completed_at
     FROM sagabus_saga;
+CREATE VIEW sagabus_v_fields AS
+    SELECT saga, id, substr(name, length(saga || ' by ') + 1) AS name, value, is_alias IS NOT NULL AS is_alias
+    FROM sagabus_field;
 CREATE VIEW sagabus_v_journal AS
     SELECT endpoint, receiver, saga, saga_id AS id, seq, message_id, type, result, from_state, to_state, note,
         conversation_id, causation_id, attempts,

@@ -8,7 +8,7 @@ use crate::{
     error::store_error,
     rows::{clean, effects, in_order, sender, to_json, us},
 };
-use saga_core::{AliasRow, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, TakenBack, Write};
+use saga_core::{FieldRow, HeldIn, InboxRow, InstanceWrite, OutboxRow, StoreError, TakenBack, Write};
 use sqlx::{
     Row, SqliteConnection,
     error::BoxDynError,
@@ -63,11 +63,14 @@ DELETE FROM sagabus_outbox WHERE id IN (
     SELECT o.id FROM ({rows}) r CROSS JOIN sagabus_outbox o
     WHERE o.kind = 'timer' AND o.saga_id = r.column2 AND o.saga = r.column1 AND o.timer = r.column3)";
 
-const ALIASES_OUT: &str = "
-DELETE FROM sagabus_alias WHERE (alias, value, saga, id) IN ({rows})";
+const FIELDS_OUT: &str = "
+DELETE FROM sagabus_field WHERE (id, saga, name, value) IN (
+    SELECT f.id, f.saga, f.name, f.value FROM ({rows}) r CROSS JOIN sagabus_field f
+    WHERE f.id = r.column4 AND f.saga = r.column3 AND f.name = r.column1
+        AND (r.column5 IS NULL OR f.value = r.column2))";
 
-const ALIASES_IN: &str = "
-INSERT INTO sagabus_alias (alias, value, saga, id) {rows} ON CONFLICT DO NOTHING";
+const FIELDS_IN: &str = "
+INSERT INTO sagabus_field (name, value, saga, id, is_alias) {rows} ON CONFLICT DO NOTHING";
 
 const ALIASES_MET: &str = "
 UPDATE sagabus_held SET saga = r.column3, saga_id = r.column4
@@ -115,21 +118,22 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
         |values, out| bind!(values: &out.key.saga, &out.key.id, out.number),
     );
     gone.await.map_err(store_error)?;
-    aliases(connection, write).await
+    fields(connection, write).await
 }
 
-async fn aliases(connection: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
-    execute(connection, ALIASES_OUT, &write.aliases_out, alias).await.map_err(store_error)?;
-    expect(execute(connection, ALIASES_IN, &write.aliases_in, alias).await, write.aliases_in.len())?;
+async fn fields(connection: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
+    execute(connection, FIELDS_OUT, &write.fields_out, field).await.map_err(store_error)?;
+    expect(execute(connection, FIELDS_IN, &write.fields_in, field).await, write.fields_in.len())?;
     let met = execute(connection, ALIASES_MET, &write.aliases_met, |values, row| {
-        alias(values, row)?;
-        bind!(values: &write.endpoint)
+        let FieldRow { field, instance, .. } = row;
+        bind!(values: &field.saga, &field.id, &instance.saga, &instance.id, &write.endpoint)
     });
     met.await.map(drop).map_err(store_error)
 }
 
-fn alias<'q>(values: &mut Values<'q>, row: &'q AliasRow) -> Bound {
-    bind!(values: &row.alias.saga, &row.alias.id, &row.instance.saga, &row.instance.id)
+fn field<'q>(values: &mut Values<'q>, row: &'q FieldRow) -> Bound {
+    let FieldRow { field, instance, is_alias, .. } = row;
+    bind!(values: &field.saga, &field.id, &instance.saga, &instance.id, is_alias.then_some(true))
 }
 
 pub(super) async fn take_back(connection: &mut SqliteConnection, rows: &[Uuid]) -> Result<Vec<TakenBack>, sqlx::Error> {

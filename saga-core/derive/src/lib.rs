@@ -5,6 +5,7 @@
 
 mod attributes;
 mod block;
+mod field;
 mod handlers;
 mod masked;
 mod message;

@@ -1,5 +1,6 @@
 //! `#[masked]`: fields that operators do not see.
 
+use crate::field;
 use quote::ToTokens;
 use syn::{Attribute, Field, Fields, LitStr, ext::IdentExt};
 
@@ -12,7 +13,7 @@ const SHAPES: [&str; 4] = ["transparent", "into", "from", "try_from"];
 
 /// The attributes of a field that are not ours.
 pub(crate) fn others(field: &Field) -> impl Iterator<Item = &Attribute> {
-    field.attrs.iter().filter(|attr| !is_mark(attr))
+    field.attrs.iter().filter(|attr| !is_mark(attr) && !field::is_mark(attr))
 }
 
 /// The marked fields, by the names that they have in JSON: serde's `rename`, `alias` and `rename_all` among them.

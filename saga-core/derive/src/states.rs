@@ -1,6 +1,10 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
-use crate::{Faults, attributes, masked, saga, text, variants, without_parameters};
+use crate::{
+    Faults, attributes,
+    field::{self, Path},
+    masked, saga, text, variants, without_parameters,
+};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
@@ -15,6 +19,7 @@ use syn::{
 pub(crate) struct Arguments {
     pub(crate) data: Option<Type>,
     masked: Vec<Masked>,
+    found_by: Vec<Path>,
 }
 
 /// A field of the data that operators do not see: by its name in Rust, which is checked, or by that in JSON.
@@ -48,7 +53,7 @@ impl Masked {
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        let mut found = Self { data: None, masked: Vec::new() };
+        let mut found = Self { data: None, masked: Vec::new(), found_by: Vec::new() };
         while !input.is_empty() {
             let key: Ident = input.parse()?;
             if key == "data" && found.data.is_none() {
@@ -58,8 +63,13 @@ impl Parse for Arguments {
                 let names;
                 syn::parenthesized!(names in input);
                 found.masked.extend(Punctuated::<Masked, Token![,]>::parse_terminated(&names)?);
+            } else if key == "fields" && found.data.is_some() {
+                let names;
+                syn::parenthesized!(names in input);
+                found.found_by.extend(names.parse_terminated(Path::parse_separated_nonempty, Token![,])?);
             } else {
-                let known = "known here: `data = Type`, what every state knows, and after it `masked(field, ..)`";
+                let known = "known here: `data = Type`, what every state knows, and after it `masked(field, ..)` and \
+                             `fields(field, ..)`";
                 return Err(syn::Error::new_spanned(key, known));
             }
             input.parse::<Option<Token![,]>>()?;
@@ -74,6 +84,8 @@ pub(crate) struct States {
     pub(crate) visibility: Visibility,
     pub(crate) data: Option<Type>,
     masked: Vec<Masked>,
+    /// Fields of the data by which operators find instances.
+    pub(crate) found_by: Vec<Path>,
     pub(crate) states: Vec<State>,
 }
 
@@ -96,6 +108,8 @@ pub(crate) struct State {
     pub(crate) rejects: Vec<Type>,
     /// Fields of its own and of the data that operators do not see, by their names in JSON.
     pub(crate) masked: Vec<String>,
+    /// Fields of its own by which operators find instances.
+    pub(crate) found_by: Vec<Path>,
 }
 
 const OURS: [&str; 7] = ["done", "legacy", "waits", "was", "ignores", "defers", "rejects"];
@@ -134,12 +148,18 @@ impl States {
         former_names(&states, &mut faults);
         let data = arguments.unwrap_or_else(|error| {
             faults.add(error);
-            Arguments { data: None, masked: Vec::new() }
+            Arguments { data: None, masked: Vec::new(), found_by: Vec::new() }
         });
         let of_data: Vec<String> = data.masked.iter().map(Masked::name).collect();
         states.iter_mut().for_each(|state| state.masked.extend_from_slice(&of_data));
+        let Arguments { data, masked, found_by } = data;
+        // a name is masked in all states: an operator sees the rows of each
+        let hidden: Vec<String> = states.iter().flat_map(|state| state.masked.iter().cloned()).collect();
+        let of_states = states.iter().flat_map(|state| field::faults(&found_by, &state.found_by, &hidden));
+        let all = field::faults(&[], &found_by, &hidden).into_iter().chain(of_states);
+        all.for_each(|fault| faults.add(fault));
         let (ident, visibility) = (input.ident.clone(), input.vis.clone());
-        Ok((Self { ident, visibility, data: data.data, masked: data.masked, states }, faults.0))
+        Ok((Self { ident, visibility, data, masked, found_by, states }, faults.0))
     }
 
     /// Whether a field of the data is masked, in whatever case JSON has its name.
@@ -201,7 +221,9 @@ impl State {
             defers: Vec::new(),
             rejects: Vec::new(),
             masked: Vec::new(),
+            found_by: Vec::new(),
         };
+        state.found_by = faults.keep(field::marked(&variant.fields)).unwrap_or_default();
         match masked::names(&variant.attrs, &variant.fields) {
             Ok(names) => state.masked = names,
             Err(error) => faults.add(error),
@@ -412,6 +434,7 @@ fn nothing(error: &syn::Error, input: &DeriveInput) -> TokenStream {
         visibility: visibility.clone(),
         data: None,
         masked: Vec::new(),
+        found_by: Vec::new(),
         states: Vec::new(),
     };
     let fallback = saga::fallback(&states);

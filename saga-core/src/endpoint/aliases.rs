@@ -50,7 +50,7 @@ impl TakenAliases {
         self.locked_elsewhere.extend(unit.lock(&locks(&new)).await?);
         let asked: Vec<InstanceKey> = new.iter().cloned().collect();
         let found = unit.aliases(endpoint, &asked).await?;
-        self.known.taken.extend(found.rows.into_iter().map(|row| (row.alias, row.instance)));
+        self.known.taken.extend(found.rows.into_iter().map(|row| (row.field, row.instance)));
         self.known.awaited.extend(found.awaited);
         let mut again = false;
         for group in &mut groups.list {

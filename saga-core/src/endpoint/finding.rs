@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     InstanceKey, Store, StoreError, StoreErrorKind,
-    port::{AliasRow, Keys, Unit},
+    port::{FieldRow, Keys, Unit},
 };
 use std::collections::{BTreeSet, HashMap};
 use tokio_util::sync::CancellationToken;
@@ -144,6 +144,6 @@ fn aliases(items: &[Item]) -> Vec<InstanceKey> {
     aliases.into_iter().cloned().collect()
 }
 
-fn by_alias(rows: Vec<AliasRow>) -> HashMap<InstanceKey, InstanceKey> {
-    rows.into_iter().map(|row| (row.alias, row.instance)).collect()
+fn by_alias(rows: Vec<FieldRow>) -> HashMap<InstanceKey, InstanceKey> {
+    rows.into_iter().map(|row| (row.field, row.instance)).collect()
 }

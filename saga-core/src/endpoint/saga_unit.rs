@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     CrashPoint, Envelope, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
-    port::{AliasRow, Found, Keys, Unit},
+    port::{FieldRow, Found, Keys, Unit},
     project::{Change, Project},
     saga::{
-        AliasChanges, KnownAliases,
+        AliasChanges, FieldChanges, KnownAliases,
         logic::{Offer, Offers, Overrule},
     },
 };
@@ -271,12 +271,16 @@ impl<Db: Store> Batch<'_, Db> {
                 unfinished.insert(group.key.clone());
             }
             let AliasChanges { taken, new, gone } = std::mem::take(&mut decided.aliases);
-            let row = |alias: InstanceKey| AliasRow::new(alias, group.key.clone());
+            let FieldChanges { new: fields, gone: old_fields } = std::mem::take(&mut decided.fields);
+            let row = |alias: InstanceKey| FieldRow::alias(alias, group.key.clone());
             let write = &mut self.ledger.write;
             write.aliases_met.extend(taken.into_iter().filter(|alias| known.awaited.contains(alias)).map(row));
             let is_there = |alias: &InstanceKey| known.taken.get(alias) == Some(&group.key);
-            write.aliases_in.extend(new.into_iter().filter(|alias| !is_there(alias)).map(row));
-            write.aliases_out.extend(gone.into_iter().map(row));
+            write.fields_in.extend(new.into_iter().filter(|alias| !is_there(alias)).map(row));
+            write.fields_out.extend(gone.into_iter().map(row));
+            let row = |field: InstanceKey| FieldRow::new(field, group.key.clone());
+            write.fields_in.extend(fields.into_iter().map(row));
+            write.fields_out.extend(old_fields.into_iter().map(row));
             let saga = &self.shared.sagas[group.saga];
             if let Some(after) = decided.state.take().filter(|_| saga.projection.is_some()) {
                 let (id, before) = (group.key.id.clone(), group.row.map(|row| row.state.clone()));

@@ -15,7 +15,7 @@ mod trace;
 mod view;
 
 pub use counted::{COUNTED_MAX, Counted};
-pub use filter::{AgeFilter, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use filter::{AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
@@ -70,6 +70,8 @@ pub enum Listing<'a> {
     Definitions,
     /// [`FormCount`], by saga, state and version.
     Forms,
+    /// [`FieldName`], by saga and name.
+    FieldNames,
     /// One [`ServerView`]. It must not need our tables.
     Server,
     /// One [`UpkeepView`].
@@ -261,6 +263,11 @@ pub trait Inspect: Send + Sync {
     /// Counts may be limited; see [`COUNTED_MAX`].
     async fn forms(&self) -> Result<Vec<FormCount>, StoreError> {
         Ok(view::together(read(self.rows(&Listing::Forms).await?)?))
+    }
+
+    /// By which fields, aliases among them, instances are found: each name that an instance has.
+    async fn field_names(&self) -> Result<Vec<FieldName>, StoreError> {
+        read(self.rows(&Listing::FieldNames).await?)
     }
 
     /// What the database server says of itself. It works without our tables.

@@ -17,8 +17,9 @@ pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
     ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
-    ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount, HeldFilter, HeldGroup,
-    HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter, InstanceOrder, InstanceSeen,
+    ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount,
+    HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter,
+    InstanceOrder, InstanceSeen,
     InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem,
     OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount,
     RunningProcess, ServerView, StateCount, Status, Story, SubscriptionView, TableView, TraceView, TracedMessage,
@@ -31,7 +32,8 @@ pub use transport::{
     Ack, Delivery, Destination, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology, Transport,
 };
 pub use unit::{
-    AliasRow, AliasesFound, Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys, Waiting,
+    AliasesFound, FIELD_BYTES_MAX, FieldRow, Found, HeldRow, HeldWanted, InboxFound, InstanceKey, InstanceRow, Keys,
+    Waiting,
 };
 pub use words::{HeldReason, InboxResult, OutboxKind};
 pub use write::{Caused, HeldIn, HeldKey, InboxRow, InstanceWrite, OutboxRow, TimerOut, Write};

@@ -1,7 +1,7 @@
 //! The database side of the port.
 
 use super::{
-    AliasRow, AliasesFound, Found, HeldReason, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys,
+    AliasesFound, FieldRow, Found, HeldReason, HeldRow, HeldWanted, InboxRow, InstanceKey, InstanceRow, Keys,
     LeaseRequest, LeaseUpdate, Leased, StoreError, TakenBack, Write,
 };
 use crate::Chart;
@@ -58,7 +58,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn read(&self, keys: &Keys) -> Result<Found, StoreError>;
 
     /// Reads the instances that have these aliases, outside any transaction.
-    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError>;
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<FieldRow>, StoreError>;
 
     /// Reads instances of these sagas, a page at a time, in the order of (id, saga): those after `after`, at most
     /// `rows_max`. Outside any transaction: nothing is locked.

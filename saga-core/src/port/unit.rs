@@ -32,20 +32,30 @@ pub struct InstanceKey {
     pub id: String,
 }
 
-/// An alias and the instance that has it.
+/// The longest value of a field that is no alias, in bytes.
+pub const FIELD_BYTES_MAX: usize = 128;
+
+/// A field and the instance that has it: operators find the instance by it, and by an alias messages do too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub struct AliasRow {
-    /// The key of the alias: `saga by name` in place of a saga, and the value in place of an id.
-    pub alias: InstanceKey,
+pub struct FieldRow {
+    /// The key of the field: `saga by name` in place of a saga, and the value in place of an id.
+    pub field: InstanceKey,
     /// The instance.
     pub instance: InstanceKey,
+    /// Whether it is an alias: then one instance has the value, and no other.
+    pub is_alias: bool,
 }
 
-impl AliasRow {
+impl FieldRow {
+    /// This field of this instance, which is no alias.
+    pub fn new(field: InstanceKey, instance: InstanceKey) -> Self {
+        Self { field, instance, is_alias: false }
+    }
+
     /// This alias of this instance.
-    pub fn new(alias: InstanceKey, instance: InstanceKey) -> Self {
-        Self { alias, instance }
+    pub fn alias(field: InstanceKey, instance: InstanceKey) -> Self {
+        Self { is_alias: true, ..Self::new(field, instance) }
     }
 }
 
@@ -54,14 +64,14 @@ impl AliasRow {
 #[non_exhaustive]
 pub struct AliasesFound {
     /// Those that instances have.
-    pub rows: Vec<AliasRow>,
+    pub rows: Vec<FieldRow>,
     /// Those for which early messages wait.
     pub awaited: Vec<InstanceKey>,
 }
 
 impl AliasesFound {
     /// These instances have aliases, and messages wait for those.
-    pub fn new(rows: Vec<AliasRow>, awaited: Vec<InstanceKey>) -> Self {
+    pub fn new(rows: Vec<FieldRow>, awaited: Vec<InstanceKey>) -> Self {
         Self { rows, awaited }
     }
 }

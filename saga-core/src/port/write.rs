@@ -1,6 +1,6 @@
 //! What a unit of work writes: everything that a batch decided, in one value.
 
-use super::{AliasRow, Destination, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
+use super::{Destination, FieldRow, HeldReason, InboxResult, InstanceKey, InstanceRow, OutboxKind};
 use crate::Envelope;
 use serde::Serialize;
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -31,12 +31,13 @@ pub struct Write {
     pub held_out: Vec<HeldKey>,
     /// Timers to delete.
     pub timers_out: Vec<TimerOut>,
-    /// Aliases that instances take. One that is there already is a conflict.
-    pub aliases_in: Vec<AliasRow>,
-    /// Aliases that instances give back.
-    pub aliases_out: Vec<AliasRow>,
+    /// Fields and aliases that instances have from now on. An alias that is there already is a conflict.
+    pub fields_in: Vec<FieldRow>,
+    /// Those to delete, before `fields_in` are written. An alias goes if the instance has it with this value, any other
+    /// field whatever its value is.
+    pub fields_out: Vec<FieldRow>,
     /// Early messages that wait for one of these aliases wait for its instance from now on.
-    pub aliases_met: Vec<AliasRow>,
+    pub aliases_met: Vec<FieldRow>,
 }
 
 impl Write {
@@ -54,8 +55,8 @@ impl Write {
             && self.held_in.is_empty()
             && self.held_out.is_empty()
             && self.timers_out.is_empty()
-            && self.aliases_in.is_empty()
-            && self.aliases_out.is_empty()
+            && self.fields_in.is_empty()
+            && self.fields_out.is_empty()
             && self.aliases_met.is_empty()
     }
 }

@@ -1,8 +1,8 @@
 //! A saga without its type, as the endpoint keeps it: what is offered to an instance, and what the instance decides.
 
 use super::{
-    AliasChanges, Emit, KnownAliases, Progress, Replied, Route, Rules, Saga, SagaId, SentCommand, alias::value_fault,
-    alias_key, alias_name, run::Run,
+    AliasChanges, Emit, FieldChanges, KnownAliases, Progress, Replied, Route, Rules, Saga, SagaId, SentCommand,
+    alias::value_fault, alias_key, alias_name, run::Run,
 };
 use crate::{
     Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, SagaRef, UnreadableKind,
@@ -122,6 +122,7 @@ pub(crate) struct Decided {
     /// Who started the instance, as stored; only read when a transition replies.
     pub(crate) originator: Option<String>,
     pub(crate) aliases: AliasChanges,
+    pub(crate) fields: FieldChanges,
 }
 
 /// How a message names its instance.

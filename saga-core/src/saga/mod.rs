@@ -6,6 +6,7 @@ mod commands;
 #[doc(hidden)] // the derives use it, by way of `__private`
 pub(crate) mod derived;
 mod effect;
+mod field;
 mod function;
 mod id;
 mod itinerary;
@@ -27,6 +28,9 @@ pub(crate) use alias::{AliasChanges, Aliases, KnownAliases, alias_key, alias_nam
 pub use chart::{Chart, ChartEdge, ChartEffect, ChartMessage, ChartState, Drawing};
 pub use commands::{Commands, Names, SendsAny};
 pub use effect::*;
+#[doc(hidden)]
+pub use field::{Field, field};
+pub(crate) use field::{FieldChanges, KeptFields, kept_fields};
 pub use function::*;
 pub use id::SagaId;
 pub use itinerary::Itinerary;
@@ -86,6 +90,11 @@ pub trait Saga: Sized + Send + 'static {
     /// The names of its aliases.
     #[doc(hidden)]
     const __ALIASES: &'static [&'static str] = &[];
+    /// The fields by which operators find an instance, with their values.
+    #[doc(hidden)]
+    fn __fields(&self, _data: &Self::Data) -> Vec<(&'static str, Option<String>)> {
+        Vec::new()
+    }
     #[doc(hidden)]
     fn __start(message: Self::In, at: &Moment, out: &mut Emits) -> Result<(Self, Self::Data), Self::In>;
     #[doc(hidden)]

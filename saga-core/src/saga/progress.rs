@@ -1,7 +1,7 @@
 //! What an instance knows about its way so far: which of its timers are alive, where it has been, what it has replied,
 //! which commands it could still take back.
 
-use super::Aliases;
+use super::{Aliases, KeptFields};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +23,9 @@ pub(crate) struct Progress {
     /// Its aliases as they were written: what the next transition changes is told from these.
     #[serde(default, skip_serializing_if = "Aliases::is_empty")]
     pub(crate) aliases: Aliases,
+    /// The fields by which operators find it, likewise.
+    #[serde(default, skip_serializing_if = "KeptFields::is_empty")]
+    pub(crate) fields: KeptFields,
     /// Commands without an answer, of types that the saga takes back somewhere; the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sent: Vec<SentCommand>,

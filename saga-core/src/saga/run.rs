@@ -4,7 +4,7 @@
 mod way;
 
 use super::{
-    AliasChanges, Aliases, Disposition, Emits, Moment, Progress, Replied, Route, Rules, Saga,
+    AliasChanges, Aliases, Disposition, Emits, FieldChanges, KeptFields, Moment, Progress, Replied, Route, Rules, Saga,
     logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
@@ -44,6 +44,8 @@ pub(super) struct Run<'a, S: Saga> {
     aliases_before: Aliases,
     /// Those that a transition took.
     aliases_taken: Vec<InstanceKey>,
+    /// The fields that it had when the row was read.
+    fields_before: KeptFields,
     /// How many commands that may be taken back were sent.
     commands: i64,
     /// Those of them that were taken back at once.
@@ -77,6 +79,7 @@ impl<'a, S: Saga> Run<'a, S> {
             alive_before: Vec::new(),
             aliases_before: Aliases::default(),
             aliases_taken: Vec::new(),
+            fields_before: KeptFields::default(),
             commands: 0,
             unsent: Vec::new(),
             paused_by: row.and_then(|row| row.paused_by.clone()),
@@ -94,6 +97,7 @@ impl<'a, S: Saga> Run<'a, S> {
                 Ok((state, progress)) => {
                     run.alive_before = progress.timers.iter().map(|timer| timer.number).collect();
                     run.aliases_before.clone_from(&progress.aliases);
+                    run.fields_before.clone_from(&progress.fields);
                     (run.state, run.progress) = (Some(state), progress);
                 }
                 Err(error) => {
@@ -277,6 +281,7 @@ impl<'a, S: Saga> Run<'a, S> {
         }
         self.data = Some(stored(&state, &to).map_err(|error| FailedTransition { offer: i, error })?);
         self.take_aliases(&state.1).map_err(|error| FailedTransition { offer: i, error })?;
+        self.keep_fields(&state.0, &state.1);
         self.state = Some(state);
         if from.is_none() {
             self.originator = Originator::of(&envelope);
@@ -352,6 +357,10 @@ impl<'a, S: Saga> Run<'a, S> {
             true => AliasChanges::of(S::NAME, &self.aliases_before, &self.progress.aliases, self.aliases_taken),
             false => AliasChanges::default(),
         };
+        let fields = match moved {
+            true => FieldChanges::of(S::NAME, &self.fields_before, &self.progress.fields, base_seq == 0),
+            false => FieldChanges::default(),
+        };
         let state = self.state.take().filter(|_| moved).map(|state| Box::new(state) as Box<dyn Any + Send>);
         Decided {
             settled: self.settled,
@@ -364,6 +373,7 @@ impl<'a, S: Saga> Run<'a, S> {
             state,
             originator: self.originator,
             aliases,
+            fields,
         }
     }
 }

@@ -26,7 +26,7 @@ pub use records::{HeldRecord, InboxRecord, InstanceRecord, OutboxRecord};
 pub use unit::{MemoryError, MemoryTx, MemoryUnit};
 
 use crate::{
-    AliasRow, Asked, Chart, Counts, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
+    Asked, Chart, Counts, FieldRow, Found, InboxRow, InstanceKey, InstanceRow, Keys, LeaseRequest, LeaseUpdate, Leased,
     Process, Registered, Store, StoreError, StoreErrorKind, Swept,
 };
 use async_trait::async_trait;
@@ -155,9 +155,17 @@ impl MemoryStore {
     }
 
     /// Committed aliases, each with the instance that has it.
-    pub fn aliases(&self) -> Vec<AliasRow> {
+    pub fn aliases(&self) -> Vec<FieldRow> {
         let state = self.0.state();
-        state.tables.aliases.iter().map(|(alias, instance)| AliasRow::new(alias.clone(), instance.clone())).collect()
+        state.tables.aliases.iter().map(|(alias, instance)| FieldRow::alias(alias.clone(), instance.clone())).collect()
+    }
+
+    /// Committed fields of instances that are no aliases, by instance and name.
+    pub fn fields(&self) -> Vec<FieldRow> {
+        let field = |((instance, name), value): (&(InstanceKey, String), &String)| {
+            FieldRow::new(InstanceKey { saga: name.clone(), id: value.clone() }, instance.clone())
+        };
+        self.0.state().tables.fields.iter().map(field).collect()
     }
 
     /// What user code wrote to a table of its own and committed, in that order.
@@ -266,7 +274,7 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<AliasRow>, StoreError> {
+    async fn aliases(&self, aliases: &[InstanceKey]) -> Result<Vec<FieldRow>, StoreError> {
         self.at_once(Operation::Aliases, |state, _| {
             read::aliases(&state.tables, &tables::Changes::default(), "", aliases).rows
         })

@@ -4,13 +4,13 @@ use crate::messages::*;
 use sagabus::prelude::*;
 use uuid::Uuid;
 
-/// Every state knows what was asked.
+/// Every state knows what was asked. Whoever calls says a name or a seat: operators find the check-in by these.
 #[rustfmt::skip] // a state a line
-#[states(data = CheckIn)]
+#[states(data = CheckIn, fields(passenger))]
 pub(crate) enum CheckingIn {
     #[waits] ReservingSeat,
-    MakingBarcode { seat: String },
-    #[done] CheckedIn { seat: String, barcode: String },
+    MakingBarcode { #[field] seat: String },
+    #[done] CheckedIn { #[field] seat: String, barcode: String },
     #[done] #[ignores(BarcodeMade, BarcodeFailed)] ToTheCounter { reason: String },
 }
 

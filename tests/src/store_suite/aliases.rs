@@ -1,16 +1,22 @@
-//! Aliases, and what waits for them.
+//! Aliases with what waits for them, and the other fields of instances.
 
 use super::*;
 use crate::eventually;
-use saga_core::{AliasRow, AliasesFound, HeldWanted};
+use saga_core::{AliasesFound, FieldRow, HeldWanted};
 
 /// `saga by reference`, with this value.
 fn alias(value: &str) -> InstanceKey {
     InstanceKey { saga: "saga by reference".into(), id: value.into() }
 }
 
-fn row(value: &str, id: &str) -> AliasRow {
-    AliasRow::new(alias(value), InstanceKey { saga: "saga".into(), id: id.into() })
+fn row(value: &str, id: &str) -> FieldRow {
+    FieldRow::alias(alias(value), InstanceKey { saga: "saga".into(), id: id.into() })
+}
+
+/// A field that is no alias.
+fn field(name: &str, value: &str, id: &str) -> FieldRow {
+    let key = InstanceKey { saga: format!("saga by {name}"), id: value.into() };
+    FieldRow::new(key, InstanceKey { saga: "saga".into(), id: id.into() })
 }
 
 /// The instance `saga/ID`, new.
@@ -30,7 +36,7 @@ async fn found<S: Store>(store: &S, values: &[&str]) -> AliasesFound {
     found
 }
 
-fn sorted(mut rows: Vec<AliasRow>) -> Vec<AliasRow> {
+fn sorted(mut rows: Vec<FieldRow>) -> Vec<FieldRow> {
     rows.sort_unstable();
     rows
 }
@@ -45,21 +51,19 @@ fn early(message_id: &str, value: &str) -> HeldIn {
 /// S-084: a value of an alias has one instance, compared byte for byte.
 pub async fn s_084_an_alias_is_one_instances(store: &impl Lab) {
     let both = vec![row("a", "7"), row("A", "8")];
-    write(store, crate::with!(writes(), instances = vec![new("7"), new("8")], aliases_in = both.clone()))
-        .await
-        .unwrap();
+    write(store, crate::with!(writes(), instances = vec![new("7"), new("8")], fields_in = both.clone())).await.unwrap();
     assert_eq!(sorted(store.aliases(&[alias("A"), alias("a"), alias("b")]).await.unwrap()), sorted(both.clone()));
     assert_eq!(sorted(found(store, &["a", "b", "A"]).await.rows), sorted(both));
     for owner in ["7", "8"] {
-        let again = crate::with!(writes(), aliases_in = vec![row("b", owner), row("a", owner)]);
+        let again = crate::with!(writes(), fields_in = vec![row("b", owner), row("a", owner)]);
         assert_eq!(kind(write(store, again).await), CONFLICT, "{owner} takes what 7 has");
     }
-    assert_eq!(store.count("alias").await, 2, "a conflict writes nothing");
+    assert_eq!(store.count("field").await, 2, "a conflict writes nothing");
     // nobody gives back what another has
-    write(store, crate::with!(writes(), aliases_out = vec![row("a", "8"), row("A", "8")])).await.unwrap();
+    write(store, crate::with!(writes(), fields_out = vec![row("a", "8"), row("A", "8")])).await.unwrap();
     assert_eq!(store.aliases(&[alias("a"), alias("A")]).await.unwrap(), [row("a", "7")]);
-    write(store, crate::with!(writes(), aliases_out = vec![row("a", "7")])).await.unwrap();
-    write(store, crate::with!(writes(), aliases_in = vec![row("a", "8")])).await.unwrap();
+    write(store, crate::with!(writes(), fields_out = vec![row("a", "7")])).await.unwrap();
+    write(store, crate::with!(writes(), fields_in = vec![row("a", "8")])).await.unwrap();
     assert_eq!(store.aliases(&[alias("a")]).await.unwrap(), [row("a", "8")]);
 }
 
@@ -73,7 +77,7 @@ pub async fn s_082_what_waits_for_an_alias_meets_its_instance(store: &impl Lab) 
     write(store, crate::with!(Write::new("f", "me", LEASE), held_in = vec![early("elsewhere", "a")])).await.unwrap();
     assert_eq!(found(store, &["a", "c"]).await.awaited, [alias("a")]);
     assert!(read(store, &[]).await.waiting.is_empty(), "nothing waits for the instance yet");
-    let met = crate::with!(writes(), instances = vec![new("7")], aliases_in = vec![row("a", "7")]);
+    let met = crate::with!(writes(), instances = vec![new("7")], fields_in = vec![row("a", "7")]);
     write(store, crate::with!(met, aliases_met = vec![row("a", "7")])).await.unwrap();
     assert!(found(store, &["a"]).await.awaited.is_empty());
     let waiting = read(store, &[]).await.waiting;
@@ -129,9 +133,39 @@ pub async fn o_053_aliases_go_with_their_instance(store: &impl Lab) {
     let mut done = new("8");
     done.row.done = true;
     let aliases = vec![row("a", "7"), row("b", "8"), row("c", "8")];
-    write(store, crate::with!(writes(), instances = vec![new("7"), done], aliases_in = aliases)).await.unwrap();
+    write(store, crate::with!(writes(), instances = vec![new("7"), done], fields_in = aliases)).await.unwrap();
     store.age("saga", "completed_at", WEEK * 2).await;
     store.sweep("e", WEEK).await.unwrap();
-    assert_eq!((store.count("saga").await, store.count("alias").await), (1, 1));
+    assert_eq!((store.count("saga").await, store.count("field").await), (1, 1));
     assert_eq!(found(store, &["a", "b", "c"]).await.rows, [row("a", "7")]);
+}
+
+/// S-086: many instances have one value of a field; it changes and goes with the instance, and is no alias.
+pub async fn s_086_a_value_of_a_field_has_many_instances(store: &impl Lab) {
+    let process = crate::with!(saga_core::Process::new("e", "me"), charts = vec![chart(1)]);
+    store.register(&process).await.unwrap();
+    let begun =
+        vec![field("customer", "a", "7"), field("region", "eu", "7"), field("customer", "a", "8"), row("a", "8")];
+    write(store, crate::with!(writes(), instances = vec![new("7"), new("8")], fields_in = begun.clone()))
+        .await
+        .unwrap();
+    assert_eq!(sorted(store.fields().await), sorted(begun.clone()));
+    assert_eq!(found(store, &["a", "eu"]).await.rows, [row("a", "8")], "a field is no alias");
+    // whatever its value is now; another field, and that of another instance, stay
+    let other = field("customer", "b", "7");
+    for _ in 0..2 {
+        let changed = crate::with!(writes(), fields_out = vec![other.clone()], fields_in = vec![other.clone()]);
+        write(store, changed).await.unwrap();
+    }
+    let after = [&begun[1..], &[other]].concat();
+    assert_eq!(sorted(store.fields().await), sorted(after));
+    let gone = vec![field("region", "", "7"), field("region", "eu", "8")];
+    write(store, crate::with!(writes(), fields_out = gone)).await.unwrap();
+    assert_eq!(store.count("field").await, 3, "what is not there goes unnoticed");
+    let mut done = instance(2, 1);
+    (done.row.key.id, done.row.done) = ("7".into(), true);
+    write(store, crate::with!(writes(), instances = vec![done])).await.unwrap();
+    store.age("saga", "completed_at", WEEK * 2).await;
+    store.sweep("e", WEEK).await.unwrap();
+    assert_eq!(sorted(store.fields().await), sorted(begun[2..].to_vec()), "they go with their instance");
 }

@@ -2,7 +2,7 @@
 
 use super::Lab;
 use async_trait::async_trait;
-use saga_core::testing::MemoryStore;
+use saga_core::{FieldRow, testing::MemoryStore};
 use std::time::Duration;
 
 #[async_trait]
@@ -13,7 +13,7 @@ impl Lab for MemoryStore {
             "outbox" => self.outbox().len(),
             "held" => self.held().len(),
             "saga" => self.instances().len(),
-            "alias" => self.aliases().len(),
+            "field" => self.aliases().len() + MemoryStore::fields(self).len(),
             "definition" => self.definitions().len(),
             "subscription" => self.subscriptions().len(),
             "process" => self.processes().len(),
@@ -57,6 +57,10 @@ impl Lab for MemoryStore {
                 .collect(),
             _ => vec![unknown()],
         }
+    }
+
+    async fn fields(&self) -> Vec<FieldRow> {
+        self.aliases().into_iter().chain(MemoryStore::fields(self)).collect()
     }
 
     async fn age(&self, table: &str, column: &str, by: Duration) {

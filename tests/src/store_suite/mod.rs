@@ -22,7 +22,7 @@ pub use sql::Base;
 use async_trait::async_trait;
 use bytes::Bytes;
 use saga_core::{
-    Chart, Destination, Envelope, Found, HeldIn, HeldReason, InboxResult, InboxRow, InstanceKey, InstanceRow,
+    Chart, Destination, Envelope, FieldRow, Found, HeldIn, HeldReason, InboxResult, InboxRow, InstanceKey, InstanceRow,
     InstanceWrite, Keys, LeaseRequest, Leased, OutboxKind, OutboxRow, SagaRef, Store, StoreError, StoreErrorKind, Unit,
     Write,
 };
@@ -47,6 +47,9 @@ pub trait Lab: Store {
 
     /// A column of the rows of one message, as texts, in no particular order.
     async fn column(&self, table: &str, column: &str, message_id: &str) -> Vec<Option<String>>;
+
+    /// The fields of instances, aliases among them.
+    async fn fields(&self) -> Vec<FieldRow>;
 
     /// Moves a time in all rows of a table into the past.
     async fn age(&self, table: &str, column: &str, by: Duration);
@@ -233,6 +236,7 @@ macro_rules! store_suite {
                     s_082_what_waits_for_an_alias_meets_its_instance
                     s_083_what_waits_for_an_alias_does_not_wait_for_ever
                     o_053_aliases_go_with_their_instance
+                    s_086_a_value_of_a_field_has_many_instances
                 }
                 processes::{
                     b6_an_event_that_nobody_subscribes_to_any_more_is_dropped

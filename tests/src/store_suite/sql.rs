@@ -3,7 +3,7 @@
 use super::Lab;
 use async_trait::async_trait;
 use outbox::{Postgres, Sqlite};
-use saga_core::Inspect;
+use saga_core::{FieldRow, Inspect, InstanceKey};
 use std::time::Duration;
 
 /// A database whose tables a test looks into by statements of its own.
@@ -29,6 +29,11 @@ impl Base for Sqlite {
     }
 }
 
+fn field((name, value, saga, id, is_alias): (String, String, String, String, Option<bool>)) -> FieldRow {
+    let (field, instance) = (InstanceKey { saga: name, id: value }, InstanceKey { saga, id });
+    if is_alias.is_some() { FieldRow::alias(field, instance) } else { FieldRow::new(field, instance) }
+}
+
 // each statement in a transaction and without a name, so that it works behind a pooler too
 #[async_trait]
 impl Lab for Postgres {
@@ -44,6 +49,13 @@ impl Lab for Postgres {
         let sql = format!("SELECT {column}::text FROM sagabus.{table} WHERE message_id = $1");
         let texts = sqlx::query_scalar(&sql).bind(message_id).persistent(false).fetch_all(&mut *tx).await;
         texts.expect("a column is read")
+    }
+
+    async fn fields(&self) -> Vec<FieldRow> {
+        let mut tx = self.pool().begin().await.expect("a transaction begins");
+        let sql = "SELECT name, value, saga, id, is_alias FROM sagabus.field";
+        let rows = sqlx::query_as(sql).persistent(false).fetch_all(&mut *tx).await;
+        rows.expect("fields are read").into_iter().map(field).collect()
     }
 
     async fn age(&self, table: &str, column: &str, by: Duration) {
@@ -67,6 +79,12 @@ impl Lab for Sqlite {
         let sql = format!("SELECT CAST({column} AS TEXT) FROM sagabus_{table} WHERE message_id = $1");
         let texts = sqlx::query_scalar(&sql).bind(message_id).fetch_all(self.writer()).await;
         texts.expect("a column is read")
+    }
+
+    async fn fields(&self) -> Vec<FieldRow> {
+        let sql = "SELECT name, value, saga, id, is_alias FROM sagabus_field";
+        let rows = sqlx::query_as(sql).fetch_all(self.writer()).await;
+        rows.expect("fields are read").into_iter().map(field).collect()
     }
 
     async fn age(&self, table: &str, column: &str, by: Duration) {

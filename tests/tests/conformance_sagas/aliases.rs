@@ -68,8 +68,8 @@ fn cards<Db: Base>(builder: EndpointBuilder<Db>) -> EndpointBuilder<Db> {
 
 /// The aliases, each with its instance.
 async fn aliases<Db: Base>(db: &Db) -> String {
-    let sql = "SELECT coalesce((SELECT min(alias || ' ' || value || ' is ' || saga || ' ' || id) FROM {s}alias), '')
-        || ', ' || count(*) FROM {s}alias";
+    let sql = "SELECT coalesce((SELECT min(name || ' ' || value || ' is ' || saga || ' ' || id) FROM {s}field), '')
+        || ', ' || count(*) FROM {s}field";
     db.text(sql).await
 }
 

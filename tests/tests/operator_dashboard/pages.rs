@@ -92,6 +92,8 @@ async fn a_strangers_script_is_text_on_every_page() {
         tables.instance(script, script, Some(script)).await;
         let data = format!(r#"{{"customer":"{script}"}}"#);
         tables.sql(&format!("UPDATE {{s}}saga SET data = '{data}'")).await;
+        let field = "INSERT INTO {s}field (name, value, saga, id)";
+        tables.sql(&format!("{field} VALUES ('order by customer', '{script}', 'order', '{script}')")).await;
         tables
             .hold(&Held {
                 message_id: script,
@@ -108,6 +110,7 @@ async fn a_strangers_script_is_text_on_every_page() {
             "/",
             "/sagas",
             &format!("/sagas?saga=order&state={id}"),
+            &format!("/sagas?where=customer%3D{id}"),
             &format!("/sagas/order/{id}"),
             "/held",
             &format!("/held/{id}"),
@@ -234,6 +237,30 @@ async fn it_may_stand_under_a_path() {
     }
     assert_eq!(dashboard.get("/assets/style.css").await.status, StatusCode::OK);
     assert_eq!(dashboard.get("/search?q=7").await.path(), "/ops/bus/sagas/order/7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_found_by_a_field_and_lead_to_those_with_the_same_value() {
+    for tables in both().await {
+        for id in ["1", "2", "7"] {
+            tables.instance(id, "AwaitingShipment", None).await;
+        }
+        let fields = "INSERT INTO {s}field (name, value, saga, id) VALUES ('order by customer', 'A & B', 'order', '1'),
+            ('order by customer', 'A & B', 'order', '7'), ('order by customer', 'A', 'order', '2')";
+        tables.sql(fields).await;
+        let dashboard = Dashboard::start(&tables);
+        let href = "/sagas?saga=order&amp;where=customer%3DA%20%26%20B";
+        let page = dashboard.page("/sagas/order/7").await;
+        assert!(page.contains(&format!("customer <a href=\"{href}\">A &amp; B</a>")), "{page}");
+        let page = dashboard.page("/sagas?saga=order&where=customer%3DA%20%26%20B").await;
+        let has = |id: &str| page.contains(&format!("href=\"/sagas/order/{id}\""));
+        assert_eq!([has("1"), has("2"), has("7")], [true, false, true], "{page}");
+        assert!(page.contains("sagas list --saga order --where 'customer=A &amp; B'"), "the command: {page}");
+        assert!(page.contains("name=\"where\" value=\"customer=A &amp; B\""), "the form: {page}");
+        let unknown = dashboard.get("/sagas?where=custmer%3D7").await;
+        assert_eq!(unknown.status, StatusCode::BAD_REQUEST);
+        assert!(unknown.text.contains("is called custmer; there are: customer"), "{}", unknown.text);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

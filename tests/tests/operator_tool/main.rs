@@ -189,23 +189,68 @@ async fn every_filter_takes_a_sagas_name_whatever_its_case_and_tells_of_one_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_is_shown_with_its_aliases() {
+async fn an_instance_is_shown_with_its_aliases_and_fields() {
     for tables in [Tables::postgres().await, Tables::sqlite().await] {
         let url = &[tables.url.as_str()];
         for id in ["7", "8"] {
             tables.instance(id, "AwaitingPayment", None).await;
         }
-        let sql = "INSERT INTO {s}alias (alias, value, saga, id)
-            VALUES ('order by reference', 'pay-7', 'order', '7'), ('order by card.number', '\u{1b}4\"', 'order', '7')";
+        let sql = "INSERT INTO {s}field (name, value, saga, id, is_alias) VALUES
+            ('order by reference', 'pay-7', 'order', '7', TRUE),
+            ('order by card.number', '\u{1b}4\"', 'order', '7', TRUE),
+            ('order by customer', '\u{1b}Ann', 'order', '7', NULL)";
         tables.sql(sql).await;
         let page = run(url, &["sagas", "show", "order", "7"]).1;
-        assert!(page.contains("\nalias   card.number \\u{1b}4\"\nalias   reference pay-7\n"), "{page}");
+        let found_by = "\nalias   card.number \\u{1b}4\"\nalias   reference pay-7\nfield   customer \\u{1b}Ann\n";
+        assert!(page.contains(found_by), "{page}");
         let page = run(url, &["sagas", "show", "order", "8"]).1;
-        assert!(!page.contains("alias"), "{page}");
-        let aliases =
-            |id: &str| json(&run(url, &["--json", "sagas", "show", "order", id]).1)["instance"]["aliases"].clone();
-        assert_eq!(aliases("7"), serde_json::json!({ "reference": "pay-7", "card.number": "\u{1b}4\"" }));
-        assert_eq!(aliases("8"), serde_json::json!({}));
+        assert!(!page.contains("alias") && !page.contains("field"), "{page}");
+        let instance = |id: &str| json(&run(url, &["--json", "sagas", "show", "order", id]).1)["instance"].clone();
+        assert_eq!(instance("7")["aliases"], serde_json::json!({ "reference": "pay-7", "card.number": "\u{1b}4\"" }));
+        assert_eq!(instance("7")["fields"], serde_json::json!({ "customer": "\u{1b}Ann" }));
+        assert_eq!(instance("8")["aliases"], serde_json::json!({}));
+        assert_eq!(instance("8")["fields"], serde_json::json!({}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_found_by_the_values_of_their_fields() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        for id in ["1", "2", "3", "4"] {
+            tables.instance(id, if id == "3" { "Lost" } else { "AwaitingPayment" }, None).await;
+        }
+        let sql = "INSERT INTO {s}field (name, value, saga, id, is_alias) VALUES
+            ('order by customer', '7', 'order', '1', NULL), ('order by customer', '7', 'order', '2', NULL),
+            ('order by customer', '7', 'order', '3', NULL), ('order by customer', '70', 'order', '4', NULL),
+            ('order by region', 'eu', 'order', '2', NULL), ('order by region', 'eu', 'order', '3', NULL),
+            ('order by region', 'eu', 'order', '4', NULL), ('order by reference', 'pay_1', 'order', '1', TRUE)";
+        tables.sql(sql).await;
+        let url = &[tables.url.as_str()];
+        let found = |filter: &str| {
+            let words: Vec<&str> = "--json sagas list".split(' ').chain(filter.split(' ')).collect();
+            let (code, page, err) = run(url, &words);
+            assert_eq!(code, 0, "{filter}: {err}");
+            let all = json(&page).as_array().expect("a list").clone();
+            let mut ids: Vec<String> = all.iter().map(|it| it["id"].as_str().expect("an id").to_owned()).collect();
+            ids.sort_unstable();
+            ids.concat()
+        };
+        assert_eq!(found("--where customer=7"), "123");
+        assert_eq!(found("--where customer=7 --where region=eu"), "23", "all must hold");
+        assert_eq!(found("--where region=eu --where customer=7 --state awaitingpayment"), "2");
+        assert_eq!(found("--where CUSTOMER=7 --id 1"), "1", "whatever the name's case");
+        assert_eq!(found("--where customer=7 --saga ORDER --older-than 1s"), "123");
+        assert_eq!(found("--where customer=7 --paused"), "");
+        assert_eq!(found("--where reference=pay_1"), "1", "an alias is a field too");
+        assert_eq!(found("--where customer=7 --where customer=70"), "");
+        assert_eq!(found("--where customer=8"), "");
+        let (code, _, err) = run(url, &["sagas", "list", "--where", "custmer=7"]);
+        let text = "no field of an instance is called custmer; there are: customer, reference, region";
+        assert!(code == 1 && err.contains(text), "{err}");
+        let (code, _, err) = run(url, &["sagas", "list", "--where", "customer"]);
+        assert!(code == 2 && err.contains("a field and its value were expected: customer=7"), "{err}");
+        let counted = run(url, &["--limit", "1", "sagas", "list", "--where", "customer=7"]);
+        assert!(counted.1.contains("1 of 3 shown") || counted.2.contains("1 of 3 shown"), "{counted:?}");
     }
 }
 

@@ -50,7 +50,7 @@ struct Order {
     cents: u64,
 }
 
-#[states(data = Order, masked(card))]
+#[states(data = Order, masked(card), fields(cents))]
 enum Purchase {
     #[waits]
     Waiting {
@@ -137,6 +137,21 @@ async fn masked_fields_are_shown_to_nobody_who_does_not_ask_for_them() {
     }
     let (_, out, _) = run(url, &["sagas", "show", "purchase", "1"]);
     assert!(out.contains("500") && out.contains("\"floor\": 3"), "what is not masked is shown: {out}");
+
+    // an older program kept the card as a field: nobody guesses at it
+    let kept = "INSERT INTO sagabus_field (name, value, saga, id) VALUES ('purchase by card', $1, 'purchase', '1')";
+    sqlx::query(kept).bind(CARD).execute(shop.store().writer()).await.expect("the row is written");
+    let by_card = format!("card={CARD}");
+    let (code, out, err) = run(url, &["sagas", "list", "--where", &by_card]);
+    assert!(code == 1 && out.is_empty() && err.contains("is called card; there are: cents"), "{out}{err}");
+    for arguments in
+        [&["sagas", "list", "--where", "cents=500"][..], &["--unmasked", "sagas", "list", "--where", &by_card]]
+    {
+        let (code, out, err) = run(url, arguments);
+        assert!(code == 0 && out.contains("purchase\t1\t"), "{arguments:?}: {out}{err}");
+    }
+    let (_, out, _) = run(url, &["sagas", "show", "purchase", "1"]);
+    assert!(out.contains(&format!("field   card {MASK}\nfield   cents 500\n")), "{out}");
 
     let edit = ["held", "edit", id, "--reason", "by test"];
     let (code, _, err) = said(&command(url, &edit).env("EDITOR", "true").output().expect("the program runs"));

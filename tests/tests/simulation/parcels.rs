@@ -360,7 +360,7 @@ fn each_parcel_has_its_reference(world: &World) -> bool {
     let aliases = world.store("shop").aliases();
     let is_right = |parcel: u64| {
         let mut own = aliases.iter().filter(|row| row.instance.id == parcel.to_string());
-        own.next().is_some_and(|row| row.alias.id == reference(parcel)) && own.next().is_none()
+        own.next().is_some_and(|row| row.field.id == reference(parcel)) && own.next().is_none()
     };
     aliases.len() == PARCELS as usize && (0..PARCELS).all(is_right)
 }

@@ -131,6 +131,13 @@ fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>], faults: 
             message.key = Key::Alias(alias);
         }
     }
+    let states = definition.states;
+    for field in states.found_by.iter().chain(states.states.iter().flat_map(|state| &state.found_by)) {
+        if fields.contains(&field) {
+            let fault = "it is an alias: operators find the instance by that already";
+            faults.add(syn::Error::new_spanned(field, fault));
+        }
+    }
 }
 
 /// The message that an alias is for.

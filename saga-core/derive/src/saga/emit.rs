@@ -2,6 +2,7 @@
 
 mod alias;
 mod chart;
+mod field;
 mod key;
 
 use super::{
@@ -209,7 +210,7 @@ impl Emit<'_> {
         let saga = &self.definition.states.ident;
         let (id_type, data) = (self.id_type(), self.data());
         let (read, id, id_field, alias) = (self.read(), self.id(), self.id_field(), self.alias());
-        let gives_up = self.gives_up();
+        let (gives_up, fields) = (self.gives_up(), self.fields());
         let (start, step) = (self.start(), self.step(transitions));
         let (load, names, store) = (self.load(), self.state_names(), self.store());
         let chart = self.chart(transitions);
@@ -226,6 +227,7 @@ impl Emit<'_> {
                 #id_field
                 #gives_up
                 #alias
+                #fields
                 #start
                 #step
                 #load

@@ -9,7 +9,6 @@ use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use syn::{
     Attribute, DeriveInput, Ident, LitInt, LitStr, Signature, Token, Type, braced, parenthesized,
     parse::{Parse, ParseStream},
-    punctuated::Punctuated,
 };
 
 mod keyword {
@@ -68,8 +67,7 @@ fn as_written(tokens: TokenStream, place: Span) -> TokenStream {
     each.collect()
 }
 
-/// A field of a path, `order.id`.
-pub(super) type Path = Punctuated<Ident, Token![.]>;
+pub(super) use crate::field::Path;
 
 /// Where a message that names no id itself has it.
 pub(super) enum By {

@@ -108,7 +108,7 @@ impl Rig {
     }
 
     fn aliases(&self) -> Vec<(String, String)> {
-        self.store.aliases().into_iter().map(|row| (row.alias.id, row.instance.id)).collect()
+        self.store.aliases().into_iter().map(|row| (row.field.id, row.instance.id)).collect()
     }
 }
 
@@ -266,8 +266,8 @@ async fn a_message_is_not_held_while_another_process_takes_its_alias() {
     rig.until("the other one is held", |rig| rig.held().len() == 1).await;
     tokio::time::sleep(secs(2)).await;
     let key = |saga: &str, id: &str| InstanceKey { saga: saga.into(), id: id.into() };
-    let taken = AliasRow::new(key("card by reference", "a"), key("card", "1"));
-    let write = Write { endpoint: NAME.into(), aliases_in: vec![taken], ..Write::default() };
+    let taken = FieldRow::alias(key("card by reference", "a"), key("card", "1"));
+    let write = Write { endpoint: NAME.into(), fields_in: vec![taken], ..Write::default() };
     elsewhere.write(&write).await.unwrap();
     elsewhere.commit().await.unwrap();
     rig.all_acked().await;

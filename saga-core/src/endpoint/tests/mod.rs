@@ -9,6 +9,7 @@ mod check;
 mod database;
 mod dialects;
 mod duplicates;
+mod fields;
 mod given_up;
 mod handlers;
 mod identity;

@@ -2,6 +2,7 @@
 
 use super::{HeldView, OperationItem};
 use crate::{HeldReason, OutboxKind};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How old, by the database's clock; a bound that is not given matches all.
@@ -94,6 +95,27 @@ pub struct InstanceFilter {
     pub open: bool,
     /// Only those that have not changed for this long.
     pub unchanged_for: Option<Duration>,
+    /// Only those with all of these fields or aliases.
+    pub fields: Vec<FieldIs>,
+}
+
+/// A field of an instance, or an alias, has this value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldIs {
+    /// The field, as the saga names it: `customer`.
+    pub name: String,
+    /// Its value, as text.
+    pub value: String,
+}
+
+/// A field by which instances of a saga are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FieldName {
+    /// The saga.
+    pub saga: String,
+    /// The field, as the saga names it.
+    pub name: String,
 }
 
 /// Which operations; a field that is not given matches all.

@@ -66,6 +66,9 @@ pub struct InstanceView {
     /// The values by which messages find it that do not know its id, by the alias's field.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
+    /// The other fields by which operators find it, each with its value.
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
     /// Transitions so far.
     pub seq: i64,
     /// The version that wrote it.

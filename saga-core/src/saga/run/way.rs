@@ -4,7 +4,9 @@ use super::Run;
 use crate::{
     envelope::hash_of,
     panics::caught,
-    saga::{Aliases, Emit, Emits, Progress, Route, Saga, SentCommand, SetTimer, alias::value_fault, alias_key},
+    saga::{
+        Aliases, Emit, Emits, Progress, Route, Saga, SentCommand, SetTimer, alias::value_fault, alias_key, kept_fields,
+    },
 };
 
 /// The most timers that one transition sets: they are numbered by it.
@@ -78,8 +80,8 @@ impl<S: Saga> Run<'_, S> {
         }
         if self.rules.is_done(to) {
             // nothing waits there, not even a timer set on the way; a transition out of it may still take commands back
-            let Progress { replied, aliases, sent, .. } = std::mem::take(&mut self.progress);
-            self.progress = Progress { replied, aliases, sent, ..Progress::default() };
+            let Progress { replied, aliases, fields, sent, .. } = std::mem::take(&mut self.progress);
+            self.progress = Progress { replied, aliases, fields, sent, ..Progress::default() };
         }
         if self.progress.timers.len() > ALIVE_MAX {
             return Err(format!("the instance would have more than {ALIVE_MAX} timers: keys of timers must not grow"));
@@ -111,5 +113,10 @@ impl<S: Saga> Run<'_, S> {
         }
         self.progress.aliases = aliases;
         Ok(())
+    }
+
+    /// The fields by which operators find the instance. Nothing about them is a reason to fail.
+    pub(super) fn keep_fields(&mut self, state: &S, data: &S::Data) {
+        self.progress.fields = kept_fields(caught(|| state.__fields(data)).unwrap_or_default());
     }
 }

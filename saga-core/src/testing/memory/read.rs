@@ -2,7 +2,7 @@
 
 use super::tables::{Changes, Tables, all, get};
 use crate::{
-    AliasRow, AliasesFound, Counts, Found, HeldReason, HeldRow, HeldWanted, InstanceCount, InstanceKey, InstanceRow,
+    AliasesFound, Counts, FieldRow, Found, HeldReason, HeldRow, HeldWanted, InstanceCount, InstanceKey, InstanceRow,
     Keys, Waiting,
 };
 use std::{
@@ -35,7 +35,7 @@ pub(super) fn found(tables: &Tables, own: &Changes, keys: &Keys, now: i64, locke
 pub(super) fn aliases(tables: &Tables, own: &Changes, endpoint: &str, aliases: &[InstanceKey]) -> AliasesFound {
     let rows = aliases.iter().filter_map(|alias| {
         let instance = get(&tables.aliases, &own.aliases, alias)?;
-        Some(AliasRow::new(alias.clone(), instance.clone()))
+        Some(FieldRow::alias(alias.clone(), instance.clone()))
     });
     let awaited = |alias: &&InstanceKey| {
         let mut held = all(&tables.held, &own.held).map(|(_, row)| row);

@@ -140,7 +140,9 @@ fn delete_old_instances(state: &mut State, endpoint: &str, oldest: i64) -> usize
     });
     let old: Vec<InstanceKey> = old.map(|(key, _)| key.clone()).take(STEP_ROWS_MAX).collect();
     old.iter().for_each(|key| drop(state.tables.instances.remove(key)));
-    state.tables.aliases.retain(|_, instance| !old.contains(instance)); // they go with their instance
+    // they go with their instance
+    state.tables.aliases.retain(|_, instance| !old.contains(instance));
+    state.tables.fields.retain(|(instance, _), _| !old.contains(instance));
     old.len()
 }
 

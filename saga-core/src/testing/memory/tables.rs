@@ -26,6 +26,8 @@ pub(super) struct Tables {
     pub(super) held: BTreeMap<MessageKey, HeldRecord>,
     /// The instance that has an alias, by the key of the alias.
     pub(super) aliases: BTreeMap<InstanceKey, InstanceKey>,
+    /// The value of an instance's field that is no alias, by the instance and `saga by name`.
+    pub(super) fields: BTreeMap<(InstanceKey, String), String>,
     pub(super) user: BTreeMap<String, Vec<Value>>,
 }
 
@@ -40,6 +42,7 @@ pub(super) struct Changes {
     pub(super) outbox: Changed<Uuid, OutboxRecord>,
     pub(super) held: Changed<MessageKey, HeldRecord>,
     pub(super) aliases: Changed<InstanceKey, InstanceKey>,
+    pub(super) fields: Changed<(InstanceKey, String), String>,
 }
 
 impl Tables {
@@ -49,6 +52,7 @@ impl Tables {
         merge(&mut self.outbox, changes.outbox);
         merge(&mut self.held, changes.held);
         merge(&mut self.aliases, changes.aliases);
+        merge(&mut self.fields, changes.fields);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     tables::{Changes, MessageKey, Tables, all, get, held_key, inbox_key},
 };
 use crate::{
-    AliasRow, HeldIn, HeldKey, HeldReason, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError,
+    FieldRow, HeldIn, HeldKey, HeldReason, InboxResult, InboxRow, InstanceWrite, OutboxKind, OutboxRow, StoreError,
     StoreErrorKind, TakenBack, TimerOut, Write,
 };
 use std::collections::BTreeSet;
@@ -20,7 +20,8 @@ pub(super) fn rows(write: &Write) -> BTreeSet<RowKey> {
     let instances = write.instances.iter().map(|instance| RowKey::Instance(instance.row.key.clone()));
     let held_in = write.held_in.iter().map(|row| RowKey::Held(held_key(endpoint, &key_of(row))));
     let held_out = write.held_out.iter().map(|key| RowKey::Held(held_key(endpoint, key)));
-    let aliases = write.aliases_in.iter().chain(&write.aliases_out).map(|row| RowKey::Alias(row.alias.clone()));
+    let aliases = write.fields_in.iter().chain(&write.fields_out).filter(|row| row.is_alias);
+    let aliases = aliases.map(|row| RowKey::Alias(row.field.clone()));
     claims.chain(completes).chain(instances).chain(held_in).chain(held_out).chain(aliases).collect()
 }
 
@@ -71,22 +72,27 @@ pub(super) fn apply(
     for key in &write.held_out {
         own.held.insert(held_key(endpoint, key), None);
     }
-    write_aliases(tables, own, write)
+    write_fields(tables, own, write)
 }
 
-fn write_aliases(tables: &Tables, own: &mut Changes, write: &Write) -> Result<(), StoreError> {
-    for AliasRow { alias, instance } in &write.aliases_out {
-        if get(&tables.aliases, &own.aliases, alias) == Some(instance) {
-            own.aliases.insert(alias.clone(), None);
+fn write_fields(tables: &Tables, own: &mut Changes, write: &Write) -> Result<(), StoreError> {
+    for FieldRow { field, instance, is_alias } in &write.fields_out {
+        if !is_alias {
+            own.fields.insert((instance.clone(), field.saga.clone()), None);
+        } else if get(&tables.aliases, &own.aliases, field) == Some(instance) {
+            own.aliases.insert(field.clone(), None);
         }
     }
-    for AliasRow { alias, instance } in &write.aliases_in {
-        if get(&tables.aliases, &own.aliases, alias).is_some() {
+    for FieldRow { field, instance, is_alias } in &write.fields_in {
+        if !is_alias {
+            own.fields.insert((instance.clone(), field.saga.clone()), Some(field.id.clone()));
+        } else if get(&tables.aliases, &own.aliases, field).is_some() {
             return Err(StoreError::conflict());
+        } else {
+            own.aliases.insert(field.clone(), Some(instance.clone()));
         }
-        own.aliases.insert(alias.clone(), Some(instance.clone()));
     }
-    for AliasRow { alias, instance } in &write.aliases_met {
+    for FieldRow { field: alias, instance, .. } in &write.aliases_met {
         let held = all(&tables.held, &own.held).filter(|(_, row)| {
             row.endpoint == write.endpoint && row.reason == HeldReason::Early && row.waits_for(alias)
         });

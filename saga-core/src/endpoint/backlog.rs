@@ -182,6 +182,8 @@ async fn write_together<Db: Store>(
 ) -> Result<(), StoreError> {
     let mut ledger = Ledger::new(shared);
     let mut in_line = Vec::new();
+    // the pause has chance in it: what goes together comes back together
+    let after_failures = entry.breaker.pause() * 2 + FAILURES_DELAY;
     for (item, verdict, behind) in backlog {
         let before = match verdict {
             Verdict::Duplicate => continue,
@@ -196,7 +198,7 @@ async fn write_together<Db: Store>(
                 in_line.push((limiter, *key));
                 (limiter.put_off(*key), WAITS)
             }
-            _ => (entry.breaker.pause() * 2 + FAILURES_DELAY, FAILURES),
+            _ => (after_failures, FAILURES),
         };
         ledger.put_off(settling(entry, item, before), delay, why.into(), 0);
     }

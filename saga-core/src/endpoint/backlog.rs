@@ -50,8 +50,8 @@ pub(super) async fn put_off<Db: Store>(
     behind_limit(shared, entry, items).await
 }
 
-/// The handler has a limit: all but those that it allows soon go to the outbox until their turn comes. The inbox is asked
-/// before, so that what was handled takes no turn, and what was put off before goes first.
+/// The handler has a limit: all but those that it allows soon go to the outbox until their turn comes. The inbox is
+/// asked before, so that what was handled takes no turn, and what was put off before goes first.
 async fn behind_limit<Db: Store>(
     shared: &Shared<Db>,
     entry: &HandlerEntry<Db>,

@@ -1,8 +1,8 @@
 //! Lanes of handlers: each takes all waiting items of one handler, and runs them as units of work, in order.
 //!
 //! Before a unit runs, the lane waits: for the breaker while messages fail, and for a call if the handler has a limit.
-//! What comes meanwhile is looked at as it comes. What runs nothing is settled, because a command that is taken back must
-//! not run first; what cannot run soon is put off, because it would use up the prefetch of other handlers.
+//! What comes meanwhile is looked at as it comes. What runs nothing is settled, because a command that is taken back
+//! must not run first; what cannot run soon is put off, because it would use up the prefetch of other handlers.
 
 use super::{
     backlog, handler_unit,
@@ -31,7 +31,7 @@ struct Lane<'a, Db: Store> {
     shared: &'a Shared<Db>,
     handler: usize,
     stop: &'a CancellationToken,
-    /// For the database. Meanwhile the lane keeps the items that it has and takes no others: copies of them would gather.
+    /// For the database. Meanwhile the lane keeps the items that it has and takes no others: their copies would gather.
     waiting: Waiting<'a, Db>,
 }
 

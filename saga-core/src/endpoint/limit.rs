@@ -4,9 +4,9 @@
 //! so that all processes of the endpoint together keep to the rate. Times are taken for a quarter of a second at once,
 //! so the database is asked four times a second at most.
 //!
-//! A lane gets its call before its message runs, and never waits long for it: what has no turn soon stands in a line, in
-//! the outbox, each message at the time of its turn. The end of the line is known in this process alone, so what comes
-//! back may find its turn taken, and goes to the end.
+//! A lane gets its call before its message runs, and never waits long for it: what has no turn soon stands in a line,
+//! in the outbox, each message at the time of its turn. The end of the line is known in this process alone, so what
+//! comes back may find its turn taken, and goes to the end.
 
 mod line;
 
@@ -198,8 +198,8 @@ impl Limiter {
         }
     }
 
-    /// Takes the turn of the next call for a key, if it comes soon and is not for those that were put off before; for a
-    /// message that was, it is.
+    /// Takes the turn of the next call for a key, if it comes soon. A message that was not put off before stands behind
+    /// those that were.
     ///
     /// # Errors
     /// When the database that gives the times cannot be reached.
@@ -231,8 +231,8 @@ impl Limiter {
     }
 
     /// How many messages of each of so many lanes may wait in memory; `None`: any number. `was`: for a message that was
-    /// put off before. Where calls are so rare that not each lane has one soon, others stand behind the line: they would
-    /// overtake it for ever.
+    /// put off before. Where calls are so rare that not each lane has one soon, others stand behind the line: they
+    /// would overtake it for ever.
     pub(super) fn keeps(&self, lanes: usize, was: bool) -> Option<usize> {
         let calls = KEEP.as_micros() / self.every?.as_micros().max(1) / lanes.max(1) as u128;
         let (line, soon) = (self.line(), Instant::now() + KEEP);

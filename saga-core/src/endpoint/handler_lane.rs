@@ -1,9 +1,14 @@
 //! Lanes of handlers: each takes all waiting items of one handler, and runs them as units of work, in order.
+//!
+//! Before a unit runs, the lane waits: for the breaker while messages fail, and for a call if the handler has a limit.
+//! What comes meanwhile is looked at as it comes. What runs nothing is settled, because a command that is taken back
+//! must not run first; what cannot run soon is put off, because it would use up the prefetch of other handlers.
 
 use super::{
     backlog, handler_unit,
     inlet::Inlet,
-    lane::{count_crash, guarded, hold, messages_apart},
+    lane::{apart, count_crash, guarded, hold, messages_apart},
+    pass::Pass,
     policy::Lost,
     progress::{Halted, Progress},
     router::{Content, Item},
@@ -12,100 +17,147 @@ use super::{
 };
 use crate::{HeldReason, Store, StoreError, StoreErrorKind};
 use std::{pin::pin, sync::Arc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a lane of one handler until the endpoint stops.
 pub(super) async fn run<Db: Store>(shared: Arc<Shared<Db>>, handler: usize, mut inlet: Inlet, stop: CancellationToken) {
-    let batch_max = shared.settings.batch_messages_max;
-    let breaker = &*shared.handlers[handler].breaker;
-    let mut waiting: Vec<Item> = Vec::new();
-    while !stop.is_cancelled() {
-        if waiting.is_empty() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                more = inlet.take(&mut waiting, batch_max) => if !more { return },
-            }
-        }
-        let mut turn = None;
-        if breaker.is_open() {
-            let mut mine = pin!(breaker.turn());
-            while turn.is_none() {
-                // put off what comes as well: unacknowledged, it would use up the prefetch of other handlers
-                waiting.retain(|item| !item.comes_again());
-                waiting = backlog::behind_failures(&shared, handler, waiting).await;
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    mine = &mut mine => turn = Some(mine),
-                    more = inlet.take(&mut waiting, batch_max) => if !more { return },
-                }
-            }
-        }
-        waiting.retain(|item| !item.comes_again());
-        waiting = backlog::behind_limit(&shared, handler, waiting).await;
-        let messages = if turn.is_some() { waiting.len().min(1) } else { messages_apart(&waiting) };
-        let mut batch: Vec<Item> = waiting.drain(..messages).collect();
-        let work = async {
-            if !count_crash(&shared, &mut batch, &stop).await {
-                return None;
-            }
-            // what is taken back is so before the rest of the batch runs
-            let to_hold = batch.extract_if(.., |item| item.runs_nothing()).collect();
-            hold(&shared, to_hold, &stop).await;
-            Some(run_items(&shared, handler, batch, &stop).await)
-        };
-        let Some(rest) = inlet.beside(work).await else { return };
-        drop(turn);
-        waiting.splice(..0, rest);
-    }
+    let mut lane = Lane { shared: &shared, handler, stop: &stop, waiting: Waiting::new(&shared, &stop) };
+    let mut items: Vec<Item> = Vec::new();
+    while !stop.is_cancelled() && lane.once(&mut inlet, &mut items).await.is_some() {}
 }
 
-/// Runs the items until they are settled, or until the breaker opens or the endpoint stops. Returns the rest.
-async fn run_items<Db: Store>(
-    shared: &Shared<Db>,
+struct Lane<'a, Db: Store> {
+    shared: &'a Shared<Db>,
     handler: usize,
-    mut items: Vec<Item>,
-    stop: &CancellationToken,
-) -> Vec<Item> {
-    let mut waiting = Waiting::new(shared, stop);
-    let mut lost = Lost::default();
-    loop {
-        if waiting.tries() == 0 {
+    stop: &'a CancellationToken,
+    /// For the database. Meanwhile the lane keeps the items that it has and takes no others: their copies would gather.
+    waiting: Waiting<'a, Db>,
+}
+
+impl<'a, Db: Store> Lane<'a, Db> {
+    /// Runs a unit with the first items, or puts some off. `None`: the endpoint stops.
+    async fn once(&mut self, inlet: &mut Inlet, items: &mut Vec<Item>) -> Option<()> {
+        let batch_max = self.shared.settings.batch_messages_max;
+        if items.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                more = inlet.take(items, batch_max) => more.then_some(())?,
+            }
+        } else if self.waiting.tries() == 0 {
+            inlet.take_now(items, batch_max.saturating_sub(items.len()));
+        }
+        let passed = self.pass(inlet, items).await?;
+        let worked = inlet.beside(async {
+            match passed {
+                Ok(Passed::Runs(pass)) => return self.run_items(items, pass).await,
+                Ok(Passed::NoCallSoon) => backlog::put_all_off(self.shared, self.handler, items).await,
+                Ok(Passed::NothingThere) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        match worked.await {
+            Ok(()) => {
+                if self.waiting.tries() > 0 {
+                    self.waiting.over();
+                }
+                Some(())
+            }
+            Err(error) => (!inlet.beside(self.waiting.pause(&error)).await).then_some(()),
+        }
+    }
+
+    /// Waits until the first items may run. `None`: the endpoint stops.
+    async fn pass(&mut self, inlet: &mut Inlet, items: &mut Vec<Item>) -> Option<Result<Passed<'a>, StoreError>> {
+        let batch_max = self.shared.settings.batch_messages_max;
+        let mut pass = pin!(Pass::wait(self.shared, self.handler));
+        loop {
+            if let Err(error) = inlet.beside(self.settle(items)).await {
+                return Some(Err(error));
+            }
+            if items.is_empty() {
+                return Some(Ok(Passed::NothingThere));
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                pass = &mut pass => return Some(pass.map(|pass| pass.map_or(Passed::NoCallSoon, Passed::Runs))),
+                more = inlet.take_beside(items, batch_max), if self.waiting.tries() == 0 => more.then_some(())?,
+            }
+        }
+    }
+
+    /// Settles what has nothing to wait for, and puts off what would wait too long.
+    async fn settle(&self, items: &mut Vec<Item>) -> Result<(), StoreError> {
+        if self.waiting.tries() == 0 {
             items.retain(|item| !item.comes_again());
         }
-        if items.is_empty() {
-            return items;
+        for mut part in apart(items.extract_if(.., |item| item.runs_nothing()).collect()) {
+            if count_crash(self.shared, &mut part, self.stop).await {
+                hold(self.shared, part, self.stop).await;
+            }
         }
-        let Progress { done, error } = match guarded(handler_unit::run(shared, handler, &mut items, lost, stop)).await {
+        backlog::put_off(self.shared, self.handler, items).await
+    }
+
+    /// Runs the first items.
+    async fn run_items(&mut self, items: &mut Vec<Item>, pass: Pass<'a>) -> Result<(), StoreError> {
+        let Some(at) = backlog::take_turn(self.shared, self.handler, items).await? else { return Ok(()) };
+        if at > Instant::now() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep_until(at) => {}
+            }
+        }
+        let entry = &self.shared.handlers[self.handler];
+        let one = pass.is_slowed() || entry.limiter().is_some() && !entry.description.takes_batches;
+        let most = if one { 1 } else { self.shared.settings.batch_messages_max };
+        let messages = messages_apart(items).min(most);
+        let mut batch: Vec<Item> = items.drain(..messages).collect();
+        let ran = self.run_batch(&mut batch, pass).await;
+        items.splice(..0, batch);
+        ran
+    }
+
+    /// Runs items until the unit ends. Those that are not settled are left.
+    async fn run_batch(&mut self, items: &mut Vec<Item>, pass: Pass<'a>) -> Result<(), StoreError> {
+        if !count_crash(self.shared, items, self.stop).await {
+            return Ok(());
+        }
+        // one that has killed the process too often
+        let to_hold: Vec<Item> = items.extract_if(.., |item| item.runs_nothing()).collect();
+        hold(self.shared, to_hold, self.stop).await;
+        if items.is_empty() {
+            return Ok(());
+        }
+        let unit = handler_unit::run(self.shared, self.handler, items, pass, self.stop);
+        let Progress { done, error } = match guarded(unit).await {
             Ok(progress) => progress,
             Err(panic) => Progress::failed(StoreError::new(StoreErrorKind::Rejected, panic)),
         };
         items.drain(..done);
         if done > 0 {
-            waiting.over();
-            lost = Lost::default();
+            self.waiting.over();
         }
-        match error {
-            None => {
-                debug_assert!(done > 0 || stop.is_cancelled(), "a unit that does nothing would be run for ever");
-                if shared.handlers[handler].breaker.is_open() || stop.is_cancelled() {
-                    break;
-                }
-            }
-            Some(Halted { error, ran }) if error.kind() != StoreErrorKind::Rejected => {
-                lost = if ran { lost.again(error.kind()) } else { Lost::default() };
-                if waiting.pause(&error).await {
-                    break;
-                }
-            }
-            Some(Halted { error, .. }) => {
-                // the database refuses even the error text: hold the message with the refusal as its reason
-                let mut first: Vec<Item> = items.drain(..1).collect();
-                first[0].content = Content::Faulty(HeldReason::Failed, error.to_string());
-                hold(shared, first, stop).await;
-            }
+        let (Some(Halted { error, ran }), Some(first)) = (error, items.first_mut()) else { return Ok(()) };
+        if error.kind() != StoreErrorKind::Rejected {
+            first.lost = if ran { first.lost.again(error.kind()) } else { Lost::default() };
+            return Err(error);
         }
+        // the database refuses even the error text: the message is held with the refusal as its reason
+        first.content = Content::Faulty(HeldReason::Failed, error.to_string());
+        Ok(())
     }
-    items
+}
+
+/// What a lane that waited may do.
+enum Passed<'a> {
+    /// The first items run.
+    Runs(Pass<'a>),
+    /// All are put off: it has no call soon.
+    NoCallSoon,
+    /// What waited was settled or put off.
+    NothingThere,
 }

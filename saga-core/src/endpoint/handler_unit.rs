@@ -6,8 +6,9 @@ use super::{
     emission::{of_giving_up, of_outcome, of_posted},
     judge::{Before, Verdict, judge},
     ledger::{Journal, Ledger, Origin, Settling},
-    limit::{Call, Turn, WAITS},
-    policy::{Lost, Next, UserFailure, passes},
+    limit::Call,
+    pass::{Again, Pass},
+    policy::{Next, UserFailure, passes},
     progress::Progress,
     router::{Content, Item},
     shared::{HandlerEntry, Shared},
@@ -37,15 +38,14 @@ const SINGLE_UNITS: u32 = 20;
 /// answers, so the handler is to blame.
 const LOST_MAX: u32 = 5;
 
-/// Runs the first items, in one unit of work or several. `lost` counts the units of the first item that were lost in a
-/// row although the database answered.
+/// Runs the first items, in one unit of work or several, as far as the pass goes.
 ///
-/// Nothing may be done without an error: the endpoint stops.
+/// Nothing may be done without an error: the endpoint stops, or the pass was for messages together, and one failed.
 pub(super) async fn run<Db: Store>(
     shared: &Shared<Db>,
     handler: usize,
     items: &mut [Item],
-    lost: Lost,
+    mut pass: Pass<'_>,
     stop: &CancellationToken,
 ) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
@@ -55,8 +55,8 @@ pub(super) async fn run<Db: Store>(
         Ok(verdicts) => verdicts,
         Err(error) => return Progress::failed(error),
     };
-    let mut unit = HandlerUnit { shared, entry, lost, stop };
-    if let Some(progress) = unit.share(items, &verdicts).await {
+    let unit = HandlerUnit { shared, entry, stop };
+    if let Some(progress) = unit.share(items, &verdicts, &mut pass).await {
         return progress;
     }
     for (place, verdict) in verdicts.into_iter().enumerate() {
@@ -69,7 +69,10 @@ pub(super) async fn run<Db: Store>(
                 shared.metrics.duplicate(&item.envelope);
                 Ok(true)
             }
-            Verdict::Run(before) => unit.alone(item, before).await,
+            Verdict::Run(before) => match pass.call() {
+                Some(call) => unit.alone(item, before, call).await,
+                None => Ok(false),
+            },
             Verdict::Reused(text) => {
                 let mut ledger = Ledger::new(shared);
                 ledger.reused(entry.description.name, &item.envelope, text);
@@ -82,7 +85,6 @@ pub(super) async fn run<Db: Store>(
             Err(error) => return Progress::lost(place, error),
         }
         item.done();
-        unit.lost = Lost::default();
     }
     Progress { done: items.len(), error: None }
 }
@@ -111,11 +113,14 @@ pub(super) fn settling<'a, Db: Store>(entry: &'a HandlerEntry<Db>, item: &'a Ite
     Settling { receiver: entry.description.name, envelope: &item.envelope, saga_id: None, origin }
 }
 
+/// Whether the connection of the message's unit is lost again and again, although the database answers.
+fn is_lost_for_ever(item: &Item) -> bool {
+    item.lost.times(StoreErrorKind::Unavailable) >= LOST_MAX
+}
+
 struct HandlerUnit<'a, Db: Store> {
     shared: &'a Shared<Db>,
     entry: &'a HandlerEntry<Db>,
-    /// Units of the first item that were lost in a row.
-    lost: Lost,
     stop: &'a CancellationToken,
 }
 
@@ -143,7 +148,7 @@ struct Success<Db: Store> {
 
 impl<Db: Store> HandlerUnit<'_, Db> {
     /// Runs several messages in one transaction, if the handler allows it; `None`: each must run alone.
-    async fn share(&self, items: &mut [Item], verdicts: &[Verdict]) -> Option<Progress> {
+    async fn share(&self, items: &mut [Item], verdicts: &[Verdict], pass: &mut Pass<'_>) -> Option<Progress> {
         let mut to_run = Vec::new();
         for (place, verdict) in verdicts.iter().enumerate() {
             match verdict {
@@ -153,14 +158,10 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             }
         }
         // a message whose units are lost again and again is only found by running it alone
-        if to_run.len() < 2 || self.is_lost_for_ever() || !self.may_share() {
+        if to_run.len() < 2 || is_lost_for_ever(&items[0]) || !self.may_share() {
             return None;
         }
-        let call = match self.call(None).await {
-            Ok(Some(call)) => call,
-            Ok(None) => return Some(Progress { done: 0, error: None }),
-            Err(error) => return Some(Progress::failed(error)),
-        };
+        let call = pass.call();
         let together = self.together(items, &to_run).await;
         drop(call);
         match together {
@@ -186,11 +187,6 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 Some(Progress::lost(0, error))
             }
         }
-    }
-
-    /// Whether the connection of the first item's unit is lost again and again, although the database answers.
-    fn is_lost_for_ever(&self) -> bool {
-        self.lost.times(StoreErrorKind::Unavailable) >= LOST_MAX
     }
 
     /// Whether the next unit may have several messages; if not, counts down.
@@ -240,37 +236,14 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         }
     }
 
-    /// Waits until the limit allows a call, which for its key may be made at `turn`. `None`: the endpoint stops.
-    async fn call(&self, turn: Option<Instant>) -> Result<Option<Option<Call<'_>>>, StoreError> {
-        match &self.entry.limit {
-            Some(limit) => Ok(limit.call(self.shared, self.stop, turn).await?.map(Some)),
-            None => Ok(Some(None)),
-        }
-    }
-
-    /// Takes the item's turn by its key; if it does not come soon, returns when it comes.
-    async fn turns_later(&self, item: &mut Item) -> Result<Option<Duration>, StoreError> {
-        let (Some(limit), Some(key), None) = (&self.entry.limit, item.handler_key, item.turn) else { return Ok(None) };
-        match limit.turn(self.shared, key).await? {
-            Turn::At(at) => item.turn = Some(at),
-            Turn::In(delay) => return Ok(Some(delay)),
-        }
-        Ok(None)
-    }
-
     /// Runs one message in a transaction of its own until it succeeds or its policy says otherwise. Returns whether it
     /// is settled: not when the endpoint stops.
-    async fn alone(&self, item: &mut Item, before: Before) -> Result<bool, StoreError> {
+    async fn alone(&self, item: &mut Item, before: Before, mut call: Call<'_>) -> Result<bool, StoreError> {
         let retries = self.entry.retries.as_ref().unwrap_or(&self.shared.retries);
         let receiver = self.entry.description.name;
         let mut runs: u32 = 0;
+        item.turn = None; // it is used
         loop {
-            if let Some(delay) = self.turns_later(item).await? {
-                let mut ledger = Ledger::new(self.shared);
-                ledger.put_off(settling(self.entry, item, before), delay, WAITS.into(), 0);
-                return commit_alone(self.shared, ledger).await.map(|()| true);
-            }
-            let Some(call) = self.call(item.turn.take()).await? else { return Ok(false) };
             runs += 1;
             let failure = match self.one_run(item, before, runs).await? {
                 None => {
@@ -281,19 +254,23 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             };
             drop(call);
             let mut next = failure.next(retries, &item.envelope, before, runs);
-            if next == Next::Again
-                && let Some(turn) = self.turns_later(item).await?
-            {
-                // the policy goes on as if there were no more retries at once
-                next = match failure.next(retries, &item.envelope, before, Retries::IMMEDIATE_MAX + 1) {
-                    Next::PutOff(delay) => Next::PutOff(delay.max(turn)),
-                    other => other,
-                };
-            }
             if next == Next::Again {
                 // a handler that fails before its first await must not keep `stop` waiting
                 tokio::task::yield_now().await;
-                continue;
+                match Again::wait(self.shared, self.entry, item, self.stop).await? {
+                    Again::Runs(again) => {
+                        call = again;
+                        continue;
+                    }
+                    Again::Stops => return Ok(false),
+                    // the policy goes on as if there were no more retries at once
+                    Again::Later(turn) => {
+                        next = match failure.next(retries, &item.envelope, before, Retries::IMMEDIATE_MAX + 1) {
+                            Next::PutOff(delay) => Next::PutOff(delay.max(turn)),
+                            other => other,
+                        };
+                    }
+                }
             }
             if failure.concerns_breaker() {
                 self.entry.breaker.failed(&self.shared.name, receiver, &failure.text);
@@ -344,7 +321,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
             Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
-            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && self.is_lost_for_ever() => {
+            Err(Failed::Store(error)) if error.kind() == StoreErrorKind::Unavailable && is_lost_for_ever(item) => {
                 Ok(Some(UserFailure::transient(error.to_string())))
             }
             Err(Failed::Store(error)) => Err(error),
@@ -366,6 +343,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
     ) -> Result<Success<Db>, Failed> {
         let messages = to_run.iter().map(|(place, _)| &items[*place].span);
         let span = self.shared.trace.handle(self.entry.description.name, messages);
+        let lost = items[0].lost;
         let mut messages = Vec::with_capacity(to_run.len());
         let mut causes = Vec::with_capacity(to_run.len());
         for (place, before) in to_run {
@@ -397,7 +375,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
                 let ours = |kind: &_| *kind == StoreErrorKind::Schema || transaction.is_open();
                 let means = self.shared.recognise(error.source()).filter(ours);
                 let before = to_run.first().map(|(_, before)| *before).unwrap_or_default();
-                let passes = means.and_then(|kind| passes(&error, kind, self.lost.times(kind), before));
+                let passes = means.and_then(|kind| passes(&error, kind, lost.times(kind), before));
                 passes.map_or_else(|| Failed::User(UserFailure::returned(&error, means)), Failed::Store)
             }
             Ok(Err(panic)) => Failed::user(format!("the handler panicked: {}", panics::text(&*panic))),
@@ -413,7 +391,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
         // When even the rollback fails, the connection is gone and the handler is not to blame. A connection that the
         // server cut because of the handler (an idle transaction) shows by the number of tries.
         match transaction.rollback().await {
-            Err(error) if self.lost.times(error.kind()) < LOST_MAX => Err(Failed::Store(error)),
+            Err(error) if lost.times(error.kind()) < LOST_MAX => Err(Failed::Store(error)),
             _ => Err(failed),
         }
     }

@@ -40,6 +40,20 @@ impl Inlet {
         }
     }
 
+    /// The same for a lane that has items: returns as well when the broker has taken some back.
+    pub(super) async fn take_beside(&mut self, into: &mut Vec<Item>, most: usize) -> bool {
+        let mut channels = self.channels.clone();
+        tokio::select! {
+            biased;
+            changed = channels.changed() => {
+                self.channels = channels;
+                self.drop_what_comes_again();
+                changed.is_ok() // else the endpoint has ended
+            }
+            more = self.take(into, most) => more,
+        }
+    }
+
     /// Moves at most `most` items that are there to `into`.
     pub(super) fn take_now(&mut self, into: &mut Vec<Item>, most: usize) {
         let (taken, items) = (&mut self.taken, &mut self.items);

@@ -96,7 +96,7 @@ pub(super) fn messages_apart(items: &[Item]) -> usize {
 }
 
 /// The batch split into parts, in order.
-fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
+pub(super) fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
     let mut parts: Vec<Vec<Item>> = Vec::new();
     let mut rest = batch;
     while !rest.is_empty() {

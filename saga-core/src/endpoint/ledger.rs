@@ -285,6 +285,10 @@ impl<'a, Db: Store> Ledger<'a, Db> {
     pub(crate) fn reused(&mut self, receiver: &str, envelope: &Envelope, text: String) {
         let start: String = envelope.message_id.chars().take(200).collect();
         let message_id = format!("{start}#{:016x}", hash_of([envelope.type_name.as_bytes(), &envelope.body]));
+        let is_it = |row: &HeldIn| row.receiver == receiver && row.envelope.message_id == message_id;
+        if self.write.held_in.iter().any(is_it) {
+            return; // it came twice in this batch, and no statement writes a row twice
+        }
         let own = self.masked(&Arc::new(Envelope { message_id, attempt: 0, ..envelope.clone() }));
         if let Some(unsaid) = self.shared.held_log.held(receiver, REUSED) {
             tracing::warn!(

@@ -3,29 +3,31 @@
 //! A call is a run of a handler, or of a batch. Its place is free in this process; its time is given by the database,
 //! so that all processes of the endpoint together keep to the rate. Times are taken for a quarter of a second at once,
 //! so the database is asked four times a second at most.
+//!
+//! A lane gets its call before its message runs, and never waits long for it: what has no turn soon stands in a line,
+//! in the outbox, each message at the time of its turn. The end of the line is known in this process alone, so what
+//! comes back may find its turn taken, and goes to the end.
+
+mod line;
 
 use super::{breaker::Breaker, shared::Shared};
 use crate::{Store, StoreError};
+pub(super) use line::Turn;
+use line::{Key, Line, SOON, Times, at_once};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::{Mutex, Semaphore, SemaphorePermit},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
-/// Times are taken for so long in advance, and one that is so late is given up: no more calls than that come at once.
-const AHEAD: Duration = Duration::from_millis(250);
-/// What a lane keeps in memory is called within this time; the rest is put off.
+/// What a lane keeps in memory is called within about this time; the rest is put off.
 const KEEP: Duration = Duration::from_secs(2);
-/// The slowest rate: a call a day.
+/// The slowest rate: a call a day. Nothing is put off longer.
 const SLOWEST: Duration = Duration::from_secs(86_400);
-/// A lane waits so long for the turn of a key, and messages with other keys may wait for it. It is so long because what
-/// was put off comes back a little late, and together.
-const SOON: Duration = Duration::from_secs(1);
 /// What waits for the turn of its key is looked at this often.
 const PUT_OFF_MAX: Duration = Duration::from_secs(3600);
 /// Keys that are remembered before those are forgotten for which nothing waits.
@@ -78,7 +80,7 @@ impl Limit {
     /// their key is: `#[handler(limit = "bank", key = customer)]`. It may go with a rate for all keys together.
     ///
     /// A message whose turn does not come within a second goes to the outbox until then, so that those with other keys
-    /// go on, and what comes meanwhile may get a turn before it. The database is asked for each key's turns.
+    /// go on, and what comes meanwhile stands behind it. The database is asked for each key's turns.
     pub fn per_key(self, calls: u32, time: Duration) -> Self {
         Self { each: Some(every(calls, time)), ..self }
     }
@@ -102,30 +104,18 @@ fn every(calls: u32, time: Duration) -> Duration {
     time.checked_div(calls).unwrap_or(Duration::MAX)
 }
 
-/// How many times of calls are taken at once.
-fn at_once(every: Duration) -> u32 {
-    u32::try_from(AHEAD.as_micros() / every.as_micros().max(1)).unwrap_or(u32::MAX).max(1)
-}
-
 /// A limit at work.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     name: &'static str,
     places: Option<Semaphore>,
     every: Option<Duration>,
+    /// Whoever waits for the next time has it: the lanes get theirs in the order in which they asked.
     times: Mutex<Times>,
+    line: std::sync::Mutex<Line>,
     each: Option<Duration>,
     keys: std::sync::Mutex<HashMap<i64, Key>>,
-    /// When the last message that was put off comes again.
-    last_put_off: std::sync::Mutex<Instant>,
     pub(super) breaker: Arc<Breaker>,
-}
-
-/// Times of calls that the database has given.
-#[derive(Debug)]
-struct Times {
-    next: Instant,
-    left: u32,
 }
 
 impl Limiter {
@@ -141,156 +131,164 @@ impl Limiter {
             places: limit.concurrent.map(|calls| Semaphore::new(calls.min(Semaphore::MAX_PERMITS))),
             every: limit.every,
             times: Mutex::new(Times { next: now, left: 0 }),
+            line: std::sync::Mutex::new(Line::at(now)),
             each: limit.each,
             keys: std::sync::Mutex::default(),
-            last_put_off: std::sync::Mutex::new(now),
             breaker: Arc::default(),
         }
     }
 
-    /// Waits until a call may be made, not before `from`; it ends when what is returned is dropped. `None`: the
-    /// endpoint stops.
+    /// Whether a run needs a call; else it is a breaker in common and no more.
+    pub(super) fn limits_calls(&self) -> bool {
+        self.places.is_some() || self.every.is_some() || self.each.is_some()
+    }
+
+    /// Whether each key has a limit of its own.
+    pub(super) fn has_keys(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// Waits until a call may be made, which ends when what is returned is dropped. `None`: its time does not come
+    /// soon. Whoever waits no longer leaves the call to others.
     ///
     /// # Errors
     /// When the database that gives the times cannot be reached.
-    pub(super) async fn call<Db: Store>(
-        &self,
-        shared: &Shared<Db>,
-        stop: &CancellationToken,
-        from: Option<Instant>,
-    ) -> Result<Option<Call<'_>>, StoreError> {
-        let turn = async {
-            if let Some(from) = from {
-                tokio::time::sleep_until(from).await;
-            }
-            let place = match &self.places {
-                Some(places) => Some(places.acquire().await.expect("it is never closed")),
-                None => None,
-            };
-            if let Some(every) = self.every {
-                tokio::time::sleep_until(self.time(shared, every).await?).await;
-            }
-            Ok(Call { _place: place })
+    pub(super) async fn call<Db: Store>(&self, shared: &Shared<Db>) -> Result<Option<Call<'_>>, StoreError> {
+        let place = match &self.places {
+            Some(places) => Some(places.acquire().await.expect("it is never closed")),
+            None => None,
         };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Ok(None),
-            call = turn => call.map(Some),
-        }
+        let is_time = match self.every {
+            Some(every) => self.time(shared, every).await?,
+            None => true,
+        };
+        Ok(is_time.then_some(Call { _place: place }))
     }
 
-    /// The time of the next call.
-    async fn time<Db: Store>(&self, shared: &Shared<Db>, every: Duration) -> Result<Instant, StoreError> {
+    /// In what time a call may be made at the earliest, as far as it is known here.
+    pub(super) fn comes_in(&self) -> Duration {
+        self.line().not_before.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits for the time of the next call, and takes it. Returns false if it does not come soon.
+    async fn time<Db: Store>(&self, shared: &Shared<Db>, every: Duration) -> Result<bool, StoreError> {
         let mut times = self.times.lock().await;
-        times.drop_late(every, Instant::now());
-        if times.left == 0 {
-            let calls = at_once(every);
-            let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every, Duration::MAX).await?;
-            *times = Times { next: Instant::now() + wait, left: calls };
+        loop {
+            let now = Instant::now();
+            times.drop_late(every, now);
+            if times.left == 0 {
+                if self.line().not_before > now + KEEP {
+                    return Ok(false);
+                }
+                let calls = at_once(every);
+                let wait = shared.store.reserve_calls(&shared.name, self.name, calls, every, KEEP).await?;
+                let next = Instant::now() + wait;
+                if wait > KEEP {
+                    self.line().not_before = next;
+                    return Ok(false);
+                }
+                *times = Times { next, left: calls };
+                self.line().not_before = next + every * calls;
+            }
+            if times.next <= Instant::now() {
+                times.take(every);
+                return Ok(true);
+            }
+            tokio::time::sleep_until(times.next).await;
         }
-        Ok(times.take(every))
     }
 
-    /// Takes the turn of the next call for a key, if it comes soon.
+    /// Takes the turn of the next call for a key, if it comes soon. A message that was not put off before stands behind
+    /// those that were.
     ///
     /// # Errors
     /// When the database that gives the times cannot be reached.
-    pub(super) async fn turn<Db: Store>(&self, shared: &Shared<Db>, key: i64) -> Result<Turn, StoreError> {
+    pub(super) async fn turn<Db: Store>(&self, shared: &Shared<Db>, key: i64, was: bool) -> Result<Turn, StoreError> {
         let Some(every) = self.each else { return Ok(Turn::At(Instant::now())) };
-        let keys = || self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = keys().get_mut(&key).and_then(|key| key.turn(every)) {
+        if let Some(turn) = self.keys().get_mut(&key).and_then(|key| key.turn(every, was)) {
             return Ok(turn);
         }
         let (calls, name) = (at_once(every), format!("{}:{key:016x}", self.name));
         let wait = shared.store.reserve_calls(&shared.name, &name, calls, every, SOON).await?;
-        let (now, mut keys) = (Instant::now(), keys());
+        let (now, mut keys) = (Instant::now(), self.keys());
         if keys.len() >= KEYS && keys.len() == keys.capacity() {
-            keys.retain(|_, key| key.last > now);
+            keys.retain(|_, key| key.line.end > now);
         }
-        let key =
-            keys.entry(key).or_insert_with(|| Key { times: Times { next: now, left: 0 }, last: now, not_before: now });
+        let key = keys.entry(key).or_insert_with(|| Key::at(now));
         if wait > SOON {
-            key.not_before = now + wait;
-            return Ok(key.put_off(now, now + wait, every)); // whoever comes when it is free takes it
+            key.line.not_before = now + wait;
+            return Ok(Turn::In(wait)); // whoever comes when it is free takes it
         }
         key.times = Times { next: now + wait, left: calls };
-        Ok(key.turn(every).unwrap_or(Turn::At(now + wait)))
+        key.line.not_before = now + wait + every * calls;
+        Ok(Turn::At(key.times.take(every)))
     }
 
-    /// How many messages may wait in the memory of each of so many lanes; `None`: any number.
-    pub(super) fn keeps(&self, lanes: usize) -> Option<usize> {
+    /// Whether a message with this key has no turn soon, as far as it is known here.
+    pub(super) fn is_far(&self, key: Option<i64>, was: bool) -> bool {
+        let (Some(_), Some(key)) = (self.each, key) else { return false };
+        self.keys().get(&key).is_some_and(|key| key.comes_in(Instant::now(), was).is_some())
+    }
+
+    /// How many messages of each of so many lanes may wait in memory; `None`: any number. `was`: for a message that was
+    /// put off before. Where calls are so rare that not each lane has one soon, others stand behind the line: they
+    /// would overtake it for ever.
+    pub(super) fn keeps(&self, lanes: usize, was: bool) -> Option<usize> {
         let calls = KEEP.as_micros() / self.every?.as_micros().max(1) / lanes.max(1) as u128;
-        Some(usize::try_from(calls).unwrap_or(usize::MAX).max(1))
+        let (line, soon) = (self.line(), Instant::now() + KEEP);
+        let one = line.not_before <= soon && (was || line.end <= soon);
+        Some(usize::try_from(calls).unwrap_or(usize::MAX).max(one.into()))
     }
 
-    /// When the next message that is put off comes again: as far behind the one before as its call will be.
-    pub(super) fn put_off(&self) -> Duration {
+    /// Puts a message at the end of the line, that of its key or that of all. Returns when it comes again.
+    pub(super) fn put_off(&self, key: Option<i64>) -> Duration {
         let now = Instant::now();
-        let mut last = self.last_put_off.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *last = (*last).max(now + KEEP) + self.every.unwrap_or_default();
-        *last - now
-    }
-}
-
-/// When a call for a key may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// At this time, which is soon: nobody else takes it.
-    At(Instant),
-    /// About after this time.
-    In(Duration),
-}
-
-/// Calls for one key.
-#[derive(Debug)]
-struct Key {
-    times: Times,
-    /// When the last message comes again that was put off, and the one behind it.
-    last: Instant,
-    /// Nobody has a turn before: so the database has said.
-    not_before: Instant,
-}
-
-impl Key {
-    /// The next turn, if its time is known.
-    fn turn(&mut self, every: Duration) -> Option<Turn> {
-        let now = Instant::now();
-        self.times.drop_late(every, now);
-        if self.times.left == 0 {
-            return (self.not_before > now + SOON).then(|| self.put_off(now, self.not_before, every));
-        }
-        if self.times.next <= now + SOON {
-            return Some(Turn::At(self.times.take(every)));
-        }
-        Some(self.put_off(now, self.times.next, every))
-    }
-
-    /// Behind those that were put off before, and not before `next`.
-    fn put_off(&mut self, now: Instant, next: Instant, every: Duration) -> Turn {
-        let comes = self.last.max(next).min(now + PUT_OFF_MAX);
-        self.last = comes + every;
-        Turn::In(comes - now)
-    }
-}
-
-impl Times {
-    /// Gives up those that have passed.
-    fn drop_late(&mut self, every: Duration, now: Instant) {
-        while self.left > 0 && self.next + AHEAD < now {
-            self.take(every);
+        match key {
+            None => {
+                let (mut line, every) = (self.line(), self.every.unwrap_or_default());
+                // before that come the calls for what stays in memory
+                let next = line.not_before.max(now + KEEP.max(every));
+                line.put_off(now, next, every, SLOWEST)
+            }
+            Some(key) => {
+                let mut keys = self.keys();
+                let key = keys.entry(key).or_insert_with(|| Key::at(now));
+                key.line.put_off(now, key.next(), self.each.unwrap_or_default(), PUT_OFF_MAX)
+            }
         }
     }
 
-    fn take(&mut self, every: Duration) -> Instant {
-        let next = self.next + every;
-        self.left -= 1;
-        std::mem::replace(&mut self.next, next)
+    /// A message was not put off after all: the database did not take it.
+    pub(super) fn stays(&self, key: Option<i64>) {
+        match key {
+            None => self.line().leave(self.every.unwrap_or_default()),
+            Some(key) => {
+                if let Some(key) = self.keys().get_mut(&key) {
+                    key.line.leave(self.each.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<i64, Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call that is being made.
+/// A call that may be made.
 pub(super) struct Call<'a> {
     _place: Option<SemaphorePermit<'a>>,
+}
+
+impl Call<'_> {
+    /// One that nothing limits.
+    pub(super) fn free() -> Self {
+        Self { _place: None }
+    }
 }
 
 /// The limits of an endpoint that is being assembled.

@@ -73,6 +73,7 @@ mod metrics;
 mod mistake;
 mod options;
 mod parked;
+mod pass;
 mod policy;
 mod progress;
 mod relay;

@@ -1,7 +1,7 @@
 //! The router: from a delivery to one item for each receiver, in the lane of its order key. Everything that can be
 //! wrong with a message before it runs is found here.
 
-use super::{guard::Guard, shared::Shared, take_back::TakeBack};
+use super::{guard::Guard, policy::Lost, shared::Shared, take_back::TakeBack};
 use crate::{
     CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
     saga::logic::Named,
@@ -274,6 +274,10 @@ pub(crate) struct Item {
     pub(crate) handler_key: Option<i64>,
     /// When its call may be made, by the limit for this key.
     pub(crate) turn: Option<Instant>,
+    /// Whether it was put off before, once the inbox has said so and the limit lets it stay in memory.
+    pub(crate) was_put_off: Option<bool>,
+    /// Its units that were lost in a row although the database answered.
+    pub(super) lost: Lost,
     pub(crate) content: Content,
     /// Nothing suggests that it came before.
     pub(crate) first: bool,
@@ -352,7 +356,7 @@ impl Item {
             To::Key(key) => (None, None, Some(key)),
             To::Nobody => (None, None, None),
         };
-        let (turn, first, suspect, is_back, counted) = Default::default();
+        let (turn, was_put_off, lost, first, suspect, is_back, counted) = Default::default();
         let span = Span::none();
         Self {
             guard,
@@ -362,6 +366,8 @@ impl Item {
             alias,
             handler_key,
             turn,
+            was_put_off,
+            lost,
             content,
             first,
             suspect,

@@ -70,6 +70,11 @@ pub(crate) struct HandlerEntry<Db: Store> {
 }
 
 impl<Db: Store> HandlerEntry<Db> {
+    /// The limit by which each of its runs needs a call.
+    pub(crate) fn limiter(&self) -> Option<&Limiter> {
+        self.limit.as_deref().filter(|limiter| limiter.limits_calls())
+    }
+
     /// Whether messages may share a transaction.
     pub(crate) fn works_together(&self) -> bool {
         self.description.takes_batches || self.shares_transactions

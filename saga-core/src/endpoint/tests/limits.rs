@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// A service behind handlers.
 #[derive(Clone, Default)]
-struct Bank {
+pub(super) struct Bank {
     calls: Arc<Mutex<Vec<Instant>>>,
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ impl Bank {
         }
     }
 
-    fn calls(&self) -> Vec<Instant> {
+    pub(super) fn calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap().clone()
     }
 
@@ -63,7 +63,7 @@ impl Handle<Step, MemoryStore> for Bank {
     }
 }
 
-fn limited(options: HandlerOptions) -> HandlerOptions {
+pub(super) fn limited(options: HandlerOptions) -> HandlerOptions {
     options.limit("bank")
 }
 
@@ -79,7 +79,7 @@ async fn a_service_is_called_at_its_rate_and_nobody_else_waits() {
     rig.broker.deliver_all((1..=50).map(|n| step(1, n)));
     rig.until_within(secs(15), "what does not concern the bank is handled", |rig| rig.done().len() == 50).await;
     assert!(bank.calls().len() < 320, "{} calls while the others were handled", bank.calls().len());
-    rig.until_within(secs(25), "all calls are made", |_| bank.calls().len() == 600).await;
+    rig.until_within(secs(32), "all calls are made", |_| bank.calls().len() == 600).await;
     rig.all_acked().await;
     assert!((19..=25).contains(&bank.in_a_second()), "{} calls in a second", bank.in_a_second());
     assert_eq!((rig.held(), rig.inbox("do-600").attempts), (vec![], 1), "waiting is no run");
@@ -141,7 +141,7 @@ fn customer(it: &Do) -> u64 {
     it.n.saturating_sub(100)
 }
 
-fn keyed(options: HandlerOptions) -> HandlerOptions {
+pub(super) fn keyed(options: HandlerOptions) -> HandlerOptions {
     options.limit("bank").key(customer)
 }
 

@@ -3,6 +3,7 @@
 
 mod admission;
 mod aliases;
+mod backlog;
 mod broker;
 mod channels;
 mod check;

@@ -59,6 +59,38 @@ async fn a_command_that_came_in_the_same_batch_does_not_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_waits_behind_failures_is_taken_back_at_once() {
+    let script = Script::new();
+    script.always(Act::Fail);
+    let rig = Rig::scripted(&script).await;
+    rig.broker.deliver_all((1..=15).map(asked));
+    rig.until("messages fail", |_| script.runs().len() >= 10).await;
+    rig.broker.deliver(back(&asked(15)));
+    rig.until_within(Duration::from_millis(50), "it is taken back", |rig| {
+        rig.store.inbox().iter().any(|row| row.message_id == "do-15")
+    })
+    .await;
+    rig.all_acked().await;
+    assert_eq!((script.runs_of(15), rig.result("do-15")), (0, InboxResult::Discarded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_waits_for_its_call_is_taken_back_at_once() {
+    let script = Script::new();
+    let rig = Rig::start(|builder| {
+        let builder = builder.limit("bank", crate::Limit::none().per_second(1));
+        builder.handle_with::<Do>(script.clone(), |options| options.limit("bank"))
+    })
+    .await;
+    rig.broker.deliver_all([asked(1), asked(2)]);
+    rig.until("the first runs", |_| script.runs_of(1) == 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    rig.broker.deliver(back(&asked(2)));
+    rig.all_acked().await;
+    assert_eq!((script.runs_of(2), rig.done(), rig.result("do-2")), (0, vec![1], InboxResult::Discarded));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_that_waits_for_a_retry_is_settled_and_the_retry_is_a_duplicate() {
     let script = Script::new();
     script.always(Act::Fail);

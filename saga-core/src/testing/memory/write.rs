@@ -66,7 +66,13 @@ pub(super) fn apply(
         }
         own.outbox.insert(row.id, Some(outbox(write, row, now)));
     }
+    let mut held_in = BTreeSet::new();
     for row in &write.held_in {
+        if !held_in.insert((&*row.receiver, &*row.envelope.message_id)) {
+            // as PostgreSQL does: ON CONFLICT DO UPDATE cannot affect a row a second time
+            let text = format!("the write holds {} twice", row.envelope.message_id);
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
         hold(tables, own, arrivals, endpoint, row, now);
     }
     for key in &write.held_out {

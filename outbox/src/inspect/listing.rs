@@ -1,7 +1,7 @@
 //! Where the rows of a filter are, on every database: which index finds them, and which conditions are left.
 
 use super::{
-    Params, Session, Tables, field,
+    Params, Tables, field,
     look::{Bound, EVERY, LOOK_ROWS_MAX, Look, Place, groups},
 };
 use saga_core::{
@@ -153,7 +153,8 @@ pub(super) async fn instances<T: Tables>(
         for half in if filter.open { &[OPEN][..] } else { &[OPEN, DONE] } {
             // by the broad values of fields: of their sagas alone
             let saga = filter.saga.as_ref().filter(|_| is_by_group);
-            for key in groups::<T>(session, "saga", &INSTANCE_GROUP, half, &[saga, None, filter.state.as_ref()]).await? {
+            for key in groups::<T>(session, "saga", &INSTANCE_GROUP, half, &[saga, None, filter.state.as_ref()]).await?
+            {
                 if is_by_group || broad.contains(&key[0]) {
                     let of = [Some((*half).to_owned()), unchanged.clone()].into_iter().flatten();
                     let of: Vec<String> = of.chain([within(&mut bound, &INSTANCE_GROUP, &key)]).collect();

@@ -19,11 +19,10 @@ pub use inspect::{
     ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
     ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount,
     HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter,
-    InstanceOrder, InstanceSeen,
-    InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX, OperationFilter, OperationItem,
-    OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount,
-    RunningProcess, ServerView, StateCount, Status, Story, SubscriptionView, TableView, TraceView, TracedMessage,
-    TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain, masked_fields,
+    InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX,
+    OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport,
+    ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status, Story, SubscriptionView, TableView,
+    TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain, masked_fields,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};

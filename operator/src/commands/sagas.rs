@@ -48,8 +48,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     }
 }
 
-/// The names of sagas that a database knows: those that are registered, and those with instances. A name that is none of
-/// them is known as it was typed if a message bears it: a retry has the saga of its sender, which may live elsewhere.
+/// The names of sagas that a database knows: those that are registered, and those with instances. A name that is none
+/// of them is known as it was typed if a message bears it: a retry has its sender's saga, which may live elsewhere.
 pub(crate) async fn known(store: &dyn Inspect, typed: &str) -> Result<Vec<String>, StoreError> {
     let defined = store.definitions().await?.into_iter().map(|it| it.saga);
     let mut names: Vec<String> = defined.chain(store.forms().await?.into_iter().map(|it| it.saga)).collect();

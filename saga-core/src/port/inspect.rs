@@ -5,10 +5,12 @@
 
 mod counted;
 mod filter;
+mod group;
 mod held;
 mod instance;
 mod masked;
 mod outbox;
+mod read;
 mod server;
 mod status;
 mod trace;
@@ -16,6 +18,7 @@ mod view;
 
 pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use group::{GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
@@ -28,13 +31,13 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, HeldRef, HeldView,
-    InstanceView, JournalView, OperationItem, OperationView, OutboxView,
+    DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
+    OperationView, OutboxView,
 };
 
 use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};
 use async_trait::async_trait;
-use serde::de::DeserializeOwned;
+use read::{body, count, counted, read};
 
 /// The most notes that are looked through for those of a group.
 const NOTES_MAX: i64 = 1000;
@@ -431,34 +434,9 @@ fn in_digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::from("hex:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-fn unreadable(row: &str, error: &serde_json::Error) -> StoreError {
-    let row: String = row.chars().take(200).collect();
-    StoreError::new(StoreErrorKind::Schema, format!("the tables hold what this binary cannot read: {error} in {row}"))
-}
-
-fn read<T: DeserializeOwned>(rows: Vec<String>) -> Result<Vec<T>, StoreError> {
-    rows.iter().map(|row| serde_json::from_str(row).map_err(|error| unreadable(row, &error))).collect()
-}
-
-fn count(rows: Vec<String>) -> Result<u64, StoreError> {
-    Ok(read(rows)?.first().copied().unwrap_or_default())
-}
-
 /// What was noted about held messages.
 fn noted() -> OperationFilter {
     OperationFilter { action: Some(HeldGroup::NOTE.into()), ..OperationFilter::default() }
-}
-
-fn counted(rows: Vec<String>) -> Result<Counted, StoreError> {
-    let (rows, places) = read::<(i64, i64)>(rows)?.first().copied().unwrap_or_default();
-    Ok(Counted { rows: rows.clamp(0, COUNTED_MAX) as u64, more: rows > COUNTED_MAX || places > 0 })
-}
-
-fn body(rows: Vec<String>) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(digits) = read::<String>(rows)?.pop() else { return Ok(None) };
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes = digits.as_bytes().chunks(2).map(pair).collect::<Option<_>>();
-    bytes.map(Some).ok_or_else(|| StoreError::new(StoreErrorKind::Schema, "a body did not come as hexadecimal digits"))
 }
 
 #[cfg(test)]

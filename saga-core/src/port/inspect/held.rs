@@ -1,6 +1,6 @@
 //! What an operator orders about held messages.
 
-use super::{HeldGroup, HeldRef, HeldView};
+use super::HeldRef;
 
 /// What an operator orders: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
@@ -50,22 +50,6 @@ impl HeldAction<'_> {
             Self::Retry => "held retry",
             Self::Discard => "held discard",
             Self::Edit { .. } => "held edit",
-        }
-    }
-}
-
-impl HeldGroup {
-    /// A group of one.
-    pub(super) fn like(held: &HeldView) -> Self {
-        Self {
-            reason: held.reason.clone(),
-            type_name: held.type_name.clone(),
-            error: held.error.clone(),
-            count: 1,
-            more: false,
-            first_us: held.held_at_us,
-            last_us: held.held_at_us,
-            notes: Vec::new(),
         }
     }
 }

@@ -23,12 +23,14 @@ impl<T: Alias> Field for T {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Field for bool {
     fn text(&self) -> Option<String> {
         Some(self.to_string())
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Field for Option<bool> {
     fn text(&self) -> Option<String> {
         self.map(|value| value.to_string())

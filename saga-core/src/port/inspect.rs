@@ -17,7 +17,7 @@ mod view;
 pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use held::{HeldAction, HeldOrder};
-pub use instance::{InstanceAction, InstanceDone, InstanceOrder};
+pub use instance::{FormCount, InstanceAction, InstanceDone, InstanceOrder};
 pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
@@ -28,8 +28,8 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, GroupName, GroupNote, HeldGroup, HeldRef, HeldView, InstanceView,
-    JournalView, OperationItem, OperationView, OutboxView,
+    DefinitionView, ExportedInstance, GroupName, GroupNote, HeldGroup, HeldRef, HeldView, InstanceView, JournalView,
+    OperationItem, OperationView, OutboxView,
 };
 
 use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};

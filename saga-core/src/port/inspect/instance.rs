@@ -1,7 +1,7 @@
 //! What an operator orders about one instance.
 
 use crate::port::InstanceKey;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What an operator orders about one instance: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
@@ -79,4 +79,20 @@ impl InstanceDone {
     pub fn new(result: &str) -> Self {
         Self { result: result.into(), paused_by: None, discarded: 0, message_id: None }
     }
+}
+
+/// Instances that are stored in one form.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FormCount {
+    /// The saga.
+    pub saga: String,
+    /// The state, as stored.
+    pub state: String,
+    /// The version that wrote it.
+    pub version: i32,
+    /// How many.
+    pub count: i64,
+    /// How many of them are done.
+    pub done: i64,
 }

@@ -12,8 +12,8 @@ pub(crate) fn parse(text: &str) -> Result<FieldIs, String> {
     Ok(FieldIs { name: name.trim().into(), value: value.into() })
 }
 
-/// The fields that instances of a database have. One that is masked is none: whoever may not see a value shall not guess
-/// it either.
+/// The fields that instances of a database have. One that is masked is none: whoever may not see a value shall not
+/// guess it either.
 pub(crate) async fn names(store: &dyn Inspect, unmasked: bool) -> Result<Vec<FieldName>, StoreError> {
     let mut names = store.field_names().await?;
     if !unmasked && !names.is_empty() {

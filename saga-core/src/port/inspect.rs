@@ -20,7 +20,7 @@ pub use counted::{COUNTED_MAX, Counted};
 pub use filter::{AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
 pub use group::{GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup};
 pub use held::{HeldAction, HeldOrder};
-pub use instance::{InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
+pub use instance::{FormCount, InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
@@ -31,8 +31,8 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, FormCount, HeldRef, HeldView, InstanceView, JournalView, OperationItem,
-    OperationView, OutboxView,
+    DefinitionView, ExportedInstance, HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView,
+    OutboxView,
 };
 
 use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};

@@ -23,12 +23,14 @@ impl<T: Alias> Field for T {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Field for bool {
     fn text(&self) -> Option<String> {
         Some(self.to_string())
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Field for Option<bool> {
     fn text(&self) -> Option<String> {
         self.map(|value| value.to_string())
@@ -44,8 +46,8 @@ pub fn field<F: Field>(value: &F) -> Option<String> {
 /// The fields of an instance, by their names.
 pub(crate) type KeptFields = BTreeMap<String, String>;
 
-/// Those that can be kept. A value that is too long is left out as a whole: cut, it could pass for another one, and what
-/// an operator does to the instances of one customer would be done to those of two.
+/// Those that can be kept. A value that is too long is left out as a whole: cut, it could pass for another one, and
+/// what an operator does to the instances of one customer would be done to those of two.
 pub(crate) fn kept_fields(all: Vec<(&'static str, Option<String>)>) -> KeptFields {
     let fits = |value: &String| !value.is_empty() && value.len() <= FIELD_BYTES_MAX && !value.contains('\0');
     all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.filter(fits)?))).collect()

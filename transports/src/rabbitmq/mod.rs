@@ -8,6 +8,7 @@ mod bundle;
 mod bundling;
 mod connection;
 mod consumer;
+mod few;
 mod flight;
 mod frames;
 mod group;

@@ -7,6 +7,7 @@ use super::{
     bundle,
     bundling::{Bundling, EXCHANGE},
     connection::Broker,
+    few::Few,
     flight::{Flight, Ready, broken},
     keep::{Life, Line, WORKS_AFTER},
     topology::Admin,
@@ -35,11 +36,6 @@ const TOGETHER_MAX: usize = 1000;
 const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
 /// How often confirms are collected: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
-
-/// Messages that leave in such small numbers, so soon after others, gather for [`GATHER`] before the next ones leave: an
-/// AMQP message costs the broker as much with one of ours in it as with a hundred.
-const FEW: usize = 4;
-const SOON: Duration = Duration::from_millis(3);
 
 /// The publishing side of a link.
 pub(super) struct Publisher {
@@ -88,25 +84,6 @@ impl Publisher {
             too_large,
             blocked,
             refused,
-        }
-    }
-}
-
-/// Whether messages leave a few at a time, one after another.
-#[derive(Default)]
-struct Few {
-    last: Option<Instant>,
-    /// Until when others gather.
-    gather: Option<Instant>,
-}
-
-impl Few {
-    /// So many messages have left together.
-    fn left(&mut self, messages: usize) {
-        if messages > 0 {
-            let now = Instant::now();
-            let soon = self.last.replace(now).is_some_and(|last| now - last < SOON);
-            self.gather = (soon && messages < FEW).then(|| now + GATHER);
         }
     }
 }
@@ -447,21 +424,6 @@ fn largest_body(words: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn messages_that_leave_in_crumbs_gather_and_others_go_at_once() {
-        let mut few = Few::default();
-        few.left(1);
-        assert_eq!(few.gather, None, "the first one goes, and so does the next");
-        few.left(0);
-        tokio::time::advance(SOON).await;
-        few.left(1);
-        assert_eq!(few.gather, None, "it came alone");
-        few.left(FEW);
-        assert_eq!(few.gather, None, "so many are worth an AMQP message");
-        few.left(FEW - 1);
-        assert_eq!(few.gather, Some(Instant::now() + GATHER));
-    }
 
     #[test]
     fn the_brokers_limit_is_read_from_its_words() {

@@ -60,8 +60,9 @@ pub(super) const OUTBOX_BY_ID: &str = "
     SELECT json_build_object('id', o.id, 'endpoint', o.endpoint, 'message_id', o.message_id, 'kind', o.kind,
         'type', o.type, 'destination', o.destination, 'saga', o.saga, 'saga_id', o.saga_id,
         'receiver', coalesce(o.envelope ->> 'receiver', ''), 'error', o.last_error,
-        'awaits', CASE WHEN o.kind = 'retry' THEN (SELECT i.saga_id FROM sagabus.inbox i WHERE i.message_id = o.message_id
-            AND i.receiver = o.envelope ->> 'receiver' AND i.endpoint = o.endpoint AND i.saga = i.receiver) END,
+        'awaits', CASE WHEN o.kind = 'retry' THEN (SELECT i.saga_id FROM sagabus.inbox i
+            WHERE i.message_id = o.message_id
+                AND i.receiver = o.envelope ->> 'receiver' AND i.endpoint = o.endpoint AND i.saga = i.receiver) END,
         'due_at_us', (extract(epoch FROM o.due_at) * 1000000)::bigint,
         'leased', coalesce(o.lease_until > clock_timestamp(), false))::text
     FROM sagabus.outbox o

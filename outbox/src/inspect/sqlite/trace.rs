@@ -57,8 +57,9 @@ pub(super) const OUTBOX_BY_ID: &str = "
     SELECT json_object('id', o.id, 'endpoint', o.endpoint, 'message_id', o.message_id, 'kind', o.kind,
         'type', o.type, 'destination', o.destination, 'saga', o.saga, 'saga_id', o.saga_id,
         'receiver', coalesce(o.envelope ->> 'receiver', ''), 'error', o.last_error, 'due_at_us', o.due_at,
-        'awaits', CASE WHEN o.kind = 'retry' THEN (SELECT i.saga_id FROM sagabus_inbox i WHERE i.message_id = o.message_id
-            AND i.receiver = o.envelope ->> 'receiver' AND i.endpoint = o.endpoint AND i.saga = i.receiver) END,
+        'awaits', CASE WHEN o.kind = 'retry' THEN (SELECT i.saga_id FROM sagabus_inbox i
+            WHERE i.message_id = o.message_id
+                AND i.receiver = o.envelope ->> 'receiver' AND i.endpoint = o.endpoint AND i.saga = i.receiver) END,
         'leased', json(CASE WHEN o.lease_until > CAST(unixepoch('subsec') * 1000000 AS INTEGER)
             THEN 'true' ELSE 'false' END))
     FROM json_each(?1) wanted CROSS JOIN sagabus_outbox o ON o.id = wanted.value ORDER BY o.id";

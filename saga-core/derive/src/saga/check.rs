@@ -121,9 +121,8 @@ fn aliases<'a>(definition: &'a Definition<'_>, all: &mut [Message<'a>], faults: 
                 faults.add(syn::Error::new_spanned(field, format!("a saga has at most {ALIASES_MAX} aliases")));
             }
             if let Some(masked) = field.first().filter(|first| definition.states.masks(first)) {
-                let fault = format!(
-                    "`{masked}` is masked, but operators see aliases and search by them: let messages name another value"
-                );
+                let why = "operators see aliases and search by them: let messages name another value";
+                let fault = format!("`{masked}` is masked, but {why}");
                 faults.add(syn::Error::new_spanned(field, fault));
             }
         }

@@ -2,7 +2,7 @@
 
 use super::InstanceView;
 use crate::port::InstanceKey;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where an instance was when somebody looked at it. An order that rests on the look leaves an instance alone that has
 /// moved on since, or waits behind another message: nobody ends, or frees from another failure, what was not shown.
@@ -110,4 +110,20 @@ impl InstanceDone {
     pub fn new(result: &str) -> Self {
         Self { result: result.into(), paused_by: None, discarded: 0, message_id: None }
     }
+}
+
+/// Instances that are stored in one form.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FormCount {
+    /// The saga.
+    pub saga: String,
+    /// The state, as stored.
+    pub state: String,
+    /// The version that wrote it.
+    pub version: i32,
+    /// How many.
+    pub count: i64,
+    /// How many of them are done.
+    pub done: i64,
 }

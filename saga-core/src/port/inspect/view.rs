@@ -1,6 +1,6 @@
 //! What an operator sees of a row. The names of the fields are those in the tool's JSON, and do not change.
 
-use super::GroupName;
+use super::{FormCount, GroupName};
 use crate::Chart;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,22 +95,6 @@ pub struct DefinitionView {
     pub chart: Chart,
     /// When a process of this version last started.
     pub registered_at_us: i64,
-}
-
-/// Instances that are stored in one form.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct FormCount {
-    /// The saga.
-    pub saga: String,
-    /// The state, as stored.
-    pub state: String,
-    /// The version that wrote it.
-    pub version: i32,
-    /// How many.
-    pub count: i64,
-    /// How many of them are done.
-    pub done: i64,
 }
 
 /// A line of the journal. Times are microseconds since 1970.

@@ -7,6 +7,7 @@ use crate::{
 };
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
+use syn::Ident;
 
 impl Emit<'_> {
     /// What an instance has. Nothing where no field is one: the trait says so.
@@ -16,9 +17,9 @@ impl Emit<'_> {
         if states.found_by.is_empty() && own.is_empty() {
             return TokenStream::new();
         }
-        let of_data = states.found_by.iter().map(|path| value(path, &quote!(data)));
+        let of_data = states.found_by.iter().map(|path| value(path, "data"));
         let arms = own.iter().map(|State { ident, found_by, .. }| {
-            let each = found_by.iter().map(|path| value(path, &quote!(state)));
+            let each = found_by.iter().map(|path| value(path, "state"));
             quote!(Self::#ident(state) => fields.extend([#(#each),*]))
         });
         let arms: Vec<_> = arms.collect();
@@ -45,8 +46,9 @@ impl Emit<'_> {
 }
 
 /// A field with its name. It stands where the path does, so that rustc points there.
-fn value(path: &Path, of: &TokenStream) -> TokenStream {
-    let place = Span::call_site().located_at(path.first().map_or_else(Span::call_site, syn::Ident::span));
+fn value(path: &Path, of: &str) -> TokenStream {
+    let place = Span::call_site().located_at(path.first().map_or_else(Span::call_site, Ident::span));
+    let of = Ident::new(of, place);
     let (name, field) = (dotted([path].into_iter()), quote_spanned!(place=> __sagabus::field));
     let value = quote_spanned!(place=> &#of.#path);
     quote!((#name, #field(#value)))

@@ -1,0 +1,95 @@
+//! The leases on what is being published, the reports on it, and destinations that take messages again.
+
+use super::{Accounts, REPORTS_MAX, Shared};
+use crate::{
+    Store,
+    endpoint::trouble::Trouble,
+    port::{LeaseUpdate, Report},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Takes in reports on published rows, and renews the leases of the rest, until the transport ends.
+pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
+    let dispatcher = &shared.dispatcher;
+    let lease = shared.settings.lease;
+    let (trouble, unpublished) = (Trouble::default(), Trouble::default());
+    let mut renew_at = Instant::now() + lease / 3;
+    let mut batch = Vec::new();
+    let mut reopening: Vec<String> = Vec::new();
+    loop {
+        let mut renew = Vec::new();
+        // what is rarely ready first: reports that never end must not keep leases from being renewed
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(renew_at) => {
+                renew = dispatcher.in_flight();
+                renew_at = Instant::now() + lease / 3;
+            }
+            () = dispatcher.leases.notified() => {}
+            n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
+            () = std::future::ready(()), if !reopening.is_empty() => {}
+        }
+        let came = batch.len();
+        let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
+        reopening.extend(reopened);
+        if let Some(destination) = reopening.pop()
+            && reopen(&shared, &destination).await
+        {
+            reopening.push(destination);
+        }
+        if came > 0
+            && failed.is_empty()
+            && let Some(lasted) = unpublished.ends()
+        {
+            tracing::info!(endpoint = shared.name, ?lasted, "messages are published again");
+        }
+        if failed.is_empty() && renew.is_empty() {
+            continue;
+        }
+        if let Some(failure) = failed.iter().find(|failure| failure.tried && !failure.unroutable)
+            && let Some(said) = unpublished.begins()
+        {
+            let (rows, error, unsaid) = (failed.len(), &failure.error, said.unsaid);
+            tracing::warn!(endpoint = shared.name, rows, error, unsaid, "not published");
+        }
+        let update = LeaseUpdate { owner: shared.owner(), lease, renew: &renew, failed: &failed };
+        let updated = shared.store.renew_and_fail(&update).await;
+        dispatcher.failed();
+        match updated {
+            Ok(lost) => {
+                dispatcher.lost(&lost);
+                if let Some(lasted) = trouble.ends() {
+                    tracing::info!(endpoint = shared.name, ?lasted, "leases are renewed again");
+                }
+            }
+            // nothing is lost: the relay takes what has left the window
+            Err(error) => {
+                dispatcher.lose_sight();
+                if trouble.begins().is_some() {
+                    tracing::warn!(endpoint = shared.name, %error, "leases not renewed");
+                }
+            }
+        }
+        if let Some(delay) = failed.iter().map(|failure| failure.delay).min() {
+            dispatcher.due_in(delay);
+        }
+    }
+}
+
+/// A destination takes messages again: makes some of what waits for it due now. Returns whether there may be more. A
+/// million may wait, and reports and leases must not.
+async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) -> bool {
+    match shared.store.reopen(&shared.name, destination).await {
+        Ok(0) => false,
+        Ok(_) => {
+            shared.dispatcher.due_in(Duration::ZERO);
+            true
+        }
+        Err(error) => {
+            // without the bulk update they still go, each when it is due
+            tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
+            false
+        }
+    }
+}

@@ -221,6 +221,7 @@ async fn r_031_an_instance_is_resumed_and_cancelled() {
 async fn an_instance_that_moves_on_between_the_look_and_the_act_is_left_alone() {
     let tables = Tables::postgres().await;
     tables.instance("7 b", "Waiting", Some("poison")).await;
+    tables.hold(&Held { message_id: "poison", saga_id: Some("7 b"), ..Held::default() }).await;
     let lock = hash_of([b"order".as_slice(), b"7 b"]);
     for (arguments, moved) in [
         (&["sagas", "resume", "order", "7 b"][..], "paused_by = 'other'"),

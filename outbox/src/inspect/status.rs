@@ -92,7 +92,9 @@ async fn each<T: Tables>(
             let of = format!("{half} AND {}", within(&mut bound, columns, key));
             let row = row(&of, &mut bound, key);
             let some = format!("SELECT 1 FROM {}{table} WHERE {of} LIMIT {SOME}", T::PREFIX);
-            all.push(format!("SELECT CAST({row} AS text) FROM (SELECT count(*) AS n FROM ({some}) s) c"));
+            // the last row of a group may have gone since the groups were read
+            let counted = format!("(SELECT count(*) AS n FROM ({some}) s) c WHERE c.n > 0");
+            all.push(format!("SELECT CAST({row} AS text) FROM {counted}"));
         }
         parts.extend(session.rows(&all.join(" UNION ALL "), &bound.0).await?);
     }

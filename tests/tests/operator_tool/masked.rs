@@ -176,7 +176,7 @@ async fn masked_fields_are_shown_to_nobody_who_does_not_ask_for_them() {
     let (code, out, err) = run(url, &[&["--json"], &given[..]].concat());
     assert_eq!(code, 0, "{out}{err}");
     let (_, out, err) = run(url, &["--json", "outbox", "list", "--type", "shop.Shipped"]);
-    let row = json(&out)["rows"][0]["id"].as_str().unwrap_or_else(|| panic!("{out}{err}")).to_owned();
+    let row = json(&out)[0]["id"].as_str().unwrap_or_else(|| panic!("{out}{err}")).to_owned();
     let (_, out, _) = run(url, &["outbox", "show", &row]);
     assert!(out.contains(MASK) && !out.contains("55556666"), "{out}");
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use saga_core::{
-    Command, Context, Endpoint, Handle, HandlerError, Inspect, OutboxFilter, Outcome, Reply, Retries, Transport,
+    Command, Context, Endpoint, Handle, HandlerError, Inspect, Limit, OutboxFilter, Outcome, Reply, Retries, Transport,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tests::{
     endpoint_suite, eventually,
@@ -130,6 +130,41 @@ async fn commands_that_can_wait_stand_before_no_other<Db: Effects + Inspect>(
     }
 }
 
+/// Two hundred commands for a service that is called once a minute: all but the first go to the outbox. A lane asks the
+/// database for its call and puts messages off at the same time, and SQLite has one writer.
+async fn what_waits_for_a_call_goes_to_the_outbox_at_once<Db: Effects + Inspect>(
+    transport: impl Transport + Clone,
+    [store, clients, _]: [Db; 3],
+) {
+    store.create_effects().await;
+    let work = Worker::default();
+    let worker = Endpoint::builder("worker", transport.clone(), store)
+        .limit("bank", Limit::none().rate(1, Duration::from_secs(60)))
+        .handle_with::<Work>(work.clone(), |options| options.limit("bank"));
+    let worker = worker.start().await.expect("it starts");
+    let client = Endpoint::builder("client", transport, clients).start().await.expect("it starts");
+    let began = Instant::now();
+    for ids in [0..20, 20..200] {
+        let mut session = client.session().await.expect("a session opens");
+        for id in ids {
+            session.send(Work { id, note: "pure".into() });
+        }
+        session.commit().await.expect("the session commits");
+    }
+    eventually("all but one to wait in the outbox", || async {
+        let rows = worker.store().outbox(&OutboxFilter::default(), 300).await.ok()?;
+        (rows.iter().filter(|row| row.kind == "retry").count() == 199).then_some(())
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "a lane waited for itself: it took {took:?}");
+    assert_eq!(work.runs(), 1);
+    for endpoint in [worker, client] {
+        endpoint.stop().await.expect("an orderly end");
+    }
+}
+
 endpoint_suite! {
-    commands_that_can_wait_stand_before_no_other
+    commands_that_can_wait_stand_before_no_other,
+    what_waits_for_a_call_goes_to_the_outbox_at_once
 }

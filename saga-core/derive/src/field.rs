@@ -1,7 +1,7 @@
 //! `#[field]`: what operators find instances by.
 
 use crate::masked;
-use syn::{Attribute, Fields, Ident, Token, ext::IdentExt, punctuated::Punctuated};
+use syn::{Attribute, Fields, Ident, Token, punctuated::Punctuated};
 
 /// A field, or a field of one: `order.id`.
 pub(crate) type Path = Punctuated<Ident, Token![.]>;
@@ -46,7 +46,7 @@ pub(crate) fn faults(others: &[Path], fields: &[Path], masked: &[String]) -> Vec
         if seen.len() == FIELDS_MAX + 1 {
             faults.push(syn::Error::new_spanned(path, format!("an instance has at most {FIELDS_MAX} fields")));
         }
-        let hidden = path.first().filter(|first| masked.contains(&first.unraw().to_string()));
+        let hidden = path.first().filter(|first| masked.iter().any(|it| masked::is_same(it, first)));
         faults.extend(hidden.map(is_masked));
     }
     faults

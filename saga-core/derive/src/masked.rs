@@ -2,7 +2,13 @@
 
 use crate::field;
 use quote::ToTokens;
-use syn::{Attribute, Field, Fields, LitStr, ext::IdentExt};
+use syn::{Attribute, Field, Fields, Ident, LitStr, ext::IdentExt};
+
+/// Whether a masked name is that of a field, in whatever case JSON has it.
+pub(crate) fn is_same(masked: &str, field: &Ident) -> bool {
+    let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+    plain(masked) == plain(&field.unraw().to_string())
+}
 
 pub(crate) fn is_mark(attr: &Attribute) -> bool {
     attr.path().is_ident("masked")

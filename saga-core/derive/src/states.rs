@@ -164,8 +164,7 @@ impl States {
 
     /// Whether a field of the data is masked, in whatever case JSON has its name.
     pub(crate) fn masks(&self, field: &Ident) -> bool {
-        let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
-        self.masked.iter().any(|masked| plain(&masked.name()) == plain(&field.unraw().to_string()))
+        self.masked.iter().any(|masked| masked::is_same(&masked.name(), field))
     }
 
     /// What is to be said of a type that is none of the states.

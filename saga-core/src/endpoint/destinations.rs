@@ -91,6 +91,11 @@ impl Destinations {
         is_gone
     }
 
+    /// Whether a destination of this name is closed.
+    pub(crate) fn is_closed(&self, name: &str) -> bool {
+        self.closed.keys().any(|destination| destination.name() == name)
+    }
+
     /// A row was not answered, or was refused: that says nothing about the destination, but ends the probe.
     pub(crate) fn forget_probe(&mut self, destination: &Destination, row: Uuid) {
         if let Some(closed) = self.closed.get_mut(destination)

@@ -305,6 +305,11 @@ impl Dispatcher {
         rows
     }
 
+    /// Whether no queue takes messages for this destination, as far as is known.
+    fn is_closed(&self, name: &str) -> bool {
+        self.lock().destinations.is_closed(name)
+    }
+
     /// Takes in reports, and what was put off since the last call.
     fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
         if reports.iter().any(|report| report.fate == Fate::Confirmed) {

@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{HeldReason, Store, StoreError, StoreErrorKind};
 use std::{pin::pin, sync::Arc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a lane of one handler until the endpoint stops.
@@ -72,17 +71,36 @@ impl<'a, Db: Store> Lane<'a, Db> {
     async fn pass(&mut self, inlet: &mut Inlet, items: &mut Vec<Item>) -> Option<Result<Passed<'a>, StoreError>> {
         let batch_max = self.shared.settings.batch_messages_max;
         let mut pass = pin!(Pass::wait(self.shared, self.handler));
+        let passed =
+            |pass: Result<Option<Pass<'a>>, StoreError>| pass.map(|pass| pass.map_or(Passed::NoCallSoon, Passed::Runs));
+        let (mut asked, mut got) = (false, None);
         loop {
-            if let Err(error) = inlet.beside(self.settle(items)).await {
+            let settled = {
+                let mut settle = pin!(inlet.beside(self.settle(items)));
+                // who has begun to ask goes on: it may have the connection that settling waits for
+                tokio::select! {
+                    biased;
+                    pass = &mut pass, if asked => {
+                        got = Some(pass);
+                        settle.as_mut().await
+                    }
+                    settled = &mut settle => settled,
+                }
+            };
+            if let Err(error) = settled {
                 return Some(Err(error));
             }
             if items.is_empty() {
                 return Some(Ok(Passed::NothingThere));
             }
+            if let Some(pass) = got {
+                return Some(passed(pass));
+            }
+            asked = true;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
-                pass = &mut pass => return Some(pass.map(|pass| pass.map_or(Passed::NoCallSoon, Passed::Runs))),
+                pass = &mut pass => return Some(passed(pass)),
                 more = inlet.take_beside(items, batch_max), if self.waiting.tries() == 0 => more.then_some(())?,
             }
         }
@@ -104,14 +122,12 @@ impl<'a, Db: Store> Lane<'a, Db> {
     /// Runs the first items.
     async fn run_items(&mut self, items: &mut Vec<Item>, pass: Pass<'a>) -> Result<(), StoreError> {
         let Some(at) = backlog::take_turn(self.shared, self.handler, items).await? else { return Ok(()) };
-        if at > Instant::now() {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(at) => {}
-            }
-        }
         let entry = &self.shared.handlers[self.handler];
+        let pass = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(()),
+            pass = pass.until(entry, at) => pass,
+        };
         let one = pass.is_slowed() || entry.limiter().is_some() && !entry.description.takes_batches;
         let most = if one { 1 } else { self.shared.settings.batch_messages_max };
         let messages = messages_apart(items).min(most);

@@ -154,15 +154,21 @@ impl Limiter {
     /// # Errors
     /// When the database that gives the times cannot be reached.
     pub(super) async fn call<Db: Store>(&self, shared: &Shared<Db>) -> Result<Option<Call<'_>>, StoreError> {
-        let place = match &self.places {
-            Some(places) => Some(places.acquire().await.expect("it is never closed")),
-            None => None,
-        };
+        let place = self.place().await;
         let is_time = match self.every {
             Some(every) => self.time(shared, every).await?,
             None => true,
         };
-        Ok(is_time.then_some(Call { _place: place }))
+        Ok(is_time.then_some(place))
+    }
+
+    /// Waits for the place of a call, for which it is time.
+    pub(super) async fn place(&self) -> Call<'_> {
+        let place = match &self.places {
+            Some(places) => Some(places.acquire().await.expect("it is never closed")),
+            None => None,
+        };
+        Call { _place: place }
     }
 
     /// In what time a call may be made at the earliest, as far as it is known here.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Store, StoreError};
 use std::time::Duration;
-use tokio::sync::MutexGuard;
+use tokio::{sync::MutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a lane has before it runs a unit.
@@ -27,6 +27,22 @@ impl<'a> Pass<'a> {
         let Some(limiter) = entry.limiter() else { return Ok(Some(Self { turn, call: None, is_limited: false })) };
         let call = limiter.call(shared).await?;
         Ok(call.map(|call| Self { turn, call: Some(call), is_limited: true }))
+    }
+
+    /// The same at a later time, that of a key's turn. Its place is free until then: others call meanwhile.
+    pub(super) async fn until<Db: Store>(self, entry: &'a HandlerEntry<Db>, at: Instant) -> Self {
+        if at <= Instant::now() {
+            return self;
+        }
+        let Self { turn, call, is_limited } = self;
+        let had_call = call.is_some();
+        drop(call);
+        tokio::time::sleep_until(at).await;
+        let call = match entry.limiter() {
+            Some(limiter) if had_call => Some(limiter.place().await),
+            _ => None,
+        };
+        Self { turn, call, is_limited }
     }
 
     /// Whether messages fail, and one runs at a time.

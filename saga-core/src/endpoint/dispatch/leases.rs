@@ -33,6 +33,8 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
         let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
         reopening.extend(reopened);
+        // one that closed again meanwhile is entered anew when it opens
+        reopening.retain(|destination| !dispatcher.is_closed(destination));
         if let Some(destination) = reopening.pop()
             && reopen(&shared, &destination).await
         {

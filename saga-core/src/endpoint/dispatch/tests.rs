@@ -71,10 +71,12 @@ async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
     assert_eq!(sent.try_recv().map(|message| message.row), Ok(Uuid::from_u128(4)), "row 3 was expected to wait");
     let Accounts { failed, .. } = dispatcher.account(&mut Vec::new(), &crashes);
     assert_eq!((failed.len(), failed[0].id, failed[0].tried), (1, Uuid::from_u128(3), false));
+    assert!(dispatcher.is_closed("later") && !dispatcher.is_closed("there"));
     tokio::time::advance(Duration::from_secs(600)).await;
     dispatcher.send(&[row(1, "later")]);
     let mut reports = vec![report(1, Fate::Confirmed)];
     assert_eq!(dispatcher.account(&mut reports, &crashes).reopened, ["later"]);
+    assert!(!dispatcher.is_closed("later"), "what waits for it is made due, until it closes again");
 }
 
 #[tokio::test(start_paused = true)]

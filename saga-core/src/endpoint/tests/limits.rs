@@ -170,6 +170,19 @@ async fn each_key_has_its_rate_and_a_flood_of_one_holds_up_no_other() {
 }
 
 /// Two processes have ten commands each of one key, and make a call for it `every` so long. Returns how long all took.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_waits_for_its_turn_takes_no_place_from_others() {
+    let bank = Bank::default();
+    let rig = Rig::start(|builder| {
+        let builder = builder.limit("bank", Limit::none().concurrent(1).per_key(1, secs(1)));
+        builder.handle_with::<Do>(bank.clone(), keyed).settings(|settings| settings.handler_lanes = 8)
+    })
+    .await;
+    rig.broker.deliver_all((81..=140).map(command));
+    // a lane waits up to a second for the turn of its key, and others of its own lane with it
+    rig.until_within(secs(12), "the others are called", |_| bank.calls().len() > 45).await;
+}
+
 async fn two_processes_call(bank: &Bank, every: Duration) -> Duration {
     let build = |builder: Builder| {
         builder.limit("bank", Limit::none().per_key(1, every)).handle_with::<Do>(bank.clone(), keyed)

@@ -247,6 +247,29 @@ mod before_the_data {
     pub fn chart() { Process::chart(); }
 }
 
+mod masked_by_its_name_in_json {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Card { card_number: String }
+
+    #[states(data = Card, masked("cardNumber"), fields(card_number))]
+    enum Process {
+        Waiting,
+        #[done]
+        Done,
+    }
+
+    #[saga(name = "order", id = id: u64)]
+    impl Process {
+        fn placed(_: Placed) -> (Card, Waiting) { (Card { card_number: String::new() }, Waiting) }
+        fn paid(_: Waiting, _: Yes, _: &mut Card) -> Done { Done }
+    }
+
+    pub fn chart() { Process::chart(); }
+}
+
 mod too_many {
     use super::*;
 
@@ -281,4 +304,5 @@ fn main() {
     an_alias::chart();
     before_the_data::chart();
     too_many::chart();
+    masked_by_its_name_in_json::chart();
 }

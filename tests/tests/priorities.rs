@@ -165,6 +165,6 @@ async fn what_waits_for_a_call_goes_to_the_outbox_at_once<Db: Effects + Inspect>
 }
 
 endpoint_suite! {
-    commands_that_can_wait_stand_before_no_other,
+    commands_that_can_wait_stand_before_no_other
     what_waits_for_a_call_goes_to_the_outbox_at_once
 }

@@ -8,7 +8,6 @@ mod bundle;
 mod bundling;
 mod connection;
 mod consumer;
-mod few;
 mod flight;
 mod frames;
 mod group;

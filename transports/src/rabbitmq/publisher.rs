@@ -7,7 +7,6 @@ use super::{
     bundle,
     bundling::{Bundling, EXCHANGE},
     connection::Broker,
-    few::Few,
     flight::{Flight, Ready, broken},
     keep::{Life, Line, WORKS_AFTER},
     topology::Admin,
@@ -125,12 +124,9 @@ impl Publisher {
         let (mut is_blocked, mut is_done) = (false, false);
         let mut gathered: Option<Instant> = None;
         let mut came = Vec::new();
-        let mut few = Few::default();
         loop {
             if !is_blocked {
-                let before = flight.messages();
                 self.fill(flight, admin).await?;
-                few.left(flight.messages() - before);
                 self.account(flight, line)?;
             }
             if is_done && self.unsent.is_empty() && flight.is_empty() && !flight.recalls() {
@@ -142,12 +138,8 @@ impl Publisher {
             }
             let room = self.room(flight).min(TOGETHER_MAX);
             let takes_more = room > 0 && !is_done && !is_blocked && self.unsent.is_empty();
-            let gathers = few.gather.filter(|_| takes_more);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(gathers.unwrap_or_else(Instant::now)), if gathers.is_some() => {
-                    few.gather = None;
-                }
                 () = tokio::time::sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {
                     gathered = None;
                     flight.take_answers();
@@ -155,7 +147,7 @@ impl Publisher {
                 }
                 // each waits for the one before
                 () = flight.next_answer(), if is_careful && flight.awaits_answers() => self.account(flight, line)?,
-                n = self.rows.recv_many(&mut came, room), if takes_more && gathers.is_none() => {
+                n = self.rows.recv_many(&mut came, room), if takes_more => {
                     is_done = n == 0;
                     self.unsent.extend(came.drain(..));
                 }

@@ -68,7 +68,7 @@ impl Emit<'_> {
 }
 
 /// Where a path stands, so that rustc points there.
-fn place(path: &Path) -> Span {
+pub(super) fn place(path: &Path) -> Span {
     Span::call_site().located_at(path.first().map_or_else(Span::call_site, syn::Ident::span))
 }
 

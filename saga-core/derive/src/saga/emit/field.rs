@@ -1,11 +1,11 @@
 //! The fields of the data and of the states by which operators find instances.
 
-use super::Emit;
+use super::{Emit, alias::place};
 use crate::{
     saga::{parse::Path, pieces::dotted},
     states::State,
 };
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::Ident;
 
@@ -47,7 +47,7 @@ impl Emit<'_> {
 
 /// A field with its name. It stands where the path does, so that rustc points there.
 fn value(path: &Path, of: &str) -> TokenStream {
-    let place = Span::call_site().located_at(path.first().map_or_else(Span::call_site, Ident::span));
+    let place = place(path);
     let of = Ident::new(of, place);
     let (name, field) = (dotted([path].into_iter()), quote_spanned!(place=> __sagabus::field));
     let value = quote_spanned!(place=> &#of.#path);

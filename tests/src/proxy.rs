@@ -32,6 +32,7 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Counts {
+    accepted: AtomicU64,
     units: AtomicU64,
     unit_trips: AtomicU64,
     /// Answers to commits that are still to be swallowed.
@@ -54,6 +55,7 @@ impl Proxy {
         let (count, now) = (counts.clone(), all.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.accepted.fetch_add(1, Ordering::SeqCst);
                 let Ok(upstream) = TcpStream::connect(&server).await else { continue };
                 let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
                 let (from_client, to_client) = client.into_split();
@@ -75,6 +77,11 @@ impl Proxy {
         let place = url.split("://").last().and_then(|rest| rest.split('/').next()).expect("it is a URL");
         let server = place.rsplit('@').next().expect("it names a server");
         url.replacen(server, &format!("127.0.0.1:{}", self.port), 1)
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> u64 {
+        self.counts.accepted.load(Ordering::SeqCst)
     }
 
     /// Units of work so far.

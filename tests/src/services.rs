@@ -139,12 +139,12 @@ impl Vhost {
         self.put(self.api("vhost-limits", &format!("/{what}")), &value).await;
     }
 
-    /// Sets a policy for the queues whose names match.
+    /// Sets a policy for the `queues` or `exchanges` whose names match.
     ///
     /// # Panics
     /// When the management interface does not let us.
-    pub async fn policy(&self, pattern: &str, definition: &serde_json::Value) {
-        let policy = serde_json::json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
+    pub async fn policy(&self, what: &str, pattern: &str, definition: &serde_json::Value) {
+        let policy = serde_json::json!({ "pattern": pattern, "definition": definition, "apply-to": what });
         self.put(self.api("policies", "/test"), &policy).await;
     }
 

@@ -27,6 +27,21 @@ async fn a_plain_consumer_gets_every_command_and_event_singly_and_in_order() {
     assert_single(&read(&plain, "listening", 300).await, 1..=300);
 }
 
+/// Such a policy finds what reaches no queue. A bundle that no queue takes must come back to its sender all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_with_an_alternate_exchange_for_all_takes_no_bundle() {
+    let vhost = Vhost::create().await;
+    let plain = Plain::connect(&vhost.url()).await;
+    plain.queue("plain").await;
+    plain.queue("unrouted").await;
+    plain.bind("unrouted", "lost-and-found").await;
+    vhost.policy("exchanges", ".*", &json!({ "alternate-exchange": "lost-and-found" })).await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    send(&mut sender, (1..=300).map(|n| outgoing(n, to("plain")))).await;
+    assert_single(&read(&plain, "plain", 300).await, 1..=300);
+    assert_eq!(vhost.list("exchanges").await.iter().filter(|it| it["name"] == "sagabus.bundles.v1").count(), 1);
+}
+
 /// Also of an endpoint that takes bundles of what is sent to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_without_bundles_gets_single_messages_and_each_gets_events_singly() {

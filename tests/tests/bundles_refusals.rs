@@ -139,7 +139,7 @@ async fn a_publisher_that_may_not_write_bundles_sends_singly_and_keeps_its_chann
 async fn t_011_a_full_queue_refuses_each_message_of_a_bundle() {
     let vhost = Vhost::create().await;
     provision_taking(&vhost, "receiver").await;
-    vhost.policy("^receiver$", &json!({ "max-length": 3, "overflow": "reject-publish" })).await;
+    vhost.policy("queues", "^receiver$", &json!({ "max-length": 3, "overflow": "reject-publish" })).await;
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
     // the broker applies the policy, and tells channels that the queue is full, when it gets to it
     let (mut all, mut told, until) = (0, HashMap::new(), Instant::now() + PATIENCE);

@@ -100,7 +100,8 @@ async fn o_035_three_refused_messages_are_told_and_a_thousand_others_arrive_in_o
         "INSERT INTO sagabus.outbox
              (id, endpoint, message_id, kind, type, destination, envelope, body, created_at, due_at)
          SELECT gen_random_uuid(), 'sender', 'another program', 'event', 'client.Counted', 'client.Counted',
-             '{\"message_id\": \"another program\", \"type\": \"client.Counted\", \"headers\": {\"CC\": \"bob\"}}',
+             ('{\"message_id\": \"another program\", \"type\": \"client.Counted\", \"headers\": {\"'
+                 || repeat('n', 300) || '\": 1}}')::json,
              '{}', now(), now()",
     )
     .execute(sender.store().pool())
@@ -125,7 +126,8 @@ async fn o_035_three_refused_messages_are_told_and_a_thousand_others_arrive_in_o
         (rows.len() == 3 && rows.iter().all(told)).then_some(rows)
     })
     .await;
-    for (type_name, says) in [("client.Counted", "CC"), ("client.Gone", "client.Gone"), ("client.Large", "size")] {
+    for (type_name, says) in [("client.Counted", "255 bytes"), ("client.Gone", "client.Gone"), ("client.Large", "size")]
+    {
         let row = refused.iter().find(|row| row["type"] == type_name);
         let error = row.and_then(|row| row["last_error"].as_str()).unwrap_or_default();
         assert!(error.contains(says), "{type_name}: `{says}` was expected in `{error}`");

@@ -63,7 +63,7 @@ async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
         let plain = outgoing(n, event("test.Happened"));
         let message = match n {
             100 => outgoing(n, event("test.Secret")),
-            300 => with_header(plain, "CC", json!("bob@example.com")),
+            300 => with_header(plain, "deep", (0..40).fold(json!(1), |inner, _| json!([inner]))),
             500 => outgoing(n, event("test.Other")),
             501 => outgoing(n, event("test.Secret")),
             700 => with_header(plain, "note", json!("h".repeat(200_000))),
@@ -83,7 +83,7 @@ async fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
         other => panic!("{n}: {other:?}"),
     };
     assert!(words(100).contains("ACCESS_REFUSED") && words(100).contains("test.Secret"), "{}", words(100));
-    assert!(words(300).contains("`CC`"), "{}", words(300));
+    assert!(words(300).contains("nested deeper"), "{}", words(300));
     assert!(words(500).contains("test.Other"), "{}", words(500));
     assert!(words(700).contains("frame_max"), "{}", words(700));
     assert!(words(701).contains("255 bytes"), "{}", words(701));

@@ -3,7 +3,7 @@
 use super::{Params, Session, Tables};
 use saga_core::{
     Envelope, ErrorCode, HeldAction, HeldOrder, HeldReason, HeldView, InstanceKey, ORDER_ROWS_MAX, OperationItem,
-    StoreError, StoreErrorKind, hash_of,
+    OutboxKind, StoreError, StoreErrorKind, hash_of,
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub(crate) struct Statements {
     pub(super) wake: &'static str,
     /// A held inbox row becomes one that waits for its retry: endpoint, receiver, message id (1 to 3), note (4).
     pub(super) put_off: &'static str,
-    /// A held inbox row becomes discarded; the same parameters.
+    /// A held inbox row, or one that waits for its retry, becomes discarded; the same parameters.
     pub(super) discard: &'static str,
     /// Deletes a held inbox row: endpoint, receiver, message id.
     pub(super) forget: &'static str,
@@ -29,8 +29,10 @@ pub(crate) struct Statements {
     pub(super) release: &'static str,
     /// The body of a held row: endpoint, receiver, message id (1 to 3), body (4).
     pub(super) edit: &'static str,
-    /// The hash of type and body in a held inbox row: endpoint, receiver, message id (1 to 3), hash (4).
+    /// The hash of type and body in such a row: endpoint, receiver, message id (1 to 3), hash (4).
     pub(super) rehash: &'static str,
+    /// The instance that waits for the retry of a message: endpoint, receiver, message id.
+    pub(super) awaits: &'static str,
     /// An instance (1, 2) no longer waits behind a message (3). Returns a row if it did.
     pub(super) unpause: &'static str,
     /// The audit: id, who, action, why, items (1 to 5).
@@ -47,7 +49,10 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Res
     let mut session = tables.write().await?;
     // the rows say which locks are needed; decisions rest on what is read again after locking
     let seen = held(session.rows(&T::held_by_name(false), &[Some(names.clone())]).await?)?;
-    let locks: BTreeSet<i64> = seen.iter().map(lock).collect();
+    let mut locks: BTreeSet<i64> = BTreeSet::new();
+    for row in &seen {
+        locks.insert(lock(row, awaited::<T>(&mut session, row).await?));
+    }
     T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
     let found = held(session.rows(&T::held_by_name(true), &[Some(names)]).await?)?;
     let mut items = Vec::new();
@@ -95,7 +100,7 @@ async fn retry<T: Tables>(
     if let HeldAction::Edit { body, .. } = order.action {
         let hash = hash_of([row.type_name.as_bytes(), body.as_bytes()]);
         session.rows(T::ORDER.edit, &with(key(row), body.into())).await?;
-        session.rows(T::ORDER.rehash, &with(key(row), hash.to_string())).await?;
+        session.rows(T::ORDER.rehash, &with(inbox_key(row), hash.to_string())).await?;
         done = EDITED;
     }
     let never_left = row.kind.is_some();
@@ -128,10 +133,13 @@ async fn discard<T: Tables>(
     row: &HeldView,
     order: &HeldOrder<'_>,
 ) -> Result<&'static str, StoreError> {
-    session.rows(T::ORDER.discard, &with(key(row), note("discarded", order))).await?;
+    if row.type_name == Envelope::WAKE {
+        return Ok("not possible"); // what waits for the instance would wait for ever
+    }
+    let instance = awaited::<T>(session, row).await?;
+    session.rows(T::ORDER.discard, &with(inbox_key(row), note("discarded", order))).await?;
     session.rows(T::ORDER.release, &key(row)).await?;
-    if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {
-        let key = InstanceKey { saga: saga.clone(), id: id.clone() };
+    if let Some(key) = instance {
         release::<T>(session, &row.endpoint, &key, &row.message_id).await?;
     }
     Ok("discarded")
@@ -180,16 +188,38 @@ pub(super) async fn give<T: Tables>(
     session.rows(T::ORDER.wake, &params.map(Some)).await.map(drop)
 }
 
+/// The instance that may wait for the message: its own, or that of a retry which never left.
+async fn awaited<T: Tables>(session: &mut T::Session, row: &HeldView) -> Result<Option<InstanceKey>, StoreError> {
+    if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {
+        return Ok(Some(InstanceKey { saga: saga.clone(), id: id.clone() }));
+    }
+    let Some(saga) = retried_by(row) else { return Ok(None) };
+    let found = session.rows(T::ORDER.awaits, &inbox_key(row)).await?;
+    Ok(found.into_iter().next().map(|id| InstanceKey { saga: saga.into(), id }))
+}
+
+/// Who is to handle the message again, if it is a retry that never left.
+fn retried_by(row: &HeldView) -> Option<&str> {
+    row.envelope["receiver"].as_str().filter(|_| row.kind.as_deref() == Some(OutboxKind::Retry.as_str()))
+}
+
 /// The lock that a unit of work takes for the same message.
-fn lock(row: &HeldView) -> i64 {
-    match (&row.saga, &row.saga_id) {
-        (Some(saga), Some(id)) => hash_of([saga.as_bytes(), id.as_bytes()]),
-        _ => hash_of([row.endpoint.as_bytes(), row.message_id.as_bytes()]),
+fn lock(row: &HeldView, awaited: Option<InstanceKey>) -> i64 {
+    match awaited {
+        Some(InstanceKey { saga, id }) => hash_of([saga.as_bytes(), id.as_bytes()]),
+        None => hash_of([row.endpoint.as_bytes(), row.message_id.as_bytes()]),
     }
 }
 
 fn key(row: &HeldView) -> Params {
     [&row.endpoint, &row.receiver, &row.message_id].map(|text| Some(text.clone())).into()
+}
+
+/// Where the inbox has the message. A retry that never left is held under its outbox row; its receiver still has it.
+fn inbox_key(row: &HeldView) -> Params {
+    [row.endpoint.as_str(), retried_by(row).unwrap_or(&row.receiver), &row.message_id]
+        .map(|text| Some(text.to_owned()))
+        .into()
 }
 
 fn with(mut params: Params, last: String) -> Params {

@@ -129,14 +129,16 @@ impl Tables for Postgres {
         put_off: "UPDATE sagabus.inbox SET result = 'retrying', round = 0, note = $4, claimed_at = clock_timestamp()
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         discard: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()
-            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus.inbox
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         release: "DELETE FROM sagabus.held WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
         edit: "UPDATE sagabus.held SET body = convert_to($4, 'UTF8')
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
         rehash: "UPDATE sagabus.inbox SET body_hash = $4::bigint
-            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result IN ('held', 'retrying')",
+        awaits: "SELECT saga_id FROM sagabus.inbox
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND saga = receiver",
         unpause: "UPDATE sagabus.saga SET paused_by = NULL WHERE saga = $1 AND id = $2 AND paused_by = $3 RETURNING id",
         enter: "INSERT INTO sagabus.operation (id, at, who, action, reason, items)
             VALUES ($1::uuid, clock_timestamp(), $2, $3, $4, $5::json)",

@@ -133,14 +133,16 @@ impl Tables for Sqlite {
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,
                 handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus_inbox
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         release: "DELETE FROM sagabus_held WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
         edit: "UPDATE sagabus_held SET body = CAST(?4 AS BLOB)
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
         rehash: "UPDATE sagabus_inbox SET body_hash = CAST(?4 AS INTEGER)
-            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result IN ('held', 'retrying')",
+        awaits: "SELECT saga_id FROM sagabus_inbox
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND saga = receiver",
         unpause: "UPDATE sagabus_saga SET paused_by = NULL WHERE saga = ?1 AND id = ?2 AND paused_by = ?3 RETURNING id",
         enter: "INSERT INTO sagabus_operation (id, at, who, action, reason, items)
             VALUES (?1, CAST(unixepoch('subsec') * 1000000 AS INTEGER), ?2, ?3, ?4, ?5)",

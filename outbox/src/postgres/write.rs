@@ -20,12 +20,14 @@ FROM {rows(receiver text, message_id text, body_hash bigint, type text, result t
     attempts bigint, round integer, note text, message text)}";
 
 /// The rows are found one by one by their keys (the fence), and then by `ctid`: with scans forbidden, no plan can read
-/// the whole table. A row that changed meanwhile is not found by its `ctid`, which shows in the count.
+/// the whole table. A row that changed meanwhile is not found by its `ctid`, which shows in the count. What is tried is
+/// tried since its first run that counts: time in the line of a limit is not.
 const COMPLETE: &str = "
 UPDATE sagabus.inbox i SET handled_by = {}, result = r.result, seq = r.seq, from_state = r.from_state,
     to_state = r.to_state, effects = r.effects::json, attempts = r.attempts, round = r.round, note = r.note,
     message = r.message::json, body_hash = r.body_hash, saga_id = coalesce(r.saga_id, i.saga_id),
-    saga = CASE WHEN r.saga_id IS NOT NULL THEN r.receiver ELSE i.saga END, handled_at = clock_timestamp()
+    saga = CASE WHEN r.saga_id IS NOT NULL THEN r.receiver ELSE i.saga END, handled_at = clock_timestamp(),
+    claimed_at = CASE WHEN r.known = 0 AND r.attempts > 0 THEN clock_timestamp() ELSE i.claimed_at END
 FROM {rows(receiver text, message_id text, body_hash bigint, result text, saga_id text, seq bigint, from_state text,
     to_state text, effects text, attempts bigint, round integer, note text, message text, known bigint)},
     LATERAL (SELECT ctid AS place FROM sagabus.inbox

@@ -22,12 +22,14 @@ INSERT INTO sagabus_inbox (endpoint, handled_by, claimed_at, handled_at, receive
     message)
 {rows} ON CONFLICT DO NOTHING";
 
-/// In the order of the values of a claim; the last is the number of attempts that is known.
+/// In the order of the values of a claim; the last is the number of attempts that is known. What is tried is tried since
+/// its first run that counts: time in the line of a limit is not.
 const COMPLETE: &str = "
 UPDATE sagabus_inbox SET handled_by = r.column2, handled_at = r.column4, body_hash = r.column7, result = r.column9,
     saga = coalesce(r.column12, sagabus_inbox.saga), saga_id = coalesce(r.column13, sagabus_inbox.saga_id),
     seq = r.column14, from_state = r.column15, to_state = r.column16, effects = r.column17, attempts = r.column19,
-    round = r.column20, note = r.column21, message = r.column22
+    round = r.column20, note = r.column21, message = r.column22,
+    claimed_at = CASE WHEN r.column23 = 0 AND r.column19 > 0 THEN r.column3 ELSE sagabus_inbox.claimed_at END
 FROM ({rows}) r
 WHERE sagabus_inbox.message_id = r.column6 AND sagabus_inbox.receiver = r.column5
     AND sagabus_inbox.endpoint = r.column1 AND sagabus_inbox.result IN ('held', 'retrying', 'suspect')

@@ -1,4 +1,5 @@
-//! Destinations without a queue: their messages wait, and one message at a time probes whether that has changed.
+//! Destinations without a queue, or whose queue does not answer: their messages wait, and one message at a time probes
+//! whether that has changed.
 
 use super::{requests, trouble::Trouble};
 use crate::port::{Backoff, Destination};
@@ -45,7 +46,7 @@ impl Destinations {
         Err(closed.probe_at.saturating_duration_since(now) + PAUSE_MIN)
     }
 
-    /// No queue took a row. Returns how long it waits.
+    /// No queue took a row, or the queue does not answer. Returns how long it waits.
     pub(crate) fn unroutable(&mut self, endpoint: &str, destination: &Destination, row: Uuid, error: &str) -> Duration {
         if !self.closed.contains_key(destination) && self.closed.len() >= REMEMBERED_MAX {
             // a process that is gone is forgotten; a late answer to it takes another minute to be dropped
@@ -73,7 +74,7 @@ impl Destinations {
                     destination,
                     error,
                     since = ?said.since,
-                    "no queue takes messages for `{destination}`: is it running? they wait in the outbox"
+                    "messages for `{destination}` do not arrive: is it running? they wait in the outbox"
                 );
             }
         }

@@ -195,7 +195,7 @@ impl Dispatcher {
                     state.confirmed.push(*row); // it is deleted like one that arrived
                     continue;
                 }
-                let error = format!("no queue takes messages for `{}`", destination.name());
+                let error = format!("messages for `{}` do not arrive", destination.name());
                 state.put_off.push(PublishFailed { id: *row, error, delay, unroutable: true, tried: false });
                 continue;
             }
@@ -305,7 +305,7 @@ impl Dispatcher {
         rows
     }
 
-    /// Whether no queue takes messages for this destination, as far as is known.
+    /// Whether messages do not arrive at this destination, as far as is known.
     fn is_closed(&self, name: &str) -> bool {
         self.lock().destinations.is_closed(name)
     }
@@ -319,6 +319,7 @@ impl Dispatcher {
         let mut failed = Vec::new();
         for Report { row, fate } in reports.drain(..) {
             let Some(InFlight { attempts, destination }) = state.in_flight.remove(&row) else { continue };
+            let is_unroutable = matches!(fate, Fate::Unroutable(_));
             match fate {
                 Fate::Confirmed => {
                     state.confirmed.push(row);
@@ -326,9 +327,9 @@ impl Dispatcher {
                         state.reopened.push(destination.name().to_owned());
                     }
                 }
-                Fate::Unroutable(error) => {
+                Fate::Unroutable(error) | Fate::Unanswered(error) => {
                     let delay = state.destinations.unroutable(&self.endpoint, &destination, row, &error);
-                    if state.destinations.is_gone(&self.endpoint, &destination, row) {
+                    if is_unroutable && state.destinations.is_gone(&self.endpoint, &destination, row) {
                         state.confirmed.push(row);
                         continue;
                     }

@@ -107,6 +107,8 @@ impl UserFailure {
                 Next::Hold
             };
         }
+        // before its first run that counts, a message may have waited long for a limit
+        let elapsed = if before.attempts() > 0 { elapsed } else { Duration::ZERO };
         let failure = Failure {
             envelope,
             error: &self.text,
@@ -125,5 +127,28 @@ impl UserFailure {
             Decision::Hold => Next::Hold,
             Decision::Discard => Next::Discard,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waited_for_a_limit_has_not_been_tried_meanwhile() {
+        let retries =
+            Retries::by(
+                |failure: &Failure<'_>| {
+                    if failure.elapsed < Duration::from_secs(60) { Decision::RetryNow } else { Decision::Hold }
+                },
+            );
+        let envelope = Envelope::new("m", "shop.Pay", "{}");
+        let hours = Duration::from_secs(3 * 3600);
+        let next = |completes| {
+            let before = Before { completes, round: 0, elapsed: hours };
+            UserFailure::transient("busy").next(&retries, &envelope, before, 1)
+        };
+        assert_eq!(next(Some(0)), Next::Again, "three hours in line, and this is its first run");
+        assert_eq!(next(Some(1)), Next::Hold, "three hours since its first run");
     }
 }

@@ -361,8 +361,10 @@ impl Sending<'_> {
                 (RequestErrorKind::Unroutable, format!("`{to}` has no queue: has it ever run? ({text})"))
             }
             Fate::Refused(text) => (RequestErrorKind::Refused, text),
-            Fate::Unknown(text) if ask.tries + 1 >= TRIES_MAX => (RequestErrorKind::Unconfirmed, text),
-            Fate::Unknown(_) => {
+            Fate::Unknown(text) | Fate::Unanswered(text) if ask.tries + 1 >= TRIES_MAX => {
+                (RequestErrorKind::Unconfirmed, text)
+            }
+            Fate::Unknown(_) | Fate::Unanswered(_) => {
                 ask.tries += 1;
                 self.again.insert((Instant::now() + Backoff::after(PAUSE_MIN, PAUSE_MAX, ask.tries), row));
                 self.in_flight.insert(row, ask);

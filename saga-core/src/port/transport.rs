@@ -21,8 +21,8 @@ use uuid::Uuid;
 /// - Every [`Outgoing`] gets exactly one [`Report`]; none says `Confirmed` before the message is safe.
 /// - A direct message (to a queue) that no queue took is reported `Unroutable`. An event without subscribers is
 ///   confirmed.
-/// - A message that was in flight when a connection broke, or that got no answer within [`LinkLimits::confirm`], is
-///   reported `Unknown`.
+/// - A message that was in flight when a connection broke is reported `Unknown`; one that got no answer within
+///   [`LinkLimits::confirm`], `Unknown` or `Unanswered`.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Declares the topology and starts to deliver.
@@ -311,6 +311,9 @@ pub enum Fate {
     Confirmed,
     /// No queue took it.
     Unroutable(String),
+    /// The broker did not say within [`LinkLimits::confirm`] that the queue has it. It must be sent again, and until
+    /// that is answered, nothing else need be sent there.
+    Unanswered(String),
     /// The broker refused it.
     Refused(String),
     /// Unknown; it must be sent again.

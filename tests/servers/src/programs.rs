@@ -11,6 +11,10 @@ use std::{
 /// What installs the programs on Debian.
 pub const INSTALL: &str = "apt-get install postgresql rabbitmq-server";
 
+/// The folder of another RabbitMQ's `rabbitmq-server` and `rabbitmqctl`, to run everything on a version that is not the
+/// installed one.
+const RABBITMQ: &str = "SAGABUS_RABBITMQ_BIN";
+
 /// The folders of installed programs.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -35,8 +39,12 @@ impl Programs {
             .rev()
             .chain(path())
             .find(|bin| bin.join("initdb").is_file() && bin.join("pg_ctl").is_file())?;
-        let rabbitmq = ["/usr/lib/rabbitmq/bin", "/usr/local/sbin"].into_iter().map(PathBuf::from).chain(path());
-        let rabbitmq = rabbitmq.into_iter().find(|bin| bin.join("rabbitmq-server").is_file())?;
+        let named = std::env::var_os(RABBITMQ).map(PathBuf::from);
+        let usual = ["/usr/lib/rabbitmq/bin", "/usr/local/sbin"].into_iter().map(PathBuf::from).chain(path());
+        let rabbitmq = named
+            .map_or_else(|| usual.collect(), |folder| vec![folder])
+            .into_iter()
+            .find(|bin| bin.join("rabbitmq-server").is_file())?;
         Some(Self { postgres, rabbitmq })
     }
 

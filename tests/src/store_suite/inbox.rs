@@ -147,6 +147,19 @@ pub async fn a_row_tells_its_round_and_since_when(store: &impl Lab) {
     assert_eq!(second.inbox[0].since_us, first.inbox[0].since_us, "it is known since its claim");
 }
 
+/// What waited in the line of a limit has been tried since its first run that counts, not since it came.
+pub async fn a_message_is_tried_since_its_first_run(store: &impl Lab) {
+    let row = |attempts| crate::with!(inbox_row("m"), result = InboxResult::Retrying, attempts = attempts);
+    write(store, crate::with!(writes(), claims = vec![row(0)])).await.unwrap();
+    store.age("inbox", "claimed_at", Duration::from_secs(60)).await;
+    write(store, crate::with!(writes(), completes = vec![(row(0), 0)])).await.unwrap();
+    let in_line = store.read(&keys(&["m"])).await.unwrap();
+    assert!(in_line.now_us - in_line.inbox[0].since_us >= 60_000_000, "it did not run: {in_line:?}");
+    write(store, crate::with!(writes(), completes = vec![(row(1), 0)])).await.unwrap();
+    let ran = store.read(&keys(&["m"])).await.unwrap();
+    assert!(ran.now_us - ran.inbox[0].since_us < 50_000_000, "it counts the time in line: {ran:?}");
+}
+
 /// M8, B25: the longest duration means "for ever", wherever a store takes one.
 pub async fn m8_for_ever_is_a_time_like_any_other(store: &impl Lab) {
     let ever = Duration::MAX;

@@ -198,6 +198,7 @@ macro_rules! store_suite {
                     a_suspect_is_counted
                     m1_the_journal_names_the_instance_of_every_message
                     a_row_tells_its_round_and_since_when
+                    a_message_is_tried_since_its_first_run
                     m8_for_ever_is_a_time_like_any_other
                     m16_an_error_text_may_contain_anything
                 }

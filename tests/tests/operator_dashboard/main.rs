@@ -1,8 +1,10 @@
 //! `sagabus dashboard` as browsers meet it: the program itself, over HTTP.
 
 mod acts;
+mod bulk;
 mod doors;
 mod pages;
+mod sql;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect::Policy};
 use std::{

@@ -5,7 +5,9 @@ mod actions;
 mod broker;
 mod explain;
 mod masked;
+mod names;
 mod outbox;
+mod pooler;
 mod processes;
 
 use serde_json::Value;

@@ -1,9 +1,10 @@
 //! What happens when the broker stops, blocks or loses patience, in tests that own it. Slow: each starts its servers.
 
 use async_trait::async_trait;
-use saga_core::{Context, Endpoint, Handle, HandlerError, LinkState};
+use saga_core::{Context, Endpoint, Fate, Handle, HandlerError, Link, LinkState, Transport};
 use servers::{Broker, Stop};
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -13,13 +14,16 @@ use std::{
 use tests::{
     BrokerAt, eventually,
     house::{House, held, unchanged},
+    link::{confirmed, fates, limits, outgoing, provision, to, topology},
     model::{Effects, Work, WorkOutcome, Worked},
     own::Own,
+    proxy::Proxy,
 };
 use tokio::{
     task::{block_in_place, spawn_blocking},
     time::{Instant, sleep},
 };
+use transports::RabbitMq;
 
 /// What the conformance table allows.
 const RESUMES: Duration = Duration::from_secs(5);
@@ -192,6 +196,67 @@ async fn r_035_a_database_that_restarts_again_and_again_loses_nothing_and_double
     println!("all were handled {resumed:?} after the last restart, in {} runs", house.work.runs());
     assert!(held(house.worker.store()).await.is_empty() && held(house.listener.store()).await.is_empty());
     house.stop().await;
+}
+
+/// Stops the process of a quorum queue, or lets it go on: what is published to it meanwhile gets no confirm, while the
+/// broker confirms everything else.
+async fn queue_process(own: &Own, queue: &str, what: &str) {
+    let code = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{}\">>, queue, <<\"{queue}\">>)), \
+         {{Name, _}} = amqqueue:get_pid(Q), sys:{what}(Name).",
+        own.vhost.name
+    );
+    block_in_place(|| own.nodes[0].control(&["eval", &code])).expect("the broker does it");
+}
+
+/// As one that lost the majority of its members.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_020_a_queue_that_does_not_confirm_keeps_no_other_waiting() {
+    let own = Own::start("").await;
+    let proxy = Proxy::to(own.nodes[0].address()).await;
+    let transport = own.vhost.transport();
+    provision(&transport, "ill", &[]).await;
+    provision(&transport, "well", &[]).await;
+    // the second host is the same broker, which nobody needs to know
+    let second = proxy.instead_of(&own.vhost.url()).replace("amqp://guest:guest@", "");
+    let (first, vhost) = own.vhost.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+    let hosts = format!("{first},{}/{vhost}", second.split('/').next().expect("a host"));
+    let short = tests::with!(limits(), confirm = Duration::from_secs(5));
+    let sender = RabbitMq::new(&hosts).expect("a URL").attach(topology("sender", &[]), short).await;
+    let mut sender = sender.expect("the endpoint attaches");
+    let passed = proxy.accepted();
+    let send = |sender: &Link, rows: RangeInclusive<u128>, queue: &str| {
+        rows.for_each(|n| sender.outgoing.send(outgoing(n, to(queue))).expect("the link is open"));
+    };
+    // the broker's channel waits for the queue's answer to the first message, and with it the others
+    send(&sender, 4001..=4001, "ill");
+    confirmed(&mut sender, 1).await;
+    queue_process(&own, "ill", "suspend").await;
+    send(&sender, 1..=20, "ill");
+    send(&sender, 1001..=1100, "well");
+    confirmed(&mut sender, 100).await; // nothing of the ill queue is reported before
+    let given_up = fates(&mut sender, 20).await;
+    assert!(given_up.iter().all(|(n, fate)| *n <= 20 && matches!(fate, Fate::Unanswered(_))), "{given_up:?}");
+    assert_eq!(proxy.accepted(), passed, "the broker works, so the connection stays");
+
+    // of so many the broker takes nothing from the channel any more: the connection is left for another host, without
+    // those that the queue does not take
+    for turn in 0..2 {
+        let (ill, well) = (1000 * turn + 100, 1000 * turn + 1200);
+        send(&sender, ill..=ill + 499, "ill");
+        send(&sender, well..=well + 99, "well");
+        let fates = fates(&mut sender, 600).await;
+        let given_up = fates.iter().filter(|(_, fate)| matches!(fate, Fate::Unanswered(_)));
+        let mut given_up: Vec<u128> = given_up.map(|(n, _)| *n).collect();
+        given_up.sort_unstable();
+        assert!(given_up.into_iter().eq(ill..=ill + 499), "{fates:?}");
+        assert_eq!(fates.values().filter(|fate| **fate == Fate::Confirmed).count(), 100, "{fates:?}");
+    }
+    assert!(proxy.accepted() > passed, "the other host was expected to be tried");
+
+    queue_process(&own, "ill", "resume").await;
+    send(&sender, 5001..=5010, "ill");
+    confirmed(&mut sender, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

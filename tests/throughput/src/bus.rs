@@ -176,9 +176,19 @@ pub(crate) async fn start(
     ended: mpsc::UnboundedSender<Uuid>,
     handlers: Handlers,
 ) -> Result<Vec<Endpoint<Postgres>>> {
+    start_with(servers, ended, handlers, 1).await
+}
+
+/// The three endpoints, with so many lanes for sagas and for handlers in each.
+pub(crate) async fn start_with(
+    servers: &Servers,
+    ended: mpsc::UnboundedSender<Uuid>,
+    handlers: Handlers,
+    lanes: usize,
+) -> Result<Vec<Endpoint<Postgres>>> {
     let mut endpoints = Vec::new();
     for service in Service::ALL {
-        endpoints.push(start_one(servers, service, ended.clone(), handlers).await?);
+        endpoints.push(start_one(servers, service, ended.clone(), handlers, lanes).await?);
     }
     Ok(endpoints)
 }
@@ -189,6 +199,7 @@ pub(crate) async fn start_one(
     service: Service,
     ended: mpsc::UnboundedSender<Uuid>,
     handlers: Handlers,
+    lanes: usize,
 ) -> Result<Endpoint<Postgres>> {
     let store = Postgres::new(&servers.url_of(service))?;
     if let Some(table) = service.own_table() {
@@ -214,7 +225,10 @@ pub(crate) async fn start_one(
     // parallel
     let endpoint = match handlers {
         Handlers::Single => endpoint,
-        Handlers::Shared | Handlers::Batch => endpoint.settings(|settings| settings.handler_lanes = 1),
+        Handlers::Shared | Handlers::Batch => endpoint.settings(|settings| {
+            settings.saga_lanes = lanes;
+            settings.handler_lanes = lanes;
+        }),
     };
     Ok(endpoint.start().await?)
 }

@@ -31,6 +31,9 @@ pub(crate) struct Distance {
     /// How long each packet is on its way, in each direction
     #[arg(long, value_name = "MS", default_value_t = 5)]
     delay: u64,
+    /// Lanes for sagas, and as many for handlers, of each endpoint: what is on its way does not keep the others waiting
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    lanes: usize,
     #[command(flatten)]
     #[serde(flatten)]
     size: Size,
@@ -52,7 +55,7 @@ impl Distance {
         let connection = amqp::connect(&servers.broker).await?;
         servers.reset(&connection, true).await?;
         let (ended, ends) = mpsc::unbounded_channel();
-        let endpoints = bus::start(of_the_services, ended, Handlers::Batch).await?;
+        let endpoints = bus::start_with(of_the_services, ended, Handlers::Batch, self.lanes).await?;
         let figures = self.size.measure(servers, &connection, ends).await?;
         audit(servers, Contestant::Sagabus, WARM_UP + self.size.sagas).await?;
         for endpoint in endpoints {

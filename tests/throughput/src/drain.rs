@@ -139,7 +139,7 @@ impl Drain {
         let (connection, channel) = self.fill(servers).await?;
         let (ended, _ends) = mpsc::unbounded_channel();
         let began = Instant::now();
-        let endpoint = bus::start_one(servers, Service::Ordering, ended, Handlers::Batch).await?;
+        let endpoint = bus::start_one(servers, Service::Ordering, ended, Handlers::Batch, 1).await?;
         let rate = self.emptied(servers, began).await?;
         self.arrived(servers, &channel).await?;
         endpoint.stop().await?;

@@ -34,7 +34,7 @@ pub(crate) fn command(servers: &Servers, service: Service) -> Result<Command> {
 /// Runs a service until the standard input ends. Prints which orders have ended.
 pub(crate) async fn serve(servers: &Servers, service: Service) -> Result<bool> {
     let (ended, mut ends) = mpsc::unbounded_channel::<Uuid>();
-    let endpoint = bus::start_one(servers, service, ended, Handlers::Batch).await?;
+    let endpoint = bus::start_one(servers, service, ended, Handlers::Batch, 1).await?;
     let printing = tokio::spawn(async move {
         let (mut out, mut ids) = (tokio::io::stdout(), Vec::new());
         let mut lines = format!("{READY}\n");

@@ -16,8 +16,13 @@ pub(super) fn to_amqp(value: &Value, depth: usize) -> Result<AMQPValue, String> 
     Ok(match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(flag) => AMQPValue::Boolean(*flag),
+        // as narrow as it came: what fits into a frame fits into one when it is sent again
         Value::Number(number) => match number.as_i64() {
-            Some(n) => AMQPValue::LongLongInt(n),
+            Some(n) => i8::try_from(n)
+                .map(AMQPValue::ShortShortInt)
+                .or_else(|_| i16::try_from(n).map(AMQPValue::ShortInt))
+                .or_else(|_| i32::try_from(n).map(AMQPValue::LongInt))
+                .unwrap_or(AMQPValue::LongLongInt(n)),
             None => AMQPValue::Double(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => AMQPValue::LongString(text.as_str().into()),
@@ -153,6 +158,13 @@ mod tests {
             let came = from_amqp(&value);
             assert_eq!(came, expected, "{value:?}");
             assert_eq!(from_amqp(&to_amqp(&came, 0).unwrap()), expected, "{value:?}, sent again");
+        }
+    }
+
+    #[test]
+    fn an_integer_is_sent_as_narrow_as_it_may_have_come() {
+        for (number, bytes) in [(7, 2), (-128, 2), (200, 3), (-300, 3), (60_000, 5), (4_000_000_000_i64, 9)] {
+            assert_eq!(value_bytes(&to_amqp(&json!(number), 0).unwrap()), bytes, "{number}");
         }
     }
 

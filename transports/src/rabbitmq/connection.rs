@@ -9,6 +9,7 @@ use lapin::{Connection, ConnectionProperties, Error, ErrorKind, uri::AMQPUri};
 use saga_core::{Backoff, Destination, ErrorCode, Topology, TransportError, TransportErrorKind};
 use std::{
     borrow::Cow,
+    fmt,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -23,13 +24,26 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const CHANNELS: u16 = 2;
 
 /// The hosts of one broker.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Broker {
     pub(super) uris: Vec<AMQPUri>,
     pub(super) next: AtomicUsize,
     pub(super) tls: Tls,
     /// Before the name of every queue and exchange.
     pub(super) prefix: String,
+}
+
+impl fmt::Debug for Broker {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.uris.iter().map(|uri| format!("{}:{}", uri.authority.host, uri.authority.port));
+        let vhost = self.uris.first().map(|uri| uri.vhost.as_str());
+        f.debug_struct("Broker")
+            .field("hosts", &hosts.collect::<Vec<_>>())
+            .field("vhost", &vhost)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -46,6 +60,14 @@ impl Broker {
             Destination::ReplyTo(queue) => Some(queue.as_str().into()).filter(|_| !queue.starts_with("amq.")),
             Destination::Endpoint(endpoint) if self.prefix.is_empty() => Some(endpoint.as_str().into()),
             Destination::Endpoint(endpoint) => Some(self.named(endpoint).into()),
+        }
+    }
+
+    /// The queue or the exchange that a message goes to.
+    pub(super) fn place(&self, destination: &Destination) -> String {
+        match destination {
+            Destination::ReplyTo(queue) => queue.clone(),
+            Destination::Endpoint(name) | Destination::Event(name) => self.named(name),
         }
     }
 

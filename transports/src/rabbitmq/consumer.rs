@@ -1,7 +1,7 @@
 //! The consuming side of a link: its queue, on one channel after another.
 
 use super::{
-    keep::{Life, Line},
+    keep::{Life, Line, Parted},
     subscription::Subscription,
     topology::Admin,
     trouble::Trouble,
@@ -21,6 +21,8 @@ pub(super) struct Consumer {
     look: Arc<Notify>,
     /// Whether the topology was declared on this connection already: `attach` did so on the first one.
     is_declared: bool,
+    /// Something of it is missing.
+    missing: Trouble,
 }
 
 impl Consumer {
@@ -31,37 +33,37 @@ impl Consumer {
         deliveries: mpsc::UnboundedSender<Delivery>,
         look: Arc<Notify>,
     ) -> Self {
-        Self { topology, bundles, limits, deliveries, look, is_declared: true }
+        Self { topology, bundles, limits, deliveries, look, is_declared: true, missing: Trouble::default() }
     }
 }
 
 impl Life for Consumer {
     const WHAT: &'static str = "consuming";
 
-    async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<String> {
+    async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<Parted> {
         let mut admin = Admin::new(connection, &self.bundles);
         if !std::mem::take(&mut self.is_declared) {
             // a temporary queue went with its connection: that it is missing is no news
             let restored = match self.topology.temporary {
                 true => Ok(()),
-                false => admin.restore(&self.topology, &mut Trouble::default()).await,
+                false => admin.restore(&self.topology, &mut self.missing).await,
             };
             let restored = match restored {
                 Ok(()) => admin.declare(&self.topology).await,
                 failed => failed,
             };
             if let Err(error) = restored {
-                return Some(error.to_string());
+                return Some(error.into());
             }
         }
         let mut subscription = match Subscription::open(connection, &self.topology, &self.limits).await {
             Ok(subscription) => subscription,
-            Err(why) => return Some(why),
+            Err(parted) => return Some(parted),
         };
         line.health.up();
         tokio::select! {
             ended = subscription.run(&self.deliveries, line) => ended.err(),
-            () = admin.keep(&self.topology, &self.look) => None, // it does not end
+            () = admin.keep(&self.topology, &self.look, &mut self.missing) => None, // it does not end
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     addresses::Address,
+    keep::Parted,
     returns::{Sent, Window},
     unsent::Broken,
 };
@@ -12,8 +13,14 @@ use lapin::{
     message::BasicReturnMessage,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use saga_core::{Fate, Outgoing};
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use saga_core::{Destination, Fate, Outgoing};
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// How long an answer of the broker may take, except confirms.
@@ -22,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// RabbitMQ closes a connection with this code when it stops, and when an operator asks it to: no message's fault.
 const CONNECTION_FORCED: u16 = 320;
+/// The most messages without an answer that one channel keeps in mind: then another one begins without them.
+const GIVEN_UP_MAX: usize = 1000;
 /// A frame that cannot be.
 const FRAME_ERROR: u16 = 501;
 
@@ -50,9 +59,11 @@ pub(super) struct Flight {
     /// Our messages in them, and the bytes of their bodies.
     messages: usize,
     bytes: usize,
+    /// AMQP messages that are reported as not answered, and for whose answer lapin waits.
+    given_up: usize,
     /// What was returned because its receiver takes bundles no more: it goes again, singly and in order, when nothing
-    /// is in flight.
-    recalled: BTreeMap<u64, Vec<Outgoing>>,
+    /// else is in flight that may come back from there.
+    recalled: BTreeMap<u64, Open>,
     settled: Vec<(Outgoing, Fate)>,
     broken: Option<Broken>,
 }
@@ -68,15 +79,13 @@ struct Open {
 }
 
 impl Flight {
-    pub(super) async fn open(connection: &Connection) -> Result<Self, String> {
+    pub(super) async fn open(connection: &Connection) -> Result<Self, Parted> {
         let open = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok::<_, Error>(channel)
         };
-        let opened = tokio::time::timeout(ANSWER, open).await;
-        let channel =
-            opened.map_err(|_| "the broker does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        let channel = tokio::time::timeout(ANSWER, open).await.map_err(|_| Parted::unanswered())??;
         Ok(Self {
             channel: Arc::new(channel),
             frame_max: connection.configuration().frame_max() as usize,
@@ -85,6 +94,7 @@ impl Flight {
             open: BTreeMap::new(),
             messages: 0,
             bytes: 0,
+            given_up: 0,
             recalled: BTreeMap::new(),
             settled: Vec::new(),
             broken: None,
@@ -116,9 +126,12 @@ impl Flight {
         !self.recalled.is_empty()
     }
 
-    /// What goes again, in order.
+    /// What goes again, in order; nothing, while later messages to the same queues may come back as well.
     pub(super) fn recalled(&mut self) -> Vec<Outgoing> {
-        std::mem::take(&mut self.recalled).into_values().flatten().collect()
+        match all_came_back(&self.recalled, &self.open) {
+            true => in_order(std::mem::take(&mut self.recalled), BTreeMap::new()),
+            false => Vec::new(),
+        }
     }
 
     /// Bytes of the bodies that are not reported yet.
@@ -176,11 +189,13 @@ impl Flight {
         while let Some(Some(answer)) = self.publishing.next().now_or_never() {
             self.answer(answer);
         }
+        self.window.collected();
     }
 
     fn answer(&mut self, (number, answer): Answer) {
         match answer {
             Ok(Confirmation::Ack(returned)) => {
+                self.late(number);
                 self.remember(returned.map(Box::new));
                 match self.open.get(&number) {
                     // it may have been returned, and the return may come with another message's confirm
@@ -192,6 +207,7 @@ impl Flight {
                 }
             }
             Ok(Confirmation::Nack(returned)) => {
+                self.late(number);
                 self.remember(returned.map(Box::new));
                 self.window.answered(number);
                 self.settle(number, Fate::Refused("the broker refused it (nack): its queue may be full".into()));
@@ -203,6 +219,11 @@ impl Flight {
             Err(error) if !matches!(self.broken, Some(Broken::Refused(..))) => self.broken = Some(broken(&error)),
             Err(_) => {}
         }
+    }
+
+    /// An answer that is no longer waited for may come after all.
+    fn late(&mut self, number: u64) {
+        self.given_up = self.given_up.saturating_sub(usize::from(!self.open.contains_key(&number)));
     }
 
     fn remember(&mut self, returned: Option<Box<BasicReturnMessage>>) {
@@ -238,7 +259,7 @@ impl Flight {
         for (number, returned) in settled {
             if returned.is_some() && self.open.get(&number).is_some_and(|open| open.to_bundles) {
                 let recalled = self.take(number);
-                self.recalled.extend(recalled.map(|open| (number, open.messages)));
+                self.recalled.extend(recalled.map(|open| (number, open)));
                 continue;
             }
             let fate = returned.map_or(Fate::Confirmed, |text| Fate::Unroutable(format!("no queue took it: {text}")));
@@ -252,8 +273,27 @@ impl Flight {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    pub(super) fn is_overdue(&self) -> bool {
-        self.open.first_key_value().is_some_and(|(_, open)| open.limit < Instant::now())
+    /// Where the oldest message went whose confirm is overdue, and whether the broker has answered what was published
+    /// later: then it is not the channel that is ill, but a queue.
+    pub(super) fn overdue(&self) -> Option<(String, bool)> {
+        let (number, open) = self.open.first_key_value().filter(|(_, open)| open.limit < Instant::now())?;
+        let works = self.window.is_passed(*number) && self.given_up < GIVEN_UP_MAX;
+        Some((open.sent.place().to_owned(), works))
+    }
+
+    /// Waits no longer for the answers of what went to this place.
+    pub(super) fn give_up(&mut self, place: &str, why: &str) {
+        let there = self.open.iter().filter(|(_, open)| open.sent.place() == place).map(|(number, _)| *number);
+        for number in there.collect::<Vec<_>>() {
+            self.given_up += 1;
+            self.window.given_up(number);
+            if let Some(Open { messages, .. }) = self.take(number) {
+                self.settled.extend(messages.into_iter().map(|message| {
+                    let fate = not_answered(&message, why);
+                    (message, fate)
+                }));
+            }
+        }
     }
 
     /// Gives messages that waited for a blocking broker their full time again.
@@ -270,25 +310,36 @@ impl Flight {
             self.answer(answer);
         }
         match (&why, self.broken.take()) {
-            (Broken::Otherwise(_), Some(refused @ Broken::Refused(..))) => refused,
+            (Broken::Otherwise(_) | Broken::Silent { .. }, Some(refused @ Broken::Refused(..))) => refused,
             _ => why,
         }
     }
 
     /// The messages that are not reported, in order.
     pub(super) fn into_unreported(self) -> Vec<Outgoing> {
-        unreported(self.recalled, self.open.into_iter().map(|(number, open)| (number, open.messages)))
+        in_order(self.recalled, self.open)
     }
 }
 
+/// What is said of a message that got no answer. An event may have reached all queues but one.
+pub(super) fn not_answered(message: &Outgoing, why: &str) -> Fate {
+    match message.destination {
+        Destination::Event(_) => Fate::Unknown(why.to_owned()),
+        _ => Fate::Unanswered(why.to_owned()),
+    }
+}
+
+/// Whether nothing else is in flight that may come back from the same queues.
+fn all_came_back(recalled: &BTreeMap<u64, Open>, open: &BTreeMap<u64, Open>) -> bool {
+    let places: HashSet<&str> = recalled.values().map(|open| open.sent.place()).collect();
+    !open.values().any(|open| open.to_bundles && places.contains(open.sent.place()))
+}
+
 /// What came back, to go again, and what is in flight.
-fn unreported(
-    recalled: BTreeMap<u64, Vec<Outgoing>>,
-    open: impl Iterator<Item = (u64, Vec<Outgoing>)>,
-) -> Vec<Outgoing> {
+fn in_order(recalled: BTreeMap<u64, Open>, open: BTreeMap<u64, Open>) -> Vec<Outgoing> {
     let mut all = recalled;
     all.extend(open);
-    all.into_values().flatten().collect()
+    all.into_values().flat_map(|open| open.messages).collect()
 }
 
 /// Why the channel broke, by an error of lapin.
@@ -305,19 +356,35 @@ pub(super) fn broken(error: &Error) -> Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use saga_core::{Destination, Envelope};
+    use saga_core::Envelope;
     use uuid::Uuid;
+
+    /// Messages to the queue `place`, on their way through the exchange for bundles or not.
+    fn open(place: &str, rows: impl IntoIterator<Item = u128>, to_bundles: bool) -> Open {
+        let message = |n: u128| {
+            let to = Destination::Endpoint(place.into());
+            Outgoing::new(Uuid::from_u128(n), to, Arc::new(Envelope::new("m", "t", "{}")))
+        };
+        let sent = Sent { routing_key: place.into(), ..Sent::default() };
+        let messages = rows.into_iter().map(message).collect();
+        Open { messages, bytes: 0, sent, limit: Instant::now(), mandatory: true, to_bundles }
+    }
 
     /// A message that is forgotten would keep its lease, and leave only after a restart.
     #[test]
     fn what_came_back_before_the_channel_broke_goes_again_in_its_order() {
-        let message = |n: u128| {
-            let to = Destination::Endpoint("e".into());
-            Outgoing::new(Uuid::from_u128(n), to, Arc::new(Envelope::new("m", "t", "{}")))
-        };
-        let recalled = BTreeMap::from([(1, vec![message(1), message(2)]), (4, vec![message(5)])]);
-        let open = [(2, vec![message(3)]), (3, vec![message(4)]), (5, vec![message(6)])];
-        let rows: Vec<u128> = unreported(recalled, open.into_iter()).iter().map(|it| it.row.as_u128()).collect();
+        let recalled = BTreeMap::from([(1, open("e", [1, 2], true)), (4, open("e", [5], true))]);
+        let open = BTreeMap::from([2, 3, 5].map(|n| (n, open("e", [u128::from(n) + 1], true))));
+        let rows: Vec<u128> = in_order(recalled, open).iter().map(|it| it.row.as_u128()).collect();
         assert_eq!(rows, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_came_back_waits_for_what_may_come_back_from_there_and_for_no_other_queue() {
+        let recalled = BTreeMap::from([(2, open("back", [2], true))]);
+        let with = |number, other| BTreeMap::from([(1, open("silent", [1], true)), (number, other)]);
+        assert!(!all_came_back(&recalled, &with(3, open("back", [3], true))), "it may come back as well");
+        assert!(all_came_back(&recalled, &with(3, open("back", [3], false))), "it goes to the queue itself");
+        assert!(all_came_back(&recalled, &with(3, open("other", [3], true))));
     }
 }

@@ -65,6 +65,11 @@ impl RabbitMq {
     /// When the URL cannot be read, or has an option that is not one of these or has no such value, or when a file
     /// cannot be read.
     pub fn new(url: &str) -> Result<Self, TransportError> {
+        if !["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme)) {
+            // not even the parser's words: they repeat all of it, and there is a password in it
+            let text = format!("the broker's URL does not begin with amqp:// or amqps://; {EXAMPLE}");
+            return Err(TransportError::new(TransportErrorKind::Invalid, text));
+        }
         if url.split_once('?').is_some_and(|(_, options)| options.contains('@')) {
             // which of them ends the password, and which begins the options, cannot be told
             let text = "the broker's URL has an `@` behind a `?`: in a password and in a path write %40 and %3F";
@@ -81,11 +86,12 @@ impl RabbitMq {
             let mut uri: AMQPUri = url.parse().map_err(|error| {
                 TransportError::new(
                     TransportErrorKind::Invalid,
-                    format!(
-                        "the broker's URL cannot be read: {error}; it looks like amqp://user:password@host:5672/vhost"
-                    ),
+                    format!("the broker's URL cannot be read: {error}; {EXAMPLE}"),
                 )
             })?;
+            if let Some(address) = ipv6(&url) {
+                uri.authority.host = address; // the parser takes it for no host, and `localhost` instead
+            }
             uri.query.heartbeat = uri.query.heartbeat.or(Some(10));
             uri.query.connection_timeout = uri.query.connection_timeout.or(Some(5000));
             uris.push(uri);
@@ -100,6 +106,9 @@ impl RabbitMq {
         Self { broker: Arc::new(broker) }
     }
 }
+
+/// What a broker's URL looks like.
+const EXAMPLE: &str = "it looks like amqp://user:password@host:5672/vhost";
 
 /// The options of a URL that are numbers, with the largest value of each.
 const NUMBERS: [(&str, u64); 4] = [
@@ -132,6 +141,14 @@ fn wrong_option(url: &str) -> Option<String> {
         let fits = value.parse::<u64>().is_ok_and(|number| number <= *most);
         (!fits).then(|| wrong(format!("a number from 0 to {most}")))
     })
+}
+
+/// The host of a URL, if it is an address of IPv6: `[::1]`, without the brackets.
+fn ipv6(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let (address, _) = host.strip_prefix('[')?.split_once(']')?;
+    Some(address.to_owned())
 }
 
 /// One URL for each host of a list.
@@ -228,7 +245,23 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_refused_with_an_example() {
-        let error = RabbitMq::new("http://localhost").unwrap_err().to_string();
-        assert!(error.contains("amqp://user:password@host:5672/vhost"), "{error}");
+        for url in ["http://localhost", "payments:s3cret@rabbit:5672/prod", "amqp:payments:s3cret@rabbit", ""] {
+            let error = RabbitMq::new(url).unwrap_err().to_string();
+            assert!(error.contains("amqp://user:password@host:5672/vhost") && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_the_host() {
+        let broker = RabbitMq::new("amqp://u:p@[fd00::5]:5672,two:5673,[::1]/v?heartbeat=5").unwrap();
+        let hosts = broker.broker.uris.iter().map(|uri| (uri.authority.host.as_str(), uri.authority.port));
+        assert_eq!(hosts.collect::<Vec<_>>(), [("fd00::5", 5672), ("two", 5673), ("::1", 5672)]);
+    }
+
+    #[test]
+    fn no_password_is_in_what_is_printed_for_debugging() {
+        let broker = format!("{:?}", RabbitMq::new("amqp://payments:s3cret@one,two:5673/v").unwrap());
+        assert!(broker.contains("one:5672") && broker.contains("two:5673"), "{broker}");
+        assert!(!broker.contains("s3cret"), "{broker}");
     }
 }

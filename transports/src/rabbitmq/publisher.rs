@@ -7,8 +7,8 @@ use super::{
     bundle,
     bundling::{Bundling, EXCHANGE},
     connection::Broker,
-    flight::{Flight, Ready, broken},
-    keep::{Life, Line, WORKS_AFTER},
+    flight::{Flight, Ready, broken, not_answered},
+    keep::{Life, Line, Parted, WORKS_AFTER},
     topology::Admin,
     trouble::Trouble,
     unsent::{Broken, Unsent},
@@ -90,10 +90,10 @@ impl Publisher {
 impl Life for Publisher {
     const WHAT: &'static str = "publishing";
 
-    async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<String> {
+    async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<Parted> {
         let mut flight = match Flight::open(connection).await {
             Ok(flight) => flight,
-            Err(why) => return Some(why),
+            Err(parted) => return Some(parted),
         };
         self.addresses.forget();
         let bundles = self.broker.named(EXCHANGE);
@@ -101,6 +101,8 @@ impl Life for Publisher {
         self.bundling.begin(&mut admin, self.topology.passive).await;
         line.health.up();
         let broken = self.publish(&mut flight, connection, &mut admin, line).await.err()?;
+        // the next connection may not be blocked, and says nothing then
+        self.is_unblocked();
         Some(self.part(flight, broken, line).await)
     }
 
@@ -167,8 +169,14 @@ impl Publisher {
                     _ => {}
                 },
                 _ = look.tick() => {
-                    if !is_blocked && flight.is_overdue() {
-                        return Err(Broken::Otherwise(format!("no confirm within {:?}", self.limits.confirm)));
+                    while !is_blocked && let Some((place, works)) = flight.overdue() {
+                        let why = format!("no confirm within {:?}", self.limits.confirm);
+                        if !works {
+                            return Err(Broken::Silent { place, why });
+                        }
+                        flight.give_up(&place, &why);
+                        self.account(flight, line)?;
+                        self.give_up(&place, &why);
                     }
                     if !connection.status().connected() {
                         return Err(Broken::Otherwise("the connection is closed".into()));
@@ -194,12 +202,8 @@ impl Publisher {
 
     /// Publishes what fits. Prepares all before the first one leaves, so that lapin's thread sends them in few packets.
     async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
-        if flight.recalls() {
-            // later ones may come back as well: nothing goes before them
-            if !flight.is_empty() {
-                return Ok(());
-            }
-            self.recall(flight);
+        if flight.recalls() && !self.recall(flight) {
+            return Ok(()); // nothing goes before what may come back as well
         }
         let mut ready: Vec<Ready> = Vec::new();
         let mut parcels = self.parcels(flight).into_iter();
@@ -225,14 +229,16 @@ impl Publisher {
         made
     }
 
-    /// What went to the exchange for bundles came back. All of it goes again, to the queues themselves.
-    fn recall(&mut self, flight: &mut Flight) {
+    /// What went to the exchange for bundles came back. All of it goes again, to the queues themselves. Returns whether
+    /// all has come back.
+    fn recall(&mut self, flight: &mut Flight) -> bool {
         for message in flight.recalled().into_iter().rev() {
             if let Some(queue) = self.broker.queue(&message.destination) {
                 self.bundling.returned(&queue);
             }
             self.unsent.put_back(message);
         }
+        !flight.recalls()
     }
 
     /// Takes what fits into the window, as what may go together.
@@ -346,7 +352,7 @@ impl Publisher {
     }
 
     /// The channel is broken: reports messages in flight whose fate is known, keeps the rest for the next channel.
-    async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> String {
+    async fn part(&mut self, mut flight: Flight, broken: Broken, line: &mut Line) -> Parted {
         let broken = flight.last_words(broken).await;
         let _ = self.account(&mut flight, line); // it is broken
         let mut broken = broken;
@@ -378,8 +384,23 @@ impl Publisher {
             self.send(&culprit, fate);
         }
         match broken {
-            Broken::Refused(_, words) => words,
-            Broken::Otherwise(why) => why,
+            Broken::Refused(_, why) | Broken::Otherwise(why) => Parted::Broken(why),
+            Broken::Silent { place, why } => {
+                self.give_up(&place, &why);
+                Parted::Silent(why)
+            }
+        }
+    }
+
+    /// A queue does not confirm. What waits for it goes back to the outbox, which tries one message at a time: a few
+    /// more than that, and RabbitMQ takes nothing from this channel any more until the queue answers.
+    fn give_up(&mut self, place: &str, why: &str) {
+        while let Ok(message) = self.rows.try_recv() {
+            self.unsent.extend([message]);
+        }
+        let broker = &self.broker;
+        for message in self.unsent.give_up(|message| broker.place(&message.destination) == place) {
+            self.send(&message, not_answered(&message, why));
         }
     }
 

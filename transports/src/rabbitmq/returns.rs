@@ -1,7 +1,8 @@
 //! Returned messages. lapin attaches a return to whichever confirm completes next, and completes the tags of a multiple
 //! ack in no particular order. So a return is matched by its message id and its address, and a confirmed message counts
 //! as delivered only when every message published before its confirm was seen has been answered. By then any return of
-//! it has shown up.
+//! it has shown up. Where one queue does not confirm, others would wait for it: lapin completes the tags of one ack in
+//! one go, so a return has shown up too when the answers were collected many times since.
 //!
 //! Two messages may have one id and one address: two receivers of an endpoint put the same event off. A return of one
 //! counts for both, if both were published before it showed up: a message that goes twice is a duplicate, one that
@@ -9,10 +10,18 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+/// How often the answers are collected before a confirm counts although an earlier message is not answered: each time 5
+/// ms have passed for this task, and with them half a second for lapin's.
+const COLLECTED: u64 = 100;
+
 /// Messages published on one channel and not yet reported.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     next: u64,
+    /// The last message that was answered.
+    last_answered: u64,
+    /// How often the answers were collected.
+    collected: u64,
     open: BTreeSet<u64>,
     returned: HashMap<Sent, Returned>,
     confirmed: VecDeque<Confirmed>,
@@ -26,6 +35,13 @@ pub(super) struct Sent {
     pub(super) routing_key: String,
 }
 
+impl Sent {
+    /// The queue, whichever way the message went there; the exchange of an event.
+    pub(super) fn place(&self) -> &str {
+        if self.routing_key.is_empty() { &self.exchange } else { &self.routing_key }
+    }
+}
+
 #[derive(Debug)]
 struct Returned {
     /// The newest message that it may concern.
@@ -35,8 +51,9 @@ struct Returned {
 
 #[derive(Debug)]
 struct Confirmed {
-    /// Everything below must be answered first.
+    /// Everything below must be answered first, or the answers collected so often.
     barrier: u64,
+    collected: u64,
     number: u64,
     sent: Sent,
 }
@@ -64,19 +81,37 @@ impl Window {
 
     /// The broker confirmed a message.
     pub(super) fn confirmed(&mut self, number: u64, sent: Sent) {
-        self.open.remove(&number);
-        self.confirmed.push_back(Confirmed { barrier: self.next + 1, number, sent });
+        self.answered(number);
+        let (barrier, collected) = (self.next + 1, self.collected + COLLECTED);
+        self.confirmed.push_back(Confirmed { barrier, collected, number, sent });
     }
 
     /// A message was answered, and a return of it would not matter.
     pub(super) fn answered(&mut self, number: u64) {
         self.open.remove(&number);
+        self.last_answered = self.last_answered.max(number);
+    }
+
+    /// Whether the broker has answered a message that was published later.
+    pub(super) fn is_passed(&self, number: u64) -> bool {
+        number < self.last_answered
+    }
+
+    /// A message's answer is no longer waited for.
+    pub(super) fn given_up(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+
+    /// All answers that have arrived are collected.
+    pub(super) fn collected(&mut self) {
+        self.collected += 1;
     }
 
     /// Confirmed messages whose returns are known.
     pub(super) fn settled(&mut self, settled: &mut Vec<Settled>) {
         let first_open = self.open.first().copied().unwrap_or(self.next + 1);
-        while self.confirmed.front().is_some_and(|confirmed| confirmed.barrier <= first_open) {
+        let is_known = |it: &Confirmed| it.barrier <= first_open || it.collected <= self.collected;
+        while self.confirmed.front().is_some_and(is_known) {
             let Some(Confirmed { number, sent, .. }) = self.confirmed.pop_front() else { return };
             let returned = self.returned.get(&sent).filter(|returned| number <= returned.newest);
             settled.push((number, returned.map(|returned| returned.text.clone())));
@@ -126,6 +161,31 @@ mod tests {
         settled.clear();
         window.settled(&mut settled);
         assert_eq!(settled, [(later, None)]);
+    }
+
+    #[test]
+    fn a_message_that_gets_no_answer_keeps_the_others_no_longer_than_a_return_may_take() {
+        let mut window = Window::default();
+        let (silent, returned, arrived) = (window.publish(), window.publish(), window.publish());
+        let mut settled = Vec::new();
+        window.confirmed(returned, sent("a"));
+        window.returned(sent("a"), "NO_ROUTE".into());
+        window.confirmed(arrived, sent("b"));
+        for _ in 1..COLLECTED {
+            window.collected();
+            window.settled(&mut settled);
+        }
+        assert!(settled.is_empty(), "a return may still show itself");
+        window.collected();
+        window.settled(&mut settled);
+        assert_eq!(settled, [(returned, Some("NO_ROUTE".into())), (arrived, None)]);
+        assert!(window.is_passed(silent) && !window.is_passed(arrived));
+        window.given_up(silent);
+        let next = window.publish();
+        window.confirmed(next, sent("c"));
+        settled.clear();
+        window.settled(&mut settled);
+        assert_eq!(settled, [(next, None)], "nothing is waited for any more");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{
     acks::Acks,
     bundle,
     group::Group,
-    keep::{Line, WORKS_AFTER},
+    keep::{Line, Parted, WORKS_AFTER},
     prefetch::Prefetch,
     wire,
 };
@@ -81,7 +81,7 @@ impl Subscription {
         connection: &Connection,
         topology: &Topology,
         limits: &LinkLimits,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Parted> {
         let queue = topology.endpoint.as_str();
         let prefetch = Prefetch::new(limits);
         let channel = answer(connection.create_channel()).await?;
@@ -110,7 +110,7 @@ impl Subscription {
         &mut self,
         deliveries: &mpsc::UnboundedSender<Delivery>,
         line: &mut Line,
-    ) -> Result<(), String> {
+    ) -> Result<(), Parted> {
         let mut tell_at: Option<Instant> = None;
         let mut batch = Vec::new();
         let mut gather_until: Option<Instant> = None;
@@ -133,8 +133,8 @@ impl Subscription {
                     line.works();
                 }
                 () = deliveries.closed(), if self.settle.is_some() => {
-                    let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-                    let _ = tokio::time::timeout(ANSWER, cancel).await;
+                    // what is on its way goes back at once: other processes have newer messages of the same keys
+                    self.cancel().await?;
                     self.group.give_back();
                     gather_until = None;
                     self.settle = None; // the loop ends when the last delivery is settled
@@ -217,7 +217,7 @@ impl Subscription {
     }
 
     /// Passes on what has gathered.
-    async fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), String> {
+    async fn hand_on(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), Parted> {
         while self.end.is_none()
             && let Some(delivery) = self.consumer.next().now_or_never()
         {
@@ -225,12 +225,21 @@ impl Subscription {
         }
         self.group.hand_on(deliveries);
         match self.end.take() {
-            Some(end) => Err(end),
+            Some(end) => Err(Parted::Broken(end)),
             None => self.grow(deliveries).await.map(drop),
         }
     }
 
-    async fn settle(&mut self, batch: &mut Vec<Settled>) -> Result<(), String> {
+    /// Ends the consumer, and takes what was on its way to it.
+    async fn cancel(&mut self) -> Result<(), Parted> {
+        answer(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
+        while let Some(delivery) = answer_in_time(self.consumer.next()).await? {
+            self.take(Some(delivery));
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, batch: &mut Vec<Settled>) -> Result<(), Parted> {
         for Settled { tag, is_handled } in batch.drain(..) {
             self.group.message_settled();
             let Entry::Occupied(mut open) = self.open.entry(tag) else { continue };
@@ -248,14 +257,14 @@ impl Subscription {
             } else {
                 self.acks.given_back(tag);
                 let back = BasicNackOptions { requeue: true, ..Default::default() };
-                self.channel.basic_nack(tag, back).await.map_err(|error| error.to_string())?;
+                self.channel.basic_nack(tag, back).await?;
             }
         }
         Ok(())
     }
 
     /// Acknowledges what is settled, unless that has to wait.
-    async fn tell(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), String> {
+    async fn tell(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<(), Parted> {
         if self.grow(deliveries).await? {
             return Ok(());
         }
@@ -264,10 +273,9 @@ impl Subscription {
     }
 
     /// Acknowledges at most `most`: one frame for all up to the first open delivery, one for each behind it.
-    async fn acknowledge(&mut self, most: usize) -> Result<(), String> {
+    async fn acknowledge(&mut self, most: usize) -> Result<(), Parted> {
         for (tag, multiple) in self.acks.frames(most) {
-            let told = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await;
-            told.map_err(|error| error.to_string())?;
+            self.channel.basic_ack(tag, BasicAckOptions { multiple }).await?;
         }
         Ok(())
     }
@@ -275,7 +283,7 @@ impl Subscription {
     /// Replaces the consumer by one with another prefetch, when that is wanted. It does so only when the running
     /// consumer has its full prefetch, so that nothing is on its way to it: the broker would requeue that and send it
     /// later, behind others. Returns whether acknowledgements must wait for that moment.
-    async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, String> {
+    async fn grow(&mut self, deliveries: &mpsc::UnboundedSender<Delivery>) -> Result<bool, Parted> {
         let wanted = self.prefetch.next(self.acks.older()).filter(|_| self.settle.is_some());
         let Some(prefetch) = wanted else {
             self.replace_until = None;
@@ -291,13 +299,10 @@ impl Subscription {
             return Ok(waits);
         }
         self.replace_until = None;
-        answer(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
-        while let Some(delivery) = answer_in_time(self.consumer.next()).await? {
-            self.take(Some(delivery));
-        }
+        self.cancel().await?;
         self.group.hand_on(deliveries);
         if let Some(end) = self.end.take() {
-            return Err(end);
+            return Err(Parted::Broken(end));
         }
         self.consumers += 1;
         self.consumer = consume(&self.channel, &self.queue, self.consumers, prefetch).await?;
@@ -307,7 +312,7 @@ impl Subscription {
     }
 }
 
-async fn consume(channel: &Channel, queue: &str, number: u32, prefetch: usize) -> Result<Consumer, String> {
+async fn consume(channel: &Channel, queue: &str, number: u32, prefetch: usize) -> Result<Consumer, Parted> {
     let prefetch = prefetch.try_into().unwrap_or(u16::MAX);
     answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let tag = format!("sagabus-{number}");
@@ -315,10 +320,10 @@ async fn consume(channel: &Channel, queue: &str, number: u32, prefetch: usize) -
     answer(channel.basic_consume(queue.into(), tag.into(), options, none)).await
 }
 
-async fn answer<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
-    answer_in_time(asked).await?.map_err(|error| error.to_string())
+async fn answer<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Parted> {
+    Ok(answer_in_time(asked).await??)
 }
 
-async fn answer_in_time<T>(asked: impl Future<Output = T>) -> Result<T, String> {
-    tokio::time::timeout(ANSWER, asked).await.map_err(|_| "the broker does not answer".to_owned())
+async fn answer_in_time<T>(asked: impl Future<Output = T>) -> Result<T, Parted> {
+    tokio::time::timeout(ANSWER, asked).await.map_err(|_| Parted::unanswered())
 }

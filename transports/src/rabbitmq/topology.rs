@@ -74,6 +74,8 @@ impl<'a> Admin<'a> {
         }
         let (durable, arguments) = quorum();
         answer(channel.queue_declare(name.clone(), durable, arguments)).await?;
+        // before anything else: what goes singly to the new queue would overtake bundles that come back
+        self.announce(&name, topology).await;
         // the endpoint's own exchange is for other programs
         for exchange in std::iter::once(&topology.endpoint).chain(&topology.subscribes) {
             self.declare_exchange(exchange).await?;
@@ -81,7 +83,6 @@ impl<'a> Admin<'a> {
             let (options, none) = (QueueBindOptions::default(), FieldTable::default());
             answer(channel.queue_bind(name.clone(), short(exchange)?, "".into(), options, none)).await?;
         }
-        self.announce(&name, topology).await;
         for event in topology.dropped.iter().filter(|event| !topology.subscribes.contains(event)) {
             self.unbind(&name, event, &ShortString::default()).await?;
         }
@@ -108,20 +109,28 @@ impl<'a> Admin<'a> {
         answer(channel.queue_bind(queue.clone(), exchange, queue.clone(), options, none)).await
     }
 
-    /// Declares the exchange for bundles.
+    /// Declares the exchange for bundles. It is its own alternate: a policy that names an alternate exchange for all
+    /// exchanges would otherwise take the bundles that no queue takes, and they must come back.
     pub(super) async fn declare_bundles(&mut self) -> Result<(), TransportError> {
-        self.declare_exchange_of(self.bundles, ExchangeKind::Direct).await
+        let mut arguments = FieldTable::default();
+        arguments.insert("alternate-exchange".into(), AMQPValue::LongString(self.bundles.into()));
+        self.declare_exchange_of(self.bundles, ExchangeKind::Direct, arguments).await
     }
 
     /// Declares the exchange of an endpoint or an event.
     pub(super) async fn declare_exchange(&mut self, name: &str) -> Result<(), TransportError> {
-        self.declare_exchange_of(name, ExchangeKind::Fanout).await
+        self.declare_exchange_of(name, ExchangeKind::Fanout, FieldTable::default()).await
     }
 
-    async fn declare_exchange_of(&mut self, name: &str, kind: ExchangeKind) -> Result<(), TransportError> {
+    async fn declare_exchange_of(
+        &mut self,
+        name: &str,
+        kind: ExchangeKind,
+        arguments: FieldTable,
+    ) -> Result<(), TransportError> {
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         let channel = self.channel().await?;
-        answer(channel.exchange_declare(short(name)?, kind, durable, FieldTable::default())).await
+        answer(channel.exchange_declare(short(name)?, kind, durable, arguments)).await
     }
 
     async fn unbind(&mut self, queue: &ShortString, exchange: &str, key: &ShortString) -> Result<(), TransportError> {
@@ -184,13 +193,13 @@ impl<'a> Admin<'a> {
     }
 
     /// Keeps everything in place for as long as the connection lives. `look` asks for a check at once.
-    pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify) {
-        let (mut missing, mut refused) = (Trouble::default(), Trouble::default());
+    pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify, missing: &mut Trouble) {
+        let mut refused = Trouble::default();
         let mut declared = Instant::now();
         loop {
             // either is a reason to look
             let _ = tokio::time::timeout(LOOK_EVERY - LOOK_NO_SOONER, look.notified()).await;
-            let mut kept = self.restore(topology, &mut missing).await;
+            let mut kept = self.restore(topology, missing).await;
             if kept.is_ok() && !topology.passive && declared.elapsed() >= DECLARE_EVERY {
                 kept = self.declare(topology).await;
                 declared = Instant::now();

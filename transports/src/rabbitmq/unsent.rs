@@ -28,6 +28,8 @@ pub(super) enum Broken {
     Refused(u16, String),
     /// Something else.
     Otherwise(String),
+    /// The broker does not answer: least of all what went to this place.
+    Silent { place: String, why: String },
 }
 
 impl Unsent {
@@ -60,6 +62,15 @@ impl Unsent {
         self.messages.extend(messages);
     }
 
+    /// Takes out all that goes there.
+    pub(super) fn give_up(&mut self, goes_there: impl Fn(&Outgoing) -> bool) -> Vec<Outgoing> {
+        let suspects = self.messages.iter().take(self.suspects).filter(|message| !goes_there(message)).count();
+        self.suspects = suspects;
+        let (given_up, left): (VecDeque<_>, _) = std::mem::take(&mut self.messages).into_iter().partition(goes_there);
+        self.messages = left;
+        Vec::from(given_up)
+    }
+
     /// A message is reported, whatever its fate.
     pub(super) fn reported(&mut self) {
         self.suspects = self.suspects.saturating_sub(1);
@@ -88,6 +99,7 @@ impl Unsent {
                 self.suspects = self.suspects.max(count);
                 None
             }
+            Broken::Silent { .. } => None,
             Broken::Otherwise(text) => {
                 self.breaks += 1;
                 if self.breaks < BREAKS_MAX {
@@ -167,6 +179,20 @@ mod tests {
         assert!(unsent.broke(messages(0..10), &restart).is_none());
         assert!(!unsent.is_careful(), "they go together again");
         assert!(unsent.messages.iter().map(|message| message.row.as_u128()).eq(0..10));
+    }
+
+    #[test]
+    fn where_the_broker_is_silent_one_place_is_given_up_and_the_others_go_again() {
+        let mut unsent = Unsent::default();
+        assert!(unsent.broke(messages(0..10), &Broken::Refused(403, "no".into())).is_none());
+        assert!(unsent.is_careful(), "all ten are under suspicion");
+        let silent = Broken::Silent { place: "q".into(), why: "no confirm".into() };
+        let first = unsent.take().into_iter().collect();
+        assert!(unsent.broke(first, &silent).is_none());
+        unsent.extend(messages(10..13));
+        let given_up = unsent.give_up(|message| message.row.as_u128() % 3 == 0);
+        assert!(given_up.iter().map(|message| message.row.as_u128()).eq([0, 3, 6, 9, 12]));
+        assert_eq!((unsent.suspects, unsent.messages.len()), (6, 8), "those that are left are under suspicion");
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub(super) fn apply(
         let known = get(&tables.inbox, &own.inbox, &key);
         let known = known.filter(|known| !known.result.is_final() && known.attempts == *attempts);
         let known = known.ok_or_else(StoreError::conflict)?;
+        // time in the line of a limit is not time that it is tried
+        let is_first_run = *attempts == 0 && row.attempts > 0;
         let completed = InboxRecord {
-            claimed_at_us: known.claimed_at_us,
+            claimed_at_us: if is_first_run { now } else { known.claimed_at_us },
             crashes: known.crashes,
             saga_id: row.saga_id.clone().or_else(|| known.saga_id.clone()),
             ..claim(endpoint, owner, row, now)

@@ -162,7 +162,11 @@ impl Broker {
         }
         if self.chance.strikes(Mishap::LostConfirm) {
             self.trace.note(from, || format!("no confirm of {}", super::trace::short(&envelope.type_name)));
-            return Fate::Unknown("no confirm came in time".into());
+            let text = "no confirm came in time".into();
+            return match destination {
+                Destination::Event(_) => Fate::Unknown(text),
+                _ => Fate::Unanswered(text),
+            };
         }
         Fate::Confirmed
     }

@@ -15,6 +15,8 @@ pub(crate) struct Database {
     /// The label that tells it from the others in a table.
     pub(crate) short: String,
     pub(crate) store: Box<dyn Inspect>,
+    /// Its address with the password: not to be shown.
+    pub(crate) url: String,
 }
 
 /// All databases, and what a command prints.
@@ -42,7 +44,7 @@ impl Session {
         };
         for (url, (name, short)) in urls.iter().zip(named(urls)) {
             match open(url).await {
-                Ok(store) => session.databases.push(Database { name, short, store }),
+                Ok(store) => session.databases.push(Database { name, short, store, url: url.clone() }),
                 Err(error) => session.errors.push(format!("{name}: {error}")),
             }
         }

@@ -9,7 +9,8 @@ use crate::{
 };
 use clap::Args;
 use jiff::Timestamp;
-use saga_core::{Inspect, ServerView, StoreError, UpkeepView};
+use outbox::Postgres;
+use saga_core::{Inspect, ServerView, Store, StoreError, UpkeepView};
 use serde_json::json;
 
 const TABLES: [&str; 4] = ["table", "size", "rows", "gone"];
@@ -38,6 +39,14 @@ struct Found {
     advice: Vec<String>,
 }
 
+/// What a start of a service would say of the address, such as that a pooler stands there which it does not name. The
+/// tables are there, so it creates nothing.
+async fn start(url: &str) -> Option<String> {
+    let address = Some(url).filter(|url| !url.starts_with("sqlite:"))?;
+    let started = async { Postgres::new(address)?.migrate().await };
+    started.await.err().map(|error| format!("a service with this address does not start: {error}"))
+}
+
 async fn look(store: &dyn Inspect) -> Result<Found, StoreError> {
     let server = store.server().await?;
     let here_us = Timestamp::now().as_microsecond();
@@ -54,7 +63,10 @@ async fn look(store: &dyn Inspect) -> Result<Found, StoreError> {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
-    let all = session.each(look).await;
+    let mut all = session.each(look).await;
+    for (n, found) in all.iter_mut().filter(|(_, found)| found.upkeep.as_ref().is_ok_and(|it| it.schema_version > 0)) {
+        found.advice.extend(start(&session.database(*n).url).await);
+    }
     let mut is_well = all.iter().all(|(_, found)| found.advice.is_empty());
     let mut rows = Vec::new();
     if session.screen.json {
@@ -75,7 +87,8 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
     let broker = arguments.broker.clone().or_else(|| std::env::var(BROKER).ok().filter(|url| !url.is_empty()));
     if let Some(url) = broker {
-        let read = all.iter().filter(|(_, found)| found.upkeep.is_ok()).map(|(n, _)| *n).collect();
+        let read = all.iter().filter(|(_, found)| found.upkeep.is_ok());
+        let read = read.map(|(n, found)| (*n, found.server.now_us)).collect();
         is_well &= doctor_broker::run(session, (&url, &arguments.prefix), &read, &mut rows).await;
     }
     if session.screen.json {

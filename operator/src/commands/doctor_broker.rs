@@ -50,12 +50,12 @@ enum Told {
     Remark(String),
 }
 
-/// Returns whether nothing wrong was found; as JSON, it adds an element to `rows`. `read` are the databases of which
-/// no failure was told yet.
+/// Returns whether nothing wrong was found; as JSON, it adds an element to `rows`. `read` are the databases that have
+/// the tables, each with its clock.
 pub(super) async fn run(
     session: &mut Session,
     (url, prefix): (&str, &str),
-    read: &BTreeSet<usize>,
+    read: &BTreeMap<usize, i64>,
     rows: &mut Vec<Value>,
 ) -> bool {
     let name = without_password(url);
@@ -80,32 +80,33 @@ pub(super) async fn run(
 }
 
 /// The endpoints of all databases, with the events that they subscribe to, and whether all databases have said theirs.
-async fn endpoints(session: &mut Session, read: &BTreeSet<usize>) -> (BTreeMap<String, Endpoint>, bool) {
+async fn endpoints(session: &mut Session, read: &BTreeMap<usize, i64>) -> (BTreeMap<String, Endpoint>, bool) {
     let mut all: BTreeMap<String, Endpoint> = BTreeMap::new();
-    let mut is_whole = session.is_clean(); // else one could not be opened, or not be read just now
-    let mut failed = Vec::new();
-    for (n, store) in session.stores().into_iter().enumerate() {
-        let found = async { Ok((store.status().await?, store.subscriptions().await?)) };
-        let (status, subscriptions) = match found.await {
-            Ok(found) => found,
+    // else one could not be opened, or not be read just now
+    let mut is_whole = session.is_clean() && read.len() == session.stores().len();
+    for (n, now_us) in read {
+        let store = &*session.database(*n).store;
+        let known = async { Ok((store.definitions().await?, store.processes().await?, store.subscriptions().await?)) };
+        let (definitions, processes, subscriptions) = match known.await {
+            Ok(known) => known,
             Err(error) => {
                 let error: StoreError = error;
                 is_whole = false;
-                // what is away is told once
-                failed.extend(read.contains(&n).then(|| format!("cannot read {}: {error}", session.database(n).name)));
+                session.failed(format!("cannot read {}: {error}", session.database(*n).name));
                 continue;
             }
         };
-        for endpoint in status.endpoints {
-            let alive = |seen_us: i64| (status.now_us - seen_us) / 1000 <= crate::trouble::SILENT_MS;
-            let processes = endpoint.processes.iter().filter(|process| alive(process.seen_at_us)).count();
-            all.entry(endpoint.endpoint).or_default().processes += processes;
+        for it in definitions {
+            all.entry(it.endpoint).or_default();
+        }
+        for it in processes {
+            let is_alive = (now_us - it.process.seen_at_us) / 1000 <= crate::trouble::SILENT_MS;
+            all.entry(it.endpoint).or_default().processes += usize::from(is_alive);
         }
         for it in subscriptions {
             all.entry(it.endpoint).or_default().events.insert(it.event);
         }
     }
-    failed.into_iter().for_each(|error| session.failed(error));
     (all, is_whole)
 }
 

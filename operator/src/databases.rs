@@ -72,6 +72,20 @@ impl Session {
         all
     }
 
+    /// Shows what was found, a row after another; as JSON, one document of them. Returns whether nothing failed.
+    pub(crate) async fn show<T>(
+        &mut self,
+        rows: Vec<(usize, T)>,
+        show: impl AsyncFn(&mut Self, usize, T) -> Option<serde_json::Value>,
+    ) -> bool {
+        let mut values = Vec::new();
+        for (n, row) in rows {
+            values.extend(show(self, n, row).await);
+        }
+        self.screen.found(values);
+        self.is_clean()
+    }
+
     /// All databases that could be opened, in the order of their numbers.
     pub(crate) fn stores(&self) -> Vec<&dyn Inspect> {
         self.databases.iter().map(|database| &*database.store).collect()

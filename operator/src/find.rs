@@ -1,6 +1,7 @@
 //! Finding one thing by its id, or by how the id begins.
 
 use crate::text::{json, plain};
+use saga_core::{HeldRef, HeldView, OutboxView};
 use serde_json::Value;
 
 /// The most rows that are searched for one.
@@ -17,6 +18,42 @@ pub(crate) enum Found<T> {
     None,
     /// Several ids begin with it; the text names them.
     Several(String),
+}
+
+/// A row that a person names by an id, or by how the id begins.
+pub(crate) trait Named {
+    /// What no other row of its database has.
+    type Key: PartialEq;
+
+    fn key(&self) -> Self::Key;
+
+    /// The id that a text means which names the row.
+    fn named(&self, text: &str) -> String;
+}
+
+impl Named for HeldView {
+    type Key = HeldRef;
+
+    fn key(&self) -> HeldRef {
+        self.row()
+    }
+
+    fn named(&self, _: &str) -> String {
+        self.message_id.clone()
+    }
+}
+
+impl Named for OutboxView {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+
+    /// Its own id, or its message's.
+    fn named(&self, text: &str) -> String {
+        if self.id.starts_with(text) { self.id.clone() } else { self.message_id.clone() }
+    }
 }
 
 /// The rows with the id; else the rows with the only id that begins with it.

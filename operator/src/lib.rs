@@ -12,6 +12,7 @@ mod databases;
 mod fields;
 mod find;
 mod masks;
+mod names;
 mod screen;
 mod table;
 mod text;
@@ -41,7 +42,7 @@ struct Cli {
     /// Without it, SAGABUS_DATABASE_URL is read: one address, or several separated by spaces.
     #[arg(long, value_name = "URL", global = true)]
     database: Vec<String>,
-    /// JSON on stdout and nothing else: one document; of `watch` and `export` one a line
+    /// JSON on stdout and nothing else: one document; of `watch` and `export` one a line, of `dashboard` its address
     #[arg(long, global = true)]
     json: bool,
     /// Times in UTC instead of the local zone
@@ -171,7 +172,7 @@ pub async fn program() -> ExitCode {
     }
     let command = match cli.command {
         // it opens databases by itself, again and again
-        Command::Dashboard(arguments) => return served(dashboard::run(&urls, arguments, cli.utc).await),
+        Command::Dashboard(arguments) => return served(dashboard::run(&urls, arguments, cli.utc, cli.json).await),
         command => command,
     };
     let mut session = Session::open(&urls, cli.limit, screen).await;

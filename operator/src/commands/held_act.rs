@@ -2,14 +2,9 @@
 //! others.
 
 use super::{held_filter, held_list, held_show, list, operations, sagas::spell};
-use crate::{
-    bulk,
-    databases::Session,
-    find::{self, Found},
-    text::count,
-};
+use crate::{bulk, databases::Session, text::count};
 use clap::Args;
-use saga_core::{ErrorCode, HeldAction, HeldFilter, HeldRef, HeldView, Inspect};
+use saga_core::{HeldAction, HeldRef, HeldView, Inspect};
 use serde_json::json;
 use std::num::NonZeroU32;
 
@@ -56,9 +51,14 @@ pub(crate) struct Discard {
 /// Acts on the messages that are named, or those of the filter.
 pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments: Messages, why: &str) -> bool {
     let rows = if arguments.ids.is_empty() {
-        of_filter(session, arguments.which.filter()).await
+        let mut filter = arguments.which.filter();
+        if !spell(session, &mut filter.saga).await {
+            return false;
+        }
+        let none = "no held message matches; `sagabus held list` shows all";
+        bulk::of_filter(session, async |store: &dyn Inspect| bulk::held(store, &filter).await, none).await
     } else {
-        of_ids(session, &arguments.ids).await
+        bulk::of_ids(session, &arguments.ids, held_show::find, held_show::none).await
     };
     let Some(rows) = rows else { return false };
     if arguments.dry_run {
@@ -76,56 +76,6 @@ pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments
     act(session, action, rows, arguments.rate, why).await
 }
 
-/// The messages that the ids name; `None` when one of them names none, or several.
-async fn of_ids(session: &mut Session, ids: &[String]) -> Option<Vec<(usize, HeldView)>> {
-    let (mut rows, mut wrong): (Vec<(usize, HeldView)>, _) = (Vec::new(), Vec::new());
-    for id in ids {
-        match held_show::find(session, id).await {
-            Found::One(found) => {
-                let whole = found.first().map_or("", |(_, row)| &row.message_id);
-                wrong.extend(find::unsure(id, whole, session.is_clean()));
-                for (n, row) in found {
-                    if !rows.iter().any(|(known_n, known)| *known_n == n && known.row() == row.row()) {
-                        rows.push((n, row));
-                    }
-                }
-            }
-            Found::None => {
-                let text = format!("no message {id} is held: it may have been dealt with already");
-                wrong.push(ErrorCode::NotFound.told(text));
-            }
-            Found::Several(text) => wrong.push(ErrorCode::Ambiguous.told(text)),
-        }
-    }
-    // a database that is away keeps nobody from acting on what was found in the others
-    let rows = wrong.is_empty().then_some(rows);
-    wrong.into_iter().for_each(|text| session.failed(text));
-    rows
-}
-
-/// The messages that a filter finds. Those that wait for their turn are included only when the filter names their
-/// reason.
-async fn of_filter(session: &mut Session, mut filter: HeldFilter) -> Option<Vec<(usize, HeldView)>> {
-    if !spell(session, &mut filter.saga).await {
-        return None;
-    }
-    filter.needs_person |= filter.reason.is_none();
-    let all = session
-        .each(async |store: &dyn Inspect| {
-            let rows = store.held(&filter, bulk::ROWS_MAX).await?;
-            Ok((if bulk::is_full(&rows) { store.held_count(&filter).await? } else { 0 }, rows))
-        })
-        .await;
-    let there: u64 = all.iter().map(|(_, (there, rows))| (*there).max(rows.len() as u64)).sum();
-    let rows = find::flat(all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
-    if rows.is_empty() {
-        session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held list` shows all");
-        return None;
-    }
-    bulk::beyond(session, rows.len(), there);
-    Some(rows)
-}
-
 async fn act(
     session: &mut Session,
     action: HeldAction<'_>,
@@ -135,11 +85,7 @@ async fn act(
 ) -> bool {
     let who = operations::who();
     let rows: Vec<(usize, HeldRef)> = rows.iter().map(|(n, row)| (*n, row.row())).collect();
-    let step = async |store: &dyn Inspect, rows: &[HeldRef]| match action {
-        HeldAction::Discard => store.held_discard(rows, &who, why).await,
-        _ => store.held_retry(rows, &who, why).await,
-    };
-    let items = bulk::on_all(session, &rows, rate, step).await;
+    let items = bulk::on_all(session, &rows, rate, &bulk::Order { action, who: &who, why }).await;
     let done = items.iter().filter(|item| item.result == word(action)).count();
     if session.screen.json {
         session.screen.value(&json!({ "found": rows.len(), word(action): done, "dry_run": false, "items": items }));
@@ -150,11 +96,7 @@ async fn act(
         HeldAction::Discard => format!("{done} of {messages} discarded"),
         _ => format!("{done} of {messages} will be handled again by the next running process of their endpoint"),
     });
-    for (result, text) in [
-        ("gone", "dealt with meanwhile, or held anew since they were listed: left alone"),
-        ("waits", "wait behind another message of their instance, which must go first: left alone"),
-        ("unreadable", "have an envelope that this binary cannot read: left alone, a newer one may"),
-    ] {
+    for (result, text) in LEFT_ALONE {
         let n = items.iter().filter(|item| item.result == result).count();
         if n > 0 {
             session.screen.line(format!("{n} {text}"));
@@ -163,8 +105,15 @@ async fn act(
     done == rows.len()
 }
 
+/// The other results of items, and what they mean.
+pub(crate) const LEFT_ALONE: [(&str, &str); 3] = [
+    ("gone", "dealt with meanwhile, or held anew since they were listed: left alone"),
+    ("waits", "wait behind another message of their instance, which must go first: left alone"),
+    ("unreadable", "have an envelope that this program cannot read: left alone, a newer one may"),
+];
+
 /// The result of an item when all went well.
-fn word(action: HeldAction<'_>) -> &'static str {
+pub(crate) fn word(action: HeldAction<'_>) -> &'static str {
     match action {
         HeldAction::Discard => "discarded",
         _ => "retried",

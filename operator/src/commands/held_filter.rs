@@ -10,17 +10,17 @@ pub(crate) const REASONS: [&str; 9] =
 
 #[derive(Args, Default, Clone)]
 pub(crate) struct Which {
-    /// Only at this endpoint
+    /// Only at this endpoint; names match whatever their case
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Only for this reason, whatever its case: failed, rejected, crashes, undecodable or stranded (for a person);
+    /// Only for this reason: failed, rejected, crashes, undecodable or stranded (for a person);
     /// early, deferred, paused or version (for their turn)
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason_is: Option<HeldReason>,
     /// Only for this saga or handler
     #[arg(long, value_name = "NAME")]
     receiver: Option<String>,
-    /// Only for instances of this saga, whatever its case
+    /// Only for instances of this saga
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only for the instance of this id

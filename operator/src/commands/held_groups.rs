@@ -3,6 +3,7 @@
 use super::{held_filter, list, operations, sagas::spell};
 use crate::{
     databases::Session,
+    names,
     table::Cell,
     text::{distance, some_or_more},
 };
@@ -22,7 +23,7 @@ pub(crate) struct Note {
     /// About messages that are held for this reason, whatever its case
     #[arg(long, value_name = "REASON", value_parser = held_filter::reason)]
     reason_is: saga_core::HeldReason,
-    /// Of this type, by logical name
+    /// Of this type, by logical name and whatever its case
     #[arg(long = "type", value_name = "NAME")]
     type_name: String,
     /// Only those whose error contains this text
@@ -39,6 +40,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         return false;
     }
     let read = async |store: &dyn Inspect| {
+        let filter = names::held(store, &filter).await?;
         let mut groups = store.held_groups(&filter).await?;
         groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first
         Ok((Counted { rows: groups.len() as u64, more: groups.len() >= HELD_GROUPS_MAX }, groups))
@@ -77,30 +79,31 @@ pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
         error: note.error.clone(),
         ..saga_core::HeldFilter::default()
     };
-    let name = GroupName {
-        reason: note.reason_is.as_str().into(),
-        type_name: note.type_name.clone(),
-        error: note.error.clone(),
-    };
     let who = operations::who();
     let noted = session
         .each(async |store: &dyn Inspect| {
-            let there = store.held_counted(&filter).await?.rows;
-            if there > 0 {
-                store.held_note(name.clone(), &who, &note.text).await?;
+            let filter = names::held(store, &filter).await?;
+            let about = GroupName {
+                reason: note.reason_is.as_str().into(),
+                type_name: filter.type_name.clone().unwrap_or_default(),
+                error: note.error.clone(),
+            };
+            if store.held_counted(&filter).await?.rows == 0 {
+                return Ok(None);
             }
-            Ok(there > 0)
+            store.held_note(about.clone(), &who, &note.text).await?;
+            Ok(Some(about))
         })
         .await;
-    let n = noted.iter().filter(|(_, noted)| *noted).count();
-    if n == 0 {
+    let noted: Vec<GroupName> = noted.into_iter().filter_map(|(_, about)| about).collect();
+    if noted.is_empty() {
         session.refused(ErrorCode::NotFound, "no held message matches; `sagabus held groups` shows all");
     } else if session.screen.json {
-        session.screen.value(&serde_json::json!({ "noted": n, "about": name }));
+        session.screen.value(&serde_json::json!({ "noted": noted.len(), "about": noted[0] }));
     } else {
         session.screen.line("noted");
     }
-    n > 0
+    !noted.is_empty()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `sagabus held list`.
 
 use super::{held_filter, list, sagas::spell};
-use crate::{databases::Session, table::Cell};
+use crate::{databases::Session, names, table::Cell};
 use clap::Args;
 use saga_core::{HeldView, Inspect};
 
@@ -25,8 +25,10 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         return false;
     }
     let rows_max = if arguments.all { ALL } else { session.rows_max };
-    let read =
-        async |store: &dyn Inspect| Ok((store.held_counted(&filter).await?, store.held(&filter, rows_max).await?));
+    let read = async |store: &dyn Inspect| {
+        let filter = names::held(store, &filter).await?;
+        Ok((store.held_counted(&filter).await?, store.held(&filter, rows_max).await?))
+    };
     let all = session.each(read).await;
     let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
     list::print(session, &all, &HEADER, row, none);

@@ -3,7 +3,7 @@
 use super::{held_groups, operations};
 use crate::{
     databases::Session,
-    find::{self, Found},
+    find::{self, Found, Named},
     masks,
     text::{self, count, distance, plain, time},
 };
@@ -23,14 +23,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let id = &arguments.id;
     match find(session, id).await {
-        Found::One(rows) => {
-            let mut values = Vec::new();
-            for (n, row) in rows {
-                values.extend(show(session, n, &row).await);
-            }
-            session.screen.found(values);
-            session.is_clean()
-        }
+        Found::One(rows) => session.show(rows, show).await,
         Found::None => gone(session, id).await,
         Found::Several(text) => {
             session.refused(ErrorCode::Ambiguous, text);
@@ -43,7 +36,12 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
 pub(super) async fn find(session: &mut Session, id: &str) -> Found<(usize, HeldView)> {
     let filter = HeldFilter { message_id: Some(id.to_owned()), ..HeldFilter::default() };
     let all = session.each(async |store: &dyn Inspect| store.held(&filter, find::ROWS_MAX).await).await;
-    find::one(id, find::flat(all), |(_, row)| row.message_id.clone())
+    find::one(id, find::flat(all), |(_, row)| row.named(id))
+}
+
+/// What an id is that names no held message.
+pub(super) fn none(id: &str) -> String {
+    format!("no message {id} is held: it may have been dealt with already")
 }
 
 /// A message that is not held: shows what operators did with it.
@@ -53,7 +51,7 @@ async fn gone(session: &mut Session, id: &str) -> bool {
     let mut all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
     masks::operations(&mut all, session.unmasked);
     if all.is_empty() {
-        session.refused(ErrorCode::NotFound, format!("no message {id} is held: it may have been dealt with already"));
+        session.refused(ErrorCode::NotFound, none(id));
         return false;
     }
     if session.screen.json {
@@ -82,8 +80,8 @@ async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
 }
 
 /// Shows it, or returns it as JSON if that is asked for.
-async fn show(session: &mut Session, n: usize, row: &HeldView) -> Option<Value> {
-    let More { body, operations: mut done, notes } = match more(&*session.database(n).store, row).await {
+async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
+    let More { body, operations: mut done, notes } = match more(&*session.database(n).store, &row).await {
         Ok(more) => more,
         Err(error) => {
             let name = session.database(n).name.clone();
@@ -97,7 +95,7 @@ async fn show(session: &mut Session, n: usize, row: &HeldView) -> Option<Value> 
     }
     masks::operations(&mut done, session.unmasked);
     if session.screen.json {
-        let mut value = session.labelled(n, row);
+        let mut value = session.labelled(n, &row);
         value["body"] = body.into();
         value["operations"] = json!(done);
         value["notes"] = json!(notes);

@@ -38,8 +38,10 @@ pub(crate) mod watch;
 
 // what the dashboard says in the same way
 pub(crate) use explain_draw::mermaid;
+pub(crate) use held_act::{LEFT_ALONE as HELD_LEFT_ALONE, word as word_of_held};
 pub(crate) use held_filter::{REASONS, Which as WhichHeld};
 pub(crate) use operations::who;
+pub(crate) use outbox_act::{LEFT_ALONE as OUTBOX_LEFT_ALONE, done as outbox_done};
 pub(crate) use outbox_filter::{KINDS, Timers as WhichTimers, Which as WhichSent};
 pub(crate) use outbox_list::tries;
 pub(crate) use sagas::known as known_sagas;

@@ -9,10 +9,10 @@ pub(crate) const KINDS: [&str; 5] = ["command", "event", "reply", "timer", "retr
 
 #[derive(Args, Default, Clone)]
 pub(crate) struct Which {
-    /// Only of this endpoint
+    /// Only of this endpoint; names match whatever their case
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Only of this kind, whatever its case: command, event, reply, timer or retry
+    /// Only of this kind: command, event, reply, timer or retry
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<OutboxKind>,
     /// Only of this type, by logical name
@@ -21,7 +21,7 @@ pub(crate) struct Which {
     /// Only to this endpoint, queue or event
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only from this saga, whatever its case
+    /// Only from this saga
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only from the instance of this id, or for it
@@ -66,10 +66,10 @@ fn kind(text: &str) -> Result<OutboxKind, String> {
 /// Which timers.
 #[derive(Args, Default, Clone)]
 pub(crate) struct Timers {
-    /// Only of this endpoint
+    /// Only of this endpoint; names match whatever their case
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Only of this saga, whatever its case
+    /// Only of this saga
     #[arg(long, value_name = "NAME")]
     saga: Option<String>,
     /// Only of the instance of this id

@@ -1,7 +1,7 @@
 //! `sagabus outbox list`.
 
 use super::{list, outbox_filter, sagas::spell};
-use crate::{databases::Session, table::Cell};
+use crate::{databases::Session, names, table::Cell};
 use clap::Args;
 use saga_core::{Inspect, OutboxFilter, OutboxView};
 
@@ -20,8 +20,10 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         return false;
     }
     let rows_max = session.rows_max;
-    let read =
-        async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));
+    let read = async |store: &dyn Inspect| {
+        let filter = names::outbox(store, &filter).await?;
+        Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?))
+    };
     let all = session.each(read).await;
     let none = if filter == OutboxFilter::default() { "the outbox is empty" } else { "no outbox row matches" };
     list::print(session, &all, &HEADER, |row| (cells(row), note(row)), none);

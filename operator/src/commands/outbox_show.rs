@@ -3,12 +3,12 @@
 use super::outbox_list::tries;
 use crate::{
     databases::Session,
-    find::{self, Found},
+    find::{self, Found, Named},
     masks,
     text::{self, count, distance, plain, time},
 };
 use clap::Args;
-use saga_core::{ErrorCode, Inspect, OutboxFilter, OutboxView};
+use saga_core::{ErrorCode, Inspect, OutboxFilter, OutboxKind, OutboxView};
 use serde_json::Value;
 
 #[derive(Args)]
@@ -18,26 +18,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
-    let filter = OutboxFilter { id: Some(arguments.id.clone()), ..OutboxFilter::default() };
-    let all = session.each(async |store: &dyn Inspect| store.outbox(&filter, find::ROWS_MAX).await).await;
-    let all = find::flat(all);
-    // a row is named by its own id, or by its message's
-    let id_of = |row: &OutboxView| {
-        if row.id.starts_with(&arguments.id) { row.id.clone() } else { row.message_id.clone() }
-    };
-    match find::one(&arguments.id, all, |(_, row)| id_of(row)) {
-        Found::One(rows) => {
-            let mut values = Vec::new();
-            for (n, row) in rows {
-                values.extend(show(session, n, &row).await);
-            }
-            session.screen.found(values);
-            true
-        }
+    let id = &arguments.id;
+    match find(session, id, None).await {
+        Found::One(rows) => session.show(rows, show).await,
         Found::None => {
-            let id = &arguments.id;
-            session
-                .refused(ErrorCode::NotFound, format!("there is no outbox row {id}: it may have been sent meanwhile"));
+            session.refused(ErrorCode::NotFound, none("outbox row", id));
             false
         }
         Found::Several(text) => {
@@ -47,8 +32,20 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
 }
 
+/// The rows with an id, or with the only one that begins with the text: a row's own, or its message's.
+pub(super) async fn find(session: &mut Session, id: &str, kind: Option<OutboxKind>) -> Found<(usize, OutboxView)> {
+    let filter = OutboxFilter { id: Some(id.to_owned()), kind, ..OutboxFilter::default() };
+    let all = session.each(async |store: &dyn Inspect| store.outbox(&filter, find::ROWS_MAX).await).await;
+    find::one(id, find::flat(all), |(_, row)| row.named(id))
+}
+
+/// What an id is that names nothing.
+pub(super) fn none(what: &str, id: &str) -> String {
+    format!("there is no {what} {id}: it may have been sent meanwhile")
+}
+
 /// Shows it, or returns it as JSON if that is asked for.
-async fn show(session: &mut Session, n: usize, row: &OutboxView) -> Option<Value> {
+async fn show(session: &mut Session, n: usize, row: OutboxView) -> Option<Value> {
     let mut body = match session.database(n).store.outbox_body(&row.id).await {
         Ok(body) => body.map(|body| text::body(&body)),
         Err(error) => {
@@ -60,7 +57,7 @@ async fn show(session: &mut Session, n: usize, row: &OutboxView) -> Option<Value
         body.iter_mut().for_each(|body| drop(masks::hide(body, &row.masked())));
     }
     if session.screen.json {
-        let mut value = session.labelled(n, row);
+        let mut value = session.labelled(n, &row);
         value["body"] = body.into();
         return Some(value);
     }
@@ -80,7 +77,7 @@ async fn show(session: &mut Session, n: usize, row: &OutboxView) -> Option<Value
     }
     let what = if row.kind == "retry" { "failed run" } else { "try" };
     let tries =
-        if what == "try" && tries(row) != 1 { format!("{} tries", tries(row)) } else { count(tries(row), what) };
+        if what == "try" && tries(&row) != 1 { format!("{} tries", tries(&row)) } else { count(tries(&row), what) };
     screen.line(format!("so far     {tries}"));
     if let Some(to) = &row.waits_for {
         screen.line(format!("waits      no queue takes what goes to {}", plain(to)));

@@ -49,9 +49,15 @@ pub(crate) struct Send {
 
 /// The one instance that is meant, and the number of its database.
 async fn one(session: &mut Session, which: sagas_show::Arguments) -> Option<(usize, InstanceView)> {
+    let id = which.id.clone();
     let mut found = sagas_show::find(session, which).await?;
     if found.len() > 1 {
         session.refused(ErrorCode::Ambiguous, "several databases have this instance: say which by --database");
+        return None;
+    }
+    let (_, instance) = found.first()?;
+    if let Some(text) = find::unsure(&id, &instance.id, session.is_clean()) {
+        session.refused(ErrorCode::Ambiguous, text);
         return None;
     }
     found.pop()

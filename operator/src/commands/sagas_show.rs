@@ -27,12 +27,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let Some(found) = find(session, arguments).await else { return false };
-    let mut values = Vec::new();
-    for (n, instance) in found {
-        values.extend(show(session, n, instance).await);
-    }
-    session.screen.found(values);
-    session.is_clean()
+    session.show(found, show).await
 }
 
 /// The rows of one instance, each with its database's number. Reports at the end what cannot be found.

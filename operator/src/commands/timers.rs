@@ -1,7 +1,7 @@
 //! `sagabus timers`: what is due when, for which instance.
 
 use super::{list, operations, outbox_act, outbox_filter, outbox_list, sagas::spell};
-use crate::databases::Session;
+use crate::{databases::Session, names};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use saga_core::{Inspect, OutboxAction};
@@ -119,8 +119,10 @@ async fn listed(session: &mut Session, arguments: &List) -> bool {
         return false;
     }
     let rows_max = session.rows_max;
-    let read =
-        async |store: &dyn Inspect| Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?));
+    let read = async |store: &dyn Inspect| {
+        let filter = names::outbox(store, &filter).await?;
+        Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, rows_max).await?))
+    };
     let all = session.each(read).await;
     let row = |row: &saga_core::OutboxView| (outbox_act::timer_cells(row), outbox_list::note(row));
     list::print(session, &all, &outbox_act::TIMERS, row, "no timer matches");

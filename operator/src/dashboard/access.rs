@@ -99,7 +99,7 @@ impl Access {
             Way::Tokens { .. } => "for whoever has the token".into(),
             Way::Header { header, .. } => format!("for whom the proxy names in {header}"),
         };
-        format!("({who}{})", if self.read_only { ", read-only" } else { "" })
+        format!("{who}{}", if self.read_only { ", read-only" } else { "" })
     }
 
     /// Whether there is a page to log in.

@@ -72,6 +72,11 @@ impl App {
         (self.databases.len() > 1).then(|| self.databases[n].short.as_str())
     }
 
+    /// Whether one of the databases is on SQLite, or on PostgreSQL.
+    pub(super) fn has(&self, sqlite: bool) -> bool {
+        self.databases.iter().any(|source| source.url.starts_with("sqlite:") == sqlite)
+    }
+
     /// A database by its number.
     pub(super) fn source(&self, n: usize) -> &Source {
         &self.databases[n]

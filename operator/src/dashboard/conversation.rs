@@ -4,6 +4,7 @@ use super::{
     app::Away,
     held,
     html::{Cx, Head, cell, lines, refusal},
+    sql,
 };
 use crate::{
     commands::mermaid,
@@ -41,7 +42,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
     };
     let command = format!("sagabus explain {}", quoted(&id));
     let body = html! { p.id { (plain(&id)) } (body) };
-    cx.page(&Head { title: "Conversation", part: "", command, away: &away }, body)
+    cx.page(&Head { title: "Conversation", part: "", command, sql: sql::conversation(&id), away: &away }, body)
 }
 
 /// On a thread of its own: the compiler does not see that the future could go from thread to thread

@@ -4,11 +4,13 @@ use super::{
     html::{self, Cx, Head, cell, refusal, tag},
     params::Params,
     plan,
-    plans::{Deed, Plan},
+    plans::{Plan, Work},
+    sql,
 };
 use crate::{
     bulk,
     commands::{REASONS, WhichHeld},
+    names,
     text::{count, plain, quoted, some_or_more},
 };
 use axum::{
@@ -17,7 +19,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{Counted, HeldFilter, HeldGroup, HeldReason, HeldView};
+use saga_core::{Counted, HeldAction, HeldFilter, HeldGroup, HeldReason, HeldView};
 
 /// The most groups on a page.
 const GROUPS_MAX: usize = 100;
@@ -39,6 +41,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         .each(|store| {
             let filter = filter.clone();
             async move {
+                let filter = names::held(&*store, &filter).await?;
                 let groups = store.held_groups(&filter).await?;
                 Ok((store.held_counted(&filter).await?, groups, store.held(&filter, limit).await?))
             }
@@ -62,10 +65,8 @@ pub(super) async fn show(cx: Cx) -> Response {
             (cx.shown("/held", rows.len(), all))
         }
     };
-    cx.page(
-        &Head { title: "Held messages", part: "/held", command: of_filter.command("held list"), away: &answers.away },
-        body,
-    )
+    let (command, sql) = (of_filter.command("held list"), sql::held(&filter, Some(limit)));
+    cx.page(&Head { title: "Held messages", part: "/held", command, sql, away: &answers.away }, body)
 }
 
 fn filters(cx: &Cx) -> Markup {
@@ -167,43 +168,46 @@ pub(super) fn table<'a>(cx: &Cx, caption: &str, rows: impl IntoIterator<Item = (
     cx.rows(caption, &head, rows.into_iter().map(cells))
 }
 
-/// Plans an action on all that a filter finds now. Those that wait for their turn are included only when the filter
-/// names their reason.
+/// What a form asks for.
+pub(super) fn deed(word: &str) -> Option<HeldAction<'static>> {
+    match word {
+        "retry" => Some(HeldAction::Retry),
+        "discard" => Some(HeldAction::Discard),
+        _ => None,
+    }
+}
+
+/// Plans an action on all that a filter finds now.
 pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Response {
     let filter = match filter(&cx).await {
         Ok(filter) => filter,
         Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
     };
-    let Some(deed) = fields.get("do").and_then(Deed::parse) else {
-        return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do");
-    };
-    let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter };
+    let Some(action) = fields.get("do").and_then(deed) else { return plan::no_deed(&cx) };
     let answers = cx
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { store.held(&filter, bulk::ROWS_MAX).await }
+            async move { bulk::held(&*store, &filter).await }
         })
         .await;
-    let beyond = answers.all.iter().any(|(_, rows)| bulk::is_full(rows));
-    let (rows, away) = answers.flat();
+    let (rows, there, away) = plan::taken(answers);
     if rows.is_empty() {
         return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
     }
-    let command = cx.params.of_filter::<WhichHeld>();
-    let command = if command.is_empty() { command.with_set("all") } else { command };
-    let command = format!("{} --reason …", command.command(&format!("held {}", deed.as_str())));
-    // the page says which databases it does not reach, before anybody confirms
-    let plan = cx.app.plans.add(Plan::new(deed, &rows, command, &cx.visitor.name).without(away, beyond));
-    Redirect::to(&cx.url(&format!("/plans/{}", plan.id))).into_response()
+    let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter };
+    let command = plan::command(&cx.params.of_filter::<WhichHeld>(), action.as_str());
+    let plan = Plan::new(Work::on_held(action, &rows), command, sql::held(&filter, None), &cx.visitor.name);
+    plan::made(&cx, plan.without(away, there))
 }
 
 /// Plans an action on named rows and carries it out: its page has shown which.
-pub(super) async fn at_once(cx: &Cx, deed: Deed, rows: &[(usize, HeldView)], why: String) -> Response {
+pub(super) async fn at_once(cx: &Cx, action: HeldAction<'static>, rows: &[(usize, HeldView)], why: String) -> Response {
     let id = &rows[0].1.message_id;
-    let command = format!("sagabus held {} {} --reason …", deed.as_str(), quoted(id));
-    let plan = cx.app.plans.add(Plan::new(deed, rows, command, &cx.visitor.name));
+    let command = format!("sagabus {} {} --reason …", action.as_str(), quoted(id));
+    let plan = Plan::new(Work::on_held(action, rows), command, sql::message(id), &cx.visitor.name);
+    let plan = cx.app.plans.add(plan);
     let there = cx.url(&format!("/plans/{}", plan.id));
-    let _ = tokio::time::timeout(plan::PATIENCE, tokio::spawn(plan.carry_out(cx.app.clone(), why))).await;
+    let _ = tokio::time::timeout(plan::PATIENCE, tokio::spawn(plan.carry_out(cx.app.clone(), why, None))).await;
     Redirect::to(&there).into_response()
 }

@@ -3,7 +3,7 @@
 use super::{
     html::{Cx, Head, cell, tag},
     params::Params,
-    workbench,
+    sql, workbench,
 };
 use crate::{
     text::{age, plain, some},
@@ -48,7 +48,8 @@ pub(super) async fn show(cx: Cx) -> Response {
         (states(&cx, &all))
         (processes(&cx, &all))
     };
-    cx.page(&Head { title: "Home", part: "/", command: "sagabus status".into(), away: &answers.away }, body)
+    let (command, sql) = ("sagabus status".into(), sql::home());
+    cx.page(&Head { title: "Home", part: "/", command, sql, away: &answers.away }, body)
 }
 
 /// The first of them; then how many there are beside them.

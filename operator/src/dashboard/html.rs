@@ -4,6 +4,7 @@ use super::{
     access::Visitor,
     app::{App, Away},
     params::{Params, encoded},
+    sql::Sql,
 };
 use crate::text::{self, plain};
 use axum::{
@@ -85,6 +86,8 @@ pub(super) struct Head<'a> {
     pub(super) part: &'a str,
     /// The command that shows the same.
     pub(super) command: String,
+    /// The query that gives the same.
+    pub(super) sql: Sql,
     pub(super) away: &'a [Away],
 }
 
@@ -106,6 +109,7 @@ impl Cx {
             @if !head.command.is_empty() {
                 p.command { span { "The same in a terminal" } code { (head.command) } }
             }
+            (head.sql.shown(self.app.has(false), self.app.has(true)))
         };
         frame(&self.app, Some(&self.visitor), head.title, head.part, shown).into_response()
     }
@@ -196,11 +200,16 @@ impl Cx {
 
     /// A field of a list's filter, with the value that the page has.
     pub(super) fn filter_text(&self, name: &str, label: &str) -> Markup {
-        let (id, value) = (format!("f-{name}"), self.params.get(name));
+        text_field(&format!("f-{name}"), name, label, self.params.get(name))
+    }
+
+    /// One that may be given several times: a field for each value, and one more.
+    pub(super) fn filter_texts(&self, name: &str, label: &str) -> Markup {
+        let values = self.params.all(name).iter().map(|value| Some(value.as_str())).chain([None]);
         html! {
-            div {
-                label for=(id) { (label) }
-                input id=(id) name=(name) value=[value] maxlength="300" autocomplete="off";
+            @for (k, value) in values.enumerate() {
+                @if k == 0 { (text_field(&format!("f-{name}"), name, label, value)) }
+                @else { (text_field(&format!("f-{name}-{k}"), name, "and", value)) }
             }
         }
     }
@@ -230,6 +239,15 @@ impl Cx {
         };
         // the drawing escapes every text of the chart itself
         html! { div.scroll.chart role="region" aria-label=(label) tabindex="0" { (PreEscaped(bare)) } }
+    }
+}
+
+fn text_field(id: &str, name: &str, label: &str, value: Option<&str>) -> Markup {
+    html! {
+        div {
+            label for=(id) { (label) }
+            input id=(id) name=(name) value=[value] maxlength="300" autocomplete="off";
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     html::{Cx, Head, cell, lines, refusal, tag},
     message, operations, outbox,
     params::Params,
-    plan, sagas,
+    plan, sagas, sql,
 };
 use crate::{
     masks,
@@ -86,7 +86,8 @@ pub(super) async fn show(cx: Cx, Path((saga, id)): Path<(String, String)>) -> Re
     let body = html! { @for (n, page) in &pages { (one(&cx, *n, page)) } };
     let title = plain(&format!("{saga} {id}"));
     let command = format!("sagabus sagas show {} {}", quoted(&saga), quoted(&id));
-    cx.page(&Head { title: &title, part: "/sagas", command, away: &answers.away }, body)
+    let sql = sql::instance(&saga, &id);
+    cx.page(&Head { title: &title, part: "/sagas", command, sql, away: &answers.away }, body)
 }
 
 fn one(cx: &Cx, n: usize, page: &Page) -> Markup {

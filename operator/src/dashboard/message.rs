@@ -5,8 +5,7 @@ use super::{
     html::{Cx, Head, lines, refusal},
     json, operations,
     params::{Params, encoded},
-    plan,
-    plans::Deed,
+    plan, sql,
 };
 use crate::{
     masks,
@@ -18,7 +17,9 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{ErrorCode, GroupNote, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView};
+use saga_core::{
+    ErrorCode, GroupNote, HeldAction, HeldFilter, HeldReason, HeldRef, HeldView, OperationFilter, OperationView,
+};
 
 /// The most operations that are shown with a message.
 const OPERATIONS_MAX: i64 = 50;
@@ -68,7 +69,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
         (operations::table(&cx, "What operators did", operations))
     };
     let command = format!("sagabus held show {}", quoted(&id));
-    cx.page(&Head { title: &title, part: "/held", command, away: &answers.away }, body)
+    cx.page(&Head { title: &title, part: "/held", command, sql: sql::message(&id), away: &answers.away }, body)
 }
 
 fn one(cx: &Cx, k: usize, n: usize, held: &Held) -> Markup {
@@ -158,16 +159,15 @@ pub(super) async fn act(cx: Cx, Path(id): Path<String>, Extension(fields): Exten
     };
     match fields.get("do") {
         Some("edit") => edit(&cx, n, &row, fields.get("body").unwrap_or_default(), &why).await,
-        Some(deed) => match Deed::parse(deed) {
-            Some(deed) => plain_deed(&cx, n, &row, deed, why).await,
-            None => refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not say what to do"),
+        deed => match deed.and_then(held::deed) {
+            Some(action) => plain_deed(&cx, n, &row, action, why).await,
+            None => plan::no_deed(&cx),
         },
-        None => refusal(&cx.app, StatusCode::BAD_REQUEST, "the form does not say what is to be done"),
     }
 }
 
 /// Retries or discards exactly the row that the page showed.
-async fn plain_deed(cx: &Cx, n: usize, row: &HeldRef, deed: Deed, why: String) -> Response {
+async fn plain_deed(cx: &Cx, n: usize, row: &HeldRef, action: HeldAction<'static>, why: String) -> Response {
     let filter = HeldFilter { message_id: Some(row.message_id.clone()), ..HeldFilter::default() };
     let found = cx.app.source(n).ask(|store| {
         let filter = filter.clone();
@@ -181,7 +181,7 @@ async fn plain_deed(cx: &Cx, n: usize, row: &HeldRef, deed: Deed, why: String) -
         let text = "this message was dealt with meanwhile, or was held anew: nothing was done";
         return refusal(&cx.app, StatusCode::CONFLICT, text);
     }
-    held::at_once(cx, deed, &rows, why).await
+    held::at_once(cx, action, &rows, why).await
 }
 
 async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Response {
@@ -203,7 +203,7 @@ async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Respon
             Redirect::to(&cx.url(&format!("/held/{}", encoded(&row.message_id)))).into_response()
         }
         Ok(item) => {
-            let text = format!("Nothing was done: the message {}.", plan::told(&item.result));
+            let text = format!("Nothing was done: the message {}.", plan::told_of_held(&item.result));
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
         Err(error) if error.code() == ErrorCode::InputUnfit => {

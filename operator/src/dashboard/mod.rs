@@ -31,6 +31,7 @@ mod plans;
 mod processes;
 mod sagas;
 mod search;
+mod sql;
 mod timers;
 mod versions;
 mod workbench;
@@ -91,12 +92,12 @@ pub(crate) struct Arguments {
 ///
 /// # Errors
 /// When it must not listen there, or cannot.
-pub(crate) async fn run(urls: &[String], arguments: Arguments, utc: bool) -> Result<()> {
+pub(crate) async fn run(urls: &[String], arguments: Arguments, utc: bool, json: bool) -> Result<()> {
     let refused = |error: anyhow::Error| anyhow!(ErrorCode::DashboardOpen.told(error));
     let path = path_of(&arguments.path).map_err(refused)?;
     let access = access_of(&arguments).map_err(refused)?;
     let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
-    serve(arguments.listen, App::new(urls, path, zone, access)).await
+    serve(arguments.listen, App::new(urls, path, zone, access), json).await
 }
 
 /// The dashboard of a program that shows it itself: on loopback, for whoever reaches it there.
@@ -135,17 +136,22 @@ impl Dashboard {
         let access = Access::new(Way::Local { name: crate::commands::who() }, Some(Vec::new()), false);
         let mut app = App::new(&self.databases, String::new(), TimeZone::system(), access);
         app.bench = self.bench;
-        serve(self.listen, app).await
+        serve(self.listen, app, false).await
     }
 }
 
-async fn serve(listen: SocketAddr, app: App) -> Result<()> {
+async fn serve(listen: SocketAddr, app: App, json: bool) -> Result<()> {
     let listener = TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     let app = Arc::new(app);
     let _looks = live::look_again_and_again(app.clone());
-    println!("http://{address}{}/ {}", app.path, app.access.told());
+    let (url, access) = (format!("http://{address}{}/", app.path), app.access.told());
+    if json {
+        println!("{}", serde_json::json!({ "url": url, "access": access }));
+    } else {
+        println!("{url} ({access})");
+    }
     let server = axum::serve(listener, router(app));
     tokio::select! {
         served = server => served?,
@@ -177,7 +183,7 @@ fn router(app: Arc<App>) -> Router {
         ("/held", get(held::show).post(held::plan)),
         ("/held/{id}", get(message::show).post(message::act)),
         ("/plans/{id}", get(plan::show).post(plan::act)),
-        ("/outbox", get(outbox::list)),
+        ("/outbox", get(outbox::list).post(outbox_act::plan)),
         ("/outbox/{id}", get(outbox::show).post(outbox_act::act)),
         ("/timers", get(timers::show)),
         ("/conversations/{id}", get(conversation::show)),

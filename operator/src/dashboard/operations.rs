@@ -1,6 +1,9 @@
 //! What operators did: who, when, with what, and why.
 
-use super::html::{Cx, Head, cell, lines};
+use super::{
+    html::{Cx, Head, cell, lines},
+    sql,
+};
 use crate::{
     masks,
     text::{count, plain},
@@ -38,7 +41,8 @@ pub(super) async fn show(cx: Cx) -> Response {
                 "Show more" } } }
         }
     };
-    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), away: &away }, body)
+    let sql = sql::operations(&filter, limit);
+    cx.page(&Head { title: "Operations", part: "/operations", command: String::new(), sql, away: &away }, body)
 }
 
 /// Operations as rows. What is masked in them is hidden here, so that no page can forget it.

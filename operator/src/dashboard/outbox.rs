@@ -4,17 +4,18 @@ use super::{
     html::{Cx, Head, cell, lines, refusal},
     json, outbox_act,
     params::encoded,
+    sql::{self, Sql},
 };
 use crate::{
     commands::{KINDS, WhichSent, tries},
-    masks,
+    masks, names,
     text::{self, plain, quoted},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
 use saga_core::{Counted, OutboxFilter, OutboxView};
 
-async fn filter(cx: &Cx) -> Result<OutboxFilter, String> {
+pub(super) async fn filter(cx: &Cx) -> Result<OutboxFilter, String> {
     let filter = cx.params.which::<WhichSent>()?.filter();
     Ok(OutboxFilter { saga: cx.app.spelt(filter.saga.clone()).await?, ..filter })
 }
@@ -29,7 +30,10 @@ pub(super) async fn list(cx: Cx) -> Response {
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?)) }
+            async move {
+                let filter = names::outbox(&*store, &filter).await?;
+                Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?))
+            }
         })
         .await;
     let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
@@ -55,13 +59,12 @@ pub(super) async fn list(cx: Cx) -> Response {
         }
         @if rows.is_empty() { p.calm { @if of_filter.is_empty() { "The outbox is empty." }
             @else { "No row of the outbox matches." } } }
+        @else if cx.visitor.may_act() { (outbox_act::of_filter(&cx, &of_filter)) }
         (table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/outbox", rows.len(), there)) }
     };
-    cx.page(
-        &Head { title: "Outbox", part: "/outbox", command: of_filter.command("outbox list"), away: &answers.away },
-        body,
-    )
+    let (command, sql) = (of_filter.command("outbox list"), sql::outbox(&filter, Some(limit)));
+    cx.page(&Head { title: "Outbox", part: "/outbox", command, sql, away: &answers.away }, body)
 }
 
 /// Rows of the outbox as rows.
@@ -119,7 +122,8 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
         html! { @for (k, (n, (body, row))) in rows.iter().enumerate() { (one(&cx, k, *n, row, body.as_deref())) } };
     let title = rows.first().map_or_else(|| "Outbox".into(), |(_, (_, row))| plain(&row.type_name));
     let command = format!("sagabus outbox show {}", quoted(&id));
-    cx.page(&Head { title: &title, part: "/outbox", command, away: &away }, body)
+    let sql = rows.first().map_or_else(Sql::default, |(_, (_, row))| sql::row(row));
+    cx.page(&Head { title: &title, part: "/outbox", command, sql, away: &away }, body)
 }
 
 fn one(cx: &Cx, k: usize, n: usize, row: &OutboxView, body: Option<&[u8]>) -> Markup {

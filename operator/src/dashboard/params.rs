@@ -11,24 +11,33 @@ const ROWS_MAX: i64 = 1000;
 /// What a parameter without a value is set to.
 const SET: &str = "yes";
 
-/// Names with values. A blank value is none.
+/// Names with values, of some several. A blank value is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Params(BTreeMap<String, String>);
+pub(super) struct Params(BTreeMap<String, Vec<String>>);
 
 impl Params {
     pub(super) fn of(pairs: Vec<(String, String)>) -> Self {
-        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+        let mut params = Self::default();
+        for (name, value) in pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()) {
+            params.0.entry(name).or_default().push(value);
+        }
+        params
     }
 
     /// Those of a command.
     pub(super) fn of_command(command: &Command) -> Self {
         let pairs =
             command.options.iter().map(|(name, value)| ((*name).into(), value.as_deref().unwrap_or(SET).into()));
-        Self(pairs.collect())
+        Self::of(pairs.collect())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.all(name).last().map(String::as_str)
+    }
+
+    /// All values of a name, in the order in which they were given.
+    pub(super) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// As a filter has it.
@@ -46,11 +55,16 @@ impl Params {
     /// What the command would say.
     pub(super) fn which<Which: clap::Args>(&self) -> Result<Which, String> {
         let command = options::<Which>();
-        let word = |option: &clap::Arg| {
-            let (name, value) = (option.get_long()?, self.text(option.get_long()?)?);
-            Some(if option.get_action().takes_values() { format!("--{name}={value}") } else { format!("--{name}") })
-        };
-        let words: Vec<String> = command.get_arguments().filter_map(word).collect();
+        let mut words = Vec::new();
+        for option in command.get_arguments() {
+            let Some(name) = option.get_long() else { continue };
+            let values = self.all(name);
+            if option.get_action().takes_values() {
+                words.extend(values.iter().map(|value| format!("--{name}={}", value.trim())));
+            } else if !values.is_empty() {
+                words.push(format!("--{name}"));
+            }
+        }
         let found = command.try_get_matches_from(words).and_then(|matches| Which::from_arg_matches(&matches));
         found.map_err(|error| {
             let text = error.to_string();
@@ -71,12 +85,12 @@ impl Params {
         self.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(ROWS).clamp(1, ROWS_MAX)
     }
 
-    /// The same with another value; an empty one removes it.
+    /// The same with this value and no other; an empty one removes it.
     pub(super) fn with(&self, name: &str, value: &str) -> Self {
         let mut params = self.clone();
         match value {
             "" => drop(params.0.remove(name)),
-            value => drop(params.0.insert(name.into(), value.into())),
+            value => drop(params.0.insert(name.into(), vec![value.into()])),
         }
         params
     }
@@ -102,7 +116,7 @@ impl Params {
 
     /// In the order of their names.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())))
     }
 
     /// The same for more rows; `None` when no more are shown.
@@ -166,6 +180,17 @@ mod tests {
         assert_eq!(odd.href("/held"), "/held?error=it%27s%20a%20%26%20b%1B%5B2J");
         assert_eq!(odd.command("held list"), r"sagabus held list --error 'it'\''s a & b\u{1b}[2J'");
         assert_eq!(encoded(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn a_name_may_have_several_values() {
+        let pairs = [("where", "a=1"), ("where", " "), ("where", "b=2"), ("saga", "order")];
+        let params = Params::of(pairs.map(|(name, value)| (name.into(), value.into())).into());
+        assert_eq!(params.href("/sagas"), "/sagas?saga=order&where=a%3D1&where=b%3D2");
+        assert_eq!(params.command("sagas list"), "sagabus sagas list --saga order --where a=1 --where b=2");
+        let filter = params.which::<crate::commands::WhichInstances>().unwrap().filter();
+        assert_eq!((filter.fields.len(), filter.fields[1].value.as_str()), (2, "2"));
+        assert_eq!(params.with("where", "c=3").all("where"), ["c=3"]);
     }
 
     #[test]

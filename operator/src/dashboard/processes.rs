@@ -1,6 +1,9 @@
 //! Processes: who runs, where, in which version, and what is remarkable about each.
 
-use super::html::{Cx, Head, cell, tag};
+use super::{
+    html::{Cx, Head, cell, tag},
+    sql,
+};
 use crate::commands::processes;
 use axum::response::Response;
 use maud::html;
@@ -37,5 +40,6 @@ pub(super) async fn show(cx: Cx) -> Response {
         @if more > 0 { p.muted { "and " (more) " more" } }
         p.muted { "To have one finish and stop: " code { "sagabus processes drain PROCESS --reason TEXT" } }
     };
-    cx.page(&Head { title: "Processes", part: "/processes", command: "sagabus processes".into(), away: &away }, body)
+    let (command, sql) = ("sagabus processes".into(), sql::processes(ROWS_MAX));
+    cx.page(&Head { title: "Processes", part: "/processes", command, sql, away: &away }, body)
 }

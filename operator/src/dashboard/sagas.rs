@@ -4,6 +4,7 @@ use super::{
     home,
     html::{Cx, Head, cell, tag},
     params::Params,
+    sql,
 };
 use crate::{commands::WhichInstances, fields, text::plain};
 use axum::{http::StatusCode, response::Response};
@@ -65,10 +66,8 @@ pub(super) async fn show(cx: Cx) -> Response {
         @if !rows.is_empty() { (cx.shown("/sagas", rows.len(), there)) }
     };
     let title = filter.saga.as_deref().map_or_else(|| "Sagas".into(), plain);
-    cx.page(
-        &Head { title: &title, part: "/sagas", command: of_filter.command("sagas list"), away: &answers.away },
-        body,
-    )
+    let (command, sql) = (of_filter.command("sagas list"), sql::instances(&filter, limit));
+    cx.page(&Head { title: &title, part: "/sagas", command, sql, away: &answers.away }, body)
 }
 
 fn names(all: &[(usize, Status)], name: impl Fn(&saga_core::StateCount) -> &String) -> Vec<String> {
@@ -85,7 +84,7 @@ fn filters(cx: &Cx) -> Markup {
         form.filter action=(cx.url("/sagas")) aria-label="Filter" {
             (cx.filter_text("saga", "Saga")) (cx.filter_text("state", "State"))
             (cx.filter_text("id", "Id begins with")) (cx.filter_text("older-than", "Unchanged for (15m, 3h, 2d)"))
-            (cx.filter_text("where", "Field (customer=7)"))
+            (cx.filter_texts("where", "Field (customer=7)"))
             (cx.filter_check("paused", "Paused")) (cx.filter_check("open", "Not done"))
             (cx.filter_buttons("/sagas"))
         }

@@ -5,7 +5,7 @@ use super::{
     html::{Cx, Head},
     operations, outbox,
     params::encoded,
-    sagas,
+    sagas, sql,
 };
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
@@ -69,5 +69,6 @@ pub(super) async fn show(cx: Cx) -> Response {
         (outbox::table(&cx, "Outbox", sent.iter().map(|(n, row)| (*n, row))))
         (operations::table(&cx, "What operators did with it", done))
     };
-    cx.page(&Head { title: "Search", part: "", command: String::new(), away: &answers.away }, body)
+    let sql = sql::search(&id, ROWS_MAX);
+    cx.page(&Head { title: "Search", part: "", command: String::new(), sql, away: &answers.away }, body)
 }

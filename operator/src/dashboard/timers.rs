@@ -2,9 +2,9 @@
 
 use super::{
     html::{Cx, Head, refusal},
-    outbox,
+    outbox, sql,
 };
-use crate::commands::WhichTimers;
+use crate::{commands::WhichTimers, names};
 use axum::{http::StatusCode, response::Response};
 use maud::html;
 use saga_core::{Counted, OutboxFilter, OutboxView};
@@ -24,7 +24,10 @@ pub(super) async fn show(cx: Cx) -> Response {
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?)) }
+            async move {
+                let filter = names::outbox(&*store, &filter).await?;
+                Ok((store.outbox_counted(&filter).await?, store.outbox(&filter, limit).await?))
+            }
         })
         .await;
     let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
@@ -42,5 +45,6 @@ pub(super) async fn show(cx: Cx) -> Response {
         @if !rows.is_empty() { (cx.shown("/timers", rows.len(), there)) }
     };
     let command = of_filter.command("timers list");
-    cx.page(&Head { title: "Timers", part: "/timers", command, away: &answers.away }, body)
+    let sql = sql::timers(&filter, Some(limit));
+    cx.page(&Head { title: "Timers", part: "/timers", command, sql, away: &answers.away }, body)
 }

@@ -3,6 +3,7 @@
 use super::{
     html::{Cx, Head, cell, tag},
     params::Params,
+    sql,
 };
 use crate::commands::versions::{Version, versions};
 use axum::response::Response;
@@ -35,5 +36,6 @@ pub(super) async fn show(cx: Cx) -> Response {
             "code that reads it may go."
         }
     };
-    cx.page(&Head { title: "Versions", part: "/versions", command: "sagabus versions".into(), away: &away }, body)
+    let (command, sql) = ("sagabus versions".into(), sql::versions());
+    cx.page(&Head { title: "Versions", part: "/versions", command, sql, away: &away }, body)
 }

@@ -31,8 +31,6 @@ const RESERVED_HEADERS: [&str; 20] = [
     "type",
 ];
 
-/// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
-const PROPERTY_BYTES_MAX: usize = 1000;
 /// The most headers of a message.
 const HEADERS_MAX: usize = 200;
 /// The most bytes of JSON that all headers of a message take: AMQP sends them in one frame of 128 KiB.
@@ -111,6 +109,8 @@ pub struct SagaRef {
 }
 
 impl Envelope {
+    /// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
+    pub(crate) const PROPERTY_BYTES_MAX: usize = 1000;
     /// The logical name of a wake-up: a message without an effect of its own that makes an instance look at what is
     /// held for it.
     pub const WAKE: &'static str = "sagabus.Wake";
@@ -177,9 +177,9 @@ impl Envelope {
     pub fn sanitize(&mut self) -> Option<String> {
         let mut wrong = None;
         for (name, text) in self.texts_mut() {
-            if text.len() > PROPERTY_BYTES_MAX || text.contains('\0') {
-                wrong = Some(format!("{name} contains U+0000 or is longer than {PROPERTY_BYTES_MAX} bytes"));
-                let short: String = text.chars().take(PROPERTY_BYTES_MAX / 4).collect();
+            if text.len() > Self::PROPERTY_BYTES_MAX || text.contains('\0') {
+                wrong = Some(format!("{name} contains U+0000 or is longer than {} bytes", Self::PROPERTY_BYTES_MAX));
+                let short: String = text.chars().take(Self::PROPERTY_BYTES_MAX / 4).collect();
                 *text = short.replace('\0', "\u{fffd}");
             }
         }

@@ -38,9 +38,16 @@ const LOOK: Duration = Duration::from_secs(15);
 /// How long the rollback of a dropped unit may take: its statement may still run. Then the connection is closed.
 const ROLLBACK: Duration = Duration::from_secs(2);
 
+/// Statements outside transactions run at the role's default isolation. Where that is a stricter one, leases and limits
+/// of several processes fail each other.
+const READ_COMMITTED: &str = "SELECT set_config('default_transaction_isolation', 'read committed', false)
+    WHERE current_setting('default_transaction_isolation') <> 'read committed'";
+
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
+    /// A pooler stands between: what a session sets, others would have.
+    pooled: bool,
     /// Last in, first out: statement caches stay warm, and surplus connections become idle and are closed.
     idle: Mutex<Vec<Made>>,
     room: Arc<Semaphore>,
@@ -59,9 +66,10 @@ struct Made {
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, max: u32) -> Arc<Self> {
+    pub(super) fn new(options: PgConnectOptions, max: u32, pooled: bool) -> Arc<Self> {
         Arc::new(Self {
             options,
+            pooled,
             idle: Mutex::default(),
             room: Arc::new(Semaphore::new(max as usize)),
             generation: AtomicU64::new(0),
@@ -118,7 +126,10 @@ impl Connections {
 
     async fn make(&self) -> Result<Made, Error> {
         let generation = self.generation.load(Ordering::Acquire);
-        let connection = self.options.connect().await?;
+        let mut connection = self.options.connect().await?;
+        if !self.pooled {
+            connection.execute(READ_COMMITTED).await?;
+        }
         Ok(Made { connection, born: Instant::now(), generation, idle_since: Instant::now() })
     }
 

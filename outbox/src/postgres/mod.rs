@@ -130,8 +130,8 @@ impl Postgres {
             .test_before_acquire(false) // a broken connection shows at its first statement
             .connect_lazy_with(options.clone());
         let pooled = url.contains("statement-cache-capacity=0");
-        let own = Connections::new(options.clone(), OWN);
-        let (units, keeping) = (Connections::new(options, connections), Arc::default());
+        let own = Connections::new(options.clone(), OWN, pooled);
+        let (units, keeping) = (Connections::new(options, connections, pooled), Arc::default());
         Ok(Self { units, pool, own, keeping, pooled })
     }
 
@@ -147,7 +147,11 @@ impl Postgres {
 
     /// A connection for statements outside units of work.
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
-        if self.pooled { connections.begin(&pooled("BEGIN")).await } else { connections.acquire().await }
+        if self.pooled {
+            connections.begin(&pooled("BEGIN ISOLATION LEVEL READ COMMITTED")).await
+        } else {
+            connections.acquire().await
+        }
     }
 
     /// The end of [`Postgres::alone`].
@@ -307,7 +311,7 @@ impl Store for Postgres {
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<saga_core::Leased, StoreError> {
         let mut connection = self.alone(&self.own).await?;
-        let result = answer(relay::lease(&mut connection, !self.pooled, request)).await;
+        let result = answer(relay::lease(&mut connection, request)).await;
         self.done(connection, result).await
     }
 

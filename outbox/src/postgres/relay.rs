@@ -10,19 +10,22 @@ use uuid::Uuid;
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
 /// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
-/// lease.
+/// lease. It is planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it is
+/// full.
 const LEASE: &str = "
 WITH due AS (
-    SELECT id FROM sagabus.outbox
+    SELECT id, due_at, octet_length(body) AS bytes FROM sagabus.outbox
     WHERE endpoint = $1 AND due_at <= statement_timestamp(){SINCE}
         AND (lease_until IS NULL OR lease_until < statement_timestamp(){UNKNOWN})
         AND (first_attempt_at IS NULL OR first_attempt_at > statement_timestamp() - $5 * interval '1 microsecond')
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+fits AS (SELECT id FROM (SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM due) d
+    WHERE before < $6),
 taken AS (
     UPDATE sagabus.outbox o SET lease_owner = $2, lease_until = clock_timestamp() + $4 * interval '1 microsecond',
         expired = o.expired + coalesce(o.lease_until < statement_timestamp(), false)::int,
         first_attempt_at = coalesce(o.first_attempt_at, clock_timestamp())
-    FROM due WHERE o.id = due.id RETURNING o.*)
+    FROM fits WHERE o.id = fits.id RETURNING o.*)
 SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
         WHERE endpoint = $1 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
     t.id, t.kind, t.destination, t.envelope::text AS envelope, t.body, t.attempts, t.expired,
@@ -36,19 +39,15 @@ fn statement(since: &str, unknown: &str) -> String {
 
 static ALL: LazyLock<String> = LazyLock::new(|| statement("", ""));
 static SINCE: LazyLock<String> =
-    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $6 * interval '1 microsecond'", ""));
-static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($6))"));
+    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $7 * interval '1 microsecond'", ""));
+static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($7))"));
 
 const PUT_OFF: &str = "
 UPDATE sagabus.outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2,
     due_at = clock_timestamp() + $3 * interval '1 microsecond'
 WHERE id = $1";
 
-pub(super) async fn lease(
-    connection: &mut PgConnection,
-    persistent: bool,
-    request: &LeaseRequest<'_>,
-) -> Result<Leased, sqlx::Error> {
+pub(super) async fn lease(connection: &mut PgConnection, request: &LeaseRequest<'_>) -> Result<Leased, sqlx::Error> {
     let sql = match (request.known, request.since) {
         (Some(_), _) => &UNKNOWN,
         (None, Some(_)) => &SINCE,
@@ -60,7 +59,8 @@ pub(super) async fn lease(
         .bind(request.rows_max)
         .bind(us(request.lease))
         .bind(us(request.retention))
-        .persistent(persistent);
+        .bind(request.bytes_max)
+        .persistent(false);
     let query = match (request.known, request.since) {
         (Some(known), _) => query.bind(known),
         (None, Some(since)) => query.bind(us(since)),

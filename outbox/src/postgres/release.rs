@@ -38,6 +38,7 @@ SELECT DISTINCT h.saga, h.saga_id FROM sagabus.held h
     JOIN unnest($2::text[], $3::integer[]) AS c(saga, version) ON c.saga = h.saga
     LEFT JOIN sagabus.saga s ON s.id = h.saga_id AND s.saga = h.saga
 WHERE h.endpoint = $1 AND h.reason = 'version' AND h.saga_id IS NOT NULL AND coalesce(s.version <= c.version, true)
+    AND s.paused_by IS NULL
 LIMIT $4";
 
 const WAKE: &str = "

@@ -56,6 +56,8 @@ const STATEMENTS: usize = 200;
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// For the reads of whoever uses the store.
+    users: SqlitePool,
     /// Counts the writer's transactions that ended, for any reason.
     ended: Arc<AtomicU64>,
 }
@@ -99,8 +101,9 @@ impl Sqlite {
             .connect_with(options.clone())
             .await
             .map_err(|error| no_file(error.to_string()).with_source(error))?;
-        let readers = pool(READERS).connect_lazy_with(options);
-        let store = Self { writer, readers, ended };
+        let readers = pool(READERS).connect_lazy_with(options.clone());
+        let users = pool(READERS).connect_lazy_with(options);
+        let store = Self { writer, readers, users, ended };
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.get_or_insert_default();
         Ok(known(open).unwrap_or_else(|| {
@@ -114,9 +117,9 @@ impl Sqlite {
         SCHEMA
     }
 
-    /// A pool for your own reads.
+    /// A pool for your own reads, whose connections no endpoint uses.
     pub fn pool(&self) -> &SqlitePool {
-        &self.readers
+        &self.users
     }
 
     /// The pool of the one writer, for your own writes outside an endpoint.
@@ -128,6 +131,7 @@ impl Sqlite {
     pub async fn close(&self) {
         self.writer.close().await;
         self.readers.close().await;
+        self.users.close().await;
     }
 
     async fn begin_write(&self) -> Result<Writing, StoreError> {

@@ -53,7 +53,10 @@ pub(super) async fn lease(
         "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6,
             expired = expired + coalesce(lease_until < $2, 0),
             first_attempt_at = coalesce(first_attempt_at, $2)
-         WHERE id IN (SELECT id {DUE} ORDER BY due_at, id LIMIT $7)
+         WHERE id IN (SELECT id FROM (
+            SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM (
+                SELECT id, due_at, octet_length(body) AS bytes {DUE} ORDER BY due_at, id LIMIT $7))
+            WHERE before < $8)
          RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,
             last_error IS NOT NULL AND waits_for IS NULL AS wanted"
     );
@@ -65,6 +68,7 @@ pub(super) async fn lease(
         .bind(known(request))
         .bind(after(request.lease))
         .bind(request.rows_max)
+        .bind(request.bytes_max)
         .fetch_all(&mut *connection)
         .await?;
     let mut leased = Vec::with_capacity(rows.len());

@@ -84,7 +84,7 @@ SELECT DISTINCT h.saga, h.saga_id FROM sagabus_held h
     JOIN json_each($2) c ON c.value ->> 0 = h.saga
     LEFT JOIN sagabus_saga s ON s.id = h.saga_id AND s.saga = h.saga
 WHERE h.endpoint = $1 AND h.reason = 'version' AND h.saga_id IS NOT NULL
-    AND coalesce(s.version <= c.value ->> 1, true)
+    AND coalesce(s.version <= c.value ->> 1, true) AND s.paused_by IS NULL
 LIMIT $3";
 
 const WAKE: &str = "

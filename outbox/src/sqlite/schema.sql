@@ -7,7 +7,7 @@ CREATE TABLE sagabus_saga (
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, completed_at INTEGER,
     PRIMARY KEY (id, saga)
 ) WITHOUT ROWID;
-CREATE INDEX sagabus_saga_completed ON sagabus_saga (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX sagabus_saga_completed ON sagabus_saga (saga, completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX sagabus_saga_open ON sagabus_saga (saga, version, state, updated_at) WHERE completed_at IS NULL;
 CREATE INDEX sagabus_saga_done ON sagabus_saga (saga, version, state, updated_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX sagabus_saga_paused ON sagabus_saga (saga, id) WHERE paused_by IS NOT NULL;
@@ -23,7 +23,8 @@ CREATE TABLE sagabus_inbox (
     PRIMARY KEY (message_id, receiver, endpoint)
 ) WITHOUT ROWID;
 CREATE INDEX sagabus_inbox_journal ON sagabus_inbox (saga_id, saga) WHERE saga_id IS NOT NULL;
-CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (handled_at);
+CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (endpoint, handled_at)
+    WHERE result IN ('handled', 'ignored', 'stale', 'discarded');
 
 -- The id is a uuid as text, in lower case and with hyphens. With rowids: without, a row beyond 1,002 bytes, which is
 -- most of them, has a page of its own beside the tree's.
@@ -37,7 +38,7 @@ CREATE TABLE sagabus_outbox (
 );
 CREATE INDEX sagabus_outbox_due ON sagabus_outbox (endpoint, due_at);
 CREATE INDEX sagabus_outbox_timers ON sagabus_outbox (saga_id, saga) WHERE kind = 'timer';
-CREATE INDEX sagabus_outbox_waits ON sagabus_outbox (endpoint, waits_for) WHERE waits_for IS NOT NULL;
+CREATE INDEX sagabus_outbox_waits ON sagabus_outbox (endpoint, waits_for, id) WHERE waits_for IS NOT NULL;
 CREATE INDEX sagabus_outbox_failing ON sagabus_outbox (endpoint, due_at)
     WHERE waits_for IS NOT NULL OR attempts > 0 OR last_error IS NOT NULL;
 CREATE INDEX sagabus_outbox_renamed ON sagabus_outbox (message_id) WHERE message_id <> CAST(id AS text);

@@ -21,6 +21,7 @@ use crate::{
 use std::{
     any::{TypeId, type_name},
     collections::{BTreeMap, HashSet},
+    fmt,
     marker::PhantomData,
     sync::{Arc, atomic::AtomicU32},
 };
@@ -404,8 +405,8 @@ impl<Db: Store> EndpointBuilder<Db> {
     }
 }
 
-/// Why an endpoint does not start.
-#[derive(Debug, thiserror::Error)]
+/// Why an endpoint does not start. `Debug` says the same as `Display`: a `main` that returns it prints that.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The endpoint is assembled wrongly: a list of all mistakes.
@@ -417,6 +418,12 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn list(wrong: &[Mistake]) -> String {

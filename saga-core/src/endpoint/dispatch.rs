@@ -45,7 +45,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Dispatcher {
     endpoint: String,
-    window: usize,
+    /// The most that is between reservation and report.
+    window: Load,
     state: Mutex<State>,
     /// Wakes the relay.
     pub(crate) relay: Notify,
@@ -65,7 +66,9 @@ struct State {
     outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
     /// Rows between reservation and report.
     in_flight: HashMap<Uuid, InFlight>,
-    reserved: usize,
+    /// The bytes of their bodies.
+    in_flight_bytes: usize,
+    reserved: Load,
     confirmed: Vec<Uuid>,
     /// Confirmed rows whose deletion is under way.
     deleting: Vec<Uuid>,
@@ -97,9 +100,41 @@ struct InFlight {
     /// Tries before this one.
     attempts: u32,
     destination: Destination,
+    body_bytes: usize,
+}
+
+/// Messages, and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
 impl State {
+    /// What is left of the window. If nothing is in it, there is room for a body of any size.
+    fn room(&self, window: Load) -> Load {
+        let messages = window.messages.saturating_sub(self.in_flight.len() + self.reserved.messages);
+        let used = self.in_flight_bytes + self.reserved.bytes;
+        match used {
+            0 => Load { messages, bytes: usize::MAX },
+            _ if used >= window.bytes => Load::default(),
+            _ => Load { messages, bytes: window.bytes - used },
+        }
+    }
+
+    fn sent(&mut self, row: Uuid, message: InFlight) {
+        self.in_flight_bytes += message.body_bytes;
+        if let Some(before) = self.in_flight.insert(row, message) {
+            self.in_flight_bytes -= before.body_bytes;
+        }
+    }
+
+    fn ended(&mut self, row: &Uuid) -> Option<InFlight> {
+        let message = self.in_flight.remove(row)?;
+        self.in_flight_bytes -= message.body_bytes;
+        Some(message)
+    }
+
     /// The rows under our lease that this process knows of, sorted.
     fn known(&self) -> Vec<Uuid> {
         let put_off = self.put_off.iter().map(|failed| &failed.id);
@@ -129,7 +164,7 @@ struct Accounts {
 
 impl Dispatcher {
     /// The channel itself is unbounded; the window bounds what enters it.
-    pub(crate) fn new(endpoint: &str, window: usize, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
+    pub(crate) fn new(endpoint: &str, window: Load, outgoing: mpsc::UnboundedSender<Outgoing>) -> Arc<Self> {
         Arc::new(Self {
             endpoint: endpoint.into(),
             window,
@@ -152,12 +187,14 @@ impl Dispatcher {
     }
 
     /// Asks for room before the rows are written.
-    fn reserve(&self, rows: usize) -> Reservation<'_> {
+    fn reserve(&self, load: Load) -> Reservation<'_> {
         let mut state = self.lock();
-        let fits = !state.overflow && state.in_flight.len() + state.reserved + rows <= self.window;
-        if fits || rows == 0 {
-            state.reserved += rows;
-            return Reservation::new(self, Some(rows));
+        let room = state.room(self.window);
+        let fits = !state.overflow && load.messages <= room.messages && load.bytes <= room.bytes;
+        if fits || load.messages == 0 {
+            state.reserved.messages += load.messages;
+            state.reserved.bytes += load.bytes;
+            return Reservation::new(self, Some(load));
         }
         state.overflow = true;
         state.overflowing += 1;
@@ -199,7 +236,8 @@ impl Dispatcher {
                 state.put_off.push(PublishFailed { id: *row, error, delay, unroutable: true, tried: false });
                 continue;
             }
-            state.in_flight.insert(*row, InFlight { attempts: *attempts, destination: destination.clone() });
+            let body_bytes = message.envelope.body.len();
+            state.sent(*row, InFlight { attempts: *attempts, destination: destination.clone(), body_bytes });
             // after `stop` the lease runs out and a relay takes the row
             let _ = state.outgoing.as_ref().map(|outgoing| outgoing.send(message));
         }
@@ -243,11 +281,17 @@ impl Dispatcher {
         self.relay.notify_one();
     }
 
-    /// How many rows a relay may lease now, and the count of overflows so far.
-    pub(crate) fn room_for_relay(&self) -> (usize, Option<u64>) {
+    /// How much a relay may lease now, and the count of overflows so far.
+    pub(crate) fn room_for_relay(&self) -> (Load, Option<u64>) {
         let state = self.lock();
-        let room = self.window.saturating_sub(state.in_flight.len() + state.reserved);
+        let Load { messages, bytes } = state.room(self.window);
+        let room = Load { messages, bytes: bytes.min(self.window.bytes) };
         (room, (state.overflowing == 0).then_some(state.overflows))
+    }
+
+    /// Whether messages do not go from memory until the relay has caught up.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.lock().overflow
     }
 
     /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, and none can
@@ -318,7 +362,7 @@ impl Dispatcher {
         let mut state = self.lock();
         let mut failed = Vec::new();
         for Report { row, fate } in reports.drain(..) {
-            let Some(InFlight { attempts, destination }) = state.in_flight.remove(&row) else { continue };
+            let Some(InFlight { attempts, destination, .. }) = state.ended(&row) else { continue };
             let is_unroutable = matches!(fate, Fate::Unroutable(_));
             match fate {
                 Fate::Confirmed => {
@@ -361,7 +405,7 @@ impl Dispatcher {
     fn lost(&self, rows: &[Uuid]) {
         let mut state = self.lock();
         for row in rows {
-            if let Some(InFlight { destination, .. }) = state.in_flight.remove(row) {
+            if let Some(InFlight { destination, .. }) = state.ended(row) {
                 state.destinations.forget_probe(&destination, *row);
             }
         }

@@ -83,8 +83,10 @@ fn one(row: Option<&InboxFound>, envelope: &Envelope, now_us: i64) -> Verdict {
         round: row.round,
         elapsed: Duration::from_micros(now_us.saturating_sub(row.since_us).max(0) as u64),
     };
+    // what was put off without a run has the attempt of its original: only what goes to one handler alone is its retry
+    let is_retry = envelope.attempt == row.attempts && (row.attempts > 0 || envelope.receiver.is_some());
     match row.result {
-        InboxResult::Retrying if envelope.attempt == row.attempts => Verdict::Run(before),
+        InboxResult::Retrying if is_retry => Verdict::Run(before),
         InboxResult::Suspect => Verdict::Run(before),
         InboxResult::Handled
         | InboxResult::Ignored

@@ -2,7 +2,13 @@
 //! fit a window, rows that other programs inserted, and rows of processes that died, including an earlier run of this
 //! one.
 
-use super::{dispatch::LATE, low, shared::Shared, supervisor::Links, trouble::Trouble};
+use super::{
+    dispatch::{LATE, Load},
+    low,
+    shared::Shared,
+    supervisor::Links,
+    trouble::Trouble,
+};
 use crate::{
     LinkState, Store, StoreError,
     port::{Backoff, Destination, LeaseRequest},
@@ -88,27 +94,30 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
         }
-        if room == 0 {
+        if room.messages == 0 {
             tokio::time::sleep(FULL_WINDOW_PAUSE).await;
             continue;
         }
-        let rows_max = room.min(LEASED_ROWS_MAX);
+        let room = Load { messages: room.messages.min(LEASED_ROWS_MAX), ..room };
         let began = Instant::now();
         let known = dispatcher.forget_due();
         next_poll = began + if known.is_some() { poll.min(AGAIN) } else { poll };
         let since = looks.since(began);
-        match look(&shared, &links, rows_max, since, known.as_deref()).await {
-            Ok(rows) => {
-                looks.looked(since, began, rows == rows_max);
+        match look(&shared, &links, room, since, known.as_deref()).await {
+            Ok(leased) => {
+                let rest = leased.messages == room.messages || leased.bytes >= room.bytes;
+                looks.looked(since, began, rest);
                 backoff.reset();
                 shared.polled.ends();
                 if let Some(lasted) = trouble.ends() {
                     tracing::info!(endpoint = shared.name, ?lasted, "the relay reaches the database again");
                 }
-                if rows == rows_max {
+                if rest {
                     next_poll = Instant::now();
-                } else {
+                } else if since.is_none() {
                     dispatcher.caught_up(overflows, began);
+                } else if dispatcher.is_behind() {
+                    looks.all_at = None; // what was written longer ago may have been committed just now
                 }
             }
             Err(error) => {
@@ -123,19 +132,20 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
     }
 }
 
-/// Leases what is due, or became due `since`, and sends it; see [`LeaseRequest::known`]. Returns how many rows there
-/// were.
+/// Leases what is due, or became due `since`, and sends it; see [`LeaseRequest::known`]. Returns what there
+/// was.
 async fn look<Db: Store>(
     shared: &Shared<Db>,
     links: &Links,
-    rows_max: usize,
+    room: Load,
     since: Option<Duration>,
     known: Option<&[Uuid]>,
-) -> Result<usize, StoreError> {
+) -> Result<Load, StoreError> {
     let request = LeaseRequest {
         endpoint: &shared.name,
         owner: shared.owner(),
-        rows_max: rows_max as i64,
+        rows_max: room.messages as i64,
+        bytes_max: i64::try_from(room.bytes).unwrap_or(i64::MAX),
         lease: shared.settings.lease,
         retention: shared.settings.retention,
         since,
@@ -154,7 +164,7 @@ async fn look<Db: Store>(
     if let Some(delay) = leased.next_due {
         shared.dispatcher.due_in(delay);
     }
-    Ok(leased.rows.len())
+    Ok(Load { messages: leased.rows.len(), bytes: leased.rows.iter().map(|row| row.envelope.body.len()).sum() })
 }
 
 #[cfg(test)]

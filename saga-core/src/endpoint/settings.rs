@@ -23,6 +23,8 @@ pub struct Settings {
     /// The most published messages that await their confirm at a time. What does not fit waits in the outbox. Default:
     /// 4096.
     pub window: usize,
+    /// The most bytes of their bodies, approximately. Default: 64 MiB.
+    pub window_bytes: usize,
     /// How long a process owns the outbox rows that it publishes. Default: 30 s, at least 3 s.
     pub lease: Duration,
     /// How often the relay looks into the outbox when nothing is known to be due. Default: 2 s.
@@ -91,6 +93,7 @@ impl Default for Settings {
             prefetch: 1000,
             prefetch_bytes: 64 << 20,
             window: 4096,
+            window_bytes: 64 << 20,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(2),
             confirm: Duration::from_secs(10),
@@ -139,6 +142,7 @@ impl Settings {
             ("prefetch", self.prefetch.into()),
             ("prefetch_bytes", self.prefetch_bytes),
             ("window", self.window),
+            ("window_bytes", self.window_bytes),
             ("body_bytes_max", self.body_bytes_max),
             ("requests", self.requests.into()),
             ("request_bytes", self.request_bytes),

@@ -2,7 +2,7 @@
 
 use super::{
     Endpoint, EndpointBuilder, Mistake, StartError,
-    dispatch::{self, Dispatcher},
+    dispatch::{self, Dispatcher, Load},
     handler_lane,
     held_log::HeldLog,
     housekeeping,
@@ -96,7 +96,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
     let shared = Arc::new(Shared {
         trace: Trace::new(trace, transport.system()),
         metrics: Metrics::new(&name, by_type.keys(), &sagas, &handlers),
-        dispatcher: Dispatcher::new(&name, settings.window, outgoing),
+        dispatcher: Dispatcher::new(&name, Load { messages: settings.window, bytes: settings.window_bytes }, outgoing),
         name,
         process,
         store,

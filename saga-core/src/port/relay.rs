@@ -32,6 +32,8 @@ pub struct LeaseRequest<'a> {
     pub owner: &'a str,
     /// At most this many rows.
     pub rows_max: i64,
+    /// No more rows once the bodies of those before have so many bytes.
+    pub bytes_max: i64,
     /// How long the lease runs.
     pub lease: Duration,
     /// Rows whose first publish is older than this are left alone: [`Store::sweep`](super::Store::sweep) holds them for
@@ -49,7 +51,7 @@ pub struct LeaseRequest<'a> {
 impl<'a> LeaseRequest<'a> {
     /// A process's request for the rows of its endpoint.
     pub fn new(endpoint: &'a str, owner: &'a str, rows_max: i64, lease: Duration, retention: Duration) -> Self {
-        Self { endpoint, owner, rows_max, lease, retention, since: None, known: None }
+        Self { endpoint, owner, rows_max, bytes_max: i64::MAX, lease, retention, since: None, known: None }
     }
 }
 

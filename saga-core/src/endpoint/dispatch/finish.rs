@@ -1,6 +1,6 @@
 //! The end of every unit of work.
 
-use super::Shared;
+use super::{Load, Shared};
 use crate::{
     CrashPoint, Store, StoreError, StoreErrorKind, ambient,
     endpoint::ledger::Ledger,
@@ -22,8 +22,12 @@ pub(in crate::endpoint) async fn finish<Db: Store>(
 }
 
 async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: Write) -> Result<(), StoreError> {
-    let now = write.outbox.iter().filter(|row| row.delay.is_none()).count();
-    let mut reservation = shared.dispatcher.reserve(now);
+    let now = write.outbox.iter().filter(|row| row.delay.is_none());
+    let load = now.fold(Load::default(), |Load { messages, bytes }, row| Load {
+        messages: messages + 1,
+        bytes: bytes + row.envelope.body.len(),
+    });
+    let mut reservation = shared.dispatcher.reserve(load);
     for row in &mut write.outbox {
         row.leased = reservation.leased && row.delay.is_none();
     }

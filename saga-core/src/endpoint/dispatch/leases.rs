@@ -6,6 +6,10 @@ use crate::{
     endpoint::trouble::Trouble,
     port::{LeaseUpdate, Report},
 };
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, OptionFuture},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -17,8 +21,12 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
     let mut reopening: Vec<String> = Vec::new();
+    let mut step: Option<BoxFuture<'_, Option<String>>> = None;
     loop {
         let mut renew = Vec::new();
+        if step.is_none() {
+            step = reopening.pop().map(|destination| reopen(&shared, destination).boxed());
+        }
         // what is rarely ready first: reports that never end must not keep leases from being renewed
         tokio::select! {
             biased;
@@ -28,18 +36,16 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             }
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
-            () = std::future::ready(()), if !reopening.is_empty() => {}
+            more = OptionFuture::from(step.as_mut()), if step.is_some() => {
+                step = None;
+                reopening.extend(more.flatten());
+            }
         }
         let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
         reopening.extend(reopened);
         // one that closed again meanwhile is entered anew when it opens
         reopening.retain(|destination| !dispatcher.is_closed(destination));
-        if let Some(destination) = reopening.pop()
-            && reopen(&shared, &destination).await
-        {
-            reopening.push(destination);
-        }
         if came > 0
             && failed.is_empty()
             && let Some(lasted) = unpublished.ends()
@@ -79,19 +85,19 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     }
 }
 
-/// A destination takes messages again: makes some of what waits for it due now. Returns whether there may be more. A
+/// A destination takes messages again: makes some of what waits for it due now. Gives it back if there may be more. A
 /// million may wait, and reports and leases must not.
-async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) -> bool {
-    match shared.store.reopen(&shared.name, destination).await {
-        Ok(0) => false,
+async fn reopen<Db: Store>(shared: &Shared<Db>, destination: String) -> Option<String> {
+    match shared.store.reopen(&shared.name, &destination).await {
+        Ok(0) => None,
         Ok(_) => {
             shared.dispatcher.due_in(Duration::ZERO);
-            true
+            Some(destination)
         }
         Err(error) => {
             // without the bulk update they still go, each when it is due
             tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
-            false
+            None
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The room that a unit has in the window, and what is known of its rows while the database commits them.
 
-use super::Dispatcher;
+use super::{Dispatcher, Load};
 use crate::port::OutboxRow;
 
 /// Room for the rows of one unit of work; given back when dropped without `enqueue`.
 pub(super) struct Reservation<'a> {
     dispatcher: &'a Dispatcher,
-    rows: usize,
+    load: Load,
     /// The rows fit: they carry our lease and are sent from memory.
     pub(super) leased: bool,
     /// The database was asked to commit them, and has not answered: the unit's number.
@@ -14,9 +14,9 @@ pub(super) struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    /// So many rows fit, or none and the unit's rows are left to the relay.
-    pub(super) fn new(dispatcher: &'a Dispatcher, rows: Option<usize>) -> Self {
-        Self { dispatcher, rows: rows.unwrap_or(0), leased: rows.is_some(), committing: None }
+    /// So much fits, or nothing and the unit's rows are left to the relay.
+    pub(super) fn new(dispatcher: &'a Dispatcher, load: Option<Load>) -> Self {
+        Self { dispatcher, load: load.unwrap_or_default(), leased: load.is_some(), committing: None }
     }
 
     /// The database is asked to commit these rows.
@@ -42,8 +42,9 @@ impl<'a> Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.dispatcher.lock();
-        debug_assert!(state.reserved >= self.rows, "room was given back twice");
-        state.reserved -= self.rows;
+        debug_assert!(state.reserved.messages >= self.load.messages, "room was given back twice");
+        state.reserved.messages -= self.load.messages;
+        state.reserved.bytes -= self.load.bytes;
         if self.committing.is_some_and(|unit| state.committing.remove(&unit).is_some()) {
             state.lose_sight();
             self.dispatcher.relay.notify_one();

@@ -28,13 +28,17 @@ pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> 
     let mut due: Vec<_> = state.tables.outbox.values().filter(free).map(|row| (row.due_at_us, row.id)).collect();
     due.sort_unstable();
     due.truncate(usize::try_from(request.rows_max).unwrap_or(0));
-    let mut rows = Vec::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     for (_, id) in due {
+        if bytes >= request.bytes_max {
+            break;
+        }
         let Some(row) = state.tables.outbox.get_mut(&id) else { continue };
         row.expired += u32::from(row.lease_until_us.is_some() && !row.is_leased(now));
         row.lease_until_us = Some(now.saturating_add(us(request.lease)));
         row.lease_owner = Some(request.owner.into());
         row.first_attempt_at_us.get_or_insert(now);
+        bytes += i64::try_from(row.envelope.body.len()).unwrap_or(i64::MAX);
         rows.push(row.leased(now));
     }
     let later = state.tables.outbox.values().filter(|row| row.endpoint == request.endpoint && row.due_at_us > now);

@@ -93,6 +93,17 @@ fn what_cannot_start_is_a_failure_and_not_a_wait() {
 }
 
 #[test]
+fn an_endpoint_that_was_forgotten_is_named_and_not_waited_for() {
+    let story = Simulation::of("shop", |it| it.saga::<Order>()).story(|world| async move {
+        world.publish(Placed { id: 1 }).await;
+    });
+    let simulated = story.seeds(1).run();
+    let failure = simulated.failures().first().expect("nobody handles `bank.Pay`");
+    let expected = "`bank.Pay` goes to the endpoint `bank`, which is not here: add it with `.and(\"bank\", ..)`";
+    assert!(failure.wrong.contains(&expected.to_owned()), "{failure}");
+}
+
+#[test]
 fn a_story_that_panics_is_a_failure() {
     let simulated = Simulation::of("shop", |it| it).story(|_| async { panic!("as planted") }).seeds(1).run();
     assert_eq!(simulated.failures()[0].wrong, ["it panicked: as planted"]);

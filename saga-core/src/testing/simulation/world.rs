@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Command, Destination, Encoded, Envelope, Event, Fate, Message, Session, ambient,
+    endpoint::low,
     testing::{InstanceRecord, MemoryStore},
 };
 use serde::de::DeserializeOwned;
@@ -113,6 +114,9 @@ impl World {
             if !failed.is_empty() {
                 return Err(failed.join("; "));
             }
+            if let Some(missing) = self.missing() {
+                return Err(missing);
+            }
             let busy = self.busy();
             if busy.is_empty() {
                 return Ok(());
@@ -123,6 +127,21 @@ impl World {
             tokio::time::sleep(look).await;
             look = (look * 3 / 2).min(LOOK_MAX);
         }
+    }
+
+    /// What waits for an endpoint that this simulation does not have, and would wait for ever.
+    fn missing(&self) -> Option<String> {
+        let rows = self.services.iter().flat_map(|service| service.store.outbox());
+        let to_nobody = rows.filter_map(|row| match &row.destination {
+            Destination::Endpoint(to) if !self.has_queue(to) => Some((to.clone(), row.envelope.type_name.clone())),
+            _ => None,
+        });
+        let (to, type_name) = to_nobody.min()?;
+        Some(format!("`{type_name}` goes to the endpoint `{to}`, which is not here: add it with `.and(\"{to}\", ..)`"))
+    }
+
+    fn has_queue(&self, name: &str) -> bool {
+        self.services.iter().any(|service| name == service.name || name == low::queue(service.name))
     }
 
     fn busy(&self) -> Vec<String> {

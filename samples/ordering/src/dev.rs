@@ -63,6 +63,8 @@ impl Dev {
             tokio::spawn(metrics.serve()); // it ends with the process
         }
         let files = Service::ALL.map(|service| format!("sqlite:{}/{}.db", folder.0.display(), service.name()));
+        let databases = files.each_ref().map(|file| format!("--database {file}")).join(" ");
+        println!("in another terminal: cargo run -p sagabus-operator -- {databases} status");
         let dashboard = Dashboard::new(files.to_vec(), self.listen).workbench(Box::new(Desk(shop.clone())));
         dashboard.serve().await?;
         shop.close().await;

@@ -12,6 +12,7 @@ const CHARGE: &str = "CREATE TABLE IF NOT EXISTS charge (order_id BLOB PRIMARY K
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt::init(); // shows what is retried or held, and why
     let (ended, mut endings) = mpsc::unbounded_channel();
     let store = Sqlite::open("{{project-name}}.db").await?;
     sqlx::query(CHARGE).execute(store.writer()).await?;

@@ -1,11 +1,17 @@
 //! `#[handlers]`: a block of functions, each of which handles a message.
 
+mod lifetimes;
+mod options;
+mod repair;
+
 use crate::{Faults, attributes, block, marker, text};
-use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use options::Options;
+use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
+use repair::repair;
 use syn::{
-    Attribute, Expr, FnArg, GenericArgument, Generics, ImplItem, ImplItemFn, ItemImpl, LitStr, PathArguments,
-    Signature, Token, Type, punctuated::Punctuated, spanned::Spanned,
+    Attribute, FnArg, GenericArgument, Generics, ImplItem, ImplItemFn, ItemImpl, PathArguments, Signature, Type,
+    punctuated::Punctuated, spanned::Spanned,
 };
 
 pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
@@ -23,7 +29,11 @@ pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
     let mut handlers = Vec::new();
     for item in &mut block.items {
         if let ImplItem::Fn(function) = item {
-            handlers.extend(faults.keep(Handler::of(function, &used)));
+            let handler = faults.keep(Handler::of(function, &used));
+            if handler.is_none() {
+                repair(function);
+            }
+            handlers.extend(handler);
             function
                 .attrs
                 .retain(|attr| !is_ours(attr) && faults.keep(attributes::known(attr, "at a handler", KNOWN)).is_some());
@@ -56,14 +66,19 @@ const KNOWN: &str =
 fn agree(handlers: &[Handler], faults: &mut Faults) {
     for (n, handler) in handlers.iter().enumerate() {
         let first = &handlers[0];
-        if (&handler.database, &handler.generics) != (&first.database, &first.generics) {
-            let fault = format!(
-                "`{}` and `{}` use different databases: the handlers of a block share one, `{}`",
-                first.name,
-                handler.name,
-                text(&first.database)
-            );
+        let (names, database) = (format!("`{}` and `{}`", first.name, handler.name), text(&first.database));
+        if handler.database != first.database {
+            let fault = format!("{names} use different databases: the handlers of a block share one, `{database}`");
             faults.add(syn::Error::new_spanned(&handler.database, fault));
+        } else if handler.generics != first.generics {
+            let of = first.generics.to_token_stream().to_string();
+            let of = of.replace("< ", "<").replace(" >", ">").replace(" :", ":");
+            let fault = format!(
+                "{names} say different things of `{database}`: the handlers of a block share one database, and its \
+                 conditions as `{}` has them, `{of}`",
+                first.name
+            );
+            faults.add(syn::Error::new_spanned(&handler.name, fault));
         }
         if let Some(other) = handlers[..n].iter().find(|other| other.message == handler.message) {
             let message = text(&handler.message);
@@ -173,17 +188,6 @@ impl Answer {
     }
 }
 
-/// `#[handler(name = "..", retries = .., limit = "..", key = field, shares_transactions)]`.
-#[derive(Default)]
-struct Options {
-    name: Option<LitStr>,
-    retries: Option<Expr>,
-    limit: Option<LitStr>,
-    /// `order.customer`
-    key: Option<Punctuated<Ident, Token![.]>>,
-    shares_transactions: bool,
-}
-
 impl Handler {
     /// `used` is the database that the block uses.
     fn of(function: &ImplItemFn, used: &str) -> syn::Result<Self> {
@@ -226,12 +230,13 @@ impl Handler {
         let syn::ReturnType::Type(_, result) = &signature.output else {
             return fault(name, "it returns `Result<Outcome, HandlerError>`; for an event, `Result<(), ..>`");
         };
+        lifetimes::check(signature, result, used)?;
         Ok(Self {
             name: name.clone(),
             message: message.clone(),
             batch,
             database: database.clone(),
-            generics: signature.generics.clone(),
+            generics: lifetimes::without(&signature.generics),
             later: Answer::of(result),
             result: result.to_token_stream(),
             options: Options::default(),
@@ -367,34 +372,6 @@ impl Handler {
         let options =
             quote!(<__sagabus::HandlerOptions as ::std::default::Default>::default() #retries #limit #key #shares);
         quote!(let builder = __sagabus::Adds::<#of, #message, #database>::#add(builder, &self, #options);)
-    }
-}
-
-impl Options {
-    fn of(attrs: &[Attribute]) -> syn::Result<Self> {
-        let mut options = Self::default();
-        for attr in attrs.iter().filter(|attr| is_ours(attr)) {
-            attr.parse_nested_meta(|meta| {
-                if meta.path.is_ident("name") {
-                    options.name = Some(meta.value()?.parse()?);
-                } else if meta.path.is_ident("retries") {
-                    options.retries = Some(meta.value()?.parse()?);
-                } else if meta.path.is_ident("limit") {
-                    options.limit = Some(meta.value()?.parse()?);
-                } else if meta.path.is_ident("key") {
-                    options.key = Some(Punctuated::parse_separated_nonempty(meta.value()?)?);
-                } else if meta.path.is_ident("shares_transactions") {
-                    options.shares_transactions = true;
-                } else {
-                    return Err(meta.error(
-                        "known here: `name = \"..\"`, `retries = Retries::..`, `limit = \"..\"`, `key = field`, \
-                         `shares_transactions`",
-                    ));
-                }
-                Ok(())
-            })?;
-        }
-        Ok(options)
     }
 }
 

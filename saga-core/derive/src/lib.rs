@@ -13,6 +13,7 @@ mod outcome;
 mod saga;
 mod states;
 mod then;
+mod words;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Token, Type, Variant, parse_macro_input, punctuated::Punctuated};

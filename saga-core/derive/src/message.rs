@@ -1,9 +1,12 @@
 //! `Message`, `Event`, `Reply`, `Command`.
 
-use crate::{field_key, masked, name_fault, without_parameters};
+use crate::{
+    Faults, field_key, masked, name_fault, without_parameters,
+    words::{each, quoted},
+};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{DeriveInput, Ident, LitStr, Type, ext::IdentExt, spanned::Spanned};
+use syn::{DeriveInput, Ident, LitStr, Token, Type, ext::IdentExt, parse::ParseStream, spanned::Spanned};
 
 #[derive(Default)]
 struct Attributes {
@@ -14,51 +17,78 @@ struct Attributes {
     priority: Option<Ident>,
 }
 
-/// Reads `#[attribute(name = "..", <namespace> = "..", outcome = Type)]`.
-fn attributes(input: &DeriveInput, attribute: &str, namespace: &str) -> syn::Result<Attributes> {
+/// Reads `#[attribute(name = "..", <namespace> = "..", outcome = Type)]`, as far as it can be read.
+fn attributes(input: &DeriveInput, attribute: &str, namespace: &str, faults: &mut Faults) -> Attributes {
     let mut found = Attributes::default();
     for attr in input.attrs.iter().filter(|attr| attr.path().is_ident(attribute)) {
-        attr.parse_nested_meta(|meta| {
-            if meta.path.is_ident("name") {
-                set(&mut found.name, &meta)
-            } else if meta.path.is_ident(namespace) {
-                set(&mut found.namespace, &meta)
-            } else if attribute == "command" && meta.path.is_ident("outcome") {
-                set(&mut found.outcome, &meta)
-            } else if attribute == "command" && meta.path.is_ident("gives_up") {
-                set(&mut found.gives_up, &meta)
-            } else if attribute == "command" && meta.path.is_ident("priority") {
-                set(&mut found.priority, &meta)?;
-                match &found.priority {
-                    Some(priority) if priority != "low" && priority != "normal" => {
-                        Err(syn::Error::new_spanned(priority, "a priority is `low` or `normal`"))
-                    }
-                    _ => Ok(()),
+        let mut wrong = Faults::default();
+        let read = |input: ParseStream<'_>| each(input, &mut wrong, |input| found.read(input, attribute, namespace));
+        faults.keep(attr.parse_args_with(read));
+        wrong.0.into_iter().for_each(|error| faults.add(error));
+    }
+    found
+}
+
+fn set<T>(slot: &mut Option<T>, key: &Ident, value: syn::Result<T>) -> syn::Result<()> {
+    if slot.is_some() {
+        return Err(syn::Error::new_spanned(key, "given twice"));
+    }
+    *slot = Some(value?);
+    Ok(())
+}
+
+fn text(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    input.parse::<Token![=]>()?;
+    quoted(&key.to_string(), input)
+}
+
+/// The value after `=`.
+fn value<T: syn::parse::Parse>(input: ParseStream<'_>) -> syn::Result<T> {
+    input.parse::<Token![=]>()?;
+    input.parse()
+}
+
+impl Attributes {
+    fn read(&mut self, input: ParseStream<'_>, attribute: &str, namespace: &str) -> syn::Result<()> {
+        let key = input.call(Ident::parse_any)?;
+        if key == "name" {
+            set(&mut self.name, &key, text(&key, input))
+        } else if key == namespace {
+            set(&mut self.namespace, &key, text(&key, input))
+        } else if attribute == "command" && key == "outcome" {
+            set(&mut self.outcome, &key, value(input))
+        } else if attribute == "command" && key == "gives_up" {
+            set(&mut self.gives_up, &key, value(input))
+        } else if attribute == "command" && key == "priority" {
+            if input.peek2(LitStr) {
+                let text = value::<LitStr>(input)?;
+                return Err(syn::Error::new_spanned(text, "a priority is `low` or `normal`, without quotes"));
+            }
+            set(&mut self.priority, &key, value(input))?;
+            match &self.priority {
+                Some(priority) if priority != "low" && priority != "normal" => {
+                    Err(syn::Error::new_spanned(priority, "a priority is `low` or `normal`"))
                 }
-            } else {
-                Err(meta.error(match attribute {
+                _ => Ok(()),
+            }
+        } else {
+            // most likely a word misspelt: with the outcome that was meant, its handler adds no error to this one
+            let is_outcome = attribute == "command" && key.to_string().starts_with('o') && self.outcome.is_none();
+            self.outcome = if is_outcome { value(input).ok() } else { self.outcome.take() };
+            Err(syn::Error::new_spanned(
+                key,
+                match attribute {
                     "command" => {
                         "known here: `to = \"endpoint\"`, `outcome = Type`, `gives_up = Type`, `priority = low`, \
                          `name = \"..\"`"
                     }
                     "event" | "reply" => "known here: `from = \"service\"`, `name = \"..\"`",
                     _ => "known here: `name = \"..\"`",
-                }))
-            }
-        })?;
+                },
+            ))
+        }
     }
-    Ok(found)
-}
 
-fn set<T: syn::parse::Parse>(slot: &mut Option<T>, meta: &syn::meta::ParseNestedMeta<'_>) -> syn::Result<()> {
-    if slot.is_some() {
-        return Err(meta.error("given twice"));
-    }
-    *slot = Some(meta.value()?.parse()?);
-    Ok(())
-}
-
-impl Attributes {
     /// Whether a command goes to the queue for those that can wait.
     fn can_wait(&self) -> bool {
         self.priority.as_ref().is_some_and(|priority| priority == "low")
@@ -178,44 +208,121 @@ fn implement(ident: &Ident, name: &str) -> TokenStream {
     }
 }
 
+/// The message, with what its kind adds to it; if it is wrong, what stands in for it.
+fn kind(
+    input: &DeriveInput,
+    kind: &str,
+    (attribute, namespace): (&str, &str),
+    more: impl FnOnce(&Attributes) -> syn::Result<TokenStream>,
+) -> syn::Result<TokenStream> {
+    let mut faults = Faults::default();
+    let found = attributes(input, attribute, namespace, &mut faults);
+    if faults.is_empty() {
+        let whole = more(&found).and_then(|more| Ok((message(input, &found, kind)?, more)));
+        if let Some((message, more)) = faults.keep(whole) {
+            return Ok(quote!(#message #more));
+        }
+    }
+    let (told, stand_in) = (faults.told(), stand_in(input, &found, kind));
+    Ok(quote!(#told #stand_in))
+}
+
 pub(crate) fn timer(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let message = message(input, &attributes(input, "message", "")?, "Timer")?;
-    let (timer, cancellable) = (implement(&input.ident, "Timer"), implement(&input.ident, "Cancellable"));
-    Ok(quote!(#message #timer {} #cancellable {}))
+    kind(input, "Timer", ("message", ""), |_| {
+        let (timer, cancellable) = (implement(&input.ident, "Timer"), implement(&input.ident, "Cancellable"));
+        Ok(quote!(#timer {} #cancellable {}))
+    })
 }
 
 pub(crate) fn event(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let message = message(input, &attributes(input, "event", "from")?, "Event")?;
-    let (answer, event) = (implement(&input.ident, "Answer"), implement(&input.ident, "Event"));
-    Ok(quote!(#message #answer {} #event {}))
+    kind(input, "Event", ("event", "from"), |_| {
+        let (answer, event) = (implement(&input.ident, "Answer"), implement(&input.ident, "Event"));
+        Ok(quote!(#answer {} #event {}))
+    })
 }
 
 pub(crate) fn reply(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let message = message(input, &attributes(input, "reply", "from")?, "Reply")?;
-    let answer = implement(&input.ident, "Answer");
-    Ok(quote!(#message #answer {}))
+    kind(input, "Reply", ("reply", "from"), |_| {
+        let answer = implement(&input.ident, "Answer");
+        Ok(quote!(#answer {}))
+    })
 }
 
 pub(crate) fn command(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let found = attributes(input, "command", "to")?;
-    let ident = &input.ident;
-    let Some(to) = &found.namespace else {
-        return Err(syn::Error::new_spanned(
-            ident,
-            "a command says which endpoint handles it: `#[command(to = \"endpoint\")]`",
-        ));
+    kind(input, "Command", ("command", "to"), |found| {
+        let ident = &input.ident;
+        let Some(to) = &found.namespace else {
+            let fault = "a command says which endpoint handles it: `#[command(to = \"endpoint\")]`";
+            return Err(syn::Error::new_spanned(ident, fault));
+        };
+        if let Some(fault) = name_fault(&to.value()) {
+            return Err(syn::Error::new_spanned(to, fault));
+        }
+        let (command, cancellable) = (implement(ident, "Command"), implement(ident, "Cancellable"));
+        let queue = found.can_wait().then(|| format!("{}.low", to.value())); // as `endpoint::low` has it
+        let queue = queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
+        let given_up = found.gives_up.as_ref().map(|ty| quote!(#ty,));
+        Ok(quote!(#command {
+            const TO: &'static str = #to;
+            #queue
+            type GivenUp = (#given_up);
+        } #cancellable {}))
+    })
+}
+
+/// What stands in for a message that is wrong, so that its uses add no errors to those that matter.
+fn stand_in(input: &DeriveInput, found: &Attributes, kind: &str) -> TokenStream {
+    let (ident, kind_name, generics) = (&input.ident, format_ident!("{kind}"), &input.generics);
+    let (parameters, arguments, condition) = generics.split_for_impl();
+    let outcome = found.outcome.as_ref().map_or_else(|| quote!(()), |outcome| quote!(#outcome));
+    // its parameters have no bounds, and a message is sent
+    let mut with_bounds = generics.clone();
+    with_bounds.make_where_clause().predicates.push(syn::parse_quote!(Self: Send + Sync + 'static));
+    let bounds = if generics.params.is_empty() { condition } else { with_bounds.where_clause.as_ref() };
+    let head = |name: &str| {
+        let name = format_ident!("{name}");
+        quote! {
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl #parameters ::sagabus::__private::#name for #ident #arguments #bounds
+        }
     };
-    if let Some(fault) = name_fault(&to.value()) {
-        return Err(syn::Error::new_spanned(to, fault));
+    let more = match kind {
+        "Timer" => vec![("Timer", quote!()), ("Cancellable", quote!())],
+        "Event" => vec![("Answer", quote!()), ("Event", quote!())],
+        "Reply" => vec![("Answer", quote!())],
+        _ => vec![
+            (
+                "Command",
+                quote!(
+                    const TO: &'static str = "";
+                    type GivenUp = ();
+                ),
+            ),
+            ("Cancellable", quote!()),
+        ],
+    };
+    let more = more.into_iter().map(|(name, items)| {
+        let head = head(name);
+        quote!(#head { #items })
+    });
+    let fields = match (kind, generics.params.is_empty()) {
+        (_, false) => quote!(),
+        ("Timer", _) => timer_fields(ident),
+        _ => fields(input),
+    };
+    let message = head("Message");
+    quote! {
+        #message {
+            const TYPE: &'static str = "";
+            const KIND: ::sagabus::__private::MessageKind = ::sagabus::__private::MessageKind::#kind_name;
+            type Outcome = #outcome;
+            fn __encode(&self) -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {
+                ::std::unreachable!()
+            }
+            fn __decode(_: &[u8]) -> ::std::result::Result<Self, ::std::string::String> { ::std::unreachable!() }
+        }
+        #(#more)*
+        #fields
     }
-    let message = message(input, &found, "Command")?;
-    let (command, cancellable) = (implement(ident, "Command"), implement(ident, "Cancellable"));
-    let queue = found.can_wait().then(|| format!("{}.low", to.value())); // as `endpoint::low` has it
-    let queue = queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
-    let given_up = found.gives_up.as_ref().map(|ty| quote!(#ty,));
-    Ok(quote!(#message #command {
-        const TO: &'static str = #to;
-        #queue
-        type GivenUp = (#given_up);
-    } #cancellable {}))
 }

@@ -3,12 +3,58 @@
 use crate::{each_of_its_own, single_field, variants, without_parameters};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{DeriveInput, spanned::Spanned};
+use syn::{DeriveInput, Type, spanned::Spanned};
 
 /// What asks whether a state takes all messages of an outcome is implemented for tuples up to this length.
 const VARIANTS_MAX: usize = 12;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    Ok(whole(input).unwrap_or_else(|error| {
+        let (error, stand_in) = (error.to_compile_error(), stand_in(input));
+        quote!(#error #stand_in)
+    }))
+}
+
+/// What stands in for an outcome that is wrong, so that its command and its handler add no errors to the one that
+/// matters: it can be made of whatever its variants hold.
+fn stand_in(input: &DeriveInput) -> TokenStream {
+    let (outcome, (parameters, arguments, condition)) = (&input.ident, input.generics.split_for_impl());
+    let variants = match &input.data {
+        syn::Data::Enum(data) => data.variants.iter().collect(),
+        _ => Vec::new(),
+    };
+    let mut held: Vec<&Type> = Vec::new();
+    for ty in variants.iter().filter(|it| it.fields.len() == 1).flat_map(|it| &it.fields).map(|field| &field.ty) {
+        if input.generics.params.is_empty() && !held.contains(&ty) {
+            held.push(ty);
+        }
+    }
+    quote! {
+        const _: () = {
+            use ::sagabus::__private as __sagabus;
+            #[automatically_derived]
+            impl #parameters __sagabus::Outcome for #outcome #arguments #condition {
+                type Messages = ();
+                fn types() -> ::std::vec::Vec<&'static str> { ::std::unreachable!() }
+                fn encode(self) -> ::std::option::Option<__sagabus::Encoded> { ::std::unreachable!() }
+            }
+            #[automatically_derived]
+            impl #parameters __sagabus::ReadOutcome for #outcome #arguments #condition {
+                fn read(_: &str, _: &[u8]) -> ::std::result::Result<Self, __sagabus::ReadError> {
+                    ::std::unreachable!()
+                }
+            }
+            #(
+                #[automatically_derived]
+                impl ::std::convert::From<#held> for #outcome {
+                    fn from(_: #held) -> Self { ::std::unreachable!() }
+                }
+            )*
+        };
+    }
+}
+
+fn whole(input: &DeriveInput) -> syn::Result<TokenStream> {
     let outcome = &input.ident;
     without_parameters(input, "an outcome", "each variant holds one message")?;
     refuse_attributes(input)?;

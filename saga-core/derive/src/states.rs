@@ -1,5 +1,7 @@
 //! `#[states]`: the enum of a saga's states, with a struct for each variant.
 
+mod structs;
+
 use crate::{
     Faults, attributes,
     field::{self, Path},
@@ -7,6 +9,7 @@ use crate::{
 };
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
+use structs::{implement, structure};
 use syn::{
     Attribute, DeriveInput, Fields, Ident, LitStr, Token, Type, Variant, Visibility,
     ext::IdentExt,
@@ -286,7 +289,8 @@ fn list<T: Parse>(list: &mut Vec<T>, attr: &Attribute) -> syn::Result<()> {
     Ok(())
 }
 
-/// The macro that hands the enum over to the `#[saga]` block. When the enum is missing, rustc prints its name.
+/// The macro that hands the enum over to the `#[saga]` block. When the enum is missing, rustc prints its name, and no
+/// more: the block goes through the macro too, else each of its states would be an error of its own.
 pub(crate) fn handover(saga: &Ident) -> Ident {
     format_ident!("{}_has_its_states_above_its_saga_block", saga.unraw())
 }
@@ -322,7 +326,7 @@ pub(crate) fn expand(arguments: &TokenStream, item: &TokenStream) -> syn::Result
         let (error, fallback) = (error.to_compile_error(), saga::fallback(&states));
         quote!(#error #fallback)
     });
-    let both = fault.is_none().then(|| quote!(::sagabus::__private::__saga! { { #arguments } { #item } $($block)* }));
+    let both = fault.is_none().then(|| quote!(::sagabus::__private::__saga! { { #arguments } { #item } $($rest)* }));
     let attributes = attributes.iter().filter(|attr| !OURS.iter().any(|name| attr.path().is_ident(name)));
     Ok(quote! {
         #(#attributes)*
@@ -336,66 +340,10 @@ pub(crate) fn expand(arguments: &TokenStream, item: &TokenStream) -> syn::Result
         #[doc(hidden)]
         #[allow(unused_macros, non_snake_case)]
         macro_rules! #handover {
-            ($($block:tt)*) => { #both };
+            ({ $($block:tt)* } $($rest:tt)*) => { $($block)* #both };
         }
         #fallback
     })
-}
-
-/// The struct of a state: its fields are as visible as the enum's would be.
-fn structure(States { visibility, .. }: &States, allowed: &[&Attribute], state: &State) -> TokenStream {
-    let State { ident, fields, attributes, .. } = state;
-    let body = match fields {
-        Fields::Named(fields) => {
-            let fields = fields.named.iter().map(|field| {
-                let syn::Field { ident, ty, .. } = field;
-                let attrs = masked::others(field);
-                quote!(#(#attrs)* #visibility #ident: #ty)
-            });
-            quote!({ #(#fields),* })
-        }
-        // refused, but the other errors shall not be about it
-        Fields::Unnamed(fields) => {
-            let fields = fields.unnamed.iter().map(|field| &field.ty);
-            quote!((#(#visibility #fields),*);)
-        }
-        Fields::Unit => quote!(;),
-    };
-    let document = attributes.iter().all(|attr| !attr.path().is_ident("doc")).then(|| {
-        let text = format!("The state `{ident}`.");
-        quote!(#[doc = #text])
-    });
-    quote! {
-        #document
-        #(#allowed)*
-        #(#attributes)*
-        #[derive(
-            ::std::fmt::Debug,
-            ::std::clone::Clone,
-            ::std::cmp::PartialEq,
-            ::sagabus::__private::serde::Serialize,
-            ::sagabus::__private::serde::Deserialize,
-        )]
-        #[serde(crate = "::sagabus::__private::serde")]
-        #[allow(missing_docs)]
-        #visibility struct #ident #body
-    }
-}
-
-/// What each variant's struct is.
-fn implement(saga: &Ident, state: &State) -> TokenStream {
-    let State { ident, ty, done, .. } = state;
-    let label = ident.unraw().to_string();
-    quote! {
-        #[automatically_derived]
-        impl __sagabus::State for #ty {
-            type Saga = #saga;
-            const NAME: &'static str = #label;
-            const DONE: bool = #done;
-        }
-        #[automatically_derived]
-        impl ::std::convert::From<#ty> for #saga { fn from(state: #ty) -> Self { Self::#ident(state) } }
-    }
 }
 
 /// Each state as the whole result of a transition. The `#[saga]` block writes it: where that is missing, the bound of
@@ -426,8 +374,8 @@ pub(crate) fn thens(states: &States) -> TokenStream {
 
 /// What stands in for states of which there are none.
 fn nothing(error: &syn::Error, input: &DeriveInput) -> TokenStream {
-    let (error, handover, saga, visibility) =
-        (error.to_compile_error(), handover(&input.ident), &input.ident, &input.vis);
+    let (error, handover) = (error.to_compile_error(), handover(&input.ident));
+    let (saga, visibility) = (&input.ident, &input.vis);
     let states = States {
         ident: saga.clone(),
         visibility: visibility.clone(),

@@ -73,17 +73,29 @@ fn publish(outcome: impl Outcome, posted: &mut Vec<OutgoingMessage>) {
     }
 }
 
+/// Handles the undo of the activity `C`. It is [`Handle`] with a text that knows of steps that cannot be undone.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle the undo of `{C}` on the database `{Db}`",
+    label = "no handler of the command that undoes `{C}`",
+    note = "if `{C}` cannot be undone, `type Undo = Irreversible`: add it with `.irreversible_activity::<{C}>(..)`",
+    note = "else write a handler of its `Undo` in the `#[handlers] impl {Self}` block"
+)]
+pub trait HandleUndo<C: Activity, Db: Store>: Handle<C::Undo, Db> {}
+
+#[diagnostic::do_not_recommend]
+impl<C: Activity, Db: Store, H: Handle<C::Undo, Db>> HandleUndo<C, Db> for H {}
+
 impl<Db: Store> EndpointBuilder<Db> {
     /// Takes part in routing slips: handles the command `C` as a step of a [`Slip`], and its undo on the way back, by
     /// the handlers of a block. To take `C` by itself as well, add the block with [`handlers`](Self::handlers).
-    pub fn activity<C: Activity>(self, handler: impl Handle<C, Db> + Handle<C::Undo, Db>) -> Self {
+    pub fn activity<C: Activity>(self, handler: impl Handle<C, Db> + HandleUndo<C, Db>) -> Self {
         self.activity_with::<C>(handler, |options| options)
     }
 
     /// The same with options, retries for example.
     pub fn activity_with<C: Activity>(
         self,
-        handler: impl Handle<C, Db> + Handle<C::Undo, Db>,
+        handler: impl Handle<C, Db> + HandleUndo<C, Db>,
         options: impl FnOnce(HandlerOptions) -> HandlerOptions,
     ) -> Self {
         let (handler, options) = (Arc::new(BySlip(handler)), options(HandlerOptions::default()));

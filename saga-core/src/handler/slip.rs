@@ -73,6 +73,7 @@ impl Message for Irreversible {
     by_serde!();
 }
 
+#[diagnostic::do_not_recommend]
 impl Command for Irreversible {
     const TO: &'static str = "";
     type GivenUp = ();
@@ -383,6 +384,7 @@ impl<C: Activity> Message for Slip<C> {
     by_serde!();
 }
 
+#[diagnostic::do_not_recommend]
 impl<C: Activity> Command for Slip<C> {
     const TO: &'static str = C::TO;
     type GivenUp = ();
@@ -397,6 +399,7 @@ impl<C: Activity> Message for Return<C> {
     by_serde!();
 }
 
+#[diagnostic::do_not_recommend]
 impl<C: Activity> Command for Return<C> {
     const TO: &'static str = C::Undo::TO;
     type GivenUp = ();

@@ -269,28 +269,30 @@ impl<T: Timer> Cancels<T> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reenter;
 
+// These have no bounds: that a function sends what is no command is told once, where its signature names the effect.
+
 /// Sends a command. See [`Sends`].
-pub fn send<C: Command>(command: C) -> Sends<C> {
+pub fn send<C>(command: C) -> Sends<C> {
     Sends(command)
 }
 /// Publishes an event. See [`Publishes`].
-pub fn publish<E: Event>(event: E) -> Publishes<E> {
+pub fn publish<E>(event: E) -> Publishes<E> {
     Publishes(event)
 }
 /// Answers the message that started the saga. See [`Replies`].
-pub fn reply<M: Answer>(message: M) -> Replies<M> {
+pub fn reply<M>(message: M) -> Replies<M> {
     Replies(message)
 }
 /// Sets a timer of the state entered. See [`After`].
-pub fn after<T: Timer>(delay: Duration, timer: T) -> After<T> {
+pub fn after<T>(delay: Duration, timer: T) -> After<T> {
     After(Due { delay, message: timer, key: String::new() })
 }
 /// Sets a timer of the whole saga. See [`Deadline`].
-pub fn deadline<T: Timer>(delay: Duration, timer: T) -> Deadline<T> {
+pub fn deadline<T>(delay: Duration, timer: T) -> Deadline<T> {
     Deadline(Due { delay, message: timer, key: String::new() })
 }
 /// Takes a timer back, or commands. See [`Cancels`].
-pub fn cancel<T: Cancellable>() -> Cancels<T> {
+pub fn cancel<T>() -> Cancels<T> {
     Cancels { key: String::new(), timer: std::marker::PhantomData }
 }
 /// A span of `n` seconds.
@@ -353,7 +355,7 @@ impl<S, M: Answer> Effect<S> for Replies<M> {
     }
 }
 
-impl<S, T: Message> Effect<S> for After<T> {
+impl<S, T: Timer> Effect<S> for After<T> {
     type Needs = TimerIn<S, T>;
     fn emit(self, out: &mut Emits) {
         self.0.emit(false, out);
@@ -364,7 +366,7 @@ impl<S, T: Message> Effect<S> for After<T> {
 }
 
 /// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
-impl<S: State, T: Message> Effect<S> for Deadline<T> {
+impl<S: State, T: Timer> Effect<S> for Deadline<T> {
     type Needs = DeadlineOf<S::Saga, T>;
     fn emit(self, out: &mut Emits) {
         self.0.emit(true, out);
@@ -374,7 +376,7 @@ impl<S: State, T: Message> Effect<S> for Deadline<T> {
     }
 }
 
-impl<S, T: Message> Effect<S> for Cancels<T> {
+impl<S, T: Cancellable> Effect<S> for Cancels<T> {
     type Needs = ();
     fn emit(self, out: &mut Emits) {
         out.cancels.push((T::TYPE, self.key));

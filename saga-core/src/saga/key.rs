@@ -1,5 +1,6 @@
 //! Where a message has the id of its instance: what `#[saga]` asks, part by part.
 
+use crate::Message;
 use std::marker::PhantomData;
 
 /// The field `NAME` (its FNV-1a hash, because a text cannot be a parameter) of a message, and its type. The derives of
@@ -53,6 +54,47 @@ impl<Id: Clone> Same<Id> for Id {
         field.clone()
     }
 }
+
+/// Where a part of the id is in the message `M`, if the message `First` has it. An id of another type is wrong in every
+/// message, and is told of the first alone.
+pub struct Further<First, Id, const NAME: u64, M>(PhantomData<fn() -> (First, Id, M)>);
+
+impl<First: KeyField<Id, NAME>, Id, const NAME: u64, M: Message> Further<First, Id, NAME, M> {
+    pub fn part<T, F>() -> Part<M, Id, NAME, F>
+    where
+        M: InField<T, NAME, Id, F>,
+        Id: PartOf<T, M, F>,
+    {
+        Part::in_field::<T>()
+    }
+
+    /// The same for a message that begins an instance.
+    pub fn first_part<T, F>() -> Part<M, Id, NAME, F>
+    where
+        M: InFirstField<T, NAME, Id, F>,
+        Id: PartOf<T, M, F>,
+    {
+        Part::in_field::<T>()
+    }
+}
+
+/// What rustc takes where that does not hold, as everywhere in `crate::probe`.
+pub trait NoFurther<Id, const NAME: u64, M>: Sized {
+    fn part<T, F>() -> Part<M, Id, NAME, F>
+    where
+        Id: Same<T>,
+    {
+        unreachable!("this does not compile")
+    }
+    fn first_part<T, F>() -> Part<M, Id, NAME, F>
+    where
+        Id: Same<T>,
+    {
+        unreachable!("this does not compile")
+    }
+}
+
+impl<First, Id, const NAME: u64, M> NoFurther<Id, NAME, M> for Further<First, Id, NAME, M> {}
 
 /// A part of the id, in the field `NAME` of a message; none in a timer.
 pub struct Part<M, Id, const NAME: u64, F> {

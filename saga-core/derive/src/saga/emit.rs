@@ -50,7 +50,7 @@ impl Emit<'_> {
             const _: () = {
                 use ::sagabus::__private as __sagabus;
                 #[allow(unused_imports)]
-                use __sagabus::{NamesNone as _, NoMessage as _};
+                use __sagabus::{NamesNone as _, NoFurther as _, NoMessage as _};
                 #thens
                 #accepts
                 #(#each)*

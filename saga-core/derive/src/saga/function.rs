@@ -1,5 +1,6 @@
 //! A function of the block, as a transition.
 
+use super::returned::returned;
 use crate::{Faults, states::States, text};
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -77,15 +78,18 @@ impl Function {
         if let Some(token) = &signature.asyncness {
             return Err(fault(token, "a transition only decides: what waits is the work of a command's handler"));
         }
+        let none = |at: &dyn ToTokens, text: &str| {
+            fault(at, &format!("{text}. A function that is no transition belongs into another `impl` block"))
+        };
         if !signature.generics.params.is_empty() {
-            return Err(fault(&signature.generics, "a transition has no parameters of its own"));
+            return Err(none(&signature.generics, "a transition has no parameters of its own"));
         }
         let place = |ty: &Type| states.states.iter().position(|state| state.ty == *ty);
         let (mut receiver, mut values, mut arguments) = (false, Vec::new(), Vec::new());
         for input in &signature.inputs {
             match input {
                 FnArg::Receiver(it) if it.reference.is_some() => {
-                    return Err(fault(it, "a transition takes the state by value: `self`"));
+                    return Err(none(it, "a transition takes the state by value: `self`"));
                 }
                 FnArg::Receiver(_) => {
                     receiver = true;
@@ -101,11 +105,15 @@ impl Function {
                             Some(_) => {
                                 fault(reference, &format!("a state is taken by value: `{}`", text(&reference.elem)))
                             }
-                            None => fault(reference, &format!("by reference, a transition takes `&Moment`{data}")),
+                            None => none(reference, &format!("by reference, a transition takes `&Moment`{data}")),
                         }
                     })?),
                     Type::ImplTrait(it) => {
-                        return Err(fault(it, "a transition has no parameters of its own: name the type"));
+                        return Err(none(it, "a transition has no parameters of its own: name the type"));
+                    }
+                    by_value if is_plain(by_value) => {
+                        let plain = format!("`{}` is neither a state nor a message", text(by_value));
+                        return Err(none(by_value, &plain));
                     }
                     by_value => {
                         values.push(by_value);
@@ -135,6 +143,9 @@ impl Function {
                 return Err(fault(&signature.ident, text));
             }
         };
+        if place(message).is_some() {
+            return Err(fault(message, &of_one_name(message)));
+        }
         let ReturnType::Type(_, then) = &signature.output else {
             return Err(fault(
                 &signature.ident,
@@ -217,44 +228,26 @@ fn word(attr: &Attribute) -> Result<Ident, (TokenStream, &'static str)> {
     if words.iter().any(|it| word == it) { Ok(word) } else { Err((word.to_token_stream(), known)) }
 }
 
-/// What is wrong with a result, where the types' names tell; the compiler sees the rest.
-fn returned<'a>(states: &States, of: Of, then: &'a Type) -> Option<(&'a Type, String)> {
-    let is_state = |ty: &Type| states.states.iter().any(|state| state.ty == *ty);
-    let parts: Vec<&Type> = match then {
-        Type::Tuple(tuple) => tuple.elems.iter().collect(),
-        other => vec![other],
-    };
-    let (first, rest) = parts.split_first()?;
-    let state = text(first);
-    match &states.data {
-        Some(data) if of == Of::Start && is_state(first) => {
-            let data = text(data);
-            return Some((
-                then,
-                format!("begins an instance, so what every state knows comes first: `({data}, {state}, ..)`"),
-            ));
-        }
-        Some(data) if of != Of::Start && *data == **first => {
-            return Some((
-                first,
-                format!("only a start returns the data; here it is changed in place, `&mut {state}`"),
-            ));
-        }
-        Some(_) if of == Of::Start => return None,
-        _ => {}
+/// A state where a message is expected: most likely there are two types of this name.
+pub(super) fn of_one_name(ty: &Type) -> String {
+    let name = text(ty);
+    format!(
+        "`{name}` is a state and no message: states become structs of this module, so a message of the same name has \
+         another name here, `use ..::{name} as {name}Message`, or is renamed"
+    )
+}
+
+/// Types that are never messages.
+fn is_plain(ty: &Type) -> bool {
+    const PLAIN: [&str; 17] = [
+        "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16", "u32", "u64", "u128",
+        "usize", "String",
+    ];
+    match ty {
+        Type::Path(path) => path.path.get_ident().is_some_and(|it| PLAIN.iter().any(|plain| it == plain)),
+        Type::Tuple(_) | Type::Array(_) | Type::Slice(_) => true,
+        _ => false,
     }
-    let wrong = rest.iter().find(|part| is_state(part))?;
-    let (state, wrong_state) = (text(first), text(wrong));
-    if is_state(first) {
-        let branches = format!("enters one state; of two ways to go on, it returns `Either<{state}, {wrong_state}>`");
-        return Some((wrong, branches));
-    }
-    Some((
-        first,
-        format!(
-            "`{state}` comes before the state; is it what every state knows? Then write `#[states(data = {state})]`"
-        ),
-    ))
 }
 
 /// An argument that is not the state and not the message.

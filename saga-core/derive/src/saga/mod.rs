@@ -1,7 +1,7 @@
 //! `#[saga]`: a block of functions, each a transition.
 //!
-//! The attribute leaves the block as it is and hands its signatures to the macro that `#[states]` wrote beside the
-//! enum; that one calls `__saga!`, which sees both.
+//! The attribute hands the block, as it is, and its signatures to the macro that `#[states]` wrote beside the enum;
+//! that one calls `__saga!`, which sees both.
 
 mod check;
 mod emit;
@@ -9,6 +9,7 @@ mod fallback;
 mod function;
 mod parse;
 mod pieces;
+mod returned;
 
 use crate::{
     Faults, attributes, block,
@@ -69,10 +70,18 @@ pub(crate) fn block(arguments: &TokenStream, item: TokenStream) -> syn::Result<T
     }
     block::restore(&mut block, bodies);
     Ok(quote! {
-        #[allow(clippy::needless_pass_by_value, clippy::needless_pass_by_ref_mut, clippy::unnecessary_wraps)]
-        #block
         #told
-        #handover! { #given }
+        #handover! {
+            {
+                #[allow(
+                    clippy::needless_pass_by_value,
+                    clippy::needless_pass_by_ref_mut,
+                    clippy::unnecessary_wraps
+                )]
+                #block
+            }
+            #given
+        }
     })
 }
 

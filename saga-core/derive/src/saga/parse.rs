@@ -4,6 +4,7 @@ use super::function::{Function, Of};
 use crate::{
     Faults, name_fault,
     states::{Arguments, States},
+    words::{each, quoted},
 };
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use syn::{
@@ -97,6 +98,8 @@ pub(super) struct SagaArguments {
 #[derive(Default)]
 struct Said {
     keys: Vec<String>,
+    /// Words that are none of these.
+    unknown: Vec<String>,
     name: Option<LitStr>,
     id: Option<Vec<(Ident, Type)>>,
     version: Option<u32>,
@@ -119,16 +122,17 @@ impl Said {
         if self.keys.contains(&name) {
             return Err(syn::Error::new_spanned(key, "given twice"));
         }
-        self.keys.push(name.clone());
         if !["name", "id", "version"].contains(&name.as_str()) {
             let known = "known here: `name = \"..\"`, `id = field: Type`, `version = 1`, `by(Message = path)`, \
                          `alias(field = Message.path)`";
+            self.unknown.push(name);
             return Err(syn::Error::new_spanned(key, known));
         }
+        self.keys.push(name.clone());
         input.parse::<Token![=]>()?;
         match name.as_str() {
             "name" => {
-                let name: LitStr = input.parse()?;
+                let name = quoted("name", input)?;
                 if let Some(fault) = name_fault(&name.value()) {
                     return Err(syn::Error::new_spanned(name, fault));
                 }
@@ -142,7 +146,9 @@ impl Said {
 
     /// What is missing, if it was not tried.
     fn missing(&self, key: &str, what: &str) -> Option<syn::Error> {
-        let tried = self.keys.iter().any(|said| said == key);
+        // a word that begins alike was meant for it
+        let meant = self.unknown.iter().any(|unknown| unknown.get(..1) == key.get(..1));
+        let tried = meant || self.keys.iter().any(|said| said == key);
         (!tried).then(|| syn::Error::new(Span::call_site(), format!("a saga needs {what}")))
     }
 }
@@ -156,27 +162,6 @@ impl Parse for SagaArguments {
         let Said { name, id, version, by, aliases, .. } = said;
         faults.or(name.zip(id).map(|(name, id)| Self { name, id, version: version.unwrap_or(1), by, aliases }))
     }
-}
-
-/// Those of a list that can be read, separated by commas; what is wrong with one hides no other.
-fn each<T>(
-    input: ParseStream<'_>,
-    faults: &mut Faults,
-    mut read: impl FnMut(ParseStream<'_>) -> syn::Result<T>,
-) -> syn::Result<Vec<T>> {
-    let mut all = Vec::new();
-    while !input.is_empty() {
-        let one = read(input).and_then(|one| match input.is_empty() || input.peek(Token![,]) {
-            true => Ok(one),
-            false => Err(input.error("expected `,`")),
-        });
-        all.extend(faults.keep(one));
-        while !input.is_empty() && !input.peek(Token![,]) {
-            input.parse::<TokenTree>()?;
-        }
-        input.parse::<Option<Token![,]>>()?;
-    }
-    Ok(all)
 }
 
 fn in_parentheses<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {

@@ -35,6 +35,8 @@ impl Emit<'_> {
             quote!(#[allow(dead_code)] type #name = #part;)
         });
         let in_fields = self.messages.iter().filter(|message| matches!(message.key, Key::Fields));
+        // one that begins an instance is no timer, which has a field of every type
+        let first = in_fields.clone().find(|message| message.starts).map(|message| &message.variant);
         let each = in_fields.map(|message| {
             let Message { ty, variant, starts, .. } = message;
             // names that no field hides; all stands at the message, so that rustc points there
@@ -43,12 +45,21 @@ impl Emit<'_> {
             let makers = parts.clone().map(|(n, (field, part))| {
                 let (made, key, marker) = (made(message, n), field_key(field), marker(field));
                 let part_type = format_ident!("__Part{n}", span = ty.span());
-                let value = quote_spanned! {ty.span()=>
-                    ::sagabus::__private::Of::<#name>::#function::<#part_type, _, #marker, #key>()
+                let value = match first.filter(|first| *first != variant) {
+                    Some(first) => {
+                        let first = format_ident!("__Message{first}", span = ty.span());
+                        quote_spanned! {ty.span()=>
+                            ::sagabus::__private::Further::<#first, #part_type, #key, #name>::#function::<_, #marker>()
+                        }
+                    }
+                    None => quote_spanned! {ty.span()=>
+                        ::sagabus::__private::Of::<#name>::#function::<#part_type, _, #marker, #key>()
+                    },
                 };
                 named_maker(&made, field, &quote!(__sagabus::Part), &quote!(#ty, #part, #key), &value)
             });
-            quote!(type #name = #ty; #(#makers)*)
+            let alias = format_ident!("__Message{variant}"); // not at the message, as in `seen`
+            quote!(type #alias = #ty; #(#makers)*)
         });
         quote!(#(#part_types)* #(#each)*)
     }
@@ -65,10 +76,11 @@ impl Emit<'_> {
             fields.into_iter().map(move |field| {
                 let name = field.unraw().to_string();
                 let fault = format!("`{name}` of `{}` is masked, but operators see what names an instance", text(ty));
-                quote_spanned! {ty.span()=>
-                    const _: () =
-                        ::std::assert!(!__sagabus::masks(__sagabus::Of::<#ty>::MASKED, #name), #fault);
-                }
+                let assertion = quote_spanned! {ty.span()=>
+                    ::std::assert!(!__sagabus::masks(__sagabus::Of::<#ty>::MASKED, #name), #fault)
+                };
+                // the constant is not at the message: rustc would offer `Message<Message>` for one that is missing
+                quote!(const _: () = #assertion;)
             })
         });
         all.collect()

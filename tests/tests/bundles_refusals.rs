@@ -5,7 +5,10 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use tests::{
     PATIENCE, Vhost, eventually,
-    link::{attach, attach_taking, confirmed, fates, limits, number, outgoing, provision_taking, receive, send, to},
+    link::{
+        attach, attach_taking, confirmed, fates, limits, number, outgoing, provision_taking, receive, send, to,
+        with_envelope,
+    },
     plain::{Plain, assert_single, bodies, is_bundle, next, read},
 };
 use tokio::time::{Instant, timeout};
@@ -53,6 +56,29 @@ async fn what_comes_back_from_an_unbound_exchange_goes_singly_and_in_order() {
     send(&mut sender, messages(501..=501)).await; // even a single message
     send(&mut sender, messages(502..=1500)).await;
     assert_single(&read(&plain, "receiver", 1000).await, 501..=1500);
+}
+
+/// It goes singly, and the way of the bundles all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_for_a_bundle_overtakes_none_that_comes_back() {
+    let vhost = Vhost::create().await;
+    provision_taking(&vhost, "receiver").await;
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    send(&mut sender, messages(1..=300)).await; // it knows that bundles are taken
+    let plain = Plain::connect(&vhost.url()).await;
+    read(&plain, "receiver", 300).await;
+    plain.unbind_bundles("receiver").await;
+    let sized = |message: Outgoing| {
+        let n = message.row.as_u128();
+        let mut envelope = (*message.envelope).clone();
+        let blanks = if n % 50 == 0 { 200_000 } else { 0 };
+        envelope.body = format!("{}{n}", " ".repeat(blanks)).into();
+        with_envelope(message, envelope)
+    };
+    send(&mut sender, messages(301..=400).map(sized)).await;
+    let came = read(&plain, "receiver", 100).await;
+    let numbers: Vec<u128> = came.iter().map(|came| bodies(came)[0].trim().parse().expect("a number")).collect();
+    assert!(numbers.iter().copied().eq(301..=400), "in the order of their sending: {numbers:?}");
 }
 
 /// What was on its way arrives, what comes back goes again before anything else.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
 /// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
-/// lease. It is planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it is
-/// full.
+/// lease. It is planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it
+/// is full.
 const LEASE: &str = "
 WITH due AS (
     SELECT id, due_at, octet_length(body) AS bytes FROM sagabus.outbox
@@ -232,7 +232,7 @@ pub(super) async fn reserve(
 const TAKE_BACK: &str = "
 DELETE FROM sagabus.outbox WHERE id = ANY(ARRAY(SELECT id FROM sagabus.outbox
     WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp()) FOR UPDATE SKIP LOCKED))
-RETURNING id, first_attempt_at IS NOT NULL AS tried";
+RETURNING id, first_attempt_at IS NOT NULL AS tried, sagabus.in_unit()";
 
 pub(super) async fn take_back(connection: &mut PgConnection, rows: &[Uuid]) -> Result<Vec<TakenBack>, sqlx::Error> {
     let gone = sqlx::query(TAKE_BACK).bind(rows).persistent(false).fetch_all(connection).await?;

@@ -22,8 +22,8 @@ INSERT INTO sagabus_inbox (endpoint, handled_by, claimed_at, handled_at, receive
     message)
 {rows} ON CONFLICT DO NOTHING";
 
-/// In the order of the values of a claim; the last is the number of attempts that is known. What is tried is tried since
-/// its first run that counts: time in the line of a limit is not.
+/// In the order of the values of a claim; the last is the number of attempts that is known. What is tried is tried
+/// since its first run that counts: time in the line of a limit is not.
 const COMPLETE: &str = "
 UPDATE sagabus_inbox SET handled_by = r.column2, handled_at = r.column4, body_hash = r.column7, result = r.column9,
     saga = coalesce(r.column12, sagabus_inbox.saga), saga_id = coalesce(r.column13, sagabus_inbox.saga_id),

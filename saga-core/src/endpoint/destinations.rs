@@ -13,10 +13,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
 const GONE_AFTER: Duration = Duration::from_secs(60);
-/// The rows that wait come back with the probe that succeeds. Until then they come one by one, in so many pauses between
-/// probes: a million that came together would keep the relay from all else.
+/// The rows that wait come back with the probe that succeeds. Until then they come one by one, in so many pauses
+/// between probes: a million that came together would keep the relay from all else.
 const SPREAD: u32 = 12;
-/// How often a destination that takes messages is asked for rows that wait for it: another process may have put them off.
+/// How often a destination that takes messages is asked for rows that wait for it: another process may have put them
+/// off.
 const ASK_EVERY: Duration = Duration::from_secs(600);
 /// The most destinations that are remembered: each of the short-lived reply queues of other programs is one.
 const REMEMBERED_MAX: usize = 10_000;

@@ -74,12 +74,14 @@ async fn run_batch<Db: Store>(
 ) -> bool {
     for mut batch in apart(batch) {
         batch.retain(|item| !item.comes_again());
+        // before it is counted: a copy that waits behind the one that was counted is no further crash
+        batch = parked.keep_back(batch);
         if !count_crash(shared, &mut batch, stop).await {
             return false;
         }
         let to_find: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Find).collect();
         let to_hold: Vec<Item> = batch.extract_if(.., |item| item.runs_nothing()).collect();
-        let (found, locked) = finding::find(shared, parked.keep_back(to_find), stop).await;
+        let (found, locked) = finding::find(shared, to_find, stop).await;
         locked.into_iter().for_each(|item| parked.locked(item));
         if let Some(lanes) = lanes.upgrade() {
             found.into_iter().for_each(|item| lanes.send(item));

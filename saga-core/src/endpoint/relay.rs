@@ -191,6 +191,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_look_has_left_is_in_reach_of_the_next() {
+        let mut looks = Looks::default();
+        let first = Instant::now();
+        tokio::time::advance(Duration::from_millis(800)).await;
+        looks.looked(None, first, false);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let since = looks.since(Instant::now());
+        looks.looked(since, Instant::now(), true);
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert_eq!(looks.since(Instant::now()), Some(first.elapsed() + LATE));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn quick_looks_and_those_that_leave_rows_are_at_all_rows() {
         for (takes, rest) in [(10, false), (900, true)] {
             let mut looks = Looks::default();

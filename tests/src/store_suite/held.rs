@@ -54,6 +54,35 @@ pub async fn held_messages_keep_order_and_bytes(store: &impl Lab) {
     assert_eq!(ids(&held(store, &all, 100).await), ["raw"]);
 }
 
+/// O-055: a message that is held for two receivers, or at two endpoints, goes for each by itself.
+pub async fn a_held_message_goes_for_one_receiver_at_one_endpoint(store: &impl Lab) {
+    let of = |receiver: &str| crate::with!(held_in("m", HeldReason::Early), receiver = receiver.into());
+    write(store, crate::with!(writes(), held_in = vec![of("saga"), of("another")])).await.unwrap();
+    write(store, crate::with!(Write::new("f", "me", LEASE), held_in = vec![of("saga")])).await.unwrap();
+    write(store, crate::with!(writes(), held_out = vec![HeldKey::new("saga", "m")])).await.unwrap();
+    let mut left = store.column("held", "receiver", "m").await;
+    left.sort_unstable();
+    assert_eq!(left, [Some("another".into()), Some("saga".into())]);
+    assert!(read(store, &[]).await.waiting.is_empty(), "what waits at another endpoint is not ours");
+    assert!(held(store, &[wanted("test.Message", HeldReason::Early)], 100).await.is_empty());
+}
+
+/// A message that is held again waits as long as it was said the last time.
+pub async fn what_is_held_again_has_its_last_time(store: &impl Lab) {
+    let row = |id: &str, reason, expires| crate::with!(held_in(id, reason), expires = Some(expires));
+    let (early, version) = (HeldReason::Early, HeldReason::Version);
+    let first = vec![row("soon", early, WEEK), row("later", early, Duration::ZERO)];
+    write(store, crate::with!(writes(), held_in = first)).await.unwrap();
+    let again = vec![row("soon", version, Duration::ZERO), row("later", version, WEEK)];
+    write(store, crate::with!(writes(), held_in = again)).await.unwrap();
+    eventually("the time to be up", || async {
+        (store.sweep("e", WEEK).await.unwrap().without_version == 1).then_some(())
+    })
+    .await;
+    assert_eq!(reason(store, "soon").await.as_deref(), Some("undecodable"));
+    assert_eq!(reason(store, "later").await.as_deref(), Some("version"));
+}
+
 /// X11: held messages are counted without being read, and only those that fit are read.
 pub async fn what_waits_is_counted_and_read_by_type(store: &impl Lab) {
     let many = (0..1200).map(|n| typed(held_in(&format!("m{n}"), HeldReason::Early), "test.Other"));

@@ -44,6 +44,30 @@ pub async fn a_row_that_waits_is_completed_once(store: &impl Lab) {
     assert_eq!((found.inbox[0].result, found.inbox[0].attempts), (InboxResult::Handled, 5));
 }
 
+/// O-055: a message that two receivers wait for, or two endpoints, is settled for each by itself.
+pub async fn a_row_is_settled_for_one_receiver_at_one_endpoint(store: &impl Lab) {
+    let row = |receiver: &str, result| {
+        crate::with!(inbox_row("m"), receiver = receiver.into(), result = result, attempts = 4)
+    };
+    let (waits, done) = (InboxResult::Retrying, InboxResult::Handled);
+    let at = |endpoint: &str| Write::new(endpoint, "me", LEASE);
+    write(store, crate::with!(at("e"), claims = vec![row("r", waits), row("s", waits)])).await.unwrap();
+    write(store, crate::with!(at("f"), claims = vec![row("r", waits)])).await.unwrap();
+    let settle = |endpoint: &str| crate::with!(at(endpoint), completes = vec![(row("r", done), 4)]);
+    let results = async |endpoint: &str| {
+        let found = store.read(&crate::with!(keys(&["m"]), endpoint = endpoint.into())).await.unwrap().inbox;
+        let mut results: Vec<_> = found.into_iter().map(|row| (row.receiver, row.result)).collect();
+        results.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        results
+    };
+    write(store, settle("e")).await.unwrap();
+    assert_eq!(results("e").await, [("r".into(), done), ("s".into(), waits)]);
+    assert_eq!(results("f").await, [("r".into(), waits)], "another endpoint has yet to handle it");
+    assert_eq!(kind(write(store, settle("e")).await), CONFLICT);
+    write(store, settle("f")).await.unwrap();
+    assert_eq!(results("f").await, [("r".into(), done)]);
+}
+
 /// A command that is taken back before it came is known by its hash alone: it and no other is a duplicate then.
 pub async fn a_row_may_be_of_a_message_that_is_known_by_its_hash(store: &impl Lab) {
     let gone = |id: &str| crate::with!(inbox_row(id), body_hash = -7, note = Some("taken back".into()));

@@ -191,6 +191,7 @@ macro_rules! store_suite {
                     o_001_a_message_is_claimed_once
                     o_011_ids_are_compared_byte_for_byte
                     a_row_that_waits_is_completed_once
+                    a_row_is_settled_for_one_receiver_at_one_endpoint
                     a_row_may_be_of_a_message_that_is_known_by_its_hash
                     s_067_an_instance_that_changed_is_a_conflict
                     a_unit_without_commit_leaves_nothing
@@ -211,9 +212,11 @@ macro_rules! store_suite {
                     o_031_a_lease_that_ran_out_is_taken_over
                     o_033_a_row_that_commits_late_is_found
                     s_049_timers_of_a_state_go_with_it
+                    s_049_what_is_not_the_timer_stays
                     b9_rows_without_a_way_wait_for_their_destination
                     a_row_that_only_waited_is_no_try
                     rule_7_what_was_first_sent_long_ago_is_held
+                    rule_7_the_first_try_stays_the_first
                     b13_a_parked_timer_is_never_stranded
                     what_nobody_publishes_is_taken_back
                     a_timer_tells_by_how_much_it_is_late
@@ -224,6 +227,8 @@ macro_rules! store_suite {
                 }
                 held::{
                     held_messages_keep_order_and_bytes
+                    a_held_message_goes_for_one_receiver_at_one_endpoint
+                    what_is_held_again_has_its_last_time
                     what_waits_is_counted_and_read_by_type
                     m3_another_saga_with_the_same_id_starves_nobody
                     o_053_old_rows_go_unless_something_held_needs_them

@@ -151,6 +151,22 @@ pub async fn s_049_timers_of_a_state_go_with_it(store: &impl Lab) {
     assert_eq!(store.count("outbox").await, 1, "the command stays");
 }
 
+/// S-049: an instance of another saga may have the same id, and a timer that came and was put off is a retry.
+pub async fn s_049_what_is_not_the_timer_stays(store: &impl Lab) {
+    let row = |saga: &str, kind| {
+        let mut envelope = envelope(saga);
+        envelope.saga = Some(SagaRef { saga: saga.into(), id: "7".into(), entered: None, timer: Some(1) });
+        let row = outbox_row("", Some(Duration::from_secs(3600)), false);
+        crate::with!(row, kind = kind, envelope = Arc::new(envelope))
+    };
+    let rows = [("saga", OutboxKind::Timer), ("saga", OutboxKind::Retry), ("another", OutboxKind::Timer)];
+    let outbox = rows.map(|(saga, kind)| row(saga, kind)).to_vec();
+    write(store, crate::with!(writes(), outbox = outbox)).await.unwrap();
+    write(store, crate::with!(writes(), timers_out = vec![TimerOut::new(key(), 1)])).await.unwrap();
+    assert_eq!(store.column("outbox", "kind", "saga").await, [Some("retry".into())]);
+    assert_eq!(store.column("outbox", "kind", "another").await, [Some("timer".into())]);
+}
+
 /// B9: a message without a queue waits for its destination, and is due at once when that exists.
 pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) {
     let hour = Duration::from_secs(3600);
@@ -217,6 +233,19 @@ pub async fn rule_7_what_was_first_sent_long_ago_is_held(store: &impl Lab) {
     write(store, crate::with!(writes(), outbox = outbox)).await.unwrap();
     store.age("outbox", "first_attempt_at", WEEK + LEASE).await;
     assert_eq!(store.sweep("e", WEEK).await.unwrap().stranded, 0, "somebody has it in hand: the broker may confirm it");
+}
+
+/// Rule 7: the first try stays the first, however often a row is tried again: else it would be sent for ever.
+pub async fn rule_7_the_first_try_stays_the_first(store: &impl Lab) {
+    let row = outbox_row("m", None, false);
+    write(store, crate::with!(writes(), outbox = vec![row.clone()])).await.unwrap();
+    for _ in 0..2 {
+        eventually("the row to be due", || async { lease(store, "me").await.rows.pop() }).await;
+        report(store, "me", &[], &[failed(row.id, Duration::ZERO)]).await;
+        store.age("outbox", "first_attempt_at", WEEK - LEASE).await;
+    }
+    assert!(lease(store, "me").await.rows.is_empty(), "it was first sent nearly two weeks ago");
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().stranded, 1);
 }
 
 /// B13: a row that is not due was not sent: it is not held, however far in the future it is due.

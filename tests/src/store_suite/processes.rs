@@ -125,6 +125,8 @@ fn unknown(ids: &[&str]) -> Write {
 /// B22, F4: a message of an unknown type goes back to the outbox when a process that knows the type runs.
 pub async fn r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it(store: &impl Lab) {
     write(store, unknown(&["b", "a"])).await.unwrap();
+    let handled = crate::with!(inbox_row("a"), receiver = "s".into());
+    write(store, crate::with!(writes(), claims = vec![handled])).await.unwrap();
     let for_one = crate::with!(held_in("one", HeldReason::Version), receiver = String::new(), saga_id = None);
     let mut one = envelope("one");
     one.receiver = Some("r".into());
@@ -138,7 +140,9 @@ pub async fn r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it(st
     assert_eq!(store.release(&renamed).await.unwrap(), 0);
     assert_eq!(store.release(&process("new", &[])).await.unwrap(), 1);
     assert_eq!(store.count("held").await, 0);
-    assert_eq!(store.count("inbox").await, 0, "to the receiver that knows it now, the message is new");
+    let found = store.read(&keys(&["a", "b"])).await.unwrap().inbox;
+    let known: Vec<_> = found.iter().map(|row| (row.message_id.as_str(), row.receiver.as_str())).collect();
+    assert_eq!(known, [("a", "s")], "to a receiver that knows it now, the message is new");
     let leased = lease(store, "me").await.rows;
     let envelopes: Vec<_> = leased.iter().map(|row| (*row.envelope).clone()).collect();
     assert_eq!(envelopes, [envelope("b"), envelope("a"), one], "as they came, in their order, without attempts");
@@ -190,10 +194,20 @@ pub async fn o_055_what_belongs_to_one_endpoint_is_not_anothers(store: &impl Lab
     let all = crate::with!(unknown(&["y"]), outbox = rows, instances = vec![instance(1, 0)]);
     write(store, all).await.unwrap();
     write(store, crate::with!(writes(), held_in = held, claims = vec![inbox_row("m")])).await.unwrap();
-    for (table, column) in [("inbox", "handled_at"), ("held", "expires_at")] {
+    let sent = outbox_row("sent", None, true);
+    write(store, crate::with!(writes(), lease = Duration::ZERO, outbox = vec![sent])).await.unwrap();
+    store.heartbeat(&process("mine", &[])).await.unwrap();
+    let times = [
+        ("inbox", "handled_at"),
+        ("held", "expires_at"),
+        ("outbox", "first_attempt_at"),
+        ("outbox", "lease_until"),
+        ("process", "seen_at"),
+    ];
+    for (table, column) in times {
         store.age(table, column, WEEK + DEAD).await;
     }
-    let tables = ["inbox", "outbox", "held", "saga"];
+    let tables = ["inbox", "outbox", "held", "saga", "process"];
     let counts = async || {
         let mut counts = Vec::new();
         for table in tables {
@@ -210,6 +224,8 @@ pub async fn o_055_what_belongs_to_one_endpoint_is_not_anothers(store: &impl Lab
     assert_eq!(store.reopen("f", "there").await.unwrap(), 0);
     assert_eq!(store.sweep("f", WEEK).await.unwrap().rows, 0);
     assert_eq!(counts().await, before);
+    let found = store.read(&crate::with!(keys(&["m"]), endpoint = "f".into())).await.unwrap();
+    assert!(found.inbox.is_empty(), "what one endpoint has handled is new to the other");
     let reasons = store.column("held", "reason", "early").await;
     assert_eq!(reasons, [Some("early".into())], "it is not for the other to let it expire");
     assert_eq!(lease(store, "me").await.rows.len(), 1, "the one whose time has come");

@@ -4,8 +4,8 @@ use super::*;
 use saga_core::{Ended, Fate, LinkState, TransportErrorKind};
 use std::{collections::HashSet, time::Instant};
 use tests::{
-    PATIENCE,
-    link::{delivery, limits, number, outgoing, report, topology},
+    PATIENCE, eventually,
+    link::{delivery, event, limits, number, outgoing, report, topology},
     model::Arrived,
     proxy::Proxy,
 };
@@ -86,6 +86,43 @@ async fn t_019_a_socket_that_is_cut_loses_no_message_and_keeps_the_order() {
         }
     };
     tokio::join!(receiving, reporting);
+}
+
+/// T-019: what waits for an exchange when the socket is cut goes on the next connection, with all behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_019_what_waits_for_an_exchange_when_its_socket_is_cut_is_not_forgotten() {
+    let vhost = Vhost::create().await;
+    let (proxy, transport) = proxied(&vhost).await;
+    let (mut sender, mut receiver) =
+        (attach(&transport, "sender", &[]).await, attach(&vhost.transport(), "receiver", &[]).await);
+    sender.outgoing.send(outgoing(0, to("receiver"))).expect("the link is open");
+    delivery(&mut receiver).await.ack.ack();
+    assert_eq!(report(&mut sender).await.fate, Fate::Confirmed); // now it knows the way
+    proxy.hold_answers();
+    for n in 1..=200 {
+        let destination = if n == 100 { event("test.New") } else { to("receiver") };
+        sender.outgoing.send(outgoing(n, destination)).expect("the link is open");
+    }
+    eventually("the event's exchange to be declared", || async {
+        vhost.list("exchanges").await.iter().any(|exchange| exchange["name"] == "test.New").then_some(())
+    })
+    .await;
+    proxy.cut();
+    proxy.release_answers();
+    let mut reported = HashSet::new();
+    while reported.len() < 200 {
+        let report = report(&mut sender).await;
+        assert_eq!(report.fate, Fate::Confirmed);
+        assert!(reported.insert(report.row), "{} was reported twice", report.row);
+    }
+    let mut last = 0;
+    while last < 200 {
+        let came = delivery(&mut receiver).await;
+        let n = number(&came);
+        assert!(n <= last + if last == 99 { 2 } else { 1 }, "{n} came behind {last}: one was overtaken");
+        last = last.max(n);
+        came.ack.ack();
+    }
 }
 
 /// T-020: whatever waits for a broker that does not answer ends in its time.

@@ -26,6 +26,17 @@ async fn x01_a_lock_that_somebody_holds_is_named() {
     assert!(store.read(&keys(&[])).await.unwrap().locked_elsewhere.is_empty(), "outside a unit nothing is locked");
 }
 
+/// S-084: a unit that takes an alias learns that another one works on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s_084_an_alias_that_another_unit_works_on_is_named() {
+    let (store, _database) = on_postgres().await;
+    let (mut first, mut second) = (store.begin(&[1], LIMIT).await.unwrap(), store.begin(&[2], LIMIT).await.unwrap());
+    assert_eq!(first.lock(&[7, 8]).await.unwrap(), [0; 0]);
+    assert_eq!(second.lock(&[6, 7]).await.unwrap(), [7]);
+    first.commit().await.unwrap();
+    assert_eq!(second.lock(&[7]).await.unwrap(), [0; 0], "it ends with its unit");
+}
+
 /// Rule 1: what the last holder of a lock wrote is seen by the next, whatever the role's default isolation.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_1_what_the_last_holder_wrote_is_seen() {
@@ -235,4 +246,21 @@ async fn o_054_three_cleanups_beside_work_delete_what_is_old_without_a_deadlock(
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(store.pool()).await.unwrap();
     assert_eq!((left, deadlocks), (200, 0));
+}
+
+/// B16: it would be gone for good, and the unit that was to take it back fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn b16_a_handler_that_ended_the_transaction_takes_nothing_back() {
+    use tests::store_suite::Lab as _;
+    let (store, _database) = on_postgres().await;
+    let row = outbox_row("o", None, false);
+    write(&store, tests::with!(writes(), outbox = vec![row.clone()])).await.unwrap();
+    for ends in ["ROLLBACK", "COMMIT"] {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        unit.tx().execute(ends).await.unwrap();
+        let error = unit.take_back(&[row.id]).await.expect_err("it was expected to be refused");
+        assert_eq!(error.code(), saga_core::ErrorCode::TransactionEnded, "{error}");
+        let _ = unit.rollback().await; // there is nothing left
+        assert_eq!(store.count("outbox").await, 1, "{ends}");
+    }
 }

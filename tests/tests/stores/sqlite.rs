@@ -130,6 +130,21 @@ async fn b16_a_handler_that_ends_the_transaction_is_told_so() {
     write(&store, tests::with!(writes(), claims = vec![inbox_row("m")])).await.unwrap();
 }
 
+/// B16: such a handler takes nothing back outside its transaction: its message will run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn b16_a_handler_that_ended_the_transaction_takes_nothing_back() {
+    let (store, _file) = on_sqlite().await;
+    let row = outbox_row("o", None, false);
+    write(&store, tests::with!(writes(), outbox = vec![row.clone()])).await.unwrap();
+    for ends in ["ROLLBACK", "COMMIT"] {
+        let mut unit = store.begin(&[], LIMIT).await.unwrap();
+        unit.tx().execute(ends).await.unwrap();
+        unit.take_back(&[row.id]).await.expect_err("the transaction is not the unit's any more");
+        unit.rollback().await.unwrap();
+        assert_eq!(store.count("outbox").await, 1, "{ends}");
+    }
+}
+
 /// A handler may nest a transaction and roll it back: that does not end the unit's transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nested_transaction_does_not_end_the_unit() {

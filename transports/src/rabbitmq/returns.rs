@@ -189,6 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn a_return_does_not_concern_what_was_published_after_it() {
+        let mut window = Window::default();
+        let first = window.publish();
+        window.returned(sent("a"), "NO_ROUTE".into());
+        let later = window.publish();
+        window.confirmed(first, sent("a"));
+        window.confirmed(later, sent("a"));
+        let mut settled = Vec::new();
+        window.settled(&mut settled);
+        assert_eq!(settled, [(first, Some("NO_ROUTE".into())), (later, None)]);
+    }
+
+    #[test]
     fn two_messages_with_one_id_that_both_come_back_are_both_returned() {
         let mut window = Window::default();
         let (first, second, third) = (window.publish(), window.publish(), window.publish());

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 const YEAR_9999: u64 = 253_402_300_799;
 /// More runs of one message than any retry policy makes: a larger number is not a count.
 const ATTEMPT_MAX: i64 = 1_000_000;
-/// Headers whose values RabbitMQ reads as further routing keys. What came with them has gone there already: a retry must
-/// not go there once more, and not where its sender may not write.
+/// Headers whose values RabbitMQ reads as further routing keys. What came with them has gone there already: a retry
+/// must not go there once more, and not where its sender may not write.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// Properties and headers of an outgoing message, or why the broker would refuse them: it would close the channel, or

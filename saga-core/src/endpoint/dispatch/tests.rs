@@ -188,3 +188,49 @@ async fn after_a_commit_without_an_answer_the_relay_asks_for_rows_under_our_own_
     drop(unit);
     assert_eq!(dispatcher.forget_due(), None, "what was refused left nothing");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_deleted_or_waits_for_its_destination_is_known_when_the_relay_is_in_doubt() {
+    let (dispatcher, _sent) = dispatcher();
+    let crashes = Crashes::default();
+    let known = |dispatcher: &Dispatcher| {
+        dispatcher.lose_sight();
+        dispatcher.forget_due().map(|known| known.iter().map(Uuid::as_u128).collect::<Vec<_>>())
+    };
+    dispatcher.send(&[row(1, "there"), row(2, "later")]);
+    let mut reports = vec![report(1, Fate::Confirmed), report(2, Fate::Unroutable("no queue".into()))];
+    dispatcher.account(&mut reports, &crashes);
+    dispatcher.failed();
+    dispatcher.send(&[row(3, "later")]);
+    let confirmed = dispatcher.take_confirmed();
+    assert_eq!(known(&dispatcher), Some(vec![1, 3]), "one is being deleted, the other was not sent");
+    dispatcher.give_back_confirmed(confirmed);
+    assert_eq!(known(&dispatcher), Some(vec![1, 3]), "the database did not delete it");
+    assert_eq!(dispatcher.take_confirmed(), [Uuid::from_u128(1)], "it is tried again");
+    dispatcher.deleted();
+    dispatcher.account(&mut Vec::new(), &crashes);
+    dispatcher.failed();
+    assert_eq!(known(&dispatcher), Some(vec![]), "the database has heard of all");
+}
+
+/// A probe that nobody ends would close its destination for ever.
+#[tokio::test(start_paused = true)]
+async fn a_probe_without_an_answer_makes_room_for_the_next() {
+    let (dispatcher, mut sent) = dispatcher();
+    let crashes = Crashes::default();
+    dispatcher.send(&[row(1, "later")]);
+    dispatcher.account(&mut vec![report(1, Fate::Unroutable("no queue".into()))], &crashes);
+    assert!(sent.try_recv().is_ok());
+    let ends = [Some(Fate::Refused("it is full".into())), Some(Fate::Unknown("no confirm".into())), None];
+    for (probe, end) in (2..).zip(ends) {
+        tokio::time::advance(Duration::from_secs(600)).await;
+        dispatcher.send(&[row(probe, "later")]);
+        assert_eq!(sent.try_recv().map(|sent| sent.row.as_u128()), Ok(probe), "it asks whether the queue is there");
+        match end {
+            Some(fate) => drop(dispatcher.account(&mut vec![report(probe, fate)], &crashes)),
+            None => dispatcher.lost(&[Uuid::from_u128(probe)]),
+        }
+    }
+    dispatcher.send(&[row(9, "later")]);
+    assert_eq!(sent.try_recv().map(|sent| sent.row.as_u128()), Ok(9), "after a lost lease as well");
+}

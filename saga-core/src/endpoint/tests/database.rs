@@ -195,6 +195,24 @@ async fn a_lock_of_a_frozen_process_is_waited_for_no_longer_than_its_unit_may_be
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_suspect_that_waits_for_a_lock_is_counted_once_however_many_channels_are_lost() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    let lock = crate::hash_of([b"walk".as_slice(), b"1"]);
+    let elsewhere = rig.store.begin(&[lock], secs(3600)).await.expect("the store is there");
+    rig.broker.redeliver(step(1, 1), 2);
+    for _ in 0..5 {
+        tokio::time::sleep(secs(60)).await;
+        rig.broker.lose_channel();
+    }
+    elsewhere.rollback().await.expect("the store is there");
+    rig.all_acked().await;
+    assert_eq!((rig.steps(1), rig.held()), (vec![1], vec![]), "it was expected to run once");
+    assert_eq!(rig.inbox("step-1-1").crashes, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_suspect_that_waits_for_a_lock_is_counted_once() {
     let rig = Rig::walk().await;
     rig.broker.deliver(begin(1));

@@ -82,6 +82,22 @@ async fn o_006_a_batch_of_commands_of_which_another_process_handles_one_meanwhil
     assert_eq!((batches[0], batches[1..].iter().sum::<usize>()), (50, 49), "{batches:?}");
 }
 
+/// A handler may have effects that no rollback undoes.
+#[tokio::test(start_paused = true)]
+async fn what_another_process_handles_while_a_slow_one_runs_before_it_does_not_run_again() {
+    let (quick, slow) = (Script::new(), Script::new());
+    slow.plan(1, [Act::Hang(secs(2))]);
+    let rig = Rig::scripted(&slow).await;
+    rig.broker.deliver_all((1..=3).map(command));
+    rig.until("the first runs", |_| slow.runs_of(1) == 1).await;
+    let other = another(&rig, |builder| builder.handle::<Do>(quick.clone())).await;
+    other.broker.deliver(command(2));
+    other.all_acked().await;
+    rig.all_acked().await;
+    assert_eq!((slow.runs(), quick.runs_of(2)), (vec![(1, 0), (3, 0)], 1));
+    assert_eq!(rig.done().len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn o_007_what_is_held_stays_as_it_is_when_it_comes_again() {
     let script = Script::new();

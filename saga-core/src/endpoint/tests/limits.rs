@@ -324,3 +324,68 @@ async fn limits_and_their_handlers_must_fit() {
         assert!(matches!(started.await.map(|_| ()), Err(StartError::Definition(_))), "{limit:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn r_041_an_endpoint_that_stops_between_two_runs_gives_the_message_back() {
+    let bank = Bank::default();
+    bank.down.store(true, Relaxed);
+    let Rig { endpoint, broker, store } = Rig::start(|builder| {
+        let builder = builder.retries(Retries::none().immediate(3)).limit("bank", Limit::none().per_second(1));
+        builder.handle_with::<Do>(bank.clone(), limited)
+    })
+    .await;
+    broker.deliver(command(1));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((bank.calls().len(), broker.open()), (1, 1), "it waits for its next call");
+    endpoint.stop().await.expect("it stops");
+    assert_eq!((broker.acked().len(), broker.given_back()), (0, 1), "nothing was settled");
+    assert_eq!((store.inbox().len(), store.outbox().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fails_has_a_call_for_each_message_that_runs_by_itself() {
+    let script = Script::new();
+    script.plan(2, [Act::Fail]);
+    let rig = Rig::start(|builder| {
+        let builder = builder.limit("bank", Limit::none().per_second(10));
+        builder.handle_batch_with::<Do>(Batches(script.clone()), limited)
+    })
+    .await;
+    let began = Instant::now();
+    rig.broker.deliver_all((1..=5).map(command));
+    rig.all_acked().await;
+    assert!(began.elapsed() >= Duration::from_millis(400), "five calls after the first took {:?}", began.elapsed());
+    assert_eq!((rig.done(), script.batches()), (vec![1, 2, 3, 4, 5], vec![5, 1, 1, 1, 1, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_at_the_turn_of_its_key_waits_for_a_place_like_any_other() {
+    let bank = Bank { takes: Duration::from_millis(300), ..Bank::default() };
+    let rig = Rig::start(|builder| {
+        let builder = builder.limit("bank", Limit::none().concurrent(1).per_key(1, secs(1)));
+        builder.handle_with::<Do>(bank.clone(), keyed).settings(|settings| settings.handler_lanes = 2)
+    })
+    .await;
+    // a lane has the first customer alone, and waits for its turns while the other one makes calls
+    let lane = |customer: u64| crate::hash_of([customer.to_string().as_bytes()]).unsigned_abs() % 2;
+    let others = (101..).filter(|n| lane(n - 100) != lane(0)).take(20);
+    rig.broker.deliver_all((1..=5).chain(others).map(command));
+    rig.until_within(secs(30), "all calls are made", |_| bank.calls().len() == 25).await;
+    assert_eq!(bank.most.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_of_calls_that_have_passed_are_not_made_up_for() {
+    let bank = Bank::default();
+    let rig = Rig::start(|builder| {
+        builder.limit("bank", Limit::none().per_second(100)).handle_with::<Do>(bank.clone(), limited)
+    })
+    .await;
+    rig.broker.deliver(command(1)); // times are taken for a quarter of a second
+    rig.all_acked().await;
+    tokio::time::sleep(secs(10)).await;
+    let began = Instant::now();
+    rig.broker.deliver_all((2..=51).map(command));
+    rig.until_within(secs(5), "all calls are made", |_| bank.calls().len() == 51).await;
+    assert!(began.elapsed() >= Duration::from_millis(480), "50 calls at 100 a second took {:?}", began.elapsed());
+}

@@ -137,6 +137,38 @@ async fn o_049_a_handler_cancels_a_delayed_message_when_it_commits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn o_049_what_was_tried_may_have_arrived_though_it_was_cancelled() {
+    let canceller = Canceller::default();
+    let rig = Rig::start(|builder| builder.handle::<Do>(canceller.clone())).await;
+    rig.broker.fates(|sent| {
+        Some(match sent.envelope.type_name.as_str() {
+            "Seen" => crate::Fate::Unknown("no confirm".into()),
+            _ => crate::Fate::Confirmed,
+        })
+    });
+    for by_handler in [true, false] {
+        let mut session = rig.endpoint.session().await.unwrap();
+        let id = session.publish(Seen { n: 0.0 }).message_id();
+        session.commit().await.unwrap();
+        let waits = |rig: &Rig| rig.the_outbox().attempts > 4 && rig.the_outbox().lease_owner.is_none();
+        rig.until("it was tried in vain", waits).await;
+        let is_gone_for_sure = if by_handler {
+            *canceller.0.lock().unwrap() = Cancelling { id: Some(id), runs: 0, said: Vec::new() };
+            rig.broker.deliver(command(1));
+            rig.all_acked().await;
+            canceller.0.lock().unwrap().said[0]
+        } else {
+            let mut session = rig.endpoint.session().await.unwrap();
+            let gone = session.cancel(id).await.unwrap();
+            session.commit().await.unwrap();
+            gone
+        };
+        assert!(!is_gone_for_sure, "by a handler: {by_handler}");
+        assert_eq!(rig.store.outbox(), [], "it is not tried any more");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn r_013_after_two_rounds_a_message_is_the_original_and_nothing_of_its_retries_goes_on() {
     let poster = Poster::that_fails(2);
     let rig = posting(&poster, Retries::none().delayed([secs(60), secs(60)])).await;
@@ -195,6 +227,19 @@ async fn o_022_five_thousand_messages_of_one_handler_commit_together_and_all_arr
     }
     rig.until("the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
     assert!(seen(&rig).into_iter().eq((0..5000).map(f64::from)), "each once");
+}
+
+/// One statement deletes no more than 5000 rows.
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_together_is_deleted_however_much_it_is() {
+    let rig = Rig::start(|builder| builder.handle::<Do>(Many).settings(|settings| settings.window = 20_000)).await;
+    rig.broker.fates(|_| None);
+    rig.broker.deliver(command(10_500));
+    rig.until("all are sent", |rig| rig.broker.sent().len() == 10_500).await;
+    for sent in rig.broker.sent() {
+        rig.broker.report(sent.row, crate::Fate::Confirmed);
+    }
+    rig.until_within(secs(2), "the outbox is empty", |rig| rig.store.outbox().is_empty()).await;
 }
 
 /// Sends itself the next command: the first bears headers, the others do not; the seventh bears one that is reserved.

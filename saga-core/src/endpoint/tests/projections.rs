@@ -122,6 +122,23 @@ async fn what_waited_behind_a_message_that_is_discarded_meets_the_projection_by_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waited_and_fails_itself_is_put_off_and_held_no_more() {
+    let script = Script::new();
+    let rig = rig_with(Retries::none().delayed([secs(60), secs(60)]), &script).await;
+    // both together and the first alone; a minute later both, the first alone, and the second alone
+    script.plan(1, [Act::Fail, Act::Fail, Act::Fail, Act::Succeed, Act::Fail]);
+    rig.broker.deliver_all([step(1, 1), step(1, 2)]);
+    rig.all_acked().await;
+    assert_eq!(rig.held(), [("step-1-2".into(), HeldReason::Paused)]);
+    rig.until_within(secs(90), "the first goes on", |rig| rig.steps(1) == [1]).await;
+    rig.all_acked().await;
+    assert_eq!((rig.held(), rig.result("step-1-2")), (vec![], InboxResult::Retrying));
+    rig.until_within(secs(90), "the second goes on", |rig| rig.steps(1) == [1, 2]).await;
+    rig.all_acked().await;
+    assert_eq!((rig.held(), rig.result("step-1-2")), (vec![], InboxResult::Handled));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_whose_projection_fails_starts_later() {
     let script = Script::new();
     let rig = rig_with(Retries::none().delayed([secs(60)]), &script).await;

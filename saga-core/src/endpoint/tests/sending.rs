@@ -174,6 +174,86 @@ async fn o_034_what_a_process_was_publishing_when_its_lease_ran_out_is_another_p
 }
 
 #[tokio::test(start_paused = true)]
+async fn o_034_what_a_living_process_is_publishing_is_no_other_ones() {
+    let (rig, _script) = asker().await;
+    rig.broker.fates(|_| None);
+    rig.broker.deliver(from("asker", 1));
+    rig.until("it is sent", |rig| rig.broker.sent().len() == 1).await;
+    let other = broker::Broker::new();
+    let other = Rig::start_on(rig.store.clone(), other, |builder| builder.handle::<Do>(Script::new())).await;
+    let other = other.expect("a second process starts");
+    tokio::time::sleep(10 * Settings::default().lease).await;
+    assert_eq!((rig.broker.sent().len(), other.broker.sent().len()), (1, 0), "its lease is renewed in time");
+    rig.broker.report(rig.the_outbox().id, Fate::Confirmed);
+    rig.until("the row is gone", |rig| rig.store.outbox().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_041_a_stop_does_not_wait_for_what_another_process_sends_by_now() {
+    let (rig, _script) = asker().await;
+    rig.broker.fates(|_| None);
+    rig.broker.deliver(from("asker", 1));
+    rig.until("it is sent", |rig| rig.broker.sent().len() == 1).await;
+    away(&rig.store, Operation::Renew, StoreErrorKind::Unavailable);
+    let other = broker::Broker::new();
+    let other = Rig::start_on(rig.store.clone(), other, |builder| builder.handle::<Do>(Script::new())).await;
+    let other = other.expect("a second process starts");
+    other.until_within(secs(40), "the other sends it", |rig| rig.broker.sent().len() == 1).await;
+    rig.store.heal();
+    tokio::time::sleep(secs(20)).await; // the next renewal tells that the lease was lost
+    let began = Instant::now();
+    rig.endpoint.stop().await.expect("no confirm is waited for");
+    assert!(began.elapsed() < secs(1), "stopping took {:?}", began.elapsed());
+}
+
+/// The numbers of the steps that were sent, in their order.
+fn stepped(rig: &Rig) -> Vec<u32> {
+    let sent = rig.broker.sent_of("Stepped");
+    sent.iter().map(|sent| serde_json::from_slice::<Stepped>(&sent.envelope.body).unwrap().n).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn o_018_what_was_committed_unheard_is_not_overtaken() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    rig.store.lose_next_commit(true);
+    for n in 1..=5 {
+        rig.broker.deliver(step(1, n));
+        rig.all_acked().await;
+    }
+    rig.until("all is sent", |rig| rig.store.outbox().is_empty()).await;
+    assert_eq!(stepped(&rig), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_035_what_was_leased_unheard_is_not_overtaken() {
+    use crate::{
+        LeaseRequest, Store,
+        port::{OutboxKind, OutboxRow, Unit, Write},
+    };
+    let rig = Rig::walk().await;
+    let put = async |n| {
+        let to = Destination::Event("Stepped".into());
+        let stepped = Arc::new(message(format!("stepped-{n}"), &Stepped { id: 1, n }));
+        let row = OutboxRow::new(uuid::Uuid::now_v7(), OutboxKind::Event, to, stepped);
+        let mut unit = rig.store.begin(&[], secs(30)).await.expect("the store takes units");
+        let write = Write { endpoint: NAME.into(), outbox: vec![row], ..Write::default() };
+        unit.write(&write).await.expect("a row of the outbox");
+        unit.commit().await.expect("the store takes it");
+    };
+    put(1).await;
+    // the database leases the row to this process, which does not hear of it
+    let Settings { lease, retention, .. } = Settings::default();
+    let request = LeaseRequest::new(NAME, rig.endpoint.owner(), 10, lease, retention);
+    assert_eq!(rig.store.lease(&request).await.expect("it is due").rows.len(), 1);
+    rig.store.fail_next(Operation::Lease, StoreErrorKind::Unavailable);
+    put(2).await;
+    rig.until("all is sent", |rig| rig.store.outbox().is_empty()).await;
+    assert_eq!(stepped(&rig), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_broker_is_away_the_relay_leases_nothing() {
     let (rig, _script) = asker().await;
     rig.broker.link(LinkState::Down("gone".into()));

@@ -59,6 +59,16 @@ async fn a_command_that_came_in_the_same_batch_does_not_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_two_want_back_in_one_batch_is_settled_once() {
+    let rig = Rig::scripted(&Script::new()).await;
+    rig.broker.deliver_all([back(&asked(1)), Envelope { message_id: "again".into(), ..back(&asked(1)) }]);
+    rig.all_acked().await;
+    assert_eq!(rig.result("do-1"), InboxResult::Discarded);
+    assert_eq!(note(&rig, "back-do-1"), "shop.Do do-1: taken back before it came");
+    assert_eq!(note(&rig, "again"), "shop.Do do-1: it is being settled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_that_waits_behind_failures_is_taken_back_at_once() {
     let script = Script::new();
     script.always(Act::Fail);

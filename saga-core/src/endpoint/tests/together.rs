@@ -124,6 +124,20 @@ async fn messages_that_share_a_transaction_run_one_by_one_after_a_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_too_late_for_a_shared_transaction_runs_in_the_next() {
+    let script = Script::new();
+    script.always(Act::Hang(Duration::from_millis(30)));
+    let rig =
+        Rig::start(|builder| builder.handle_with::<Do>(script.clone(), crate::HandlerOptions::shares_transactions))
+            .await;
+    let commits = count_commits(&rig);
+    rig.broker.deliver_all((1..=10).map(command));
+    rig.all_acked().await;
+    assert_eq!(rig.done(), (1..=10).collect::<Vec<_>>());
+    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 5, "after 50 ms no message joins");
+}
+
+#[tokio::test(start_paused = true)]
 async fn o_015_a_batch_is_one_call_and_one_by_one_after_a_failure() {
     let script = Script::new();
     let rig = Rig::start(|builder| builder.retries(Retries::none()).handle_batch::<Do>(Batches(script.clone()))).await;

@@ -141,7 +141,7 @@ impl World {
     }
 
     fn has_queue(&self, name: &str) -> bool {
-        self.services.iter().any(|service| name == service.name || name == low::queue(service.name))
+        self.services.iter().any(|service| name == service.name || name == low::queue(&service.name))
     }
 
     fn busy(&self) -> Vec<String> {

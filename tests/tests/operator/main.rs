@@ -29,6 +29,8 @@ macro_rules! suite {
     };
 }
 
+mod stranded;
+
 suite! {
     a_discarded_message_frees_its_instance,
     a_discarded_message_that_pauses_nothing_wakes_nobody,
@@ -36,8 +38,6 @@ suite! {
     r_025_an_edited_message_goes_to_its_receiver_and_its_old_body_is_kept,
     r_025_an_edit_that_cannot_be_carried_out_changes_nothing,
     a_message_that_nobody_knew_is_judged_anew,
-    a_stranded_message_goes_where_it_was_to_go,
-    a_stranded_retry_that_is_discarded_frees_its_instance,
     an_action_takes_what_was_listed_and_nothing_else,
     what_waits_behind_another_keeps_its_place,
     a_filter_lists_and_counts_the_same,
@@ -178,38 +178,6 @@ async fn a_message_that_nobody_knew_is_judged_anew(tables: Tables) {
     let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
     let envelope: Envelope = serde_json::from_value(sent[0].envelope.clone()).unwrap();
     assert_eq!((envelope.attempt, envelope.receiver), (0, None), "all that listen get it");
-}
-
-async fn a_stranded_message_goes_where_it_was_to_go(tables: Tables) {
-    tables.hold(&Held { receiver: "outbox 1", reason: "stranded", saga_id: None, ..Held::default() }).await;
-    tables.sql("DELETE FROM {s}inbox").await; // it never came here
-    tables.sql("UPDATE {s}held SET kind = 'command', destination = 'payment'").await;
-    let listed = tables.store.held(&HeldFilter::default(), 5).await.unwrap();
-    assert_eq!((listed[0].kind.as_deref(), listed[0].destination.as_deref()), (Some("command"), Some("payment")));
-    let done = tables.store.held_retry(&of_message(&tables, "m").await, "ann", "it never arrived").await;
-    assert_eq!(done.count("retried"), 1, "{done:?}");
-    let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
-    assert_eq!((sent[0].kind.as_str(), sent[0].destination.as_str()), ("command", "payment"));
-    let envelope: Envelope = serde_json::from_value(sent[0].envelope.clone()).unwrap();
-    assert_eq!((envelope.attempt, envelope.receiver.as_deref()), (1, Some("somebody")), "it goes as it was");
-}
-
-async fn a_stranded_retry_that_is_discarded_frees_its_instance(tables: Tables) {
-    tables.instance("7", "AwaitingShipment", Some("poison")).await;
-    tables.hold(&Held { message_id: "poison", ..Held::default() }).await;
-    // it was to be handled again, and the row that takes it there could not be sent
-    tables.sql("UPDATE {s}inbox SET result = 'retrying'").await;
-    tables.sql("UPDATE {s}held SET receiver = 'outbox 1', reason = 'stranded', saga = NULL, saga_id = NULL").await;
-    tables.sql("UPDATE {s}held SET kind = 'retry', destination = 'ordering'").await;
-    let envelope = r#"{"message_id":"poison","type":"payment.Paid","conversation_id":"c","receiver":"order"}"#;
-    tables.sql(&format!("UPDATE {{s}}held SET envelope = '{envelope}'")).await;
-    let done = tables.store.held_discard(&of_message(&tables, "poison").await, "ann", "not a label").await;
-    assert_eq!(done.count("discarded"), 1, "{done:?}");
-    assert_eq!(tables.one("SELECT paused_by FROM {s}saga").await, None, "nothing pauses it any more");
-    let inbox = "SELECT result || ' ' || note FROM {s}inbox";
-    assert_eq!(tables.one(inbox).await.as_deref(), Some("discarded discarded by ann: not a label"));
-    let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
-    assert_eq!(sent.iter().map(|row| row.type_name.as_str()).collect::<Vec<_>>(), [Envelope::WAKE]);
 }
 
 async fn an_action_takes_what_was_listed_and_nothing_else(tables: Tables) {

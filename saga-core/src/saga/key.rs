@@ -57,6 +57,7 @@ impl<Id: Clone> Same<Id> for Id {
 
 /// Where a part of the id is in the message `M`, if the message `First` has it. An id of another type is wrong in every
 /// message, and is told of the first alone.
+#[expect(clippy::type_complexity, reason = "names of types for the compiler, with nothing inside")]
 pub struct Further<First, Id, const NAME: u64, M>(PhantomData<fn() -> (First, Id, M)>);
 
 impl<First: KeyField<Id, NAME>, Id, const NAME: u64, M: Message> Further<First, Id, NAME, M> {

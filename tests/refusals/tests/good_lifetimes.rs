@@ -1,5 +1,6 @@
 //! Handlers whose lifetimes have names, each of its own.
 #![deny(warnings)]
+#![allow(clippy::needless_lifetimes, reason = "they are what is tested")]
 include!("ui/common.rs");
 
 use sagabus::testing::MemoryStore as Memory;

@@ -107,7 +107,7 @@ pub(super) fn envelope(properties: &BasicProperties, body: Bytes, generates_ids:
             "timer" => timer = text().parse().ok(),
             "sent-at" => sent_at = text().parse::<Timestamp>().ok().map(|at| at.as_microsecond()),
             "attempt" => attempt = text().parse().ok().filter(|attempt| (0..=ATTEMPT_MAX).contains(attempt)),
-            "x-delivery-count" | "x-acquired-count" => {} // the broker's own
+            count if COUNTS.contains(&count) => {} // the broker's own
             UNREADABLE => unreadable = Some(text()),
             other => drop(headers.insert(other.to_owned(), from_amqp(value))),
         }
@@ -186,12 +186,15 @@ fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option
     })
 }
 
-/// How often a quorum queue delivered the message before. The queue counts in a header that it sets on redelivered
-/// messages only: on any other message the header is a copy made by the producer.
+/// The headers in which a quorum queue counts deliveries. RabbitMQ 4.3 leaves out of the first what a consumer gave back.
+const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+
+/// How often a quorum queue delivered the message before. The queue counts in headers that it sets on redelivered
+/// messages only: on any other message they are copies made by the producer.
 pub(super) fn delivery_count(properties: &BasicProperties, is_redelivered: bool) -> u32 {
     let table = properties.headers().as_ref().filter(|_| is_redelivered);
-    let count = table.and_then(|table| table.inner().get("x-delivery-count"));
-    count.and_then(|value| from_amqp(value).as_u64()).map_or(0, |count| count.try_into().unwrap_or(u32::MAX))
+    let count = |name| table.and_then(|table| from_amqp(table.inner().get(name)?).as_u64()).unwrap_or(0);
+    COUNTS.map(count).into_iter().max().unwrap_or(0).try_into().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -324,6 +327,17 @@ mod tests {
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(i64::MAX));
         let properties = BasicProperties::default().with_headers(headers);
         assert_eq!(delivery_count(&properties, true), u32::MAX);
+    }
+
+    /// RabbitMQ 4.3: given back by a consumer twice, and once by a connection that broke.
+    #[test]
+    fn what_a_consumer_gave_back_is_a_delivery_too() {
+        let mut headers = FieldTable::default();
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(1));
+        headers.insert("x-acquired-count".into(), AMQPValue::LongLongInt(3));
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!((delivery_count(&properties, false), delivery_count(&properties, true)), (0, 3));
+        assert!(envelope(&properties, Bytes::from_static(b"{}"), false).0.headers.is_empty(), "they are the broker's");
     }
 
     #[test]

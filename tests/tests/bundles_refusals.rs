@@ -71,7 +71,7 @@ async fn a_message_that_is_too_large_for_a_bundle_overtakes_none_that_comes_back
     let sized = |message: Outgoing| {
         let n = message.row.as_u128();
         let mut envelope = (*message.envelope).clone();
-        let blanks = if n % 50 == 0 { 200_000 } else { 0 };
+        let blanks = if n.is_multiple_of(50) { 200_000 } else { 0 };
         envelope.body = format!("{}{n}", " ".repeat(blanks)).into();
         with_envelope(message, envelope)
     };

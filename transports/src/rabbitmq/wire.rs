@@ -186,7 +186,8 @@ fn foreign(content_encoding: Option<&str>, content_type: Option<&str>) -> Option
     })
 }
 
-/// The headers in which a quorum queue counts deliveries. RabbitMQ 4.3 leaves out of the first what a consumer gave back.
+/// The headers in which a quorum queue counts deliveries. RabbitMQ 4.3 leaves out of the first what a consumer gave
+/// back.
 const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 
 /// How often a quorum queue delivered the message before. The queue counts in headers that it sets on redelivered

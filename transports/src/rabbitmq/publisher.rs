@@ -386,7 +386,9 @@ impl Publisher {
         match broken {
             Broken::Refused(_, why) | Broken::Otherwise(why) => Parted::Broken(why),
             Broken::Silent { place, why } => {
-                self.give_up(&place, &why);
+                if self.unsent.is_silent_again() {
+                    self.give_up(&place, &why);
+                }
                 Parted::Silent(why)
             }
         }

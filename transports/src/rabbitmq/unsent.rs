@@ -19,6 +19,8 @@ pub(super) struct Unsent {
     suspects: usize,
     /// How often a connection broke without a reason since something was confirmed.
     breaks: u32,
+    /// How often the broker did not answer since something was reported.
+    silences: u32,
 }
 
 /// Why a channel broke.
@@ -74,7 +76,12 @@ impl Unsent {
     /// A message is reported, whatever its fate.
     pub(super) fn reported(&mut self) {
         self.suspects = self.suspects.saturating_sub(1);
-        self.breaks = 0;
+        (self.breaks, self.silences) = (0, 0);
+    }
+
+    /// Whether the broker is silent on a second connection too, perhaps to another host: then it is not the connection.
+    pub(super) fn is_silent_again(&self) -> bool {
+        self.silences > 1
     }
 
     /// The channel broke while these were in flight (in order). Gives the message that is at fault, if that is known.
@@ -99,7 +106,10 @@ impl Unsent {
                 self.suspects = self.suspects.max(count);
                 None
             }
-            Broken::Silent { .. } => None,
+            Broken::Silent { .. } => {
+                self.silences += 1;
+                None
+            }
             Broken::Otherwise(text) => {
                 self.breaks += 1;
                 if self.breaks < BREAKS_MAX {
@@ -188,7 +198,9 @@ mod tests {
         assert!(unsent.is_careful(), "all ten are under suspicion");
         let silent = Broken::Silent { place: "q".into(), why: "no confirm".into() };
         let first = unsent.take().into_iter().collect();
-        assert!(unsent.broke(first, &silent).is_none());
+        assert!(unsent.broke(first, &silent).is_none() && !unsent.is_silent_again());
+        let first = unsent.take().into_iter().collect();
+        assert!(unsent.broke(first, &silent).is_none() && unsent.is_silent_again());
         unsent.extend(messages(10..13));
         let given_up = unsent.give_up(|message| message.row.as_u128() % 3 == 0);
         assert!(given_up.iter().map(|message| message.row.as_u128()).eq([0, 3, 6, 9, 12]));

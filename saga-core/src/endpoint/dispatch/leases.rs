@@ -6,12 +6,8 @@ use crate::{
     endpoint::trouble::Trouble,
     port::{LeaseUpdate, Report},
 };
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, OptionFuture},
-};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 /// Takes in reports on published rows, and renews the leases of the rest, until the transport ends.
 pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
@@ -21,11 +17,14 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
     let mut reopening: Vec<String> = Vec::new();
-    let mut step: Option<BoxFuture<'_, Option<String>>> = None;
+    // a task of its own: it may have the one connection that writes, for which the leases would wait here
+    let mut step: JoinSet<Option<String>> = JoinSet::new();
     loop {
         let mut renew = Vec::new();
-        if step.is_none() {
-            step = reopening.pop().map(|destination| reopen(&shared, destination).boxed());
+        if step.is_empty()
+            && let Some(destination) = reopening.pop()
+        {
+            step.spawn(reopen(shared.clone(), destination));
         }
         // what is rarely ready first: reports that never end must not keep leases from being renewed
         tokio::select! {
@@ -36,10 +35,7 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             }
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
-            more = OptionFuture::from(step.as_mut()), if step.is_some() => {
-                step = None;
-                reopening.extend(more.flatten());
-            }
+            Some(more) = step.join_next(), if !step.is_empty() => reopening.extend(more.ok().flatten()),
         }
         let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
@@ -87,7 +83,7 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
 
 /// A destination takes messages again: makes some of what waits for it due now. Gives it back if there may be more. A
 /// million may wait, and reports and leases must not.
-async fn reopen<Db: Store>(shared: &Shared<Db>, destination: String) -> Option<String> {
+async fn reopen<Db: Store>(shared: Arc<Shared<Db>>, destination: String) -> Option<String> {
     match shared.store.reopen(&shared.name, &destination).await {
         Ok(0) => None,
         Ok(_) => {

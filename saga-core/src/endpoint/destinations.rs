@@ -13,9 +13,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
 const GONE_AFTER: Duration = Duration::from_secs(60);
-/// The rows that wait come back with the probe that succeeds. Until then they come one by one, in so many pauses
-/// between probes: a million that came together would keep the relay from all else.
-const SPREAD: u32 = 12;
 /// How often a destination that takes messages is asked for rows that wait for it: another process may have put them
 /// off.
 const ASK_EVERY: Duration = Duration::from_secs(600);
@@ -150,10 +147,11 @@ impl Destinations {
 }
 
 impl Closed {
-    /// How long a row waits that is not the probe: until a little after it, so that its answer is known by then.
+    /// How long a row waits that is not the probe: until a little after it, so that its answer is known by then. They
+    /// come one by one in the time of one more pause: a million that came together would keep the relay from all else.
     fn wait(&self, row: Uuid, now: Instant) -> Duration {
         let part = u32::from(row.as_bytes()[15]); // by chance, and the same each time
-        self.probe_at.saturating_duration_since(now) + PAUSE_MIN + self.pause * SPREAD / 256 * part
+        self.probe_at.saturating_duration_since(now) + PAUSE_MIN + self.pause / 256 * part
     }
 }
 
@@ -170,7 +168,7 @@ mod tests {
         let wait = destinations.unroutable("e", &to, a, "no queue");
         assert!(wait <= PAUSE_MIN, "{wait:?}");
         let behind = destinations.unroutable("e", &to, b, "no queue");
-        assert!(behind > wait && behind <= PAUSE_MIN * (2 + SPREAD), "it was on its way already: {behind:?}");
+        assert!(behind > wait && behind <= PAUSE_MIN * 3, "it was on its way already: {behind:?}");
         assert!(destinations.admit(&to, c, false).is_err(), "before the time is up nobody asks");
         tokio::time::advance(PAUSE_MIN).await;
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
@@ -215,13 +213,13 @@ mod tests {
             assert_eq!(destinations.admit(&to, probe, false), Ok(()));
         }
         let pause = destinations.unroutable("e", &to, probe, "no queue");
-        let mut hours = [0; 13];
+        let mut parts = [0; 13];
         for n in 1..=1300 {
             let wait = destinations.admit(&to, Uuid::from_u128(n), false).unwrap_err();
             assert!(wait > pause, "none comes before the probe");
-            hours[((wait - pause).as_secs_f64() / pause.as_secs_f64()) as usize] += 1;
+            parts[((wait - pause).as_secs_f64() / pause.as_secs_f64() * 12.) as usize] += 1;
         }
-        assert!(hours[..12].iter().all(|rows| (60..160).contains(rows)), "{hours:?}");
+        assert!(parts[..12].iter().all(|rows| (60..160).contains(rows)), "{parts:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use crate::{
     port::{LeaseUpdate, Report},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 
 /// Takes in reports on published rows, and renews the leases of the rest, until the transport ends.
 pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
@@ -17,15 +17,8 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
     let mut reopening: Vec<String> = Vec::new();
-    // a task of its own: it may have the one connection that writes, for which the leases would wait here
-    let mut step: JoinSet<Option<String>> = JoinSet::new();
     loop {
         let mut renew = Vec::new();
-        if step.is_empty()
-            && let Some(destination) = reopening.pop()
-        {
-            step.spawn(reopen(shared.clone(), destination));
-        }
         // what is rarely ready first: reports that never end must not keep leases from being renewed
         tokio::select! {
             biased;
@@ -35,13 +28,18 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             }
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
-            Some(more) = step.join_next(), if !step.is_empty() => reopening.extend(more.ok().flatten()),
+            () = std::future::ready(()), if !reopening.is_empty() => {}
         }
         let came = batch.len();
         let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
         reopening.extend(reopened);
         // one that closed again meanwhile is entered anew when it opens
         reopening.retain(|destination| !dispatcher.is_closed(destination));
+        if let Some(destination) = reopening.pop()
+            && reopen(&shared, &destination).await
+        {
+            reopening.push(destination);
+        }
         if came > 0
             && failed.is_empty()
             && let Some(lasted) = unpublished.ends()
@@ -81,19 +79,19 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     }
 }
 
-/// A destination takes messages again: makes some of what waits for it due now. Gives it back if there may be more. A
+/// A destination takes messages again: makes some of what waits for it due now. Returns whether there may be more. A
 /// million may wait, and reports and leases must not.
-async fn reopen<Db: Store>(shared: Arc<Shared<Db>>, destination: String) -> Option<String> {
-    match shared.store.reopen(&shared.name, &destination).await {
-        Ok(0) => None,
+async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) -> bool {
+    match shared.store.reopen(&shared.name, destination).await {
+        Ok(0) => false,
         Ok(_) => {
             shared.dispatcher.due_in(Duration::ZERO);
-            Some(destination)
+            true
         }
         Err(error) => {
             // without the bulk update they still go, each when it is due
             tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
-            None
+            false
         }
     }
 }

@@ -139,9 +139,10 @@ pub(super) async fn renew_and_fail(
     Ok(update.renew.iter().filter(|id| !renewed.contains(id)).copied().collect())
 }
 
-/// In the order in which the rows were written, within one step.
+/// In the order in which the rows were written, within one step. What was tried while nobody took messages there says
+/// nothing about a row, and no later pause is longer for it.
 const REOPEN: &str = "
-UPDATE sagabus.outbox o SET due_at = statement_timestamp(), waits_for = NULL
+UPDATE sagabus.outbox o SET due_at = statement_timestamp(), waits_for = NULL, attempts = 0
 FROM (SELECT id FROM sagabus.outbox
     WHERE endpoint = $1 AND waits_for = $2 AND (lease_until IS NULL OR lease_until < statement_timestamp())
     ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED) w

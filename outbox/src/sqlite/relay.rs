@@ -169,10 +169,11 @@ pub(super) async fn renew_and_fail(
     Ok(update.renew.iter().filter(|id| !renewed.contains(id)).copied().collect())
 }
 
-/// In the order in which the rows were written, within one step: rows of the same time are leased by id.
+/// In the order in which the rows were written, within one step: rows of the same time are leased by id. What was tried
+/// while nobody took messages there says nothing about a row, and no later pause is longer for it.
 pub(super) async fn reopen(writer: &SqlitePool, endpoint: &str, destination: &str) -> Result<u64, sqlx::Error> {
     let reopened = sqlx::query(
-        "UPDATE sagabus_outbox SET due_at = $3, waits_for = NULL
+        "UPDATE sagabus_outbox SET due_at = $3, waits_for = NULL, attempts = 0
          WHERE id IN (SELECT id FROM sagabus_outbox WHERE endpoint = $1 AND waits_for = $2
             AND (lease_until IS NULL OR lease_until < $3) ORDER BY id LIMIT $4)",
     );

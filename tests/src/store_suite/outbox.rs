@@ -190,6 +190,7 @@ pub async fn b9_rows_without_a_way_wait_for_their_destination(store: &impl Lab) 
     let order: Vec<_> = open.iter().map(|row| row.envelope.message_id.as_str()).collect();
     assert_eq!(order, ["a", "b"], "in the order in which they were written");
     assert!(open.iter().all(|row| row.wanted), "who reopened them wants them sent: {open:?}");
+    assert!(open.iter().all(|row| row.attempts == 0), "no pause grows by tries while nobody was there: {open:?}");
     assert_eq!(store.column("outbox", "waits_for", "a").await, [None]);
     assert_eq!(store.column("outbox", "waits_for", "c").await, [Some("elsewhere".into())]);
 }

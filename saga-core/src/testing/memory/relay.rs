@@ -81,6 +81,7 @@ pub(super) fn reopen(state: &mut State, endpoint: &str, destination: &str, now: 
         if let Some(row) = state.tables.outbox.get_mut(id) {
             row.waits_for = None;
             row.due_at_us = now;
+            row.attempts = 0;
         }
     }
     ids.len() as u64

@@ -110,7 +110,12 @@ pub struct SagaRef {
 
 impl Envelope {
     /// The longest property, in bytes. AMQP allows 255 and other brokers more, but an index does not.
-    pub(crate) const PROPERTY_BYTES_MAX: usize = 1000;
+    const PROPERTY_BYTES_MAX: usize = 1000;
+
+    /// Whether every database can hold the text where a property is.
+    pub(crate) fn holds(text: &str) -> bool {
+        text.len() <= Self::PROPERTY_BYTES_MAX && !text.contains('\0')
+    }
     /// The logical name of a wake-up: a message without an effect of its own that makes an instance look at what is
     /// held for it.
     pub const WAKE: &'static str = "sagabus.Wake";
@@ -177,7 +182,7 @@ impl Envelope {
     pub fn sanitize(&mut self) -> Option<String> {
         let mut wrong = None;
         for (name, text) in self.texts_mut() {
-            if text.len() > Self::PROPERTY_BYTES_MAX || text.contains('\0') {
+            if !Self::holds(text) {
                 wrong = Some(format!("{name} contains U+0000 or is longer than {} bytes", Self::PROPERTY_BYTES_MAX));
                 let short: String = text.chars().take(Self::PROPERTY_BYTES_MAX / 4).collect();
                 *text = short.replace('\0', "\u{fffd}");

@@ -6,7 +6,7 @@ use super::{
 };
 use saga_core::{
     Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, InstanceSeen,
-    OperationItem, StoreError, StoreErrorKind, hash_of,
+    OperationItem, StoreError, StoreErrorKind,
 };
 use serde::Deserialize;
 use uuid::Uuid;
@@ -56,7 +56,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     let key = order.key;
     let of_it: Params = vec![Some(key.saga.clone()), Some(key.id.clone())];
     let mut session = tables.write().await?;
-    T::lock(&mut session, &[hash_of([key.saga.as_bytes(), key.id.as_bytes()])]).await?;
+    T::lock(&mut session, &[key.lock()]).await?;
     let Some(found) = session.rows(T::INSTANCE_ORDER.find, &of_it).await?.pop() else {
         return Ok(InstanceDone::new("gone"));
     };

@@ -51,7 +51,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &HeldOrder<'_>) -> Res
     let seen = held(session.rows(&T::held_by_name(false), &[Some(names.clone())]).await?)?;
     let mut locks: BTreeSet<i64> = BTreeSet::new();
     for row in &seen {
-        locks.insert(lock(row, awaited::<T>(&mut session, row).await?));
+        locks.insert(awaited::<T>(&mut session, row).await?.map_or_else(|| own_lock(row), |key| key.lock()));
     }
     T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
     let found = held(session.rows(&T::held_by_name(true), &[Some(names)]).await?)?;
@@ -203,12 +203,9 @@ fn retried_by(row: &HeldView) -> Option<&str> {
     row.envelope["receiver"].as_str().filter(|_| row.kind.as_deref() == Some(OutboxKind::Retry.as_str()))
 }
 
-/// The lock that a unit of work takes for the same message.
-fn lock(row: &HeldView, awaited: Option<InstanceKey>) -> i64 {
-    match awaited {
-        Some(InstanceKey { saga, id }) => hash_of([saga.as_bytes(), id.as_bytes()]),
-        None => hash_of([row.endpoint.as_bytes(), row.message_id.as_bytes()]),
-    }
+/// The lock of a message for which no instance waits.
+fn own_lock(row: &HeldView) -> i64 {
+    hash_of([row.endpoint.as_bytes(), row.message_id.as_bytes()])
 }
 
 fn key(row: &HeldView) -> Params {

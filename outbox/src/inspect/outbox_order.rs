@@ -6,7 +6,7 @@ use super::{
 };
 use saga_core::{
     Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
-    StoreErrorKind, hash_of,
+    StoreErrorKind,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -62,7 +62,7 @@ impl Found {
 
     /// The lock under which units of work change that instance.
     fn lock(&self) -> Option<i64> {
-        self.instance().map(|key| hash_of([key.saga.as_bytes(), key.id.as_bytes()]))
+        self.instance().map(|key| key.lock())
     }
 }
 

@@ -5,7 +5,6 @@
 
 use super::{
     groups::{Group, Groups},
-    router::instance_lock,
     saga_unit::locks,
 };
 use crate::{
@@ -82,7 +81,7 @@ impl TakenAliases {
         }
         let is_locked = |group: &mut Group<'_>| {
             let mut taken = group.decided.iter().flat_map(|decided| &decided.aliases.taken);
-            taken.any(|alias| self.locked_elsewhere.contains(&instance_lock(alias)))
+            taken.any(|alias| self.locked_elsewhere.contains(&alias.lock()))
         };
         Ok(groups.list.extract_if(.., is_locked).map(|group| group.key).collect())
     }

@@ -17,7 +17,7 @@ pub(crate) use leases::keep_leases;
 use self::reservation::Reservation;
 use super::{destinations::Destinations, shared::Shared};
 use crate::{
-    CrashPoint, Crashes,
+    CrashPoint, Crashes, Envelope,
     port::{Backoff, Destination, Fate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
 };
 use std::{
@@ -108,6 +108,15 @@ struct InFlight {
 pub(crate) struct Load {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
+}
+
+impl Load {
+    pub(crate) fn of<'a>(envelopes: impl Iterator<Item = &'a Arc<Envelope>>) -> Self {
+        envelopes.fold(Self::default(), |Self { messages, bytes }, envelope| Self {
+            messages: messages + 1,
+            bytes: bytes + envelope.body.len(),
+        })
+    }
 }
 
 impl State {

@@ -6,7 +6,7 @@ use super::{
     judge::{Verdict, judge},
     lane::cannot_hold,
     ledger::{Ledger, Origin, Settling},
-    router::{Item, instance_lock},
+    router::Item,
     saga_unit::locks,
     shared::Shared,
     waiting::Waiting,
@@ -113,7 +113,7 @@ async fn unit<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<Vec<What
     for item in items {
         let Some(alias) = &item.alias else { continue };
         all.push(match rows.get(alias) {
-            _ if inbox.locked_elsewhere.contains(&instance_lock(alias)) => What::Locked,
+            _ if inbox.locked_elsewhere.contains(&alias.lock()) => What::Locked,
             Some(key) => What::Found(key.clone()),
             None => {
                 ledger.spans.push(item.span.clone());

@@ -2,7 +2,7 @@
 
 use super::{
     judge::Before,
-    router::{Item, Receiver, instance_lock},
+    router::{Item, Receiver},
     shared::Shared,
 };
 use crate::{
@@ -58,7 +58,7 @@ impl<'a> Groups<'a> {
         let mut groups = Self { list: Vec::new(), by_key: HashMap::new() };
         for item in items {
             let (Receiver::Saga(saga), Some(key)) = (item.receiver, &item.key) else { continue };
-            if groups.by_key.contains_key(key) || found.locked_elsewhere.contains(&instance_lock(key)) {
+            if groups.by_key.contains_key(key) || found.locked_elsewhere.contains(&key.lock()) {
                 continue;
             }
             groups.by_key.insert(key.clone(), groups.list.len());

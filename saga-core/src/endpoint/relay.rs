@@ -164,7 +164,7 @@ async fn look<Db: Store>(
     if let Some(delay) = leased.next_due {
         shared.dispatcher.due_in(delay);
     }
-    Ok(Load { messages: leased.rows.len(), bytes: leased.rows.iter().map(|row| row.envelope.body.len()).sum() })
+    Ok(Load::of(leased.rows.iter().map(|row| &row.envelope)))
 }
 
 #[cfg(test)]

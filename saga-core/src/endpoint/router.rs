@@ -402,7 +402,7 @@ impl Item {
             return key;
         }
         match (self.key.as_ref().or(self.alias.as_ref()), &self.envelope.saga) {
-            (Some(key), _) => instance_lock(key),
+            (Some(key), _) => key.lock(),
             (None, Some(saga)) => hash_of([saga.saga.as_bytes(), saga.id.as_bytes()]),
             (None, None) => hash_of([self.envelope.message_id.as_bytes()]),
         }
@@ -430,9 +430,4 @@ impl Item {
     pub(crate) fn set_aside(&self) {
         std::mem::forget(self.guard.clone());
     }
-}
-
-/// The lock of an instance, or of an alias.
-pub(crate) fn instance_lock(key: &InstanceKey) -> i64 {
-    hash_of([key.saga.as_bytes(), key.id.as_bytes()])
 }

@@ -7,7 +7,7 @@ use super::{
     judge::{Before, Verdict, judge},
     ledger::{Ledger, Offered, Origin},
     policy::{UserFailure, passes},
-    router::{Content, Item, instance_lock},
+    router::{Content, Item},
     shared::Shared,
 };
 use crate::{
@@ -157,7 +157,7 @@ async fn unit<Db: Store>(
         entry.breaker.handled(&shared.name, entry.logic.name());
     }
     let is_locked = |item: &Item| {
-        let locked = |key| found.locked_elsewhere.contains(&instance_lock(key)) || locked.contains(key);
+        let locked = |key| found.locked_elsewhere.contains(&InstanceKey::lock(key)) || locked.contains(key);
         item.key.as_ref().is_some_and(locked)
     };
     let mut ran = Ran::default();
@@ -187,7 +187,7 @@ fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
 
 /// One lock for each instance or alias: sorted, so that the same batch asks in the same order everywhere.
 pub(super) fn locks<'a>(keys: impl IntoIterator<Item = &'a InstanceKey>) -> Vec<i64> {
-    let mut locks: Vec<i64> = keys.into_iter().map(instance_lock).collect();
+    let mut locks: Vec<i64> = keys.into_iter().map(InstanceKey::lock).collect();
     locks.sort_unstable();
     locks.dedup();
     locks

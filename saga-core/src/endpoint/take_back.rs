@@ -35,9 +35,7 @@ impl TakeBack {
     pub(super) fn read(envelope: &Envelope) -> Result<Self, String> {
         let read: Result<Self, _> = serde_json::from_slice(&envelope.body);
         let read = read.map_err(|error| format!("{}: {error}", Envelope::TAKE_BACK))?;
-        // as they are checked where a message comes under its own name
-        let fits = |text: &String| text.len() <= Envelope::PROPERTY_BYTES_MAX && !text.contains('\0');
-        match fits(&read.id) && fits(&read.type_name) {
+        match Envelope::holds(&read.id) && Envelope::holds(&read.type_name) {
             true => Ok(read),
             false => Err(format!("{}: its id or type is too long or contains U+0000", Envelope::TAKE_BACK)),
         }

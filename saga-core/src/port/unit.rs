@@ -1,7 +1,7 @@
 //! What a unit of work reads: keys in, rows out.
 
 use super::{HeldReason, InboxResult};
-use crate::Envelope;
+use crate::{Envelope, hash_of};
 use std::sync::Arc;
 
 /// What a batch asks about.
@@ -30,6 +30,14 @@ pub struct InstanceKey {
     pub saga: String,
     /// The instance.
     pub id: String,
+}
+
+impl InstanceKey {
+    /// The number of the lock under which units of work, and operators, change the instance; or of an alias, by which
+    /// it is found.
+    pub fn lock(&self) -> i64 {
+        hash_of([self.saga.as_bytes(), self.id.as_bytes()])
+    }
 }
 
 /// The longest value of a field that is no alias, in bytes.

@@ -22,7 +22,7 @@ struct Cli {
     /// A RabbitMQ, `amqp://guest:guest@127.0.0.1:5672`, instead of messages within the process
     #[arg(long, value_name = "URL", requires = "database")]
     broker: Option<String>,
-    /// A PostgreSQL database, `postgres://postgres@127.0.0.1:5432/trips`, instead of a file; created if missing
+    /// A PostgreSQL database, `postgres://postgres@127.0.0.1:5432/trips`, instead of a file; it must exist
     #[arg(long, value_name = "URL", requires = "broker")]
     database: Option<String>,
     /// The SQLite file, which must not exist yet; a temporary one if none is given

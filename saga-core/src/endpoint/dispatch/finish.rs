@@ -23,11 +23,7 @@ pub(in crate::endpoint) async fn finish<Db: Store>(
 
 async fn commit<Db: Store>(shared: &Shared<Db>, mut unit: Db::Unit, mut write: Write) -> Result<(), StoreError> {
     let now = write.outbox.iter().filter(|row| row.delay.is_none());
-    let load = now.fold(Load::default(), |Load { messages, bytes }, row| Load {
-        messages: messages + 1,
-        bytes: bytes + row.envelope.body.len(),
-    });
-    let mut reservation = shared.dispatcher.reserve(load);
+    let mut reservation = shared.dispatcher.reserve(Load::of(now.map(|row| &row.envelope)));
     for row in &mut write.outbox {
         row.leased = reservation.leased && row.delay.is_none();
     }

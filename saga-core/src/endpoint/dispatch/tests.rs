@@ -1,5 +1,4 @@
 use super::*;
-use crate::Envelope;
 
 fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
     let (outgoing, sent) = mpsc::unbounded_channel();

@@ -78,15 +78,18 @@ async fn hold<Db: Store>(
             if waiting.pause(&error).await {
                 return;
             }
-        } else if items.len() > 1 {
+            continue;
+        }
+        waiting.over(); // the database has answered
+        if items.len() > 1 {
             for item in std::mem::take(&mut items) {
                 Box::pin(hold(shared, vec![item], stop, found, locked)).await;
             }
-        } else {
-            tries += 1;
-            if !cannot_hold(shared, &items[0], &error, tries).await {
-                return;
-            }
+            return;
+        }
+        tries += 1;
+        if !cannot_hold(shared, &items[0], &error, tries).await {
+            return;
         }
     }
 }

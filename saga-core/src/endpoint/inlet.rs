@@ -40,7 +40,8 @@ impl Inlet {
         }
     }
 
-    /// The same for a lane that has items: returns as well when the broker has taken some back.
+    /// The same for a lane that has items: returns as well when the broker has taken some back. With 0 for `most` it
+    /// waits for that alone.
     pub(super) async fn take_beside(&mut self, into: &mut Vec<Item>, most: usize) -> bool {
         let mut channels = self.channels.clone();
         tokio::select! {
@@ -50,7 +51,7 @@ impl Inlet {
                 self.drop_what_comes_again();
                 changed.is_ok() // else the endpoint has ended
             }
-            more = self.take(into, most) => more,
+            more = self.take(into, most), if most > 0 => more,
         }
     }
 

@@ -1,15 +1,14 @@
 //! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them. Here are the lanes of
 //! sagas, and what those of handlers (`handler_lane.rs`) have in common with them.
 //!
-//! Some items of a saga lane wait because of their instance (`parked.rs`). Items of other instances do not wait for
-//! them. A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from
+//! A saga lane runs up to two units beside each other, of different instances (`queue.rs`). A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from
 //! there to the lane of the instance.
 
 use super::{
     finding, hold_unit,
     inlet::Inlet,
-    parked::Parked,
     policy::{Next, UserFailure},
+    queue::{Left, Queue},
     router::{Content, Item, Lanes, Work},
     saga_unit::{self, Failed},
     shared::Shared,
@@ -20,7 +19,7 @@ use crate::{
     port::{Backoff, InboxRow},
     saga::logic::Overrule,
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
@@ -35,7 +34,8 @@ const HOLD_TRIES: u32 = 6;
 const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
-/// Runs a lane of sagas until the endpoint stops.
+
+/// Runs a lane of sagas until the endpoint stops. Items that wait then are dropped, which gives them back to the broker.
 pub(super) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
     mut inlet: Inlet,
@@ -44,52 +44,57 @@ pub(super) async fn run<Db: Store>(
 ) {
     let batch_max = shared.settings.batch_messages_max;
     let mut came: Vec<Item> = Vec::new();
-    let mut parked = Parked::default();
-    loop {
-        // Takes what is there and waits for no more: a message that comes alone runs at once, and the next batch
-        // gathers while one runs. When the endpoint stops, waiting items are dropped, which gives them back to the
-        // broker.
+    let mut queue = Queue::new(batch_max);
+    let mut running = FuturesUnordered::new();
+    let mut open = true;
+    while open && !stop.is_cancelled() {
+        // What is there runs, and waits for no more: a message that comes alone runs at once, and the next batch gathers
+        // while one runs.
+        while let Some(batch) = queue.next() {
+            let (items, keys) = batch.part();
+            running.push(async { (keys, run_batch(&shared, items, &lanes, &stop).await) });
+        }
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
-            // an instance with endless work is always due: take what has come along with it
-            () = parked.due() => inlet.take_now(&mut came, batch_max),
-            more = inlet.take(&mut came, batch_max) => if !more { return },
+            Some((keys, left)) = running.next(), if !running.is_empty() => {
+                queue.ended(&keys, left);
+                queue.say_how_long(&shared.name);
+            }
+            () = stop.cancelled() => {}
+            () = queue.due(), if running.is_empty() => {}
+            more = inlet.take_beside(&mut came, if queue.has_room() { batch_max } else { 0 }) => {
+                open = more;
+                if came.is_empty() {
+                    queue.drop_what_comes_again();
+                }
+                queue.push(&mut came);
+            }
         }
-        let batch = parked.next_batch(&mut came);
-        if !inlet.beside(run_batch(&shared, batch, &mut parked, &lanes, &stop)).await {
-            return;
-        }
-        parked.say_how_long(&shared.name);
     }
+    while running.next().await.is_some() {}
 }
 
-/// Runs the items until they are settled or parked. Returns false when the endpoint stops.
+/// Runs the items until they are settled, or left because of their instance.
 async fn run_batch<Db: Store>(
     shared: &Shared<Db>,
-    batch: Vec<Item>,
-    parked: &mut Parked,
+    mut batch: Vec<Item>,
     lanes: &Weak<Lanes>,
     stop: &CancellationToken,
-) -> bool {
-    for mut batch in apart(batch) {
-        batch.retain(|item| !item.comes_again());
-        // before it is counted: a copy that waits behind the one that was counted is no further crash
-        batch = parked.keep_back(batch);
-        if !count_crash(shared, &mut batch, stop).await {
-            return false;
-        }
-        let to_find: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Find).collect();
-        let to_hold: Vec<Item> = batch.extract_if(.., |item| item.runs_nothing()).collect();
-        let (found, locked) = finding::find(shared, to_find, stop).await;
-        locked.into_iter().for_each(|item| parked.locked(item));
-        if let Some(lanes) = lanes.upgrade() {
-            found.into_iter().for_each(|item| lanes.send(item));
-        } // else the endpoint stops, and the dropped items give their deliveries back
-        run_saga_items(shared, batch, parked, stop).await;
-        hold(shared, to_hold, stop).await;
+) -> Left {
+    let mut left = Left::default();
+    if !count_crash(shared, &mut batch, stop).await {
+        return left;
     }
-    true
+    let to_find: Vec<Item> = batch.extract_if(.., |item| item.work() == Work::Find).collect();
+    let to_hold: Vec<Item> = batch.extract_if(.., |item| item.runs_nothing()).collect();
+    let (found, locked) = finding::find(shared, to_find, stop).await;
+    locked.into_iter().for_each(|item| left.locked(item));
+    if let Some(lanes) = lanes.upgrade() {
+        found.into_iter().for_each(|item| lanes.send(item));
+    } // else the endpoint stops, and the dropped items give their deliveries back
+    run_saga_items(shared, batch, &mut left, stop).await;
+    hold(shared, to_hold, stop).await;
+    left
 }
 
 /// How many of the first items run together: a suspect runs alone, and nothing overtakes it.
@@ -108,16 +113,11 @@ pub(super) fn apart(batch: Vec<Item>) -> Vec<Vec<Item>> {
     parts
 }
 
-/// Runs the items until they are settled, or parked because of their instance. Waits for the database as long as it
+/// Runs the items until they are settled, or left because of their instance. Waits for the database as long as it
 /// takes, starts over when another process was faster, and falls back to one item at a time when one makes the whole
 /// batch fail.
-async fn run_saga_items<Db: Store>(
-    shared: &Shared<Db>,
-    items: Vec<Item>,
-    parked: &mut Parked,
-    stop: &CancellationToken,
-) {
-    let mut items = parked.keep_back(items);
+async fn run_saga_items<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, left: &mut Left, stop: &CancellationToken) {
+    let mut items = left.keep_back(items);
     let mut waiting = Waiting::new(shared, stop);
     let mut overrule = None;
     let mut runs = 0;
@@ -129,10 +129,10 @@ async fn run_saga_items<Db: Store>(
                 waiting.over();
                 for (place, mut item) in items.into_iter().enumerate() {
                     if ran.locked.contains(&place) {
-                        parked.locked(item);
+                        left.locked(item);
                     } else if ran.unfinished.contains(&place) {
                         (item.first, item.is_back) = (false, true);
-                        parked.unfinished(item);
+                        left.unfinished(item);
                     }
                 }
                 return;
@@ -146,10 +146,11 @@ async fn run_saga_items<Db: Store>(
             }
             continue;
         }
+        waiting.over(); // the database has answered
         if items.len() > 1 {
             tracing::debug!(endpoint = shared.name, messages = items.len(), "running the batch one by one");
             for item in items {
-                Box::pin(run_saga_items(shared, vec![item], parked, stop)).await;
+                Box::pin(run_saga_items(shared, vec![item], left, stop)).await;
             }
             return;
         }
@@ -211,16 +212,18 @@ pub(super) async fn hold<Db: Store>(shared: &Shared<Db>, items: Vec<Item>, stop:
             if waiting.pause(&error).await {
                 return;
             }
-        } else if items.len() > 1 {
+            continue;
+        }
+        waiting.over(); // the database has answered
+        if items.len() > 1 {
             for item in items {
                 Box::pin(hold(shared, vec![item], stop)).await;
             }
             return;
-        } else {
-            tries += 1;
-            if !cannot_hold(shared, &items[0], &error, tries).await {
-                return;
-            }
+        }
+        tries += 1;
+        if !cannot_hold(shared, &items[0], &error, tries).await {
+            return;
         }
     }
 }

@@ -12,7 +12,7 @@
 //! lane:        take all waiting items; run units of work;                                       lane.rs
 //!              wait for the database; never give up                                             handler_lane.rs
 //!   find:        look up the aliases; on to the lanes of the instances, or hold as early         finding.rs
-//!   unit:        begin a transaction, trying to lock the instances (a locked one is parked)     saga_unit.rs
+//!   unit:        begin a transaction, trying to lock the instances (a locked one waits)         saga_unit.rs
 //!                read inbox, instances, what is held for them                                   handler_unit.rs
 //!                judge: which messages run, which are duplicates                                judge.rs
 //!                decide: transitions (pure), or the handler runs                                saga/run.rs
@@ -72,10 +72,10 @@ pub(crate) mod low;
 mod metrics;
 mod mistake;
 mod options;
-mod parked;
 mod pass;
 mod policy;
 mod progress;
+mod queue;
 mod relay;
 mod request;
 mod requests;

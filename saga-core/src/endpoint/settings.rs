@@ -1,5 +1,6 @@
 //! An endpoint's settings.
 
+use super::queue::UNITS_MAX;
 use crate::ambient;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Units of work for sagas that run at the same time. Fewer lanes give larger batches. Default: one per two cores,
-    /// at most 8.
+    /// Lanes for sagas; the messages of an instance are always in the same one. A lane runs one unit of work at a time,
+    /// and a second one beside it while half of [`batch_messages_max`](Self::batch_messages_max) or more wait. Fewer
+    /// lanes give larger batches. Default: one per two cores, at most 8.
     pub saga_lanes: usize,
     /// Units of work that run at the same time, for each handler. Use more for handlers that wait for other services (a
     /// bank, a carrier), one for handlers that only write to the database. Default: one per core, 2 to 8.
     pub handler_lanes: usize,
-    /// The most messages in one unit of work. Default: 400; less with more than 4 lanes for sagas, so that together
+    /// The most messages in one unit of work. Default: 400; less with more than 2 lanes for sagas, so that together
     /// they lock no more than 1,600 instances at a time (PostgreSQL's lock table is small).
     pub batch_messages_max: usize,
     /// The most unsettled messages at a time. Default: 1000.
@@ -89,7 +91,7 @@ impl Default for Settings {
         Self {
             saga_lanes,
             handler_lanes: cores.clamp(2, 8),
-            batch_messages_max: (LOCKED_TOGETHER / saga_lanes).min(400),
+            batch_messages_max: (LOCKED_TOGETHER / (saga_lanes * UNITS_MAX)).min(400),
             prefetch: 1000,
             prefetch_bytes: 64 << 20,
             window: 4096,

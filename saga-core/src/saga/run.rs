@@ -91,8 +91,9 @@ impl<'a, S: Saga> Run<'a, S> {
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|row| !run.is_newer() && row.state != InstanceRow::CANCELLED) {
-            let stored =
-                S::__load(&row.state, row.version.unsigned_abs(), &row.data).map_err(|error| error.to_string());
+            // a user's `Deserialize` or `Upcast` may panic, and concerns this instance alone
+            let stored = caught(|| S::__load(&row.state, row.version.unsigned_abs(), &row.data))
+                .and_then(|stored| stored.map_err(|error| error.to_string()));
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
                 Ok((state, progress)) => {
                     run.alive_before = progress.timers.iter().map(|timer| timer.number).collect();
@@ -240,10 +241,13 @@ impl<'a, S: Saga> Run<'a, S> {
         let decoded = offer.decoded.take().and_then(|message| message.downcast::<S::In>().ok());
         let message = match decoded {
             Some(message) => *message,
-            None => match S::__read(&envelope.type_name, &envelope.body) {
-                Ok(message) => message,
-                Err(error) => return Ok(self.pause(&envelope, HeldReason::Undecodable, error.to_string())),
-            },
+            None => {
+                let read = caught(|| S::__read(&envelope.type_name, &envelope.body));
+                match read.and_then(|read| read.map_err(|error| error.to_string())) {
+                    Ok(message) => message,
+                    Err(error) => return Ok(self.pause(&envelope, HeldReason::Undecodable, error)),
+                }
+            }
         };
         let at = Moment {
             now_us: self.offers.now_us,

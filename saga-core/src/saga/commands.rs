@@ -2,7 +2,10 @@
 //! is their turn, and the effect that sends some of them.
 
 use super::{ChartEffect, Effect, Emit, Emits, Route, needs::Outcomes};
-use crate::{Command, Encoded, MessageKind, Outcome, ReadError, message::decode};
+use crate::{
+    Command, Encoded, MessageKind, Outcome, ReadError,
+    message::{answers_to, decode},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::marker::PhantomData;
@@ -37,20 +40,13 @@ pub struct Known {
     masked: &'static [&'static str],
     to: &'static str,
     queue: &'static str,
-    outcome: fn() -> Vec<&'static str>,
+    answers: fn() -> Vec<&'static str>,
     read: fn(&[u8]) -> Result<(), ReadError>,
 }
 
 const fn known<C: Command>() -> Known {
     let read = |body: &[u8]| decode::<C>(body).map(drop);
-    Known {
-        type_name: C::TYPE,
-        masked: C::MASKED,
-        to: C::TO,
-        queue: C::QUEUE,
-        outcome: <C::Outcome as Outcome>::types,
-        read,
-    }
+    Known { type_name: C::TYPE, masked: C::MASKED, to: C::TO, queue: C::QUEUE, answers: answers_to::<C>, read }
 }
 
 pub(super) const fn names<L: Commands, C: Command>() -> bool {
@@ -90,9 +86,9 @@ impl Kept {
         L::KNOWN.iter().find(|known| known.type_name == self.command)
     }
 
-    /// Whether an answer comes.
-    pub(super) fn is_answered<L: Commands>(&self) -> bool {
-        self.known::<L>().is_some_and(|known| !(known.outcome)().is_empty())
+    /// The command, if it is a `C`.
+    pub(super) fn read<C: Command>(&self) -> Option<C> {
+        if self.command == C::TYPE { decode(self.body.get().as_bytes()).ok() } else { None }
     }
 }
 
@@ -196,7 +192,7 @@ impl<S, L: SentInto<S>> Effect<S> for SendsAny<L> {
             kind: "send".into(),
             type_name: known.type_name.into(),
             to: Some(known.to.into()),
-            outcome: (known.outcome)().into_iter().map(Into::into).collect(),
+            outcome: (known.answers)().into_iter().map(Into::into).collect(),
         }));
     }
 }
@@ -208,7 +204,7 @@ macro_rules! commands {
         }
 
         impl<S, $($command: Command),+> SentInto<S> for ($($command,)+) {
-            type Needs = ($(Outcomes<S, $command, <$command::Outcome as Outcome>::Messages, ()>,)+);
+            type Needs = ($(Outcomes<S, $command, <$command::Outcome as Outcome>::Messages, $command::GivenUp>,)+);
         }
 
         commands!(@names ($($command)+) $($command $place)+);

@@ -4,7 +4,7 @@ use super::{
     Either, Undo,
     commands::{Commands, Kept, Names, Queue, SendsAny, by_fields},
 };
-use crate::Command;
+use crate::{Command, ReadOutcome};
 use serde::{Deserialize, Serialize};
 
 /// Steps, one after the other, and the way back: commands of the types in the tuple `S`, undone by commands of the
@@ -139,8 +139,8 @@ impl<S: Commands, U: Commands> Itinerary<S, U> {
         Self::default()
     }
 
-    /// The same with one step more, after the others.
-    pub fn then<C: Command, Place>(mut self, step: C) -> Self
+    /// The same with one step more, after the others. It has an outcome, which says how the script goes on.
+    pub fn then<C: Command<Outcome: ReadOutcome>, Place>(mut self, step: C) -> Self
     where
         S: Names<C, Place>,
     {
@@ -157,14 +157,15 @@ impl<S: Commands, U: Commands> Itinerary<S, U> {
     }
 
     /// The step has succeeded; this command undoes it.
-    pub fn done<C: Command, Place>(&mut self, undo: C)
+    pub fn done<C: Command<Outcome: ReadOutcome>, Place>(&mut self, undo: C)
     where
         U: Names<C, Place>,
     {
         self.undo.push(undo);
     }
 
-    /// Gives up: no further step goes out, and the last undo that is left is sent. [`Either::B`]: none is left, and the
+    /// Gives up: no further step goes out, and the last undo that is left is sent, or nothing while one is on its way.
+    /// [`Either::B`]: none is left, and the
     /// last one sent is confirmed.
     pub fn back(&mut self) -> Either<SendsAny<U>, ()> {
         self.ahead.kept.clear();

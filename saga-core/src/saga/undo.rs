@@ -4,7 +4,7 @@ use super::{
     Either,
     commands::{Commands, Kept, Names, Queue, SendsAny, by_fields, names},
 };
-use crate::Command;
+use crate::{Command, ReadOutcome};
 use serde::{Deserialize, Serialize};
 
 /// What undoes the steps that have succeeded: a stack of commands, of the types in the tuple `L`.
@@ -137,8 +137,8 @@ impl<L: Commands> Undo<L> {
         Self::default()
     }
 
-    /// A step has succeeded; this command undoes it.
-    pub fn push<C: Command, Place>(&mut self, undo: C)
+    /// A step has succeeded; this command undoes it. It has an outcome: the saga waits until it is confirmed.
+    pub fn push<C: Command<Outcome: ReadOutcome>, Place>(&mut self, undo: C)
     where
         L: Names<C, Place>,
     {
@@ -154,41 +154,89 @@ impl<L: Commands> Undo<L> {
         self.undo(self.stack.kept.len())
     }
 
-    /// Sends the last step's alone: the next one goes when this one is confirmed. [`Either::B`]: nothing is left, and
-    /// everything sent before is confirmed.
+    /// Sends the last step's alone, and nothing while one that was sent is not confirmed. [`Either::B`]: nothing is left,
+    /// and everything sent before is confirmed.
     pub fn undo_last(&mut self) -> Either<SendsAny<L>, ()> {
-        self.undo(1)
+        self.undo(usize::from(self.sent.kept.is_empty()))
     }
 
     fn undo(&mut self, number: usize) -> Either<SendsAny<L>, ()> {
-        let rest = self.stack.kept.len().saturating_sub(number);
-        let out: Vec<Kept> = self.stack.kept.drain(rest..).rev().collect();
-        if out.is_empty() && self.is_done() {
+        if self.is_done() {
             return Either::B(());
         }
-        self.sent.kept.extend(out.iter().filter(|kept| kept.is_answered::<L>()).cloned());
+        let rest = self.stack.kept.len().saturating_sub(number);
+        let out: Vec<Kept> = self.stack.kept.drain(rest..).rev().collect();
+        self.sent.kept.extend(out.iter().cloned());
         Either::A(SendsAny(Queue::new(out)))
     }
 
-    /// An undo `C` that was sent is confirmed, the one sent first of them. Says whether that was the last: nothing is
-    /// on the stack, and everything sent is confirmed.
+    /// The undo `C` that was sent is confirmed. Says whether that was the last: nothing is on the stack, and everything
+    /// sent is confirmed.
     ///
-    /// A command without an outcome needs no confirmation: it is done when it is sent.
+    /// # Panics
+    /// When different ones are out, so that nobody can tell which it was: use
+    /// [`confirmed_where`](Self::confirmed_where). The transition fails then, and its message is held.
     pub fn confirmed<C: Command>(&mut self) -> bool {
-        self.take_sent::<C>();
+        self.take_the_one::<C>();
         self.is_done()
     }
 
-    /// An undo `C` that was sent has failed: it goes back on the stack, where the next call of
+    /// The same where several commands `C` are out: the one for which `is_it` says yes.
+    ///
+    /// ```
+    /// # use sagabus::{prelude::*, saga::Undo};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Command, Serialize, Deserialize)]
+    /// # #[command(to = "hotel", outcome = CancelOutcome)]
+    /// # struct CancelRoom { room: u32 }
+    /// # #[derive(Outcome)]
+    /// # enum CancelOutcome { Cancelled(RoomCancelled) }
+    /// # #[derive(Reply, Serialize, Deserialize)]
+    /// # struct RoomCancelled { room: u32 }
+    /// let mut undo = Undo::<(CancelRoom,)>::new();
+    /// undo.push(CancelRoom { room: 1 });
+    /// undo.push(CancelRoom { room: 2 });
+    /// undo.undo_all();
+    /// let answer = RoomCancelled { room: 1 };
+    /// assert!(!undo.confirmed_where(|it: &CancelRoom| it.room == answer.room));
+    /// undo.failed_where(|it: &CancelRoom| it.room == 2);
+    /// assert_eq!(undo.open().len(), 1);
+    /// ```
+    pub fn confirmed_where<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) -> bool {
+        self.take_sent(is_it);
+        self.is_done()
+    }
+
+    /// The undo `C` that was sent has failed: it goes back on the stack, where the next call of
     /// [`undo_all`](Self::undo_all) finds it.
+    ///
+    /// # Panics
+    /// When different ones are out, as [`confirmed`](Self::confirmed) does: use [`failed_where`](Self::failed_where).
     pub fn failed<C: Command>(&mut self) {
-        let failed = self.take_sent::<C>();
+        let failed = self.take_the_one::<C>();
         self.stack.kept.extend(failed);
     }
 
-    fn take_sent<C: Command>(&mut self) -> Option<Kept> {
+    /// The same where several commands `C` are out: the one for which `is_it` says yes.
+    pub fn failed_where<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) {
+        let failed = self.take_sent(is_it);
+        self.stack.kept.extend(failed);
+    }
+
+    fn take_the_one<C: Command>(&mut self) -> Option<Kept> {
+        let mut out = self.sent.kept.iter().filter(|kept| kept.command == C::TYPE);
+        let first = out.next();
+        assert!(
+            out.all(|other| Some(other) == first),
+            "different commands `{}` are out: say which, by `confirmed_where` or `failed_where`",
+            C::TYPE
+        );
+        self.take_sent(|_: &C| true)
+    }
+
+    fn take_sent<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) -> Option<Kept> {
         const { assert!(names::<L, C>(), "this command is not among those of the stack: add it to the tuple") };
-        let place = self.sent.kept.iter().position(|kept| kept.command == C::TYPE)?;
+        let place = self.sent.kept.iter().position(|kept| kept.read().is_some_and(|sent| is_it(&sent)))?;
         Some(self.sent.kept.remove(place))
     }
 

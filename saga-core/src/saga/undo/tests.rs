@@ -67,14 +67,7 @@ macro_rules! step {
 step!("hotel", ReserveRoom RoomOutcome: RoomReserved HotelFull, CancelRoom CancelRoomOutcome: RoomCancelled RoomKept);
 step!("cars", ReserveCar CarOutcome: CarReserved NoCar, CancelCar CancelCarOutcome: CarCancelled CarKept);
 
-/// Without an outcome: nothing confirms it.
-#[derive(Command, Serialize, Deserialize)]
-#[command(to = "mail")]
-struct SayGoodbye {
-    id: u64,
-}
-
-type Undos = (CancelRoom, CancelCar, SayGoodbye);
+type Undos = (CancelRoom, CancelCar);
 
 #[derive(Serialize, Deserialize)]
 struct Trip {
@@ -106,7 +99,6 @@ impl Booking {
         (Trip { undo: Undo::new() }, waiting, send(ReserveRoom { id }), send(ReserveCar { id }))
     }
     fn room(it: Reserving, got: RoomReserved, trip: &mut Trip) -> Reserves {
-        trip.undo.push(SayGoodbye { id: got.id });
         trip.undo.push(CancelRoom { id: got.id, place: got.place });
         trip.came(Reserving { left: it.left - 1, ..it })
     }
@@ -178,18 +170,51 @@ fn begun() -> Harness<Booking> {
 }
 
 #[test]
-fn undos_leave_in_reverse_and_their_state_waits_for_all_that_are_answered() {
+fn undos_leave_in_reverse_and_their_state_waits_for_all() {
     let mut undo = Undo::<Undos>::new();
     undo.push(CancelRoom { id: 7, place: 1 });
-    undo.push(SayGoodbye { id: 7 });
     undo.push(CancelCar { id: 7, place: 2 });
-    let Either::A(sends) = undo.undo_all() else { panic!("three are on the stack") };
-    assert_eq!(sends.names(), ["cars.CancelCar", "mail.SayGoodbye", "hotel.CancelRoom"]);
-    assert_eq!(undo.open(), ["cars.CancelCar", "hotel.CancelRoom"], "nothing confirms a mail");
+    let Either::A(sends) = undo.undo_all() else { panic!("two are on the stack") };
+    assert_eq!(sends.names(), ["cars.CancelCar", "hotel.CancelRoom"]);
+    assert_eq!(undo.open(), ["cars.CancelCar", "hotel.CancelRoom"]);
     assert!(!undo.confirmed::<CancelRoom>() && !undo.confirmed::<CancelRoom>(), "the car is not confirmed");
     assert!(matches!(undo.undo_all(), Either::A(none) if none.names().is_empty()), "it still waits");
     assert!(undo.confirmed::<CancelCar>());
     assert_eq!(undo.undo_all(), Either::B(()));
+}
+
+#[test]
+fn of_several_of_one_type_the_answer_says_which() {
+    let mut undo = Undo::<Undos>::new();
+    (1..=3).for_each(|place| undo.push(CancelRoom { id: 7, place }));
+    undo.undo_all();
+    undo.failed_where(|it: &CancelRoom| it.place == 1);
+    assert!(!undo.confirmed_where(|it: &CancelRoom| it.place == 3));
+    assert!(!undo.confirmed_where(|it: &CancelRoom| it.place == 3), "it is confirmed already");
+    assert!(!undo.confirmed::<CancelRoom>(), "place 2 was the only one out; 1 is back on the stack");
+    undo.undo_all();
+    assert_eq!(undo.sent.kept[0].read::<CancelRoom>().map(|it| it.place), Some(1));
+    assert!(undo.confirmed::<CancelRoom>());
+}
+
+#[test]
+#[should_panic(expected = "different commands `hotel.CancelRoom` are out: say which")]
+fn which_of_several_has_failed_is_not_guessed() {
+    let mut undo = Undo::<Undos>::new();
+    (1..=2).for_each(|place| undo.push(CancelRoom { id: 7, place }));
+    undo.undo_all();
+    undo.failed::<CancelRoom>();
+}
+
+#[test]
+fn what_succeeds_late_waits_for_the_undo_that_is_on_its_way() {
+    let mut undo = Undo::<Undos>::new();
+    undo.push(CancelRoom { id: 7, place: 1 });
+    undo.undo_last();
+    undo.push(CancelCar { id: 7, place: 2 });
+    assert!(matches!(undo.undo_last(), Either::A(none) if none.names().is_empty()));
+    assert!(!undo.confirmed::<CancelRoom>());
+    assert!(matches!(undo.undo_last(), Either::A(car) if car.names() == ["cars.CancelCar"]));
 }
 
 #[test]
@@ -232,7 +257,7 @@ fn what_is_stored_is_read_again_and_a_command_that_is_lost_from_the_list_is_miss
 fn a_saga_undoes_what_has_succeeded() {
     let refused = begun().give(RoomReserved { id: 7, place: 1 }).give(NoCar { id: 7 });
     let undoing = refused.expect_state("Undoing").expect_sent::<CancelRoom>(1).expect_sent::<CancelCar>(0);
-    undoing.expect_sent::<SayGoodbye>(1).give(RoomCancelled { id: 7 }).expect_state("NotBooked");
+    undoing.give(RoomCancelled { id: 7 }).expect_state("NotBooked");
     begun().give(HotelFull { id: 7 }).give(NoCar { id: 7 }).expect_state("NotBooked").expect_sent::<CancelRoom>(0);
 }
 
@@ -248,8 +273,31 @@ fn the_undos_and_their_outcomes_are_on_the_chart() {
     let chart: Chart = Booking::chart();
     assert_eq!(chart.errors(), [] as [String; 0]);
     assert!(chart.is_answer("hotel.RoomCancelled") && chart.is_answer("cars.CarKept"));
-    let drawn = "Stuck --> Undoing : TryAgain / send CancelRoom, send CancelCar, send SayGoodbye";
+    let drawn = "Stuck --> Undoing : TryAgain / send CancelRoom, send CancelCar";
     assert!(chart.to_mermaid().contains(drawn), "{}", chart.to_mermaid());
+}
+
+/// What an undo is given up with must be taken like an outcome, and is nobody else's.
+#[test]
+fn an_undo_that_is_given_up_answers_the_saga_too() {
+    #[derive(Command, Serialize, Deserialize)]
+    #[command(to = "hotel", outcome = CancelRoomOutcome, gives_up = CancelFailed)]
+    struct Cancel {
+        id: u64,
+    }
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(from = "hotel")]
+    struct CancelFailed {
+        id: u64,
+    }
+    impl crate::GiveUp<Cancel> for CancelFailed {
+        fn give_up(command: Cancel, _: &str) -> Self {
+            Self { id: command.id }
+        }
+    }
+    let mut effects = Vec::new();
+    <SendsAny<(Cancel,)> as crate::saga::Effect<()>>::describe(&mut effects);
+    assert_eq!(effects[0].outcome, ["hotel.RoomCancelled", "hotel.RoomKept", "hotel.CancelFailed"]);
 }
 
 /// In every order of answers, where an undo does not fail: in `Stuck` it is a person's turn.

@@ -15,8 +15,11 @@ use tokio::time::Instant;
 
 /// While the breaker is open this many messages of a lane wait in memory.
 const BEHIND_FAILURES: usize = 20;
-/// The rest comes again after twice the breaker's pause plus this.
+/// The rest comes again after twice the breaker's pause plus this, or after a quarter of the time for which messages
+/// have failed: what waits for an hour must not go round and round through the database and the broker.
 const FAILURES_DELAY: Duration = Duration::from_secs(5);
+const FAILURES_SHARE: u32 = 4;
+const FAILURES_DELAY_MAX: Duration = Duration::from_secs(300);
 /// Why it is put off.
 const FAILURES: &str = "behind messages of the same handler that fail";
 
@@ -183,7 +186,8 @@ async fn write_together<Db: Store>(
     let mut ledger = Ledger::new(shared);
     let mut in_line = Vec::new();
     // the pause has chance in it: what goes together comes back together
-    let after_failures = entry.breaker.pause() * 2 + FAILURES_DELAY;
+    let so_far = (entry.breaker.lasts() / FAILURES_SHARE).min(FAILURES_DELAY_MAX);
+    let after_failures = (entry.breaker.pause() * 2 + FAILURES_DELAY).max(so_far);
     for (item, verdict, behind) in backlog {
         let before = match verdict {
             Verdict::Duplicate => continue,

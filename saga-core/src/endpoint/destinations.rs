@@ -13,6 +13,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How often a destination that takes messages is asked for rows that wait for it: another process may have put them
+/// off.
+const ASK_EVERY: Duration = Duration::from_secs(600);
 /// The most destinations that are remembered: each of the short-lived reply queues of other programs is one.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -20,12 +23,15 @@ const REMEMBERED_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Destinations {
     closed: HashMap<Destination, Closed>,
+    /// Those that take messages, and when rows that wait for them were last asked for.
+    open: HashMap<Destination, Instant>,
 }
 
 #[derive(Debug)]
 struct Closed {
     since: Instant,
     tries: u32,
+    pause: Duration,
     probe_at: Instant,
     /// The row that probes now.
     probe: Option<Uuid>,
@@ -42,30 +48,27 @@ impl Destinations {
             closed.probe = Some(row);
             return Ok(());
         }
-        // a little after the probe, so that its answer is known by then
-        Err(closed.probe_at.saturating_duration_since(now) + PAUSE_MIN)
+        Err(closed.wait(row, now))
     }
 
     /// No queue took a row, or the queue does not answer. Returns how long it waits.
     pub(crate) fn unroutable(&mut self, endpoint: &str, destination: &Destination, row: Uuid, error: &str) -> Duration {
         if !self.closed.contains_key(destination) && self.closed.len() >= REMEMBERED_MAX {
-            // a process that is gone is forgotten; a late answer to it takes another minute to be dropped
-            self.closed.retain(|it, closed| !requests::is_for_answers(it) || closed.since.elapsed() <= GONE_AFTER);
-            if self.closed.len() >= REMEMBERED_MAX {
-                return PAUSE_MAX;
-            }
+            self.make_room();
         }
         let now = Instant::now();
         let closed = self.closed.entry(destination.clone()).or_insert_with(|| Closed {
             since: now,
             tries: 0,
+            pause: PAUSE_MIN,
             probe_at: now,
             probe: Some(row),
             trouble: Trouble::default(),
         });
         if closed.probe == Some(row) {
             closed.probe = None;
-            closed.probe_at = now + Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries);
+            closed.pause = Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries);
+            closed.probe_at = now + closed.pause;
             closed.tries = closed.tries.saturating_add(1);
             if let Some(said) = closed.trouble.begins() {
                 let destination = destination.name();
@@ -77,8 +80,22 @@ impl Destinations {
                     "messages for `{destination}` do not arrive: is it running? they wait in the outbox"
                 );
             }
+            return closed.pause;
         }
-        closed.probe_at.saturating_duration_since(now)
+        closed.wait(row, now)
+    }
+
+    /// Forgets a process that is gone: a late answer to it takes another minute to be dropped. Then half of the others,
+    /// those whose probe is overdue for longest: nothing waits for them any more.
+    fn make_room(&mut self) {
+        self.closed.retain(|it, closed| !requests::is_for_answers(it) || closed.since.elapsed() <= GONE_AFTER);
+        if self.closed.len() < REMEMBERED_MAX {
+            return;
+        }
+        let mut probes: Vec<Instant> = self.closed.values().map(|closed| closed.probe_at).collect();
+        let (_, middle, _) = probes.select_nth_unstable(REMEMBERED_MAX / 2);
+        let middle = *middle;
+        self.closed.retain(|_, closed| closed.probe_at > middle);
     }
 
     /// Whether a row is an answer to a request of a process that is gone: nobody waits for it any more.
@@ -106,16 +123,44 @@ impl Destinations {
         }
     }
 
-    /// A row arrived. Returns whether its destination was closed until now.
+    /// A row arrived. Returns whether others may wait for its destination.
     pub(crate) fn arrived(&mut self, endpoint: &str, destination: &Destination) -> bool {
-        if self.closed.is_empty() {
-            return false;
-        }
-        let Some(closed) = self.closed.remove(destination) else { return false };
+        let is_asked = self.is_asked(destination);
+        let Some(closed) = self.closed.remove(destination) else { return is_asked };
         if let Some(lasted) = closed.trouble.ends() {
             tracing::info!(endpoint, destination = destination.name(), ?lasted, "messages arrive again");
         }
         true
+    }
+}
+
+impl Destinations {
+    /// Whether it is time to ask for rows that wait for this destination, which takes messages.
+    fn is_asked(&mut self, destination: &Destination) -> bool {
+        // only an endpoint's queue is missing for long and comes back
+        if !matches!(destination, Destination::Endpoint(_)) {
+            return false;
+        }
+        let now = Instant::now();
+        if let Some(asked) = self.open.get_mut(destination) {
+            let is_time = now - *asked >= ASK_EVERY;
+            *asked = if is_time { now } else { *asked };
+            return is_time;
+        }
+        if self.open.len() >= REMEMBERED_MAX {
+            self.open.clear();
+        }
+        self.open.insert(destination.clone(), now);
+        true
+    }
+}
+
+impl Closed {
+    /// How long a row waits that is not the probe: until a little after it, so that its answer is known by then. They
+    /// come one by one in the time of one more pause: a million that came together would keep the relay from all else.
+    fn wait(&self, row: Uuid, now: Instant) -> Duration {
+        let part = u32::from(row.as_bytes()[15]); // by chance, and the same each time
+        self.probe_at.saturating_duration_since(now) + PAUSE_MIN + self.pause / 256 * part
     }
 }
 
@@ -131,7 +176,8 @@ mod tests {
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
         let wait = destinations.unroutable("e", &to, a, "no queue");
         assert!(wait <= PAUSE_MIN, "{wait:?}");
-        assert!(destinations.unroutable("e", &to, b, "no queue") <= PAUSE_MIN, "it was on its way already");
+        let behind = destinations.unroutable("e", &to, b, "no queue");
+        assert!(behind > wait && behind <= PAUSE_MIN * 3, "it was on its way already: {behind:?}");
         assert!(destinations.admit(&to, c, false).is_err(), "before the time is up nobody asks");
         tokio::time::advance(PAUSE_MIN).await;
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
@@ -163,6 +209,52 @@ mod tests {
         assert!(destinations.admit(&to, b, true).is_err(), "one asks, the others wait");
         destinations.unroutable("e", &to, a, "no queue");
         assert!(destinations.admit(&to, a, false).is_err(), "it was asked in vain");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_does_not_come_together() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Endpoint("later".into());
+        let probe = Uuid::from_u128(0);
+        for _ in 0..20 {
+            let wait = destinations.unroutable("e", &to, probe, "no queue");
+            tokio::time::advance(wait).await;
+            assert_eq!(destinations.admit(&to, probe, false), Ok(()));
+        }
+        let pause = destinations.unroutable("e", &to, probe, "no queue");
+        let mut parts = [0; 13];
+        for n in 1..=1300 {
+            let wait = destinations.admit(&to, Uuid::from_u128(n), false).unwrap_err();
+            assert!(wait > pause, "none comes before the probe");
+            parts[((wait - pause).as_secs_f64() / pause.as_secs_f64() * 12.) as usize] += 1;
+        }
+        assert!(parts[..12].iter().all(|rows| (60..160).contains(rows)), "{parts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_destination_that_takes_messages_is_asked_for_what_waits_now_and_then() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Endpoint("there".into());
+        let arrived = |destinations: &mut Destinations| destinations.arrived("e", &to);
+        assert!(arrived(&mut destinations), "another process may have put rows off");
+        assert!(!arrived(&mut destinations), "it was asked just now");
+        tokio::time::advance(ASK_EVERY).await;
+        assert!(arrived(&mut destinations) && !arrived(&mut destinations));
+        assert!(!destinations.arrived("e", &Destination::Event("e".into())), "it always takes messages");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_that_nobody_waits_for_any_more_make_room_for_others() {
+        let mut destinations = Destinations::default();
+        let probe = Uuid::from_u128(1);
+        for n in 0..REMEMBERED_MAX {
+            destinations.unroutable("e", &Destination::ReplyTo(format!("amq.gen-{n}")), probe, "no queue");
+        }
+        tokio::time::advance(PAUSE_MAX).await;
+        let to = Destination::Endpoint("restarts".into());
+        assert!(destinations.unroutable("e", &to, probe, "no queue") <= PAUSE_MIN, "it is probed soon");
+        assert!(destinations.closed.len() <= REMEMBERED_MAX / 2 + 1, "{} are remembered", destinations.closed.len());
+        assert!(destinations.arrived("e", &to), "what waits for it is reopened");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 mod confirmed;
 mod finish;
 mod leases;
+mod quiet;
 mod reservation;
 
 pub(crate) use confirmed::{delete_all_confirmed, delete_confirmed};
@@ -26,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use uuid::Uuid;
@@ -56,6 +57,10 @@ pub(crate) struct Dispatcher {
     confirmed: Notify,
     /// Wakes the task that keeps the leases.
     leases: Notify,
+    /// Wakes the relay when a unit that has left rows to it ends.
+    overflowed: Notify,
+    /// No unit may begin.
+    quiet: watch::Sender<bool>,
     /// Held while rows are being deleted: `stop` waits for it.
     deleting: tokio::sync::Mutex<()>,
 }
@@ -83,6 +88,8 @@ struct State {
     put_off: Vec<PublishFailed>,
     /// Destinations that take messages again.
     reopened: Vec<String>,
+    /// Destinations for which a message was not taken, and when that was last tried.
+    refused: HashMap<Destination, Instant>,
     /// Rows were left to the relay, which has not caught up yet.
     overflow: bool,
     /// Units that are about to commit rows for the relay.
@@ -169,6 +176,8 @@ struct Accounts {
     failed: Vec<PublishFailed>,
     /// Destinations that take messages again.
     reopened: Vec<String>,
+    /// No destination refuses messages.
+    is_published: bool,
 }
 
 impl Dispatcher {
@@ -182,6 +191,8 @@ impl Dispatcher {
             emptied: Notify::new(),
             confirmed: Notify::new(),
             leases: Notify::new(),
+            overflowed: Notify::new(),
+            quiet: watch::Sender::new(false),
             deleting: tokio::sync::Mutex::default(),
         })
     }
@@ -303,6 +314,12 @@ impl Dispatcher {
         self.lock().overflow
     }
 
+    /// Whether nothing but units that go on keeps the relay from catching up.
+    pub(crate) fn can_catch_up(&self) -> bool {
+        let state = self.lock();
+        state.overflow && state.unsure.is_none()
+    }
+
     /// The relay, whose look began at that time, found nothing more: if no unit has left rows meanwhile, and none can
     /// turn up under our lease, messages may go from memory again.
     pub(crate) fn caught_up(&self, overflows: Option<u64>, began: Instant) {
@@ -376,6 +393,7 @@ impl Dispatcher {
             match fate {
                 Fate::Confirmed => {
                     state.confirmed.push(row);
+                    state.refused.remove(&destination);
                     if state.destinations.arrived(&self.endpoint, &destination) {
                         state.reopened.push(destination.name().to_owned());
                     }
@@ -390,6 +408,7 @@ impl Dispatcher {
                 }
                 Fate::Refused(error) | Fate::Unknown(error) => {
                     state.destinations.forget_probe(&destination, row);
+                    state.refused.insert(destination, Instant::now());
                     let delay = Backoff::after(PAUSE_MIN, RETRY_MAX, attempts + 1);
                     failed.push(PublishFailed { id: row, error, delay, unroutable: false, tried: true });
                 }
@@ -397,7 +416,10 @@ impl Dispatcher {
         }
         failed.append(&mut state.put_off);
         state.failing.extend(failed.iter().map(|failure| failure.id));
-        let accounts = Accounts { failed, reopened: std::mem::take(&mut state.reopened) };
+        // one that is not tried any more has no rows
+        state.refused.retain(|_, tried| tried.elapsed() < 2 * RETRY_MAX);
+        let (reopened, is_published) = (std::mem::take(&mut state.reopened), state.refused.is_empty());
+        let accounts = Accounts { failed, reopened, is_published };
         let (confirmed, empty) = (!state.confirmed.is_empty(), state.in_flight.is_empty());
         drop(state);
         if confirmed {

@@ -50,6 +50,7 @@ pub(super) async fn run<Db: Store>(
 ) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
+    shared.dispatcher.may_begin().await;
     let asked = Instant::now();
     let verdicts = match ask(shared, entry, items).await {
         Ok(verdicts) => verdicts,

@@ -73,6 +73,9 @@ impl<'a> Again<'a> {
         item: &Item,
         stop: &CancellationToken,
     ) -> Result<Self, StoreError> {
+        if stop.is_cancelled() {
+            return Ok(Self::Stops);
+        }
         let Some(limiter) = entry.limiter() else { return Ok(Self::Runs(Call::free())) };
         let again = async {
             if let Some(key) = item.handler_key {

@@ -38,6 +38,9 @@ const SHARE: u32 = 20;
 /// that committed long after it had written them.
 const ALL_MAX: Duration = Duration::from_secs(60);
 
+/// The shortest time between two looks for which no unit may begin.
+const QUIET_EVERY: Duration = Duration::from_secs(1);
+
 /// How far back the looks go.
 #[derive(Debug, Default)]
 struct Looks {
@@ -74,6 +77,8 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let trouble = Trouble::default();
     let mut looks = Looks::default();
+    // a look has left nothing, but units went on meanwhile: the next one is to be quiet, from this time on
+    let mut quiet_at: Option<Instant> = None;
     loop {
         let wake = dispatcher.relay_at(next_poll);
         if Instant::now() < wake {
@@ -88,13 +93,16 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
         if stop.is_cancelled() {
             return;
         }
-        let (room, overflows) = dispatcher.room_for_relay();
         if *links.link.borrow() != LinkState::Up {
             // leased rows could not be sent now; another process may reach its broker
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
         }
+        let is_quiet = quiet_at.take_if(|at| *at <= Instant::now()).is_some();
+        let quiet = if is_quiet { Some(dispatcher.quiet().await) } else { None };
+        let (room, overflows) = dispatcher.room_for_relay();
         if room.messages == 0 {
+            drop(quiet);
             tokio::time::sleep(FULL_WINDOW_PAUSE).await;
             continue;
         }
@@ -116,6 +124,8 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
                     next_poll = Instant::now();
                 } else if since.is_none() {
                     dispatcher.caught_up(overflows, began);
+                    let again = if is_quiet { QUIET_EVERY } else { Duration::ZERO };
+                    quiet_at = dispatcher.can_catch_up().then(|| Instant::now() + again);
                 } else if dispatcher.is_behind() {
                     looks.all_at = None; // what was written longer ago may have been committed just now
                 }
@@ -126,6 +136,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
                 if trouble.begins().is_some() {
                     tracing::warn!(endpoint = shared.name, %error, "the relay waits for the database");
                 }
+                drop(quiet);
                 backoff.pause().await;
             }
         }

@@ -100,6 +100,7 @@ async fn unit<Db: Store>(
     overrule: Option<(Overrule, i64)>,
     follow: &mut Follow,
 ) -> Result<Ran, Failed> {
+    shared.dispatcher.may_begin().await;
     let keys = keys(shared, items, again);
     let mut unit = shared.store.begin(&locks(&keys.instances), shared.settings.lease).await?;
     shared.crashes.reach(CrashPoint::Lock);

@@ -1,6 +1,6 @@
 //! How a lane waits: for the database, or because its unit met another one.
 
-use super::shared::Shared;
+use super::{shared::Shared, trouble::Trouble};
 use crate::{Store, StoreError, StoreErrorKind, port::Backoff};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +19,20 @@ pub(super) struct Waiting<'a, Db: Store> {
     tries: u32,
     /// It keeps the trouble with the database from ending: other lanes may have no part in it.
     holds: bool,
+    /// The unit meets others again and again.
+    meets: Trouble,
 }
 
 impl<'a, Db: Store> Waiting<'a, Db> {
     pub(super) fn new(shared: &'a Shared<Db>, stop: &'a CancellationToken) -> Self {
-        Self { shared, stop, backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), tries: 0, holds: false }
+        Self {
+            shared,
+            stop,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            tries: 0,
+            holds: false,
+            meets: Trouble::default(),
+        }
     }
 
     /// Tries that failed in a row.
@@ -40,8 +49,9 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         match error.kind() {
             StoreErrorKind::Conflict | StoreErrorKind::StalePlan => {
                 self.shared.metrics.conflict();
-                if self.tries == CONFLICTS_SAID {
-                    tracing::warn!(endpoint, tries = self.tries, %error, "a unit runs again and again");
+                let said = if self.tries >= CONFLICTS_SAID { self.meets.begins() } else { None };
+                if let Some(said) = said {
+                    tracing::warn!(endpoint, tries = self.tries, %error, since = ?said.since, "a unit runs again and again");
                 } else {
                     tracing::debug!(endpoint, tries = self.tries, %error, "running the unit again");
                 }
@@ -71,6 +81,9 @@ impl<'a, Db: Store> Waiting<'a, Db> {
         self.tries = 0;
         self.backoff.reset();
         self.let_go();
+        if let Some(lasted) = self.meets.ends() {
+            tracing::info!(endpoint = self.shared.name, ?lasted, "the unit has ended");
+        }
         if let Some(lasted) = self.shared.database.ends() {
             tracing::info!(endpoint = self.shared.name, ?lasted, "the database is back");
         }

@@ -7,7 +7,7 @@ use crate::{
     port::{LeaseUpdate, Report},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 /// Takes in reports on published rows, and renews the leases of the rest, until the transport ends.
 pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports: mpsc::UnboundedReceiver<Report>) {
@@ -17,8 +17,15 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     let mut renew_at = Instant::now() + lease / 3;
     let mut batch = Vec::new();
     let mut reopening: Vec<String> = Vec::new();
+    // a task of its own: it may have the one connection that writes, for which the leases would wait here
+    let mut step: JoinSet<Option<String>> = JoinSet::new();
     loop {
         let mut renew = Vec::new();
+        if step.is_empty()
+            && let Some(destination) = reopening.pop()
+        {
+            step.spawn(reopen(shared.clone(), destination));
+        }
         // what is rarely ready first: reports that never end must not keep leases from being renewed
         tokio::select! {
             biased;
@@ -28,20 +35,15 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
             }
             () = dispatcher.leases.notified() => {}
             n = reports.recv_many(&mut batch, REPORTS_MAX) => if n == 0 { return },
-            () = std::future::ready(()), if !reopening.is_empty() => {}
+            Some(more) = step.join_next(), if !step.is_empty() => reopening.extend(more.ok().flatten()),
         }
         let came = batch.len();
-        let Accounts { failed, reopened } = dispatcher.account(&mut batch, &shared.crashes);
+        let Accounts { failed, reopened, is_published } = dispatcher.account(&mut batch, &shared.crashes);
         reopening.extend(reopened);
         // one that closed again meanwhile is entered anew when it opens
         reopening.retain(|destination| !dispatcher.is_closed(destination));
-        if let Some(destination) = reopening.pop()
-            && reopen(&shared, &destination).await
-        {
-            reopening.push(destination);
-        }
         if came > 0
-            && failed.is_empty()
+            && is_published
             && let Some(lasted) = unpublished.ends()
         {
             tracing::info!(endpoint = shared.name, ?lasted, "messages are published again");
@@ -79,19 +81,19 @@ pub(crate) async fn keep_leases<Db: Store>(shared: Arc<Shared<Db>>, mut reports:
     }
 }
 
-/// A destination takes messages again: makes some of what waits for it due now. Returns whether there may be more. A
+/// A destination takes messages again: makes some of what waits for it due now. Gives it back if there may be more. A
 /// million may wait, and reports and leases must not.
-async fn reopen<Db: Store>(shared: &Shared<Db>, destination: &str) -> bool {
-    match shared.store.reopen(&shared.name, destination).await {
-        Ok(0) => false,
+async fn reopen<Db: Store>(shared: Arc<Shared<Db>>, destination: String) -> Option<String> {
+    match shared.store.reopen(&shared.name, &destination).await {
+        Ok(0) => None,
         Ok(_) => {
             shared.dispatcher.due_in(Duration::ZERO);
-            true
+            Some(destination)
         }
         Err(error) => {
             // without the bulk update they still go, each when it is due
             tracing::debug!(endpoint = shared.name, destination, %error, "not reopened");
-            false
+            None
         }
     }
 }

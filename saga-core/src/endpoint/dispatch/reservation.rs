@@ -54,6 +54,7 @@ impl Drop for Reservation<'_> {
             state.overflowing -= 1;
             state.left = true;
             self.dispatcher.relay.notify_one();
+            self.dispatcher.overflowed.notify_waiters();
         }
     }
 }

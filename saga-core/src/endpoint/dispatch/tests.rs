@@ -90,9 +90,9 @@ async fn what_goes_to_a_closed_destination_waits_behind_one_probe() {
     let crashes = Crashes::default();
     dispatcher.send(&[row(1, "later"), row(2, "there")]);
     let mut reports = vec![report(1, Fate::Unroutable("no queue".into())), report(2, Fate::Confirmed)];
-    let Accounts { failed, reopened } = dispatcher.account(&mut reports, &crashes);
+    let Accounts { failed, reopened, .. } = dispatcher.account(&mut reports, &crashes);
     assert_eq!((failed.len(), failed[0].unroutable, failed[0].tried), (1, true, true));
-    assert!(reopened.is_empty());
+    assert_eq!(reopened, ["there"], "an earlier process may have put rows off");
     assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok());
     dispatcher.send(&[row(3, "later"), row(4, "there")]);
     assert_eq!(sent.try_recv().map(|message| message.row), Ok(Uuid::from_u128(4)), "row 3 was expected to wait");

@@ -120,6 +120,11 @@ async fn keep(definition: Definition, store: MemoryStore, around: Surroundings, 
         }));
         let builder = Endpoint::builder(name.clone(), broker.clone(), store.clone());
         let builder = (definition.build)(builder).crashes(Crashes::simulated(mortal.clone()));
+        // small units as well: a lane then runs two beside each other
+        let most = if chance.below(2) == 0 { u64::MAX } else { 1 + chance.below(4) };
+        let builder = builder.settings(|settings| {
+            settings.batch_messages_max = settings.batch_messages_max.min(usize::try_from(most).unwrap_or(usize::MAX));
+        });
         let endpoint = match builder.start().await {
             Ok(endpoint) => Arc::new(endpoint),
             Err(error @ StartError::Definition(_)) => {

@@ -86,6 +86,12 @@ pub async fn fill(tables: &Tables, rows: u64) {
     }
 }
 
+/// A statement with the numbers from 1 to this as `n`.
+pub fn numbered(sql: &str, rows: u64) -> String {
+    let recursive = format!("WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})");
+    sql.replace("{rows}", &rows.to_string()) + &format!(" FROM ({recursive} SELECT n FROM c) c")
+}
+
 /// What an operator asks for.
 pub struct Question {
     /// The command.

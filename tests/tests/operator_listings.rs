@@ -4,7 +4,7 @@
 use saga_core::{HELD_GROUPS_MAX, HeldFilter, InstanceFilter, OutboxFilter};
 use std::cmp::Reverse;
 use tests::{
-    many::{fill, questions, scans},
+    many::{fill, numbered, questions, scans},
     tables::Tables,
     tool::{json, run},
 };
@@ -41,12 +41,6 @@ async fn on_postgres_no_listing_reads_a_whole_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_no_listing_reads_a_whole_table() {
     no_listing_reads_a_whole_table(Tables::sqlite().await).await;
-}
-
-/// A statement with the numbers from 1 to this as `n`.
-fn numbered(sql: &str, rows: u64) -> String {
-    let recursive = format!("WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})");
-    sql.replace("{rows}", &rows.to_string()) + &format!(" FROM ({recursive} SELECT n FROM c) c")
 }
 
 /// 450 states and types are more than one statement can tell apart.

@@ -165,12 +165,13 @@ impl Look {
         let reach = if rows_max > PAGE_ROWS_MAX { i64::MAX } else { self.reach() };
         let (columns, order, rest) = (self.columns, self.order, self.rest());
         let found = Self::union(places, |place| {
-            if rest.is_empty() {
+            if rest.is_empty() && place.is_ordered {
                 return self.seen::<T>(place, columns, rows_max);
             }
             let seen = self.seen::<T>(place, columns, reach);
+            let of = if rest.is_empty() { EVERY } else { &rest };
             let sorted = if place.is_ordered { String::new() } else { format!("ORDER BY {order}") };
-            format!("SELECT * FROM ({seen}) s WHERE {rest} {sorted} LIMIT {rows_max}")
+            format!("SELECT * FROM ({seen}) s WHERE {of} {sorted} LIMIT {rows_max}")
         });
         // a row becomes JSON last: there are few by then
         let first = format!("SELECT * FROM ({found}) f ORDER BY {order} LIMIT {rows_max}");

@@ -29,6 +29,7 @@ macro_rules! suite {
     };
 }
 
+mod limits;
 mod stranded;
 
 suite! {

@@ -124,6 +124,8 @@ pub(super) const INSTANCE_GROUP: [&str; 3] = ["saga", "version", "state"];
 pub(super) const OPEN: &str = "completed_at IS NULL";
 /// See [`OPEN`].
 pub(super) const DONE: &str = "completed_at IS NOT NULL";
+/// So have those that are paused.
+pub(super) const PAUSED: &str = "paused_by IS NOT NULL";
 
 pub(super) async fn instances<T: Tables>(
     session: &mut T::Session,
@@ -140,12 +142,14 @@ pub(super) async fn instances<T: Tables>(
     if !filter.fields.is_empty() {
         (places, broad, rest) = field::places::<T>(session, &mut bound, filter, order).await?;
         rest.extend(filter.id.as_ref().map(|id| bound.begins("id", id)));
-        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+        rest.extend(filter.paused.then(|| PAUSED.to_owned()));
     } else if let Some(id) = &filter.id {
         places.push(Place::ordered(bound.begins("id", id), "id, saga"));
-        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+        rest.extend(filter.paused.then(|| PAUSED.to_owned()));
     } else if filter.paused {
-        places.push(Place::unordered("paused_by IS NOT NULL".into(), "saga, id"));
+        for key in groups::<T>(session, "saga", &["saga"], PAUSED, &[filter.saga.as_ref()]).await? {
+            places.push(Place::unordered(format!("{PAUSED} AND {}", within(&mut bound, &["saga"], &key)), "id"));
+        }
     } else {
         is_by_group = true;
     }

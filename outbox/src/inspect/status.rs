@@ -3,7 +3,7 @@
 
 use super::{
     Session, Tables,
-    listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, within},
+    listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, PAUSED, within},
     look::{Bound, EVERY, PLACES_MAX, groups},
 };
 use saga_core::{COUNTED_MAX, StoreError};
@@ -45,17 +45,34 @@ pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<St
         };
         parts.extend(each::<T>(session, "saga", &INSTANCE_GROUP, half, of_state).await?);
     }
-    // a paused instance changes no more: it was paused when it last changed
-    let paused = format!(
-        "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
-            'oldest_ms', 0, 'paused_ms', {2})) AS text)
-         FROM (SELECT saga, state, updated_at FROM {1}saga WHERE paused_by IS NOT NULL LIMIT {SOME}) p
-         GROUP BY saga, state",
-        T::OBJECT,
-        T::PREFIX,
-        T::ms_since("min(updated_at)")
-    );
-    parts.extend(session.rows(&paused, &[]).await?);
+    parts.extend(paused::<T>(session).await?);
+    Ok(parts)
+}
+
+/// Paused instances by state, of each saga as many as are counted: those of one must not hide those of another.
+async fn paused<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let mut parts = Vec::new();
+    for keys in groups::<T>(session, "saga", &["saga"], PAUSED, &[]).await?.chunks(PLACES_MAX) {
+        let (mut bound, mut seen) = (Bound::default(), Vec::new());
+        for key in keys {
+            let of = within(&mut bound, &["saga"], key);
+            seen.push(format!(
+                "SELECT * FROM (SELECT saga, state, updated_at FROM {}saga
+                 WHERE {PAUSED} AND {of} ORDER BY id LIMIT {SOME}) p",
+                T::PREFIX
+            ));
+        }
+        // a paused instance changes no more: it was paused when it last changed
+        let sql = format!(
+            "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
+                'oldest_ms', 0, 'paused_ms', {1})) AS text)
+             FROM ({2}) s GROUP BY saga, state",
+            T::OBJECT,
+            T::ms_since("min(updated_at)"),
+            seen.join(" UNION ALL ")
+        );
+        parts.extend(session.rows(&sql, &bound.0).await?);
+    }
     Ok(parts)
 }
 

@@ -1,6 +1,7 @@
 //! Of more rows than are shown or counted, the right ones are.
 
 use saga_core::{HeldFilter, InstanceFilter};
+use std::time::Duration;
 use tests::{
     many::numbered,
     tables::{Held, Tables},
@@ -8,6 +9,7 @@ use tests::{
 
 suite! {
     a_list_shows_the_first_in_its_order_whatever_index_finds_them,
+    the_paused_instances_of_one_saga_hide_no_others,
 }
 
 /// So many paused instances of a saga, each changed a minute after the one before.
@@ -33,4 +35,21 @@ async fn a_list_shows_the_first_in_its_order_whatever_index_finds_them(tables: T
     let found = tables.store.held(&filter, 2).await.unwrap();
     let ids: Vec<&str> = found.iter().map(|it| it.message_id.as_str()).collect();
     assert_eq!(ids, ["m0", "m1"], "in order of arrival");
+}
+
+async fn the_paused_instances_of_one_saga_hide_no_others(tables: Tables) {
+    paused(&tables, "aaa", 70_000).await;
+    paused(&tables, "zebra", 2).await;
+    let status = tables.store.status().await.unwrap();
+    let counted: Vec<_> = status.instances.iter().map(|it| (it.saga.as_str(), it.paused)).collect();
+    assert_eq!(counted, [("aaa", 10_001), ("zebra", 2)], "one more than are counted says that there are more");
+    let minutes = status.instances[1].paused_ms / 60_000;
+    assert!((79_998..=80_005).contains(&minutes), "{minutes} min");
+    // both were changed first; the list looks at so many of each saga
+    let filter = InstanceFilter { paused: true, saga: Some("zebra".into()), ..InstanceFilter::default() };
+    assert_eq!(tables.store.instances(&filter, 10).await.unwrap().len(), 2);
+    let oldest = InstanceFilter { paused: true, unchanged_for: Some(Duration::ZERO), ..InstanceFilter::default() };
+    let found = tables.store.instances(&oldest, 2).await.unwrap();
+    let sagas: Vec<_> = found.iter().map(|it| (it.saga.as_str(), it.id.as_str())).collect();
+    assert_eq!(sagas.iter().filter(|(_, id)| *id == "i10000001").count(), 2, "{sagas:?}");
 }

@@ -17,13 +17,16 @@ mod status;
 use crate::error::store_error;
 use crate::{Postgres, Sqlite};
 use async_trait::async_trait;
-use saga_core::{Inspect, Listing, Store, StoreError, StoreErrorKind};
+use saga_core::{Inspect, Listing, Store, StoreError, StoreErrorKind, Wanted};
 use std::time::Duration;
 
 /// A database that cannot be opened within this time counts as away.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take: a status counts rows, and there may be many.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long a database works on a statement for a page. The dashboard gives a page up after 10 s and asks again: what it
+/// left must not run on beside it.
+const PAGE: Duration = Duration::from_secs(15);
 
 /// Opens a database for inspection: `postgres://…` or `sqlite:PATH`. The path is taken literally: it is not
 /// percent-decoded, and may contain spaces, `%`, `?` and `#`.
@@ -158,8 +161,8 @@ pub(crate) trait Tables: Send + Sync + Sized {
     /// Outbox rows by a JSON array of their ids; `locked`: with row locks.
     fn outbox_by_id(locked: bool) -> String;
 
-    /// Opens a transaction to read.
-    async fn read(&self) -> Result<Self::Session, StoreError>;
+    /// Opens a transaction to read. A server ends each of its statements after this time.
+    async fn read(&self, limit: Duration) -> Result<Self::Session, StoreError>;
 
     /// Opens a transaction to write.
     async fn write(&self) -> Result<Self::Session, StoreError>;
@@ -169,7 +172,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
 
     /// Reads a listing.
     async fn list(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-        let mut session = self.read().await?;
+        let mut session = self.read(limit(listing)).await?;
         let rows = Self::rows(&mut session, listing).await?;
         session.commit().await?;
         Ok(rows)
@@ -177,7 +180,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
 
     /// How a listing is read.
     async fn plans(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-        let mut session = self.read().await?;
+        let mut session = self.read(limit(listing)).await?;
         session.explain();
         Self::rows(&mut session, listing).await?;
         session.commit().await
@@ -206,6 +209,18 @@ pub(crate) trait Tables: Send + Sync + Sized {
             }
             _ => session.rows(&Self::select(listing)?, &listing::params(listing)).await,
         }
+    }
+}
+
+/// How long a database works on a statement of a listing. Who wants all rows wants to wait for them.
+fn limit(listing: &Listing<'_>) -> Duration {
+    let (Listing::Outbox(_, wanted) | Listing::Instances(_, wanted) | Listing::Held(_, wanted)) = listing else {
+        return PAGE;
+    };
+    match wanted {
+        Wanted::Rows(rows_max) if *rows_max <= look::PAGE_ROWS_MAX => PAGE,
+        Wanted::CountUpTo(_) => PAGE,
+        _ => ANSWER,
     }
 }
 

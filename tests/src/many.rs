@@ -292,8 +292,8 @@ impl Reads {
     }
 }
 
-/// The lines of a plan that read a whole table, of those that grow with the messages. What is read in the order of an
-/// index ends at a limit.
+/// The lines of a plan that read a whole table, of those that grow with the messages, or a whole index of the inbox.
+/// What is read in the order of an index ends at a limit.
 pub fn scans(plan: &str) -> Vec<&str> {
     let grows = |line: &str| {
         ["saga", "field", "inbox", "outbox", "held"].iter().any(|table| {
@@ -302,5 +302,29 @@ pub fn scans(plan: &str) -> Vec<&str> {
             line.contains(&seq) || line.ends_with(&scan)
         })
     };
-    plan.lines().map(str::trim).filter(|line| grows(line)).collect()
+    let lines: Vec<&str> = plan.lines().map(str::trim).collect();
+    let walks = |n: &usize| grows(lines[*n]) || walks_inbox(&lines[*n..]);
+    (0..lines.len()).filter(walks).map(|n| lines[n]).collect()
+}
+
+/// Whether the first of these lines reads an index of the inbox without a value for its first column. Each statement on
+/// the inbox has one: a walk over all endpoints or times does not end at a limit.
+fn walks_inbox(lines: &[&str]) -> bool {
+    // SQLite: `SCAN sagabus_inbox USING COVERING INDEX …`, or `SCAN i USING …` by its name in the statement
+    let (line, below) = (lines[0], &lines[1..]);
+    if line.starts_with("SCAN ") && line.contains(" INDEX sagabus_inbox_") {
+        return true;
+    }
+    // PostgreSQL: the condition is a line below
+    let index = ["inbox_pkey", "inbox_journal", "inbox_handled"].into_iter().find(|index| {
+        line.contains(&format!("Scan using {index} on inbox")) || line.contains(&format!("Index Scan on {index} "))
+    });
+    let first = match index {
+        Some("inbox_pkey") => "message_id",
+        Some("inbox_journal") => "saga_id",
+        Some(_) => "endpoint",
+        None => return false,
+    };
+    let own = below.iter().take_while(|line| !line.starts_with("->"));
+    !own.clone().any(|line| line.starts_with("Index Cond:") && line.contains(first))
 }

@@ -124,3 +124,22 @@ async fn on_postgres_a_group_says_that_there_is_more_and_since_when_its_last_is_
 async fn on_sqlite_a_group_says_that_there_is_more_and_since_when_its_last_is_held() {
     a_group_says_that_there_is_more_and_since_when_its_last_is_held(Tables::sqlite().await).await;
 }
+
+#[test]
+fn a_walk_over_the_inbox_is_a_scan_and_a_look_into_it_is_none() {
+    let walk = "GroupAggregate  (cost=1.00 rows=1)
+        ->  Index Only Scan using inbox_handled on inbox  (cost=0.42 rows=1)
+              Index Cond: (handled_at > statement_timestamp())
+        ->  Index Only Scan using inbox_handled on inbox i  (cost=0.42 rows=1)
+              Index Cond: ((endpoint = 'e'::text) AND (handled_at > statement_timestamp()))
+        ->  Bitmap Index Scan on inbox_journal  (cost=0.42 rows=1)
+              Index Cond: (saga_id = '7'::text)
+        ->  Index Scan using inbox_pkey on inbox  (cost=0.42 rows=1)
+              Filter: (conversation_id = 'c'::text)";
+    let found = scans(walk);
+    assert!(found.len() == 2 && found[0].contains("inbox_handled") && found[1].contains("inbox_pkey"), "{found:?}");
+    let walk = "SCAN sagabus_inbox USING INDEX sagabus_inbox_handled
+        SEARCH sagabus_inbox USING COVERING INDEX sagabus_inbox_handled (endpoint=? AND handled_at>?)
+        SCAN sagabus_inbox";
+    assert_eq!(scans(walk).len(), 2);
+}

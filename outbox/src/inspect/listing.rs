@@ -127,6 +127,9 @@ pub(super) const DONE: &str = "completed_at IS NOT NULL";
 /// So have those that are paused.
 pub(super) const PAUSED: &str = "paused_by IS NOT NULL";
 
+/// An inbox row that nothing is left to do with. Their index has them by endpoint and time.
+pub(super) const SETTLED: &str = "result IN ('handled', 'ignored', 'stale', 'discarded')";
+
 pub(super) async fn instances<T: Tables>(
     session: &mut T::Session,
     filter: &InstanceFilter,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// How many rows a listing looks at to find those that its other conditions match, which no index serves.
 pub(super) const LOOK_ROWS_MAX: i64 = 60_000;
 /// Who wants more rows than a page has wants all that match: then there is no limit to the look.
-const PAGE_ROWS_MAX: i64 = 1000;
+pub(super) const PAGE_ROWS_MAX: i64 = 1000;
 /// The most places that one statement reads; more of them are several statements. SQLite puts at most 500 selects into
 /// one, and PostgreSQL takes long to plan so many.
 pub(super) const PLACES_MAX: usize = 400;
@@ -300,11 +300,12 @@ fn each_group<T: Tables>(table: &str, columns: &[&str], of: &str) -> String {
         first(&format!("{same} AND {} > {}", columns[n], last(n)))
     });
     let next = next.collect::<Vec<_>>().join(", ");
+    // every text: so the plan names where it begins, and one that does not reads all rows
+    let begin = first(&format!(" AND {} >= ''", columns[0]));
     format!(
         "WITH RECURSIVE g (k) AS (
-            SELECT {} UNION ALL SELECT coalesce({next}, NULL) FROM g WHERE k IS NOT NULL)
-         SELECT CAST(k AS text) FROM g WHERE k IS NOT NULL",
-        first("")
+            SELECT {begin} UNION ALL SELECT coalesce({next}, NULL) FROM g WHERE k IS NOT NULL)
+         SELECT CAST(k AS text) FROM g WHERE k IS NOT NULL"
     )
 }
 

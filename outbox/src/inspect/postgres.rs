@@ -4,7 +4,7 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance, listing,
+    ANSWER, CONNECT, Session, Tables, answer, instance, limit, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
@@ -14,6 +14,7 @@ use saga_core::{
     HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, PgConnection};
+use std::time::Duration;
 
 const OUTBOX: &str = "json_build_object(
     'id', id, 'endpoint', endpoint, 'message_id', message_id, 'kind', kind, 'type', type, 'destination', destination,
@@ -63,10 +64,6 @@ const STATUS: &str = "
     SELECT json_build_object('endpoint', endpoint)::text FROM (
         SELECT endpoint FROM sagabus.definition UNION SELECT endpoint FROM sagabus.process
         UNION SELECT endpoint FROM sagabus.subscription) known
-    UNION ALL
-    SELECT json_build_object('handled', json_build_object('endpoint', endpoint, 'count', count(*)))::text
-    FROM sagabus.inbox WHERE handled_at > statement_timestamp() - interval '1 minute'
-        AND result IN ('handled', 'ignored', 'stale', 'discarded') GROUP BY endpoint
     UNION ALL
     SELECT json_build_object('process', json_build_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', (extract(epoch FROM started_at) * 1000000)::bigint,
@@ -282,11 +279,16 @@ impl Tables for Postgres {
         format!("{} {}", trace::OUTBOX_BY_ID, if locked { "FOR UPDATE OF o" } else { "" })
     }
 
-    async fn read(&self) -> Result<PostgresSession, StoreError> {
-        // a look at many rows seems cheaper without an index, until the table is large
-        let begin =
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
-        self.session(begin).await
+    async fn read(&self, limit: Duration) -> Result<PostgresSession, StoreError> {
+        // A look at many rows seems cheaper without an index, until the table is large. And nothing tells the server
+        // that nobody waits for an answer any more; a limit of the role's that is shorter stays.
+        let ms = limit.as_millis();
+        self.session(&format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
+             SELECT set_config('statement_timeout', '{ms}', true) FROM pg_settings
+             WHERE name = 'statement_timeout' AND setting::bigint NOT BETWEEN 1 AND {ms}"
+        ))
+        .await
     }
 
     async fn write(&self) -> Result<PostgresSession, StoreError> {
@@ -306,7 +308,7 @@ impl Tables for Postgres {
 impl Inspect for Postgres {
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
         if matches!(listing, Listing::Server) {
-            refuse_others(&mut self.read().await?.connection).await?;
+            refuse_others(&mut self.read(limit(listing)).await?.connection).await?;
         }
         self.list(listing).await
     }

@@ -14,6 +14,7 @@ use saga_core::{
     HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
+use std::time::Duration;
 
 const OUTBOX: &str = "json_object(
     'id', id, 'endpoint', endpoint, 'message_id', message_id, 'kind', kind, 'type', type, 'destination', destination,
@@ -64,10 +65,6 @@ const STATUS: &str = "
     SELECT json_object('endpoint', endpoint) FROM (
         SELECT endpoint FROM sagabus_definition UNION SELECT endpoint FROM sagabus_process
         UNION SELECT endpoint FROM sagabus_subscription) known
-    UNION ALL
-    SELECT json_object('handled', json_object('endpoint', endpoint, 'count', count(*)))
-    FROM sagabus_inbox WHERE handled_at > (SELECT now FROM clock) - 60000000
-        AND result IN ('handled', 'ignored', 'stale', 'discarded') GROUP BY endpoint
     UNION ALL
     SELECT json_object('process', json_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', started_at, 'seen_at_us', seen_at, 'report', json(report)))
@@ -284,7 +281,7 @@ impl Tables for Sqlite {
         trace::OUTBOX_BY_ID.into()
     }
 
-    async fn read(&self) -> Result<SqliteSession, StoreError> {
+    async fn read(&self, _limit: Duration) -> Result<SqliteSession, StoreError> {
         self.session("BEGIN").await
     }
 

@@ -1,8 +1,10 @@
 //! Of more rows than are shown or counted, the right ones are.
 
 use saga_core::{HeldFilter, InstanceFilter};
+use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
 use tests::{
+    eventually,
     many::numbered,
     tables::{Held, Tables},
 };
@@ -52,4 +54,27 @@ async fn the_paused_instances_of_one_saga_hide_no_others(tables: Tables) {
     let found = tables.store.instances(&oldest, 2).await.unwrap();
     let sagas: Vec<_> = found.iter().map(|it| (it.saga.as_str(), it.id.as_str())).collect();
     assert_eq!(sagas.iter().filter(|(_, id)| *id == "i10000001").count(), 2, "{sagas:?}");
+}
+
+/// A page that was given up is asked for again: the look that it left ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_nobody_waits_for_ends() {
+    let tables = Tables::postgres().await;
+    let mut other = PgConnection::connect(&tables.url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE sagabus.held").await.unwrap();
+    let filter = HeldFilter::default();
+    let waits = "SELECT CAST(pid AS text) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    tokio::select! {
+        found = tables.store.held(&filter, 10) => panic!("the table is locked: {found:?}"),
+        _ = eventually("the look to wait", || async { tables.sql(waits).await.pop() }) => {}
+    }
+    eventually("it to end", || async { tables.sql(waits).await.is_empty().then_some(()) }).await;
+    // a shorter limit of the database's own stays
+    let short = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = 300', current_database());
+        END $$";
+    other.execute(short).await.unwrap();
+    let began = std::time::Instant::now();
+    let error = tables.store.held(&filter, 10).await.unwrap_err().to_string();
+    assert!(error.contains("statement timeout") && began.elapsed() < Duration::from_secs(10), "{error}");
 }

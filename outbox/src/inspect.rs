@@ -24,8 +24,8 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take: a status counts rows, and there may be many.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How long a database works on a statement for a page. The dashboard gives a page up after 10 s and asks again: what it
-/// left must not run on beside it.
+/// How long a database works on a statement for a page. The dashboard gives a page up after 10 s and asks again: what
+/// it left must not run on beside it.
 const PAGE: Duration = Duration::from_secs(15);
 
 /// Opens a database for inspection: `postgres://…` or `sqlite:PATH`. The path is taken literally: it is not

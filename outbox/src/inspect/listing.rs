@@ -201,15 +201,19 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
             format!("kind <> 'timer' AND NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)", T::uuid("sent.id")),
             "due_at",
         ));
-        let retrying = format!(
-            "SELECT message_id FROM {}inbox WHERE saga_id = {id} AND saga = {saga} AND result = 'retrying'",
+        let sent_again = format!("{RENAMED} AND message_id IN (SELECT id FROM ({sent}) sent)");
+        places.push(Place::unordered(format!("kind <> 'timer' AND {sent_again}"), "due_at"));
+        // other receivers of a message retry it as well
+        let retried = format!(
+            "kind = 'retry' AND {RENAMED} AND coalesce(envelope ->> 'receiver', '') = {saga}
+                AND (message_id, endpoint) IN (SELECT message_id, endpoint FROM {}inbox
+                    WHERE saga_id = {id} AND saga = {saga} AND receiver = {saga} AND result = 'retrying')",
             T::PREFIX
         );
-        let again = format!("(SELECT id FROM ({sent}) sent UNION {retrying})");
-        places.push(Place::unordered(format!("kind <> 'timer' AND {RENAMED} AND message_id IN {again}"), "due_at"));
+        places.push(Place::unordered(format!("{retried} AND NOT ({sent_again})"), "due_at"));
         // what the journal does not name any more, such as a message that is delayed beyond its retention
         let named = format!(
-            "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({RENAMED} AND message_id IN {again})",
+            "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({sent_again}) OR ({retried})",
             T::uuid("sent.id")
         );
         let endpoints = groups::<T>(session, "outbox", &["endpoint"], EVERY, &[]).await?;

@@ -59,7 +59,8 @@ async fn handled<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, Sto
             let endpoint = bound.text(&key[0]);
             all.push(format!(
                 "SELECT CAST({0}('handled', {0}('endpoint', CAST({endpoint} AS text), 'count', c.n)) AS text) FROM (
-                    SELECT count(*) AS n FROM {1}inbox WHERE endpoint = {endpoint} AND {SETTLED} AND handled_at > {minute}) c
+                    SELECT count(*) AS n FROM {1}inbox
+                    WHERE endpoint = {endpoint} AND {SETTLED} AND handled_at > {minute}) c
                  WHERE c.n > 0",
                 T::OBJECT,
                 T::PREFIX

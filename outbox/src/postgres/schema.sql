@@ -210,7 +210,8 @@ CREATE VIEW sagabus.v_outbox AS
     SELECT endpoint, message_id, kind, type, destination, saga, saga_id AS id,
         CASE WHEN waits_for IS NOT NULL THEN 'unroutable' WHEN lease_until >= clock_timestamp() THEN 'sending'
             WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'due' END AS status,
-        attempts, last_error, created_at, due_at
+        attempts, last_error, created_at, due_at,
+        envelope ->> 'receiver' AS receiver -- who is to handle it again, if it is a retry
     FROM sagabus.outbox WHERE kind <> 'timer';
 CREATE VIEW sagabus.v_timers AS
     SELECT endpoint, saga, saga_id AS id, type, due_at <= clock_timestamp() AS is_due, created_at, due_at

@@ -116,7 +116,8 @@ CREATE VIEW sagabus_v_outbox AS
             WHEN due_at > unixepoch('subsec') * 1000000 THEN 'scheduled' ELSE 'due' END AS status,
         attempts, last_error,
         strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1e6, 'unixepoch') AS created_at,
-        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at
+        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at,
+        envelope ->> 'receiver' AS receiver
     FROM sagabus_outbox WHERE kind <> 'timer';
 CREATE VIEW sagabus_v_timers AS
     SELECT endpoint, saga, saga_id AS id, type, due_at <= unixepoch('subsec') * 1000000 AS is_due,

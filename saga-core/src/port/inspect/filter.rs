@@ -58,7 +58,8 @@ pub struct OutboxFilter {
     pub id: Option<String>,
     /// Of this endpoint.
     pub endpoint: Option<String>,
-    /// From an instance of this saga; with `saga_id` also what is put off for the instance.
+    /// From an instance of this saga; with `saga_id` also what is put off for the instance, but not what other
+    /// receivers of the same message put off.
     pub saga: Option<String>,
     /// The instance's id. Use it with `saga`.
     pub saga_id: Option<String>,

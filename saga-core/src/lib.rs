@@ -92,6 +92,7 @@ pub use port::Counts;
 pub use port::DefinitionView;
 pub use port::Delivery;
 pub use port::Destination;
+pub use port::DueAt;
 pub use port::EffectView;
 pub use port::EndpointStatus;
 pub use port::Explained;

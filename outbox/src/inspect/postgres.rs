@@ -173,6 +173,8 @@ impl Tables for Postgres {
             WHERE id = $1::uuid",
         due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
             WHERE id = $1::uuid",
+        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
+            WHERE id = $1::uuid",
         reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
                 attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
             WHERE id = $1::uuid",

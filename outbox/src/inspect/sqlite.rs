@@ -179,6 +179,8 @@ impl Tables for Sqlite {
                 lease_until = NULL, lease_owner = NULL
             WHERE id = ?1",
         due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER) WHERE id = ?1",
+        later: "UPDATE sagabus_outbox
+            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER) WHERE id = ?1",
         reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
                 due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
                 attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL

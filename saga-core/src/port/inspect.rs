@@ -22,7 +22,7 @@ pub use group::{GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{FormCount, InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
-pub use outbox::{OutboxAction, OutboxOrder};
+pub use outbox::{DueAt, OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
 pub use status::{
     EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, RunningProcess, StateCount, Status, Unroutable,

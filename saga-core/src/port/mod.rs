@@ -16,7 +16,7 @@ pub use crate::error_code::ErrorCode;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
-    ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
+    ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, DueAt, EffectView, EndpointStatus, Explained, Explanation,
     ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount,
     HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter,
     InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX,

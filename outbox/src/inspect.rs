@@ -131,6 +131,10 @@ pub(crate) trait Tables: Send + Sync + Sized {
     const INSTANCE: &str;
     /// A held message, `h`, as JSON.
     const HELD: &str;
+    /// An operation as JSON.
+    const OPERATION: &str;
+    /// The items of an operation as rows, and one of them.
+    const ITEMS: (&str, &str);
     /// The parts of a status that do not count rows.
     const STATUS: &str;
 
@@ -203,6 +207,9 @@ pub(crate) trait Tables: Send + Sync + Sized {
             Listing::Outbox(filter, wanted) => {
                 let look = listing::outbox::<Self>(session, filter).await?;
                 look.read::<Self>(session, *wanted).await
+            }
+            Listing::Operations(filter, wanted) => {
+                listing::operations::<Self>(filter).read::<Self>(session, *wanted).await
             }
             Listing::HeldGroups(filter) => {
                 listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await

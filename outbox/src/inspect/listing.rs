@@ -5,7 +5,8 @@ use super::{
     look::{Bound, EVERY, LOOK_ROWS_MAX, Look, Place, groups},
 };
 use saga_core::{
-    AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted,
+    AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OPERATIONS_LOOKED_AT, OperationFilter, OutboxFilter,
+    StoreError, StoreErrorKind, Wanted,
 };
 use std::time::Duration;
 
@@ -25,10 +26,6 @@ const HELD: &str = "endpoint, receiver, message_id, type, arrival, reason, saga,
 pub(super) fn params(listing: &Listing<'_>) -> Params {
     let (mut params, wanted) = match listing {
         Listing::Journal(key, wanted) => (vec![Some(key.saga.clone()), Some(key.id.clone())], *wanted),
-        Listing::Operations(filter, wanted) => (
-            vec![filter.message_id.clone(), filter.saga.clone(), filter.saga_id.clone(), filter.action.clone()],
-            *wanted,
-        ),
         Listing::OutboxBody(id) => (vec![Some((*id).to_owned())], Wanted::Count),
         Listing::HeldBody(row) => (
             vec![
@@ -115,7 +112,7 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("error", text));
     }
-    Ok(Look { table: "held", columns: HELD, json: T::HELD, order: "arrival", places, rest, bound })
+    Ok(Look { table: "held", columns: HELD, json: T::HELD, order: "arrival", places, rest, at_most: None, bound })
 }
 
 /// The columns that tell groups of instances apart.
@@ -176,7 +173,7 @@ pub(super) async fn instances<T: Tables>(
         rest.extend(bound.is("saga", filter.saga.as_ref().filter(|_| filter.fields.is_empty())));
         rest.extend(bound.is("state", filter.state.as_ref()));
     }
-    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, bound })
+    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, at_most: None, bound })
 }
 
 pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxFilter) -> Result<Look, StoreError> {
@@ -266,7 +263,28 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("last_error", text));
     }
-    Ok(Look { table: "outbox", columns: OUTBOX, json: T::OUTBOX, order: "due_at, id", places, rest, bound })
+    Ok(Look { table: "outbox", columns: OUTBOX, json: T::OUTBOX, order: "due_at, id", places, rest, at_most: None, bound })
+}
+
+/// Operations. What is asked of their items is asked of the newest alone: all that they have is unpacked for that.
+pub(super) fn operations<T: Tables>(filter: &OperationFilter) -> Look {
+    let mut bound = Bound::default();
+    let of = bound.is("action", filter.action.as_ref()).unwrap_or_else(|| EVERY.to_owned());
+    let (items, item) = T::ITEMS;
+    let wanted = [("message_id", &filter.message_id), ("saga", &filter.saga), ("saga_id", &filter.saga_id)];
+    let is = wanted.into_iter().filter_map(|(name, text)| bound.is(&format!("{item} ->> '{name}'"), text.as_ref()));
+    let is = is.collect::<Vec<_>>().join(" AND ");
+    let rest = if is.is_empty() { Vec::new() } else { vec![format!("EXISTS (SELECT 1 FROM {items} WHERE {is})")] };
+    Look {
+        table: "operation",
+        columns: "id, at, who, action, reason, items",
+        json: T::OPERATION,
+        order: "at DESC, id DESC",
+        places: vec![Place::ordered(of, "at DESC, id DESC")],
+        rest,
+        at_most: Some(OPERATIONS_LOOKED_AT),
+        bound,
+    }
 }
 
 /// The first and the last uuid that begins so; `None` if none does.

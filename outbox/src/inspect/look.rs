@@ -98,13 +98,15 @@ pub(super) struct Look {
     pub(super) places: Vec<Place>,
     /// The conditions that no index serves.
     pub(super) rest: Vec<String>,
+    /// How many rows are looked at, whoever asks; `None`: as many as a page may take, or all.
+    pub(super) at_most: Option<i64>,
     pub(super) bound: Bound,
 }
 
 impl Look {
     /// How far each place is read.
     fn reach(&self) -> i64 {
-        (LOOK_ROWS_MAX / self.places.len().max(1) as i64).max(1)
+        (self.at_most.unwrap_or(LOOK_ROWS_MAX) / self.places.len().max(1) as i64).max(1)
     }
 
     fn rest(&self) -> String {
@@ -139,13 +141,16 @@ impl Look {
                 Wanted::Rows(rows_max) => self.rows::<T>(places, rows_max),
                 Wanted::Count => self.count::<T>(places),
                 Wanted::CountUpTo(counted_max) => self.counted::<T>(places, counted_max),
+                // it looks at no more than it shows
+                Wanted::Beyond if self.rest.is_empty() && places.iter().all(|it| it.is_ordered) => break,
+                Wanted::Beyond => format!("SELECT CAST(count(*) AS text) FROM ({}) b", self.beyond::<T>(places)),
             });
             all.extend(session.rows(&sql, &params).await?);
         }
         match wanted {
             Wanted::Rows(_) if self.places.len() <= PLACES_MAX => Ok(all),
             Wanted::Rows(rows_max) => merged(self.order, all, rows_max),
-            Wanted::Count => {
+            Wanted::Count | Wanted::Beyond => {
                 let counts = all.iter().map(|n| serde_json::from_str::<i64>(n)).collect::<Result<Vec<_>, _>>();
                 Ok(vec![counts.map_err(unreadable)?.iter().sum::<i64>().to_string()])
             }
@@ -162,7 +167,8 @@ impl Look {
 
     /// At most so many rows, each as JSON.
     fn rows<T: Tables>(&self, places: &[Place], rows_max: i64) -> String {
-        let reach = if rows_max > PAGE_ROWS_MAX { i64::MAX } else { self.reach() };
+        let wants_all = rows_max > PAGE_ROWS_MAX && self.at_most.is_none();
+        let reach = if wants_all { i64::MAX } else { self.reach() };
         let (columns, order, rest) = (self.columns, self.order, self.rest());
         let found = Self::union(places, |place| {
             if rest.is_empty() && place.is_ordered {
@@ -193,12 +199,18 @@ impl Look {
         let found = Self::union(places, |place| {
             format!("SELECT 1 FROM ({}) s WHERE {rest}", self.seen::<T>(place, self.columns, reach))
         });
-        let beyond = Self::union(places, |place| format!("{} OFFSET {reach}", self.seen::<T>(place, "1", 1)));
+        let beyond = self.beyond::<T>(places);
         format!(
             "SELECT CAST({}((SELECT count(*) FROM (SELECT * FROM ({found}) f LIMIT {some}) c),
                 (SELECT count(*) FROM ({beyond}) b)) AS text)",
             T::ARRAY
         )
+    }
+
+    /// A row for each place that has more rows than are looked at.
+    fn beyond<T: Tables>(&self, places: &[Place]) -> String {
+        let reach = self.reach();
+        Self::union(places, |place| format!("{} OFFSET {reach}", self.seen::<T>(place, "1", 1)))
     }
 
     /// Reads held messages by reason, type and error. What several statements say of a group stands side by side.

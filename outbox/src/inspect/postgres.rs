@@ -53,11 +53,6 @@ const OPERATION: &str = "json_build_object(
     'id', id, 'at_us', (extract(epoch FROM at) * 1000000)::bigint, 'who', who, 'action', action, 'reason', reason,
     'items', items)::text";
 
-const OPERATION_WHERE: &str = "
-    (coalesce($1, $2, $3) IS NULL OR EXISTS (SELECT FROM json_array_elements(items) i
-        WHERE ($1 IS NULL OR i ->> 'message_id' = $1) AND ($2 IS NULL OR i ->> 'saga' = $2)
-            AND ($3 IS NULL OR i ->> 'saga_id' = $3))) AND ($4 IS NULL OR action = $4)";
-
 const STATUS: &str = "
     SELECT json_build_object('now', (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)::text
     UNION ALL
@@ -193,6 +188,8 @@ impl Tables for Postgres {
     const OUTBOX: &str = OUTBOX;
     const INSTANCE: &str = INSTANCE;
     const HELD: &str = HELD;
+    const OPERATION: &str = OPERATION;
+    const ITEMS: (&str, &str) = ("json_array_elements(items) i", "i");
     const STATUS: &str = STATUS;
 
     fn ago(us: i64) -> String {
@@ -224,7 +221,7 @@ impl Tables for Postgres {
     }
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::Rows;
+        use Wanted::{Count, Rows};
         let text = match listing {
             Listing::OutboxBody(_) => {
                 "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.outbox WHERE id = CAST($1 AS uuid)".into()
@@ -233,17 +230,10 @@ impl Tables for Postgres {
                 "SELECT {JOURNAL} FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT $3::bigint"
             ),
-            Listing::Journal(..) => "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into(),
+            Listing::Journal(_, Count) => "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into(),
             Listing::HeldBody(_) => "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.held
                 WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND arrival = $4::bigint"
                 .into(),
-            Listing::Operations(_, Rows(_)) => format!(
-                "SELECT {OPERATION} FROM sagabus.operation WHERE {OPERATION_WHERE}
-                 ORDER BY at DESC, id DESC LIMIT $5::bigint"
-            ),
-            Listing::Operations(..) => {
-                format!("SELECT count(*)::text FROM sagabus.operation WHERE {OPERATION_WHERE}")
-            }
             Listing::Definitions => "SELECT json_build_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', chart, 'registered_at_us', (extract(epoch FROM registered_at) * 1000000)::bigint)::text
                 FROM sagabus.definition ORDER BY saga, version, endpoint"

@@ -53,11 +53,6 @@ const OPERATION: &str = "json_object(
     'id', id, 'at_us', at, 'who', who, 'action', action, 'reason', reason,
     'items', json(items))";
 
-const OPERATION_WHERE: &str = "
-    (coalesce(?1, ?2, ?3) IS NULL OR EXISTS (SELECT 1 FROM json_each(items) i
-        WHERE (?1 IS NULL OR i.value ->> 'message_id' = ?1) AND (?2 IS NULL OR i.value ->> 'saga' = ?2)
-            AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3))) AND (?4 IS NULL OR action = ?4)";
-
 const STATUS: &str = "
     WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER))
     SELECT json_object('now', (SELECT now FROM clock))
@@ -201,6 +196,8 @@ impl Tables for Sqlite {
     const OUTBOX: &str = OUTBOX;
     const INSTANCE: &str = INSTANCE;
     const HELD: &str = HELD;
+    const OPERATION: &str = OPERATION;
+    const ITEMS: (&str, &str) = ("json_each(items) i", "i.value");
     const STATUS: &str = STATUS;
 
     fn ago(us: i64) -> String {
@@ -231,23 +228,17 @@ impl Tables for Sqlite {
     }
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::Rows;
+        use Wanted::{Count, Rows};
         let text = match listing {
             Listing::OutboxBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_outbox WHERE id = ?1".into(),
             Listing::Journal(_, Rows(_)) => format!(
                 "SELECT {JOURNAL} FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT ?3"
             ),
-            Listing::Journal(..) => "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into(),
+            Listing::Journal(_, Count) => "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into(),
             Listing::HeldBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_held
                 WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND arrival = ?4"
                 .into(),
-            Listing::Operations(_, Rows(_)) => format!(
-                "SELECT {OPERATION} FROM sagabus_operation WHERE {OPERATION_WHERE} ORDER BY at DESC, id DESC LIMIT ?5"
-            ),
-            Listing::Operations(..) => {
-                format!("SELECT '' || count(*) FROM sagabus_operation WHERE {OPERATION_WHERE}")
-            }
             Listing::Definitions => "SELECT json_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', json(chart), 'registered_at_us', registered_at)
                 FROM sagabus_definition ORDER BY saga, version, endpoint"

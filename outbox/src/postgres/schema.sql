@@ -184,7 +184,7 @@ CREATE TABLE sagabus.rate_limit (
 );
 CREATE INDEX rate_limit_next ON sagabus.rate_limit (endpoint, next_at);
 
--- What operators did.
+-- What operators did. Rows stay for 90 days.
 CREATE TABLE sagabus.operation (
     id     uuid PRIMARY KEY,
     at     timestamptz NOT NULL,
@@ -193,6 +193,8 @@ CREATE TABLE sagabus.operation (
     reason text NOT NULL,
     items  json NOT NULL                      -- each item's result
 );
+CREATE INDEX operation_at ON sagabus.operation (at, id);
+CREATE INDEX operation_action ON sagabus.operation (action, at, id);
 
 -- For people and reports. When the tables change, these keep their names, and their columns theirs.
 CREATE VIEW sagabus.v_instances AS

@@ -92,6 +92,8 @@ CREATE TABLE sagabus_operation (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
     items TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX sagabus_operation_at ON sagabus_operation (at, id);
+CREATE INDEX sagabus_operation_action ON sagabus_operation (action, at, id);
 
 -- For people and reports, with times in text. When the tables change, these keep their names, and their columns theirs.
 CREATE VIEW sagabus_v_instances AS

@@ -20,7 +20,7 @@ pub use inspect::{
     ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount,
     HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter,
     InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX,
-    OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport,
+    OPERATIONS_LOOKED_AT, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport,
     ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status, Story, SubscriptionView, TableView,
     TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain, masked_fields,
 };

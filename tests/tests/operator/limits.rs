@@ -1,17 +1,19 @@
 //! Of more rows than are shown or counted, the right ones are.
 
-use saga_core::{HeldFilter, InstanceFilter};
+use saga_core::{HeldFilter, InstanceFilter, OperationFilter};
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
 use tests::{
     eventually,
     many::numbered,
     tables::{Held, Tables},
+    tool::run,
 };
 
 suite! {
     a_list_shows_the_first_in_its_order_whatever_index_finds_them,
     the_paused_instances_of_one_saga_hide_no_others,
+    what_is_asked_of_items_is_asked_of_the_newest_operations_and_said,
 }
 
 /// So many paused instances of a saga, each changed a minute after the one before.
@@ -54,6 +56,37 @@ async fn the_paused_instances_of_one_saga_hide_no_others(tables: Tables) {
     let found = tables.store.instances(&oldest, 2).await.unwrap();
     let sagas: Vec<_> = found.iter().map(|it| (it.saga.as_str(), it.id.as_str())).collect();
     assert_eq!(sagas.iter().filter(|(_, id)| *id == "i10000001").count(), 2, "{sagas:?}");
+}
+
+async fn what_is_asked_of_items_is_asked_of_the_newest_operations_and_said(tables: Tables) {
+    let (id, json) = ("'01997a10-0000-7000-8000-' || (100000000000 + n)", "json");
+    let (id, json) = if tables.is_postgres() { (format!("CAST({id} AS uuid)"), json) } else { (id.into(), "text") };
+    let items = r#"'[{"endpoint":"e","receiver":"order","message_id":"m' || n ||
+        '","saga":"order","saga_id":"7","result":"retried"}]'"#;
+    let sql = format!(
+        "INSERT INTO {{s}}operation (id, at, who, action, reason, items)
+         SELECT {id}, {{now}} - ({{rows}} - n) * {{minute}}, 'ann', CASE n WHEN 1 THEN 'held note' ELSE 'held retry' END,
+            'why', CAST({items} AS {json})"
+    );
+    tables.sql(&numbered(&sql, 2100)).await;
+    let of_message = |id: &str| OperationFilter { message_id: Some(id.into()), ..OperationFilter::default() };
+    let found = async |filter: &OperationFilter| {
+        let found = tables.store.operations(filter, 10).await.unwrap();
+        (found.len(), tables.store.operations_beyond(filter).await.unwrap())
+    };
+    assert_eq!(found(&of_message("m2100")).await, (1, true));
+    assert_eq!(found(&of_message("m1")).await, (0, true), "it is older than those that are looked at");
+    let notes = OperationFilter { action: Some("held note".into()), ..OperationFilter::default() };
+    assert_eq!(found(&notes).await, (1, false), "an index has the actions");
+    assert_eq!(found(&OperationFilter::default()).await, (10, false));
+    assert_eq!(tables.store.operations(&OperationFilter::default(), 1).await.unwrap()[0].items[0].message_id, "m2100");
+    tables.instance("7", "Waiting", None).await;
+    let url = &[tables.url.as_str()];
+    let (_, out, _) = run(url, &["sagas", "show", "order", "7"]);
+    assert!(out.contains("\nwhat operators did (of the newest 2000 operations)\n"), "{out}");
+    tables.sql("DELETE FROM {s}operation WHERE at < {now} - 1999.5 * {minute}").await;
+    assert_eq!(found(&of_message("m1")).await, (0, false));
+    assert!(run(url, &["sagas", "show", "order", "7"]).1.contains("\nwhat operators did\n"));
 }
 
 /// A page that was given up is asked for again: the look that it left ends.

@@ -119,6 +119,9 @@ pub struct FieldName {
     pub name: String,
 }
 
+/// How many operations are looked at, the newest, for those with a message or an instance: no index has their items.
+pub const OPERATIONS_LOOKED_AT: i64 = 2000;
+
 /// Which operations; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperationFilter {

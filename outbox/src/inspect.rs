@@ -3,6 +3,7 @@
 //! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs`, `outbox_order.rs` and
 //! `process_order.rs` act.
 
+mod conversation;
 mod field;
 mod instance;
 mod listing;
@@ -211,6 +212,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
             Listing::Operations(filter, wanted) => {
                 listing::operations::<Self>(filter).read::<Self>(session, *wanted).await
             }
+            Listing::Conversation(id, wanted) => conversation::conversation::<Self>(session, id, *wanted).await,
             Listing::HeldGroups(filter) => {
                 listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await
             }

@@ -147,8 +147,8 @@ pub use port::Listing;
 #[doc(hidden)]
 pub use port::MASKED_HEADER;
 pub use port::NameView;
-pub use port::ORDER_ROWS_MAX;
 pub use port::OPERATIONS_LOOKED_AT;
+pub use port::ORDER_ROWS_MAX;
 pub use port::OperationFilter;
 pub use port::OperationItem;
 pub use port::OperationView;

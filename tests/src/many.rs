@@ -220,15 +220,13 @@ pub fn questions(rows: u64) -> Vec<Question> {
         ("held show BEGINNING", Reads::Held(HeldFilter { message_id: begins, ..held() })),
         ("explain MESSAGE", Reads::Explain(middle.clone())),
         ("explain RETRY", Reads::Explain(format!("x{}", rows / 100 * 50 + 1))),
+        ("explain CONVERSATION", Reads::Explain(format!("c{rows}"))),
         ("sagas show order ID", Reads::Instance(order(&middle))),
         (
             "operations of a message",
             Reads::Operations(OperationFilter { message_id: Some(id(rows)), ..OperationFilter::default() }),
         ),
-        (
-            "notes",
-            Reads::Operations(OperationFilter { action: text("held note"), ..OperationFilter::default() }),
-        ),
+        ("notes", Reads::Operations(OperationFilter { action: text("held note"), ..OperationFilter::default() })),
         ("processes", Reads::Processes),
         ("versions", Reads::Versions),
     ];
@@ -295,7 +293,8 @@ impl Reads {
             Self::Groups(filter) => vec![Listing::HeldGroups(filter)],
             Self::Explain(id) => {
                 ids = [id.clone()];
-                vec![Listing::Beginning(id), Listing::Traces(&ids)]
+                let [of_it, beyond] = [rows, Wanted::Beyond].map(|wanted| Listing::Conversation(id, wanted));
+                vec![Listing::Beginning(id), Listing::Traces(&ids), of_it, beyond]
             }
             Self::Operations(filter) => {
                 vec![Listing::Operations(filter, rows), Listing::Operations(filter, Wanted::Beyond)]
@@ -340,7 +339,7 @@ fn walks_inbox(lines: &[&str]) -> bool {
     }
     // PostgreSQL: the condition is a line below
     let index = ["inbox_pkey", "inbox_journal", "inbox_handled"].into_iter().find(|index| {
-        line.contains(&format!("Scan using {index} on inbox")) || line.contains(&format!("Index Scan on {index} "))
+        line.contains(&format!(" using {index} on inbox")) || line.contains(&format!("Index Scan on {index} "))
     });
     let first = match index {
         Some("inbox_pkey") => "message_id",

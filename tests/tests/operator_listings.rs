@@ -134,7 +134,7 @@ fn a_walk_over_the_inbox_is_a_scan_and_a_look_into_it_is_none() {
               Index Cond: ((endpoint = 'e'::text) AND (handled_at > statement_timestamp()))
         ->  Bitmap Index Scan on inbox_journal  (cost=0.42 rows=1)
               Index Cond: (saga_id = '7'::text)
-        ->  Index Scan using inbox_pkey on inbox  (cost=0.42 rows=1)
+        ->  Index Scan Backward using inbox_pkey on inbox  (cost=0.42 rows=1)
               Filter: (conversation_id = 'c'::text)";
     let found = scans(walk);
     assert!(found.len() == 2 && found[0].contains("inbox_handled") && found[1].contains("inbox_pkey"), "{found:?}");

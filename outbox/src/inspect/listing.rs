@@ -41,7 +41,6 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
             let (low, high) = uuids(text).unzip();
             (vec![Some((*text).to_owned()), low, high], Wanted::Count)
         }
-        Listing::Conversation(id, wanted) => (vec![Some((*id).to_owned())], *wanted),
         _ => (Vec::new(), Wanted::Count),
     };
     if let Wanted::Rows(rows_max) = wanted {
@@ -112,7 +111,16 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("error", text));
     }
-    Ok(Look { table: "held", columns: HELD, json: T::HELD, order: "arrival", places, rest, at_most: None, bound })
+    Ok(Look {
+        table: "held",
+        columns: HELD,
+        json: T::HELD.into(),
+        order: "arrival",
+        places,
+        rest,
+        at_most: None,
+        bound,
+    })
 }
 
 /// The columns that tell groups of instances apart.
@@ -173,7 +181,7 @@ pub(super) async fn instances<T: Tables>(
         rest.extend(bound.is("saga", filter.saga.as_ref().filter(|_| filter.fields.is_empty())));
         rest.extend(bound.is("state", filter.state.as_ref()));
     }
-    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, at_most: None, bound })
+    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE.into(), order, places, rest, at_most: None, bound })
 }
 
 pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxFilter) -> Result<Look, StoreError> {
@@ -263,7 +271,16 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("last_error", text));
     }
-    Ok(Look { table: "outbox", columns: OUTBOX, json: T::OUTBOX, order: "due_at, id", places, rest, at_most: None, bound })
+    Ok(Look {
+        table: "outbox",
+        columns: OUTBOX,
+        json: T::OUTBOX.into(),
+        order: "due_at, id",
+        places,
+        rest,
+        at_most: None,
+        bound,
+    })
 }
 
 /// Operations. What is asked of their items is asked of the newest alone: all that they have is unpacked for that.
@@ -278,7 +295,7 @@ pub(super) fn operations<T: Tables>(filter: &OperationFilter) -> Look {
     Look {
         table: "operation",
         columns: "id, at, who, action, reason, items",
-        json: T::OPERATION,
+        json: T::OPERATION.into(),
         order: "at DESC, id DESC",
         places: vec![Place::ordered(of, "at DESC, id DESC")],
         rest,

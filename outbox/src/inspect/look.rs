@@ -92,7 +92,7 @@ pub(super) struct Look {
     /// All columns but the body.
     pub(super) columns: &'static str,
     /// A row as the view has it.
-    pub(super) json: &'static str,
+    pub(super) json: String,
     /// The order of the listing.
     pub(super) order: &'static str,
     pub(super) places: Vec<Place>,

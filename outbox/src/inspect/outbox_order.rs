@@ -6,8 +6,8 @@ use super::{
 };
 use crate::rows::us;
 use saga_core::{
-    DueAt, Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
-    StoreErrorKind,
+    DueAt, Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder,
+    StoreError, StoreErrorKind,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;

@@ -230,7 +230,9 @@ impl Tables for Postgres {
                 "SELECT {JOURNAL} FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT $3::bigint"
             ),
-            Listing::Journal(_, Count) => "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into(),
+            Listing::Journal(_, Count) => {
+                "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into()
+            }
             Listing::HeldBody(_) => "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.held
                 WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND arrival = $4::bigint"
                 .into(),
@@ -250,7 +252,6 @@ impl Tables for Postgres {
                 .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
-            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(listing::unknown(other)),
         };
         Ok(text)

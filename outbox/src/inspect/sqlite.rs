@@ -235,7 +235,9 @@ impl Tables for Sqlite {
                 "SELECT {JOURNAL} FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT ?3"
             ),
-            Listing::Journal(_, Count) => "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into(),
+            Listing::Journal(_, Count) => {
+                "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into()
+            }
             Listing::HeldBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_held
                 WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND arrival = ?4"
                 .into(),
@@ -255,7 +257,6 @@ impl Tables for Sqlite {
                 .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
-            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(listing::unknown(other)),
         };
         Ok(text)

@@ -89,7 +89,7 @@ pub enum Listing<'a> {
     Traces(&'a [String]),
     /// [`NameView`]: messages and instances whose id begins with this; a hundred of each place are enough.
     Beginning(&'a str),
-    /// The ids of the messages of a conversation, each in quotes: at most this many.
+    /// The ids of the messages of a conversation, oldest first, each in quotes: of the newest that are settled or held.
     Conversation(&'a str, Wanted),
 }
 
@@ -316,10 +316,15 @@ pub trait Inspect: Send + Sync {
         read(self.rows(&Listing::Beginning(text)).await?)
     }
 
-    /// The ids of a conversation's messages, oldest first. No index has them: it reads the inbox, so ask when nothing
-    /// else helps. A conversation that began here has the id of its first message.
+    /// The ids of a conversation's messages, oldest first. No index has them: it looks at the newest messages, so ask
+    /// when nothing else helps. A conversation that began here has the id of its first message.
     async fn conversation(&self, id: &str, rows_max: i64) -> Result<Vec<String>, StoreError> {
         read(self.rows(&Listing::Conversation(id, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// Whether there are messages at which [`Inspect::conversation`] does not look.
+    async fn conversation_beyond(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(count(self.rows(&Listing::Conversation(id, Wanted::Beyond)).await?)? > 0)
     }
 
     /// Does something with exactly these outbox rows, by their ids; see [`OutboxAction`].

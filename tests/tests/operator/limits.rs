@@ -14,6 +14,7 @@ suite! {
     a_list_shows_the_first_in_its_order_whatever_index_finds_them,
     the_paused_instances_of_one_saga_hide_no_others,
     what_is_asked_of_items_is_asked_of_the_newest_operations_and_said,
+    a_conversation_is_looked_for_among_the_newest_messages_and_said,
 }
 
 /// So many paused instances of a saga, each changed a minute after the one before.
@@ -65,8 +66,8 @@ async fn what_is_asked_of_items_is_asked_of_the_newest_operations_and_said(table
         '","saga":"order","saga_id":"7","result":"retried"}]'"#;
     let sql = format!(
         "INSERT INTO {{s}}operation (id, at, who, action, reason, items)
-         SELECT {id}, {{now}} - ({{rows}} - n) * {{minute}}, 'ann', CASE n WHEN 1 THEN 'held note' ELSE 'held retry' END,
-            'why', CAST({items} AS {json})"
+         SELECT {id}, {{now}} - ({{rows}} - n) * {{minute}}, 'ann',
+            CASE n WHEN 1 THEN 'held note' ELSE 'held retry' END, 'why', CAST({items} AS {json})"
     );
     tables.sql(&numbered(&sql, 2100)).await;
     let of_message = |id: &str| OperationFilter { message_id: Some(id.into()), ..OperationFilter::default() };
@@ -87,6 +88,29 @@ async fn what_is_asked_of_items_is_asked_of_the_newest_operations_and_said(table
     tables.sql("DELETE FROM {s}operation WHERE at < {now} - 1999.5 * {minute}").await;
     assert_eq!(found(&of_message("m1")).await, (0, false));
     assert!(run(url, &["sagas", "show", "order", "7"]).1.contains("\nwhat operators did\n"));
+}
+
+async fn a_conversation_is_looked_for_among_the_newest_messages_and_said(tables: Tables) {
+    let store = &tables.store;
+    tables.hold(&Held::default()).await;
+    assert_eq!(store.conversation("c", 10).await.unwrap(), ["m"], "what is held is looked at too");
+    assert!(!store.conversation_beyond("c").await.unwrap());
+    let sql = "INSERT INTO {s}inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
+            claimed_at, handled_at, handled_by, attempts)
+        SELECT 'ordering', 'charge', 'm' || n, 1, 't', 'handled', 'talk' || (n / 2), {now},
+            {now} - ({rows} - n) * {minute}, 'p', 1";
+    tables.sql(&numbered(sql, 60_100)).await;
+    assert_eq!(store.conversation("talk30049", 10).await.unwrap(), ["m60098", "m60099"], "oldest first");
+    assert_eq!(store.conversation("talk30049", 1).await.unwrap(), ["m60098"]);
+    assert_eq!(store.conversation("talk7", 10).await.unwrap(), [""; 0]);
+    assert!(store.conversation_beyond("talk7").await.unwrap());
+    let url = &[tables.url.as_str()];
+    let (code, _, err) = run(url, &["explain", "talk7"]);
+    assert!(code == 1 && err.contains("among the newest messages alone"), "{err}");
+    let (code, out, err) = run(url, &["explain", "talk30049"]);
+    assert!(code == 0 && out.contains("m60098") && err.contains("among the newest messages alone"), "{out}{err}");
+    let (_, out, err) = run(url, &["explain", "m60100"]);
+    assert!(out.contains("m60100") && err.is_empty(), "by a message's id nothing is left out: {out}{err}");
 }
 
 /// A page that was given up is asked for again: the look that it left ends.

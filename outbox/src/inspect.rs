@@ -3,6 +3,7 @@
 //! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs`, `outbox_order.rs` and
 //! `process_order.rs` act.
 
+mod conversation;
 mod field;
 mod instance;
 mod listing;
@@ -17,13 +18,16 @@ mod status;
 use crate::error::store_error;
 use crate::{Postgres, Sqlite};
 use async_trait::async_trait;
-use saga_core::{Inspect, Listing, Store, StoreError, StoreErrorKind};
+use saga_core::{Inspect, Listing, Store, StoreError, StoreErrorKind, Wanted};
 use std::time::Duration;
 
 /// A database that cannot be opened within this time counts as away.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take: a status counts rows, and there may be many.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long a database works on a statement for a page. The dashboard gives a page up after 10 s and asks again: what
+/// it left must not run on beside it.
+const PAGE: Duration = Duration::from_secs(15);
 
 /// Opens a database for inspection: `postgres://…` or `sqlite:PATH`. The path is taken literally: it is not
 /// percent-decoded, and may contain spaces, `%`, `?` and `#`.
@@ -128,6 +132,10 @@ pub(crate) trait Tables: Send + Sync + Sized {
     const INSTANCE: &str;
     /// A held message, `h`, as JSON.
     const HELD: &str;
+    /// An operation as JSON.
+    const OPERATION: &str;
+    /// The items of an operation as rows, and one of them.
+    const ITEMS: (&str, &str);
     /// The parts of a status that do not count rows.
     const STATUS: &str;
 
@@ -158,8 +166,8 @@ pub(crate) trait Tables: Send + Sync + Sized {
     /// Outbox rows by a JSON array of their ids; `locked`: with row locks.
     fn outbox_by_id(locked: bool) -> String;
 
-    /// Opens a transaction to read.
-    async fn read(&self) -> Result<Self::Session, StoreError>;
+    /// Opens a transaction to read. A server ends each of its statements after this time.
+    async fn read(&self, limit: Duration) -> Result<Self::Session, StoreError>;
 
     /// Opens a transaction to write.
     async fn write(&self) -> Result<Self::Session, StoreError>;
@@ -169,7 +177,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
 
     /// Reads a listing.
     async fn list(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-        let mut session = self.read().await?;
+        let mut session = self.read(limit(listing)).await?;
         let rows = Self::rows(&mut session, listing).await?;
         session.commit().await?;
         Ok(rows)
@@ -177,7 +185,7 @@ pub(crate) trait Tables: Send + Sync + Sized {
 
     /// How a listing is read.
     async fn plans(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
-        let mut session = self.read().await?;
+        let mut session = self.read(limit(listing)).await?;
         session.explain();
         Self::rows(&mut session, listing).await?;
         session.commit().await
@@ -201,11 +209,27 @@ pub(crate) trait Tables: Send + Sync + Sized {
                 let look = listing::outbox::<Self>(session, filter).await?;
                 look.read::<Self>(session, *wanted).await
             }
+            Listing::Operations(filter, wanted) => {
+                listing::operations::<Self>(filter).read::<Self>(session, *wanted).await
+            }
+            Listing::Conversation(id, wanted) => conversation::conversation::<Self>(session, id, *wanted).await,
             Listing::HeldGroups(filter) => {
                 listing::held::<Self>(session, filter).await?.held_groups::<Self>(session).await
             }
             _ => session.rows(&Self::select(listing)?, &listing::params(listing)).await,
         }
+    }
+}
+
+/// How long a database works on a statement of a listing. Who wants all rows wants to wait for them.
+fn limit(listing: &Listing<'_>) -> Duration {
+    let (Listing::Outbox(_, wanted) | Listing::Instances(_, wanted) | Listing::Held(_, wanted)) = listing else {
+        return PAGE;
+    };
+    match wanted {
+        Wanted::Rows(rows_max) if *rows_max <= look::PAGE_ROWS_MAX => PAGE,
+        Wanted::CountUpTo(_) => PAGE,
+        _ => ANSWER,
     }
 }
 

@@ -92,6 +92,7 @@ pub use port::Counts;
 pub use port::DefinitionView;
 pub use port::Delivery;
 pub use port::Destination;
+pub use port::DueAt;
 pub use port::EffectView;
 pub use port::EndpointStatus;
 pub use port::Explained;
@@ -146,6 +147,7 @@ pub use port::Listing;
 #[doc(hidden)]
 pub use port::MASKED_HEADER;
 pub use port::NameView;
+pub use port::OPERATIONS_LOOKED_AT;
 pub use port::ORDER_ROWS_MAX;
 pub use port::OperationFilter;
 pub use port::OperationItem;

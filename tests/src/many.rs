@@ -10,7 +10,8 @@ use std::time::Duration;
 /// The rows that a list shows.
 const ROWS: i64 = 50;
 
-/// Fills instances, their fields, inbox, outbox and held messages with so many rows each. One instance in ten is not
+/// Fills instances, their fields, inbox, outbox and held messages with so many rows each, and operations with a tenth.
+/// One instance in ten is not
 /// done; of the outbox more than half are timers, and one row in fifty has failed; held messages have all reasons and
 /// thousands of errors. Sixty instances have one customer, and nearly all have one region. Some things are rare: 1
 /// instance in 5,000 is paused, and 50 messages are of a type and an endpoint of their own.
@@ -73,17 +74,29 @@ pub async fn fill(tables: &Tables, rows: u64) {
             CASE WHEN n % 20000 = 0 THEN 'billing.Rare' ELSE 'shop.Message' || n % 7 END,
             '{\"conversation_id\":\"c\",\"sender\":\"payment\"}', {body}
         FROM {series}";
+    let operation = "INSERT INTO {s}operation (id, at, who, action, reason, items)
+        SELECT {key}, {now} - ({rows} - n) * {minute} / 100, 'ann',
+            CASE WHEN n % 1000 = 0 THEN 'held note' ELSE 'held retry' END, 'why',
+            CAST('[{\"endpoint\":\"ordering\",\"receiver\":\"order\",\"message_id\":\"' || {id}
+                || '\",\"saga\":\"order\",\"saga_id\":\"' || {id} || '\",\"result\":\"retried\"}]' AS {json})
+        FROM {series} WHERE n % 10 = 0";
     // memory, and no disk, for this connection alone
     let fast = if tables.is_postgres() { "" } else { "PRAGMA cache_size = -400000; PRAGMA synchronous = OFF; " };
-    for sql in [instance, field, inbox, outbox, held] {
+    for sql in [instance, field, inbox, outbox, held, operation] {
         let sql = of(sql).replace("{rows}", &rows.to_string());
         tables.sql(&format!("{fast}{sql}")).await;
     }
     if tables.is_postgres() {
-        for table in ["saga", "field", "inbox", "outbox", "held"] {
+        for table in ["saga", "field", "inbox", "outbox", "held", "operation"] {
             tables.sql(&format!("VACUUM ANALYZE {{s}}{table}")).await; // as a server does by itself after a while
         }
     }
+}
+
+/// A statement with the numbers from 1 to this as `n`.
+pub fn numbered(sql: &str, rows: u64) -> String {
+    let recursive = format!("WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})");
+    sql.replace("{rows}", &rows.to_string()) + &format!(" FROM ({recursive} SELECT n FROM c) c")
 }
 
 /// What an operator asks for.
@@ -104,6 +117,7 @@ pub enum Reads {
     Held(HeldFilter),
     Groups(HeldFilter),
     Explain(String),
+    Operations(OperationFilter),
     Instance(InstanceKey),
     Processes,
     Versions,
@@ -206,7 +220,13 @@ pub fn questions(rows: u64) -> Vec<Question> {
         ("held show BEGINNING", Reads::Held(HeldFilter { message_id: begins, ..held() })),
         ("explain MESSAGE", Reads::Explain(middle.clone())),
         ("explain RETRY", Reads::Explain(format!("x{}", rows / 100 * 50 + 1))),
+        ("explain CONVERSATION", Reads::Explain(format!("c{rows}"))),
         ("sagas show order ID", Reads::Instance(order(&middle))),
+        (
+            "operations of a message",
+            Reads::Operations(OperationFilter { message_id: Some(id(rows)), ..OperationFilter::default() }),
+        ),
+        ("notes", Reads::Operations(OperationFilter { action: text("held note"), ..OperationFilter::default() })),
         ("processes", Reads::Processes),
         ("versions", Reads::Versions),
     ];
@@ -238,6 +258,10 @@ impl Reads {
                 saga_core::Explanation::Story(story) => Ok(story.messages.len()),
                 _ => Ok(0),
             },
+            Self::Operations(filter) => {
+                store.operations_beyond(filter).await?;
+                Ok(store.operations(filter, ROWS).await?.len())
+            }
             Self::Instance(key) => {
                 let (saga, saga_id) = (Some(key.saga.clone()), Some(key.id.clone()));
                 let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
@@ -269,7 +293,11 @@ impl Reads {
             Self::Groups(filter) => vec![Listing::HeldGroups(filter)],
             Self::Explain(id) => {
                 ids = [id.clone()];
-                vec![Listing::Beginning(id), Listing::Traces(&ids)]
+                let [of_it, beyond] = [rows, Wanted::Beyond].map(|wanted| Listing::Conversation(id, wanted));
+                vec![Listing::Beginning(id), Listing::Traces(&ids), of_it, beyond]
+            }
+            Self::Operations(filter) => {
+                vec![Listing::Operations(filter, rows), Listing::Operations(filter, Wanted::Beyond)]
             }
             Self::Instance(of) => {
                 key = of.clone();
@@ -286,15 +314,39 @@ impl Reads {
     }
 }
 
-/// The lines of a plan that read a whole table, of those that grow with the messages. What is read in the order of an
-/// index ends at a limit.
+/// The lines of a plan that read a whole table, of those that grow with the messages, or a whole index of the inbox.
+/// What is read in the order of an index ends at a limit.
 pub fn scans(plan: &str) -> Vec<&str> {
     let grows = |line: &str| {
-        ["saga", "field", "inbox", "outbox", "held"].iter().any(|table| {
+        ["saga", "field", "inbox", "outbox", "held", "operation"].iter().any(|table| {
             // PostgreSQL: `Seq Scan on outbox`; SQLite: `SCAN sagabus_outbox`
             let (seq, scan) = (format!("Seq Scan on {table}"), format!("SCAN sagabus_{table}"));
             line.contains(&seq) || line.ends_with(&scan)
         })
     };
-    plan.lines().map(str::trim).filter(|line| grows(line)).collect()
+    let lines: Vec<&str> = plan.lines().map(str::trim).collect();
+    let walks = |n: &usize| grows(lines[*n]) || walks_inbox(&lines[*n..]);
+    (0..lines.len()).filter(walks).map(|n| lines[n]).collect()
+}
+
+/// Whether the first of these lines reads an index of the inbox without a value for its first column. Each statement on
+/// the inbox has one: a walk over all endpoints or times does not end at a limit.
+fn walks_inbox(lines: &[&str]) -> bool {
+    // SQLite: `SCAN sagabus_inbox USING COVERING INDEX …`, or `SCAN i USING …` by its name in the statement
+    let (line, below) = (lines[0], &lines[1..]);
+    if line.starts_with("SCAN ") && line.contains(" INDEX sagabus_inbox_") {
+        return true;
+    }
+    // PostgreSQL: the condition is a line below
+    let index = ["inbox_pkey", "inbox_journal", "inbox_handled"].into_iter().find(|index| {
+        line.contains(&format!(" using {index} on inbox")) || line.contains(&format!("Index Scan on {index} "))
+    });
+    let first = match index {
+        Some("inbox_pkey") => "message_id",
+        Some("inbox_journal") => "saga_id",
+        Some(_) => "endpoint",
+        None => return false,
+    };
+    let own = below.iter().take_while(|line| !line.starts_with("->"));
+    !own.clone().any(|line| line.starts_with("Index Cond:") && line.contains(first))
 }

@@ -4,7 +4,7 @@
 use saga_core::{HELD_GROUPS_MAX, HeldFilter, InstanceFilter, OutboxFilter};
 use std::cmp::Reverse;
 use tests::{
-    many::{fill, questions, scans},
+    many::{fill, numbered, questions, scans},
     tables::Tables,
     tool::{json, run},
 };
@@ -41,12 +41,6 @@ async fn on_postgres_no_listing_reads_a_whole_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_no_listing_reads_a_whole_table() {
     no_listing_reads_a_whole_table(Tables::sqlite().await).await;
-}
-
-/// A statement with the numbers from 1 to this as `n`.
-fn numbered(sql: &str, rows: u64) -> String {
-    let recursive = format!("WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})");
-    sql.replace("{rows}", &rows.to_string()) + &format!(" FROM ({recursive} SELECT n FROM c) c")
 }
 
 /// 450 states and types are more than one statement can tell apart.
@@ -129,4 +123,23 @@ async fn on_postgres_a_group_says_that_there_is_more_and_since_when_its_last_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_group_says_that_there_is_more_and_since_when_its_last_is_held() {
     a_group_says_that_there_is_more_and_since_when_its_last_is_held(Tables::sqlite().await).await;
+}
+
+#[test]
+fn a_walk_over_the_inbox_is_a_scan_and_a_look_into_it_is_none() {
+    let walk = "GroupAggregate  (cost=1.00 rows=1)
+        ->  Index Only Scan using inbox_handled on inbox  (cost=0.42 rows=1)
+              Index Cond: (handled_at > statement_timestamp())
+        ->  Index Only Scan using inbox_handled on inbox i  (cost=0.42 rows=1)
+              Index Cond: ((endpoint = 'e'::text) AND (handled_at > statement_timestamp()))
+        ->  Bitmap Index Scan on inbox_journal  (cost=0.42 rows=1)
+              Index Cond: (saga_id = '7'::text)
+        ->  Index Scan Backward using inbox_pkey on inbox  (cost=0.42 rows=1)
+              Filter: (conversation_id = 'c'::text)";
+    let found = scans(walk);
+    assert!(found.len() == 2 && found[0].contains("inbox_handled") && found[1].contains("inbox_pkey"), "{found:?}");
+    let walk = "SCAN sagabus_inbox USING INDEX sagabus_inbox_handled
+        SEARCH sagabus_inbox USING COVERING INDEX sagabus_inbox_handled (endpoint=? AND handled_at>?)
+        SCAN sagabus_inbox";
+    assert_eq!(scans(walk).len(), 2);
 }

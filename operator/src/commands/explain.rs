@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 /// The most messages of a story.
 const MESSAGES_MAX: usize = 1000;
 
+/// What is said when a conversation may have messages that are older than those that were looked at.
+pub(crate) const OLDER: &str =
+    "a conversation is looked for among the newest messages alone: for older ones give the id of a message";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The id of a message, an instance of a saga (often a business id) or a conversation, or how it begins
@@ -26,6 +30,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         let name = session.database(n).name.clone();
         session.failed(format!("cannot read {name}: {error}"));
     }
+    let beyond = explained.beyond;
     let story = match explained.answer {
         Explanation::Story(story) => story,
         Explanation::Several(ids) => {
@@ -34,8 +39,9 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         }
         _ => {
             let there = if session.is_clean() { "" } else { " in what could be read" };
+            let older = if beyond { format!("; {OLDER}") } else { String::new() };
             let text = format!(
-                "there is no message, instance or conversation {id}{there}: after its retention it is forgotten"
+                "there is no message, instance or conversation {id}{there}: after its retention it is forgotten{older}"
             );
             session.refused(ErrorCode::NotFound, text);
             return false;
@@ -47,6 +53,7 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
             let n = step["database"].as_u64().unwrap_or_default() as usize;
             step["database"] = session.database(n).short.clone().into();
         }
+        value["beyond"] = beyond.into();
         session.screen.value(&value);
     } else if arguments.mermaid {
         session.screen.line(mermaid(&story));
@@ -58,6 +65,9 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     }
     if story.left_out > 0 {
         session.screen.note(format!("{} messages shown; at least {} more", story.messages.len(), story.left_out));
+    }
+    if beyond {
+        session.screen.note(OLDER);
     }
     true
 }

@@ -47,18 +47,21 @@ pub(super) fn none(id: &str) -> String {
 /// A message that is not held: shows what operators did with it.
 async fn gone(session: &mut Session, id: &str) -> bool {
     let filter = OperationFilter { message_id: Some(id.to_owned()), ..OperationFilter::default() };
-    let all = session.each(async |store: &dyn Inspect| store.operations(&filter, operations::ROWS_MAX).await).await;
-    let mut all: Vec<OperationView> = all.into_iter().flat_map(|(_, operations)| operations).collect();
+    let read = async |store: &dyn Inspect| operations::read(store, &filter, operations::ROWS_MAX).await;
+    let found = session.each(read).await;
+    let beyond = found.iter().any(|(_, (_, beyond))| *beyond);
+    let mut all: Vec<OperationView> = found.into_iter().flat_map(|(_, (operations, _))| operations).collect();
     masks::operations(&mut all, session.unmasked);
     if all.is_empty() {
         session.refused(ErrorCode::NotFound, none(id));
         return false;
     }
     if session.screen.json {
-        session.screen.value(&json!({ "held": [], "operations": all }));
+        session.screen.value(&json!({ "held": [], "operations": all, "operations_beyond": beyond }));
     } else {
         session.screen.line(format!("message {} is not held now", plain(id)));
-        session.screen.section("what operators did", &operations::table(&all));
+        let did = operations::heading("what operators did", beyond);
+        session.screen.section(&did, &operations::table(&all));
     }
     true
 }
@@ -66,7 +69,7 @@ async fn gone(session: &mut Session, id: &str) -> bool {
 /// What a held row does not say.
 struct More {
     body: Option<Vec<u8>>,
-    operations: Vec<OperationView>,
+    operations: (Vec<OperationView>, bool),
     notes: Vec<GroupNote>,
 }
 
@@ -74,14 +77,14 @@ async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
     let filter = OperationFilter { message_id: Some(row.message_id.clone()), ..OperationFilter::default() };
     Ok(More {
         body: store.held_body(&row.row()).await?,
-        operations: store.operations(&filter, operations::ROWS_MAX).await?,
+        operations: operations::read(store, &filter, operations::ROWS_MAX).await?,
         notes: store.held_notes(row).await?,
     })
 }
 
 /// Shows it, or returns it as JSON if that is asked for.
 async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
-    let More { body, operations: mut done, notes } = match more(&*session.database(n).store, &row).await {
+    let More { body, operations: (mut done, beyond), notes } = match more(&*session.database(n).store, &row).await {
         Ok(more) => more,
         Err(error) => {
             let name = session.database(n).name.clone();
@@ -98,6 +101,7 @@ async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
         let mut value = session.labelled(n, &row);
         value["body"] = body.into();
         value["operations"] = json!(done);
+        value["operations_beyond"] = beyond.into();
         value["notes"] = json!(notes);
         return Some(value);
     }
@@ -131,6 +135,6 @@ async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
     }
     screen.line(format!("envelope {}", text::json(&row.envelope)));
     screen.line(body.map_or_else(|| "it was dealt with meanwhile".into(), |body| find::pretty(&body)));
-    screen.section("what operators did", &operations::table(&done));
+    screen.section(&operations::heading("what operators did", beyond), &operations::table(&done));
     None
 }

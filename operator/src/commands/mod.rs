@@ -20,7 +20,7 @@ mod list;
 #[cfg(test)]
 mod list_golden;
 pub(crate) mod migrate;
-mod operations;
+pub(crate) mod operations;
 pub(crate) mod outbox;
 mod outbox_act;
 mod outbox_filter;

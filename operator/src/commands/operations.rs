@@ -1,7 +1,7 @@
 //! What operators did, as lines under what they did it to.
 
 use crate::table::{Cell, Table};
-use saga_core::OperationView;
+use saga_core::{Inspect, OPERATIONS_LOOKED_AT, OperationFilter, OperationView, StoreError};
 
 /// What is recorded when nobody says why.
 pub(super) const NO_REASON: &str = "no reason given";
@@ -19,6 +19,21 @@ pub(crate) fn who() -> String {
 /// A reason for what cannot be undone: a blank is none.
 pub(super) fn reason(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("say why: this cannot be undone") } else { Ok(text.to_owned()) }
+}
+
+/// What operators did, last first, and whether there are older operations at which nobody looked.
+pub(crate) async fn read(
+    store: &dyn Inspect,
+    filter: &OperationFilter,
+    rows_max: i64,
+) -> Result<(Vec<OperationView>, bool), StoreError> {
+    Ok((store.operations(filter, rows_max).await?, store.operations_beyond(filter).await?))
+}
+
+/// What stands above them.
+pub(crate) fn heading(text: &str, beyond: bool) -> String {
+    let of = if beyond { format!(" (of the newest {OPERATIONS_LOOKED_AT} operations)") } else { String::new() };
+    format!("{text}{of}")
 }
 
 pub(super) fn table(operations: &[OperationView]) -> Table {

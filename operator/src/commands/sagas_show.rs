@@ -52,6 +52,8 @@ struct Page {
     held: Vec<HeldView>,
     held_count: u64,
     operations: Vec<OperationView>,
+    /// There are older operations at which nobody looked.
+    operations_beyond: bool,
     journal: Vec<JournalView>,
     journal_count: u64,
 }
@@ -67,8 +69,8 @@ async fn read(
     let sent = OutboxFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..OutboxFilter::default() };
     let waiting = HeldFilter { saga: saga.clone(), saga_id: saga_id.clone(), ..HeldFilter::default() };
     let done = OperationFilter { saga, saga_id, ..OperationFilter::default() };
-    let (mut journal, mut operations) =
-        (store.journal(&key, rows_max).await?, store.operations(&done, operations::ROWS_MAX).await?);
+    let mut journal = store.journal(&key, rows_max).await?;
+    let (mut operations, operations_beyond) = operations::read(store, &done, operations::ROWS_MAX).await?;
     if !unmasked {
         let definitions = store.definitions().await?;
         masks::instance(&mut instance, &definitions);
@@ -80,6 +82,7 @@ async fn read(
         held: store.held(&waiting, rows_max).await?,
         held_count: store.held_count(&waiting).await?,
         operations,
+        operations_beyond,
         journal,
         journal_count: store.journal_count(&key).await?,
         instance,
@@ -103,8 +106,8 @@ async fn show(session: &mut Session, n: usize, instance: InstanceView) -> Option
     let (timers, outbox): (Vec<_>, Vec<_>) = page.outbox.iter().partition(|row| row.kind == "timer");
     Some(json!({
         "instance": session.labelled(n, &page.instance), "timers": timers, "outbox": outbox, "held": page.held,
-        "held_count": page.held_count, "operations": page.operations, "journal": page.journal,
-        "journal_count": page.journal_count,
+        "held_count": page.held_count, "operations": page.operations,
+        "operations_beyond": page.operations_beyond, "journal": page.journal, "journal_count": page.journal_count,
     }))
 }
 
@@ -141,7 +144,8 @@ fn print(screen: &mut Screen, page: &Page) {
     }
     let all = left_out(page.held.len(), page.held_count, "oldest");
     screen.section(&format!("held messages{all}"), &held);
-    screen.section("what operators did", &operations::table(&page.operations));
+    let did = operations::heading("what operators did", page.operations_beyond);
+    screen.section(&did, &operations::table(&page.operations));
     let mut timeline = Table::new(&["at", "message", "transition", "sent"]);
     page.journal.iter().for_each(|line| timeline.row(journal_cells(line, |us| time(us, &zone)), note(line)));
     screen.line("");
@@ -244,6 +248,7 @@ mod tests {
             operations: vec![of(json!({ "id": "o", "at_us": US, "who": "ann", "action": "held retry",
                 "reason": "the table is back", "items": [{ "endpoint": "ordering", "receiver": "order",
                 "message_id": M, "result": "retried" }] }))],
+            operations_beyond: false,
             journal: vec![
                 line(Some(1), None, Some("AwaitingPayment"), None),
                 line(None, Some("AwaitingPayment"), None, Some("came twice")),

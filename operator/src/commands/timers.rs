@@ -4,7 +4,7 @@ use super::{list, operations, outbox_act, outbox_filter, outbox_list, sagas::spe
 use crate::{databases::Session, names};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use saga_core::{Inspect, OutboxAction};
+use saga_core::{DueAt, Inspect, OutboxAction};
 use std::{num::NonZeroU32, time::Duration};
 
 #[derive(Subcommand)]
@@ -98,8 +98,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
         Command::List(arguments) => return listed(session, arguments).await,
         Command::Fire(Fire { timers, reason }) => (OutboxAction::FireTimer, timers, reason),
         Command::Move(arguments) => {
-            let due_at_us = due_at_us(arguments, session.screen.view.now_us);
-            (OutboxAction::MoveTimer { due_at_us }, &arguments.timers, &arguments.reason)
+            (OutboxAction::MoveTimer { to: arguments.to() }, &arguments.timers, &arguments.reason)
         }
         Command::Cancel(Cancel { timers, reason }) => (OutboxAction::CancelTimer, timers, reason),
     };
@@ -107,10 +106,11 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
     outbox_act::run(session, outbox_act::Orders { action, ids: &timers.ids, filter, dry_run, rate, why }).await
 }
 
-fn due_at_us(arguments: &Move, now_us: i64) -> i64 {
-    let after = arguments.after.map(|time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-    let at = || arguments.at.map_or(now_us, Timestamp::as_microsecond);
-    after.map_or_else(at, |us| now_us.saturating_add(us))
+impl Move {
+    fn to(&self) -> DueAt {
+        let after = DueAt::After(self.after.unwrap_or_default());
+        self.at.map_or(after, |at| DueAt::Time(at.as_microsecond()))
+    }
 }
 
 async fn listed(session: &mut Session, arguments: &List) -> bool {

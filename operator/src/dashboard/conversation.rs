@@ -7,7 +7,7 @@ use super::{
     sql,
 };
 use crate::{
-    commands::mermaid,
+    commands::{explain::OLDER, mermaid},
     text::{count, plain, quoted},
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
@@ -41,7 +41,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
         }
     };
     let command = format!("sagabus explain {}", quoted(&id));
-    let body = html! { p.id { (plain(&id)) } (body) };
+    let body = html! { p.id { (plain(&id)) } (body) @if explained.beyond { p.shown { (OLDER) } } };
     cx.page(&Head { title: "Conversation", part: "", command, sql: sql::conversation(&id), away: &away }, body)
 }
 

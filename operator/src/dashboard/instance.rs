@@ -8,6 +8,7 @@ use super::{
     plan, sagas, sql,
 };
 use crate::{
+    commands::operations::{heading, read as read_operations},
     masks,
     text::{self, age, count, plain, quoted},
 };
@@ -35,7 +36,8 @@ struct Page {
     outbox: Vec<OutboxView>,
     held: Vec<HeldView>,
     held_count: u64,
-    operations: Vec<OperationView>,
+    /// And whether there are older operations at which nobody looked.
+    operations: (Vec<OperationView>, bool),
     journal: Vec<JournalView>,
     journal_count: u64,
     /// The masked fields that are hidden in its data and its journal.
@@ -62,7 +64,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
         outbox: store.outbox(&sent, ROWS_MAX).await?,
         held: store.held(&waiting, ROWS_MAX).await?,
         held_count: store.held_count(&waiting).await?,
-        operations: store.operations(&done, ROWS_MAX).await?,
+        operations: read_operations(&*store, &done, ROWS_MAX).await?,
         journal,
         journal_count: store.journal_count(&key).await?,
         instance,
@@ -130,7 +132,9 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         (held::table(cx, &format!("Held for it{}", all(page.held.len(), page.held_count)),
             page.held.iter().map(|row| (n, row))))
         (timeline(cx, page))
-        (operations::table(cx, "What operators did", page.operations.iter().map(|it| (n, it.clone())).collect()))
+        @let (operations, beyond) = &page.operations;
+        (operations::table(cx, &heading("What operators did", *beyond),
+            operations.iter().map(|it| (n, it.clone())).collect()))
     }
 }
 

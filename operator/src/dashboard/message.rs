@@ -8,6 +8,7 @@ use super::{
     plan, sql,
 };
 use crate::{
+    commands::operations::{heading, read},
     masks,
     text::{self, count, plain, quoted},
 };
@@ -48,13 +49,15 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
                     }
                 }
                 let filter = OperationFilter { message_id: Some(id), ..OperationFilter::default() };
-                Ok((held, store.operations(&filter, OPERATIONS_MAX).await?))
+                Ok((held, read(&*store, &filter, OPERATIONS_MAX).await?))
             }
         })
         .await;
     let mut held: Vec<(usize, Held)> = Vec::new();
     let mut operations: Vec<(usize, OperationView)> = Vec::new();
-    for (n, (rows, done)) in answers.all {
+    let mut beyond = false;
+    for (n, (rows, (done, more))) in answers.all {
+        beyond |= more;
         held.extend(rows.into_iter().map(|row| (n, row)));
         operations.extend(done.into_iter().map(|operation| (n, operation)));
     }
@@ -66,7 +69,7 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
             p { a href=(Params::default().with("q", &id).href(&cx.url("/search"))) { "Search for its id" } }
         }
         @for (k, (n, held)) in held.iter().enumerate() { (one(&cx, k, *n, held)) }
-        (operations::table(&cx, "What operators did", operations))
+        (operations::table(&cx, &heading("What operators did", beyond), operations))
     };
     let command = format!("sagabus held show {}", quoted(&id));
     cx.page(&Head { title: &title, part: "/held", command, sql: sql::message(&id), away: &answers.away }, body)

@@ -5,6 +5,7 @@ use super::{
     sql,
 };
 use crate::{
+    commands::operations::{heading, read},
     masks,
     text::{count, plain},
 };
@@ -27,15 +28,20 @@ pub(super) async fn show(cx: Cx) -> Response {
         .app
         .each(|store| {
             let filter = filter.clone();
-            async move { store.operations(&filter, limit).await }
+            async move { read(&*store, &filter, limit).await }
         })
         .await;
-    let (mut rows, away) = answers.flat();
+    let (mut rows, mut beyond) = (Vec::new(), false);
+    for (n, (found, more)) in answers.all {
+        rows.extend(found.into_iter().map(|operation| (n, operation)));
+        beyond |= more;
+    }
+    let away = answers.away;
     rows.sort_by_key(|(_, operation)| -operation.at_us);
     let may_have_more = rows.len() as i64 >= limit;
     let body = html! {
-        @if rows.is_empty() { p.calm { "Nobody has done anything yet." } }
-        (table(&cx, "Last first", rows))
+        @if rows.is_empty() { p.calm { (heading("Nobody has done anything yet", beyond)) "." } }
+        (table(&cx, &heading("Last first", beyond), rows))
         @if may_have_more {
             @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {
                 "Show more" } } }

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use saga_core::{OutboxAction, OutboxFilter, OutboxView};
+use saga_core::{DueAt, OutboxAction, OutboxFilter, OutboxView};
 
 /// The form under a row.
 pub(super) fn form(cx: &Cx, k: usize, n: usize, row: &OutboxView) -> Markup {
@@ -118,10 +118,7 @@ pub(super) async fn act(cx: Cx, Path(id): Path<String>, Extension(fields): Exten
         Some("fire") => OutboxAction::FireTimer,
         Some("cancel") => OutboxAction::CancelTimer,
         Some("move") => match crate::commands::length(fields.get("in").unwrap_or_default().trim()) {
-            Ok(after) => {
-                let after_us = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-                OutboxAction::MoveTimer { due_at_us: cx.now_us.saturating_add(after_us) }
-            }
+            Ok(after) => OutboxAction::MoveTimer { to: DueAt::After(after) },
             Err(text) => return refusal(&cx.app, StatusCode::BAD_REQUEST, &text),
         },
         _ => return plan::no_deed(&cx),

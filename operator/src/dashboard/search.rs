@@ -7,6 +7,7 @@ use super::{
     params::encoded,
     sagas, sql,
 };
+use crate::commands::operations::{heading, read};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 use saga_core::{
@@ -31,7 +32,7 @@ pub(super) async fn show(cx: Cx) -> Response {
                     store.instances(&instances, ROWS_MAX).await?,
                     store.held(&held, ROWS_MAX).await?,
                     store.outbox(&sent, ROWS_MAX).await?,
-                    store.operations(&done, ROWS_MAX).await?,
+                    read(&*store, &done, ROWS_MAX).await?,
                 ))
             }
         })
@@ -40,7 +41,9 @@ pub(super) async fn show(cx: Cx) -> Response {
     let mut held: Vec<(usize, HeldView)> = Vec::new();
     let mut sent: Vec<(usize, OutboxView)> = Vec::new();
     let mut done: Vec<(usize, OperationView)> = Vec::new();
-    for (n, (of_instances, of_held, of_outbox, of_operations)) in answers.all {
+    let mut beyond = false;
+    for (n, (of_instances, of_held, of_outbox, (of_operations, more))) in answers.all {
+        beyond |= more;
         instances.extend(of_instances.into_iter().map(|row| (n, row)));
         held.extend(of_held.into_iter().map(|row| (n, row)));
         sent.extend(of_outbox.into_iter().map(|row| (n, row)));
@@ -67,7 +70,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         (sagas::table(&cx, "Instances", instances.iter().map(|(n, row)| (*n, row))))
         (held::table(&cx, "Held messages", held.iter().map(|(n, row)| (*n, row))))
         (outbox::table(&cx, "Outbox", sent.iter().map(|(n, row)| (*n, row))))
-        (operations::table(&cx, "What operators did with it", done))
+        (operations::table(&cx, &heading("What operators did with it", beyond), done))
     };
     let sql = sql::search(&id, ROWS_MAX);
     cx.page(&Head { title: "Search", part: "", command: String::new(), sql, away: &answers.away }, body)

@@ -215,8 +215,8 @@ pub(super) fn message(id: &str) -> Sql {
     })
 }
 
-const OUTBOX: &str =
-    "message_id, endpoint, kind, type, destination, saga, id, status, attempts, last_error, created_at, due_at";
+const OUTBOX: &str = "message_id, endpoint, kind, type, destination, saga, id, receiver, status, attempts, last_error, \
+                      created_at, due_at";
 const TIMERS: &str = "endpoint, saga, id, type, is_due, created_at, due_at";
 
 /// Timers.
@@ -242,7 +242,7 @@ pub(super) fn outbox(filter: &OutboxFilter, rows_max: Option<i64>) -> Sql {
         let from = match has_timers {
             true => format!(
                 "(\n  SELECT {OUTBOX}\n  FROM {}\n  UNION ALL\n  \
-                 SELECT NULL, endpoint, 'timer', type, endpoint, saga, id, CASE WHEN is_due THEN 'due' \
+                 SELECT NULL, endpoint, 'timer', type, endpoint, saga, id, NULL, CASE WHEN is_due THEN 'due' \
                  ELSE 'scheduled' END, 0, NULL, created_at, due_at\n  FROM {}\n) AS o",
                 d.view("outbox"),
                 d.view("timers")
@@ -256,8 +256,10 @@ pub(super) fn outbox(filter: &OutboxFilter, rows_max: Option<i64>) -> Sql {
             (Some(saga), Some(id)) => {
                 let (saga, id, journal) = (d.text(saga), d.text(id), d.view("journal"));
                 Some(format!(
-                    "(saga = {saga} AND id = {id} OR kind = 'retry' AND message_id IN (SELECT message_id FROM {journal}\
-                     \n    WHERE saga = {saga} AND id = {id} AND result = 'retrying'))"
+                    "(saga = {saga} AND id = {id} OR kind = 'retry' AND receiver = {saga} \
+                     AND (message_id, endpoint) IN (\
+                     \n    SELECT message_id, endpoint FROM {journal}\
+                     \n    WHERE saga = {saga} AND id = {id} AND receiver = {saga} AND result = 'retrying'))"
                 ))
             }
             (saga, _) => d.is("saga", saga.as_ref()),

@@ -5,7 +5,8 @@ use super::{
     look::{Bound, EVERY, LOOK_ROWS_MAX, Look, Place, groups},
 };
 use saga_core::{
-    AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OutboxFilter, StoreError, StoreErrorKind, Wanted,
+    AgeFilter, HeldFilter, HeldReason, InstanceFilter, Listing, OPERATIONS_LOOKED_AT, OperationFilter, OutboxFilter,
+    StoreError, StoreErrorKind, Wanted,
 };
 use std::time::Duration;
 
@@ -25,10 +26,6 @@ const HELD: &str = "endpoint, receiver, message_id, type, arrival, reason, saga,
 pub(super) fn params(listing: &Listing<'_>) -> Params {
     let (mut params, wanted) = match listing {
         Listing::Journal(key, wanted) => (vec![Some(key.saga.clone()), Some(key.id.clone())], *wanted),
-        Listing::Operations(filter, wanted) => (
-            vec![filter.message_id.clone(), filter.saga.clone(), filter.saga_id.clone(), filter.action.clone()],
-            *wanted,
-        ),
         Listing::OutboxBody(id) => (vec![Some((*id).to_owned())], Wanted::Count),
         Listing::HeldBody(row) => (
             vec![
@@ -44,7 +41,6 @@ pub(super) fn params(listing: &Listing<'_>) -> Params {
             let (low, high) = uuids(text).unzip();
             (vec![Some((*text).to_owned()), low, high], Wanted::Count)
         }
-        Listing::Conversation(id, wanted) => (vec![Some((*id).to_owned())], *wanted),
         _ => (Vec::new(), Wanted::Count),
     };
     if let Wanted::Rows(rows_max) = wanted {
@@ -115,7 +111,16 @@ pub(super) async fn held<T: Tables>(session: &mut T::Session, filter: &HeldFilte
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("error", text));
     }
-    Ok(Look { table: "held", columns: HELD, json: T::HELD, order: "arrival", places, rest, bound })
+    Ok(Look {
+        table: "held",
+        columns: HELD,
+        json: T::HELD.into(),
+        order: "arrival",
+        places,
+        rest,
+        at_most: None,
+        bound,
+    })
 }
 
 /// The columns that tell groups of instances apart.
@@ -124,6 +129,11 @@ pub(super) const INSTANCE_GROUP: [&str; 3] = ["saga", "version", "state"];
 pub(super) const OPEN: &str = "completed_at IS NULL";
 /// See [`OPEN`].
 pub(super) const DONE: &str = "completed_at IS NOT NULL";
+/// So have those that are paused.
+pub(super) const PAUSED: &str = "paused_by IS NOT NULL";
+
+/// An inbox row that nothing is left to do with. Their index has them by endpoint and time.
+pub(super) const SETTLED: &str = "result IN ('handled', 'ignored', 'stale', 'discarded')";
 
 pub(super) async fn instances<T: Tables>(
     session: &mut T::Session,
@@ -140,12 +150,14 @@ pub(super) async fn instances<T: Tables>(
     if !filter.fields.is_empty() {
         (places, broad, rest) = field::places::<T>(session, &mut bound, filter, order).await?;
         rest.extend(filter.id.as_ref().map(|id| bound.begins("id", id)));
-        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+        rest.extend(filter.paused.then(|| PAUSED.to_owned()));
     } else if let Some(id) = &filter.id {
         places.push(Place::ordered(bound.begins("id", id), "id, saga"));
-        rest.extend(filter.paused.then(|| "paused_by IS NOT NULL".into()));
+        rest.extend(filter.paused.then(|| PAUSED.to_owned()));
     } else if filter.paused {
-        places.push(Place::unordered("paused_by IS NOT NULL".into(), "saga, id"));
+        for key in groups::<T>(session, "saga", &["saga"], PAUSED, &[filter.saga.as_ref()]).await? {
+            places.push(Place::unordered(format!("{PAUSED} AND {}", within(&mut bound, &["saga"], &key)), "id"));
+        }
     } else {
         is_by_group = true;
     }
@@ -169,7 +181,7 @@ pub(super) async fn instances<T: Tables>(
         rest.extend(bound.is("saga", filter.saga.as_ref().filter(|_| filter.fields.is_empty())));
         rest.extend(bound.is("state", filter.state.as_ref()));
     }
-    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE, order, places, rest, bound })
+    Ok(Look { table: "saga", columns: INSTANCE, json: T::INSTANCE.into(), order, places, rest, at_most: None, bound })
 }
 
 pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxFilter) -> Result<Look, StoreError> {
@@ -194,15 +206,19 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
             format!("kind <> 'timer' AND NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)", T::uuid("sent.id")),
             "due_at",
         ));
-        let retrying = format!(
-            "SELECT message_id FROM {}inbox WHERE saga_id = {id} AND saga = {saga} AND result = 'retrying'",
+        let sent_again = format!("{RENAMED} AND message_id IN (SELECT id FROM ({sent}) sent)");
+        places.push(Place::unordered(format!("kind <> 'timer' AND {sent_again}"), "due_at"));
+        // other receivers of a message retry it as well
+        let retried = format!(
+            "kind = 'retry' AND {RENAMED} AND coalesce(envelope ->> 'receiver', '') = {saga}
+                AND (message_id, endpoint) IN (SELECT message_id, endpoint FROM {}inbox
+                    WHERE saga_id = {id} AND saga = {saga} AND receiver = {saga} AND result = 'retrying')",
             T::PREFIX
         );
-        let again = format!("(SELECT id FROM ({sent}) sent UNION {retrying})");
-        places.push(Place::unordered(format!("kind <> 'timer' AND {RENAMED} AND message_id IN {again}"), "due_at"));
+        places.push(Place::unordered(format!("{retried} AND NOT ({sent_again})"), "due_at"));
         // what the journal does not name any more, such as a message that is delayed beyond its retention
         let named = format!(
-            "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({RENAMED} AND message_id IN {again})",
+            "(NOT ({RENAMED}) AND id IN (SELECT {} FROM ({sent}) sent)) OR ({sent_again}) OR ({retried})",
             T::uuid("sent.id")
         );
         let endpoints = groups::<T>(session, "outbox", &["endpoint"], EVERY, &[]).await?;
@@ -255,7 +271,37 @@ pub(super) async fn outbox<T: Tables>(session: &mut T::Session, filter: &OutboxF
     if let Some(text) = &filter.error {
         rest.push(bound.contains::<T>("last_error", text));
     }
-    Ok(Look { table: "outbox", columns: OUTBOX, json: T::OUTBOX, order: "due_at, id", places, rest, bound })
+    Ok(Look {
+        table: "outbox",
+        columns: OUTBOX,
+        json: T::OUTBOX.into(),
+        order: "due_at, id",
+        places,
+        rest,
+        at_most: None,
+        bound,
+    })
+}
+
+/// Operations. What is asked of their items is asked of the newest alone: all that they have is unpacked for that.
+pub(super) fn operations<T: Tables>(filter: &OperationFilter) -> Look {
+    let mut bound = Bound::default();
+    let of = bound.is("action", filter.action.as_ref()).unwrap_or_else(|| EVERY.to_owned());
+    let (items, item) = T::ITEMS;
+    let wanted = [("message_id", &filter.message_id), ("saga", &filter.saga), ("saga_id", &filter.saga_id)];
+    let is = wanted.into_iter().filter_map(|(name, text)| bound.is(&format!("{item} ->> '{name}'"), text.as_ref()));
+    let is = is.collect::<Vec<_>>().join(" AND ");
+    let rest = if is.is_empty() { Vec::new() } else { vec![format!("EXISTS (SELECT 1 FROM {items} WHERE {is})")] };
+    Look {
+        table: "operation",
+        columns: "id, at, who, action, reason, items",
+        json: T::OPERATION.into(),
+        order: "at DESC, id DESC",
+        places: vec![Place::ordered(of, "at DESC, id DESC")],
+        rest,
+        at_most: Some(OPERATIONS_LOOKED_AT),
+        bound,
+    }
 }
 
 /// The first and the last uuid that begins so; `None` if none does.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// How many rows a listing looks at to find those that its other conditions match, which no index serves.
 pub(super) const LOOK_ROWS_MAX: i64 = 60_000;
 /// Who wants more rows than a page has wants all that match: then there is no limit to the look.
-const PAGE_ROWS_MAX: i64 = 1000;
+pub(super) const PAGE_ROWS_MAX: i64 = 1000;
 /// The most places that one statement reads; more of them are several statements. SQLite puts at most 500 selects into
 /// one, and PostgreSQL takes long to plan so many.
 pub(super) const PLACES_MAX: usize = 400;
@@ -92,19 +92,21 @@ pub(super) struct Look {
     /// All columns but the body.
     pub(super) columns: &'static str,
     /// A row as the view has it.
-    pub(super) json: &'static str,
+    pub(super) json: String,
     /// The order of the listing.
     pub(super) order: &'static str,
     pub(super) places: Vec<Place>,
     /// The conditions that no index serves.
     pub(super) rest: Vec<String>,
+    /// How many rows are looked at, whoever asks; `None`: as many as a page may take, or all.
+    pub(super) at_most: Option<i64>,
     pub(super) bound: Bound,
 }
 
 impl Look {
     /// How far each place is read.
     fn reach(&self) -> i64 {
-        (LOOK_ROWS_MAX / self.places.len().max(1) as i64).max(1)
+        (self.at_most.unwrap_or(LOOK_ROWS_MAX) / self.places.len().max(1) as i64).max(1)
     }
 
     fn rest(&self) -> String {
@@ -139,13 +141,16 @@ impl Look {
                 Wanted::Rows(rows_max) => self.rows::<T>(places, rows_max),
                 Wanted::Count => self.count::<T>(places),
                 Wanted::CountUpTo(counted_max) => self.counted::<T>(places, counted_max),
+                // it looks at no more than it shows
+                Wanted::Beyond if self.rest.is_empty() && places.iter().all(|it| it.is_ordered) => break,
+                Wanted::Beyond => format!("SELECT CAST(count(*) AS text) FROM ({}) b", self.beyond::<T>(places)),
             });
             all.extend(session.rows(&sql, &params).await?);
         }
         match wanted {
             Wanted::Rows(_) if self.places.len() <= PLACES_MAX => Ok(all),
             Wanted::Rows(rows_max) => merged(self.order, all, rows_max),
-            Wanted::Count => {
+            Wanted::Count | Wanted::Beyond => {
                 let counts = all.iter().map(|n| serde_json::from_str::<i64>(n)).collect::<Result<Vec<_>, _>>();
                 Ok(vec![counts.map_err(unreadable)?.iter().sum::<i64>().to_string()])
             }
@@ -162,15 +167,17 @@ impl Look {
 
     /// At most so many rows, each as JSON.
     fn rows<T: Tables>(&self, places: &[Place], rows_max: i64) -> String {
-        let reach = if rows_max > PAGE_ROWS_MAX { i64::MAX } else { self.reach() };
+        let wants_all = rows_max > PAGE_ROWS_MAX && self.at_most.is_none();
+        let reach = if wants_all { i64::MAX } else { self.reach() };
         let (columns, order, rest) = (self.columns, self.order, self.rest());
         let found = Self::union(places, |place| {
-            if rest.is_empty() {
+            if rest.is_empty() && place.is_ordered {
                 return self.seen::<T>(place, columns, rows_max);
             }
             let seen = self.seen::<T>(place, columns, reach);
+            let of = if rest.is_empty() { EVERY } else { &rest };
             let sorted = if place.is_ordered { String::new() } else { format!("ORDER BY {order}") };
-            format!("SELECT * FROM ({seen}) s WHERE {rest} {sorted} LIMIT {rows_max}")
+            format!("SELECT * FROM ({seen}) s WHERE {of} {sorted} LIMIT {rows_max}")
         });
         // a row becomes JSON last: there are few by then
         let first = format!("SELECT * FROM ({found}) f ORDER BY {order} LIMIT {rows_max}");
@@ -192,12 +199,18 @@ impl Look {
         let found = Self::union(places, |place| {
             format!("SELECT 1 FROM ({}) s WHERE {rest}", self.seen::<T>(place, self.columns, reach))
         });
-        let beyond = Self::union(places, |place| format!("{} OFFSET {reach}", self.seen::<T>(place, "1", 1)));
+        let beyond = self.beyond::<T>(places);
         format!(
             "SELECT CAST({}((SELECT count(*) FROM (SELECT * FROM ({found}) f LIMIT {some}) c),
                 (SELECT count(*) FROM ({beyond}) b)) AS text)",
             T::ARRAY
         )
+    }
+
+    /// A row for each place that has more rows than are looked at.
+    fn beyond<T: Tables>(&self, places: &[Place]) -> String {
+        let reach = self.reach();
+        Self::union(places, |place| format!("{} OFFSET {reach}", self.seen::<T>(place, "1", 1)))
     }
 
     /// Reads held messages by reason, type and error. What several statements say of a group stands side by side.
@@ -299,11 +312,12 @@ fn each_group<T: Tables>(table: &str, columns: &[&str], of: &str) -> String {
         first(&format!("{same} AND {} > {}", columns[n], last(n)))
     });
     let next = next.collect::<Vec<_>>().join(", ");
+    // every text: so the plan names where it begins, and one that does not reads all rows
+    let begin = first(&format!(" AND {} >= ''", columns[0]));
     format!(
         "WITH RECURSIVE g (k) AS (
-            SELECT {} UNION ALL SELECT coalesce({next}, NULL) FROM g WHERE k IS NOT NULL)
-         SELECT CAST(k AS text) FROM g WHERE k IS NOT NULL",
-        first("")
+            SELECT {begin} UNION ALL SELECT coalesce({next}, NULL) FROM g WHERE k IS NOT NULL)
+         SELECT CAST(k AS text) FROM g WHERE k IS NOT NULL"
     )
 }
 

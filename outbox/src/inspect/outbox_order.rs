@@ -4,9 +4,10 @@ use super::{
     Session, Tables,
     order::{enter, release, unreadable},
 };
+use crate::rows::us;
 use saga_core::{
-    Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder, StoreError,
-    StoreErrorKind,
+    DueAt, Envelope, ErrorCode, InstanceKey, ORDER_ROWS_MAX, OperationItem, OutboxAction, OutboxKind, OutboxOrder,
+    StoreError, StoreErrorKind,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ pub(crate) struct Statements {
     pub(super) now: &'static str,
     /// It is due at another time (2): microseconds since 1970.
     pub(super) due: &'static str,
+    /// It is due after some time (2) from now: microseconds.
+    pub(super) later: &'static str,
     /// It goes elsewhere (2), now.
     pub(super) reroute: &'static str,
     /// Deletes it.
@@ -106,8 +109,11 @@ async fn act<T: Tables>(
     let id = || Some(row.id.clone());
     match order.action {
         OutboxAction::SendNow | OutboxAction::FireTimer => session.rows(statements.now, &[id()]).await?,
-        OutboxAction::MoveTimer { due_at_us } => {
-            session.rows(statements.due, &[id(), Some(due_at_us.to_string())]).await?
+        OutboxAction::MoveTimer { to: DueAt::Time(us) } => {
+            session.rows(statements.due, &[id(), Some(us.to_string())]).await?
+        }
+        OutboxAction::MoveTimer { to: DueAt::After(time) } => {
+            session.rows(statements.later, &[id(), Some(us(time).to_string())]).await?
         }
         OutboxAction::Reroute { to } => {
             if !row.is(OutboxKind::Command) && !row.is(OutboxKind::Reply) {

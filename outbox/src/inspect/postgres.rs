@@ -4,7 +4,7 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance, listing,
+    ANSWER, CONNECT, Session, Tables, answer, instance, limit, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
@@ -14,6 +14,7 @@ use saga_core::{
     HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, PgConnection};
+use std::time::Duration;
 
 const OUTBOX: &str = "json_build_object(
     'id', id, 'endpoint', endpoint, 'message_id', message_id, 'kind', kind, 'type', type, 'destination', destination,
@@ -52,21 +53,12 @@ const OPERATION: &str = "json_build_object(
     'id', id, 'at_us', (extract(epoch FROM at) * 1000000)::bigint, 'who', who, 'action', action, 'reason', reason,
     'items', items)::text";
 
-const OPERATION_WHERE: &str = "
-    (coalesce($1, $2, $3) IS NULL OR EXISTS (SELECT FROM json_array_elements(items) i
-        WHERE ($1 IS NULL OR i ->> 'message_id' = $1) AND ($2 IS NULL OR i ->> 'saga' = $2)
-            AND ($3 IS NULL OR i ->> 'saga_id' = $3))) AND ($4 IS NULL OR action = $4)";
-
 const STATUS: &str = "
     SELECT json_build_object('now', (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)::text
     UNION ALL
     SELECT json_build_object('endpoint', endpoint)::text FROM (
         SELECT endpoint FROM sagabus.definition UNION SELECT endpoint FROM sagabus.process
         UNION SELECT endpoint FROM sagabus.subscription) known
-    UNION ALL
-    SELECT json_build_object('handled', json_build_object('endpoint', endpoint, 'count', count(*)))::text
-    FROM sagabus.inbox WHERE handled_at > statement_timestamp() - interval '1 minute'
-        AND result IN ('handled', 'ignored', 'stale', 'discarded') GROUP BY endpoint
     UNION ALL
     SELECT json_build_object('process', json_build_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', (extract(epoch FROM started_at) * 1000000)::bigint,
@@ -176,6 +168,8 @@ impl Tables for Postgres {
             WHERE id = $1::uuid",
         due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
             WHERE id = $1::uuid",
+        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
+            WHERE id = $1::uuid",
         reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
                 attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
             WHERE id = $1::uuid",
@@ -194,6 +188,8 @@ impl Tables for Postgres {
     const OUTBOX: &str = OUTBOX;
     const INSTANCE: &str = INSTANCE;
     const HELD: &str = HELD;
+    const OPERATION: &str = OPERATION;
+    const ITEMS: (&str, &str) = ("json_array_elements(items) i", "i");
     const STATUS: &str = STATUS;
 
     fn ago(us: i64) -> String {
@@ -225,7 +221,7 @@ impl Tables for Postgres {
     }
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::Rows;
+        use Wanted::{Count, Rows};
         let text = match listing {
             Listing::OutboxBody(_) => {
                 "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.outbox WHERE id = CAST($1 AS uuid)".into()
@@ -234,17 +230,12 @@ impl Tables for Postgres {
                 "SELECT {JOURNAL} FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT $3::bigint"
             ),
-            Listing::Journal(..) => "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into(),
+            Listing::Journal(_, Count) => {
+                "SELECT count(*)::text FROM sagabus.inbox WHERE saga_id = $2 AND saga = $1".into()
+            }
             Listing::HeldBody(_) => "SELECT to_json(encode(body, 'hex'))::text FROM sagabus.held
                 WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND arrival = $4::bigint"
                 .into(),
-            Listing::Operations(_, Rows(_)) => format!(
-                "SELECT {OPERATION} FROM sagabus.operation WHERE {OPERATION_WHERE}
-                 ORDER BY at DESC, id DESC LIMIT $5::bigint"
-            ),
-            Listing::Operations(..) => {
-                format!("SELECT count(*)::text FROM sagabus.operation WHERE {OPERATION_WHERE}")
-            }
             Listing::Definitions => "SELECT json_build_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', chart, 'registered_at_us', (extract(epoch FROM registered_at) * 1000000)::bigint)::text
                 FROM sagabus.definition ORDER BY saga, version, endpoint"
@@ -261,7 +252,6 @@ impl Tables for Postgres {
                 .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
-            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(listing::unknown(other)),
         };
         Ok(text)
@@ -282,11 +272,16 @@ impl Tables for Postgres {
         format!("{} {}", trace::OUTBOX_BY_ID, if locked { "FOR UPDATE OF o" } else { "" })
     }
 
-    async fn read(&self) -> Result<PostgresSession, StoreError> {
-        // a look at many rows seems cheaper without an index, until the table is large
-        let begin =
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
-        self.session(begin).await
+    async fn read(&self, limit: Duration) -> Result<PostgresSession, StoreError> {
+        // A look at many rows seems cheaper without an index, until the table is large. And nothing tells the server
+        // that nobody waits for an answer any more; a limit of the role's that is shorter stays.
+        let ms = limit.as_millis();
+        self.session(&format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
+             SELECT set_config('statement_timeout', '{ms}', true) FROM pg_settings
+             WHERE name = 'statement_timeout' AND setting::bigint NOT BETWEEN 1 AND {ms}"
+        ))
+        .await
     }
 
     async fn write(&self) -> Result<PostgresSession, StoreError> {
@@ -306,7 +301,7 @@ impl Tables for Postgres {
 impl Inspect for Postgres {
     async fn rows(&self, listing: &Listing<'_>) -> Result<Vec<String>, StoreError> {
         if matches!(listing, Listing::Server) {
-            refuse_others(&mut self.read().await?.connection).await?;
+            refuse_others(&mut self.read(limit(listing)).await?.connection).await?;
         }
         self.list(listing).await
     }

@@ -14,6 +14,7 @@ use saga_core::{
     HeldOrder, Inspect, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreError, Wanted,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
+use std::time::Duration;
 
 const OUTBOX: &str = "json_object(
     'id', id, 'endpoint', endpoint, 'message_id', message_id, 'kind', kind, 'type', type, 'destination', destination,
@@ -52,11 +53,6 @@ const OPERATION: &str = "json_object(
     'id', id, 'at_us', at, 'who', who, 'action', action, 'reason', reason,
     'items', json(items))";
 
-const OPERATION_WHERE: &str = "
-    (coalesce(?1, ?2, ?3) IS NULL OR EXISTS (SELECT 1 FROM json_each(items) i
-        WHERE (?1 IS NULL OR i.value ->> 'message_id' = ?1) AND (?2 IS NULL OR i.value ->> 'saga' = ?2)
-            AND (?3 IS NULL OR i.value ->> 'saga_id' = ?3))) AND (?4 IS NULL OR action = ?4)";
-
 const STATUS: &str = "
     WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER))
     SELECT json_object('now', (SELECT now FROM clock))
@@ -64,10 +60,6 @@ const STATUS: &str = "
     SELECT json_object('endpoint', endpoint) FROM (
         SELECT endpoint FROM sagabus_definition UNION SELECT endpoint FROM sagabus_process
         UNION SELECT endpoint FROM sagabus_subscription) known
-    UNION ALL
-    SELECT json_object('handled', json_object('endpoint', endpoint, 'count', count(*)))
-    FROM sagabus_inbox WHERE handled_at > (SELECT now FROM clock) - 60000000
-        AND result IN ('handled', 'ignored', 'stale', 'discarded') GROUP BY endpoint
     UNION ALL
     SELECT json_object('process', json_object('endpoint', endpoint, 'owner', owner,
         'started_at_us', started_at, 'seen_at_us', seen_at, 'report', json(report)))
@@ -182,6 +174,8 @@ impl Tables for Sqlite {
                 lease_until = NULL, lease_owner = NULL
             WHERE id = ?1",
         due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER) WHERE id = ?1",
+        later: "UPDATE sagabus_outbox
+            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER) WHERE id = ?1",
         reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
                 due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
                 attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
@@ -202,6 +196,8 @@ impl Tables for Sqlite {
     const OUTBOX: &str = OUTBOX;
     const INSTANCE: &str = INSTANCE;
     const HELD: &str = HELD;
+    const OPERATION: &str = OPERATION;
+    const ITEMS: (&str, &str) = ("json_each(items) i", "i.value");
     const STATUS: &str = STATUS;
 
     fn ago(us: i64) -> String {
@@ -232,23 +228,19 @@ impl Tables for Sqlite {
     }
 
     fn select(listing: &Listing<'_>) -> Result<String, StoreError> {
-        use Wanted::Rows;
+        use Wanted::{Count, Rows};
         let text = match listing {
             Listing::OutboxBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_outbox WHERE id = ?1".into(),
             Listing::Journal(_, Rows(_)) => format!(
                 "SELECT {JOURNAL} FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1
                  ORDER BY handled_at DESC, seq DESC NULLS LAST LIMIT ?3"
             ),
-            Listing::Journal(..) => "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into(),
+            Listing::Journal(_, Count) => {
+                "SELECT '' || count(*) FROM sagabus_inbox WHERE saga_id = ?2 AND saga = ?1".into()
+            }
             Listing::HeldBody(_) => "SELECT json_quote(hex(body)) FROM sagabus_held
                 WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND arrival = ?4"
                 .into(),
-            Listing::Operations(_, Rows(_)) => format!(
-                "SELECT {OPERATION} FROM sagabus_operation WHERE {OPERATION_WHERE} ORDER BY at DESC, id DESC LIMIT ?5"
-            ),
-            Listing::Operations(..) => {
-                format!("SELECT '' || count(*) FROM sagabus_operation WHERE {OPERATION_WHERE}")
-            }
             Listing::Definitions => "SELECT json_object('endpoint', endpoint, 'saga', saga, 'version', version,
                     'chart', json(chart), 'registered_at_us', registered_at)
                 FROM sagabus_definition ORDER BY saga, version, endpoint"
@@ -265,7 +257,6 @@ impl Tables for Sqlite {
                 .into(),
             Listing::Traces(_) => trace::TRACES.into(),
             Listing::Beginning(_) => trace::BEGINNING.into(),
-            Listing::Conversation(..) => trace::CONVERSATION.into(),
             other => return Err(listing::unknown(other)),
         };
         Ok(text)
@@ -284,7 +275,7 @@ impl Tables for Sqlite {
         trace::OUTBOX_BY_ID.into()
     }
 
-    async fn read(&self) -> Result<SqliteSession, StoreError> {
+    async fn read(&self, _limit: Duration) -> Result<SqliteSession, StoreError> {
         self.session("BEGIN").await
     }
 

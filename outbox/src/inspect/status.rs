@@ -3,7 +3,7 @@
 
 use super::{
     Session, Tables,
-    listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, within},
+    listing::{DONE, FAILING, HELD_GROUP, INSTANCE_GROUP, OPEN, PAUSED, SETTLED, within},
     look::{Bound, EVERY, PLACES_MAX, groups},
 };
 use saga_core::{COUNTED_MAX, StoreError};
@@ -14,6 +14,7 @@ const SOME: i64 = COUNTED_MAX + 1;
 /// [`Listing::Status`](saga_core::Listing::Status).
 pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
     let mut parts = session.rows(T::STATUS, &[]).await?;
+    parts.extend(handled::<T>(session).await?);
     parts.extend(outbox::<T>(session).await?);
     parts.extend(unroutable::<T>(session).await?);
     let of_held = |of: &str, bound: &mut Bound, key: &[String]| {
@@ -45,17 +46,55 @@ pub(super) async fn status<T: Tables>(session: &mut T::Session) -> Result<Vec<St
         };
         parts.extend(each::<T>(session, "saga", &INSTANCE_GROUP, half, of_state).await?);
     }
-    // a paused instance changes no more: it was paused when it last changed
-    let paused = format!(
-        "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
-            'oldest_ms', 0, 'paused_ms', {2})) AS text)
-         FROM (SELECT saga, state, updated_at FROM {1}saga WHERE paused_by IS NOT NULL LIMIT {SOME}) p
-         GROUP BY saga, state",
-        T::OBJECT,
-        T::PREFIX,
-        T::ms_since("min(updated_at)")
-    );
-    parts.extend(session.rows(&paused, &[]).await?);
+    parts.extend(paused::<T>(session).await?);
+    Ok(parts)
+}
+
+/// What each endpoint settled within the last minute: of all at once the index would be read from end to end.
+async fn handled<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let (minute, mut parts) = (T::ago(60_000_000), Vec::new());
+    for keys in groups::<T>(session, "inbox", &["endpoint"], SETTLED, &[]).await?.chunks(PLACES_MAX) {
+        let (mut bound, mut all) = (Bound::default(), Vec::new());
+        for key in keys {
+            let endpoint = bound.text(&key[0]);
+            all.push(format!(
+                "SELECT CAST({0}('handled', {0}('endpoint', CAST({endpoint} AS text), 'count', c.n)) AS text) FROM (
+                    SELECT count(*) AS n FROM {1}inbox
+                    WHERE endpoint = {endpoint} AND {SETTLED} AND handled_at > {minute}) c
+                 WHERE c.n > 0",
+                T::OBJECT,
+                T::PREFIX
+            ));
+        }
+        parts.extend(session.rows(&all.join(" UNION ALL "), &bound.0).await?);
+    }
+    Ok(parts)
+}
+
+/// Paused instances by state, of each saga as many as are counted: those of one must not hide those of another.
+async fn paused<T: Tables>(session: &mut T::Session) -> Result<Vec<String>, StoreError> {
+    let mut parts = Vec::new();
+    for keys in groups::<T>(session, "saga", &["saga"], PAUSED, &[]).await?.chunks(PLACES_MAX) {
+        let (mut bound, mut seen) = (Bound::default(), Vec::new());
+        for key in keys {
+            let of = within(&mut bound, &["saga"], key);
+            seen.push(format!(
+                "SELECT * FROM (SELECT saga, state, updated_at FROM {}saga
+                 WHERE {PAUSED} AND {of} ORDER BY id LIMIT {SOME}) p",
+                T::PREFIX
+            ));
+        }
+        // a paused instance changes no more: it was paused when it last changed
+        let sql = format!(
+            "SELECT CAST({0}('state', {0}('saga', saga, 'state', state, 'count', 0, 'paused', count(*), 'done', 0,
+                'oldest_ms', 0, 'paused_ms', {1})) AS text)
+             FROM ({2}) s GROUP BY saga, state",
+            T::OBJECT,
+            T::ms_since("min(updated_at)"),
+            seen.join(" UNION ALL ")
+        );
+        parts.extend(session.rows(&sql, &bound.0).await?);
+    }
     Ok(parts)
 }
 

@@ -184,7 +184,7 @@ CREATE TABLE sagabus.rate_limit (
 );
 CREATE INDEX rate_limit_next ON sagabus.rate_limit (endpoint, next_at);
 
--- What operators did.
+-- What operators did. Rows stay for 90 days.
 CREATE TABLE sagabus.operation (
     id     uuid PRIMARY KEY,
     at     timestamptz NOT NULL,
@@ -193,6 +193,8 @@ CREATE TABLE sagabus.operation (
     reason text NOT NULL,
     items  json NOT NULL                      -- each item's result
 );
+CREATE INDEX operation_at ON sagabus.operation (at, id);
+CREATE INDEX operation_action ON sagabus.operation (action, at, id);
 
 -- For people and reports. When the tables change, these keep their names, and their columns theirs.
 CREATE VIEW sagabus.v_instances AS
@@ -210,7 +212,8 @@ CREATE VIEW sagabus.v_outbox AS
     SELECT endpoint, message_id, kind, type, destination, saga, saga_id AS id,
         CASE WHEN waits_for IS NOT NULL THEN 'unroutable' WHEN lease_until >= clock_timestamp() THEN 'sending'
             WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'due' END AS status,
-        attempts, last_error, created_at, due_at
+        attempts, last_error, created_at, due_at,
+        envelope ->> 'receiver' AS receiver -- who is to handle it again, if it is a retry
     FROM sagabus.outbox WHERE kind <> 'timer';
 CREATE VIEW sagabus.v_timers AS
     SELECT endpoint, saga, saga_id AS id, type, due_at <= clock_timestamp() AS is_due, created_at, due_at

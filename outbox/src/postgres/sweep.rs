@@ -1,6 +1,6 @@
 //! What housekeeping deletes, and what it hands to a person.
 
-use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
+use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, OPERATION_KEPT, PROCESS_KEPT, STEP_ROWS_MAX, us};
 use saga_core::port::Swept;
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -114,6 +114,13 @@ WITH gone AS (DELETE FROM sagabus.rate_limit WHERE ctid = ANY(ARRAY(SELECT ctid 
     RETURNING 1)
 SELECT count(*) FROM gone";
 
+/// They belong to no endpoint: whoever sweeps takes them.
+const OLD_OPERATIONS: &str = "
+WITH gone AS (DELETE FROM sagabus.operation WHERE ctid = ANY(ARRAY(SELECT ctid FROM sagabus.operation
+    WHERE at < statement_timestamp() - $1 * interval '1 microsecond' ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1)
+SELECT count(*) FROM gone";
+
 pub(super) async fn sweep(
     connection: &mut PgConnection,
     endpoint: &str,
@@ -145,7 +152,9 @@ pub(super) async fn sweep(
     let stranded = step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
     rows += discarded + kept + without_version + stranded;
     rows += step(OLD_LIMITS).bind(STEP_ROWS_MAX).fetch_one(&mut *connection).await?;
-    rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(connection).await?;
+    rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(&mut *connection).await?;
+    let operations = sqlx::query_scalar::<_, i64>(OLD_OPERATIONS).persistent(false).bind(us(OPERATION_KEPT));
+    rows += operations.bind(STEP_ROWS_MAX).fetch_one(connection).await?;
     let [rows, discarded, without_instance, without_version, stranded] =
         [rows, discarded, without_instance, without_version, stranded].map(i64::unsigned_abs);
     Ok(Swept { rows, discarded, without_instance, without_version, stranded })

@@ -92,6 +92,8 @@ CREATE TABLE sagabus_operation (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
     items TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX sagabus_operation_at ON sagabus_operation (at, id);
+CREATE INDEX sagabus_operation_action ON sagabus_operation (action, at, id);
 
 -- For people and reports, with times in text. When the tables change, these keep their names, and their columns theirs.
 CREATE VIEW sagabus_v_instances AS
@@ -116,7 +118,8 @@ CREATE VIEW sagabus_v_outbox AS
             WHEN due_at > unixepoch('subsec') * 1000000 THEN 'scheduled' ELSE 'due' END AS status,
         attempts, last_error,
         strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1e6, 'unixepoch') AS created_at,
-        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at
+        strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at,
+        envelope ->> 'receiver' AS receiver
     FROM sagabus_outbox WHERE kind <> 'timer';
 CREATE VIEW sagabus_v_timers AS
     SELECT endpoint, saga, saga_id AS id, type, due_at <= unixepoch('subsec') * 1000000 AS is_due,

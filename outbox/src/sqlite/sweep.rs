@@ -1,7 +1,7 @@
 //! What housekeeping deletes, and what it hands to a person.
 
 use super::{array, now_us};
-use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, PROCESS_KEPT, STEP_ROWS_MAX, us};
+use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, OPERATION_KEPT, PROCESS_KEPT, STEP_ROWS_MAX, us};
 use saga_core::port::Swept;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
@@ -35,7 +35,14 @@ pub(super) async fn sweep(
         .await?
         .rows_affected();
     let processes = sqlx::query("DELETE FROM sagabus_process WHERE endpoint = $1 AND seen_at < $2").bind(endpoint);
-    rows += processes.bind(now - us(PROCESS_KEPT)).execute(connection).await?.rows_affected();
+    rows += processes.bind(now - us(PROCESS_KEPT)).execute(&mut *connection).await?.rows_affected();
+    // they belong to no endpoint: whoever sweeps takes them
+    let operations = sqlx::query(
+        "DELETE FROM sagabus_operation WHERE id IN
+            (SELECT id FROM sagabus_operation WHERE at < $1 ORDER BY at LIMIT $2)",
+    );
+    let operations = operations.bind(now - us(OPERATION_KEPT)).bind(STEP_ROWS_MAX);
+    rows += operations.execute(connection).await?.rows_affected();
     Ok(Swept { rows, ..swept })
 }
 

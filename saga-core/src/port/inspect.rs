@@ -17,12 +17,14 @@ mod trace;
 mod view;
 
 pub use counted::{COUNTED_MAX, Counted};
-pub use filter::{AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OperationFilter, OutboxFilter};
+pub use filter::{
+    AgeFilter, FieldIs, FieldName, HeldFilter, InstanceFilter, OPERATIONS_LOOKED_AT, OperationFilter, OutboxFilter,
+};
 pub use group::{GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup};
 pub use held::{HeldAction, HeldOrder};
 pub use instance::{FormCount, InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
-pub use outbox::{OutboxAction, OutboxOrder};
+pub use outbox::{DueAt, OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
 pub use status::{
     EndpointStatus, HeldCount, ProcessReport, ProcessView, RowCount, RunningProcess, StateCount, Status, Unroutable,
@@ -35,9 +37,9 @@ pub use view::{
     OutboxView,
 };
 
-use super::{ErrorCode, InstanceKey, StoreError, StoreErrorKind};
+use super::{InstanceKey, StoreError};
 use async_trait::async_trait;
-use read::{body, count, counted, read};
+use read::{body, count, counted, must_be_json, read};
 
 /// The most notes that are looked through for those of a group.
 const NOTES_MAX: i64 = 1000;
@@ -67,7 +69,7 @@ pub enum Listing<'a> {
     HeldGroups(&'a HeldFilter),
     /// The body of a held message: hexadecimal digits in quotes.
     HeldBody(&'a HeldRef),
-    /// [`OperationView`], last first.
+    /// [`OperationView`], last first; with a filter on items of the newest [`OPERATIONS_LOOKED_AT`].
     Operations(&'a OperationFilter, Wanted),
     /// [`DefinitionView`], by saga and version.
     Definitions,
@@ -87,7 +89,7 @@ pub enum Listing<'a> {
     Traces(&'a [String]),
     /// [`NameView`]: messages and instances whose id begins with this; a hundred of each place are enough.
     Beginning(&'a str),
-    /// The ids of the messages of a conversation, each in quotes: at most this many.
+    /// The ids of the messages of a conversation, oldest first, each in quotes: of the newest that are settled or held.
     Conversation(&'a str, Wanted),
 }
 
@@ -101,6 +103,8 @@ pub enum Wanted {
     /// One row: two numbers in a JSON array. The number of rows, at most one more than this; and the number of places
     /// where the listing did not look at all rows. It takes no longer than the listing itself.
     CountUpTo(i64),
+    /// One row: the number of places where the listing did not look at all rows.
+    Beyond,
 }
 
 /// What became of an action.
@@ -257,6 +261,12 @@ pub trait Inspect: Send + Sync {
         Ok(found)
     }
 
+    /// Whether there are operations at which [`Inspect::operations`] does not look: of those with a message or an
+    /// instance it takes the newest [`OPERATIONS_LOOKED_AT`].
+    async fn operations_beyond(&self, filter: &OperationFilter) -> Result<bool, StoreError> {
+        Ok(count(self.rows(&Listing::Operations(filter, Wanted::Beyond)).await?)? > 0)
+    }
+
     /// The definitions of sagas that processes registered, by saga and version.
     async fn definitions(&self) -> Result<Vec<DefinitionView>, StoreError> {
         read(self.rows(&Listing::Definitions).await?)
@@ -306,10 +316,15 @@ pub trait Inspect: Send + Sync {
         read(self.rows(&Listing::Beginning(text)).await?)
     }
 
-    /// The ids of a conversation's messages, oldest first. No index has them: it reads the inbox, so ask when nothing
-    /// else helps. A conversation that began here has the id of its first message.
+    /// The ids of a conversation's messages, oldest first. No index has them: it looks at the newest messages, so ask
+    /// when nothing else helps. A conversation that began here has the id of its first message.
     async fn conversation(&self, id: &str, rows_max: i64) -> Result<Vec<String>, StoreError> {
         read(self.rows(&Listing::Conversation(id, Wanted::Rows(rows_max))).await?)
+    }
+
+    /// Whether there are messages at which [`Inspect::conversation`] does not look.
+    async fn conversation_beyond(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(count(self.rows(&Listing::Conversation(id, Wanted::Beyond)).await?)? > 0)
     }
 
     /// Does something with exactly these outbox rows, by their ids; see [`OutboxAction`].
@@ -343,10 +358,7 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// When the new body is not JSON: nothing is done. When the database fails.
     async fn held_edit(&self, row: &HeldRef, body: &str, who: &str, why: &str) -> Result<OperationItem, StoreError> {
-        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(body) {
-            let text = format!("the new body is not JSON: {error}");
-            return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::InputUnfit));
-        }
+        must_be_json(body)?;
         // as long as the row has this arrival it has this body, because an edit releases it
         let Some(old) = self.held_body(row).await? else { return Ok(row.done("gone", None, None)) };
         if old == body.as_bytes() {
@@ -420,14 +432,6 @@ async fn in_orders<I: Inspect + ?Sized>(
         }
     }
     done
-}
-
-fn must_be_json(body: &str) -> Result<(), StoreError> {
-    let wrong = |error| {
-        let text = format!("the new body is not JSON: {error}");
-        StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::InputUnfit)
-    };
-    serde_json::from_str::<serde::de::IgnoredAny>(body).map(drop).map_err(wrong)
 }
 
 fn in_digits(bytes: &[u8]) -> String {

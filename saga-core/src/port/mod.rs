@@ -16,13 +16,14 @@ pub use crate::error_code::ErrorCode;
 pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
-    ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, EffectView, EndpointStatus, Explained, Explanation,
-    ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction, HeldCount,
-    HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone, InstanceFilter,
-    InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView, ORDER_ROWS_MAX,
-    OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter, OutboxOrder, OutboxView, ProcessReport,
-    ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status, Story, SubscriptionView, TableView,
-    TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView, Wanted, explain, masked_fields,
+    ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, DueAt, EffectView, EndpointStatus, Explained,
+    Explanation, ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction,
+    HeldCount, HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
+    InstanceFilter, InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView,
+    OPERATIONS_LOOKED_AT, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,
+    OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status,
+    Story, SubscriptionView, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView,
+    Wanted, explain, masked_fields,
 };
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};

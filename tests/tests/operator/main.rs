@@ -29,6 +29,8 @@ macro_rules! suite {
     };
 }
 
+mod limits;
+mod retries;
 mod stranded;
 
 suite! {
@@ -320,7 +322,9 @@ async fn an_instance_shows_what_it_sent_and_what_is_put_off_for_it(tables: Table
     tables.hold(&Held { message_id: "put-off", ..Held::default() }).await;
     tables.sql("UPDATE {s}inbox SET result = 'retrying'").await;
     tables.send("retry", "ordering", 1, ", last_error", ", 'no table'").await;
-    tables.sql("UPDATE {s}outbox SET message_id = 'put-off', saga = NULL, saga_id = NULL WHERE kind = 'retry'").await;
+    let received = "message_id = 'put-off', saga = NULL, saga_id = NULL, envelope";
+    let set = format!("{received} = '{{\"attempt\":8,\"receiver\":\"order\"}}'");
+    tables.sql(&format!("UPDATE {{s}}outbox SET {set} WHERE kind = 'retry'")).await;
     tables.send("event", "shipped", 0, "", "").await;
     tables.sql("UPDATE {s}outbox SET saga_id = '8' WHERE kind = 'event'").await;
     let filter = OutboxFilter { saga: Some("order".into()), saga_id: Some("7".into()), ..OutboxFilter::default() };

@@ -212,6 +212,22 @@ async fn instances_are_found_by_several_fields_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_other_receivers_put_off_is_not_of_the_instance() {
+    for tables in both().await {
+        tables.instance("7", "AwaitingShipment", None).await;
+        tables.hold(&Held::default()).await;
+        tables.hold(&Held { receiver: "charge", saga_id: None, ..Held::default() }).await;
+        let held = tables.store.held(&saga_core::HeldFilter::default(), 10).await.unwrap();
+        let held: Vec<_> = held.iter().map(|held| held.row()).collect();
+        assert_eq!(tables.store.held_retry(&held, "ann", "why").await.count("retried"), 2);
+        let page = Dashboard::start(&tables).page("/outbox?saga=order&id=7").await;
+        let text = sql(&page);
+        assert_eq!((ids(&page, "/outbox/").len(), rows(&tables, &text).await), (1, 1), "{text}: {page}");
+        assert_eq!(column(&tables, "receiver", &text).await, BTreeSet::from(["order".to_owned()]), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_both_kinds_of_databases_a_page_has_the_query_of_each() {
     let [postgres, sqlite] = both().await;
     let dashboard = Dashboard::of(crate::command(&[&postgres.url, &sqlite.url], &["--listen", "127.0.0.1:0"]));

@@ -2,7 +2,10 @@
 
 use crate::{command, run, said};
 use std::process::Stdio;
-use tests::tables::{Held, Tables};
+use tests::{
+    clock::Clock,
+    tables::{Held, Tables},
+};
 
 async fn count(tables: &Tables, rows: &str) -> u32 {
     let count = tables.one(&format!("SELECT CAST(count(*) AS text) FROM {{s}}{rows}")).await;
@@ -56,6 +59,21 @@ async fn timers_are_listed_fired_moved_and_cancelled_and_nothing_else_is() {
             assert!(page.contains(action), "{action}: {page}");
         }
     }
+}
+
+/// On SQLite the program's clock is the database's.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(clock), ignore = "there is no C compiler")]
+async fn a_timer_moves_by_the_databases_clock_whatever_the_operators_says() {
+    let tables = Tables::postgres().await;
+    tables.send("timer", "ordering", 60, "", "").await;
+    let clock = Clock::wrong_by(-3 * 3600);
+    let mut moving = command(&[&tables.url], &["timers", "move", "--all", "--in", "2h"]);
+    clock.set(&mut moving);
+    let (code, out, err) = said(&moving.output().unwrap());
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 timer moved\n", ""));
+    let later = "outbox WHERE due_at > {now} + 119 * {minute} AND due_at < {now} + 121 * {minute}";
+    assert_eq!(count(&tables, later).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,12 +49,6 @@ pub(super) const BEGINNING: &str = "
     UNION ALL
     SELECT json_build_object('id', id, 'saga', saga)::text FROM instances";
 
-/// [`Listing::Conversation`](saga_core::Listing::Conversation): its id (1), the number of rows (2).
-pub(super) const CONVERSATION: &str = "
-    SELECT to_json(message_id)::text FROM (
-        SELECT message_id, min(handled_at) AS at FROM sagabus.inbox WHERE conversation_id = $1 GROUP BY message_id
-    ) found ORDER BY at, message_id LIMIT $2::bigint";
-
 /// The rows of an order, by a JSON array of their ids (1).
 pub(super) const OUTBOX_BY_ID: &str = "
     SELECT json_build_object('id', o.id, 'endpoint', o.endpoint, 'message_id', o.message_id, 'kind', o.kind,

@@ -47,11 +47,6 @@ pub(super) const BEGINNING: &str = "
         UNION
         SELECT * FROM (SELECT saga, saga_id FROM sagabus_inbox WHERE saga_id = ?1 AND saga IS NOT NULL LIMIT 1000))";
 
-/// [`Listing::Conversation`](saga_core::Listing::Conversation): its id (1), the number of rows (2).
-pub(super) const CONVERSATION: &str = "
-    SELECT json_quote(message_id) FROM sagabus_inbox WHERE conversation_id = ?1 GROUP BY message_id
-    ORDER BY min(handled_at), message_id LIMIT ?2";
-
 /// The rows of an order, by a JSON array of their ids (1).
 pub(super) const OUTBOX_BY_ID: &str = "
     SELECT json_object('id', o.id, 'endpoint', o.endpoint, 'message_id', o.message_id, 'kind', o.kind,

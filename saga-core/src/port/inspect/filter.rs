@@ -58,7 +58,8 @@ pub struct OutboxFilter {
     pub id: Option<String>,
     /// Of this endpoint.
     pub endpoint: Option<String>,
-    /// From an instance of this saga; with `saga_id` also what is put off for the instance.
+    /// From an instance of this saga; with `saga_id` also what is put off for the instance, but not what other
+    /// receivers of the same message put off.
     pub saga: Option<String>,
     /// The instance's id. Use it with `saga`.
     pub saga_id: Option<String>,
@@ -117,6 +118,9 @@ pub struct FieldName {
     /// The field, as the saga names it.
     pub name: String,
 }
+
+/// How many operations are looked at, the newest, for those with a message or an instance: no index has their items.
+pub const OPERATIONS_LOOKED_AT: i64 = 2000;
 
 /// Which operations; a field that is not given matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What an operator orders about rows of the outbox, timers among them.
 
 use super::OperationItem;
+use std::time::Duration;
 
 /// What an operator orders about outbox rows: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
@@ -42,11 +43,21 @@ pub enum OutboxAction<'a> {
     FireTimer,
     /// Let a timer go off at another time.
     MoveTimer {
-        /// Microseconds since 1970, by the database's clock.
-        due_at_us: i64,
+        /// When.
+        to: DueAt,
     },
     /// Delete a timer: it never goes off. The instance waits on, for a message or a person.
     CancelTimer,
+}
+
+/// When a row is due, by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DueAt {
+    /// At this time: microseconds since 1970.
+    Time(i64),
+    /// So long after the database carries it out. The clock of whoever orders it does not matter.
+    After(Duration),
 }
 
 impl OutboxAction<'_> {

@@ -1,7 +1,7 @@
 //! The rows of a listing, as views and as counts.
 
 use super::{COUNTED_MAX, Counted};
-use crate::port::{StoreError, StoreErrorKind};
+use crate::port::{ErrorCode, StoreError, StoreErrorKind};
 use serde::de::DeserializeOwned;
 
 fn unreadable(row: &str, error: &serde_json::Error) -> StoreError {
@@ -27,4 +27,12 @@ pub(super) fn body(rows: Vec<String>) -> Result<Option<Vec<u8>>, StoreError> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes = digits.as_bytes().chunks(2).map(pair).collect::<Option<_>>();
     bytes.map(Some).ok_or_else(|| StoreError::new(StoreErrorKind::Schema, "a body did not come as hexadecimal digits"))
+}
+
+pub(super) fn must_be_json(body: &str) -> Result<(), StoreError> {
+    let wrong = |error| {
+        let text = format!("the new body is not JSON: {error}");
+        StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::InputUnfit)
+    };
+    serde_json::from_str::<serde::de::IgnoredAny>(body).map(drop).map_err(wrong)
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::port::StoreErrorKind;
 
 /// Holds what it is asked for, except the message `lost`; fails at the third order.
 struct Counting(std::sync::Mutex<Vec<usize>>);

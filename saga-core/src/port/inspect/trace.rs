@@ -20,6 +20,8 @@ pub struct Explained {
     pub answer: Explanation,
     /// The databases, by their place in the argument, that could not be read; their part is missing.
     pub unread: Vec<(usize, StoreError)>,
+    /// The id could only be a conversation's, and there are older messages than those that were looked at for it.
+    pub beyond: bool,
 }
 
 /// What an id means.
@@ -201,6 +203,7 @@ pub struct NameView {
 struct Stores<'a> {
     stores: &'a [&'a dyn Inspect],
     unread: BTreeMap<usize, StoreError>,
+    beyond: bool,
 }
 
 impl Stores<'_> {
@@ -224,9 +227,9 @@ impl Stores<'_> {
 ///
 /// The rows have what their retention leaves of it, so an old story may lack its beginning.
 pub async fn explain(stores: &[&dyn Inspect], id: &str, messages_max: usize) -> Explained {
-    let mut stores = Stores { stores, unread: BTreeMap::new() };
+    let mut stores = Stores { stores, unread: BTreeMap::new(), beyond: false };
     let answer = answer(&mut stores, id, messages_max).await;
-    Explained { answer, unread: stores.unread.into_iter().collect() }
+    Explained { answer, unread: stores.unread.into_iter().collect(), beyond: stores.beyond }
 }
 
 async fn answer(stores: &mut Stores<'_>, id: &str, messages_max: usize) -> Explanation {
@@ -243,6 +246,8 @@ async fn answer(stores: &mut Stores<'_>, id: &str, messages_max: usize) -> Expla
         0 => {
             let of_it = stores.ask(async |store| store.conversation(id, messages_max as i64).await).await;
             asked.extend(of_it.into_iter().map(|(_, message)| message));
+            let beyond = stores.ask(async |store| Ok(vec![store.conversation_beyond(id).await?])).await;
+            stores.beyond = beyond.into_iter().any(|(_, beyond)| beyond);
             id.to_owned()
         }
         1 => meant[0].id.clone(),

@@ -1,5 +1,7 @@
 use super::*;
-use crate::port::{HeldOrder, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreErrorKind};
+use crate::port::{
+    HeldOrder, InstanceDone, InstanceOrder, Listing, OperationItem, OutboxOrder, StoreErrorKind, Wanted,
+};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -20,6 +22,7 @@ impl Inspect for Rows {
                 let instances = of.map(|row| json!({ "id": row["saga_id"], "saga": row["receiver"] }));
                 messages.chain(instances).map(|name| name.to_string()).collect()
             }
+            Listing::Conversation(text, Wanted::Beyond) => vec![u8::from(*text == "old").to_string()],
             Listing::Conversation(text, _) => {
                 let of = rows.iter().filter(|row| row["conversation_id"] == *text);
                 of.map(|row| json!(id_of(row)).to_string()).collect()
@@ -131,8 +134,10 @@ async fn a_story_is_told_from_its_beginning_across_databases_whatever_part_is_na
 async fn an_id_that_is_not_enough_names_the_ids_and_an_unknown_one_nothing() {
     let Explanation::Several(ids) = told(&shop(), "pa", 100).await.answer else { panic!("two begin with pa") };
     assert_eq!(ids, ["paid", "pay"]);
-    for id in ["x", ""] {
-        assert!(matches!(told(&shop(), id, 100).await.answer, Explanation::Nothing), "{id}");
+    for id in ["x", "", "old"] {
+        let explained = told(&shop(), id, 100).await;
+        assert!(matches!(explained.answer, Explanation::Nothing), "{id}");
+        assert_eq!(explained.beyond, id == "old", "{id}: it may be older than what was looked at");
     }
 }
 

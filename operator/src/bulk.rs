@@ -4,6 +4,7 @@
 use crate::{
     databases::Session,
     find::{self, Found, Named},
+    interrupt::Interrupt,
     names,
 };
 use async_trait::async_trait;
@@ -136,14 +137,13 @@ pub(crate) async fn on_all<T: Clone + Sync>(
     rate: Option<NonZeroU32>,
     order: &impl Perform<T>,
 ) -> Vec<OperationItem> {
-    let mut items = Vec::new();
+    let (mut items, mut interrupt) = (Vec::new(), Interrupt::listen());
     // ids that were typed lead from one database to another and back: each has its turn once
     let databases: BTreeSet<usize> = rows.iter().map(|(n, _)| *n).collect();
     for n in databases {
         let of_this: Vec<T> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.clone()).collect();
         let (store, before) = (&*session.database(n).store, items.len());
-        let interrupt = async { drop(tokio::signal::ctrl_c().await) };
-        let early = in_steps(store, &of_this, rate, order, interrupt, |more| items.extend(more)).await;
+        let early = in_steps(store, &of_this, rate, order, &mut interrupt, |more| items.extend(more)).await;
         let is_interrupted = matches!(early, Some(Early::Stopped));
         report(session, n, (items.len() - before, of_this.len()), early);
         if is_interrupted {

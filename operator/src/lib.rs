@@ -11,6 +11,7 @@ mod dashboard;
 mod databases;
 mod fields;
 mod find;
+mod interrupt;
 mod masks;
 mod names;
 mod screen;

@@ -2,6 +2,7 @@
 
 use crate::{
     databases::Session,
+    interrupt::Interrupt,
     screen::{Screen, View},
     text::{plain, time},
     trouble::troubles,
@@ -65,32 +66,46 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let (view, json) = (session.screen.view.clone(), session.screen.json);
     let mut known: BTreeMap<String, Lasting> = BTreeMap::new();
     let unopened = session.take_errors(); // a wrong address, or no such file: a trouble for as long as the watch lasts
-    let mut looks = 0;
+    let (mut looks, mut interrupt) = (0, Interrupt::listen());
     loop {
-        let mut look = look(session).await;
+        let mut look = tokio::select! {
+            biased;
+            () = &mut interrupt => return looks > 0 && known.is_empty(),
+            look = look(session) => look,
+        };
         look.now.extend(unopened.iter().map(away));
-        let mut lines = changed(&mut known, &look, webhook.as_mut(), &view, json);
-        if let Some(webhook) = &mut webhook {
-            let text = webhook
-                .flush()
-                .await
-                .map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
-            lines.extend(of_webhook(&mut known, text, &view, json));
-        }
-        let mut screen = Screen::new(view.clone(), json);
-        lines.iter().for_each(|line| screen.line(line));
-        if screen.write().is_err() {
+        // what is known stands on the screen before an address that hangs is waited for
+        if !written(&changed(&mut known, &look, webhook.as_mut(), &view, json), &view, json) {
             return false;
+        }
+        if let Some(webhook) = &mut webhook {
+            let why = tokio::select! {
+                biased;
+                () = &mut interrupt => return known.is_empty(),
+                why = webhook.flush() => why,
+            };
+            let text = why.map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
+            if !written(of_webhook(&mut known, text, &view, json).as_slice(), &view, json) {
+                return false;
+            }
         }
         looks += 1;
         if arguments.times.is_some_and(|times| looks >= times) {
             return known.is_empty();
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return known.is_empty(),
+            biased;
+            () = &mut interrupt => return known.is_empty(),
             () = tokio::time::sleep(arguments.every) => {}
         }
     }
+}
+
+/// Writes lines at once. Returns whether they could be written.
+fn written(lines: &[String], view: &View, json: bool) -> bool {
+    let mut screen = Screen::new(view.clone(), json);
+    lines.iter().for_each(|line| screen.line(line));
+    screen.write().is_ok()
 }
 
 /// The name of the webhook's own trouble.

@@ -157,6 +157,25 @@ async fn a_slow_action_is_interrupted_between_two_orders_and_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_action_leaves_the_other_databases_alone() {
+    let (one, two) = (Tables::sqlite().await, Tables::sqlite().await);
+    for tables in [&one, &two] {
+        for id in ["m1", "m2", "m3", "m4", "m5"] {
+            tables.hold(&Held { message_id: id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+        }
+    }
+    let mut slow = command(&[&one.url, &two.url], &["held", "retry", "--receiver", "charge", "--rate", "1"]);
+    let slow = slow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    tests::eventually("it to begin", || async { (count(&one, "operation").await > 0).then_some(()) }).await;
+    let kill = std::process::Command::new("kill").args(["-INT", &slow.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let (code, out, err) = said(&slow.wait_with_output().unwrap());
+    assert!(code == 1 && err.contains("was interrupted after") && err.lines().count() == 1, "{out}{err}");
+    assert!(count(&one, "held").await < 5, "{out}");
+    assert_eq!((count(&two, "held").await, count(&two, "operation").await), (5, 0), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ids_that_lead_from_one_database_to_another_and_back_are_acted_on_once() {
     let (one, two) = (Tables::sqlite().await, Tables::postgres().await);
     for (tables, message_id) in [(&one, "a1"), (&two, "b1"), (&one, "a2")] {

@@ -209,6 +209,28 @@ async fn a_watch_posts_troubles_and_says_when_the_address_is_away_and_back() {
     assert!(code == 1 && err.contains("http://"), "{err}");
 }
 
+/// A database and then a webhook that take connections and say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_interrupted_while_it_waits_for_an_answer() {
+    let tables = Tables::sqlite().await;
+    tables.hold(&Held::default()).await;
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = deaf.local_addr().unwrap();
+    let (database, webhook) = (format!("postgres://{address}/deaf"), format!("http://{address}/hook"));
+    for (url, arguments, lines) in [
+        (&database, &["watch"][..], 0),
+        (&tables.url, &["watch", "--webhook", &webhook], 1), // what it has found is said before it waits
+    ] {
+        let mut watch = crate::command(&[url], arguments);
+        let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (_silent, _) = deaf.accept().expect("it asks");
+        let kill = std::process::Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let (code, out, err) = crate::said(&watch.wait_with_output().unwrap());
+        assert_eq!((code, out.lines().count(), err.as_str()), (1, lines, ""), "{arguments:?}: {out}");
+    }
+}
+
 #[test]
 fn shells_complete_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -6,8 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Ctrl-C since a command began to listen. A command has one, and asks it as often as it likes: what comes while it does
-/// something else is not lost, and stays true.
+/// Ctrl-C since a command began to listen. A command has one, and asks it as often as it likes: what comes while it
+/// does something else is not lost, and stays true.
 pub(crate) struct Interrupt(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Interrupt {

@@ -6,6 +6,7 @@
 //! Another program can show the [`Dashboard`] itself, as `ordering dev` does.
 
 mod bulk;
+mod choice;
 mod commands;
 mod dashboard;
 mod databases;

@@ -201,10 +201,17 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     plan::made(&cx, plan.without(away, there))
 }
 
-/// Plans an action on named rows and carries it out: its page has shown which.
-pub(super) async fn at_once(cx: &Cx, action: HeldAction<'static>, rows: &[(usize, HeldView)], why: String) -> Response {
+/// Plans an action on named rows and carries it out: its page has shown which. The options tell them from others with
+/// their id.
+pub(super) async fn at_once(
+    cx: &Cx,
+    action: HeldAction<'static>,
+    (rows, options): (&[(usize, HeldView)], &str),
+    why: String,
+) -> Response {
     let id = &rows[0].1.message_id;
-    let command = format!("sagabus {} {} --reason …", action.as_str(), quoted(id));
+    let options = if options.is_empty() { String::new() } else { format!(" {options}") };
+    let command = format!("sagabus {} {}{options} --reason …", action.as_str(), quoted(id));
     let plan = Plan::new(Work::on_held(action, rows), command, sql::message(id), &cx.visitor.name);
     let plan = cx.app.plans.add(plan);
     let there = cx.url(&format!("/plans/{}", plan.id));

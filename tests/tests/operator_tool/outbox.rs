@@ -133,6 +133,25 @@ async fn an_instance_goes_on_when_the_retry_that_paused_it_is_discarded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_in_the_outbox_twice_is_acted_on_by_the_id_of_a_row() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.send("command", "payment", 60, "", "").await;
+        tables.send("retry", "ordering", 60, "", "").await;
+        tables.sql("UPDATE {s}outbox SET message_id = 'twice'").await;
+        let (command, retry) = (id_of(&tables, "command").await, id_of(&tables, "retry").await);
+        let (code, out, err) = run(url, &["outbox", "discard", "twice", "--reason", "why"]);
+        assert!(code == 1 && out.is_empty() && err.contains("twice is there 2 times, say which: "), "{out}{err}");
+        for told in [format!("command to payment of ordering ({command})"), format!("ordering of ordering ({retry})")] {
+            assert!(err.contains(&told), "{told}: {err}");
+        }
+        let (code, out, err) = run(url, &["outbox", "discard", &command, "--reason", "why"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 row discarded\n", ""));
+        assert_eq!(count(&tables, "outbox WHERE kind = 'retry'").await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_action_is_interrupted_between_two_orders_and_taken_up_again() {
     let tables = Tables::sqlite().await;
     let url = &[tables.url.as_str()];

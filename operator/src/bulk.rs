@@ -78,7 +78,7 @@ pub(crate) async fn of_id<T: Named + OneOfSeveral>(
 ) -> Result<(usize, T), String> {
     let mut rows = match find(session, id).await {
         Found::One(rows) => rows,
-        Found::None => return Err(ErrorCode::NotFound.told(none(id))),
+        Found::None => return Err(session.told(ErrorCode::NotFound, none(id))),
         Found::Several(text) => return Err(ErrorCode::Ambiguous.told(text)),
     };
     let whole = rows.first().map_or_else(String::new, |(_, row)| row.named(id));
@@ -91,7 +91,7 @@ pub(crate) async fn of_id<T: Named + OneOfSeveral>(
             rows.push(row);
             Err(ErrorCode::Ambiguous.told(choice::several(session, &whole, &rows)))
         }
-        None => Err(ErrorCode::NotFound.told(none(id))),
+        None => Err(session.told(ErrorCode::NotFound, none(id))),
     }
 }
 

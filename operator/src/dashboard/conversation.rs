@@ -36,8 +36,8 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
             ul.plain { @for id in ids { li { (cx.conversation(id)) } } }
         },
         _ => {
-            html! { p.calm {
-            "There is no message, instance or conversation of this id. After its retention it is forgotten." } }
+            let none = "There is no message, instance or conversation of this id. After its retention it is forgotten.";
+            cx.none(none, &away)
         }
     };
     let command = format!("sagabus explain {}", quoted(&id));

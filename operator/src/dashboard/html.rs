@@ -185,6 +185,11 @@ impl Cx {
         }
     }
 
+    /// What stands for an empty list: `none`, but nobody knows what is in databases that did not answer.
+    pub(super) fn none(&self, none: &str, away: &[Away]) -> Markup {
+        html! { p.calm { @if away.is_empty() { (none) } @else { "Nothing that could be read matches." } } }
+    }
+
     /// The field that every form needs.
     pub(super) fn csrf(&self) -> Markup {
         html! { input type="hidden" name="csrf" value=(self.visitor.csrf); }

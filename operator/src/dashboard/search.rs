@@ -60,7 +60,8 @@ pub(super) async fn show(cx: Cx) -> Response {
     let nothing = instances.is_empty() && held.is_empty() && sent.is_empty() && done.is_empty();
     let body = html! {
         p { "Ids that begin with " code { (crate::text::plain(&id)) } }
-        @if nothing { p.calm {
+        @if nothing && !answers.away.is_empty() { (cx.none("", &answers.away)) }
+        @else if nothing { p.calm {
             "Nothing has this id: no instance, no held message, no row of the outbox. "
             "It may have been handled: " a href=(cx.url(&format!("/conversations/{}", encoded(&id)))) {
                 "look among those" } "." } }

@@ -58,7 +58,7 @@ pub(super) async fn show(cx: Cx) -> Response {
     let body = html! {
         (filters(&cx))
         @if rows.is_empty() {
-            (cx.none(none, &answers.away))
+            (cx.none(none, all, &answers.away))
         } @else {
             (by_group(&cx, groups))
             @if cx.visitor.may_act() { (actions(&cx, &of_filter, all)) }

@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::response::Response;
 use maud::{Markup, html};
-use saga_core::{OperationFilter, OperationItem, OperationView};
+use saga_core::{Counted, OperationFilter, OperationItem, OperationView};
 
 /// The most items of an operation that are listed.
 const ITEMS_MAX: usize = 100;
@@ -34,7 +34,7 @@ pub(super) async fn show(cx: Cx) -> Response {
     rows.sort_by_key(|(_, operation)| -operation.at_us);
     let may_have_more = rows.len() as i64 >= limit;
     let body = html! {
-        @if rows.is_empty() { (cx.none("Nobody has done anything yet.", &away)) }
+        @if rows.is_empty() { (cx.none("Nobody has done anything yet.", Counted::default(), &away)) }
         (table(&cx, "Last first", rows))
         @if may_have_more {
             @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {

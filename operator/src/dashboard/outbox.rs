@@ -58,7 +58,7 @@ pub(super) async fn list(cx: Cx) -> Response {
             (cx.filter_check("failing", "Failing, or without a queue")) (cx.filter_check("due", "Due"))
             (cx.filter_buttons("/outbox"))
         }
-        @if rows.is_empty() { (cx.none(none, &answers.away)) }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         @else if cx.visitor.may_act() { (outbox_act::of_filter(&cx, &of_filter)) }
         (table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/outbox", rows.len(), there)) }

@@ -61,7 +61,7 @@ pub(super) async fn show(cx: Cx) -> Response {
         (filters(&cx))
         (home::states(&cx, &all))
         @if let Some(saga) = &filter.saga { (chart(&cx, saga, &definitions, &all)) }
-        @if rows.is_empty() { (cx.none(none, &answers.away)) }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         (table(&cx, "Instances", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/sagas", rows.len(), there)) }
     };

@@ -41,7 +41,7 @@ pub(super) async fn show(cx: Cx) -> Response {
             (cx.filter_text("id", "Instance, with its saga")) (cx.filter_text("type", "Type"))
             (cx.filter_check("due", "Due")) (cx.filter_buttons("/timers"))
         }
-        @if rows.is_empty() { (cx.none(none, &answers.away)) }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         (outbox::table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/timers", rows.len(), there)) }
     };

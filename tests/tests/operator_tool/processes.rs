@@ -113,6 +113,23 @@ async fn tables_are_created_checked_and_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_another_version_do_not_pass_a_check() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.sql("UPDATE {s}schema_version SET version = 2").await;
+        let told = "the tables have version 2, this binary expects 1: deploy a binary that knows version 2 [SB0028]";
+        let (code, out, err) = run(url, &["migrate", "--check"]);
+        assert!(code == 1 && out.is_empty() && err.ends_with(&format!(": {told}\n")), "{out}{err}");
+        let (code, out, err) = run(url, &["--json", "migrate", "--check"]);
+        assert!(code == 1 && json(&out).as_array().is_some_and(Vec::is_empty) && err.contains(told), "{out}{err}");
+        let (code, out, _) = run(url, &["doctor"]);
+        assert!(code == 1 && out.contains(told), "{out}");
+        let version = tables.one("SELECT CAST(max(version) AS text) FROM {s}schema_version").await;
+        assert_eq!(version.as_deref(), Some("2"), "nothing was changed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_prints_a_trouble_once_and_its_end() {
     let tables = Tables::sqlite().await;
     tables.hold(&Held { receiver: "charge", saga_id: None, ..Default::default() }).await;

@@ -2,8 +2,10 @@
 //! It can be stopped between two steps. The commands and the dashboard act by the same code.
 
 use crate::{
+    choice::{self, OneOfSeveral},
     databases::Session,
     find::{self, Found, Named},
+    interrupt::Interrupt,
     names,
 };
 use async_trait::async_trait;
@@ -66,9 +68,35 @@ pub(crate) async fn of_filter<T>(
     Some(rows)
 }
 
-/// The rows that ids name, each once; `None` when an id names none, or several. `none` is what an id that names nothing
-/// is said to be.
-pub(crate) async fn of_ids<T: Named>(
+/// The one row that an id names; else why there is none to act on. `none` is what an id that names nothing is said to
+/// be.
+pub(crate) async fn of_id<T: Named + OneOfSeveral>(
+    session: &mut Session,
+    id: &str,
+    find: impl AsyncFn(&mut Session, &str) -> Found<(usize, T)>,
+    none: impl Fn(&str) -> String,
+) -> Result<(usize, T), String> {
+    let mut rows = match find(session, id).await {
+        Found::One(rows) => rows,
+        Found::None => return Err(session.told(ErrorCode::NotFound, none(id))),
+        Found::Several(text) => return Err(ErrorCode::Ambiguous.told(text)),
+    };
+    let whole = rows.first().map_or_else(String::new, |(_, row)| row.named(id));
+    if let Some(text) = find::unsure(id, &whole, session.is_clean()) {
+        return Err(ErrorCode::Ambiguous.told(text));
+    }
+    match rows.pop() {
+        Some(row) if rows.is_empty() => Ok(row),
+        Some(row) => {
+            rows.push(row);
+            Err(ErrorCode::Ambiguous.told(choice::several(session, &whole, &rows)))
+        }
+        None => Err(session.told(ErrorCode::NotFound, none(id))),
+    }
+}
+
+/// The rows that ids name, each once; `None` when an id does not name exactly one.
+pub(crate) async fn of_ids<T: Named + OneOfSeveral>(
     session: &mut Session,
     ids: &[String],
     find: impl AsyncFn(&mut Session, &str) -> Found<(usize, T)>,
@@ -76,19 +104,10 @@ pub(crate) async fn of_ids<T: Named>(
 ) -> Option<Vec<(usize, T)>> {
     let (mut rows, mut wrong): (Vec<(usize, T)>, _) = (Vec::new(), Vec::new());
     for id in ids {
-        match find(session, id).await {
-            Found::One(found) => {
-                let whole = found.first().map_or_else(String::new, |(_, row)| row.named(id));
-                let unsure = find::unsure(id, &whole, session.is_clean());
-                wrong.extend(unsure.map(|text| ErrorCode::Ambiguous.told(text)));
-                for (n, row) in found {
-                    if !rows.iter().any(|(of, known)| *of == n && known.key() == row.key()) {
-                        rows.push((n, row));
-                    }
-                }
-            }
-            Found::None => wrong.push(ErrorCode::NotFound.told(none(id))),
-            Found::Several(text) => wrong.push(ErrorCode::Ambiguous.told(text)),
+        match of_id(session, id, &find, &none).await {
+            Ok((n, row)) if rows.iter().any(|(of, known)| *of == n && known.key() == row.key()) => {}
+            Ok(found) => rows.push(found),
+            Err(text) => wrong.push(text),
         }
     }
     // a database that is away keeps nobody from acting on what was found in the others
@@ -136,14 +155,13 @@ pub(crate) async fn on_all<T: Clone + Sync>(
     rate: Option<NonZeroU32>,
     order: &impl Perform<T>,
 ) -> Vec<OperationItem> {
-    let mut items = Vec::new();
+    let (mut items, mut interrupt) = (Vec::new(), Interrupt::listen());
     // ids that were typed lead from one database to another and back: each has its turn once
     let databases: BTreeSet<usize> = rows.iter().map(|(n, _)| *n).collect();
     for n in databases {
         let of_this: Vec<T> = rows.iter().filter(|(of, _)| *of == n).map(|(_, row)| row.clone()).collect();
         let (store, before) = (&*session.database(n).store, items.len());
-        let interrupt = async { drop(tokio::signal::ctrl_c().await) };
-        let early = in_steps(store, &of_this, rate, order, interrupt, |more| items.extend(more)).await;
+        let early = in_steps(store, &of_this, rate, order, &mut interrupt, |more| items.extend(more)).await;
         let is_interrupted = matches!(early, Some(Early::Stopped));
         report(session, n, (items.len() - before, of_this.len()), early);
         if is_interrupted {

@@ -132,7 +132,15 @@ impl Session {
 
     /// Notes what is not done, and why: it is reported at the end.
     pub(crate) fn refused(&mut self, code: ErrorCode, why: impl std::fmt::Display) {
-        self.errors.push(code.told(why));
+        self.errors.push(self.told(code, why));
+    }
+
+    /// The same as a text. What was not found may be in a database that could not be read.
+    pub(crate) fn told(&self, code: ErrorCode, why: impl std::fmt::Display) -> String {
+        if code == ErrorCode::NotFound && !self.is_clean() {
+            return code.told(format_args!("in what could be read, {why}"));
+        }
+        code.told(why)
     }
 
     /// Whether nothing has failed so far.

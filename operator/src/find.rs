@@ -6,8 +6,8 @@ use serde_json::Value;
 
 /// The most rows that are searched for one.
 pub(crate) const ROWS_MAX: i64 = 1000;
-/// The most ids that are named when several begin alike.
-const IDS_TOLD: usize = 10;
+/// The most that are named when several begin alike, or have one id.
+pub(crate) const IDS_TOLD: usize = 10;
 
 /// What an id, or the beginning of one, leads to.
 #[derive(Debug, PartialEq, Eq)]

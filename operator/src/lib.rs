@@ -6,11 +6,13 @@
 //! Another program can show the [`Dashboard`] itself, as `ordering dev` does.
 
 mod bulk;
+mod choice;
 mod commands;
 mod dashboard;
 mod databases;
 mod fields;
 mod find;
+mod interrupt;
 mod masks;
 mod names;
 mod screen;

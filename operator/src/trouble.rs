@@ -107,7 +107,8 @@ pub(crate) fn troubles(status: &Status) -> Vec<Trouble> {
         outbox(endpoint, &mut all);
         processes::troubles(endpoint, status.now_us, &mut all);
     }
-    all.extend(status.instances.iter().filter(|state| state.paused > 0).map(paused));
+    let by = paused_by(status);
+    all.extend(status.instances.iter().filter(|state| state.paused > 0).map(|state| paused(state, by)));
     all
 }
 
@@ -151,11 +152,16 @@ fn of_held(endpoint: &str, held: &HeldCount) -> Option<Trouble> {
         see: of(if held.count == 1 { "held list" } else { "held groups" }),
         mend: match reason {
             None | Some(HeldReason::Version) => None,
-            Some(HeldReason::Undecodable) => Some(Command::new("held edit MESSAGE").because()),
+            Some(HeldReason::Undecodable) => Some(edit()),
             Some(HeldReason::Rejected) => Some(Command::new("held discard MESSAGE").because()),
             Some(_) => Some(of("held retry").because()),
         },
     })
+}
+
+/// What is done about a message that cannot be read.
+fn edit() -> Command {
+    Command::new("held edit MESSAGE").because()
 }
 
 fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
@@ -200,17 +206,36 @@ fn outbox(endpoint: &EndpointStatus, all: &mut Vec<Trouble>) {
     }
 }
 
-fn paused(state: &StateCount) -> Trouble {
+/// Why messages pause instances, if all that wait for a person do so for one reason. A status does not say it of each
+/// saga, and a mend for another reason would find nothing.
+fn paused_by(status: &Status) -> Option<HeldReason> {
+    let held = status.endpoints.iter().flat_map(|endpoint| &endpoint.held).filter(|held| held.count > 0);
+    let mut reasons = held.map(|held| HeldReason::parse(&held.reason)).filter(|it| it.is_none_or(waits_for_a_person));
+    let first = reasons.next()?;
+    first.filter(|_| reasons.all(|reason| reason == first))
+}
+
+fn waits_for_a_person(reason: HeldReason) -> bool {
+    !reason.releases_itself()
+}
+
+fn paused(state: &StateCount, by: Option<HeldReason>) -> Trouble {
     let are = if state.paused == 1 { "is" } else { "are" };
     let (saga, instances, longest) = (&state.saga, some_of(state.paused, "instance"), age(state.paused_ms));
     let list = Command::new("sagas list").with("saga", saga).with("state", &state.state);
+    let of = |words: &str| Command::new(words).with("saga", saga);
     Trouble {
         code: ErrorCode::InstancePaused,
         about: about([saga, &state.state]),
         text: format!("{saga}: {instances} in {} {are} paused, the longest for {longest}", state.state),
         see: list.set("paused"),
-        // what was rejected or cannot be read has paused nobody
-        mend: Some(Command::new("held retry").with("saga", saga).with("reason-is", "failed").because()),
+        mend: Some(match by {
+            Some(reason @ (HeldReason::Failed | HeldReason::Crashes)) => {
+                of("held retry").with("reason-is", reason.as_str()).because()
+            }
+            Some(HeldReason::Undecodable) => edit(),
+            _ => of("held groups"), // it says what pauses them
+        }),
     }
 }
 
@@ -314,6 +339,24 @@ pub(crate) mod tests {
                  then sagabus held retry --saga order --reason-is failed --reason TEXT",
             ]
         );
+    }
+
+    #[test]
+    fn what_mends_a_paused_instance_fits_the_reason_if_there_is_one() {
+        let mended = |reasons: &[&str]| {
+            let mut status = bad();
+            let held = |reason: &&str| of(json!({ "reason": reason, "count": 1, "oldest_ms": 5 }));
+            status.endpoints[1].held = reasons.iter().map(held).collect();
+            let told = troubles(&status).pop().and_then(|trouble| trouble.mend).map(|mend| mend.to_string());
+            told.unwrap_or_default()
+        };
+        let retry = |reason: &str| format!("sagabus held retry --saga order --reason-is {reason} --reason TEXT");
+        assert_eq!(mended(&["failed", "paused", "early"]), retry("failed"));
+        assert_eq!(mended(&["paused", "crashes"]), retry("crashes"));
+        assert_eq!(mended(&["undecodable", "paused"]), "sagabus held edit MESSAGE --reason TEXT");
+        for reasons in [&["failed", "crashes"][..], &["failed", "undecodable"], &["a newer word"], &["rejected"], &[]] {
+            assert_eq!(mended(reasons), "sagabus held groups --saga order", "{reasons:?}");
+        }
     }
 
     #[test]

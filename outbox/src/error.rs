@@ -62,8 +62,17 @@ pub(crate) fn ended() -> StoreError {
     StoreError::new(Kind::Rejected, ENDED).with_code(ErrorCode::TransactionEnded)
 }
 
-/// The tables belong to another version.
-pub(crate) fn wrong_version(found: i32, expected: i32) -> StoreError {
+/// The version of the tables, if it is the one that this binary expects.
+pub(crate) fn fitting(found: Option<i32>, expected: i32) -> Result<i32, StoreError> {
+    match found {
+        Some(found) if found == expected => Ok(found),
+        Some(found) => Err(wrong_version(found, expected)),
+        None => Err(StoreError::new(Kind::Schema, "the tables are not there: run `sagabus migrate`")
+            .with_code(ErrorCode::Tables)),
+    }
+}
+
+fn wrong_version(found: i32, expected: i32) -> StoreError {
     let text = format!("the tables have version {found}, this binary expects {expected}");
     let text = format!("{text}: deploy a binary that knows version {found}");
     StoreError::new(Kind::Schema, text).with_code(ErrorCode::OtherVersion)

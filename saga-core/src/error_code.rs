@@ -280,8 +280,9 @@ codes!(
     /// Nothing has this id or name, or nothing matches the filter: it was dealt with meanwhile, is forgotten after its
     /// retention, or is in another database. Nothing was done. The text lists what there is, if that is short.
     NotFound = "SB0073" "not-found",
-    /// Several ids begin with what was given, or several databases have the instance. Nothing was done. Give more of
-    /// the id, or one `--database`.
+    /// Several ids begin with what was given, several rows have the id, or several databases the instance. Nothing was
+    /// done. The text lists them, each with what leads to it: more of the id, `--receiver`, `--endpoint`, or one
+    /// `--database`.
     Ambiguous = "SB0074" "ambiguous",
     /// An action ended before its end: it was interrupted, a database failed, or more rows match than one action takes.
     /// What was done stays done and is recorded. Run the same command again for the rest.

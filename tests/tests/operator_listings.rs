@@ -95,6 +95,41 @@ async fn on_sqlite_no_group_is_left_out_however_many_there_are() {
     no_group_is_left_out_however_many_there_are(Tables::sqlite().await).await;
 }
 
+/// Groups are those of the first and the last 30,000 messages; a list has the first 60,000.
+async fn what_was_not_looked_at_is_not_said_to_be_nowhere(tables: Tables) {
+    let held = "INSERT INTO {s}held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope,
+            body)
+        SELECT 'ordering', 'charge', 'm' || n, 'failed',
+            CASE n WHEN 33000 THEN 'middle' WHEN 63000 THEN 'late' ELSE 'no' END, 1, {now} - {minute}, 't', '{}',
+            {body}";
+    tables.sql(&numbered(held, 66_500)).await;
+    let url = &[tables.url.as_str()];
+    for error in ["middle", "nowhere"] {
+        let (code, out, err) = run(url, &["held", "groups", "--error", error]);
+        let told = err.starts_with("nothing that was looked at matches, but there is more: ");
+        assert!(code == 0 && out.is_empty() && told && !err.contains("no held message matches"), "{error}: {out}{err}");
+        let (_, out, err) = run(url, &["--json", "held", "groups", "--error", error]);
+        assert_eq!((json(&out), err.as_str()), (serde_json::json!([]), "0 of 0+ shown\n"), "{error}");
+    }
+    assert_eq!(run(url, &["held", "groups", "--error", "late"]).1.lines().count(), 1);
+    let note = |error: &str| {
+        run(url, &["held", "note", "--reason-is", "failed", "--type", "t", "--error", error, "the bank is asked"])
+    };
+    assert_eq!(note("late"), (0, "noted\n".into(), String::new()), "a list does not look so far");
+    let (code, _, err) = note("nowhere");
+    assert!(code == 1 && err.contains("no held message matches"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_what_was_not_looked_at_is_not_said_to_be_nowhere() {
+    what_was_not_looked_at_is_not_said_to_be_nowhere(Tables::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_what_was_not_looked_at_is_not_said_to_be_nowhere() {
+    what_was_not_looked_at_is_not_said_to_be_nowhere(Tables::sqlite().await).await;
+}
+
 /// Of 20 types each is looked at up to 3,000 messages.
 async fn a_group_says_that_there_is_more_and_since_when_its_last_is_held(tables: Tables) {
     let held = "INSERT INTO {s}held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope,

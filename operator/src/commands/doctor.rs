@@ -1,6 +1,6 @@
 //! `sagabus doctor`: what a database is, and what about it may do harm; the same of a broker.
 
-use super::doctor_broker;
+use super::{doctor_broker, migrate};
 use crate::{
     databases::Session,
     screen::Screen,
@@ -42,8 +42,12 @@ struct Found {
 /// What a start of a service would say of the address, such as that a pooler stands there which it does not name. The
 /// tables are there, so it creates nothing.
 async fn start(url: &str) -> Option<String> {
-    let address = Some(url).filter(|url| !url.starts_with("sqlite:"))?;
-    let started = async { Postgres::new(address)?.migrate().await };
+    let started = async {
+        if url.starts_with("sqlite:") {
+            return migrate::version(url).await.map(drop);
+        }
+        Postgres::new(url)?.migrate().await
+    };
     started.await.err().map(|error| format!("a service with this address does not start: {error}"))
 }
 

@@ -14,8 +14,10 @@ use std::num::NonZeroU32;
         "newer_than", "all"]
 ))]
 pub(super) struct Messages {
-    /// The messages' ids, or how they begin
-    #[arg(value_name = "MESSAGE", required_unless_present = "filter", conflicts_with = "filter")]
+    /// The messages' ids, or how they begin. One that several receivers hold needs --receiver or --endpoint as well
+    #[arg(value_name = "MESSAGE", required_unless_present = "filter", conflicts_with_all = [
+        "reason_is", "saga", "id", "type_name", "error", "needs_person", "older_than", "newer_than", "all"
+    ])]
     ids: Vec<String>,
     #[command(flatten)]
     which: held_filter::Which,
@@ -58,7 +60,9 @@ pub(super) async fn run(session: &mut Session, action: HeldAction<'_>, arguments
         let none = "no held message matches; `sagabus held list` shows all";
         bulk::of_filter(session, async |store: &dyn Inspect| bulk::held(store, &filter).await, none).await
     } else {
-        bulk::of_ids(session, &arguments.ids, held_show::find, held_show::none).await
+        let holder = arguments.which.holder();
+        let find = async |session: &mut Session, id: &str| held_show::find_at(session, id, &holder).await;
+        bulk::of_ids(session, &arguments.ids, find, |id| held_show::none_at(id, &holder)).await
     };
     let Some(rows) = rows else { return false };
     if arguments.dry_run {

@@ -1,12 +1,7 @@
 //! `sagabus held edit`.
 
 use super::{held_show, operations};
-use crate::{
-    databases::Session,
-    find::Found,
-    masks,
-    text::{count, plain},
-};
+use crate::{bulk, choice::Holder, databases::Session, masks, text::plain};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use saga_core::ErrorCode;
@@ -26,6 +21,8 @@ pub(crate) struct Arguments {
     /// The message's id, or how it begins
     #[arg(value_name = "MESSAGE", allow_hyphen_values = true)]
     id: String,
+    #[command(flatten)]
+    holder: Holder,
     /// The new body
     #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "body_file")]
     body: Option<String>,
@@ -38,30 +35,25 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
-    let id = &arguments.id;
-    let rows = match held_show::find(session, id).await {
-        Found::One(rows) => rows,
-        Found::None => {
-            session
-                .refused(ErrorCode::NotFound, format!("no message {id} is held: it may have been dealt with already"));
-            return false;
-        }
-        Found::Several(text) => {
-            session.refused(ErrorCode::Ambiguous, text);
+    let (id, holder) = (&arguments.id, &arguments.holder);
+    let find = async |session: &mut Session, id: &str| held_show::find_at(session, id, holder).await;
+    let (n, row) = match bulk::of_id(session, id, find, |id| held_show::none_at(id, holder)).await {
+        Ok(found) => found,
+        Err(text) => {
+            session.failed(text);
             return false;
         }
     };
-    let (n, first) = &rows[0];
     let body = match (arguments.body, &arguments.body_file) {
         (Some(body), _) => Ok(body),
         (None, Some(path)) => read(path),
-        (None, None) if !session.unmasked && !first.masked().is_empty() => {
-            let fields = first.masked().join(", ");
+        (None, None) if !session.unmasked && !row.masked().is_empty() => {
+            let fields = row.masked().join(", ");
             let text = format!("message {id} has masked fields ({fields}): --unmasked opens it, --body replaces it");
             session.refused(ErrorCode::NotAllowed, text);
             return false;
         }
-        (None, None) => match session.database(*n).store.held_body(&first.row()).await {
+        (None, None) => match session.database(n).store.held_body(&row.row()).await {
             Ok(Some(body)) => edited(&body),
             Ok(None) => {
                 Err(anyhow::anyhow!(ErrorCode::NotFound.told(format_args!("message {id} was dealt with meanwhile"))))
@@ -76,39 +68,30 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
             return false;
         }
     };
-    let mut items = Vec::new();
-    for (n, row) in &rows {
-        let (store, who) = (&session.database(*n).store, operations::who());
-        match store.held_edit(&row.row(), &body, &who, &arguments.reason).await {
-            Ok(mut item) => {
-                masks::item(&mut item, session.unmasked);
-                items.push(item);
-            }
-            Err(error) => {
-                let name = session.database(*n).name.clone();
-                session.failed(format!("{name}: {error}"));
-            }
+    let store = &session.database(n).store;
+    let mut item = match store.held_edit(&row.row(), &body, &operations::who(), &arguments.reason).await {
+        Ok(item) => item,
+        Err(error) => {
+            let name = session.database(n).name.clone();
+            session.failed(format!("{name}: {error}"));
+            return false;
         }
-    }
-    let done = items.iter().filter(|item| item.result == "edited").count();
-    let unchanged = items.iter().filter(|item| item.result == "unchanged").count();
+    };
+    masks::item(&mut item, session.unmasked);
+    let (is_edited, is_unchanged) = (item.result == "edited", item.result == "unchanged");
     if session.screen.json {
-        session.screen.value(&json!({ "found": rows.len(), "edited": done, "unchanged": unchanged, "items": items }));
+        let (edited, unchanged) = (usize::from(is_edited), usize::from(is_unchanged));
+        session.screen.value(&json!({ "found": 1, "edited": edited, "unchanged": unchanged, "items": [item] }));
     } else {
-        for item in &items {
-            let message = plain(&item.message_id);
-            session.screen.line(match item.result.as_str() {
-                "edited" => format!("{message} will be handled with its new body by the next running process"),
-                "unchanged" => format!("{message} has this body already: nothing was done"),
-                "waits" => format!("{message} waits behind another message of its instance: nothing was done"),
-                other => format!("{message} is {other}: nothing was done"),
-            });
-        }
-        if rows.len() > 1 && items.len() == rows.len() {
-            session.screen.line(format!("it was held by {}", count(rows.len() as i64, "receiver")));
-        }
+        let message = plain(&item.message_id);
+        session.screen.line(match item.result.as_str() {
+            "edited" => format!("{message} will be handled with its new body by the next running process"),
+            "unchanged" => format!("{message} has this body already: nothing was done"),
+            "waits" => format!("{message} waits behind another message of its instance: nothing was done"),
+            other => format!("{message} is {other}: nothing was done"),
+        });
     }
-    session.is_clean() && done + unchanged == rows.len()
+    session.is_clean() && (is_edited || is_unchanged)
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {

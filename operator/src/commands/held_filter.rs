@@ -1,6 +1,7 @@
 //! Which held messages: the same filter for a list, an action and the dashboard.
 
 use super::age_filter::Age;
+use crate::choice::Holder;
 use clap::Args;
 use saga_core::{HeldFilter, HeldReason};
 
@@ -53,6 +54,11 @@ impl Which {
             needs_person: self.needs_person,
             age: self.age.filter(),
         }
+    }
+
+    /// Of the receivers that hold a message, those that are meant.
+    pub(super) fn holder(&self) -> Holder {
+        Holder { receiver: self.receiver.clone(), endpoint: self.endpoint.clone() }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::{
     text::{distance, some_or_more},
 };
 use clap::Args;
-use saga_core::{Counted, ErrorCode, GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup, Inspect};
+use saga_core::{
+    Counted, ErrorCode, GroupName, GroupNote, HELD_GROUPS_MAX, HeldFilter, HeldGroup, Inspect, StoreError,
+};
 
 const HEADER: [&str; 5] = ["count", "reason", "type", "first", "last"];
 
@@ -43,13 +45,20 @@ pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
         let filter = names::held(store, &filter).await?;
         let mut groups = store.held_groups(&filter).await?;
         groups.sort_by_key(HeldGroup::waits_by_itself); // a stable sort: in each half the largest stay first
-        Ok((Counted { rows: groups.len() as u64, more: groups.len() >= HELD_GROUPS_MAX }, groups))
+        let more = if groups.is_empty() { may_match(store, &filter).await? } else { groups.len() >= HELD_GROUPS_MAX };
+        Ok((Counted { rows: groups.len() as u64, more }, groups))
     };
     let all = session.each(read).await;
     let none = if filter.is_empty() { "nothing is held" } else { "no held message matches" };
     let now_us = session.screen.view.now_us;
-    list::print(session, &all, &HEADER, |group| row(group, now_us), none);
+    list::print_or(session, &all, &HEADER, |group| row(group, now_us), [none, list::GROUPS_BEYOND]);
     true
+}
+
+/// Whether messages may match all the same: groups are those of the first and the last messages.
+async fn may_match(store: &dyn Inspect, filter: &HeldFilter) -> Result<bool, StoreError> {
+    let there = store.held_counted(filter).await?;
+    Ok(there.rows > 0 || there.more)
 }
 
 /// A group; below it what went wrong, and what was noted.
@@ -73,11 +82,11 @@ pub(super) fn noted(note: &GroupNote, now_us: i64) -> String {
 
 /// Notes it in every database that holds such messages.
 pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
-    let filter = saga_core::HeldFilter {
+    let filter = HeldFilter {
         reason: Some(note.reason_is),
         type_name: Some(note.type_name.clone()),
         error: note.error.clone(),
-        ..saga_core::HeldFilter::default()
+        ..HeldFilter::default()
     };
     let who = operations::who();
     let noted = session
@@ -88,7 +97,9 @@ pub(crate) async fn note(session: &mut Session, note: &Note) -> bool {
                 type_name: filter.type_name.clone().unwrap_or_default(),
                 error: note.error.clone(),
             };
-            if store.held_counted(&filter).await?.rows == 0 {
+            // an action sees past what a list looks at, however long that takes
+            let there = store.held_counted(&filter).await?;
+            if there.rows == 0 && (!there.more || store.held_count(&filter).await? == 0) {
                 return Ok(None);
             }
             store.held_note(about.clone(), &who, &note.text).await?;

@@ -2,10 +2,11 @@
 
 use super::{held_groups, operations};
 use crate::{
+    choice::{Holder, OneOfSeveral},
     databases::Session,
     find::{self, Found, Named},
     masks,
-    text::{self, count, distance, plain, time},
+    text::{self, count, distance, plain, quoted, time},
 };
 use clap::Args;
 use saga_core::{
@@ -23,7 +24,12 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(session: &mut Session, arguments: &Arguments) -> bool {
     let id = &arguments.id;
     match find(session, id).await {
-        Found::One(rows) => session.show(rows, show).await,
+        Found::One(rows) => {
+            let options = |(n, row): &(usize, HeldView)| row.chosen_by(*n, &rows);
+            let options: Vec<String> = rows.iter().map(options).collect();
+            let rows = rows.into_iter().zip(options).map(|((n, row), options)| (n, (row, options))).collect();
+            session.show(rows, show).await
+        }
         Found::None => gone(session, id).await,
         Found::Several(text) => {
             session.refused(ErrorCode::Ambiguous, text);
@@ -39,9 +45,26 @@ pub(super) async fn find(session: &mut Session, id: &str) -> Found<(usize, HeldV
     find::one(id, find::flat(all), |(_, row)| row.named(id))
 }
 
+/// Those of them that a receiver or an endpoint holds.
+pub(super) async fn find_at(session: &mut Session, id: &str, holder: &Holder) -> Found<(usize, HeldView)> {
+    match find(session, id).await {
+        Found::One(rows) => match holder.of(rows) {
+            none if none.is_empty() => Found::None,
+            rows => Found::One(rows),
+        },
+        other => other,
+    }
+}
+
 /// What an id is that names no held message.
 pub(super) fn none(id: &str) -> String {
     format!("no message {id} is held: it may have been dealt with already")
+}
+
+/// What an id is that names none of a receiver or an endpoint.
+pub(super) fn none_at(id: &str, holder: &Holder) -> String {
+    let Some(by) = holder.told() else { return none(id) };
+    format!("no message {id} is held by {by}; who holds it: sagabus held show {}", quoted(id))
 }
 
 /// A message that is not held: shows what operators did with it.
@@ -82,8 +105,8 @@ async fn more(store: &dyn Inspect, row: &HeldView) -> Result<More, StoreError> {
     })
 }
 
-/// Shows it, or returns it as JSON if that is asked for.
-async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
+/// Shows it, or returns it as JSON if that is asked for. The options tell it from others with its id.
+async fn show(session: &mut Session, n: usize, (row, options): (HeldView, String)) -> Option<Value> {
     let More { body, operations: (mut done, beyond), notes } = match more(&*session.database(n).store, &row).await {
         Ok(more) => more,
         Err(error) => {
@@ -118,6 +141,9 @@ async fn show(session: &mut Session, n: usize, row: HeldView) -> Option<Value> {
     }
     if let (Some(kind), Some(to)) = (&row.kind, &row.destination) {
         screen.line(format!("it is    a {} that never left for {}", plain(kind), plain(to)));
+    }
+    if !options.is_empty() {
+        screen.line(format!("act      on this one by {options}, in held retry, discard and edit"));
     }
     screen.line(format!("held     {}", at(row.held_at_us)));
     let code = HeldReason::parse(&row.reason).map(HeldReason::code);

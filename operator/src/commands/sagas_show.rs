@@ -1,7 +1,8 @@
 //! `sagabus sagas show`: everything about one instance.
 
-use super::{held_list, operations, outbox_list, sagas::spelt};
+use super::{held_list, held_show, operations, outbox_list, sagas::spelt};
 use crate::{
+    choice::OneOfSeveral,
     databases::Session,
     find::{self, Found},
     masks,
@@ -48,6 +49,8 @@ pub(super) async fn find(session: &mut Session, arguments: Arguments) -> Option<
 /// Everything that is known about an instance.
 struct Page {
     instance: InstanceView,
+    /// What tells the message that pauses it from others with its id.
+    options: String,
     outbox: Vec<OutboxView>,
     held: Vec<HeldView>,
     held_count: u64,
@@ -61,6 +64,7 @@ struct Page {
 async fn read(
     store: &dyn Inspect,
     mut instance: InstanceView,
+    options: String,
     rows_max: i64,
     unmasked: bool,
 ) -> Result<Page, StoreError> {
@@ -85,13 +89,29 @@ async fn read(
         operations_beyond,
         journal,
         journal_count: store.journal_count(&key).await?,
+        options,
         instance,
     })
 }
 
+/// What a command needs beside its id to mean the message that pauses an instance: other receivers may hold it as well.
+async fn options(session: &mut Session, n: usize, instance: &InstanceView) -> String {
+    let Some(message) = &instance.paused_by else { return String::new() };
+    let Found::One(all) = held_show::find(session, message).await else { return String::new() };
+    let (saga, id) = (Some(&instance.saga), Some(&instance.id));
+    let is_its = |(of, row): &&(usize, HeldView)| *of == n && row.saga.as_ref() == saga && row.saga_id.as_ref() == id;
+    match all.iter().find(is_its) {
+        _ if all.iter().any(|(_, row)| row.message_id != *message) => String::new(),
+        Some((_, row)) => row.chosen_by(n, &all),
+        // it is being handled again: what others hold is not meant
+        None => format!("--receiver {}", quoted(&instance.saga)),
+    }
+}
+
 /// Shows it, or returns it as JSON if that is asked for.
 async fn show(session: &mut Session, n: usize, instance: InstanceView) -> Option<Value> {
-    let page = match read(&*session.database(n).store, instance, session.rows_max, session.unmasked).await {
+    let options = options(session, n, &instance).await;
+    let page = match read(&*session.database(n).store, instance, options, session.rows_max, session.unmasked).await {
         Ok(page) => page,
         Err(error) => {
             let name = session.database(n).name.clone();
@@ -132,8 +152,9 @@ fn print(screen: &mut Screen, page: &Page) {
         screen.line(plain(&format!("PAUSED by message {message}")));
         let (message, saga, id) = (quoted(message), quoted(saga), quoted(id));
         screen.line(format!("    look at it:     sagabus held show {message}"));
-        screen.line(format!("    run it again:   sagabus held retry {message}"));
-        screen.line(format!("    or give it up:  sagabus held discard {message} --reason TEXT"));
+        let options = if page.options.is_empty() { String::new() } else { format!(" {}", page.options) };
+        screen.line(format!("    run it again:   sagabus held retry {message}{options}"));
+        screen.line(format!("    or give it up:  sagabus held discard {message}{options} --reason TEXT"));
         screen.line(format!("    go on without:  sagabus sagas resume {saga} {id}"));
     }
     screen.line(find::pretty(&instance.data));
@@ -237,6 +258,7 @@ mod tests {
                 "seq": 2, "version": 1, "paused_by": M,
                 "created_at_us": US, "updated_at_us": US + 1_000_000,
                 "completed_at_us": null })),
+            options: String::new(),
             outbox: vec![of(outbox_row("timer", "orders.PaymentOverdue", US + 3_600_000_000)), of(unroutable)],
             held: vec![of(
                 json!({ "endpoint": "ordering", "receiver": "order", "message_id": M, "type": "payment.Paid\x1b[2J",
@@ -270,6 +292,18 @@ mod tests {
             crate::commands::golden(&format!("sagas-show-{width}.txt"), &shown(Some(width)));
         }
         crate::commands::golden("sagas-show-no-terminal.txt", &shown(None));
+    }
+
+    #[test]
+    fn commands_mean_the_message_of_the_instance_when_others_hold_it_as_well() {
+        let view = View { width: None, now_us: US, zone: jiff::tz::TimeZone::UTC };
+        let mut screen = Screen::new(view, false);
+        print(&mut screen, &Page { options: "--receiver order".into(), ..page() });
+        for command in
+            [format!("held retry {M} --receiver order\n"), format!("held discard {M} --receiver order --rea")]
+        {
+            assert!(screen.out().contains(&command), "{}", screen.out());
+        }
     }
 
     #[test]

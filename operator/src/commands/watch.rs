@@ -2,6 +2,7 @@
 
 use crate::{
     databases::Session,
+    interrupt::Interrupt,
     screen::{Screen, View},
     text::{plain, time},
     trouble::troubles,
@@ -11,7 +12,10 @@ use clap::Args;
 use jiff::Timestamp;
 use saga_core::{ErrorCode, Inspect};
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -28,9 +32,25 @@ pub(crate) struct Arguments {
     webhook: Option<String>,
 }
 
+/// Something that is wrong.
+struct Wrong {
+    text: String,
+    /// The database that says so; `None` if it is no database's own trouble: that one is away, for instance.
+    of: Option<usize>,
+}
+
+/// What one look has found.
+struct Look {
+    /// What is wrong, each under a key that stays the same while its text changes.
+    now: BTreeMap<String, Wrong>,
+    /// The databases that answered: of the others nobody knows what is over.
+    answered: BTreeSet<usize>,
+}
+
 /// A trouble that lasts.
 struct Lasting {
     text: String,
+    of: Option<usize>,
     since_us: i64,
 }
 
@@ -46,32 +66,46 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
     let (view, json) = (session.screen.view.clone(), session.screen.json);
     let mut known: BTreeMap<String, Lasting> = BTreeMap::new();
     let unopened = session.take_errors(); // a wrong address, or no such file: a trouble for as long as the watch lasts
-    let mut looks = 0;
+    let (mut looks, mut interrupt) = (0, Interrupt::listen());
     loop {
-        let mut now = look(session).await;
-        now.extend(unopened.iter().map(|error| (database(error), error.clone())));
-        let mut lines = changed(&mut known, now, webhook.as_mut(), &view, json);
-        if let Some(webhook) = &mut webhook {
-            let text = webhook
-                .flush()
-                .await
-                .map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
-            lines.extend(of_webhook(&mut known, text, &view, json));
-        }
-        let mut screen = Screen::new(view.clone(), json);
-        lines.iter().for_each(|line| screen.line(line));
-        if screen.write().is_err() {
+        let mut look = tokio::select! {
+            biased;
+            () = &mut interrupt => return looks > 0 && known.is_empty(),
+            look = look(session) => look,
+        };
+        look.now.extend(unopened.iter().map(|error| away(error)));
+        // what is known stands on the screen before an address that hangs is waited for
+        if !written(&changed(&mut known, &look, webhook.as_mut(), &view, json), &view, json) {
             return false;
+        }
+        if let Some(webhook) = &mut webhook {
+            let why = tokio::select! {
+                biased;
+                () = &mut interrupt => return known.is_empty(),
+                why = webhook.flush() => why,
+            };
+            let text = why.map(|why| ErrorCode::WebhookAway.told(format_args!("the webhook is away: {why}")));
+            if !written(of_webhook(&mut known, text, &view, json).as_slice(), &view, json) {
+                return false;
+            }
         }
         looks += 1;
         if arguments.times.is_some_and(|times| looks >= times) {
             return known.is_empty();
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return known.is_empty(),
+            biased;
+            () = &mut interrupt => return known.is_empty(),
             () = tokio::time::sleep(arguments.every) => {}
         }
     }
+}
+
+/// Writes lines at once. Returns whether they could be written.
+fn written(lines: &[String], view: &View, json: bool) -> bool {
+    let mut screen = Screen::new(view.clone(), json);
+    lines.iter().for_each(|line| screen.line(line));
+    screen.write().is_ok()
 }
 
 /// The name of the webhook's own trouble.
@@ -80,22 +114,23 @@ const WEBHOOK: &str = "webhook";
 /// What began and what is over since the last look, as lines, and for the webhook.
 fn changed(
     known: &mut BTreeMap<String, Lasting>,
-    now: BTreeMap<String, String>,
+    Look { now, answered }: &Look,
     mut webhook: Option<&mut Webhook>,
     view: &View,
     json: bool,
 ) -> Vec<String> {
     let at_us = Timestamp::now().as_microsecond();
     let mut lines = Vec::new();
-    for (key, text) in &now {
+    for (key, Wrong { text, of }) in now {
         if !known.contains_key(key) {
-            known.insert(key.clone(), Lasting { text: text.clone(), since_us: at_us });
+            known.insert(key.clone(), Lasting { text: text.clone(), of: *of, since_us: at_us });
             lines.push(line("trouble", text, at_us, view, json));
             webhook.iter_mut().for_each(|webhook| webhook.add(text, at_us, None));
         }
     }
     known.retain(|key, it| {
-        let lasts = now.contains_key(key) || key == WEBHOOK;
+        let is_unknown = it.of.is_some_and(|n| !answered.contains(&n));
+        let lasts = now.contains_key(key) || is_unknown || key == WEBHOOK;
         if !lasts {
             lines.push(line("over", &it.text, at_us, view, json));
             webhook.iter_mut().for_each(|webhook| webhook.add(&it.text, it.since_us, Some(at_us)));
@@ -111,7 +146,7 @@ fn of_webhook(known: &mut BTreeMap<String, Lasting>, away: Option<String>, view:
     match (away, known.contains_key(WEBHOOK)) {
         (Some(text), false) => {
             let line = line("trouble", &text, at_us, view, json);
-            known.insert(WEBHOOK.into(), Lasting { text, since_us: at_us });
+            known.insert(WEBHOOK.into(), Lasting { text, of: None, since_us: at_us });
             Some(line)
         }
         (None, true) => known.remove(WEBHOOK).map(|it| line("over", &it.text, at_us, view, json)),
@@ -119,21 +154,24 @@ fn of_webhook(known: &mut BTreeMap<String, Lasting>, away: Option<String>, view:
     }
 }
 
-/// What is wrong now, each under a key that stays the same while its text changes.
-async fn look(session: &mut Session) -> BTreeMap<String, String> {
+async fn look(session: &mut Session) -> Look {
     let all = session.each(async |store: &dyn Inspect| store.status().await).await;
     let mut now = BTreeMap::new();
     for (n, status) in &all {
         let label = session.label(*n).map_or_else(String::new, |label| format!("{label}: "));
         for trouble in troubles(status) {
-            now.insert(format!("{label}{}", trouble.key()), format!("{label}{trouble}"));
+            let wrong = Wrong { text: format!("{label}{trouble}"), of: Some(*n) };
+            now.insert(format!("{label}{}", trouble.key()), wrong);
         }
     }
     // a database that is away is a trouble like any other, and not the end of the watch
-    for error in session.take_errors() {
-        now.insert(database(&error), error);
-    }
-    now
+    now.extend(session.take_errors().iter().map(|error| away(error)));
+    Look { now, answered: all.iter().map(|(n, _)| *n).collect() }
+}
+
+/// That a database is away, under its key.
+fn away(error: &str) -> (String, Wrong) {
+    (database(error), Wrong { text: error.to_owned(), of: None })
 }
 
 /// The database that an error is about: why it is away may change with each look.
@@ -152,18 +190,43 @@ fn line(what: &str, text: &str, at_us: i64, view: &View, json: bool) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_trouble_is_over_when_it_is_and_not_when_its_text_changes() {
+    /// A key, a text and a database.
+    type Told<'a> = (&'a str, &'a str, Option<usize>);
+
+    /// What `changed` says of each look: of what is wrong, and the databases that answered.
+    fn watched() -> impl FnMut(&[Told<'_>], &[usize]) -> Vec<String> {
         let view = View { width: None, now_us: 0, zone: jiff::tz::TimeZone::UTC };
         let mut known = BTreeMap::new();
-        let mut seen = |now: &[(&str, &str)]| {
-            let now = now.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-            let lines = changed(&mut known, now, None, &view, true);
-            lines.iter().map(|line| line.split_once("\"text\":").unwrap().1.to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(seen(&[("bank", "in process a")]).len(), 1);
-        assert_eq!(seen(&[("bank", "in processes a, b")]), [""; 0], "it grows");
-        assert_eq!(seen(&[]).len(), 1, "it is over");
+        move |now, answered| {
+            let wrong = |(key, text, of): &Told<'_>| ((*key).to_owned(), Wrong { text: (*text).to_owned(), of: *of });
+            let look = Look { now: now.iter().map(wrong).collect(), answered: answered.iter().copied().collect() };
+            let lines = changed(&mut known, &look, None, &view, true);
+            let told = |line: &String| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                format!("{}: {}", line["what"].as_str().unwrap(), line["text"].as_str().unwrap())
+            };
+            lines.iter().map(told).collect()
+        }
+    }
+
+    #[test]
+    fn a_trouble_is_over_when_it_is_and_not_when_its_text_changes() {
+        let mut seen = watched();
+        assert_eq!(seen(&[("bank", "in process a", Some(0))], &[0]), ["trouble: in process a"]);
+        assert_eq!(seen(&[("bank", "in processes a, b", Some(0))], &[0]), [""; 0], "it grows");
+        assert_eq!(seen(&[], &[0]), ["over: in process a"]);
         assert_eq!(database("cannot read sqlite:/x.db: it is away: why"), database("cannot read sqlite:/x.db: locked"));
+    }
+
+    #[test]
+    fn a_trouble_of_a_database_that_does_not_answer_is_not_over() {
+        let mut seen = watched();
+        let (bank, stock) = (("bank", "no money", Some(0)), ("stock", "no label", Some(1)));
+        assert_eq!(seen(&[bank, stock], &[0, 1]).len(), 2);
+        let away = ("one", "one is away", None);
+        assert_eq!(seen(&[away], &[1]), ["trouble: one is away", "over: no label"]);
+        assert_eq!(seen(&[away], &[1]), [""; 0], "nobody knows of the bank");
+        assert_eq!(seen(&[bank], &[0, 1]), ["over: one is away"], "it has lasted");
+        assert_eq!(seen(&[], &[0, 1]), ["over: no money"]);
     }
 }

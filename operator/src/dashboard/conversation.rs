@@ -12,7 +12,7 @@ use crate::{
 };
 use axum::{extract::Path, http::StatusCode, response::Response};
 use maud::{Markup, html};
-use saga_core::{Explained, Explanation, Inspect, Story, TracedMessage, TracedStep, TracedWait, explain};
+use saga_core::{Counted, Explained, Explanation, Inspect, Story, TracedMessage, TracedStep, TracedWait, explain};
 use std::sync::Arc;
 
 /// The most messages of a story.
@@ -36,8 +36,8 @@ pub(super) async fn show(cx: Cx, Path(id): Path<String>) -> Response {
             ul.plain { @for id in ids { li { (cx.conversation(id)) } } }
         },
         _ => {
-            html! { p.calm {
-            "There is no message, instance or conversation of this id. After its retention it is forgotten." } }
+            let none = "There is no message, instance or conversation of this id. After its retention it is forgotten.";
+            cx.none(none, Counted::default(), &away)
         }
     };
     let command = format!("sagabus explain {}", quoted(&id));

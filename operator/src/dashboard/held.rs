@@ -54,10 +54,11 @@ pub(super) async fn show(cx: Cx) -> Response {
         rows.extend(held.into_iter().map(|row| (n, row)));
     }
     let of_filter = cx.params.of_filter::<WhichHeld>();
+    let none = if of_filter.is_empty() { "Nothing is held." } else { "No held message matches." };
     let body = html! {
         (filters(&cx))
         @if rows.is_empty() {
-            p.calm { @if of_filter.is_empty() { "Nothing is held." } @else { "No held message matches." } }
+            (cx.none(none, all, &answers.away))
         } @else {
             (by_group(&cx, groups))
             @if cx.visitor.may_act() { (actions(&cx, &of_filter, all)) }
@@ -193,7 +194,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
         .await;
     let (rows, there, away) = plan::taken(answers);
     if rows.is_empty() {
-        return refusal(&cx.app, StatusCode::NOT_FOUND, "no held message that needs a person matches this filter");
+        return plan::nothing(&cx, &away, "no held message that needs a person matches this filter");
     }
     let filter = HeldFilter { needs_person: filter.needs_person || filter.reason.is_none(), ..filter };
     let command = plan::command(&cx.params.of_filter::<WhichHeld>(), action.as_str());
@@ -201,10 +202,17 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     plan::made(&cx, plan.without(away, there))
 }
 
-/// Plans an action on named rows and carries it out: its page has shown which.
-pub(super) async fn at_once(cx: &Cx, action: HeldAction<'static>, rows: &[(usize, HeldView)], why: String) -> Response {
+/// Plans an action on named rows and carries it out: its page has shown which. The options tell them from others with
+/// their id.
+pub(super) async fn at_once(
+    cx: &Cx,
+    action: HeldAction<'static>,
+    (rows, options): (&[(usize, HeldView)], &str),
+    why: String,
+) -> Response {
     let id = &rows[0].1.message_id;
-    let command = format!("sagabus {} {} --reason …", action.as_str(), quoted(id));
+    let options = if options.is_empty() { String::new() } else { format!(" {options}") };
+    let command = format!("sagabus {} {}{options} --reason …", action.as_str(), quoted(id));
     let plan = Plan::new(Work::on_held(action, rows), command, sql::message(id), &cx.visitor.name);
     let plan = cx.app.plans.add(plan);
     let there = cx.url(&format!("/plans/{}", plan.id));

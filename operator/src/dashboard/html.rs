@@ -185,6 +185,19 @@ impl Cx {
         }
     }
 
+    /// What stands for an empty list: `none`, if that is the whole truth. Nobody knows what is in databases that did
+    /// not answer, or among `all` beyond those that were looked at.
+    pub(super) fn none(&self, none: &str, all: Counted, away: &[Away]) -> Markup {
+        let told = match away {
+            [] if all.more => {
+                "Nothing that was looked at matches, but there is more: name a type, a reason, a saga or an endpoint."
+            }
+            [] => none,
+            _ => "Nothing that could be read matches.",
+        };
+        html! { p.calm { (told) } }
+    }
+
     /// The field that every form needs.
     pub(super) fn csrf(&self) -> Markup {
         html! { input type="hidden" name="csrf" value=(self.visitor.csrf); }

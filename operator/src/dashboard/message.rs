@@ -8,6 +8,7 @@ use super::{
     plan, sql,
 };
 use crate::{
+    choice::OneOfSeveral,
     commands::operations::{heading, read},
     masks,
     text::{self, count, plain, quoted},
@@ -176,15 +177,17 @@ async fn plain_deed(cx: &Cx, n: usize, row: &HeldRef, action: HeldAction<'static
         let filter = filter.clone();
         async move { store.held(&filter, HELD_MAX).await }
     });
-    let rows = match found.await {
-        Ok(rows) => rows.into_iter().filter(|found| found.row() == *row).map(|row| (n, row)).collect::<Vec<_>>(),
+    let mut rows: Vec<(usize, HeldView)> = match found.await {
+        Ok(rows) => rows.into_iter().filter(|it| it.message_id == row.message_id).map(|row| (n, row)).collect(),
         Err(error) => return unreachable(cx, n, &error),
     };
-    if rows.is_empty() {
+    let its = rows.iter().find(|(_, found)| found.row() == *row);
+    let Some(options) = its.map(|(_, found)| found.chosen_by(n, &rows)) else {
         let text = "this message was dealt with meanwhile, or was held anew: nothing was done";
         return refusal(&cx.app, StatusCode::CONFLICT, text);
-    }
-    held::at_once(cx, action, &rows, why).await
+    };
+    rows.retain(|(_, found)| found.row() == *row);
+    held::at_once(cx, action, (&rows, &options), why).await
 }
 
 async fn edit(cx: &Cx, n: usize, row: &HeldRef, body: &str, why: &str) -> Response {

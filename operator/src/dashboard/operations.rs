@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::response::Response;
 use maud::{Markup, html};
-use saga_core::{OperationFilter, OperationItem, OperationView};
+use saga_core::{Counted, OperationFilter, OperationItem, OperationView};
 
 /// The most items of an operation that are listed.
 const ITEMS_MAX: usize = 100;
@@ -40,7 +40,9 @@ pub(super) async fn show(cx: Cx) -> Response {
     rows.sort_by_key(|(_, operation)| -operation.at_us);
     let may_have_more = rows.len() as i64 >= limit;
     let body = html! {
-        @if rows.is_empty() { p.calm { (heading("Nobody has done anything yet", beyond)) "." } }
+        @if rows.is_empty() {
+            (cx.none(&format!("{}.", heading("Nobody has done anything yet", beyond)), Counted::default(), &away))
+        }
         (table(&cx, &heading("Last first", beyond), rows))
         @if may_have_more {
             @if let Some(more) = cx.params.more() { p.shown { a href=(more.href(&cx.url("/operations"))) {

@@ -39,6 +39,7 @@ pub(super) async fn list(cx: Cx) -> Response {
     let there: Counted = answers.all.iter().map(|(_, (n, _))| *n).sum();
     let rows: Vec<(usize, OutboxView)> = crate::find::flat(answers.all.into_iter().map(|(n, (_, r))| (n, r)).collect());
     let of_filter = cx.params.of_filter::<WhichSent>();
+    let none = if of_filter.is_empty() { "The outbox is empty." } else { "No row of the outbox matches." };
     let body = html! {
         form.filter action=(cx.url("/outbox")) aria-label="Filter" {
             div {
@@ -57,8 +58,7 @@ pub(super) async fn list(cx: Cx) -> Response {
             (cx.filter_check("failing", "Failing, or without a queue")) (cx.filter_check("due", "Due"))
             (cx.filter_buttons("/outbox"))
         }
-        @if rows.is_empty() { p.calm { @if of_filter.is_empty() { "The outbox is empty." }
-            @else { "No row of the outbox matches." } } }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         @else if cx.visitor.may_act() { (outbox_act::of_filter(&cx, &of_filter)) }
         (table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/outbox", rows.len(), there)) }

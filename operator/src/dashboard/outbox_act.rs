@@ -99,7 +99,7 @@ pub(super) async fn plan(cx: Cx, Extension(fields): Extension<Params>) -> Respon
     let (rows, there, away) = plan::taken(answers);
     if rows.is_empty() {
         let text = "no row of the outbox matches this filter; timers are taken only if it names their kind";
-        return refusal(&cx.app, StatusCode::NOT_FOUND, text);
+        return plan::nothing(&cx, &away, text);
     }
     let command = plan::command(&of_command, sending.action().as_str());
     let filter = OutboxFilter { no_timers: filter.kind.is_none(), ..filter };

@@ -155,6 +155,16 @@ pub(super) fn taken<T>(answers: Answers<Taken<T>>) -> (Vec<(usize, T)>, u64, Vec
     (crate::find::flat(rows), there, answers.away)
 }
 
+/// Why nothing is planned: no row was found. What is in databases that did not answer, nobody knows.
+pub(super) fn nothing(cx: &Cx, away: &[Away], none: &str) -> Response {
+    if away.is_empty() {
+        return refusal(&cx.app, StatusCode::NOT_FOUND, none);
+    }
+    let away: Vec<String> = away.iter().map(|it| format!("{}: {}", it.name, plain(&it.error))).collect();
+    let text = format!("nothing that could be read matches this filter; what does not answer: {}", away.join("; "));
+    refusal(&cx.app, StatusCode::SERVICE_UNAVAILABLE, &text)
+}
+
 /// The command that does the same with all that a filter finds.
 pub(super) fn command(of_filter: &Params, words: &str) -> String {
     let of_filter = if of_filter.is_empty() { of_filter.with_set("all") } else { of_filter.clone() };

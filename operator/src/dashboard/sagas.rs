@@ -56,12 +56,12 @@ pub(super) async fn show(cx: Cx) -> Response {
         all.iter_mut().for_each(|(_, status)| status.instances.retain(|state| state.saga == *saga));
     }
     let of_filter = cx.params.of_filter::<WhichInstances>();
+    let none = if of_filter.is_empty() { "No instance yet." } else { "No instance matches." };
     let body = html! {
         (filters(&cx))
         (home::states(&cx, &all))
         @if let Some(saga) = &filter.saga { (chart(&cx, saga, &definitions, &all)) }
-        @if rows.is_empty() { p.calm { @if of_filter.is_empty() { "No instance yet." }
-            @else { "No instance matches." } } }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         (table(&cx, "Instances", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/sagas", rows.len(), there)) }
     };

@@ -11,7 +11,8 @@ use crate::commands::operations::{heading, read};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 use saga_core::{
-    HeldFilter, HeldView, InstanceFilter, InstanceView, OperationFilter, OperationView, OutboxFilter, OutboxView,
+    Counted, HeldFilter, HeldView, InstanceFilter, InstanceView, OperationFilter, OperationView, OutboxFilter,
+    OutboxView,
 };
 
 /// The most rows of each kind from each database.
@@ -63,7 +64,8 @@ pub(super) async fn show(cx: Cx) -> Response {
     let nothing = instances.is_empty() && held.is_empty() && sent.is_empty() && done.is_empty();
     let body = html! {
         p { "Ids that begin with " code { (crate::text::plain(&id)) } }
-        @if nothing { p.calm {
+        @if nothing && !answers.away.is_empty() { (cx.none("", Counted::default(), &answers.away)) }
+        @else if nothing { p.calm {
             "Nothing has this id: no instance, no held message, no row of the outbox. "
             "It may have been handled: " a href=(cx.url(&format!("/conversations/{}", encoded(&id)))) {
                 "look among those" } "." } }

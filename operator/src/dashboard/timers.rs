@@ -34,13 +34,14 @@ pub(super) async fn show(cx: Cx) -> Response {
     let rows: Vec<(usize, OutboxView)> =
         crate::find::flat(answers.all.into_iter().map(|(n, (_, rows))| (n, rows)).collect());
     let of_filter = cx.params.of_filter::<WhichTimers>();
+    let none = if of_filter.is_empty() { "No timer is set." } else { "No timer matches." };
     let body = html! {
         form.filter action=(cx.url("/timers")) aria-label="Filter" {
             (cx.filter_text("endpoint", "Endpoint")) (cx.filter_text("saga", "Saga"))
             (cx.filter_text("id", "Instance, with its saga")) (cx.filter_text("type", "Type"))
             (cx.filter_check("due", "Due")) (cx.filter_buttons("/timers"))
         }
-        @if rows.is_empty() { p.calm { "No timer " @if of_filter.is_empty() { "is set." } @else { "matches." } } }
+        @if rows.is_empty() { (cx.none(none, there, &answers.away)) }
         (outbox::table(&cx, "Next due first", rows.iter().map(|(n, row)| (*n, row))))
         @if !rows.is_empty() { (cx.shown("/timers", rows.len(), there)) }
     };

@@ -1,7 +1,7 @@
 //! Creates and upgrades the tables.
 
 use super::{Postgres, answer, dialects::refusal};
-use crate::error::{store_error, wrong_version};
+use crate::error::{fitting, store_error};
 use saga_core::{ErrorCode, StoreError, StoreErrorKind};
 use sqlx::{Executor, PgConnection};
 
@@ -35,10 +35,15 @@ pub(super) async fn migrate(store: &Postgres) -> Result<(), StoreError> {
         version(&mut connection).await
     })
     .await;
-    match store.finish(connection, migrated).await?.unwrap_or(0) {
-        VERSION => Ok(()),
-        other => Err(wrong_version(other, VERSION)),
-    }
+    fitting(store.finish(connection, migrated).await?, VERSION).map(drop)
+}
+
+/// The version of the tables, if this binary knows it. Nothing is changed.
+pub(super) async fn check(store: &Postgres) -> Result<i32, StoreError> {
+    let mut connection = store.transaction("").await?;
+    refuse_others(&mut connection).await?;
+    let found = answer(version(&mut connection)).await;
+    fitting(store.finish(connection, found).await?, VERSION)
 }
 
 /// Refuses servers that are not PostgreSQL.

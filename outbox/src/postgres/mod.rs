@@ -140,6 +140,14 @@ impl Postgres {
         migrate::SCHEMA
     }
 
+    /// The version of the tables that are there, if it is the one that this program needs. Changes nothing.
+    ///
+    /// # Errors
+    /// When the tables are not there or have another version, and when the database refuses.
+    pub async fn check_tables(&self) -> Result<i32, StoreError> {
+        migrate::check(self).await
+    }
+
     /// A pool for your own reads: as many connections as there are for units of work, opened when they are needed.
     pub fn pool(&self) -> &PgPool {
         &self.pool

@@ -13,7 +13,7 @@ mod writer;
 use writer::SqliteUnit;
 
 use crate::{
-    error::{recognise, store_error, wrong_version},
+    error::{fitting, recognise, store_error},
     rows::{charts_of, us},
 };
 use async_trait::async_trait;
@@ -117,6 +117,15 @@ impl Sqlite {
         SCHEMA
     }
 
+    /// The version of the tables that are there, if it is the one that this program needs. Changes nothing.
+    ///
+    /// # Errors
+    /// When the tables are not there or have another version, and when the file cannot be read.
+    pub async fn check_tables(&self) -> Result<i32, StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(store_error)?;
+        fitting(version(&mut connection).await.map_err(store_error)?, VERSION)
+    }
+
     /// A pool for your own reads, whose connections no endpoint uses.
     pub fn pool(&self) -> &SqlitePool {
         &self.users
@@ -176,11 +185,8 @@ impl Store for Sqlite {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        let migrated: Result<i32, StoreError> = in_transaction!(self, tx => migrate(&mut tx));
-        match migrated? {
-            VERSION => Ok(()),
-            other => Err(wrong_version(other, VERSION)),
-        }
+        let migrated: Result<Option<i32>, StoreError> = in_transaction!(self, tx => migrate(&mut tx));
+        fitting(migrated?, VERSION).map(drop)
     }
 
     async fn register(&self, process: &Process) -> Result<Registered, StoreError> {
@@ -276,16 +282,24 @@ impl Store for Sqlite {
     }
 }
 
-async fn migrate(connection: &mut SqliteConnection) -> Result<i32, sqlx::Error> {
+async fn migrate(connection: &mut SqliteConnection) -> Result<Option<i32>, sqlx::Error> {
+    if version(connection).await?.is_none() {
+        connection.execute(SCHEMA).await?;
+        let version = sqlx::query("INSERT INTO sagabus_schema_version VALUES ($1, $2)").bind(VERSION).bind(now_us());
+        version.execute(&mut *connection).await?;
+    }
+    version(connection).await
+}
+
+/// The version of the tables; `None` if there are none.
+async fn version(connection: &mut SqliteConnection) -> Result<Option<i32>, sqlx::Error> {
     let known: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sagabus_schema_version')",
     )
     .fetch_one(&mut *connection)
     .await?;
     if !known {
-        connection.execute(SCHEMA).await?;
-        let version = sqlx::query("INSERT INTO sagabus_schema_version VALUES ($1, $2)").bind(VERSION).bind(now_us());
-        version.execute(&mut *connection).await?;
+        return Ok(None);
     }
     sqlx::query_scalar("SELECT max(version) FROM sagabus_schema_version").fetch_one(connection).await
 }

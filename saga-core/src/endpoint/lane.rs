@@ -1,8 +1,9 @@
 //! Lanes: each takes all waiting items, runs them as units of work, and never gives up on them. Here are the lanes of
 //! sagas, and what those of handlers (`handler_lane.rs`) have in common with them.
 //!
-//! A saga lane runs up to two units beside each other, of different instances (`queue.rs`). A message that names its instance by an alias is in the lane of the alias first (`finding.rs`), and goes from
-//! there to the lane of the instance.
+//! A saga lane runs up to two units beside each other, of different instances (`queue.rs`). A message that names its
+//! instance by an alias is in the lane of the alias first (`finding.rs`), and goes from there to the lane of the
+//! instance.
 
 use super::{
     finding, hold_unit,
@@ -35,7 +36,8 @@ const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
 
-/// Runs a lane of sagas until the endpoint stops. Items that wait then are dropped, which gives them back to the broker.
+/// Runs a lane of sagas until the endpoint stops. Items that wait then are dropped, which gives them back to the
+/// broker.
 pub(super) async fn run<Db: Store>(
     shared: Arc<Shared<Db>>,
     mut inlet: Inlet,
@@ -48,8 +50,8 @@ pub(super) async fn run<Db: Store>(
     let mut running = FuturesUnordered::new();
     let mut open = true;
     while open && !stop.is_cancelled() {
-        // What is there runs, and waits for no more: a message that comes alone runs at once, and the next batch gathers
-        // while one runs.
+        // What is there runs, and waits for no more: a message that comes alone runs at once, and the next batch
+        // gathers while one runs.
         while let Some(batch) = queue.next() {
             let (items, keys) = batch.part();
             running.push(async { (keys, run_batch(&shared, items, &lanes, &stop).await) });

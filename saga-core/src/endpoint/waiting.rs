@@ -51,7 +51,8 @@ impl<'a, Db: Store> Waiting<'a, Db> {
                 self.shared.metrics.conflict();
                 let said = if self.tries >= CONFLICTS_SAID { self.meets.begins() } else { None };
                 if let Some(said) = said {
-                    tracing::warn!(endpoint, tries = self.tries, %error, since = ?said.since, "a unit runs again and again");
+                    let (tries, since) = (self.tries, said.since);
+                    tracing::warn!(endpoint, tries, %error, ?since, "a unit runs again and again");
                 } else {
                     tracing::debug!(endpoint, tries = self.tries, %error, "running the unit again");
                 }

@@ -154,8 +154,8 @@ impl<L: Commands> Undo<L> {
         self.undo(self.stack.kept.len())
     }
 
-    /// Sends the last step's alone, and nothing while one that was sent is not confirmed. [`Either::B`]: nothing is left,
-    /// and everything sent before is confirmed.
+    /// Sends the last step's alone, and nothing while one that was sent is not confirmed. [`Either::B`]: nothing is
+    /// left, and everything sent before is confirmed.
     pub fn undo_last(&mut self) -> Either<SendsAny<L>, ()> {
         self.undo(usize::from(self.sent.kept.is_empty()))
     }

@@ -165,6 +165,14 @@ async fn a_database_that_is_away_is_unreachable_and_hides_no_other() {
     let plan = dashboard.page(planned.path()).await;
     assert!(plan.contains("<h1>Retry 1 message?</h1>"), "the other database is not in the way: {plan}");
     assert!(plan.contains("gone is unreachable."), "half of what was asked for must be no surprise: {plan}");
+    // what nobody could look for is not said to be nowhere
+    for (path, deed) in [("/held?reason-is=crashes", "retry"), ("/outbox?to=nowhere", "send")] {
+        let planned = dashboard.submit("/held", path, &[("do", deed)]).await;
+        assert_eq!(planned.status, StatusCode::SERVICE_UNAVAILABLE, "{}", planned.text);
+        let told = planned.text.contains("postgres://u@127.0.0.1:1/gone: ") && !planned.text.contains("s3cret");
+        assert!(told, "{}", planned.text);
+        assert!(dashboard.page(path).await.contains("Nothing that could be read matches."), "{path}");
+    }
     // a file that is not there yet is opened when it is
     let alone = Dashboard::of(command(&["sqlite:/nowhere.db"], &["--listen", "127.0.0.1:0"]));
     let page = alone.page("/").await;

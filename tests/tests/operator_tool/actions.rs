@@ -57,6 +57,63 @@ async fn held_messages_are_retried_and_discarded_by_id_and_by_filter() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_on_an_id_takes_one_of_the_receivers_that_hold_it() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.instance("7", "AwaitingShipment", Some("m")).await;
+        tables.hold(&Held::default()).await;
+        tables.hold(&Held { receiver: "charge", saga_id: None, reason: "rejected", ..Held::default() }).await;
+        let told = "sagabus: m is there 2 times, say which: receiver order at ordering, failed (--receiver order); \
+                    receiver charge at ordering, rejected (--receiver charge) [SB0074]\n";
+        for arguments in [
+            &["held", "retry", "m"][..],
+            &["held", "retry", "m", "--endpoint", "ordering", "--dry-run"],
+            &["held", "discard", "m", "--reason", "why"],
+            &["held", "edit", "m", "--body", "{}"],
+        ] {
+            assert_eq!(run(url, arguments), (1, String::new(), told.to_owned()), "{arguments:?}");
+        }
+        let page = run(url, &["sagas", "show", "order", "7"]).1;
+        let commands = ["held retry m --receiver order\n", "held discard m --receiver order --reason TEXT\n"];
+        assert!(commands.iter().all(|command| page.contains(command)), "{page}");
+        let page = run(url, &["held", "show", "m"]).1;
+        assert!(page.contains("on this one by --receiver charge,"), "{page}");
+        let (code, _, err) = run(url, &["held", "retry", "m", "--receiver", "stock"]);
+        let told = "no message m is held by receiver stock; who holds it: sagabus held show m";
+        assert!(code == 1 && err.contains(told), "{err}");
+        assert_eq!(run(url, &["held", "retry", "m", "--type", "payment.Paid"]).0, 2, "an id and a filter");
+        // each receiver has its own masks
+        let envelope = r#"{"message_id":"m","type":"payment.Paid","headers":{"sagabus-masked":["a"]}}"#;
+        tables.sql(&format!("UPDATE {{s}}held SET envelope = '{envelope}' WHERE receiver = 'charge'")).await;
+        let edit = |receiver: &str| {
+            let mut edit = command(url, &["held", "edit", "m", "--receiver", receiver]);
+            said(&edit.env_remove("VISUAL").env("EDITOR", "true").output().unwrap())
+        };
+        let (code, _, err) = edit("charge");
+        assert!(code == 1 && err.contains("has masked fields (a)"), "{err}");
+        assert_eq!(edit("order"), (0, "m has this body already: nothing was done\n".into(), String::new()));
+        let (code, out, err) = run(url, &["held", "discard", "m", "--receiver", "CHARGE", "--reason", "why"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 message discarded\n", ""));
+        let (code, out, err) = run(url, &["held", "retry", "m"]);
+        assert!(code == 0 && out.starts_with("1 of 1 message will be handled again"), "the only one: {out}{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_on_an_id_takes_one_of_the_databases_that_hold_it() {
+    let (one, two) = (Tables::postgres().await, Tables::sqlite().await);
+    for tables in [&one, &two] {
+        tables.hold(&Held { receiver: "charge", saga_id: None, ..Held::default() }).await;
+    }
+    let discard = |urls: &[&str]| run(urls, &["held", "discard", "m", "--receiver", "charge", "--reason", "why"]);
+    let (code, out, err) = discard(&[&one.url, &two.url]);
+    assert!(code == 1 && out.is_empty() && err.matches("(--database URL)").count() == 2, "{out}{err}");
+    assert_eq!(discard(&[&two.url]).0, 0);
+    let held = run(&[&one.url, &two.url], &["--json", "held", "list"]).1;
+    assert_eq!(json(&held).as_array().map(Vec::len), Some(1), "that of the other database: {held}");
+}
+
 /// R-024: a filter finds what still waits, so an order that was killed is given once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn r_024_an_order_that_was_killed_half_way_is_given_again_and_retries_each_message_once() {

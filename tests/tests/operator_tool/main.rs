@@ -43,6 +43,12 @@ async fn a_database_that_is_away_does_not_hide_the_others() {
         let (code, out, err) = run(&["sqlite:/nowhere.db"], arguments);
         assert!(code == 1 && out.is_empty() && err.lines().count() == 1, "{arguments:?}: {out}{err}");
     }
+    for arguments in
+        [&["held", "retry", "--reason-is", "crashes"][..], &["held", "retry", "nope"], &["held", "show", "x"]]
+    {
+        let (code, _, err) = run(&[&one.url, "sqlite:/nowhere.db"], arguments);
+        assert!(code == 1 && err.contains("sagabus: in what could be read, no "), "{arguments:?}: {err}");
+    }
     let (_, out, _) = run(&[&one.url, &two.url], &["--json", "held", "list"]);
     let databases: Vec<String> = json(&out).as_array().unwrap().iter().map(|row| row["database"].to_string()).collect();
     assert_eq!(databases.len(), 2);

@@ -151,6 +151,25 @@ async fn an_instance_goes_on_when_the_retry_that_paused_it_is_discarded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_in_the_outbox_twice_is_acted_on_by_the_id_of_a_row() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.send("command", "payment", 60, "", "").await;
+        tables.send("retry", "ordering", 60, "", "").await;
+        tables.sql("UPDATE {s}outbox SET message_id = 'twice'").await;
+        let (command, retry) = (id_of(&tables, "command").await, id_of(&tables, "retry").await);
+        let (code, out, err) = run(url, &["outbox", "discard", "twice", "--reason", "why"]);
+        assert!(code == 1 && out.is_empty() && err.contains("twice is there 2 times, say which: "), "{out}{err}");
+        for told in [format!("command to payment of ordering ({command})"), format!("ordering of ordering ({retry})")] {
+            assert!(err.contains(&told), "{told}: {err}");
+        }
+        let (code, out, err) = run(url, &["outbox", "discard", &command, "--reason", "why"]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 of 1 row discarded\n", ""));
+        assert_eq!(count(&tables, "outbox WHERE kind = 'retry'").await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_action_is_interrupted_between_two_orders_and_taken_up_again() {
     let tables = Tables::sqlite().await;
     let url = &[tables.url.as_str()];
@@ -172,6 +191,25 @@ async fn a_slow_action_is_interrupted_between_two_orders_and_taken_up_again() {
     assert!(done > 0 && done < 30 && done % 5 == 0, "{done}");
     assert_eq!(run(url, &["held", "retry", "--receiver", "charge"]).0, 0);
     assert_eq!((count(&tables, "outbox").await, count(&tables, "held").await), (30, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_action_leaves_the_other_databases_alone() {
+    let (one, two) = (Tables::sqlite().await, Tables::sqlite().await);
+    for tables in [&one, &two] {
+        for id in ["m1", "m2", "m3", "m4", "m5"] {
+            tables.hold(&Held { message_id: id, receiver: "charge", saga_id: None, ..Held::default() }).await;
+        }
+    }
+    let mut slow = command(&[&one.url, &two.url], &["held", "retry", "--receiver", "charge", "--rate", "1"]);
+    let slow = slow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    tests::eventually("it to begin", || async { (count(&one, "operation").await > 0).then_some(()) }).await;
+    let kill = std::process::Command::new("kill").args(["-INT", &slow.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let (code, out, err) = said(&slow.wait_with_output().unwrap());
+    assert!(code == 1 && err.contains("was interrupted after") && err.lines().count() == 1, "{out}{err}");
+    assert!(count(&one, "held").await < 5, "{out}");
+    assert_eq!((count(&two, "held").await, count(&two, "operation").await), (5, 0), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,12 @@
 //! `sagabus processes`, `versions` and `diagram`: what runs, in which version.
 
 use crate::{json, run};
-use tests::tables::{Held, Tables};
+use sqlx::{Connection, Executor, PgConnection};
+use std::process::Stdio;
+use tests::{
+    Database,
+    tables::{Held, Tables},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_are_listed_and_asked_to_drain() {
@@ -90,7 +95,7 @@ async fn a_doctor_says_what_a_database_is_and_what_may_do_harm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_created_checked_and_printed() {
     let file = std::env::temp_dir().join(format!("sagabus-migrate-{}.db", std::process::id()));
-    let database = tests::Database::create().await;
+    let database = Database::create().await;
     for url in [format!("sqlite:{}", file.display()), database.url()] {
         let url = &[url.as_str()];
         let (code, out, err) = run(url, &["migrate", "--check"]);
@@ -108,11 +113,28 @@ async fn tables_are_created_checked_and_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_another_version_do_not_pass_a_check() {
+    for tables in [Tables::postgres().await, Tables::sqlite().await] {
+        let url = &[tables.url.as_str()];
+        tables.sql("UPDATE {s}schema_version SET version = 2").await;
+        let told = "the tables have version 2, this binary expects 1: deploy a binary that knows version 2 [SB0028]";
+        let (code, out, err) = run(url, &["migrate", "--check"]);
+        assert!(code == 1 && out.is_empty() && err.ends_with(&format!(": {told}\n")), "{out}{err}");
+        let (code, out, err) = run(url, &["--json", "migrate", "--check"]);
+        assert!(code == 1 && json(&out).as_array().is_some_and(Vec::is_empty) && err.contains(told), "{out}{err}");
+        let (code, out, _) = run(url, &["doctor"]);
+        assert!(code == 1 && out.contains(told), "{out}");
+        let version = tables.one("SELECT CAST(max(version) AS text) FROM {s}schema_version").await;
+        assert_eq!(version.as_deref(), Some("2"), "nothing was changed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_prints_a_trouble_once_and_its_end() {
     let tables = Tables::sqlite().await;
-    tables.hold(&tests::tables::Held { receiver: "charge", saga_id: None, ..Default::default() }).await;
+    tables.hold(&Held { receiver: "charge", saga_id: None, ..Default::default() }).await;
     let mut watch = crate::command(&[&tables.url, "sqlite:/nowhere.db"], &["watch", "--every", "1s", "--times", "8"]);
-    let mut watch = watch.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
     let first = lines.next().unwrap().unwrap();
     assert!(first.contains("  trouble  ") && first.contains("is held as failed"), "{first}");
@@ -123,6 +145,38 @@ async fn a_watch_prints_a_trouble_once_and_its_end() {
     watch.wait().unwrap();
     assert_eq!(rest.len(), 1, "each is said once, and the end of one: {rest:?}");
     assert!(rest[0].contains("  over  ") && rest[0].contains("is held as failed"), "{rest:?}");
+}
+
+/// Whether a database lets anybody in.
+async fn admit(tables: &Tables, is: bool) {
+    let name = tables.url.rsplit('/').next().expect("a database has a name");
+    let mut server = PgConnection::connect(&format!("{}/postgres", Database::server())).await.expect("a server");
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    for sql in [format!("ALTER DATABASE \"{name}\" WITH ALLOW_CONNECTIONS {is}"), end] {
+        server.execute(sql.as_str()).await.expect("the server does that");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trouble_is_not_over_because_its_database_does_not_answer() {
+    let (away, here) = (Tables::postgres().await, Tables::sqlite().await);
+    away.hold(&Held::default()).await;
+    let mut watch = crate::command(&[&away.url, &here.url], &["watch", "--every", "1s"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    let mut next = |what: &str, of: &str| {
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains(&format!("  {what}  ")) && line.contains(of), "{what} {of} was expected: {line}");
+    };
+    next("trouble", "is held as failed");
+    admit(&away, false).await;
+    next("trouble", "cannot read");
+    admit(&away, true).await;
+    next("over", "cannot read");
+    away.sql("DELETE FROM {s}held").await;
+    next("over", "is held as failed");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
 
 /// Answers requests, the first with an error. Returns the bodies of those that were taken.
@@ -170,6 +224,28 @@ async fn a_watch_posts_troubles_and_says_when_the_address_is_away_and_back() {
     assert!(posted[0]["since"].as_str().unwrap().ends_with('Z') && posted[0]["over"].is_null(), "{posted:?}");
     let (code, _, err) = run(&[&tables.url], &["watch", "--times", "1", "--webhook", "ftp://x"]);
     assert!(code == 1 && err.contains("http://"), "{err}");
+}
+
+/// A database and then a webhook that take connections and say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_interrupted_while_it_waits_for_an_answer() {
+    let tables = Tables::sqlite().await;
+    tables.hold(&Held::default()).await;
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = deaf.local_addr().unwrap();
+    let (database, webhook) = (format!("postgres://{address}/deaf"), format!("http://{address}/hook"));
+    for (url, arguments, lines) in [
+        (&database, &["watch"][..], 0),
+        (&tables.url, &["watch", "--webhook", &webhook], 1), // what it has found is said before it waits
+    ] {
+        let mut watch = crate::command(&[url], arguments);
+        let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (_silent, _) = deaf.accept().expect("it asks");
+        let kill = std::process::Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let (code, out, err) = crate::said(&watch.wait_with_output().unwrap());
+        assert_eq!((code, out.lines().count(), err.as_str()), (1, lines, ""), "{arguments:?}: {out}");
+    }
 }
 
 #[test]

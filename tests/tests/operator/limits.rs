@@ -1,6 +1,7 @@
 //! Of more rows than are shown or counted, the right ones are.
 
-use saga_core::{HeldFilter, InstanceFilter, OperationFilter};
+use outbox::Postgres;
+use saga_core::{HeldFilter, Inspect, InstanceFilter, OperationFilter};
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
 use tests::{
@@ -132,6 +133,7 @@ async fn a_look_that_nobody_waits_for_ends() {
         END $$";
     other.execute(short).await.unwrap();
     let began = std::time::Instant::now();
-    let error = tables.store.held(&filter, 10).await.unwrap_err().to_string();
+    let store = Postgres::new(&tables.url).expect("the address is a PostgreSQL URL"); // sessions that know of it
+    let error = store.held(&filter, 10).await.unwrap_err().to_string();
     assert!(error.contains("statement timeout") && began.elapsed() < Duration::from_secs(10), "{error}");
 }

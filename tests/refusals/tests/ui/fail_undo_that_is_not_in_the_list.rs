@@ -3,7 +3,7 @@ include!("common.rs");
 use sagabus::saga::Undo;
 
 #[derive(Command, Serialize, Deserialize)]
-#[command(to = "bank")]
+#[command(to = "bank", outcome = Paid)]
 struct PayBack { id: u64 }
 
 #[derive(Command, Serialize, Deserialize)]

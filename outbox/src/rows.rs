@@ -17,8 +17,8 @@ pub(crate) const STEP_ROWS_MAX: i64 = 1000;
 pub(crate) const ALIVE: Duration = Duration::from_secs(90);
 /// Rows of processes that did not sign off are deleted after this time.
 pub(crate) const PROCESS_KEPT: Duration = Duration::from_secs(86_400);
-/// What operators did is forgotten after this time.
-pub(crate) const OPERATION_KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// What operators did is forgotten after this time: auditors ask for a year (PCI DSS 4.0, 10.5.1).
+pub(crate) const OPERATION_KEPT: Duration = Duration::from_secs(400 * 86_400);
 /// A row that cannot be read is tried again after this time: a newer binary may read it.
 pub(crate) const UNREADABLE_DELAY: Duration = Duration::from_secs(300);
 

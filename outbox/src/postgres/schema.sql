@@ -184,7 +184,7 @@ CREATE TABLE sagabus.rate_limit (
 );
 CREATE INDEX rate_limit_next ON sagabus.rate_limit (endpoint, next_at);
 
--- What operators did. Rows stay for 90 days.
+-- What operators did. Rows stay for 400 days.
 CREATE TABLE sagabus.operation (
     id     uuid PRIMARY KEY,
     at     timestamptz NOT NULL,

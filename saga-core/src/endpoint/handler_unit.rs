@@ -50,7 +50,6 @@ pub(super) async fn run<Db: Store>(
 ) -> Progress {
     debug_assert!(!items.is_empty(), "a unit without messages");
     let entry = &shared.handlers[handler];
-    shared.dispatcher.may_begin().await;
     let asked = Instant::now();
     let verdicts = match ask(shared, entry, items).await {
         Ok(verdicts) => verdicts,
@@ -105,6 +104,7 @@ pub(super) async fn ask<Db: Store>(
 
 /// Commits what is not the handler's.
 pub(super) async fn commit_alone<Db: Store>(shared: &Shared<Db>, ledger: Ledger<'_, Db>) -> Result<(), StoreError> {
+    shared.dispatcher.may_begin().await;
     let unit = shared.store.begin(&[], shared.settings.lease).await?;
     finish(shared, unit, ledger).await
 }
@@ -202,6 +202,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
     /// Runs messages in one transaction. Returns how many joined it, or `None` when one failed and the transaction was
     /// rolled back.
     async fn together(&self, items: &mut [Item], to_run: &[(usize, Before)]) -> Result<Option<usize>, StoreError> {
+        self.shared.dispatcher.may_begin().await;
         let mut ledger = Ledger::new(self.shared);
         let mut transaction = self.transaction();
         let began = Instant::now();
@@ -304,6 +305,7 @@ impl<Db: Store> HandlerUnit<'_, Db> {
 
     /// One run with its commit. Returns how the handler failed, if it did.
     async fn one_run(&self, item: &mut Item, before: Before, runs: u32) -> Result<Option<UserFailure>, StoreError> {
+        self.shared.dispatcher.may_begin().await;
         let done = async {
             let items = std::slice::from_mut(item);
             let mut success = self.once(items, &[(0, before)], self.transaction(), runs - 1).await?;

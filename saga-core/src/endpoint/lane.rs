@@ -63,7 +63,6 @@ pub(super) async fn run<Db: Store>(
                 queue.say_how_long(&shared.name);
             }
             () = stop.cancelled() => {}
-            () = queue.due(), if running.is_empty() => {}
             more = inlet.take_beside(&mut came, if queue.has_room() { batch_max } else { 0 }) => {
                 open = more;
                 if came.is_empty() {
@@ -71,6 +70,7 @@ pub(super) async fn run<Db: Store>(
                 }
                 queue.push(&mut came);
             }
+            () = queue.due(), if running.is_empty() => {}
         }
     }
     while running.next().await.is_some() {}

@@ -114,10 +114,12 @@ impl Queue {
         }
         let mut items = Vec::new();
         let mut stay = Vec::new();
+        let mut dropped = false;
         while items.len() < self.batch_max
             && let Some((key, item)) = self.items.pop_front()
         {
             if item.comes_again() {
+                dropped = true;
                 continue;
             }
             if !self.is_free(key, now) {
@@ -134,6 +136,9 @@ impl Queue {
             }
         }
         stay.into_iter().rev().for_each(|item| self.items.push_front(item));
+        if dropped {
+            self.forget_locks(&items);
+        }
         if items.is_empty() {
             return None;
         }
@@ -176,6 +181,13 @@ impl Queue {
     pub(super) fn drop_what_comes_again(&mut self) {
         self.items.retain(|(_, item)| !item.comes_again());
         self.items.shrink_to_fit();
+        self.forget_locks(&[]);
+    }
+
+    /// Forgets the locks for which nothing waits any more, apart from these items: they would be due for ever.
+    fn forget_locks(&mut self, items: &[(i64, Item)]) {
+        let keys: HashSet<i64> = self.items.iter().chain(items).map(|(key, _)| *key).collect();
+        self.busy.retain(|key, busy| busy.runs || keys.contains(key));
     }
 
     /// Logs that instances are locked for long, and when they no longer are.

@@ -77,8 +77,8 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let trouble = Trouble::default();
     let mut looks = Looks::default();
-    // a look has left nothing, but units went on meanwhile: the next one is to be quiet, from this time on
-    let mut quiet_at: Option<Instant> = None;
+    // a look at all rows has left nothing, but units went on meanwhile: the next one is to be quiet
+    let (mut wants_quiet, mut quiet_from) = (false, Instant::now());
     loop {
         let wake = dispatcher.relay_at(next_poll);
         if Instant::now() < wake {
@@ -98,8 +98,11 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
         }
-        let is_quiet = quiet_at.take_if(|at| *at <= Instant::now()).is_some();
+        let is_quiet = wants_quiet && quiet_from <= Instant::now() && looks.since(Instant::now()).is_none();
         let quiet = if is_quiet { Some(dispatcher.quiet().await) } else { None };
+        if is_quiet {
+            quiet_from = Instant::now() + QUIET_EVERY;
+        }
         let (room, overflows) = dispatcher.room_for_relay();
         if room.messages == 0 {
             drop(quiet);
@@ -124,8 +127,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
                     next_poll = Instant::now();
                 } else if since.is_none() {
                     dispatcher.caught_up(overflows, began);
-                    let again = if is_quiet { QUIET_EVERY } else { Duration::ZERO };
-                    quiet_at = dispatcher.can_catch_up().then(|| Instant::now() + again);
+                    wants_quiet = dispatcher.can_catch_up();
                 } else if dispatcher.is_behind() {
                     looks.all_at = None; // what was written longer ago may have been committed just now
                 }

@@ -29,6 +29,7 @@ impl<Db: Store> fmt::Debug for Session<Db> {
 
 impl<Db: Store> Session<Db> {
     pub(super) async fn begin(shared: Arc<Shared<Db>>) -> Result<Self, StoreError> {
+        shared.dispatcher.may_begin().await;
         let unit = shared.store.begin(&[], shared.settings.handler_time).await?;
         Ok(Self { shared, unit: Some(unit), posted: Vec::new(), answers: Vec::new() })
     }

@@ -131,7 +131,8 @@ async fn a_look_that_nobody_waits_for_ends() {
     // a shorter limit of the database's own stays
     let short = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = 300', current_database());
         END $$";
-    other.execute(short).await.unwrap();
+    let mut third = PgConnection::connect(&tables.url).await.unwrap(); // the other's transaction is open
+    third.execute(short).await.unwrap();
     let began = std::time::Instant::now();
     let store = Postgres::new(&tables.url).expect("the address is a PostgreSQL URL"); // sessions that know of it
     let error = store.held(&filter, 10).await.unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What operators did is kept for 90 days.
+//! What operators did is kept for 400 days.
 
 use saga_core::OperationItem;
 use std::time::Duration;
@@ -11,7 +11,7 @@ async fn old_operations_go<Db: Base>(store: Db) {
     for why in ["one", "two", "three"] {
         record(why).await;
     }
-    store.age("operation", "at", 89 * DAY).await;
+    store.age("operation", "at", 399 * DAY).await;
     record("four").await;
     assert_eq!(store.sweep("e", WEEK).await.unwrap().rows, 0);
     store.age("operation", "at", 2 * DAY).await;

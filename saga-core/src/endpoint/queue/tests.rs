@@ -149,3 +149,22 @@ async fn an_item_behind_one_that_its_batch_has_left_does_not_run() {
     let free = left.keep_back(vec![item("b", "2"), item("a", "3")]);
     assert_eq!((ids(&free), ids(&left.items)), (vec!["2"], vec!["1", "3"]));
 }
+
+/// Its lock would be due for ever, and the lane would look at nothing else.
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_takes_back_leaves_no_lock_behind() {
+    let mut lane = Lane::new(100);
+    let channel = Arc::new(());
+    let key = InstanceKey { saga: "s".into(), id: "a".into() };
+    let guard = Guard::new(Ack::of_channel(&channel, |_| ()), 1);
+    let envelope = Arc::new(Envelope::new("1", "t", "{}"));
+    let content = Content::Message(DecodedOnce::new(None));
+    lane.push([Item::new(guard, envelope, Receiver::Saga(0), To::Instance(key), content)]);
+    assert_eq!(lane.next(), ["1"]);
+    lane.end(lock);
+    drop(channel);
+    tokio::time::advance(LOCKED_PAUSE_MAX).await;
+    assert!(lane.next().is_empty());
+    let never = tokio::time::timeout(LOCKED_PAUSE_MAX * 9, lane.queue.due()).await;
+    assert!(never.is_err(), "nothing waits for that lock: {:?}", lane.queue.busy);
+}

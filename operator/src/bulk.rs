@@ -85,14 +85,10 @@ pub(crate) async fn of_id<T: Named + OneOfSeveral>(
     if let Some(text) = find::unsure(id, &whole, session.is_clean()) {
         return Err(ErrorCode::Ambiguous.told(text));
     }
-    match rows.pop() {
-        Some(row) if rows.is_empty() => Ok(row),
-        Some(row) => {
-            rows.push(row);
-            Err(ErrorCode::Ambiguous.told(choice::several(session, &whole, &rows)))
-        }
-        None => Err(session.told(ErrorCode::NotFound, none(id))),
+    if rows.len() > 1 {
+        return Err(ErrorCode::Ambiguous.told(choice::several(session, &whole, &rows)));
     }
+    rows.pop().ok_or_else(|| session.told(ErrorCode::NotFound, none(id)))
 }
 
 /// The rows that ids name, each once; `None` when an id does not name exactly one.

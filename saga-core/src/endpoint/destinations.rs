@@ -132,9 +132,7 @@ impl Destinations {
         }
         true
     }
-}
 
-impl Destinations {
     /// Whether it is time to ask for rows that wait for this destination, which takes messages.
     fn is_asked(&mut self, destination: &Destination) -> bool {
         // only an endpoint's queue is missing for long and comes back
@@ -142,12 +140,10 @@ impl Destinations {
             return false;
         }
         let now = Instant::now();
-        if let Some(asked) = self.open.get_mut(destination) {
-            let is_time = now - *asked >= ASK_EVERY;
-            *asked = if is_time { now } else { *asked };
-            return is_time;
+        if self.open.get(destination).is_some_and(|asked| now - *asked < ASK_EVERY) {
+            return false;
         }
-        if self.open.len() >= REMEMBERED_MAX {
+        if self.open.len() >= REMEMBERED_MAX && !self.open.contains_key(destination) {
             self.open.clear();
         }
         self.open.insert(destination.clone(), now);

@@ -288,8 +288,8 @@ pub mod __private {
     pub use crate::saga::needs::*; // where rustc names them in errors, their paths are short
     pub use crate::saga::{
         Accepts, Alias, Begin, Branch, Chart, ChartEdge, ChartState, Either, Emits, Field, Moment, Named, NamesAlias,
-        NamesNone, On, Saga, Start, Starts, State, Then, Transition, alias, bare_edge, branch, field, first_branch,
-        start, start_with_data, transition,
+        NamesNone, On, Saga, Start, Starts, State, Then, Transition, Within, alias, bare_edge, branch, field,
+        first_branch, start, start_with_data, transition,
     };
     pub use async_trait::async_trait;
     pub use saga_core_derive::__saga;

@@ -168,7 +168,8 @@ fn to_asker((reply_to, saga): (String, Option<SagaRef>), new: Envelope) -> Outbo
 pub(super) fn again(endpoint: &str, start: &Envelope, reply: &Replied) -> Emission {
     let id = ambient::fresh_id();
     let message = (reply.type_name.as_str(), Bytes::from(reply.body.clone()));
-    let new = envelope_of(endpoint, id, message, Some(start), ambient::now_us());
+    let mut new = envelope_of(endpoint, id, message, Some(start), ambient::now_us());
+    new.mask(reply.masked.iter().map(String::as_str));
     let asker = start.reply_to.clone().map(|reply_to| (reply_to, start.saga.clone()));
     Emission::of(id, reply.type_name.clone(), asker.map(|asker| to_asker(asker, new)).into_iter().collect())
 }

@@ -84,6 +84,11 @@ pub enum Bundles {
 /// Instances that the lanes of an endpoint lock at the same time, by default.
 const LOCKED_TOGETHER: usize = 1600;
 
+impl Settings {
+    /// The default of `body_bytes_max`.
+    pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let cores = ambient::cores();
@@ -105,7 +110,7 @@ impl Default for Settings {
             retention: Duration::from_secs(7 * 86_400),
             keep_messages: false,
             early: Duration::from_secs(3600),
-            body_bytes_max: 4 << 20,
+            body_bytes_max: Self::BODY_BYTES_MAX,
             requests: 4096,
             request_bytes: 64 << 20,
             passive: false,

@@ -182,12 +182,20 @@ mod tests {
             rejects_repeats: false,
             returns_repeats: false,
             anyone: false,
+            echo: false,
             can_wait: false,
             masked: Vec::new(),
         });
         let edges = vec![ChartEdge::new("", "Placed", "", "A", effects.collect())];
-        let chart =
-            Chart { saga: endpoint.into(), version: 1, states: Vec::new(), messages: messages.collect(), edges };
+        let chart = Chart {
+            saga: endpoint.into(),
+            version: 1,
+            id: String::new(),
+            has_data: false,
+            states: Vec::new(),
+            messages: messages.collect(),
+            edges,
+        };
         let handles = handles.iter().map(|it| (*it).into()).collect();
         Wiring { charts: vec![chart], handles, ..Wiring::stranger(endpoint) }
     }

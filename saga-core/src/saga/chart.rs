@@ -20,6 +20,12 @@ pub struct Chart {
     pub saga: String,
     /// The version of the definition.
     pub version: u32,
+    /// The parts of the id, as they are written: `order_id: Uuid`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Whether the states share data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_data: bool,
     /// In the order of the enum's variants.
     pub states: Vec<ChartState>,
     /// Every message it takes, once.
@@ -82,6 +88,9 @@ pub struct ChartMessage {
     /// Whether the saga takes it from anyone (`#[on(anyone)]`), although it also answers a command of the saga.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
+    /// The header of what it answers names the instance (`by(M = echo)`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub echo: bool,
     /// A command that can wait (`priority = low`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_wait: bool,
@@ -94,9 +103,14 @@ pub struct ChartMessage {
 impl ChartMessage {
     pub(crate) fn of<M: Message>(starts: bool, rejects_repeats: bool, anyone: bool) -> Self {
         let outcome = if starts { M::Outcome::types().into_iter().map(Into::into).collect() } else { Vec::new() };
-        let (type_name, kind, returns_repeats) = (M::TYPE.into(), M::KIND, false);
+        let (type_name, kind) = (M::TYPE.into(), M::KIND);
+        let (returns_repeats, echo) = (false, false);
         let (can_wait, masked) = (M::CAN_WAIT, texts(M::MASKED));
-        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone, can_wait, masked }
+        Self { type_name, kind, starts, outcome, rejects_repeats, returns_repeats, anyone, echo, can_wait, masked }
+    }
+
+    pub fn by_echo(self) -> Self {
+        Self { echo: true, ..self }
     }
 
     pub fn returning(self) -> Self {

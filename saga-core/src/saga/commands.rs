@@ -65,11 +65,14 @@ pub(super) const fn names<L: Commands, C: Command>() -> bool {
 pub(super) struct Kept {
     pub(super) command: String,
     body: Box<RawValue>,
+    /// Of an undo: it has left, and nobody has confirmed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) sent: bool,
 }
 
 impl PartialEq for Kept {
     fn eq(&self, other: &Self) -> bool {
-        (&self.command, self.body.get()) == (&other.command, other.body.get())
+        (&self.command, self.body.get(), self.sent) == (&other.command, other.body.get(), other.sent)
     }
 }
 
@@ -79,7 +82,8 @@ impl Kept {
     pub(super) fn of<C: Command>(command: &C) -> Self {
         let Encoded { body, .. } = Encoded::of(command);
         let json = String::from_utf8(body.into()).expect("JSON is UTF-8");
-        Self { command: C::TYPE.into(), body: RawValue::from_string(json).expect("it was read back just now") }
+        let body = RawValue::from_string(json).expect("it was read back just now");
+        Self { command: C::TYPE.into(), body, sent: false }
     }
 
     fn known<L: Commands>(&self) -> Option<&'static Known> {
@@ -123,7 +127,7 @@ impl<L: Commands> From<Queue<L>> for Vec<Kept> {
 impl<L: Commands> TryFrom<Vec<Kept>> for Queue<L> {
     type Error = String;
     fn try_from(kept: Vec<Kept>) -> Result<Self, String> {
-        for Kept { command, body } in &kept {
+        for Kept { command, body, .. } in &kept {
             let known = L::KNOWN.iter().find(|known| known.type_name == command);
             let known = known.ok_or_else(|| format!("`{command}` is kept, but not in the list of commands"))?;
             (known.read)(body.get().as_bytes()).map_err(|error| error.0)?;

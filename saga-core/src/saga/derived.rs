@@ -52,11 +52,14 @@ pub fn store_with_data<S: State + Serialize, D: Serialize>(state: &S, data: &D) 
         .unwrap_or_else(|error| panic!("state {} does not encode with its data: {error}", S::NAME))
 }
 
-/// Splits what was stored into data and state, each still JSON.
-pub fn parts<'a>(state: &str, json: &'a str) -> Result<(&'a str, &'a str), ReadError> {
-    let stored: Stored<&RawValue, &RawValue> =
-        serde_json::from_str(json).map_err(|error| ReadError(format!("state `{state}` with its data: {error}")))?;
-    Ok((stored.data.get(), stored.state.get()))
+/// Splits what was stored into data and state, each still JSON. An older version of the saga may have had no data:
+/// then that is `null`, for an `Upcast` whose old form is `()`.
+pub fn parts<'a>(state: &str, is_older: bool, json: &'a str) -> Result<(&'a str, &'a str), ReadError> {
+    match serde_json::from_str::<Stored<&RawValue, &RawValue>>(json) {
+        Ok(stored) => Ok((stored.data.get(), stored.state.get())),
+        Err(_) if is_older => Ok(("null", json)),
+        Err(error) => Err(ReadError(format!("state `{state}` with its data: {}", unquoted(&error.to_string())))),
+    }
 }
 
 /// A part of what was stored, to be read in the form of one version: `None` when that version has no form of its own.
@@ -95,14 +98,33 @@ pub fn load<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, ReadError>
     serde_json::from_str(json).map_err(|error| ReadError(format!("{what}: {}", unquoted(&error.to_string()))))
 }
 
+/// Reads the present form of a state, whether it had fields before or not: one without is stored as `null`.
+pub fn load_state<T: DeserializeOwned + Serialize>(what: &str, json: &str) -> Result<T, ReadError> {
+    let read = load(what, json).or_else(|error| match json {
+        "null" => load(what, "{}").map_err(|_| error),
+        _ if json.starts_with('{') && size_of::<T>() == 0 => load(what, "null").map_err(|_| error),
+        _ => Err(error),
+    })?;
+    // a state whose fields may all be missing would read what is stored with data as none of them
+    let is_lost = json.starts_with(r#"{"data":"#)
+        && serde_json::from_str::<Stored<&RawValue, &RawValue>>(json).is_ok()
+        && serde_json::to_value(&read).is_ok_and(|read| read.get("data").is_none());
+    if is_lost {
+        let why = "it was stored with data, and the saga's states share none any more: read both through an `Upcast`";
+        return Err(ReadError(format!("{what}: {why}")));
+    }
+    Ok(read)
+}
+
 pub fn chart(
     saga: &str,
     version: u32,
+    (id, has_data): (&str, bool),
     states: Vec<ChartState>,
     messages: Vec<ChartMessage>,
     edges: Vec<ChartEdge>,
 ) -> Chart {
-    Chart { saga: saga.into(), version, states, messages, edges }
+    Chart { saga: saga.into(), version, id: id.into(), has_data, states, messages, edges }
 }
 
 /// Marks the edges that functions of the whole enum make.

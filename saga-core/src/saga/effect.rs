@@ -1,7 +1,7 @@
 //! What goes out with a transition, as types.
 
 use super::{
-    ChartEffect, State,
+    ChartEffect, Within,
     needs::{DeadlineOf, Outcomes, TimerIn},
 };
 use crate::{Answer, Cancellable, Command, Encoded, Event, Message, Outcome, Timer, message::answers_to};
@@ -366,7 +366,7 @@ impl<S, T: Timer> Effect<S> for After<T> {
 }
 
 /// A deadline fires in whatever state is current, so the enum must take it, not the state entered.
-impl<S: State, T: Timer> Effect<S> for Deadline<T> {
+impl<S: Within, T: Timer> Effect<S> for Deadline<T> {
     type Needs = DeadlineOf<S::Saga, T>;
     fn emit(self, out: &mut Emits) {
         self.0.emit(true, out);

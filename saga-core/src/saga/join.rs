@@ -35,14 +35,15 @@ impl<T: Parts> All<T> {
 macro_rules! all {
     ($all:ty: $($part:ident $method:ident $place:tt $which:literal),+) => {
         impl<$($part),+> Parts for $all {
-            type Some = ($(Option<$part>,)+);
+            // as tuples of one: `Some(())` would be `null` in JSON, and come back as `None`
+            type Some = ($(Option<($part,)>,)+);
         }
 
         impl<$($part),+> All<$all> {
             $(
                 #[doc = concat!("The ", $which, " has come; if it came before, this one takes its place.")]
                 pub fn $method(mut self, it: $part) -> Either<Self, $all> {
-                    self.0.$place = Some(it);
+                    self.0.$place = Some((it,));
                     self.complete()
                 }
             )+
@@ -50,7 +51,7 @@ macro_rules! all {
             #[allow(non_snake_case)]
             fn complete(self) -> Either<Self, $all> {
                 match self.0 {
-                    ($(Some($part),)+) => Either::B(($($part,)+)),
+                    ($(Some(($part,)),)+) => Either::B(($($part,)+)),
                     some => Either::A(Self(some)),
                 }
             }
@@ -114,10 +115,20 @@ mod tests {
     fn all_is_stored_with_the_parts_that_have_come() {
         let Either::A(waiting) = All::<(String, u32, bool)>::none().third(true) else { panic!("two are missing") };
         let stored = serde_json::to_string(&waiting).unwrap();
-        assert_eq!(stored, "[null,null,true]");
+        assert_eq!(stored, "[null,null,[true]]");
         let waiting: All<(String, u32, bool)> = serde_json::from_str(&stored).unwrap();
         let Either::A(waiting) = waiting.first("a".into()) else { panic!("one is missing") };
         assert_eq!(waiting.second(2), Either::B(("a".into(), 2, true)));
+    }
+
+    #[test]
+    fn a_part_that_says_nothing_is_a_part_that_has_come() {
+        type Both = All<((), Option<u32>)>;
+        let read = |all: &Both| serde_json::from_str::<Both>(&serde_json::to_string(all).unwrap()).unwrap();
+        let Either::A(waiting) = Both::none().first(()) else { panic!("the second is missing") };
+        assert_eq!(read(&waiting).second(None), Either::B(((), None)));
+        let Either::A(waiting) = Both::none().second(None) else { panic!("the first is missing") };
+        assert_eq!(read(&waiting).first(()), Either::B(((), None)));
     }
 
     #[test]

@@ -248,6 +248,7 @@ impl<S: Saga> SagaLogic for Typed<S> {
         row.paused_by.is_none() && row.version <= self.version() && {
             // the run says what is wrong with one that cannot be read
             let visited = Progress::read(row.progress.as_deref()).unwrap_or_default().visited;
+            let visited = self.rules.present(visited);
             self.rules.releases(self.rules.name_of(&row.state), type_name, reason, &visited)
         }
     }
@@ -283,6 +284,13 @@ impl<S: Saga> SagaLogic for Typed<S> {
             return Err((UnreadableKind::State, text));
         }
         let data = |error: String| (UnreadableKind::Data, format!("it cannot be read: {error}"));
+        // messages name an instance by its id in the canonical spelling, and by no other
+        let id = &row.key.id;
+        let canonical = S::Id::canonical(id).map_err(|error| data(error.to_string()))?;
+        if canonical != *id {
+            let text = format!("messages of this program name an instance `{canonical}`, and never `{id}`");
+            return Err((UnreadableKind::Data, text));
+        }
         let read = caught(|| S::__load(&row.state, row.version.unsigned_abs(), &row.data));
         read.map_err(data)?.map_err(|error| data(error.to_string()))?;
         let progress = Progress::read(row.progress.as_deref()).map_err(data)?;

@@ -131,6 +131,17 @@ pub trait State: Into<Self::Saga> {
     const DONE: bool;
 }
 
+/// A state, or the whole enum, for effects that are not about one state.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a state of a saga",
+    label = "not a state",
+    note = "a transition returns a state, or a tuple `(State, Effect, …)`; a state is a variant of the saga's enum"
+)]
+pub trait Within {
+    type Saga;
+}
+
 /// A function of the `#[saga]` block takes the message in this state, or in the whole enum. Written by
 /// [`#[saga]`](macro@crate::saga).
 #[diagnostic::on_unimplemented(

@@ -54,6 +54,9 @@ pub(crate) struct Replied {
     pub(crate) type_name: String,
     /// Its JSON.
     pub(crate) body: String,
+    /// Fields of it that operators do not see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) masked: Vec<String>,
 }
 
 /// A timer that is alive. Any other one that arrives is stale.

@@ -136,6 +136,14 @@ impl Rules {
         self.renamed.get(state).map_or(state, String::as_str)
     }
 
+    /// States by their present names, each once.
+    pub(super) fn present(&self, states: Vec<String>) -> Vec<String> {
+        let mut present: Vec<String> = states.into_iter().map(|state| self.name_of(&state).to_owned()).collect();
+        let mut seen = HashSet::new();
+        present.retain(|state| seen.insert(state.clone()));
+        present
+    }
+
     /// Whether the saga has this state, by its present name.
     pub(super) fn has_state(&self, state: &str) -> bool {
         self.by_state.contains_key(state)

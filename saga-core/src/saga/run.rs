@@ -95,7 +95,8 @@ impl<'a, S: Saga> Run<'a, S> {
             let stored = caught(|| S::__load(&row.state, row.version.unsigned_abs(), &row.data))
                 .and_then(|stored| stored.map_err(|error| error.to_string()));
             match stored.and_then(|stored| Ok((stored, Progress::read(row.progress.as_deref())?))) {
-                Ok((state, progress)) => {
+                Ok((state, mut progress)) => {
+                    progress.visited = rules.present(progress.visited);
                     run.alive_before = progress.timers.iter().map(|timer| timer.number).collect();
                     run.aliases_before.clone_from(&progress.aliases);
                     run.fields_before.clone_from(&progress.fields);
@@ -303,9 +304,10 @@ impl<'a, S: Saga> Run<'a, S> {
         let cancels = self.cancel(&out);
         let numbers = self.number(&to, &out).map_err(|error| FailedTransition { offer: i, error })?;
         if let Some(reply) = out.emits.iter().rfind(|emit| emit.route == Route::Reply && self.rules.returns()) {
-            let Encoded { type_name, body, .. } = &reply.message;
+            let Encoded { type_name, body, masked, .. } = &reply.message;
             let body = String::from_utf8_lossy(body).into_owned();
-            self.progress.replied = Some(Replied { type_name: (*type_name).into(), body });
+            let masked = masked.iter().map(|field| (*field).to_owned()).collect();
+            self.progress.replied = Some(Replied { type_name: (*type_name).into(), body, masked });
         }
         self.name = Some(to.clone());
         let (seq, entered) = (self.seq, self.entered);
@@ -404,7 +406,10 @@ fn stored<S: Saga>((state, data): &(S, S::Data), name: &str) -> Result<String, S
     let data = caught(|| state.__store(data))?;
     match caught(|| S::__load(name, S::VERSION, &data))? {
         Ok(_) => Ok(data),
-        Err(error) => Err(format!("the next state cannot be read back: {error}; does it hold NaN or an infinity?")),
+        Err(error) => Err(format!(
+            "the next state cannot be read back: {error}; does it hold NaN or an infinity, or an `Undo` or `Itinerary` \
+             below `#[serde(flatten)]`, `tag` or `untagged`?"
+        )),
     }
 }
 

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// The state that undoes waits until every undo is [`confirmed`](Self::confirmed), and what succeeds late is pushed and
 /// undone there as well. The compiler demands its transitions for every outcome of the commands in `L`. An undo that
-/// [`failed`](Self::failed) goes back on the stack: its transition leads to a state in which a person is needed
-/// (`Stuck`, say), and from there `undo_all` sends it again.
+/// [`failed`](Self::failed) is on the stack again. When nothing is out any more ([`is_waiting`](Self::is_waiting)), its
+/// transition leads to a state in which a person is needed (`Stuck`, say), and from there `undo_all` sends it again.
+/// Before, the answers of the others would find an instance that has left.
 ///
 /// ```
 /// use sagabus::{prelude::*, saga::{SendsAny, Undo}, testing::Harness};
@@ -76,6 +77,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// type Undoes = Either<(Undoing, SendsAny<(CancelRoom,)>), NotBooked>;
 ///
+/// #[derive(Then)]
+/// enum Answered { Waits(Undoing), Fails(Stuck), Ends(NotBooked) }
+///
 /// #[saga(name = "booking", id = trip: u64)]
 /// impl Booking {
 ///     fn wanted(it: TripWanted) -> (Trip, ReservingRoom, Sends<ReserveRoom>) {
@@ -89,12 +93,13 @@ use serde::{Deserialize, Serialize};
 ///     fn seat(_: ReservingSeat, _: SeatReserved) -> Booked { Booked }
 ///     fn no_seat(_: ReservingSeat, _: NoSeat, trip: &mut Trip) -> Undoes { trip.give_up() }
 ///
-///     fn undone(it: Undoing, _: RoomCancelled, trip: &mut Trip) -> Either<Undoing, NotBooked> {
-///         if trip.undo.confirmed::<CancelRoom>() { Either::B(NotBooked) } else { Either::A(it) }
+///     fn undone(it: Undoing, _: RoomCancelled, trip: &mut Trip) -> Answered {
+///         trip.undo.confirmed::<CancelRoom>();
+///         trip.answered(it)
 ///     }
-///     fn not_undone(_: Undoing, _: CancelRefused, trip: &mut Trip) -> Stuck {
+///     fn not_undone(it: Undoing, _: CancelRefused, trip: &mut Trip) -> Answered {
 ///         trip.undo.failed::<CancelRoom>();
-///         Stuck
+///         trip.answered(it)
 ///     }
 ///     fn again(_: Stuck, _: TryAgain, trip: &mut Trip) -> Undoes { trip.give_up() }
 /// }
@@ -104,6 +109,13 @@ use serde::{Deserialize, Serialize};
 ///         match self.undo.undo_all() {
 ///             Either::A(undo) => Either::A((Undoing, undo)),
 ///             Either::B(()) => Either::B(NotBooked), // nothing had succeeded
+///         }
+///     }
+///     fn answered(&self, it: Undoing) -> Answered {
+///         match () {
+///             () if self.undo.is_waiting() => Answered::Waits(it), // the others' answers come first
+///             () if self.undo.is_done() => Answered::Ends(NotBooked),
+///             () => Answered::Fails(Stuck),
 ///         }
 ///     }
 /// }
@@ -116,18 +128,16 @@ use serde::{Deserialize, Serialize};
 /// # }
 /// ```
 #[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
+#[serde(bound = "", transparent)]
 pub struct Undo<L: Commands> {
-    /// The last step's is the last.
-    stack: Queue<L>,
-    /// Sent, and not confirmed.
-    sent: Queue<L>,
+    /// What is not confirmed, the last step's last. One that was sent keeps its place, and so does one that has failed.
+    steps: Queue<L>,
 }
-by_fields!(Undo<L> { stack, sent });
+by_fields!(Undo<L> { steps });
 
 impl<L: Commands> Default for Undo<L> {
     fn default() -> Self {
-        Self { stack: Queue::default(), sent: Queue::default() }
+        Self { steps: Queue::default() }
     }
 }
 
@@ -142,7 +152,7 @@ impl<L: Commands> Undo<L> {
     where
         L: Names<C, Place>,
     {
-        self.stack.kept.push(Kept::of(&undo));
+        self.steps.kept.push(Kept::of(&undo));
     }
 
     /// Sends all that is on the stack at once, the last step's first. [`Either::B`]: nothing had to be sent, and
@@ -151,23 +161,25 @@ impl<L: Commands> Undo<L> {
     /// Undos that go to one endpoint arrive there in this order; those of different endpoints run side by side. For one
     /// after the other, see [`undo_last`](Self::undo_last).
     pub fn undo_all(&mut self) -> Either<SendsAny<L>, ()> {
-        self.undo(self.stack.kept.len())
+        self.undo(usize::MAX)
     }
 
     /// Sends the last step's alone, and nothing while one that was sent is not confirmed. [`Either::B`]: nothing is
     /// left, and everything sent before is confirmed.
     pub fn undo_last(&mut self) -> Either<SendsAny<L>, ()> {
-        self.undo(usize::from(self.sent.kept.is_empty()))
+        self.undo(usize::from(!self.is_waiting()))
     }
 
     fn undo(&mut self, number: usize) -> Either<SendsAny<L>, ()> {
         if self.is_done() {
             return Either::B(());
         }
-        let rest = self.stack.kept.len().saturating_sub(number);
-        let out: Vec<Kept> = self.stack.kept.drain(rest..).rev().collect();
-        self.sent.kept.extend(out.iter().cloned());
-        Either::A(SendsAny(Queue::new(out)))
+        let out = self.steps.kept.iter_mut().rev().filter(|kept| !kept.sent).take(number).map(|kept| {
+            let out = kept.clone();
+            kept.sent = true;
+            out
+        });
+        Either::A(SendsAny(Queue::new(out.collect())))
     }
 
     /// The undo `C` that was sent is confirmed. Says whether that was the last: nothing is on the stack, and everything
@@ -177,8 +189,7 @@ impl<L: Commands> Undo<L> {
     /// When different ones are out, so that nobody can tell which it was: use
     /// [`confirmed_where`](Self::confirmed_where). The transition fails then, and its message is held.
     pub fn confirmed<C: Command>(&mut self) -> bool {
-        self.take_the_one::<C>();
-        self.is_done()
+        self.confirm(self.the_one::<C>())
     }
 
     /// The same where several commands `C` are out: the one for which `is_it` says yes.
@@ -203,57 +214,74 @@ impl<L: Commands> Undo<L> {
     /// assert_eq!(undo.open().len(), 1);
     /// ```
     pub fn confirmed_where<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) -> bool {
-        self.take_sent(is_it);
+        self.confirm(self.sent(is_it))
+    }
+
+    fn confirm(&mut self, place: Option<usize>) -> bool {
+        if let Some(place) = place {
+            self.steps.kept.remove(place);
+        }
         self.is_done()
     }
 
-    /// The undo `C` that was sent has failed: it goes back on the stack, where the next call of
+    /// The undo `C` that was sent has failed: it is on the stack again, in its old place, where the next call of
     /// [`undo_all`](Self::undo_all) finds it.
     ///
     /// # Panics
     /// When different ones are out, as [`confirmed`](Self::confirmed) does: use [`failed_where`](Self::failed_where).
     pub fn failed<C: Command>(&mut self) {
-        let failed = self.take_the_one::<C>();
-        self.stack.kept.extend(failed);
+        if let Some(place) = self.the_one::<C>() {
+            self.steps.kept[place].sent = false;
+        }
     }
 
     /// The same where several commands `C` are out: the one for which `is_it` says yes.
     pub fn failed_where<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) {
-        let failed = self.take_sent(is_it);
-        self.stack.kept.extend(failed);
+        if let Some(place) = self.sent(is_it) {
+            self.steps.kept[place].sent = false;
+        }
     }
 
-    fn take_the_one<C: Command>(&mut self) -> Option<Kept> {
-        let mut out = self.sent.kept.iter().filter(|kept| kept.command == C::TYPE);
+    fn the_one<C: Command>(&self) -> Option<usize> {
+        let mut out = self.steps.kept.iter().filter(|kept| kept.sent && kept.command == C::TYPE);
         let first = out.next();
         assert!(
             out.all(|other| Some(other) == first),
             "different commands `{}` are out: say which, by `confirmed_where` or `failed_where`",
             C::TYPE
         );
-        self.take_sent(|_: &C| true)
+        self.sent(|_: &C| true)
     }
 
-    fn take_sent<C: Command>(&mut self, is_it: impl Fn(&C) -> bool) -> Option<Kept> {
+    fn sent<C: Command>(&self, is_it: impl Fn(&C) -> bool) -> Option<usize> {
         const { assert!(names::<L, C>(), "this command is not among those of the stack: add it to the tuple") };
-        let place = self.sent.kept.iter().position(|kept| kept.read().is_some_and(|sent| is_it(&sent)))?;
-        Some(self.sent.kept.remove(place))
+        let is_it = |kept: &Kept| kept.sent && kept.read().is_some_and(|sent| is_it(&sent));
+        self.steps.kept.iter().rposition(is_it)
+    }
+
+    /// Whether an undo that was sent is neither confirmed nor failed.
+    ///
+    /// A transition that learns of a failure while others are out stays where their answers are taken, and leaves for
+    /// the state in which a person is needed with the last of them.
+    pub fn is_waiting(&self) -> bool {
+        self.steps.kept.iter().any(|kept| kept.sent)
     }
 
     /// Whether nothing is on the stack and everything sent is confirmed.
     pub fn is_done(&self) -> bool {
-        self.stack.kept.is_empty() && self.sent.kept.is_empty()
+        self.steps.kept.is_empty()
     }
 
     /// The point of no return: what was pushed so far stays done.
     pub fn clear(&mut self) {
-        self.stack.kept.clear();
+        self.steps.kept.retain(|kept| kept.sent);
     }
 
     /// The logical names of the undos that are not confirmed: first those sent, then those on the stack. For people who
     /// look at an instance that is stuck.
     pub fn open(&self) -> Vec<&str> {
-        self.sent.kept.iter().chain(&self.stack.kept).map(|kept| kept.command.as_str()).collect()
+        let (sent, rest): (Vec<&Kept>, _) = self.steps.kept.iter().partition(|kept| kept.sent);
+        sent.into_iter().rev().chain(rest).map(|kept| kept.command.as_str()).collect()
     }
 }
 

@@ -262,7 +262,7 @@ impl Simulation {
             let broker = Broker::new(chance.clone(), trace.clone());
             #[cfg(test)]
             broker.acks_first(self.sabotage == Some(Sabotage::AcksFirst));
-            let around = Surroundings { broker, chance, trace: trace.clone(), faulty: Arc::default() };
+            let around = Surroundings { broker, chance, trace: trace.clone() };
             let run = AssertUnwindSafe(self.play(seed, around)).catch_unwind().await;
             let wrong = run.unwrap_or_else(|panic| vec![format!("it panicked: {}", panics::text(&*panic))]);
             (wrong, trace)
@@ -283,7 +283,7 @@ impl Simulation {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        world.around.begin_faults();
+        world.around.chance.begin();
         tokio::spawn(jump(world.clone()));
         let story = tokio::time::timeout(self.rests_within, (self.story)(world.clone())).await;
         if story.is_err() {

@@ -92,6 +92,10 @@ fn key<'a>(
             let why = "begins an instance, so its envelope names none yet";
             fault(format!("`{name}` {why}: say which field has the id, `{name} = {path}`"))
         }
+        By::Echo if message.anyone => {
+            let why = "is taken from anyone, and what is not an answer to the instance names none in its envelope";
+            fault(format!("`{name}` {why}: say which field has the id, or take `#[on(anyone)]` away"))
+        }
         By::Echo => Ok(Key::Envelope),
         By::Paths(paths) if paths.len() == definition.id.len() => Ok(Key::Paths(paths)),
         By::Paths(_) => {

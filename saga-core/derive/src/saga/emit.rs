@@ -216,6 +216,8 @@ impl Emit<'_> {
         let chart = self.chart(transitions);
         quote! {
             #[automatically_derived]
+            impl __sagabus::Within for #saga { type Saga = #saga; }
+            #[automatically_derived]
             impl __sagabus::Saga for #saga {
                 const NAME: &'static str = #name;
                 const VERSION: u32 = #version;
@@ -331,7 +333,7 @@ impl Emit<'_> {
     fn load(&self) -> TokenStream {
         let version = self.definition.version;
         // in the form of the oldest version that is not older than the stored one and has a form of its own
-        let read = |ty: &dyn quote::ToTokens| {
+        let read = |ty: &dyn quote::ToTokens, load: TokenStream| {
             let older = (1..version).map(|version| {
                 quote! {
                     if version <= #version
@@ -342,14 +344,14 @@ impl Emit<'_> {
                     }
                 }
             });
-            quote!((|what: &str, json: &str| { #(#older)* __sagabus::load::<#ty>(what, json) }))
+            quote!((|what: &str, json: &str| { #(#older)* __sagabus::#load::<#ty>(what, json) }))
         };
         let (data, of_data) = match &self.definition.states.data {
             Some(data) => {
-                let reads = read(data);
+                let reads = read(data, quote!(load));
                 (
                     quote! {
-                        let (data, json) = __sagabus::parts(state, json)?;
+                        let (data, json) = __sagabus::parts(state, version < #version, json)?;
                         let data = #reads("the saga's data", data)?;
                     },
                     quote!(data),
@@ -359,7 +361,7 @@ impl Emit<'_> {
         };
         let arms = self.definition.states.states.iter().map(|State { ident, ty, was, .. }| {
             let label = ident.unraw().to_string();
-            let (what, reads) = (format!("state `{label}`"), read(ty));
+            let (what, reads) = (format!("state `{label}`"), read(ty, quote!(load_state)));
             quote!(#label #(| #was)* => (Self::#ident(#reads(#what, json)?), #of_data))
         });
         quote! {

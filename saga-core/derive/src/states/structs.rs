@@ -39,7 +39,6 @@ pub(super) fn structure(States { visibility, .. }: &States, allowed: &[&Attribut
     quote! {
         #document
         #(#allowed)*
-        #(#attributes)*
         #[derive(
             ::std::fmt::Debug,
             ::std::clone::Clone,
@@ -48,6 +47,7 @@ pub(super) fn structure(States { visibility, .. }: &States, allowed: &[&Attribut
             ::sagabus::__private::serde::Deserialize,
         )]
         #[serde(crate = "::sagabus::__private::serde")]
+        #(#attributes)*
         #[allow(missing_docs)]
         #item
     }
@@ -64,6 +64,8 @@ pub(super) fn implement(saga: &Ident, state: &State) -> TokenStream {
             const NAME: &'static str = #label;
             const DONE: bool = #done;
         }
+        #[automatically_derived]
+        impl __sagabus::Within for #ty { type Saga = #saga; }
         #[automatically_derived]
         impl ::std::convert::From<#ty> for #saga { fn from(state: #ty) -> Self { Self::#ident(state) } }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Event, Serialize, Deserialize)]
 #[event(from = "shop")]
 struct Opened {
-    id: u64,
+    id: String,
 }
 #[derive(Message, Serialize, Deserialize)]
 #[message(name = "shop.Tick")]
@@ -43,7 +43,7 @@ enum Case {
     Closed,
 }
 
-#[saga(name = "case", id = id: u64, version = 2)]
+#[saga(name = "case", id = id: String, version = 2)]
 impl Case {
     fn opened(_: Opened) -> (Kept, After<Tick>) {
         (Kept { n: 1 }, after(minutes(1), Tick {}))

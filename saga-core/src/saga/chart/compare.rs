@@ -11,7 +11,7 @@ impl Chart {
     /// What changed since `old`, and what that means for instances that began with `old`: each in a sentence or two;
     /// empty when their charts are alike.
     ///
-    /// A chart does not show the fields of states: whether those of live instances can be read, the check of the
+    /// A chart does not show the fields of states and data: whether those of live instances can be read, the check of the
     /// endpoint tells ([`EndpointBuilder::check`](crate::EndpointBuilder::check)).
     pub fn changes_since(&self, old: &Self) -> Vec<String> {
         let comparison = Comparison { old, new: self, before: Rules::of(old), rules: Rules::of(self) };
@@ -80,6 +80,26 @@ impl<'a> Comparison<'a> {
                 "the saga `{}` is now named `{}`: instances under the old name get no message any more",
                 old.saga, new.saga
             ));
+        }
+        if !(old.id.is_empty() || new.id.is_empty()) && old.id != new.id {
+            changes.push(format!(
+                "the id was `{}` and is `{}`: instances keep the ids that they have, and a message finds one only if \
+                 it still makes the same text of its fields",
+                old.id, new.id
+            ));
+        }
+        if !old.id.is_empty() && old.has_data != new.has_data {
+            let version = old.version;
+            changes.push(match new.has_data {
+                true => format!(
+                    "the states share data now: raise the `version`, and write an `Upcast<{version}>` of the data whose \
+                     old form is `()`"
+                ),
+                false => format!(
+                    "the states share no data any more: raise the `version`, and write an `Upcast<{version}>` of each \
+                     state that reads `{{data, state}}`"
+                ),
+            });
         }
         if new.version < old.version {
             changes.push(format!(
@@ -338,12 +358,36 @@ impl<'a> Comparison<'a> {
                 _ => format!("{place} has the effect `{kind} {name}` now: it is missing where it was handled before"),
             });
         }
+        let timers = |kind| match matches!(kind, "after" | "deadline") {
+            true => "; timers that are set already still come",
+            false => "",
+        };
         for (kind, name, _) in was.difference(&is) {
-            let timers =
-                if matches!(*kind, "after" | "deadline") { "; timers that are set already still come" } else { "" };
-            changes.push(format!("{place} has the effect `{kind} {name}` no more{timers}"));
+            changes.push(format!("{place} has the effect `{kind} {name}` no more{}", timers(kind)));
+        }
+        // of several ways one may have lost what another has gained
+        let kept = |name: &str| was.iter().any(|it| it.1 == name) && is.iter().any(|it| it.1 == name);
+        for to in new.iter().map(|edge| edge.to.as_str()).collect::<BTreeSet<_>>() {
+            let before: Vec<&ChartEdge> = old.iter().copied().filter(|edge| self.leads(edge, to)).collect();
+            let now: Vec<&ChartEdge> = new.iter().copied().filter(|edge| edge.to == to).collect();
+            if before.is_empty() {
+                continue; // told above
+            }
+            let (was, is) = (effects(&before), effects(&now));
+            for (kind, name, _) in is.difference(&was).filter(|it| kept(it.1)) {
+                changes.push(format!("{place} has the effect `{kind} {name}` now where it leads to `{to}`"));
+            }
+            for (kind, name, _) in was.difference(&is).filter(|it| kept(it.1)) {
+                let gone = format!("`{kind} {name}` no more where it leads to `{to}`");
+                changes.push(format!("{place} has the effect {gone}{}", timers(kind)));
+            }
         }
         changes
+    }
+
+    /// Whether an edge of `old` leads to this state, as it is called now.
+    fn leads(&self, edge: &ChartEdge, to: &str) -> bool {
+        self.present(&edge.to).map_or(edge.to.as_str(), |state| &state.name) == to
     }
 }
 

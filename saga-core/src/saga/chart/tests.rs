@@ -11,6 +11,7 @@ fn message(type_name: &str, kind: MessageKind) -> ChartMessage {
         rejects_repeats: false,
         returns_repeats: false,
         anyone: false,
+        echo: false,
         can_wait: false,
         masked: Vec::new(),
     }
@@ -28,6 +29,8 @@ fn chart() -> Chart {
     Chart {
         saga: "order".into(),
         version: 1,
+        id: String::new(),
+        has_data: false,
         states: Vec::new(),
         messages: vec![
             started("Placed"),
@@ -399,3 +402,4 @@ fn from_anyone_is_written_only_where_it_was_said() {
 }
 
 mod compare;
+mod late;

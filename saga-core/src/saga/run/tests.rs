@@ -436,6 +436,7 @@ fn s_043_s_044_s_045_by_order_of_the_definition() {
 
 mod cancels;
 mod failing;
+mod forms;
 mod fuzz;
 mod life;
 mod model;

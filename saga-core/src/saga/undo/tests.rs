@@ -193,7 +193,7 @@ fn of_several_of_one_type_the_answer_says_which() {
     assert!(!undo.confirmed_where(|it: &CancelRoom| it.place == 3), "it is confirmed already");
     assert!(!undo.confirmed::<CancelRoom>(), "place 2 was the only one out; 1 is back on the stack");
     undo.undo_all();
-    assert_eq!(undo.sent.kept[0].read::<CancelRoom>().map(|it| it.place), Some(1));
+    assert_eq!(undo.steps.kept[0].read::<CancelRoom>().map(|it| it.place), Some(1));
     assert!(undo.confirmed::<CancelRoom>());
 }
 
@@ -231,6 +231,26 @@ fn one_at_a_time_the_last_step_is_undone_before_the_one_before_it() {
 }
 
 #[test]
+fn undos_that_fail_keep_their_order() {
+    let mut undo = Undo::<Undos>::new();
+    undo.push(CancelRoom { id: 7, place: 1 });
+    undo.push(CancelCar { id: 7, place: 2 });
+    let both = |undo: &mut Undo<Undos>| match undo.undo_all() {
+        Either::A(sends) => sends.names().join(" "),
+        Either::B(()) => "nothing".into(),
+    };
+    assert_eq!(both(&mut undo), "cars.CancelCar hotel.CancelRoom");
+    undo.failed::<CancelCar>();
+    assert!(undo.is_waiting(), "the room has not answered");
+    undo.failed::<CancelRoom>();
+    assert!(!undo.is_waiting() && !undo.is_done());
+    assert_eq!(both(&mut undo), "cars.CancelCar hotel.CancelRoom", "the last step's first, as before");
+    undo.push(CancelRoom { id: 7, place: 3 });
+    undo.failed::<CancelCar>();
+    assert_eq!(both(&mut undo), "hotel.CancelRoom cars.CancelCar", "what succeeded meanwhile is the last step");
+}
+
+#[test]
 fn what_is_stored_is_read_again_and_a_command_that_is_lost_from_the_list_is_missed() {
     let mut undo = Undo::<Undos>::new();
     undo.push(CancelRoom { id: 7, place: u64::MAX });
@@ -240,8 +260,8 @@ fn what_is_stored_is_read_again_and_a_command_that_is_lost_from_the_list_is_miss
     assert_eq!(
         stored,
         concat!(
-            r#"{"stack":[{"command":"cars.CancelCar","body":{"id":7,"place":2}}],"#,
-            r#""sent":[{"command":"hotel.CancelRoom","body":{"id":7,"place":18446744073709551615}}]}"#
+            r#"[{"command":"hotel.CancelRoom","body":{"id":7,"place":18446744073709551615},"sent":true},"#,
+            r#"{"command":"cars.CancelCar","body":{"id":7,"place":2}}]"#
         )
     );
     assert_eq!(serde_json::from_str::<Undo<Undos>>(&stored).unwrap(), undo);

@@ -90,7 +90,15 @@ fn keys(ids: &[&str]) -> Keys {
 }
 
 fn chart(saga: &str, version: u32) -> Chart {
-    Chart { saga: saga.into(), version, states: Vec::new(), messages: Vec::new(), edges: Vec::new() }
+    Chart {
+        saga: saga.into(),
+        version,
+        id: String::new(),
+        has_data: false,
+        states: Vec::new(),
+        messages: Vec::new(),
+        edges: Vec::new(),
+    }
 }
 
 async fn begin(store: &MemoryStore) -> MemoryUnit {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Command, Encoded, HeldReason, Message, Saga,
     message::{GivesUp, decode},
-    saga::Route,
+    saga::{Progress, Route},
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -19,7 +19,7 @@ use std::{
 ///
 /// The outcomes of each command come from a function of yours; each of them is tried, early and late. Timers that are
 /// alive may come at any time. Events may come once each, at any time. With [`duplicates`](Self::duplicates) each
-/// message may come once more. What is checked always:
+/// message may come once more. No time passes: `Moment::now()` is the same in every story. What is checked always:
 ///
 /// - no transition panics, and none sends or stores what cannot be read;
 /// - from everywhere a done state can be reached;
@@ -229,10 +229,9 @@ impl<S: Saga> Explore<S> {
         first.may_come_again(&self, self.begins.clone());
         let mut walk = Walk::default();
         walk.enter(&self, first, None);
-        while let Some((n, situation)) = walk.queue.pop_front() {
-            if walk.known.len() > self.situations_max {
-                break;
-            }
+        while walk.known.len() <= self.situations_max
+            && let Some((n, situation)) = walk.queue.pop_front()
+        {
             for step in situation.steps() {
                 let next = situation.after(&self, &step);
                 walk.enter(&self, next, Some(n));
@@ -392,6 +391,10 @@ impl<S: Saga> Situation<S> {
     fn key(&self, explore: &Explore<S>) -> String {
         let Instance { row, held, timers, sent, .. } = &self.instance;
         let now = row.as_ref().map_or(0, |row| row.entered);
+        let progress = Progress::read(row.as_ref().and_then(|row| row.progress.as_deref())).unwrap_or_default();
+        let Progress { mut visited, replied, sent: may_be_taken_back, .. } = progress;
+        visited.sort_unstable(); // where it has been decides what comes early and what comes late
+        let way = (visited, replied, may_be_taken_back.into_iter().map(|it| it.type_name).collect::<Vec<_>>());
         let row = row.as_ref().map(|row| (&row.state, &row.data, row.paused_by.is_some()));
         let timers: Vec<_> = timers.iter().map(|timer| (timer.message.type_name, &timer.message.body)).collect();
         let held: Vec<_> =
@@ -399,11 +402,11 @@ impl<S: Saga> Situation<S> {
         let looked_at = if explore.checks.is_empty() && explore.endings.is_empty() { &[][..] } else { &sent[..] };
         let came = if explore.endings.is_empty() { &[][..] } else { &self.came[..] };
         let sent: Vec<_> = looked_at.iter().map(|sent| (sent.type_name, &sent.body)).collect();
-        let open = self.open.iter().map(|(answers, place)| (answers.first(), &self.instance.sent[*place]));
-        let open: Vec<_> = open.map(|(answer, sent)| (answer, now - sent.entered, sent.taken_back)).collect();
+        let open = self.open.iter().map(|(answers, place)| (answers, &self.instance.sent[*place]));
+        let open: Vec<_> = open.map(|(answers, sent)| (answers, now - sent.entered, sent.taken_back)).collect();
         let again = self.again.iter().map(|it| (&it.message, it.answers.map(|(_, entered)| now - entered)));
         let again: Vec<_> = again.collect();
-        format!("{row:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?} {again:?}", self.events)
+        format!("{row:?} {way:?} {timers:?} {held:?} {sent:?} {open:?} {came:?} {:?} {again:?}", self.events)
     }
 
     fn wrong(&self, explore: &Explore<S>) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use super::story::{Caused, Happened, What};
 use crate::{
-    Chart, Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef,
+    Chart, Encoded, Envelope, HeldReason, InstanceKey, InstanceRow, Message, Outcome, Saga, SagaId, SagaRef, Settings,
     saga::{
         KnownAliases, Progress, Route, alias_key,
         logic::{Decided, Move, Named, Offer, Offers, SagaLogic, Settled, Typed},
@@ -12,9 +12,6 @@ use crate::{
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use uuid::Uuid;
-
-/// A body that no transition may send: as at an endpoint with default settings.
-const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// A message that the saga sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,13 +163,15 @@ impl<S: Saga> Instance<S> {
     }
 
     fn decide(&mut self, came: Option<Arc<Envelope>>) {
-        let held = std::mem::take(&mut self.held);
+        // in order of arrival, at an endpoint as here: what comes now stands behind all that is held
+        let held = std::mem::take(&mut self.held).into_iter().enumerate();
         let (unfound, waiting): (Vec<_>, Vec<_>) =
-            held.into_iter().partition(|(envelope, ..)| self.misses(envelope).is_some());
-        let waiting = waiting.into_iter().map(|(envelope, reason, _)| (envelope, Some(reason)));
+            held.partition(|(_, (envelope, ..))| self.misses(envelope).is_some());
+        let places: Vec<usize> = waiting.iter().map(|(place, _)| *place).chain([usize::MAX]).collect();
+        let waiting = waiting.into_iter().map(|(_, (envelope, reason, _))| (envelope, Some(reason)));
         let offer = |(envelope, waiting)| Offer { envelope, decoded: None, waiting, fault: None };
         let came = came.map(|envelope| (envelope, None));
-        let mut offers: Vec<Offer> = came.into_iter().chain(waiting).map(offer).collect();
+        let mut offers: Vec<Offer> = waiting.chain(came).map(offer).collect();
         let asked = Offers {
             key: &self.key,
             row: self.row.as_ref(),
@@ -180,7 +179,7 @@ impl<S: Saga> Instance<S> {
             unread: &[],
             partial: false,
             overrule: None,
-            body_bytes_max: BODY_BYTES_MAX,
+            body_bytes_max: Settings::BODY_BYTES_MAX,
             aliases: &KnownAliases::default(),
         };
         let mut decided = self.logic.decide(&asked, &mut offers);
@@ -208,16 +207,19 @@ impl<S: Saga> Instance<S> {
             let (message_id, type_name) = (envelope.message_id.clone(), envelope.type_name.clone());
             self.story.push(Arc::new(Happened { message_id, type_name, is_timer, what }));
         }
-        let held = offers.iter().zip(still);
-        self.held =
-            held.filter_map(|(offer, held)| held.map(|(why, error)| (offer.envelope.clone(), why, error))).collect();
         decided.name_commands(&ids);
         if let Some(write) = decided.instance {
             self.row = Some(write.row);
             self.timers.retain(|timer| decided.timers.contains(&timer.number));
         }
-        let found = unfound.iter().any(|(envelope, ..)| self.misses(envelope).is_none());
-        self.held.extend(unfound);
+        let found = unfound.iter().any(|(_, (envelope, ..))| self.misses(envelope).is_none());
+        let held = offers.iter().zip(still).zip(places);
+        let held = held.filter_map(|((offer, held), place)| {
+            held.map(|(why, error)| (place, (offer.envelope.clone(), why, error)))
+        });
+        let mut held: Vec<_> = held.chain(unfound).collect();
+        held.sort_by_key(|(place, _)| *place);
+        self.held = held.into_iter().map(|(_, held)| held).collect();
         if found {
             self.decide(None); // it has taken the alias by which they seek it
         }

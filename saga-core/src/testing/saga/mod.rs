@@ -15,3 +15,5 @@ pub use replay::{Difference, Replayed, replay};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways;

@@ -92,6 +92,8 @@ struct Odds {
 
 struct Dice {
     rng: fastrand::Rng,
+    /// Nothing goes wrong before everybody has started once.
+    began: bool,
     odds: [Odds; 7],
     crashes: u32,
     /// The next crash: the step, and how often it is passed before.
@@ -116,7 +118,7 @@ impl Chance {
         });
         let (crashes, jumps) = (rng.u32(0..=faults.crashes), rng.u32(0..=faults.clock_jumps));
         let slow_stores = faults.slow_stores && rng.u32(..4) == 0;
-        let mut dice = Dice { rng, odds, crashes, crash: None, jumps, slow_stores };
+        let mut dice = Dice { rng, began: false, odds, crashes, crash: None, jumps, slow_stores };
         dice.plan_crash();
         Self(Arc::new(Mutex::new(dice)))
     }
@@ -125,8 +127,16 @@ impl Chance {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Everybody has started.
+    pub(super) fn begin(&self) {
+        self.dice().began = true;
+    }
+
     pub(super) fn strikes(&self, mishap: Mishap) -> bool {
         let mut dice = self.dice();
+        if !dice.began {
+            return false;
+        }
         let Odds { left, one_in } = dice.odds[mishap as usize];
         let strikes = left > 0 && dice.rng.u32(..one_in) == 0;
         dice.odds[mishap as usize].left -= u32::from(strikes);
@@ -136,8 +146,9 @@ impl Chance {
     /// Whether a process that reaches this step dies there.
     pub(super) fn dies_at(&self, point: CrashPoint) -> bool {
         let mut dice = self.dice();
+        let began = dice.began;
         match &mut dice.crash {
-            Some((at, passed)) if *at == point => match passed.checked_sub(1) {
+            Some((at, passed)) if began && *at == point => match passed.checked_sub(1) {
                 Some(left) => {
                     *passed = left;
                     false
@@ -167,8 +178,13 @@ impl Chance {
     pub(super) fn jump(&self) -> Option<(Duration, bool, Duration)> {
         let mut dice = self.dice();
         dice.jumps = dice.jumps.checked_sub(1)?;
-        let by = [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3600)][dice.rng.usize(..3)];
-        Some((Duration::from_millis(dice.rng.u64(..5000)), dice.rng.bool(), by.mul_f64(dice.rng.f64())))
+        let mut span = || {
+            let span =
+                [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3600)][dice.rng.usize(..3)];
+            span.mul_f64(dice.rng.f64())
+        };
+        let (after, by) = (span(), span()); // among the messages of the beginning, or among timers later on
+        Some((after, dice.rng.bool(), by))
     }
 
     /// How long the next answer of a database takes.

@@ -6,11 +6,7 @@ use crate::{
     crash::simulated::Mortal,
     testing::{MemoryStore, memory::Fault},
 };
-use std::{
-    future::pending,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::pending, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// What became of an endpoint that should run.
@@ -36,28 +32,16 @@ pub(super) struct Surroundings {
     pub(super) broker: Broker,
     pub(super) chance: Chance,
     pub(super) trace: Trace,
-    /// Nothing goes wrong before everybody has started once.
-    pub(super) faulty: Arc<Mutex<bool>>,
-}
-
-impl Surroundings {
-    fn faulty(&self) -> bool {
-        *self.faulty.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn begin_faults(&self) {
-        *self.faulty.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    }
 }
 
 impl Service {
     /// Keeps the endpoint running.
     pub(super) fn begin(definition: &Definition, around: &Surroundings) -> Self {
         let store = MemoryStore::new();
-        let (chance, faulty) = (around.chance.clone(), around.clone());
+        let chance = around.chance.clone();
         let (name, trace) = (definition.name.clone(), around.trace.clone());
         store.fault_while(move |operation| {
-            let fault = chance.store_fault(operation).filter(|_| faulty.faulty())?;
+            let fault = chance.store_fault(operation)?;
             trace.note(&name, || match fault {
                 Fault::Fails(kind) => format!("{operation:?} fails: {kind:?}"),
                 Fault::Unknown { committed } => format!("the outcome of a commit is unknown, committed: {committed}"),
@@ -112,7 +96,7 @@ async fn keep(definition: Definition, store: MemoryStore, around: Surroundings, 
     loop {
         let (dice, surroundings, at) = (chance.clone(), around.clone(), name.clone());
         let mortal = Arc::new(Mortal::new(move |point| {
-            let dies = surroundings.faulty() && dice.dies_at(point);
+            let dies = dice.dies_at(point);
             if dies {
                 surroundings.trace.note(&at, || format!("dies at {point:?}"));
             }

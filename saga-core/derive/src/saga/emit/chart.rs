@@ -1,7 +1,15 @@
 //! The chart: states, messages and edges.
 
 use super::{Emit, Transition};
-use crate::saga::{check::Message, function::Of, parse::Definition, pieces::chart_state};
+use crate::{
+    saga::{
+        check::{Key, Message},
+        function::Of,
+        parse::Definition,
+        pieces::chart_state,
+    },
+    text,
+};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::ext::IdentExt;
@@ -29,8 +37,11 @@ impl Emit<'_> {
         let messages = self.messages.iter().map(|message| {
             let Message { ty, starts, rejects_repeats, anyone, .. } = message;
             let returning = message.returns_repeats.then(|| quote!(.returning()));
-            quote!(__sagabus::Of::<#ty>::chart(#starts, #rejects_repeats, #anyone) #returning)
+            let by_echo = matches!(message.key, Key::Envelope).then(|| quote!(.by_echo()));
+            quote!(__sagabus::Of::<#ty>::chart(#starts, #rejects_repeats, #anyone) #returning #by_echo)
         });
+        let id = self.definition.id.iter().map(|(field, ty)| format!("{}: {}", field.unraw(), text(ty)));
+        let (id, has_data) = (id.collect::<Vec<_>>().join(", "), self.definition.states.data.is_some());
         quote! {
             fn chart() -> __sagabus::Chart {
                 let mut edges = ::std::vec::Vec::new();
@@ -42,6 +53,7 @@ impl Emit<'_> {
                 __sagabus::chart(
                     #name,
                     #version,
+                    (#id, #has_data),
                     ::std::vec![#(#chart_states),*],
                     ::std::vec![#(#messages),*],
                     edges,

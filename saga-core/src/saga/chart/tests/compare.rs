@@ -274,3 +274,32 @@ fn what_a_function_does_otherwise_is_told() {
         );
     }
 }
+
+#[test]
+fn of_two_ways_one_may_lose_what_the_other_gains() {
+    let ways = |b: &[(&str, &str)], c: &[(&str, &str)]| {
+        let mut chart = old();
+        chart.edges.push(edge("A", "Cancel", "B", b));
+        chart.edges.push(edge("A", "Cancel", "C", c));
+        chart
+    };
+    let (timer, none): (&[(&str, &str)], &[(&str, &str)]) = (&[("after", "shop.Overdue")], &[]);
+    assert_eq!(
+        ways(none, timer).changes_since(&ways(timer, none)),
+        [
+            "`Cancel` in state `A` has the effect `after shop.Overdue` no more where it leads to `B`; timers that are set \
+             already still come",
+            "`Cancel` in state `A` has the effect `after shop.Overdue` now where it leads to `C`",
+        ]
+    );
+}
+
+#[test]
+fn another_id_and_data_that_come_or_go_are_told() {
+    let with = |id: &str, has_data: bool| Chart { id: id.into(), has_data, ..old() };
+    let before = with("order_id: Uuid", false);
+    let [id, data] = &with("order_id: (u32, Uuid)", true).changes_since(&before)[..] else { panic!("two changes") };
+    assert!(id.contains("the id was `order_id: Uuid` and is `order_id: (u32, Uuid)`"), "{id}");
+    assert!(data.contains("share data now") && data.contains("`Upcast<1>`"), "{data}");
+    assert_eq!(before.changes_since(&before), [""; 0]);
+}

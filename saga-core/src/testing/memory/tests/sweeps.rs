@@ -19,6 +19,7 @@ async fn register(store: &MemoryStore) {
         rejects_repeats: false,
         returns_repeats: false,
         anyone: false,
+        echo: false,
         can_wait: false,
         masked: Vec::new(),
     };

@@ -20,6 +20,14 @@ use std::{marker::PhantomData, sync::Arc};
 /// The one place that asks whether a type is a message.
 pub const fn is_message<M: Message>() {}
 
+/// The compiler stops where this is called, and says why. For the parameter see `quiet` of the derives.
+#[track_caller]
+pub const fn refuse<Here>(is_wrong: bool, fault: &str) {
+    if is_wrong {
+        panic!("{}", fault);
+    }
+}
+
 /// Whether a field is one of those that are masked, in whatever case JSON has its name.
 pub const fn masks(names: &[&str], field: &str) -> bool {
     let mut n = 0;

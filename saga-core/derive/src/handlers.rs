@@ -4,7 +4,7 @@ mod lifetimes;
 mod options;
 mod repair;
 
-use crate::{Faults, attributes, block, marker, text};
+use crate::{Faults, attributes, block, marker, quiet::quiet, text};
 use options::Options;
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -41,7 +41,7 @@ pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
     }
     agree(&handlers, &mut faults);
     let rest = match (handlers.first(), faults.told()) {
-        (Some(first), None) => all(&block, first, &handlers),
+        (Some(first), None) => quiet(all(&block, first, &handlers)),
         (_, told) => {
             let fallback = fallback(&block);
             quote!(#told #fallback)

@@ -10,6 +10,7 @@ mod handlers;
 mod masked;
 mod message;
 mod outcome;
+mod quiet;
 mod saga;
 mod states;
 mod then;
@@ -25,7 +26,7 @@ macro_rules! derive {
         pub fn $function(input: TokenStream) -> TokenStream {
             let input = parse_macro_input!(input as DeriveInput);
             let expand: fn(&DeriveInput) -> syn::Result<proc_macro2::TokenStream> = $expand;
-            expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+            quiet::quiet(expand(&input).unwrap_or_else(|error| error.to_compile_error())).into()
         }
     };
 }

@@ -67,7 +67,7 @@ fn whole(input: &DeriveInput) -> syn::Result<TokenStream> {
     each_of_its_own(variants, "each variant needs a message of its own")?;
 
     let answers: Vec<_> = (0..messages.len()).map(|n| format_ident!("__ANSWER_{n}")).collect();
-    let values = messages.iter().map(|ty| quote_spanned!(ty.span()=> __sagabus::answer::<#ty>()));
+    let values = messages.iter().map(|ty| quote_spanned!(ty.span()=> ::sagabus::__private::answer::<#ty>()));
     Ok(quote! {
         const _: () = {
             use ::sagabus::__private as __sagabus;

@@ -22,7 +22,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     // one function for each branch, the one place that asks whether it is right
     let each = thens.iter().zip(&made).zip(&names).map(|((ty, made), name)| {
         let place = Span::call_site().located_at(ty.span());
-        let value = quote_spanned!(place=> __sagabus::#make());
+        let value = quote_spanned!(place=> ::sagabus::__private::#make());
         named_maker(made, name, &quote!(__sagabus::Branch), &quote!(#ty, #next, #branches), &value)
     });
     let go = quote!(match self { #(Self::#names(branch) => (#made::<()>().go)(branch, out)),* });

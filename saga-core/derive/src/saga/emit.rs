@@ -185,9 +185,9 @@ impl Emit<'_> {
                 text(ty)
             );
             let condition = quote_spanned! {ty.span()=>
-                !__sagabus::contains(&[#(__sagabus::Of::<#before>::TYPE),*], __sagabus::Of::<#ty>::TYPE)
+                __sagabus::contains(&[#(__sagabus::Of::<#before>::TYPE),*], __sagabus::Of::<#ty>::TYPE)
             };
-            let assertion = quote_spanned!(ty.span()=> ::std::assert!(#condition, #fault));
+            let assertion = quote_spanned!(ty.span()=> ::sagabus::__private::refuse::<()>(#condition, #fault));
             quote!(const _: () = #assertion;)
         });
         quote!(#(#messages)* #(#each)*)

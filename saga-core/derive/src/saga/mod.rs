@@ -13,6 +13,7 @@ mod returned;
 
 use crate::{
     Faults, attributes, block,
+    quiet::quiet,
     states::{States, handover},
 };
 use emit::Emit;
@@ -114,7 +115,7 @@ pub(crate) fn both(input: TokenStream) -> syn::Result<TokenStream> {
     let definition = arguments.ok().filter(|_| all_read).map(|it| parse::Definition::new(&states, it, functions));
     let messages = definition.as_ref().map(|definition| check::messages(definition, &mut faults));
     Ok(match (&definition, &messages) {
-        (Some(definition), Some(messages)) if faults.is_empty() => Emit { definition, messages }.all(),
+        (Some(definition), Some(messages)) if faults.is_empty() => quiet(Emit { definition, messages }.all()),
         _ => {
             let (told, fallback) = (faults.told(), fallback::of(&states));
             quote!(#told #fallback)

@@ -28,7 +28,7 @@ impl Emit<'_> {
             let place = place(path);
             let value = quote_spanned!(place=> &message.#path);
             let data = quote!(&<Self as __sagabus::Saga>::Data);
-            let named = quote_spanned!(place=> __sagabus::Named::of(#value, |data: #data| #of_data).text());
+            let named = quote_spanned!(place=> ::sagabus::__private::Named::of(#value, |data: #data| #of_data).text());
             Some(quote! {
                 __SagaInput::#variant(message) => {
                     let message: &#ty = message;
@@ -38,14 +38,14 @@ impl Emit<'_> {
         });
         let names = fields.iter().map(|field| dotted([*field].into_iter())).collect::<Vec<_>>();
         let has = fields.iter().zip(&names).map(|(field, name)| {
-            let (of_data, alias) = (of_data(field), quote_spanned!(place(field)=> __sagabus::alias));
+            let (of_data, alias) = (of_data(field), quote_spanned!(place(field)=> ::sagabus::__private::alias::<_>));
             quote!((#name, #alias(#of_data)))
         });
         let timers = self.definition.aliases.iter().map(|AliasOf { message, .. }| {
             let fault = "a timer comes back to the instance that set it: it needs no alias";
             let kind = quote_spanned!(message.span()=> __sagabus::Of::<#message>::KIND);
-            let is_none = quote_spanned!(message.span()=> !::std::matches!(#kind, __sagabus::MessageKind::Timer));
-            let assertion = quote_spanned!(message.span()=> ::std::assert!(#is_none, #fault));
+            let is_timer = quote_spanned!(message.span()=> ::std::matches!(#kind, __sagabus::MessageKind::Timer));
+            let assertion = quote_spanned!(message.span()=> ::sagabus::__private::refuse::<()>(#is_timer, #fault));
             quote!(const _: () = #assertion;)
         });
         let (given, has) = (given.collect::<Vec<_>>(), has.collect::<Vec<_>>());

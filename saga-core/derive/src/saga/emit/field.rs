@@ -49,7 +49,7 @@ impl Emit<'_> {
 fn value(path: &Path, of: &str) -> TokenStream {
     let place = place(path);
     let of = Ident::new(of, place);
-    let (name, field) = (dotted([path].into_iter()), quote_spanned!(place=> __sagabus::field));
+    let (name, field) = (dotted([path].into_iter()), quote_spanned!(place=> ::sagabus::__private::field::<_>));
     let value = quote_spanned!(place=> &#of.#path);
     quote!((#name, #field(#value)))
 }

@@ -77,7 +77,7 @@ impl Emit<'_> {
                 let name = field.unraw().to_string();
                 let fault = format!("`{name}` of `{}` is masked, but operators see what names an instance", text(ty));
                 let assertion = quote_spanned! {ty.span()=>
-                    ::std::assert!(!__sagabus::masks(__sagabus::Of::<#ty>::MASKED, #name), #fault)
+                    ::sagabus::__private::refuse::<()>(__sagabus::masks(__sagabus::Of::<#ty>::MASKED, #name), #fault)
                 };
                 // the constant is not at the message: rustc would offer `Message<Message>` for one that is missing
                 quote!(const _: () = #assertion;)

@@ -11,8 +11,8 @@ impl Chart {
     /// What changed since `old`, and what that means for instances that began with `old`: each in a sentence or two;
     /// empty when their charts are alike.
     ///
-    /// A chart does not show the fields of states and data: whether those of live instances can be read, the check of the
-    /// endpoint tells ([`EndpointBuilder::check`](crate::EndpointBuilder::check)).
+    /// A chart does not show the fields of states and data: whether those of live instances can be read, the check of
+    /// the endpoint tells ([`EndpointBuilder::check`](crate::EndpointBuilder::check)).
     pub fn changes_since(&self, old: &Self) -> Vec<String> {
         let comparison = Comparison { old, new: self, before: Rules::of(old), rules: Rules::of(self) };
         let mut changes = comparison.definition();
@@ -92,8 +92,8 @@ impl<'a> Comparison<'a> {
             let version = old.version;
             changes.push(match new.has_data {
                 true => format!(
-                    "the states share data now: raise the `version`, and write an `Upcast<{version}>` of the data whose \
-                     old form is `()`"
+                    "the states share data now: raise the `version`, and write an `Upcast<{version}>` of the data \
+                     whose old form is `()`"
                 ),
                 false => format!(
                     "the states share no data any more: raise the `version`, and write an `Upcast<{version}>` of each \

@@ -72,7 +72,8 @@ impl Chart {
             let escapes = escapes.map(|edge| (edge.to.as_str(), vec![state.to_owned(), edge.from.clone()]));
             for (place, left) in std::iter::once((state, Vec::new())).chain(escapes) {
                 let after = match left.is_empty() {
-                    true => HashSet::from([place]), // where the outcome is expected: the compiler looks at functions of the enum alone
+                    // where it is asked for: the compiler knows what the enum takes, and not that a done state does not
+                    true => HashSet::from([place]),
                     false => reached(&edges, std::iter::once(place), unanswered),
                 };
                 let states = self.states.iter().filter(|state| after.contains(state.name.as_str()));

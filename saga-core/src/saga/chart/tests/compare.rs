@@ -283,12 +283,12 @@ fn of_two_ways_one_may_lose_what_the_other_gains() {
         chart.edges.push(edge("A", "Cancel", "C", c));
         chart
     };
-    let (timer, none): (&[(&str, &str)], &[(&str, &str)]) = (&[("after", "shop.Overdue")], &[]);
+    let (timer, none) = (&[("after", "shop.Overdue")][..], &[][..]);
     assert_eq!(
         ways(none, timer).changes_since(&ways(timer, none)),
         [
-            "`Cancel` in state `A` has the effect `after shop.Overdue` no more where it leads to `B`; timers that are set \
-             already still come",
+            "`Cancel` in state `A` has the effect `after shop.Overdue` no more where it leads to `B`; timers that \
+             are set already still come",
             "`Cancel` in state `A` has the effect `after shop.Overdue` now where it leads to `C`",
         ]
     );

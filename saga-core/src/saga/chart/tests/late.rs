@@ -81,7 +81,7 @@ fn an_answer_that_is_found_by_echo_answers_something() {
     let watched = chart.messages.iter_mut().find(|message| message.type_name == "Watched").expect("it is on the chart");
     watched.echo = true;
     let errors = chart.errors();
-    let expected = "saga `order`: `by(Watched = echo)`: `Watched` answers no command of the saga, so its envelope names \
-                    no instance";
+    let expected = "saga `order`: `by(Watched = echo)`: `Watched` answers no command of the saga, so its envelope \
+                    names no instance";
     assert!(errors.contains(&expected.to_owned()), "{errors:#?}");
 }

@@ -182,7 +182,8 @@ async fn decide<Db: Books>(
         return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no task {id}")));
     };
     if !is_mine {
-        return Err(Refusal(StatusCode::CONFLICT, format!("this task is {found}, and it is the {with}'s")));
+        let whose = if found == "open" { format!("the {with}'s") } else { found.clone() };
+        return Err(Refusal(StatusCode::CONFLICT, format!("this task is {whose}")));
     }
     let later: Later = serde_json::from_str(later)?;
     let outcome: Verdict = if approve { Approved { customer }.into() } else { Declined { customer }.into() };

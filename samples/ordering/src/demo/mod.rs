@@ -174,7 +174,9 @@ impl Demo {
                 Ok(run) => run,
                 Err(error) => {
                     // the books tell what became of the orders that do not end
-                    if let (false, Ok(audit)) = (self.json, books.audit_within(None, Duration::ZERO).await) {
+                    if !self.json
+                        && let Ok(audit) = books.audit_within(None, Duration::ZERO).await
+                    {
                         verify::print(&audit);
                     }
                     return Err(error);

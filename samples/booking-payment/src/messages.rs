@@ -97,6 +97,7 @@ pub(crate) struct CardCharged {
 #[reply(from = "bank")]
 pub(crate) struct CardDeclined {
     pub(crate) booking_id: Uuid,
+    pub(crate) attempt: u32,
 }
 
 /// What became of a charge? A charge that the bank knows nothing of by then is void: it will not be made any more.
@@ -144,6 +145,8 @@ pub(crate) struct NewCardNeeded {
 #[event(from = "customers")]
 pub(crate) struct CardUpdated {
     pub(crate) booking_id: Uuid,
+    /// Of the card that it replaces, as in `NewCardNeeded`.
+    pub(crate) attempt: u32,
 }
 
 /// What a person has found out about a charge.

@@ -48,6 +48,7 @@ pub(crate) enum GivesUp {
 }
 #[derive(Then)]
 pub(crate) enum Declined {
+    OfAnEarlierCard(Stay<Payment>),
     MayTryAnother((AwaitingCard, Publishes<NewCardNeeded>, After<NoCard>)),
     WasTheLast(GivesUp),
 }
@@ -72,13 +73,17 @@ impl Payment {
         booking.charge()
     }
 
-    #[when(Charging, Asking, Unclear)] // late is not too late
+    // late is not too late; and whichever card was charged, the money is there
+    #[when(Charging, Asking, Unclear)]
     fn charged(self, _: CardCharged) -> Paid {
         Paid
     }
     #[when(Charging, Asking)]
-    fn declined(self, _: CardDeclined, booking: &mut Booking) -> Declined {
+    fn declined(self, declined: CardDeclined, booking: &mut Booking) -> Declined {
         let (booking_id, attempt, patience) = (booking.stay.booking_id, booking.attempt, booking.stay.patience);
+        if declined.attempt != attempt {
+            return Declined::OfAnEarlierCard(Stay(self)); // said again, it must not count against the next card
+        }
         if attempt == patience.cards_max {
             return Declined::WasTheLast(booking.give_up("no card could be charged"));
         }
@@ -103,7 +108,7 @@ impl Payment {
         Paid
     }
     fn void(it: Asking, void: ChargeVoid, booking: &mut Booking) -> Void {
-        if void.attempt < booking.attempt {
+        if void.attempt != booking.attempt {
             return Void::OfAnEarlierCard(it); // its decline was faster than this answer
         }
         Void::OfThisCard(booking.give_up("the bank could not be reached"))
@@ -115,9 +120,12 @@ impl Payment {
         }
     }
 
-    fn new_card(_: AwaitingCard, _: CardUpdated, booking: &mut Booking) -> Charges {
+    fn new_card(it: AwaitingCard, card: CardUpdated, booking: &mut Booking) -> Either<AwaitingCard, Charges> {
+        if card.attempt != booking.attempt {
+            return Either::A(it); // a click that comes late: the card that it entered was declined, too
+        }
         booking.attempt += 1;
-        booking.charge()
+        Either::B(booking.charge())
     }
     fn no_card(_: AwaitingCard, _: NoCard, booking: &mut Booking) -> GivesUp {
         booking.give_up("no new card came in time")

@@ -89,14 +89,14 @@ impl Bank {
         let ChargeCard { booking_id, attempt, cents } = charge;
         let silent = cx.later();
         match die(booking_id, 1 + attempt) {
-            0..30 => return Ok(Either::A(CardDeclined { booking_id }.into())),
+            0..30 => return Ok(Either::A(CardDeclined { booking_id, attempt }.into())),
             30..40 => return Ok(Either::B(silent)),
             _ => {}
         }
         let tx = cx.tx().await?;
         Db::charge(tx, booking_id, attempt, cents).await?;
         if Db::charged(tx, booking_id, attempt).await? == 0 {
-            return Ok(Either::A(CardDeclined { booking_id }.into())); // void: somebody has asked for it before
+            return Ok(Either::A(CardDeclined { booking_id, attempt }.into())); // void: somebody has asked for it before
         }
         match die(booking_id, 1 + attempt) {
             40..50 => Ok(Either::B(silent)),
@@ -129,14 +129,14 @@ struct Customers;
 impl Customers {
     /// Some never enter another card; some click twice.
     async fn asked<Db: Tables>(&self, it: NewCardNeeded, cx: &mut Context<'_, Db>) -> Result<(), HandlerError> {
-        let booking_id = it.booking_id;
-        let clicks = match die(booking_id, 20 + it.attempt) {
+        let NewCardNeeded { booking_id, attempt } = it;
+        let clicks = match die(booking_id, 20 + attempt) {
             0..20 => 0,
             20..40 => 2,
             _ => 1,
         };
         for _ in 0..clicks {
-            cx.publish(CardUpdated { booking_id });
+            cx.publish(CardUpdated { booking_id, attempt });
         }
         Ok(())
     }

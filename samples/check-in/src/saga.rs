@@ -92,6 +92,7 @@ mod tests {
             .in_the_end("the passenger has one answer", |end| {
                 end.sent::<BoardingPass>() + end.sent::<CheckInRefused>() == 1
             })
+            .duplicates()
             .run();
         explored.expect_no_breach();
     }

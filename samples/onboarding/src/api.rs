@@ -6,7 +6,7 @@
 //! | `GET /customers/{id}` | where the application stands, and how it came there |
 //! | `GET /customers/{id}/events` | the same, live, as server-sent events |
 //! | `GET /tasks?role=clerk` | what waits for a decision |
-//! | `POST /tasks/{id}` `{"role": "clerk", "approve": true}` | decides; 409 when somebody else has |
+//! | `POST /tasks/{id}` `{"role": "clerk", "approve": true}` | decides; 409 when somebody else has, or nobody need any more |
 
 use crate::{books::Books, messages::*};
 use axum::{
@@ -182,7 +182,8 @@ async fn decide<Db: Books>(
         return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no task {id}")));
     };
     if !is_mine {
-        return Err(Refusal(StatusCode::CONFLICT, format!("this task is {found}, and it is the {with}'s")));
+        let whose = if found == "open" { format!("the {with}'s") } else { found.clone() };
+        return Err(Refusal(StatusCode::CONFLICT, format!("this task is {whose}")));
     }
     let later: Later = serde_json::from_str(later)?;
     let outcome: Verdict = if approve { Approved { customer }.into() } else { Declined { customer }.into() };

@@ -81,6 +81,12 @@ async fn audit<Db: Books>(store: &Db, applicants: u32) -> anyhow::Result<Vec<Str
              WHERE verdict <> 'approved'",
             0,
         ),
+        (
+            "approved, and not in the CRM",
+            "SELECT CAST(count(*) AS text) FROM task
+             WHERE verdict = 'approved' AND customer NOT IN (SELECT customer FROM crm)",
+            0,
+        ),
         ("tasks that nobody needs", "SELECT CAST(count(*) AS text) FROM task WHERE verdict = 'open'", 0),
     ];
     let mut wrong = Vec::new();

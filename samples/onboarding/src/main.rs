@@ -118,7 +118,7 @@ async fn with<Db: Books>(cli: &Cli, transport: impl Transport + Clone, store: Db
         }
         let count = async |state| books::count(&store, state).await;
         println!("{} welcomed, {} refused", count("Welcomed").await?, count("Refused").await?);
-        println!("the books add up: one mail for everybody, and the CRM knows whom somebody approved");
+        println!("the books add up: one mail for everybody, and the CRM knows everybody who was approved");
     }
     server.abort();
     running.extend(Arc::into_inner(desk)); // unless a request is under way: it is left alone

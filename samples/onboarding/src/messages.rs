@@ -90,10 +90,30 @@ pub(crate) struct Declined {
     pub(crate) customer: Uuid,
 }
 
-/// Nobody need decide any more.
+/// Nobody need decide any more. Somebody may be deciding at this moment: the desk says who was first.
 #[derive(Debug, PartialEq, Command, Serialize, Deserialize)]
-#[command(to = "desk")]
+#[command(to = "desk", outcome = CloseOutcome)]
 pub(crate) struct CloseTask {
+    pub(crate) customer: Uuid,
+}
+
+#[derive(Debug, Outcome)]
+pub(crate) enum CloseOutcome {
+    Closed(TaskClosed),
+    Decided(TaskDecided),
+}
+
+/// Nobody has decided, and nobody can any more.
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "desk")]
+pub(crate) struct TaskClosed {
+    pub(crate) customer: Uuid,
+}
+
+/// Somebody was faster: the verdict is on its way.
+#[derive(Debug, Reply, Serialize, Deserialize)]
+#[reply(from = "desk")]
+pub(crate) struct TaskDecided {
     pub(crate) customer: Uuid,
 }
 

@@ -75,10 +75,20 @@ impl Desk {
         })
     }
 
-    async fn close<Db: Books>(&self, it: CloseTask, cx: &mut Context<'_, Db>) -> Result<(), HandlerError> {
-        let close = "UPDATE task SET verdict = 'closed' WHERE customer = $1 AND verdict = 'open'";
-        Db::run(cx.tx().await?, close, &[&it.customer.to_string()]).await?;
-        Ok(())
+    /// The row decides who was first, as between two colleagues. It may be closed before it was opened: with several
+    /// processes of the desk the question can come later.
+    async fn close<Db: Books>(&self, it: CloseTask, cx: &mut Context<'_, Db>) -> Result<CloseOutcome, HandlerError> {
+        let CloseTask { customer } = it;
+        let (id, tx) = (customer.to_string(), cx.tx().await?);
+        let close = "INSERT INTO task (customer, name, score, role, later, verdict)
+            VALUES ($1, '', '', '', '', 'closed')
+            ON CONFLICT (customer) DO UPDATE SET verdict = 'closed' WHERE task.verdict = 'open'";
+        Db::run(tx, close, &[&id]).await?;
+        let found = Db::find(tx, "SELECT verdict FROM task WHERE customer = $1", &[&id]).await?;
+        Ok(match found.iter().flatten().any(|verdict| verdict == "closed") {
+            true => TaskClosed { customer }.into(),
+            false => TaskDecided { customer }.into(),
+        })
     }
 }
 

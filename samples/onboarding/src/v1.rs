@@ -11,10 +11,11 @@ pub(crate) enum Onboarding {
     #[waits] Scoring,
     AwaitingClerk { score: u8 },
     AwaitingManager { score: u8 },
+    #[waits] Closing, // the desk always answers
     #[waits] AddingToCrm,
     #[done] Welcomed,
     #[done]
-    #[ignores(Approved, Declined)] // nobody found the time, and then somebody did
+    #[ignores(Approved, Declined)]
     Refused { reason: String },
 }
 
@@ -44,16 +45,21 @@ impl Onboarding {
         let score = it.score;
         (AwaitingManager { score }, send(who.approve(Role::Manager, score)), after(who.patience, Escalate {}))
     }
-    fn nobody(_: AwaitingManager, _: Escalate, who: &Applied) -> (Refused, Sends<SendMail>, Sends<CloseTask>) {
-        let (refused, mail) = refuse(who, "nobody found the time");
-        (refused, mail, send(who.close_task()))
+    fn nobody(_: AwaitingManager, _: Escalate, who: &Applied) -> (Closing, Sends<CloseTask>) {
+        (Closing, send(who.close_task()))
+    }
+    fn closed(_: Closing, _: TaskClosed, who: &Applied) -> Refuses {
+        refuse(who, "nobody found the time")
+    }
+    fn decided(it: Closing, _: TaskDecided) -> Closing {
+        it // somebody found the time after all, and was told so: the verdict counts
     }
 
-    #[when(AwaitingClerk, AwaitingManager)]
+    #[when(AwaitingClerk, AwaitingManager, Closing)]
     fn approved(self, _: Approved, who: &Applied) -> (AddingToCrm, Sends<AddToCrm>) {
         (AddingToCrm, send(who.add_to_crm()))
     }
-    #[when(AwaitingClerk, AwaitingManager)]
+    #[when(AwaitingClerk, AwaitingManager, Closing)]
     fn declined(self, _: Declined, who: &Applied) -> Refuses {
         refuse(who, "we decided against it")
     }
@@ -80,7 +86,11 @@ mod tests {
         let asked = Harness::<Onboarding>::begin(applied).give(Scored { customer: ID, score: 60 });
         let escalated = asked.expect_state("AwaitingClerk").advance(seconds(10)).expect_state("AwaitingManager");
         escalated.clone().give(Approved { customer: ID }).expect_state("AddingToCrm").expect_timers(0);
-        escalated.advance(seconds(10)).expect_state("Refused").expect_sent::<CloseTask>(1).expect_sent::<SendMail>(1);
+        let closing = escalated.advance(seconds(10)).expect_state("Closing").expect_sent::<CloseTask>(1);
+        let closed = closing.clone().give(TaskClosed { customer: ID });
+        closed.expect_state("Refused").expect_sent::<SendMail>(1).expect_timers(0);
+        let decided = closing.give(TaskDecided { customer: ID }).expect_sent::<SendMail>(0);
+        decided.give(Approved { customer: ID }).expect_state("AddingToCrm");
     }
 
     #[test]

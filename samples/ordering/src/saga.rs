@@ -160,6 +160,9 @@ mod tests {
             })
             .at_most_once::<RefundPayment>()
             .at_most_once::<CreateShippingLabel>()
+            .in_the_end("money is kept for a shipped order alone", |end| {
+                end.came::<PaymentCompleted>() == end.sent::<RefundPayment>() + usize::from(end.state == "Shipped")
+            })
             .duplicates()
             .run();
         explored.expect_no_breach();

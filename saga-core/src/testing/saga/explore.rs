@@ -42,7 +42,7 @@ use std::{
 /// # #[derive(Message, Serialize, Deserialize)]
 /// # struct Overdue {}
 /// # #[states]
-/// # enum Order { Waiting, #[done] Shipped, #[done] Cancelled }
+/// # enum Order { Waiting, #[done] Shipped, #[done] #[rejects(Paid)] #[ignores(Declined)] Cancelled }
 /// # #[saga(name = "order", id = order_id: u64)]
 /// # impl Order {
 /// #     fn placed(placed: Placed) -> (Waiting, Sends<Pay>, After<Overdue>) {

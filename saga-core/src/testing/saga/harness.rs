@@ -35,6 +35,7 @@ use std::time::Duration;
 ///     #[done]
 ///     Done,
 ///     #[done]
+///     #[rejects(Paid)] // money for nothing: a person decides
 ///     Cancelled,
 /// }
 ///

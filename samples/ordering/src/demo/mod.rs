@@ -9,7 +9,7 @@ use crate::{
     servers::{BROKER, DATABASE, Server, Usage, place_of, variable},
     services::{self, World},
     sqlite_of,
-    verify::Books,
+    verify::{self, Books},
 };
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -170,7 +170,18 @@ impl Demo {
         let before = books.audit_within(None, Duration::ZERO).await?;
         let ordering = Arc::new(ordering);
         let run = tokio::select! {
-            run = self.place(&ordering, end, timeout) => run?,
+            run = self.place(&ordering, end, timeout) => match run {
+                Ok(run) => run,
+                Err(error) => {
+                    // the books tell what became of the orders that do not end
+                    if !self.json
+                        && let Ok(audit) = books.audit_within(None, Duration::ZERO).await
+                    {
+                        verify::print(&audit);
+                    }
+                    return Err(error);
+                }
+            },
             ended = ordering.ended() => bail!("ordering: {ended}"),
             ended = payment.ended() => bail!("payment: {ended}"),
             ended = warehouse.ended() => bail!("warehouse: {ended}"),

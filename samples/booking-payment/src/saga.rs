@@ -26,10 +26,10 @@ type Undos = (ReturnCredits,);
 #[states(data = Booking)]
 pub(crate) enum Payment {
     #[waits] TakingCredits, // the credits always answer
-    Charging,
+    #[ignores(ChargeVoid, ChargePending)] Charging, // they are of an earlier card, here and in `AwaitingCard`
     Asking { questions: u32 },
     #[waits] #[ignores(CardDeclined, ChargeVoid, ChargePending)] Unclear, // a person finds out
-    AwaitingCard,
+    #[ignores(ChargeVoid, ChargePending)] AwaitingCard,
     // the bank has promised that a void charge is not made: if it is, a person sees it
     #[waits] #[rejects(CardCharged, ChargeFound)] #[ignores(CardDeclined, ChargeVoid, ChargePending)]
     Undoing { reason: String },

@@ -16,10 +16,9 @@ impl Chart {
     ///   nothing need happen there;
     /// - when a function takes a timer where it is never alive: no transition sets it, or one does for another state,
     ///   with which it goes. Keep the function as long as instances may live for which an older version has set it;
-    /// - when an outcome may come late: a timer, a message from outside, or the answer to a command that left together
-    ///   with it, can take the instance away from the state that waits for it, to one that does nothing with it. If
-    ///   nothing need be done, say so: `#[ignores(..)]`. A state that is reached by other answers alone is not
-    ///   mentioned: then the saga itself knows what it still expects;
+    /// - when an outcome may come late: a timer, or a message from outside, can take the instance away from the state
+    ///   that waits for it, to one that does nothing with it. If nothing need be done, say so: `#[ignores(..)]`. A
+    ///   state that is reached by answers alone is not mentioned: then the saga itself knows what it still expects;
     /// - when a function takes a reply that answers no command of the saga: nothing brings it.
     ///
     /// What several endpoints have to agree on is looked at by [`Wiring`](crate::Wiring).
@@ -52,21 +51,17 @@ impl Chart {
     /// The outcomes that may come where nothing is done with them.
     fn late_outcomes(&self) -> Vec<String> {
         let (edges, rules) = (self.edges_that_happen(), Rules::of(self));
-        let sent = edges.iter().flat_map(|edge| edge.effects.iter().map(move |effect| (*edge, effect)));
+        let sent = edges.iter().flat_map(|edge| edge.effects.iter().map(move |effect| (edge.to.as_str(), effect)));
         let mut seen = HashSet::new();
         let mut late = Vec::new();
-        for (edge, command) in sent.filter(|(_, effect)| effect.kind == "send" && !effect.outcome.is_empty()) {
-            let state = edge.to.as_str();
-            // of several commands that leave together, the answer to one may come before that to another
-            let others = edge.effects.iter().filter(|other| other.kind == "send" && *other != command);
-            let beside: HashSet<&String> = others.flat_map(|other| &other.outcome).collect();
+        for (state, command) in sent.filter(|(_, effect)| effect.kind == "send" && !effect.outcome.is_empty()) {
             let unanswered = |edge: &ChartEdge| !command.outcome.contains(&edge.on);
             let waiting = reached(&edges, std::iter::once(state), unanswered);
             let escapes = edges.iter().filter(|edge| {
                 waiting.contains(edge.from.as_str())
                     && edge.from != edge.to
                     && unanswered(edge)
-                    && (!self.is_answer(&edge.on) || beside.contains(&edge.on))
+                    && !self.is_answer(&edge.on)
             });
             // each with what the instance has left by then: a state that it has been in makes nothing early
             let escapes = escapes.map(|edge| (edge.to.as_str(), vec![state.to_owned(), edge.from.clone()]));

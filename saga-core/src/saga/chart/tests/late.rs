@@ -17,7 +17,6 @@ fn late(states: &[ChartState], edges: Vec<ChartEdge>) -> Vec<String> {
     chart.messages.retain(|message| message.kind != MessageKind::Timer);
     let names = ["Overdue", "Again"].map(|name| message(name, MessageKind::Timer));
     chart.messages.extend(names);
-    chart.messages.extend(["RoomGone", "RoomKept", "SeatGone"].map(|name| message(name, MessageKind::Reply)));
     chart.verify().into_iter().filter(|text| text.contains("late")).collect()
 }
 
@@ -36,30 +35,6 @@ fn an_outcome_is_late_in_a_state_from_which_only_the_way_back_takes_it() {
     let expected = "saga `order`: `Paid`, an outcome of `Pay`, may come in state `Checking`, where it would be late: \
                     take it there, or say `#[ignores(Paid)]`";
     assert!(told.contains(&expected.to_owned()), "{told:#?}");
-}
-
-#[test]
-fn the_answer_to_one_command_takes_the_instance_away_from_that_to_another() {
-    let undo: &[(&str, &[&str])] = &[("CancelRoom", &["RoomGone", "RoomKept"]), ("CancelSeat", &["SeatGone"])];
-    let states = [
-        ChartState::new("Undoing").waits(true),
-        ChartState::new("Stuck").waits(true),
-        ChartState::new("End").done(true),
-    ];
-    let edges = |kept: &str| {
-        vec![
-            sends(edge("", "Placed", "Undoing", &[]), undo),
-            edge("Undoing", "RoomGone", "Undoing", &[]),
-            edge("Undoing", "SeatGone", "Undoing", &[]),
-            edge("Undoing", "Cancel", "End", &[]),
-            edge("Undoing", "RoomKept", kept, &[]),
-            edge("Stuck", "Watched", "End", &[]),
-        ]
-    };
-    let told = late(&states, edges("Stuck"));
-    assert!(told.iter().any(|text| text.contains("`SeatGone`") && text.contains("state `Stuck`")), "{told:#?}");
-    let told = late(&states, edges("Undoing"));
-    assert!(told.iter().all(|text| !text.contains("state `Stuck`")), "nothing leads there: {told:#?}");
 }
 
 /// Functions of the enum say `Stay`: the compiler knows that the enum takes the outcome, but a done state does not.

@@ -10,6 +10,7 @@ mod choice;
 mod commands;
 mod dashboard;
 mod databases;
+mod diff;
 mod fields;
 mod find;
 mod interrupt;

@@ -72,13 +72,7 @@ pub(crate) async fn instances(store: &dyn Inspect, rows: &mut [InstanceView]) ->
 /// Hides what is masked in an instance: in any state and in any version, because the row may be of an older one.
 pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -> Hidden {
     let fields = fields(&row.saga, definitions);
-    let mut hidden = hide(&mut row.data, &fields);
-    // where states share data, the two are stored side by side
-    if let Some(parts) = row.data.as_object_mut().filter(|all| all.len() == 2 && all.contains_key("data")) {
-        for (_, part) in parts.iter_mut().filter(|(_, part)| part.is_object()) {
-            hidden.extend(hide(part, &fields));
-        }
-    }
+    let mut hidden = data(&mut row.data, &fields);
     // an alias or a field is named by its path in the data: what is masked is all of what it begins with
     let masked = |name: &str| fields.iter().any(|field| plain(field) == plain(name.split('.').next().unwrap_or(name)));
     let found_by = row.aliases.iter_mut().chain(&mut row.fields);
@@ -89,16 +83,31 @@ pub(crate) fn instance(row: &mut InstanceView, definitions: &[DefinitionView]) -
     hidden
 }
 
+/// Hides fields of a state's data, as it is stored.
+fn data(value: &mut Value, fields: &[String]) -> Hidden {
+    let mut hidden = hide(value, fields);
+    // where states share data, the two are stored side by side
+    if let Some(parts) = value.as_object_mut().filter(|all| all.len() == 2 && all.contains_key("data")) {
+        for (_, part) in parts.iter_mut().filter(|(_, part)| part.is_object()) {
+            hidden.extend(hide(part, fields));
+        }
+    }
+    hidden
+}
+
 /// What is masked in instances of a saga.
 pub(crate) fn fields(saga: &str, definitions: &[DefinitionView]) -> Vec<String> {
     let states = definitions.iter().filter(|it| it.saga == saga).flat_map(|it| &it.chart.states);
     states.flat_map(|state| state.masked.iter().cloned()).collect()
 }
 
-/// Hides what is masked in messages that a journal keeps.
-pub(crate) fn journal(lines: &mut [JournalView], definitions: &[DefinitionView]) -> Hidden {
-    let mut hidden = Hidden::new();
+/// Hides what is masked in what the journal of a saga's instance keeps: in messages, and in the data after each step.
+pub(crate) fn journal(saga: &str, lines: &mut [JournalView], definitions: &[DefinitionView]) -> Hidden {
+    let (mut hidden, of_data) = (Hidden::new(), fields(saga, definitions));
     for line in lines {
+        if let Some(after) = &mut line.after {
+            hidden.extend(data(&mut after.data, &of_data));
+        }
         let Some(message) = &mut line.message else { continue };
         let messages = definitions.iter().flat_map(|it| &it.chart.messages).filter(|it| it.type_name == line.type_name);
         let mut fields: Vec<String> = messages.flat_map(|it| it.masked.iter().cloned()).collect();
@@ -190,7 +199,8 @@ mod tests {
             .unwrap()
         };
         let definition: DefinitionView = serde_json::from_value(json!({ "endpoint": "shop", "saga": "order",
-            "version": 1, "registered_at_us": 0, "chart": { "saga": "order", "version": 1, "states": [], "edges": [],
+            "version": 1, "registered_at_us": 0, "chart": { "saga": "order", "version": 1, "edges": [],
+                "states": [{ "name": "Waiting", "done": false, "masked": ["pin"] }],
                 "messages": [{ "type_name": "Paid", "kind": "event", "starts": false, "masked": ["card"] }] } }))
         .unwrap();
         let mut lines = [
@@ -198,8 +208,12 @@ mod tests {
             line("Other", json!({ "headers": { MASKED_HEADER: ["iban"] } })),
             line("Open", json!({})),
         ];
-        let hidden = journal(&mut lines, &[definition]);
-        assert_eq!(hidden, Hidden::from(["card".to_owned(), "iban".to_owned()]));
+        let data = json!({ "state": { "pin": 1 }, "data": { "pin": 2, "n": 3 } });
+        lines[2].after = serde_json::from_value(json!({ "data": data, "version": 1, "done": false })).unwrap();
+        let hidden = journal("order", &mut lines, &[definition]);
+        assert_eq!(hidden, Hidden::from(["card", "iban", "pin"].map(str::to_owned)));
+        let data = &lines[2].after.as_ref().unwrap().data;
+        assert_eq!(*data, json!({ "state": { "pin": MASK }, "data": { "pin": MASK, "n": 3 } }), "as of the instance");
         let body = |line: &JournalView| line.message.as_ref().unwrap()["body"].as_str().unwrap().to_owned();
         assert!(!body(&lines[0]).contains("4111") && body(&lines[0]).contains("\"iban\":7"), "{}", body(&lines[0]));
         assert!(!body(&lines[1]).contains("\"iban\":7") && body(&lines[1]).contains("4111"), "{}", body(&lines[1]));

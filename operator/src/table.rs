@@ -43,7 +43,7 @@ impl<T: Into<String>> From<T> for Cell {
 /// Rows under a header.
 pub(crate) struct Table {
     header: Vec<&'static str>,
-    rows: Vec<(Vec<Cell>, Option<String>)>,
+    rows: Vec<(Vec<Cell>, Vec<String>)>,
 }
 
 impl Table {
@@ -53,35 +53,40 @@ impl Table {
 
     /// Adds a row, and a long text that belongs to it.
     pub(crate) fn row(&mut self, cells: Vec<Cell>, note: Option<String>) {
+        self.row_with(cells, note.into_iter().collect());
+    }
+
+    /// Adds a row, and long texts that belong to it, each on lines of its own.
+    pub(crate) fn row_with(&mut self, cells: Vec<Cell>, notes: Vec<String>) {
         debug_assert_eq!(cells.len(), self.header.len(), "a row has a cell for each column");
-        self.rows.push((cells, note));
+        self.rows.push((cells, notes));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The lines of the table; without a terminal, values between tabs, the note last.
+    /// The lines of the table; without a terminal, values between tabs, the notes last.
     pub(crate) fn lines(&self, view: &View) -> Vec<String> {
         let rows: Vec<Vec<String>> =
             self.rows.iter().map(|(cells, _)| cells.iter().map(|cell| cell.shown(view)).collect()).collect();
-        let notes = self.rows.iter().map(|(_, note)| note.as_deref());
+        let notes = self.rows.iter().map(|(_, notes)| notes);
         let Some(width) = view.width else {
-            let noted = self.rows.iter().any(|(_, note)| note.is_some());
-            let line = |(cells, note): (&Vec<String>, Option<&str>)| {
-                let note = noted.then(|| plain(note.unwrap_or_default()));
-                cells.iter().cloned().chain(note).collect::<Vec<_>>().join("\t")
+            let noted = self.rows.iter().any(|(_, notes)| !notes.is_empty());
+            let line = |(cells, notes): (&Vec<String>, &Vec<String>)| {
+                let notes = noted.then(|| plain(&notes.join("; ")));
+                cells.iter().cloned().chain(notes).collect::<Vec<_>>().join("\t")
             };
             return rows.iter().zip(notes).map(line).collect();
         };
         let columns = self.widths(&rows);
         let beside = beside(&columns, width);
         let mut lines = vec![line(self.header[..beside].iter().copied(), &columns)];
-        for (cells, note) in rows.iter().zip(notes) {
+        for (cells, notes) in rows.iter().zip(notes) {
             lines.push(line(cells[..beside].iter().map(String::as_str), &columns));
             let under = self.header[beside..].iter().zip(&cells[beside..]).filter(|(_, cell)| !is_nothing(cell));
             lines.extend(pack(under.map(|(name, cell)| format!("{name} {cell}")), width));
-            lines.extend(note.into_iter().flat_map(|note| wrapped(note, width)));
+            lines.extend(notes.iter().flat_map(|note| wrapped(note, width)));
         }
         lines
     }

@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 /// The most bytes that are shown of a body that is not text.
 const BYTES_SHOWN: usize = 64;
+/// The most characters of a foreign text in a place for short ones: an error can have kilobytes.
+const CHARS_SHOWN: usize = 300;
 
 /// A foreign text on one line: nothing in it can move the cursor, clear the screen, forge a row or reverse the line.
 pub(crate) fn plain(text: &str) -> String {
@@ -21,6 +23,16 @@ pub(crate) fn plain(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A foreign text on one line, shortened.
+pub(crate) fn short(text: &str) -> String {
+    let mut text = plain(text);
+    if let Some((cut, _)) = text.char_indices().nth(CHARS_SHOWN) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
 }
 
 /// Controls (C0, C1, DEL), line separators, and characters that change the direction of writing.

@@ -1,10 +1,11 @@
 //! What operators read and do. A listing selects one JSON text for each row; an order is one transaction. Each database
 //! has its own file of SQL; what both share is here: `listing.rs` says where the rows of a filter are, `look.rs` makes
-//! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs`, `outbox_order.rs` and
-//! `process_order.rs` act.
+//! that a statement which stays fast, `status.rs` counts, and `order.rs`, `instance.rs` with `fork.rs`,
+//! `outbox_order.rs` and `process_order.rs` act.
 
 mod conversation;
 mod field;
+mod fork;
 mod instance;
 mod listing;
 mod look;
@@ -109,6 +110,9 @@ pub(crate) trait Tables: Send + Sync + Sized {
 
     /// The statements of an order about an instance.
     const INSTANCE_ORDER: instance::Statements;
+
+    /// The statements of a fork.
+    const FORK: fork::Statements;
 
     /// The statements of an order about outbox rows.
     const OUTBOX_ORDER: outbox_order::Statements;

@@ -299,6 +299,11 @@ codes!(
     /// The webhook does not take what is posted to it. Troubles wait, up to 1,000, and are posted again. Mend the
     /// address or the service behind it.
     WebhookAway = "SB0079" "webhook-away",
+    /// An instance cannot stand again where a step left it. It stands there now; or the journal has no copy of it,
+    /// because its endpoint did not keep messages when the step was made, or because retention has deleted the step;
+    /// or a timer of then cannot be set again, or another instance has an alias of then. Nothing was done. Set
+    /// `Settings::keep_messages` for the steps to come, and choose another step: `sagabus sagas show` lists them.
+    StepUnfit = "SB0080" "step-unfit",
 );
 
 impl ErrorCode {

@@ -214,15 +214,22 @@ async fn sagabus_export_writes_what_replay_reads() {
     .await;
     shop.stop().await.unwrap();
     bank.stop().await.unwrap();
-    let mut export = std::process::Command::new(tests::process::program("sagabus"));
-    let output = export.arg("--database").arg(format!("sqlite:{}", path.display())).args(["export", "ORDER"]).output();
-    let output = output.expect("the program runs");
-    assert!(output.status.success(), "{output:?}");
+    let url = format!("sqlite:{}", path.display());
     let file = folder.join("orders.jsonl");
-    fs::write(&file, &output.stdout).unwrap();
-    let replayed = replay::<then::Order>(&file);
+    let export = || {
+        let (code, out, err) = tests::tool::run(&[&url], &["export", "ORDER"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        fs::write(&file, out).unwrap();
+        replay::<then::Order>(&file)
+    };
+    let replayed = export();
     replayed.expect_no_difference();
     assert_eq!((replayed.instances(), replayed.messages()), (1, 2));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    // from a fork on a person has decided: it is followed up to there
+    let (code, out, err) = tests::tool::run(&[&url], &["sagas", "fork", "order", "2", "--at", "1"]);
+    assert!(code == 0 && out.contains("Waiting (seq 3)"), "{out}{err}");
+    let replayed = export();
+    replayed.expect_no_difference();
+    assert_eq!((replayed.instances(), replayed.messages(), replayed.skipped().len()), (1, 2, 0));
     fs::remove_dir_all(folder).unwrap();
 }

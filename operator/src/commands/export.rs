@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &mut Session, arguments: Arguments) -> bool {
         if !unmasked {
             let definitions = store.definitions().await?;
             for it in &mut exported {
-                hidden.extend(masks::journal(&mut it.journal, &definitions));
+                hidden.extend(masks::journal(&it.saga, &mut it.journal, &definitions));
             }
         }
         Ok((all, exported, hidden))

@@ -10,6 +10,9 @@ pub(crate) enum Command {
     /// Instances, last changed first (the default)
     List(sagas_list::Arguments),
     /// State, data, what it waits for, and the timeline of one instance
+    ///
+    /// Under each line of the timeline stands what the step changed in the data, if the endpoint's setting
+    /// `keep_messages` was on when the step was made. With --json, `after.data` of a line is the data after it.
     Show(sagas_show::Arguments),
     /// Let a paused instance go on without the message that failed, which stays held
     Resume(sagas_act::Resume),
@@ -26,6 +29,14 @@ pub(crate) enum Command {
     /// Its timers go, and what is held for it is discarded. Nothing is sent and nobody is told: if the saga has a
     /// message to cancel it, send that instead. What it sent before stays sent. This cannot be undone.
     Cancel(sagas_act::Cancel),
+    /// Let an instance stand again where a step left it, under its own id
+    ///
+    /// State, data, timers, aliases and fields are those of that step, and it is not paused or done unless it was done
+    /// then. Timers of then that have gone off since are set again. Nothing is sent: give it the messages that it needs
+    /// by `sagas send`. What it sent after the step stays sent. The step must have been made while the endpoint's
+    /// setting `keep_messages` was on: then `sagas show` has its number.
+    #[command(after_help = "Example: sagabus sagas fork order 4711 --at 4 --reason 'the price was wrong'")]
+    Fork(sagas_act::Fork),
 }
 
 impl Default for Command {
@@ -44,6 +55,9 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> bool {
         Command::Send(arguments) => sagas_act::send(session, arguments).await,
         Command::Cancel(sagas_act::Cancel { which, reason }) => {
             sagas_act::run(session, InstanceAction::Cancel, which, &reason).await
+        }
+        Command::Fork(sagas_act::Fork { which, at, dry_run, reason }) => {
+            sagas_act::run(session, InstanceAction::Fork { at, dry_run }, which, &reason).await
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `sagabus sagas resume`, `sagabus sagas cancel` and `sagabus sagas send`.
+//! `sagabus sagas resume`, `sagabus sagas cancel`, `sagabus sagas fork` and `sagabus sagas send`.
 
 use super::{held_edit, operations, sagas_show};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     text::{count, plain, quoted},
 };
 use clap::Args;
-use saga_core::{ErrorCode, InstanceAction, InstanceDone, InstanceKey, InstanceView, StoreError};
+use saga_core::{ErrorCode, Forked, InstanceAction, InstanceDone, InstanceKey, InstanceView, StoreError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -26,6 +26,21 @@ pub(crate) struct Cancel {
     pub(super) which: sagas_show::Arguments,
     /// Why: recorded with who and when
     #[arg(long, value_name = "TEXT", value_parser = operations::reason, allow_hyphen_values = true)]
+    pub(super) reason: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Fork {
+    #[command(flatten)]
+    pub(super) which: sagas_show::Arguments,
+    /// The step, by its number
+    #[arg(long, value_name = "STEP")]
+    pub(super) at: i64,
+    /// Only print what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Why: recorded with who and when
+    #[arg(long, value_name = "TEXT", default_value = operations::NO_REASON, allow_hyphen_values = true)]
     pub(super) reason: String,
 }
 
@@ -106,6 +121,7 @@ pub(super) async fn run(
     let store = &session.database(n).store;
     let done = match action {
         InstanceAction::Cancel => store.saga_cancel(&key, &seen, &who, why).await,
+        InstanceAction::Fork { at, dry_run } => store.saga_fork(&key, (at, dry_run), &seen, &who, why).await,
         _ => store.saga_resume(&key, &seen, &who, why).await,
     };
     told(session, n, &key, done)
@@ -121,13 +137,17 @@ fn told(session: &mut Session, n: usize, key: &InstanceKey, done: Result<Instanc
             return false;
         }
     };
-    let is_done = matches!(done.result.as_str(), "resumed" | "cancelled" | "sent");
+    let is_done = matches!(done.result.as_str(), "resumed" | "cancelled" | "sent" | "forked" | "would be forked");
     if session.screen.json {
         session.screen.value(&json!({ "saga": key.saga, "id": key.id, "done": done }));
         return is_done;
     }
     let name = plain(&format!("{} {}", key.saga, key.id));
     let by = done.paused_by.as_deref().unwrap_or_default();
+    if let Some(forked) = &done.forked {
+        told_of_fork(session, key, forked, done.result == "forked");
+        return true;
+    }
     session.screen.line(match done.result.as_str() {
         "resumed" => format!(
             "{name} goes on without message {}, if that is still held: sagabus held show {}",
@@ -148,4 +168,34 @@ fn told(session: &mut Session, n: usize, key: &InstanceKey, done: Result<Instanc
         other => format!("{name} is {other}"),
     });
     is_done
+}
+
+/// Says where an instance stands again, or would.
+fn told_of_fork(session: &mut Session, key: &InstanceKey, forked: &Forked, is_done: bool) {
+    let name = plain(&format!("{} {}", key.saga, key.id));
+    let Forked { at, seq, state, timers_kept, timers_set, timers_deleted, .. } = forked;
+    let stands = if is_done { "stands again" } else { "would stand again" };
+    session.screen.line(format!("{name} {stands} where step {at} left it: {} (seq {seq})", plain(state)));
+    session.screen.line(format!(
+        "timers: {timers_kept} as they were, {timers_set} set again, {timers_deleted} deleted; aliases and fields are \
+         those of then"
+    ));
+    if let Some(stays) = stays_sent(forked) {
+        session.screen.line(stays);
+    }
+    if forked.offered > 0 {
+        let waiting = count(forked.offered as i64, "waiting message");
+        session.screen.line(format!("{waiting}: those that the state takes go on"));
+    }
+    if is_done && !forked.over {
+        let (saga, id) = (quoted(&key.saga), quoted(&key.id));
+        session.screen.line(format!("nothing was sent; give it what it needs: sagabus sagas send {saga} {id} TYPE …"));
+    }
+}
+
+/// What a fork does not take back.
+fn stays_sent(forked: &Forked) -> Option<String> {
+    let stays = if forked.stays_sent == 1 { "stays" } else { "stay" };
+    let messages = count(forked.stays_sent as i64, "message");
+    (forked.stays_sent > 0).then(|| format!("{messages} that it sent after step {} {stays} sent", forked.at))
 }

@@ -4,6 +4,7 @@ use super::{held_list, held_show, operations, outbox_list, sagas::spelt};
 use crate::{
     choice::OneOfSeveral,
     databases::Session,
+    diff,
     find::{self, Found},
     masks,
     screen::Screen,
@@ -78,7 +79,7 @@ async fn read(
     if !unmasked {
         let definitions = store.definitions().await?;
         masks::instance(&mut instance, &definitions);
-        masks::journal(&mut journal, &definitions);
+        masks::journal(&key.saga, &mut journal, &definitions);
     }
     masks::operations(&mut operations, unmasked);
     Ok(Page {
@@ -168,7 +169,12 @@ fn print(screen: &mut Screen, page: &Page) {
     let did = operations::heading("what operators did", page.operations_beyond);
     screen.section(&did, &operations::table(&page.operations));
     let mut timeline = Table::new(&["at", "message", "transition", "sent"]);
-    page.journal.iter().for_each(|line| timeline.row(journal_cells(line, |us| time(us, &zone)), note(line)));
+    for (line, changes) in page.journal.iter().zip(diff::of_journal(&page.journal)) {
+        // the number is what `sagas fork` wants
+        let step = line.seq.filter(|_| line.after.is_some()).map(|seq| format!("step {seq}"));
+        let notes = note(line).into_iter().chain(step).chain(changes.iter().map(diff::Change::line)).collect();
+        timeline.row_with(journal_cells(line, |us| time(us, &zone)), notes);
+    }
     screen.line("");
     if timeline.is_empty() {
         screen.line("no timeline: its retention is over");
@@ -247,10 +253,13 @@ mod tests {
         unroutable["attempts"] = 3.into();
         unroutable["last_error"] = "no queue is bound".into();
         let line = |seq: Option<i64>, from: Option<&str>, to: Option<&str>, note: Option<&str>| {
+            let data = json!({ "amount": 5, "card": { "name": "Ann\x1b[2J" } });
+            let after = seq.map(|_| json!({ "data": data, "version": 1, "done": false }));
             of(json!({ "message_id": "m", "type": "orders.OrderPlaced",
                 "result": if seq.is_some() { "handled" } else { "ignored" }, "seq": seq,
                 "from_state": from, "to_state": to, "effects": [{ "type": "payment.MakePayment" }],
-                "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note }))
+                "causation_id": null, "handled_at_us": US, "handled_by": "p", "attempts": 2, "note": note,
+                "after": after }))
         };
         Page {
             instance: of(json!({ "saga": "order", "id": "7", "state": "AwaitingPayment", "data": { "amount": 5 },

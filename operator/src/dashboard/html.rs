@@ -28,8 +28,6 @@ const PAGES: [(&str, &str); 8] = [
     ("/versions", "Versions"),
     ("/operations", "Operations"),
 ];
-/// The most characters of a text in a cell: an error can have kilobytes.
-const CELL_CHARS: usize = 300;
 
 /// What a page knows of its request.
 pub(super) struct Cx {
@@ -380,9 +378,7 @@ pub(super) fn table(caption: &str, head: &[&str], rows: impl IntoIterator<Item =
 
 /// A foreign text in a cell, shortened.
 pub(super) fn cell(text: &str) -> Markup {
-    let text = plain(text);
-    let cut = text.char_indices().nth(CELL_CHARS).map(|(at, _)| at);
-    html! { @match cut { Some(at) => { (&text[..at]) "…" } None => (text) } }
+    html! { (text::short(text)) }
 }
 
 /// A foreign text of several lines.

@@ -2,15 +2,15 @@
 
 use super::{
     held,
-    html::{Cx, Head, cell, lines, refusal, tag},
+    html::{Cx, Head, lines, refusal, tag},
     message, operations, outbox,
     params::Params,
-    plan, sagas, sql,
+    plan, sagas, sql, timeline,
 };
 use crate::{
     commands::operations::{heading, read as read_operations},
     masks,
-    text::{self, age, count, plain, quoted},
+    text::{self, count, plain, quoted},
 };
 use axum::{
     extract::{Extension, Path},
@@ -26,20 +26,18 @@ use std::sync::Arc;
 
 /// The most rows of each kind.
 const ROWS_MAX: i64 = 200;
-/// A longer time without a step is shown as a gap.
-const GAP_US: i64 = 60_000_000;
 
 /// Everything that is known about an instance.
-struct Page {
-    instance: InstanceView,
-    definition: Option<DefinitionView>,
+pub(super) struct Page {
+    pub(super) instance: InstanceView,
+    pub(super) definition: Option<DefinitionView>,
     outbox: Vec<OutboxView>,
     held: Vec<HeldView>,
     held_count: u64,
     /// And whether there are older operations at which nobody looked.
     operations: (Vec<OperationView>, bool),
-    journal: Vec<JournalView>,
-    journal_count: u64,
+    pub(super) journal: Vec<JournalView>,
+    pub(super) journal_count: u64,
     /// The masked fields that are hidden in its data and its journal.
     hidden: Vec<String>,
 }
@@ -57,7 +55,7 @@ async fn read(store: Arc<dyn Inspect>, key: InstanceKey, unmasked: bool) -> Resu
     let mut hidden = masks::Hidden::new();
     if !unmasked {
         hidden.extend(masks::instance(&mut instance, &definitions));
-        hidden.extend(masks::journal(&mut journal, &definitions));
+        hidden.extend(masks::journal(&key.saga, &mut journal, &definitions));
     }
     Ok(Some(Page {
         definition: sagas::newest(&key.saga, &definitions).cloned(),
@@ -131,7 +129,7 @@ fn one(cx: &Cx, n: usize, page: &Page) -> Markup {
         (outbox::table(cx, "Sent and not confirmed, or to be handled again", sent.into_iter().map(|row| (n, row))))
         (held::table(cx, &format!("Held for it{}", all(page.held.len(), page.held_count)),
             page.held.iter().map(|row| (n, row))))
-        (timeline(cx, page))
+        (timeline::show(cx, n, page))
         @let (operations, beyond) = &page.operations;
         (operations::table(cx, &heading("What operators did", *beyond),
             operations.iter().map(|it| (n, it.clone())).collect()))
@@ -164,76 +162,24 @@ fn waits(page: &Page) -> Markup {
     }
 }
 
-fn timeline(cx: &Cx, page: &Page) -> Markup {
-    let journal = &page.journal;
-    if journal.is_empty() {
-        return html! {};
-    }
-    let before = journal.iter().map(|line| Some(line.handled_at_us));
-    let before = std::iter::once(None).chain(before);
-    html! {
-        h2 { "Timeline" }
-        @if (journal.len() as u64) < page.journal_count { p.shown {
-            "The last " (journal.len()) " of " (page.journal_count) " lines." } }
-        ol.timeline {
-            @for (line, before) in journal.iter().zip(before) {
-                @if let Some(gap) = before.map(|before| line.handled_at_us - before).filter(|gap| *gap > GAP_US) {
-                    li.gap { (age(gap / 1000)) " without a step" }
-                }
-                (step(cx, line))
-            }
-        }
-    }
-}
-
 /// A transition as a chart has it.
 fn step_taken(line: &JournalView) -> Option<(Option<&str>, &str, &str)> {
     Some((line.from_state.as_deref(), &line.type_name, line.to_state.as_deref()?))
 }
 
-fn step(cx: &Cx, line: &JournalView) -> Markup {
-    let sent: Vec<&str> =
-        line.effects.as_array().into_iter().flatten().filter_map(|effect| effect["type"].as_str()).collect();
-    let key = line.seq.map_or_else(|| line.message_id.clone(), |seq| seq.to_string());
+/// What each form says of the instance as the page shows it.
+pub(super) fn hidden(cx: &Cx, n: usize, instance: &InstanceView) -> Markup {
     html! {
-        li {
-            div.step {
-                strong { (cell(&line.type_name)) } " "
-                @match (&line.from_state, &line.to_state) {
-                    (None, Some(to)) => { "→ " (cell(to)) }
-                    (Some(from), Some(to)) if from == to => { "stayed in " (cell(to)) }
-                    (Some(from), Some(to)) => { (cell(from)) " → " (cell(to)) }
-                    (_, None) => (tag(&line.result, "quiet")),
-                }
-            }
-            div.muted { (cx.at(line.handled_at_us)) }
-            @if !sent.is_empty() { div { "sent " @for (k, name) in sent.iter().enumerate() { @if k > 0 { ", " }
-                code { (plain(name)) } } } }
-            @if line.attempts > 1 { div.warn { "after " (count(line.attempts, "run")) } }
-            @if let Some(note) = &line.note { div { (cell(note)) } }
-            details id=(format!("step-{key}")) {
-                summary { "Details" }
-                dl {
-                    dt { "Message" } dd { (cx.conversation(&line.message_id)) }
-                    @if let Some(cause) = &line.causation_id { dt { "Caused by" } dd { (cx.conversation(cause)) } }
-                    dt { "Handled by" } dd.id { (plain(&line.handled_by)) }
-                }
-                @if let Some(message) = &line.message { (lines(&text::json(message))) }
-            }
-        }
+        (cx.csrf())
+        input type="hidden" name="database" value=(cx.app.source(n).short);
+        input type="hidden" name="seq" value=(instance.seq);
+        @if let Some(message) = &instance.paused_by { input type="hidden" name="paused-by" value=(message); }
     }
 }
 
 fn actions(cx: &Cx, n: usize, page: &Page) -> Markup {
     let instance = &page.instance;
-    let hidden = || {
-        html! {
-            (cx.csrf())
-            input type="hidden" name="database" value=(cx.app.source(n).short);
-            input type="hidden" name="seq" value=(instance.seq);
-            @if let Some(message) = &instance.paused_by { input type="hidden" name="paused-by" value=(message); }
-        }
-    };
+    let hidden = || hidden(cx, n, instance);
     html! {
         section.acts aria-label="What can be done" {
             @if instance.paused_by.is_some() {
@@ -290,7 +236,9 @@ pub(super) async fn act(
         return refusal(&cx.app, StatusCode::BAD_REQUEST, "this form does not name a database");
     };
     let [type_name, body] = ["type", "body"].map(|name| fields.get(name).unwrap_or_default());
+    let at = fields.get("at").and_then(|at| at.parse().ok());
     let action = match fields.get("do") {
+        Some("fork") if at.is_some() => InstanceAction::Fork { at: at.unwrap_or_default(), dry_run: false },
         Some("cancel") => InstanceAction::Cancel,
         Some("resume") => InstanceAction::Resume,
         Some("send") => InstanceAction::Send { type_name, body },
@@ -306,13 +254,14 @@ pub(super) async fn act(
         async move {
             match action {
                 InstanceAction::Cancel => store.saga_cancel(key, seen, who, why).await,
+                InstanceAction::Fork { at, dry_run } => store.saga_fork(key, (at, dry_run), seen, who, why).await,
                 InstanceAction::Send { type_name, body } => store.saga_send(key, (type_name, body), who, why).await,
                 _ => store.saga_resume(key, seen, who, why).await,
             }
         }
     });
     match done.await {
-        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled" | "sent") => {
+        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled" | "sent" | "forked") => {
             cx.app.live.changed();
             let there = format!("/sagas/{}/{}", super::params::encoded(&key.saga), super::params::encoded(&key.id));
             Redirect::to(&cx.url(&there)).into_response()
@@ -324,7 +273,7 @@ pub(super) async fn act(
             };
             refusal(&cx.app, StatusCode::CONFLICT, &text)
         }
-        Err(error) if error.code() == ErrorCode::InputUnfit => {
+        Err(error) if matches!(error.code(), ErrorCode::InputUnfit | ErrorCode::StepUnfit | ErrorCode::NotFound) => {
             refusal(&cx.app, StatusCode::BAD_REQUEST, &plain(&error.to_string()))
         }
         Err(error) => message::unreachable(&cx, n, &error),

@@ -32,6 +32,7 @@ mod processes;
 mod sagas;
 mod search;
 mod sql;
+mod timeline;
 mod timers;
 mod versions;
 mod workbench;

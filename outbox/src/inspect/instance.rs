@@ -1,7 +1,7 @@
 //! An operator's order about one instance: lock, read, write, record it in the journal and in the audit.
 
 use super::{
-    Params, Session, Tables,
+    Params, Session, Tables, fork,
     order::{enter, give, unreadable, wake},
 };
 use saga_core::{
@@ -9,6 +9,7 @@ use saga_core::{
     OperationItem, StoreError, StoreErrorKind,
 };
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// The statements of an order about an instance: the saga is the first parameter of each, the id the second.
@@ -28,21 +29,23 @@ pub(crate) struct Statements {
     /// Deletes its aliases: another instance may take them.
     pub(super) aliases: &'static str,
     /// A line of its journal: endpoint (3), message id (4), type (5), number of the transition (6), states before and
-    /// after (7, 8), by whom (9), note (10).
+    /// after (7, 8), by whom (9), note (10), what is kept (11).
     pub(super) journal: &'static str,
 }
 
 /// An instance, under its lock.
 #[derive(Deserialize)]
-struct Found {
-    state: String,
-    seq: i64,
+pub(super) struct Found {
+    pub(super) state: String,
+    pub(super) seq: i64,
     paused_by: Option<String>,
     done: bool,
     /// The endpoint of its saga; none when no process has registered the saga, and none has handled anything for it.
     endpoint: Option<String>,
     /// Messages that are held for it.
     held: u64,
+    /// Those of them that go on by themselves.
+    pub(super) waiting: u64,
 }
 
 impl Found {
@@ -56,7 +59,14 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     let key = order.key;
     let of_it: Params = vec![Some(key.saga.clone()), Some(key.id.clone())];
     let mut session = tables.write().await?;
-    T::lock(&mut session, &[key.lock()]).await?;
+    // the step says which aliases a fork takes: whoever takes one has its lock
+    let step = match order.action {
+        InstanceAction::Fork { at, .. } => fork::steps::<T>(&mut session, key, [at]).await?.pop(),
+        _ => None,
+    };
+    let aliases = step.iter().flat_map(|step| step.locks(key));
+    let locks: BTreeSet<i64> = aliases.chain([key.lock()]).collect();
+    T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
     let Some(found) = session.rows(T::INSTANCE_ORDER.find, &of_it).await?.pop() else {
         return Ok(InstanceDone::new("gone"));
     };
@@ -71,28 +81,43 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
         (InstanceAction::Resume, _) => InstanceDone::new("resumed"),
         (InstanceAction::Cancel, _) => InstanceDone::new("cancelled"),
         (InstanceAction::Send { .. }, _) => InstanceDone::new("sent"),
+        (InstanceAction::Fork { .. }, _) => InstanceDone::new("forked"),
         (other, _) => return Err(StoreError::new(StoreErrorKind::Invalid, format!("{other:?} is not known here"))),
     };
     let Some(endpoint) = found.endpoint.as_deref() else {
         let text = format!("no endpoint of this database has registered saga `{}`", key.saga);
         return Err(StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::NotFound));
     };
-    let message_id = if let InstanceAction::Send { type_name, body } = order.action {
-        let of_type = [Some(key.saga.clone()), Some(type_name.to_owned())];
-        let masked = session.rows(T::INSTANCE_ORDER.masked, &of_type).await?;
-        let message = Envelope::by_hand(key, type_name, body, &masked);
-        give::<T>(&mut session, endpoint, key, &message).await?;
-        done.message_id = Some(message.message_id.clone());
-        message.message_id
-    } else if order.action == InstanceAction::Resume {
-        let message_id = found.paused_by.clone().unwrap_or_default();
-        let paused = [of_it, vec![Some(message_id.clone())]].concat();
-        session.rows(T::ORDER.unpause, &paused).await?;
-        wake::<T>(&mut session, endpoint, key).await?;
-        message_id
-    } else {
-        done.discarded = found.held;
-        cancel::<T>(&mut session, of_it, endpoint, &found, order).await?
+    let message_id = match order.action {
+        InstanceAction::Send { type_name, body } => {
+            let of_type = [Some(key.saga.clone()), Some(type_name.to_owned())];
+            let masked = session.rows(T::INSTANCE_ORDER.masked, &of_type).await?;
+            let message = Envelope::by_hand(key, type_name, body, &masked);
+            give::<T>(&mut session, endpoint, key, &message).await?;
+            done.message_id = Some(message.message_id.clone());
+            message.message_id
+        }
+        InstanceAction::Resume => {
+            let message_id = found.paused_by.clone().unwrap_or_default();
+            let paused = [of_it, vec![Some(message_id.clone())]].concat();
+            session.rows(T::ORDER.unpause, &paused).await?;
+            wake::<T>(&mut session, endpoint, key).await?;
+            message_id
+        }
+        InstanceAction::Fork { at, dry_run } => {
+            let step = (at, step.as_ref());
+            let (line, forked) = fork::perform::<T>(&mut session, endpoint, &found, step, order).await?;
+            done.forked = Some(forked);
+            if dry_run {
+                done.result = "would be forked".into();
+                return Ok(done); // without a commit
+            }
+            line
+        }
+        _ => {
+            done.discarded = found.held;
+            cancel::<T>(&mut session, of_it, endpoint, &found, order).await?
+        }
     };
     done.paused_by = found.paused_by;
     let item = of_instance(endpoint, message_id, order, &done.result);
@@ -123,7 +148,9 @@ async fn cancel<T: Tables>(
     session.rows(statements.release, &and(&[])).await?;
     session.rows(statements.aliases, &and(&[])).await?;
     let entry = [endpoint, &line, InstanceRow::CANCEL, &seq, &found.state, to, order.who, &note];
-    session.rows(statements.journal, &and(&entry)).await?;
+    let mut entry = and(&entry);
+    entry.push(None); // nobody lets it stand here again
+    session.rows(statements.journal, &entry).await?;
     Ok(line)
 }
 

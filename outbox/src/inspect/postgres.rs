@@ -4,7 +4,7 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance, limit, listing,
+    ANSWER, CONNECT, Session, Tables, answer, fork, instance, limit, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
@@ -142,7 +142,10 @@ impl Tables for Postgres {
                     (SELECT max(d.endpoint) FROM sagabus.definition d WHERE d.saga = s.saga),
                     (SELECT max(i.endpoint) FROM sagabus.inbox i WHERE i.saga_id = s.id AND i.saga = s.saga)),
                 'held', (SELECT count(*) FROM sagabus.held h
-                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))::text
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga),
+                'waiting', (SELECT count(*) FROM sagabus.held h
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga
+                        AND h.reason IN ('early', 'deferred', 'paused', 'version')))::text
             FROM sagabus.saga s WHERE saga = $1 AND id = $2 FOR UPDATE",
         masked: "SELECT DISTINCT f FROM sagabus.definition d, jsonb_array_elements(d.chart -> 'messages') m,
                 jsonb_array_elements_text(coalesce(m -> 'masked', '[]')) f
@@ -157,9 +160,39 @@ impl Tables for Postgres {
         release: "DELETE FROM sagabus.held WHERE saga_id = $2 AND saga = $1 AND receiver = $1",
         aliases: "DELETE FROM sagabus.field WHERE id = $2 AND saga = $1 AND is_alias",
         journal: "INSERT INTO sagabus.inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
-                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
+                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note, message)
             VALUES ($3, $1, $4, 0, $5, 'handled', $4, $1, $2, $6::bigint, $7, $8, clock_timestamp(),
-                clock_timestamp(), $9, 0, $10)",
+                clock_timestamp(), $9, 0, $10, $11::json)",
+    };
+
+    const FORK: fork::Statements = fork::Statements {
+        steps: "SELECT json_build_object('to_state', to_state, 'message', message)::text FROM sagabus.inbox
+            WHERE saga_id = $2 AND saga = $1 AND seq IN (SELECT e::bigint FROM json_array_elements_text($3::json) e)
+            ORDER BY handled_at",
+        timers: "SELECT coalesce(timer::text, '') FROM sagabus.outbox
+            WHERE kind = 'timer' AND saga_id = $2 AND saga = $1",
+        other_timers: "DELETE FROM sagabus.outbox WHERE kind = 'timer' AND saga_id = $2 AND saga = $1
+            AND (timer IS NULL OR timer NOT IN (SELECT e::bigint FROM json_array_elements_text($3::json) e))",
+        set_timer:
+            "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
+                envelope, body, created_at, due_at)
+            VALUES ($3::uuid, $4, $3, 'timer', $5, $4, $1, $2, $6::bigint, $7::json, convert_to($8, 'UTF8'),
+                clock_timestamp(),
+                greatest(clock_timestamp(), timestamptz 'epoch' + $9::bigint * interval '1 microsecond'))",
+        stand: "UPDATE sagabus.saga SET state = $3, data = $4::json, seq = seq + 1, entered = $5::bigint,
+                version = $6::integer, progress = $7::json, paused_by = NULL, updated_at = clock_timestamp(),
+                completed_at = CASE WHEN $8::boolean THEN clock_timestamp() END
+            WHERE saga = $1 AND id = $2",
+        alias: "SELECT id FROM sagabus.field WHERE name = $1 AND value = $2 AND is_alias",
+        no_fields: "DELETE FROM sagabus.field WHERE id = $2 AND saga = $1",
+        field: "INSERT INTO sagabus.field (name, value, saga, id, is_alias) VALUES ($3, $4, $1, $2, $5::boolean)",
+        meet: "UPDATE sagabus.held SET saga = $1, saga_id = $2
+            WHERE saga_id = $5 AND saga = $4 AND endpoint = $3 AND reason = 'early' RETURNING message_id",
+        sent_after: "SELECT effects::text FROM sagabus.inbox
+            WHERE saga_id = $2 AND saga = $1 AND seq > $3::bigint AND effects IS NOT NULL",
+        timer_types: "SELECT DISTINCT m ->> 'type_name'
+            FROM sagabus.definition d, jsonb_array_elements(d.chart -> 'messages') m
+            WHERE d.saga = $1 AND m ->> 'kind' = 'timer'",
     };
 
     const OUTBOX_ORDER: outbox_order::Statements = outbox_order::Statements {

@@ -4,7 +4,7 @@ mod server;
 mod trace;
 
 use super::{
-    ANSWER, CONNECT, Session, Tables, answer, instance, listing,
+    ANSWER, CONNECT, Session, Tables, answer, fork, instance, listing,
     order::{self, Statements},
     outbox_order, process_order,
 };
@@ -146,7 +146,10 @@ impl Tables for Sqlite {
                     (SELECT max(d.endpoint) FROM sagabus_definition d WHERE d.saga = s.saga),
                     (SELECT max(i.endpoint) FROM sagabus_inbox i WHERE i.saga_id = s.id AND i.saga = s.saga)),
                 'held', (SELECT count(*) FROM sagabus_held h
-                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga))
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga),
+                'waiting', (SELECT count(*) FROM sagabus_held h
+                    WHERE h.saga_id = s.id AND h.saga = s.saga AND h.receiver = s.saga
+                        AND h.reason IN ('early', 'deferred', 'paused', 'version')))
             FROM sagabus_saga s WHERE saga = ?1 AND id = ?2",
         masked: "SELECT DISTINCT f.value FROM sagabus_definition d, json_each(d.chart, '$.messages') m,
                 json_each(m.value, '$.masked') f
@@ -163,10 +166,42 @@ impl Tables for Sqlite {
         release: "DELETE FROM sagabus_held WHERE saga_id = ?2 AND saga = ?1 AND receiver = ?1",
         aliases: "DELETE FROM sagabus_field WHERE id = ?2 AND saga = ?1 AND is_alias",
         journal: "INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
-                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note)
+                saga, saga_id, seq, from_state, to_state, claimed_at, handled_at, handled_by, attempts, note, message)
             VALUES (?3, ?1, ?4, 0, ?5, 'handled', ?4, ?1, ?2, CAST(?6 AS INTEGER), ?7, ?8,
                 CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(unixepoch('subsec') * 1000000 AS INTEGER), ?9, 0,
-                ?10)",
+                ?10, ?11)",
+    };
+
+    const FORK: fork::Statements = fork::Statements {
+        steps: "SELECT json_object('to_state', to_state, 'message', json(message)) FROM sagabus_inbox
+            WHERE saga_id = ?2 AND saga = ?1 AND seq IN (SELECT value FROM json_each(?3))
+            ORDER BY handled_at",
+        timers: "SELECT coalesce(CAST(timer AS TEXT), '') FROM sagabus_outbox
+            WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1",
+        other_timers: "DELETE FROM sagabus_outbox WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1
+            AND (timer IS NULL OR timer NOT IN (SELECT value FROM json_each(?3)))",
+        set_timer:
+            "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
+                envelope, body, created_at, due_at)
+            VALUES (?3, ?4, ?3, 'timer', ?5, ?4, ?1, ?2, CAST(?6 AS INTEGER), ?7, CAST(?8 AS BLOB),
+                CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+                max(CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(?9 AS INTEGER)))",
+        stand: "UPDATE sagabus_saga SET state = ?3, data = ?4, seq = seq + 1, entered = CAST(?5 AS INTEGER),
+                version = CAST(?6 AS INTEGER), progress = ?7, paused_by = NULL,
+                updated_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+                completed_at = CASE WHEN ?8 = 'true' THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) END
+            WHERE saga = ?1 AND id = ?2",
+        alias: "SELECT id FROM sagabus_field WHERE name = ?1 AND value = ?2 AND is_alias = 1",
+        no_fields: "DELETE FROM sagabus_field WHERE id = ?2 AND saga = ?1",
+        field: "INSERT INTO sagabus_field (name, value, saga, id, is_alias)
+            VALUES (?3, ?4, ?1, ?2, CAST(?5 AS INTEGER))",
+        meet: "UPDATE sagabus_held SET saga = ?1, saga_id = ?2
+            WHERE saga_id = ?5 AND saga = ?4 AND endpoint = ?3 AND reason = 'early' RETURNING message_id",
+        sent_after: "SELECT effects FROM sagabus_inbox
+            WHERE saga_id = ?2 AND saga = ?1 AND seq > CAST(?3 AS INTEGER) AND effects IS NOT NULL",
+        timer_types: "SELECT DISTINCT m.value ->> 'type_name'
+            FROM sagabus_definition d, json_each(d.chart, '$.messages') m
+            WHERE d.saga = ?1 AND m.value ->> 'kind' = 'timer'",
     };
 
     const OUTBOX_ORDER: outbox_order::Statements = outbox_order::Statements {

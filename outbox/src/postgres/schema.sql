@@ -66,7 +66,8 @@ CREATE TABLE sagabus.inbox (
     round           integer NOT NULL DEFAULT 0, -- delayed retries so far
     crashes         integer NOT NULL DEFAULT 0,
     note            text,
-    message         json,                     -- {"envelope","body"}, where the endpoint keeps messages of sagas
+    message         json,                     -- {"envelope","body","after","timers"}, where the endpoint keeps those of
+                                              -- sagas: the message, the instance after it, the timers that were set
     PRIMARY KEY (message_id, receiver, endpoint)
 );
 CREATE INDEX inbox_journal ON sagabus.inbox (saga_id, saga) WHERE saga_id IS NOT NULL;

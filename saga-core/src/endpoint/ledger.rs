@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     message::unquoted_body,
-    port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
+    port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, KeptStep, KeptTimer, OutboxRow, Write},
     saga::{
         Route,
         logic::{Decided, Move, Offer, Settled},
@@ -53,6 +53,8 @@ pub(crate) struct Journal {
     pub(crate) to_state: Option<String>,
     pub(crate) effects: Option<Vec<Caused>>,
     pub(crate) note: Option<String>,
+    /// The instance as the transition left it, if that is kept.
+    pub(crate) kept: Option<KeptStep>,
 }
 
 pub(crate) struct Ledger<'a, Db: Store> {
@@ -101,10 +103,14 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             let span = span.unwrap_or_else(|| trace.process(&self.shared.name, &key.saga, envelope));
             let mut journal = Journal::default();
             match settled {
-                Settled::Moved(made) => {
+                Settled::Moved(mut made) => {
                     let within = trace.transition(&span, key, made.from.as_deref(), &made.to);
-                    let effects = within.in_scope(|| self.moved(key, envelope, &made, &decided, &mut ids, now_us));
+                    let mut timers = Vec::new();
+                    let to = (&mut ids, &mut timers);
+                    let effects = within.in_scope(|| self.moved(key, envelope, &made, &decided, to, now_us));
                     journal.effects = Some(effects);
+                    let after = made.after.take();
+                    journal.kept = after.and_then(|after| KeptStep::of(*after, made.entered, &ids, timers));
                     journal.seq = Some(made.seq);
                     journal.from_state = made.from;
                     journal.to_state = Some(made.to);
@@ -154,15 +160,16 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         self.write.timers_out.extend(decided.timers_out);
     }
 
-    /// Rows for what a transition sends, and the ids of its commands that may be taken back. A timer that is not alive
-    /// any more after the batch is not written at all, nor is a command that was taken back.
+    /// Rows for what a transition sends, the ids of its commands that may be taken back, and its timers as they are
+    /// kept. A timer that is not alive any more after the batch is not written at all, nor is a command that was taken
+    /// back.
     fn moved(
         &mut self,
         key: &InstanceKey,
         cause: &Envelope,
         made: &Move,
         decided: &Decided,
-        ids: &mut HashMap<i64, Uuid>,
+        (ids, timers): (&mut HashMap<i64, Uuid>, &mut Vec<KeptTimer>),
         now_us: i64,
     ) -> Vec<Caused> {
         let (endpoint, originator) = (&self.shared.name, decided.originator.as_deref());
@@ -173,6 +180,10 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         let mut emissions: Vec<Emission> = cancels.collect();
         for (emit, number) in made.emits.iter().zip(&made.numbers) {
             let mut emission = of_transition(endpoint, cause, key, made, originator, (emit, *number), now_us);
+            if made.after.is_some() {
+                // kept even if it does not leave: whoever lets the instance stand here again sets it again
+                timers.extend(emission.rows.iter().filter_map(|row| KeptTimer::of(row, now_us)));
+            }
             match *number {
                 Some(number) if !decided.leaves(emit, number) => emission.withdraw(emit),
                 Some(number) if matches!(emit.route, Route::Command { .. }) => {
@@ -351,12 +362,10 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         }
     }
 
-    /// The message itself, if it is for an instance and the endpoint keeps those.
-    fn kept(&self, settling: &Settling<'_>) -> Option<String> {
+    /// The message itself, and what it led to, if it is for an instance and the endpoint keeps those.
+    fn kept(&self, settling: &Settling<'_>, step: Option<&KeptStep>) -> Option<String> {
         settling.saga_id.filter(|_| self.shared.settings.keep_messages)?;
-        let envelope = &**settling.envelope;
-        let body = std::str::from_utf8(&envelope.body).ok()?; // what is no text was no message of a saga
-        serde_json::to_string(&serde_json::json!({ "envelope": envelope, "body": body })).ok()
+        KeptStep::column(Some(settling.envelope), step)
     }
 
     fn inbox(&mut self, settling: Settling<'_>, result: InboxResult, runs: i64, round: u32, journal: Journal) {
@@ -373,7 +382,7 @@ impl<'a, Db: Store> Ledger<'a, Db> {
             attempts: settling.attempts() + runs,
             round,
             note: journal.note.map(storable),
-            message: if result.is_final() { self.kept(&settling) } else { None },
+            message: if result.is_final() { self.kept(&settling, journal.kept.as_ref()) } else { None },
         };
         match settling.completes() {
             Some(attempts) => self.write.completes.push((row, attempts)),

@@ -256,6 +256,7 @@ impl<Db: Store> Batch<'_, Db> {
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
                 body_bytes_max: self.shared.settings.body_bytes_max,
                 aliases,
+                keeps: self.shared.settings.keep_messages,
             };
             group.decided = Some(self.shared.sagas[group.saga].logic.decide(&offers, &mut group.offers));
         }

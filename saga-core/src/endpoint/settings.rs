@@ -41,9 +41,11 @@ pub struct Settings {
     pub stop: Duration,
     /// How long inbox rows and done instances are kept. Default: 7 days.
     pub retention: Duration,
-    /// Keep the messages of sagas in the journal, as long as it is kept itself: `sagabus export` writes them into a
-    /// file, and [`replay`](crate::testing::replay) runs them through later versions of the code. It costs as much
-    /// space as the messages take. Default: false.
+    /// Keep the messages of sagas in the journal, as long as it is kept itself, and with each step the instance as the
+    /// step left it, with the timers that it set. `sagabus export` writes the messages into a file, and
+    /// [`replay`](crate::testing::replay) runs them through later versions of the code. `sagabus sagas show` tells what
+    /// each step changed in the data, and `sagabus sagas fork` lets an instance stand again where a step left it. It
+    /// costs as much space as the messages, and for each step the instance, take. Default: false.
     pub keep_messages: bool,
     /// How long a message waits for its instance to start. Default: 1 h.
     pub early: Duration,

@@ -22,7 +22,7 @@ pub use filter::{
 };
 pub use group::{GroupName, GroupNote, HELD_GROUPS_MAX, HeldGroup};
 pub use held::{HeldAction, HeldOrder};
-pub use instance::{FormCount, InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
+pub use instance::{Forked, FormCount, InstanceAction, InstanceDone, InstanceOrder, InstanceSeen};
 pub use masked::{MASKED_HEADER, masked_fields};
 pub use outbox::{DueAt, OutboxAction, OutboxOrder};
 pub use server::{ServerView, SubscriptionView, TableView, UpkeepView};
@@ -33,12 +33,13 @@ pub use trace::{
     EffectView, Explained, Explanation, NameView, Story, TraceView, TracedMessage, TracedStep, TracedWait, explain,
 };
 pub use view::{
-    DefinitionView, ExportedInstance, HeldRef, HeldView, InstanceView, JournalView, OperationItem, OperationView,
-    OutboxView,
+    DefinitionView, ExportedInstance, HeldRef, HeldView, InstanceView, JournalAfter, JournalView, OperationItem,
+    OperationView, OutboxView,
 };
 
 use super::{InstanceKey, StoreError};
 use async_trait::async_trait;
+use held::in_orders;
 use read::{body, count, counted, must_be_json, read};
 
 /// The most notes that are looked through for those of a group.
@@ -192,7 +193,9 @@ pub trait Inspect: Send + Sync {
 
     /// What one instance handled, in order: the newest `rows_max` lines.
     async fn journal(&self, key: &InstanceKey, rows_max: i64) -> Result<Vec<JournalView>, StoreError> {
-        Ok(view::in_order(read(self.rows(&Listing::Journal(key, Wanted::Rows(rows_max))).await?)?))
+        let mut lines: Vec<JournalView> = read(self.rows(&Listing::Journal(key, Wanted::Rows(rows_max))).await?)?;
+        lines.iter_mut().for_each(JournalView::part);
+        Ok(view::in_order(lines))
     }
 
     /// An instance with the newest `rows_max` lines of its journal: see [`replay`](crate::testing::replay).
@@ -412,26 +415,23 @@ pub trait Inspect: Send + Sync {
     ) -> Result<InstanceDone, StoreError> {
         self.instance_order(&InstanceOrder::new(InstanceAction::Cancel, key, Some(seen), who, why)).await
     }
-}
 
-async fn in_orders<I: Inspect + ?Sized>(
-    store: &I,
-    action: HeldAction<'_>,
-    rows: &[HeldRef],
-    who: &str,
-    why: &str,
-) -> ActionDone {
-    let mut done = ActionDone::default();
-    for rows in rows.chunks(ORDER_ROWS_MAX) {
-        match store.order(&HeldOrder { action, rows, who, why }).await {
-            Ok(items) => done.items.extend(items),
-            Err(error) => {
-                done.stopped = Some(error);
-                break;
-            }
-        }
+    /// Lets an instance stand again where a step left it, if it is still where it was seen; see
+    /// [`InstanceAction::Fork`].
+    ///
+    /// # Errors
+    /// When that cannot be: nothing is done. When the database fails.
+    async fn saga_fork(
+        &self,
+        key: &InstanceKey,
+        (at, dry_run): (i64, bool),
+        seen: &InstanceSeen,
+        who: &str,
+        why: &str,
+    ) -> Result<InstanceDone, StoreError> {
+        let action = InstanceAction::Fork { at, dry_run };
+        self.instance_order(&InstanceOrder::new(action, key, Some(seen), who, why)).await
     }
-    done
 }
 
 fn in_digits(bytes: &[u8]) -> String {

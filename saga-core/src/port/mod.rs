@@ -4,6 +4,7 @@
 mod backoff;
 mod error;
 mod inspect;
+mod kept;
 mod relay;
 mod store;
 mod transport;
@@ -17,14 +18,15 @@ pub use backoff::Backoff;
 pub use error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 pub use inspect::{
     ActionDone, AgeFilter, COUNTED_MAX, Counted, DefinitionView, DueAt, EffectView, EndpointStatus, Explained,
-    Explanation, ExportedInstance, FieldIs, FieldName, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX, HeldAction,
-    HeldCount, HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
-    InstanceFilter, InstanceOrder, InstanceSeen, InstanceView, JournalView, Listing, MASKED_HEADER, NameView,
-    OPERATIONS_LOOKED_AT, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction, OutboxFilter,
-    OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView, StateCount, Status,
-    Story, SubscriptionView, TableView, TraceView, TracedMessage, TracedStep, TracedWait, Unroutable, UpkeepView,
-    Wanted, explain, masked_fields,
+    Explanation, ExportedInstance, FieldIs, FieldName, Forked, FormCount, GroupName, GroupNote, HELD_GROUPS_MAX,
+    HeldAction, HeldCount, HeldFilter, HeldGroup, HeldOrder, HeldRef, HeldView, Inspect, InstanceAction, InstanceDone,
+    InstanceFilter, InstanceOrder, InstanceSeen, InstanceView, JournalAfter, JournalView, Listing, MASKED_HEADER,
+    NameView, OPERATIONS_LOOKED_AT, ORDER_ROWS_MAX, OperationFilter, OperationItem, OperationView, OutboxAction,
+    OutboxFilter, OutboxOrder, OutboxView, ProcessReport, ProcessView, RowCount, RunningProcess, ServerView,
+    StateCount, Status, Story, SubscriptionView, TableView, TraceView, TracedMessage, TracedStep, TracedWait,
+    Unroutable, UpkeepView, Wanted, explain, masked_fields,
 };
+pub use kept::{KeptStep, KeptTimer};
 pub use relay::{LeaseRequest, LeaseUpdate, Leased, LeasedRow, PublishFailed, TakenBack};
 pub use store::{Asked, Counts, InstanceCount, Process, Registered, Store, Swept, Unit};
 pub(crate) use transport::Channel;

@@ -226,6 +226,8 @@ impl InstanceRow {
     pub const CANCELLED: &'static str = "sagabus.Cancelled";
     /// The type, in the journal, of the line that ends such an instance.
     pub const CANCEL: &'static str = "sagabus.Cancel";
+    /// The type, in the journal, of the line from which on an instance stands again where an earlier step left it.
+    pub const FORK: &'static str = "sagabus.Fork";
 
     /// An instance without transitions, in this state with this data (JSON).
     pub fn new(key: InstanceKey, state: impl Into<String>, data: impl Into<String>) -> Self {

@@ -40,6 +40,8 @@ pub(crate) struct Offers<'a> {
     pub(crate) body_bytes_max: usize,
     /// What is known of aliases; a transition that takes one which another instance has fails.
     pub(crate) aliases: &'a KnownAliases,
+    /// The journal keeps the instance as each transition leaves it.
+    pub(crate) keeps: bool,
 }
 
 /// What happens to a message whose transition is not run.
@@ -99,6 +101,18 @@ pub(crate) struct Move {
     pub(crate) numbers: Vec<Option<i64>>,
     /// Commands of earlier units that it takes back.
     pub(crate) cancels: Vec<SentCommand>,
+    /// The instance as it left it, if that is to be kept.
+    pub(crate) after: Option<Box<Left>>,
+}
+
+/// What a transition left, beside its state: the instance can stand there again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Left {
+    pub(crate) data: String,
+    /// Commands of the unit have no ids yet.
+    pub(crate) progress: Progress,
+    pub(crate) version: i32,
+    pub(crate) done: bool,
 }
 
 /// What an instance decided about a batch.

@@ -35,7 +35,7 @@ pub use function::*;
 pub use id::SagaId;
 pub use itinerary::Itinerary;
 pub use join::{All, Gather, Parts};
-pub(crate) use progress::{Progress, Replied, SentCommand, SetTimer};
+pub(crate) use progress::{Progress, Replied, SentCommand, SetTimer, step_of_timer};
 pub use rules::{Disposition, Rules};
 pub use transition::*;
 pub use undo::Undo;

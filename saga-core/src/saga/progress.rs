@@ -7,6 +7,13 @@ use uuid::Uuid;
 
 /// The most commands that an instance remembers: they are part of its row.
 const SENT_MAX: usize = 200;
+/// The most timers that one transition sets: they are numbered by it.
+pub(super) const TIMERS_MAX: i64 = 1000;
+
+/// The transition that set a timer.
+pub(crate) fn step_of_timer(number: i64) -> i64 {
+    number / TIMERS_MAX
+}
 
 /// Stored beside the state, as JSON; nothing at all while it is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ mod way;
 
 use super::{
     AliasChanges, Aliases, Disposition, Emits, FieldChanges, KeptFields, Moment, Progress, Replied, Route, Rules, Saga,
-    logic::{Decided, Move, Offer, Offers, Originator, Overrule, Settled},
+    logic::{Decided, Left, Move, Offer, Offers, Originator, Overrule, Settled},
 };
 use crate::{
     Encoded, Envelope, HeldReason, InstanceKey, InstanceRow,
@@ -310,8 +310,12 @@ impl<'a, S: Saga> Run<'a, S> {
             self.progress.replied = Some(Replied { type_name: (*type_name).into(), body, masked });
         }
         self.name = Some(to.clone());
+        let after = self.offers.keeps.then(|| {
+            let (data, progress) = (self.data.clone().unwrap_or_default(), self.progress.clone());
+            Box::new(Left { data, progress, version: S::VERSION as i32, done: self.rules.is_done(&to) })
+        });
         let (seq, entered) = (self.seq, self.entered);
-        Ok(Settled::Moved(Move { from, to, seq, entered, emits: out.emits, numbers, cancels }))
+        Ok(Settled::Moved(Move { from, to, seq, entered, emits: out.emits, numbers, cancels, after }))
     }
 
     fn overruled(&mut self, envelope: &Envelope, overrule: Overrule) -> Settled {

@@ -181,6 +181,56 @@ async fn an_instance_that_has_moved_on_since_its_page_was_made_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_stands_again_where_a_step_left_it_and_its_page_shows_what_steps_changed() {
+    for tables in both().await {
+        tables.instance("7", "Paid", None).await; // two steps
+        for (seq, from, to, note) in [(1, "NULL", "Waiting", "<b>x</b>"), (2, "'Waiting'", "Paid", "y")] {
+            let data = format!(r#"{{"amount":{seq},"note":"{note}"}}"#);
+            let after = format!(r#"{{"data":{data},"progress":null,"entered":{seq},"version":1,"done":false}}"#);
+            let kept = format!(r#"{{"envelope":{{"message_id":"m{seq}","type":"t"}},"body":"{{}}","after":{after}}}"#);
+            let effects = r#"[{"id":"e","type":"payment.MakePayment","to":"payment"}]"#;
+            tables
+                .sql(&format!(
+                    "INSERT INTO {{s}}inbox (endpoint, receiver, message_id, body_hash, type, result, conversation_id,
+                        saga, saga_id, seq, from_state, to_state, effects, claimed_at, handled_at, handled_by,
+                        attempts, message)
+                     VALUES ('ordering', 'order', 'm{seq}', 1, 't', 'handled', 'c', 'order', '7', {seq}, {from},
+                        '{to}', '{effects}', {{now}}, {{now}}, 'p', 1, '{kept}')"
+                ))
+                .await;
+        }
+        let dashboard = Dashboard::start(&tables);
+        let path = "/sagas/order/7";
+        let page = dashboard.page(path).await;
+        assert!(page.contains("<code>amount: 1 → 2</code>"), "{page}");
+        assert!(page.contains("note: added &quot;&lt;b&gt;x&lt;/b&gt;&quot;") && !page.contains("<b>x"), "{page}");
+        assert!(page.contains("id=\"fork-1\"") && !page.contains("id=\"fork-2\""), "it stands at step 2: {page}");
+        assert!(page.contains("1 message that it sent after this step stays sent"), "{page}");
+        let form = of_form(&dashboard, path).await;
+        let none = post(&dashboard, path, &form, &[("do", "fork"), ("at", "1")]).await;
+        assert_eq!(none.status, StatusCode::BAD_REQUEST, "no reason: {}", none.text);
+        let blind = post(&dashboard, path, &form, &[("do", "fork"), ("reason", "why")]).await;
+        assert_eq!(blind.status, StatusCode::BAD_REQUEST, "no step: {}", blind.text);
+        let unfit = post(&dashboard, path, &form, &[("do", "fork"), ("at", "2"), ("reason", "why")]).await;
+        assert!(unfit.status == StatusCode::BAD_REQUEST && unfit.text.contains("stands where step 2 left it"));
+        let forged: Vec<_> = form.iter().filter(|(name, _)| *name != "csrf").cloned().collect();
+        let fork = [("do", "fork"), ("at", "1"), ("reason", "the price was wrong")];
+        assert_eq!(post(&dashboard, path, &forged, &fork).await.status, StatusCode::FORBIDDEN);
+        assert_eq!(operations(&tables).await.len(), 0, "nothing was done so far");
+        assert_eq!(post(&dashboard, path, &form, &fork).await.path(), path);
+        let page = dashboard.page(path).await;
+        assert!(
+            page.contains("sagabus.Fork") && page.contains("forked to step 1 by ann: the price was wrong"),
+            "{page}"
+        );
+        assert!(page.contains("<code>amount: 2 → 1</code>") && page.contains("<strong>Waiting</strong>"), "{page}");
+        assert_eq!(operations(&tables).await[0].action, "saga fork");
+        let late = post(&dashboard, path, &form, &fork).await;
+        assert!(late.status == StatusCode::CONFLICT && late.text.contains("has moved on"), "{}", late.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn timers_and_rows_of_the_outbox_are_moved_sent_and_given_up() {
     for tables in both().await {
         tables.instance("7", "AwaitingPayment", None).await;

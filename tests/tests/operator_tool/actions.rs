@@ -283,6 +283,7 @@ async fn an_instance_that_moves_on_between_the_look_and_the_act_is_left_alone() 
     for (arguments, moved) in [
         (&["sagas", "resume", "order", "7 b"][..], "paused_by = 'other'"),
         (&["sagas", "cancel", "order", "7 b", "--reason", "why"], "seq = seq + 1"),
+        (&["sagas", "fork", "order", "7 b", "--at", "1"], "seq = seq + 1"),
     ] {
         let mut unit = PgConnection::connect(&tables.url).await.unwrap();
         unit.execute(&*format!("BEGIN; SELECT pg_advisory_xact_lock({lock})")).await.unwrap();

@@ -4,6 +4,7 @@
 mod actions;
 mod broker;
 mod explain;
+mod fork;
 mod masked;
 mod names;
 mod outbox;

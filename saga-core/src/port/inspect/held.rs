@@ -1,6 +1,6 @@
 //! What an operator orders about held messages.
 
-use super::HeldRef;
+use super::{ActionDone, HeldRef, Inspect, ORDER_ROWS_MAX};
 
 /// What an operator orders: done in one transaction, which also records it in `operation`.
 #[derive(Debug, Clone)]
@@ -52,4 +52,25 @@ impl HeldAction<'_> {
             Self::Edit { .. } => "held edit",
         }
     }
+}
+
+/// Does something with any number of held messages, in orders that are bounded.
+pub(super) async fn in_orders<I: Inspect + ?Sized>(
+    store: &I,
+    action: HeldAction<'_>,
+    rows: &[HeldRef],
+    who: &str,
+    why: &str,
+) -> ActionDone {
+    let mut done = ActionDone::default();
+    for rows in rows.chunks(ORDER_ROWS_MAX) {
+        match store.order(&HeldOrder { action, rows, who, why }).await {
+            Ok(items) => done.items.extend(items),
+            Err(error) => {
+                done.stopped = Some(error);
+                break;
+            }
+        }
+    }
+    done
 }

@@ -77,6 +77,18 @@ pub enum InstanceAction<'a> {
         /// Its body, which is JSON.
         body: &'a str,
     },
+    /// Let it stand again where a step left it, under its own id: its state, its data, its timers, aliases and fields
+    /// are those of that step, whether it is done as well, and it is not paused. Only a step whose instance the journal
+    /// [keeps](crate::Settings::keep_messages) will do. Timers of then that have gone off or were taken back since are
+    /// set again, due when they were due, or now. Nothing is sent and nobody is told, a projection neither; what it
+    /// sent after the step stays sent, and what was handled is not handled again: give it the messages that it needs.
+    /// What is held for it is offered to it.
+    Fork {
+        /// The step, by its number in the journal: transitions, that one included.
+        at: i64,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
 }
 
 impl InstanceAction<'_> {
@@ -86,6 +98,7 @@ impl InstanceAction<'_> {
             Self::Resume => "saga resume",
             Self::Cancel => "saga cancel",
             Self::Send { .. } => "saga send",
+            Self::Fork { .. } => "saga fork",
         }
     }
 }
@@ -94,8 +107,9 @@ impl InstanceAction<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InstanceDone {
-    /// `resumed`, `cancelled` or `sent`. Else nothing was done: `gone` when there is no such instance, `not paused`,
-    /// `done` when it is over already, or `moved` when it is no longer where it was seen.
+    /// `resumed`, `cancelled`, `sent` or `forked`. Else nothing was done: `would be forked` if that was all that was
+    /// asked; `gone` when there is no such instance, `not paused`, `done` when it is over already, or `moved` when it
+    /// is no longer where it was seen.
     pub result: String,
     /// The message that it was paused by.
     pub paused_by: Option<String>,
@@ -103,12 +117,39 @@ pub struct InstanceDone {
     pub discarded: u64,
     /// The id of the message that it was given.
     pub message_id: Option<String>,
+    /// Where it stands again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
+}
+
+/// Where an instance stands again after a fork.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Forked {
+    /// The step that left it there.
+    pub at: i64,
+    /// The number of the step that the fork itself is.
+    pub seq: i64,
+    /// Its state.
+    pub state: String,
+    /// Whether it is over.
+    pub over: bool,
+    /// Timers that are as they were.
+    pub timers_kept: u64,
+    /// Timers that are set again.
+    pub timers_set: u64,
+    /// Timers that are deleted.
+    pub timers_deleted: u64,
+    /// Messages that it sent after the step. They stay sent.
+    pub stays_sent: u64,
+    /// Held messages that it is offered.
+    pub offered: u64,
 }
 
 impl InstanceDone {
     /// With this result, and nothing else to tell.
     pub fn new(result: &str) -> Self {
-        Self { result: result.into(), paused_by: None, discarded: 0, message_id: None }
+        Self { result: result.into(), paused_by: None, discarded: 0, message_id: None, forked: None }
     }
 }
 

@@ -129,6 +129,34 @@ pub struct JournalView {
     /// The message itself, where the endpoint keeps messages of sagas: its `envelope`, and its `body` as a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Value>,
+    /// The instance as this step left it, there likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<JournalAfter>,
+}
+
+/// An instance as a step left it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JournalAfter {
+    /// The state's data, as in [`InstanceView::data`].
+    pub data: Value,
+    /// The version that wrote it.
+    pub version: i32,
+    /// Whether it was over.
+    pub done: bool,
+}
+
+impl JournalView {
+    /// What is kept with the message stands beside it. The rest of that is for whoever lets the instance stand there
+    /// again, and nobody masks it.
+    pub(super) fn part(&mut self) {
+        let Some(Value::Object(kept)) = &mut self.message else { return };
+        kept.remove("timers");
+        self.after = kept.remove("after").and_then(|after| serde_json::from_value(after).ok());
+        if kept.is_empty() {
+            self.message = None; // a fork has no message
+        }
+    }
 }
 
 /// An instance with its journal: a line of `sagabus export`.
@@ -151,6 +179,8 @@ impl ExportedInstance {
     /// The instance with its journal.
     pub fn new(instance: InstanceView, journal: Vec<JournalView>) -> Self {
         let InstanceView { saga, id, state, version, .. } = instance;
+        // a replay makes its own instance of the messages
+        let journal = journal.into_iter().map(|line| JournalView { after: None, ..line }).collect();
         Self { saga, id, state, version, journal }
     }
 }
@@ -288,8 +318,8 @@ pub struct OperationView {
     pub at_us: i64,
     /// Who.
     pub who: String,
-    /// What: `held retry`, `held discard`, `held edit`, `saga resume`, `saga cancel`, `outbox send-now`,
-    /// `outbox discard`, `outbox reroute`, `timer fire`, `timer move`, `timer cancel`.
+    /// What: `held retry`, `held discard`, `held edit`, `saga resume`, `saga cancel`, `saga send`, `saga fork`,
+    /// `outbox send-now`, `outbox discard`, `outbox reroute`, `timer fire`, `timer move`, `timer cancel`.
     pub action: String,
     /// Why.
     pub reason: String,
@@ -298,7 +328,7 @@ pub struct OperationView {
 }
 
 /// A message in an operation. Of an order about an instance: the message that paused it, or the line of its journal
-/// that ends it.
+/// that ends it, or from which on it stands where an earlier step left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationItem {
@@ -314,9 +344,9 @@ pub struct OperationItem {
     /// The instance.
     #[serde(default)]
     pub saga_id: Option<String>,
-    /// The result: `retried`, `discarded`, `edited`, `resumed` or `cancelled`; `gone` when it was no longer held, or
-    /// was held anew; `waits` when it waits behind another message and a retry would only have cost it its place. Of
-    /// outbox rows see [`OutboxAction`](super::OutboxAction).
+    /// The result: `retried`, `discarded`, `edited`, `resumed`, `cancelled` or `forked`; `gone` when it was no longer
+    /// held, or was held anew; `waits` when it waits behind another message and a retry would only have cost it its
+    /// place. Of outbox rows see [`OutboxAction`](super::OutboxAction).
     pub result: String,
     /// Why the message was held until then: the first of these is why it failed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,7 +382,24 @@ mod tests {
             attempts: 1,
             note: None,
             message: None,
+            after: None,
         }
+    }
+
+    #[test]
+    fn what_is_kept_beside_a_message_is_parted_from_it_and_what_nobody_masks_is_left_out() {
+        let after = serde_json::json!({ "data": { "a": 1 }, "progress": { "fields": { "card": "4111" } }, "entered": 2,
+            "version": 3, "done": true });
+        let mut step = line("m", Some(1), 0);
+        step.message = Some(serde_json::json!({ "envelope": {}, "body": "{}", "after": after, "timers": [] }));
+        step.part();
+        let parted = serde_json::to_value(&step).unwrap();
+        assert_eq!(parted["message"], serde_json::json!({ "envelope": {}, "body": "{}" }));
+        assert_eq!(parted["after"], serde_json::json!({ "data": { "a": 1 }, "version": 3, "done": true }));
+        let mut fork = line("f", Some(2), 0);
+        fork.message = Some(serde_json::json!({ "after": after }));
+        fork.part();
+        assert!(fork.message.is_none() && fork.after.is_some(), "{fork:?}");
     }
 
     #[test]

@@ -194,6 +194,7 @@ impl Instance {
             overrule,
             body_bytes_max: 100,
             aliases: &KnownAliases::default(),
+            keeps: false,
         };
         let decided = logic.decide(&asked, &mut offers);
         let mut words = Vec::new();

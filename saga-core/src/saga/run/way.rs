@@ -6,11 +6,10 @@ use crate::{
     panics::caught,
     saga::{
         Aliases, Emit, Emits, Progress, Route, Saga, SentCommand, SetTimer, alias::value_fault, alias_key, kept_fields,
+        progress::TIMERS_MAX,
     },
 };
 
-/// The most timers that one transition sets: they are numbered by it.
-const TIMERS_MAX: i64 = 1000;
 /// The most living timers of an instance: they are part of its row.
 const ALIVE_MAX: usize = 1000;
 

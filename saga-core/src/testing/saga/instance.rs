@@ -181,6 +181,7 @@ impl<S: Saga> Instance<S> {
             overrule: None,
             body_bytes_max: Settings::BODY_BYTES_MAX,
             aliases: &KnownAliases::default(),
+            keeps: false,
         };
         let mut decided = self.logic.decide(&asked, &mut offers);
         let mut ids = HashMap::new();

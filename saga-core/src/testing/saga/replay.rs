@@ -13,9 +13,9 @@ use std::{fmt, fs, path::Path, sync::Arc};
 /// messages sent, a message that is now late, early or refused. `sagabus export` writes such files, from endpoints with
 /// [`Settings::keep_messages`](crate::Settings::keep_messages).
 ///
-/// An instance is followed up to its first difference: from there on it would have lived another life. Bodies that are
-/// sent are not compared, nor what a state holds: only states, and types of messages. `Moment::now` is the time at
-/// which the message was handled.
+/// An instance is followed up to its first difference: from there on it would have lived another life. One that an
+/// operator has cancelled or forked is followed up to there. Bodies that are sent are not compared, nor what a state
+/// holds: only states, and types of messages. `Moment::now` is the time at which the message was handled.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -145,7 +145,8 @@ impl Replayed {
         let journal: Vec<&JournalView> = exported
             .journal
             .iter()
-            .take_while(|line| line.type_name != InstanceRow::CANCEL) // from there on a person has decided
+            // from there on a person has decided
+            .take_while(|line| ![InstanceRow::CANCEL, InstanceRow::FORK].contains(&&*line.type_name))
             .filter(|line| was_decided(line))
             .collect();
         let skip = |why: &str| (exported.id.clone(), why.to_owned());

@@ -204,3 +204,12 @@ fn the_chart_shows_what_is_taken_back() {
     assert!(cancels.iter().all(|effect| effect.type_name == "sellers.MakeQuote" && effect.to.is_none()));
     assert_eq!(chart.errors(), [] as [String; 0]);
 }
+
+#[test]
+fn each_step_of_a_batch_keeps_the_instance_as_it_left_it() {
+    let batch = vec![say("1", &Asked { id: 7, quotes: 2 }), say("2", &Asked { id: 7, quotes: 1 })];
+    let (moves, _) = Sender::new().offer([batch, vec![say("3", &Enough { id: 7 })]].concat());
+    let left = moves.iter().map(|made| made.after.as_deref().expect("it is kept"));
+    let left: Vec<_> = left.map(|left| (left.progress.sent.len(), left.version, left.done)).collect();
+    assert_eq!(left, [(2, 1, false), (1, 1, false), (1, 1, true)]);
+}

@@ -26,7 +26,8 @@ impl<S: Saga> Life<S> {
         let row = self.row.as_ref();
         let (unread, partial) = (&[][..], false);
         let aliases = &KnownAliases::default();
-        let asked = Offers { key: &key, row, now_us, unread, partial, overrule: None, body_bytes_max: 1000, aliases };
+        let (overrule, body_bytes_max, keeps) = (None, 1000, true);
+        let asked = Offers { key: &key, row, now_us, unread, partial, overrule, body_bytes_max, aliases, keeps };
         let mut decided = logic.decide(&asked, &mut offers);
         let settled = std::mem::take(&mut decided.settled);
         // in order of arrival: what waited before came before

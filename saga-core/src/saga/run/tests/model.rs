@@ -73,6 +73,7 @@ impl Tables {
             overrule: None,
             body_bytes_max: 100,
             aliases: &KnownAliases::default(),
+            keeps: false,
         };
         let decided = logic.decide(&asked, &mut offers);
         for (i, settled) in decided.settled {

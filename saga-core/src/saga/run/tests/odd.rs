@@ -87,6 +87,7 @@ fn decided(type_name: &str, body: &str) -> Decided {
         overrule: None,
         body_bytes_max: 100,
         aliases: &KnownAliases::default(),
+        keeps: false,
     };
     logic.decide(&asked, &mut offers)
 }

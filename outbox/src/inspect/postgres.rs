@@ -124,6 +124,11 @@ impl Tables for Postgres {
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus.inbox
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
+        forget_retry: "DELETE FROM sagabus.inbox WHERE endpoint = $1 AND receiver = $2 AND message_id = $3
+            AND result = 'retrying' AND attempts = $4::bigint",
+        settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $5, handled_at = clock_timestamp()
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'retrying' AND attempts = $4::bigint
+            RETURNING receiver",
         release: "DELETE FROM sagabus.held WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
         edit: "UPDATE sagabus.held SET body = convert_to($4, 'UTF8')
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",

@@ -128,6 +128,13 @@ impl Tables for Sqlite {
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus_inbox
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+        forget_retry: "DELETE FROM sagabus_inbox WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3
+            AND result = 'retrying' AND attempts = CAST(?4 AS INTEGER)",
+        settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?5,
+                handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'retrying'
+                AND attempts = CAST(?4 AS INTEGER)
+            RETURNING receiver",
         release: "DELETE FROM sagabus_held WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
         edit: "UPDATE sagabus_held SET body = CAST(?4 AS BLOB)
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",

@@ -1,7 +1,7 @@
 //! Messages that waited for a newer binary are offered again.
 
 use super::{array, now_us};
-use crate::rows::{STEP_ROWS_MAX, from_json, sender, to_json, wake_id};
+use crate::rows::{STEP_ROWS_MAX, back, from_json, sender, to_json, wake_id};
 use saga_core::{Envelope, InstanceKey, Process};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool};
@@ -49,7 +49,7 @@ async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result
     for row in &rows.fetch_all(&mut *connection).await? {
         let message_id: &str = row.try_get("message_id")?;
         let read = from_json(row.try_get("envelope")?, Vec::new()).and_then(|mut envelope| {
-            envelope.attempt = 0;
+            back(&mut envelope);
             Ok((to_json(&envelope).map_err(|error| error.to_string())?, envelope))
         });
         let (json, envelope) = match read {

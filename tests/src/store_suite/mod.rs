@@ -250,6 +250,7 @@ macro_rules! store_suite {
                     f5_a_saga_belongs_to_one_endpoint
                     s_076_instances_are_read_page_by_page_and_charts_by_endpoint
                     r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it
+                    a_retry_that_an_older_process_held_comes_back_as_the_retry
                     b20_an_instance_of_a_newer_version_is_woken_once
                     what_this_process_does_not_know_stays_held
                     o_055_what_belongs_to_one_endpoint_is_not_anothers

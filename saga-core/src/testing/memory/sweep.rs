@@ -170,9 +170,10 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     let released = back.len() + wake.len();
     for key in back {
         let Some(row) = state.tables.held.remove(&key) else { continue };
-        // its inbox row goes with it: to the receiver that knows it now, the message is new
+        // its inbox row goes with it: to those that know it now, the message is new; but a retry stays its receiver's
         state.tables.inbox.remove(&key);
-        offer(state, &process.endpoint, Arc::new(Envelope { attempt: 0, ..(*row.envelope).clone() }), now);
+        let attempt = if row.envelope.receiver.is_some() { row.envelope.attempt } else { 0 };
+        offer(state, &process.endpoint, Arc::new(Envelope { attempt, ..(*row.envelope).clone() }), now);
     }
     for instance in wake {
         offer(state, &process.endpoint, Arc::new(Envelope::wake(&instance)), now);

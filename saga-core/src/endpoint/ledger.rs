@@ -27,6 +27,10 @@ use uuid::Uuid;
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
 
+/// Pauses of a message that comes again until a newer process takes it.
+const NEWER_PAUSE_MIN: Duration = Duration::from_secs(10);
+const NEWER_PAUSE_MAX: Duration = Duration::from_secs(300);
+
 /// A message that is being settled: its receiver, and where the message comes from.
 #[derive(Clone, Copy)]
 pub(crate) struct Settling<'a> {
@@ -142,6 +146,10 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                     self.hold(settling, reason, error, runs);
                 }
                 Settled::PutOff { delay, error } => self.put_off(settling, delay, error, runs),
+                Settled::LeftToNewer { error } => {
+                    let delay = (settling.elapsed() / 4).clamp(NEWER_PAUSE_MIN, NEWER_PAUSE_MAX);
+                    self.put_off(settling, delay, error, 0);
+                }
                 Settled::Discarded { note } => {
                     journal.note = Some(note);
                     self.settle(settling, InboxResult::Discarded, 1, journal);
@@ -398,6 +406,14 @@ impl Settling<'_> {
     /// Runs that were counted before.
     pub(crate) fn attempts(&self) -> i64 {
         self.completes().unwrap_or(0)
+    }
+
+    /// Time since it is tried.
+    fn elapsed(&self) -> Duration {
+        match self.origin {
+            Origin::Broker(before) => before.elapsed,
+            Origin::Held(_) => Duration::ZERO,
+        }
     }
 
     fn round(&self) -> u32 {

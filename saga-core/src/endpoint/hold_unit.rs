@@ -10,7 +10,7 @@ use super::{
     take_back::Chance,
 };
 use crate::{
-    HeldReason, Store, StoreError,
+    Envelope, HeldReason, Store, StoreError,
     port::{Keys, Unit},
 };
 use std::collections::HashSet;
@@ -51,6 +51,10 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
                     ledger.take_back(settling, command, chance);
                     continue;
                 }
+                if item.receiver == Receiver::Nobody && is_wake_of_a_newer(item) {
+                    ledger.comes_again(&item.envelope, "no process of a version that has the saga took it");
+                    continue;
+                }
                 let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
                 let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let runs = i64::from(reason.had_a_run());
@@ -62,4 +66,9 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
     duplicates.into_iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     items.iter().for_each(Item::done);
     Ok(())
+}
+
+/// A wake-up for a saga that is not here: only a process that has it can offer what waits there.
+fn is_wake_of_a_newer(item: &Item) -> bool {
+    item.envelope.type_name == Envelope::WAKE && item.fault().is_some_and(|(reason, _)| reason == HeldReason::Version)
 }

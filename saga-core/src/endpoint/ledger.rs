@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     message::unquoted_body,
-    port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, OutboxRow, Write},
+    port::{Backoff, Caused, Destination, HeldIn, HeldKey, HeldRow, InboxRow, OutboxKind, OutboxRow, Write},
     saga::{
         Route,
         logic::{Decided, Move, Offer, Settled},
@@ -30,6 +30,8 @@ const VERSION_WAIT: Duration = Duration::from_secs(86_400);
 /// Pauses of a message that comes again until a newer process takes it.
 const NEWER_PAUSE_MIN: Duration = Duration::from_secs(10);
 const NEWER_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// So often such a message comes when it has no inbox row: for a day, about.
+const NEWER_TIMES_MAX: i64 = 300;
 
 /// A message that is being settled: its receiver, and where the message comes from.
 #[derive(Clone, Copy)]
@@ -350,6 +352,23 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         let row = InboxRow { effects, ..InboxRow::new(later.receiver(), command, InboxResult::Handled) };
         self.write.claims.push(row);
         Ok(())
+    }
+
+    /// A message of ours that leaves no inbox row, and that only a newer process has a use for, comes again later. Its
+    /// `attempt` counts how often it did. Returns whether it comes: not for ever.
+    pub(crate) fn comes_again(&mut self, envelope: &Envelope, why: &str) -> bool {
+        let times = envelope.attempt.clamp(0, NEWER_TIMES_MAX);
+        if times == NEWER_TIMES_MAX {
+            let (endpoint, kind, saga) = (&self.shared.name, &envelope.type_name, &envelope.saga);
+            tracing::warn!(endpoint, kind, ?saga, why, "given up: no process of a newer version took it for a day");
+            return false;
+        }
+        let delay = Backoff::after(NEWER_PAUSE_MIN, NEWER_PAUSE_MAX, times as u32);
+        let again = Arc::new(Envelope { attempt: times + 1, ..envelope.clone() });
+        let to = Destination::Endpoint(self.shared.name.clone());
+        let row = OutboxRow::new(ambient::fresh_id(), OutboxKind::Retry, to, again);
+        self.write.outbox.push(OutboxRow { delay: Some(delay), last_error: Some(why.into()), ..row });
+        true
     }
 
     fn held_out(&mut self, settling: Settling<'_>) {

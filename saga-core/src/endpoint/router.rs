@@ -160,8 +160,7 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
         Some(name) => {
             let only = |receiver: &Receiver| shared.receiver_name(*receiver) == name;
             let only: Vec<Receiver> = all.into_iter().filter(only).collect();
-            // a wake-up for a saga that only a newer process has is useless here: that process sends its own
-            if only.is_empty() && envelope.type_name != Envelope::WAKE { vec![Receiver::Nobody] } else { only }
+            if only.is_empty() { vec![Receiver::Nobody] } else { only }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CrashPoint, Envelope, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
+    CrashPoint, Envelope, HandlerError, HeldReason, InstanceKey, InstanceRow, Saga, Store, StoreError, StoreErrorKind, crash, panics,
     port::{FieldRow, Found, Keys, Unit},
     project::{Change, Project},
     saga::{
@@ -138,6 +138,7 @@ async fn unit<Db: Store>(
         let gone = unit.take_back(&cancels).await?;
         batch.ledger.never_left = gone.into_iter().filter(|gone| !gone.tried).map(|gone| gone.row).collect();
     }
+    batch.leave_wakes(items, &groups);
     let unfinished = batch.write(groups, &aliases.known);
     let Batch { ledger, changes, duplicates, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
@@ -234,6 +235,23 @@ impl<Db: Store> Batch<'_, Db> {
                     group.sources.push(before);
                     group.spans.push(item.span.clone());
                 }
+            }
+        }
+    }
+
+    /// A wake-up of an instance that a newer version wrote comes again, for a process of that version: what an operator
+    /// has freed is offered by nothing else. What waits for that version is: those processes look for it themselves.
+    fn leave_wakes(&mut self, items: &[Item], groups: &Groups<'_>) {
+        let mut left = HashSet::new();
+        for item in items.iter().filter(|item| matches!(item.content, Content::Wake)) {
+            let Some(place) = item.key.as_ref().and_then(|key| groups.by_key.get(key)) else { continue };
+            let group = &groups.list[*place];
+            let ours = self.shared.sagas[group.saga].logic.version();
+            let is_newer = |row: &InstanceRow| row.version > ours && row.state != InstanceRow::CANCELLED;
+            let is_free = group.row.is_some_and(|row| is_newer(row) && row.paused_by.is_none());
+            let waits = |reason: HeldReason| reason.releases_itself() && reason != HeldReason::Version;
+            if is_free && group.unread.iter().any(|waiting| waits(waiting.reason)) && left.insert(place) {
+                self.ledger.comes_again(&item.envelope, "a newer version of the saga wrote the instance");
             }
         }
     }

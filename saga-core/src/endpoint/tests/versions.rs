@@ -56,3 +56,57 @@ async fn the_retry_that_an_instance_waits_for_comes_again_until_the_newer_versio
     rig.until_within(secs(301), "it is taken", |rig| rig.steps(1) == [1, 2]).await;
     assert_eq!((rig.held(), rig.inbox("step-1-1").attempts), (vec![], 2));
 }
+
+fn wakes(rig: &Rig) -> Vec<(i64, i64)> {
+    let rows = rig.store.outbox();
+    let wakes = rows.iter().filter(|row| row.envelope.type_name == Envelope::WAKE);
+    wakes.map(|row| (row.envelope.attempt, (row.due_at_us - row.created_at_us) / 1_000_000)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_that_an_older_process_gets_reaches_the_newer_one() {
+    let rig = Rig::walk().await;
+    let boom = message("boom-1", &Boom { id: 1 });
+    rig.broker.deliver_all([begin(1), boom, step(1, 1), step(1, 2)]);
+    rig.all_acked().await;
+    // an operator discards the cause, as the newer version's row has it
+    let gone = vec![HeldKey { receiver: "walk".into(), message_id: "boom-1".into() }];
+    change(&rig, gone, |row| (row.version, row.paused_by) = (2, None)).await;
+    let key = InstanceKey { saga: "walk".into(), id: "1".into() };
+    rig.broker.deliver_all([Envelope::wake(&key), Envelope::wake(&key)]);
+    rig.all_acked().await;
+    assert!(matches!(wakes(&rig)[..], [(1, 7..=10)]), "one comes again: {:?}", wakes(&rig));
+    tokio::time::sleep(secs(60)).await;
+    assert!(matches!(wakes(&rig)[..], [(2..=4, _)]), "and again: {:?}", wakes(&rig));
+    change(&rig, vec![], |row| row.version = 1).await;
+    rig.until_within(secs(301), "it is woken", |rig| rig.steps(1) == [1, 2]).await;
+    rig.until("it comes no more", |rig| rig.store.outbox().iter().all(|row| row.envelope.type_name != Envelope::WAKE))
+        .await;
+    let held: Vec<String> = rig.held().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(held, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_without_a_use_does_not_come_again() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver(begin(1));
+    rig.all_acked().await;
+    change(&rig, vec![], |row| row.version = 2).await;
+    rig.broker.deliver(Envelope::wake(&InstanceKey { saga: "walk".into(), id: "1".into() }));
+    rig.all_acked().await;
+    assert_eq!(wakes(&rig), [], "nothing waits there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_for_a_saga_that_is_not_here_comes_again_for_a_day() {
+    let rig = Rig::walk().await;
+    let wake = Envelope::wake(&InstanceKey { saga: "newer".into(), id: "1".into() });
+    rig.broker.deliver(wake.clone());
+    rig.all_acked().await;
+    assert_eq!((rig.held(), rig.store.inbox().len()), (vec![], 0));
+    assert!(matches!(wakes(&rig)[..], [(1, 7..=10)]), "{:?}", wakes(&rig));
+    tokio::time::sleep(secs(72_000)).await;
+    assert_eq!(wakes(&rig).len(), 1, "there may be a newer process by now");
+    tokio::time::sleep(secs(86_400)).await;
+    assert_eq!((wakes(&rig).len(), rig.held(), rig.store.inbox().len()), (0, vec![], 0));
+}

@@ -238,11 +238,3 @@ async fn r_030_a_message_of_an_unknown_type_goes_to_whoever_knows_it_later() {
     newer.until("it is handled", |rig| rig.done() == [1]).await;
     assert_eq!(newer.held(), []);
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_wake_up_for_a_saga_that_is_not_here_leaves_nothing() {
-    let rig = Rig::walk().await;
-    rig.broker.deliver(Envelope::wake(&InstanceKey { saga: "newer".into(), id: "1".into() }));
-    rig.all_acked().await;
-    assert_eq!((rig.held(), rig.store.inbox().len()), (vec![], 0));
-}

@@ -63,17 +63,44 @@ fn inbox(row: &SqliteRow) -> Result<InboxFound, StoreError> {
     read().map_err(store_error)
 }
 
+/// Another program may have given its columns any type. That concerns this instance alone, so it is no error.
 fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
-    let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? };
-    let mut instance = InstanceRow::new(key, row.try_get::<&str, _>("state")?, row.try_get::<&str, _>("data")?);
-    instance.progress = row.try_get("progress")?;
-    instance.originator = row.try_get("originator")?;
-    instance.paused_by = row.try_get("paused_by")?;
-    instance.seq = row.try_get("seq")?;
-    instance.entered = row.try_get("entered")?;
-    instance.version = row.try_get("version")?;
+    let some = |column| text(row, column).map(Option::unwrap_or_default);
+    let key = InstanceKey { saga: some("saga")?, id: some("id")? };
+    let mut instance = InstanceRow::new(key, some("state")?, some("data")?);
+    instance.progress = text(row, "progress")?;
+    instance.originator = text(row, "originator")?;
+    instance.paused_by = text(row, "paused_by")?;
     instance.done = row.try_get("done")?;
+    let mut numbers = || {
+        instance.seq = row.try_get("seq")?;
+        instance.entered = row.try_get("entered")?;
+        instance.version = row.try_get("version")?;
+        Ok(())
+    };
+    let read: Result<(), sqlx::Error> = numbers();
+    if let Err(error) = read {
+        let (saga, id) = (&instance.key.saga, &instance.key.id);
+        tracing::warn!(saga, id, %error, "an instance cannot be read: it is left alone");
+        instance.version = i32::MAX; // as what a version wrote that no process has, so it is never written
+    }
     Ok(instance)
+}
+
+/// A text of an instance; a BLOB may be one. What is none is given as SQL writes it: no reader takes that for a state,
+/// so the instance is paused, and nothing is lost when its row is written with it.
+fn text(row: &SqliteRow, column: &str) -> Result<Option<String>, sqlx::Error> {
+    if let Ok(text) = row.try_get::<Option<String>, _>(column) {
+        return Ok(text);
+    }
+    let bytes: Option<Vec<u8>> = row.try_get_unchecked(column)?;
+    let written = |bytes: Vec<u8>| {
+        String::from_utf8(bytes).unwrap_or_else(|no_text| {
+            let hex = no_text.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+            format!("x'{}'", hex.collect::<String>())
+        })
+    };
+    Ok(bytes.map(written))
 }
 
 const PAGE: &str = "

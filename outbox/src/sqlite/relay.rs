@@ -53,11 +53,11 @@ pub(super) async fn lease(
         "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6,
             expired = expired + coalesce(lease_until < $2, 0),
             first_attempt_at = coalesce(first_attempt_at, $2)
-         WHERE id IN (SELECT id FROM (
-            SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM (
-                SELECT id, due_at, octet_length(body) AS bytes {DUE} ORDER BY due_at, id LIMIT $7))
+         WHERE rowid IN (SELECT place FROM (
+            SELECT place, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM (
+                SELECT rowid AS place, id, due_at, octet_length(body) AS bytes {DUE} ORDER BY due_at, id LIMIT $7))
             WHERE before < $8)
-         RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,
+         RETURNING rowid AS place, id, due_at, kind, destination, envelope, body, attempts, expired,
             last_error IS NOT NULL AND waits_for IS NULL AS wanted"
     );
     let rows = sqlx::query(&sql)
@@ -120,13 +120,14 @@ async fn put_off(
     endpoint: &str,
     error: &str,
 ) -> Result<(), sqlx::Error> {
-    let id: String = row.try_get_unchecked("id")?;
-    tracing::warn!(endpoint, id, error, "an outbox row cannot be read");
+    // its id may be anything, or nothing
+    let place: i64 = row.try_get("place")?;
+    tracing::warn!(endpoint, rowid = place, error, "an outbox row cannot be read");
     sqlx::query(
         "UPDATE sagabus_outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2, due_at = $3
-         WHERE CAST(id AS TEXT) = $1",
+         WHERE rowid = $1",
     )
-    .bind(id)
+    .bind(place)
     .bind(error)
     .bind(after(UNREADABLE_DELAY))
     .execute(connection)

@@ -10,7 +10,8 @@ use uuid::Uuid;
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
 /// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
-/// lease. It is planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it
+/// lease. The next row is looked for as far ahead only as the relay waits: timers that are gone lie beyond. It is planned
+/// each time: a plan that was made when the outbox was empty reads all of it for each row, once it
 /// is full.
 const LEASE: &str = "
 WITH due AS (
@@ -27,7 +28,9 @@ taken AS (
         first_attempt_at = coalesce(o.first_attempt_at, clock_timestamp())
     FROM fits WHERE o.id = fits.id RETURNING o.*)
 SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
-        WHERE endpoint = $1 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
+        WHERE endpoint = $1 AND due_at > statement_timestamp()
+            AND due_at <= statement_timestamp() + $7 * interval '1 microsecond')
+        - clock_timestamp()) * 1000000)::bigint AS next_due,
     t.id, t.kind, t.destination, t.envelope::text AS envelope, t.body, t.attempts, t.expired,
     (extract(epoch FROM clock_timestamp() - t.due_at) * 1000000)::bigint AS late,
     t.last_error IS NOT NULL AND t.waits_for IS NULL AS wanted
@@ -39,8 +42,8 @@ fn statement(since: &str, unknown: &str) -> String {
 
 static ALL: LazyLock<String> = LazyLock::new(|| statement("", ""));
 static SINCE: LazyLock<String> =
-    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $7 * interval '1 microsecond'", ""));
-static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($7))"));
+    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $8 * interval '1 microsecond'", ""));
+static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($8))"));
 
 const PUT_OFF: &str = "
 UPDATE sagabus.outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2,
@@ -60,6 +63,7 @@ pub(super) async fn lease(connection: &mut PgConnection, request: &LeaseRequest<
         .bind(us(request.lease))
         .bind(us(request.retention))
         .bind(request.bytes_max)
+        .bind(us(request.ahead))
         .persistent(false);
     let query = match (request.known, request.since) {
         (Some(known), _) => query.bind(known),

@@ -36,11 +36,14 @@ fn known(request: &LeaseRequest<'_>) -> Option<String> {
 
 pub(super) async fn next_due(
     connection: impl sqlx::Executor<'_, Database = sqlx::Sqlite>,
-    endpoint: &str,
+    request: &LeaseRequest<'_>,
 ) -> Result<Option<Duration>, sqlx::Error> {
     let now = now_us();
-    let due = sqlx::query_scalar("SELECT min(due_at) FROM sagabus_outbox WHERE endpoint = $1 AND due_at > $2");
-    let due: Option<i64> = due.bind(endpoint).bind(now).fetch_one(connection).await?;
+    let due = sqlx::query_scalar(
+        "SELECT min(due_at) FROM sagabus_outbox WHERE endpoint = $1 AND due_at > $2 AND due_at <= $3",
+    );
+    let due = due.bind(request.endpoint).bind(now).bind(now.saturating_add(us(request.ahead)));
+    let due: Option<i64> = due.fetch_one(connection).await?;
     Ok(due.map(|due| Duration::from_micros((due - now).max(0) as u64)))
 }
 
@@ -85,7 +88,7 @@ pub(super) async fn lease(
     }
     leased.sort_by_key(|(due_at, row)| (*due_at, row.id));
     let rows = leased.into_iter().map(|(_, row)| row).collect();
-    Ok(Leased::new(rows, next_due(connection, request.endpoint).await?))
+    Ok(Leased::new(rows, next_due(connection, request).await?))
 }
 
 fn outbox_row(row: &SqliteRow, late_us: i64) -> Result<LeasedRow, String> {

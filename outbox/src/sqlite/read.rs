@@ -167,11 +167,15 @@ pub(super) async fn aliases_found(
     Ok(AliasesFound::new(rows, awaited.iter().map(key).collect::<Result<_, sqlx::Error>>()?))
 }
 
-const HELD: &str = "
-SELECT receiver, message_id, arrival, reason, saga_id, attempts, envelope, body FROM sagabus_held
+const HELD_PLACES: &str = "
+SELECT arrival, octet_length(body) AS bytes FROM sagabus_held
 WHERE saga_id = $1 AND saga = $2 AND endpoint = $3
     AND (reason, type) IN (SELECT r.value ->> 0, r.value ->> 1 FROM json_each($4) r)
 ORDER BY arrival LIMIT $5";
+
+const HELD: &str = "
+SELECT receiver, message_id, arrival, reason, saga, saga_id, attempts, envelope, body FROM sagabus_held
+WHERE arrival IN (SELECT value FROM json_each($1)) ORDER BY arrival";
 
 const UNREADABLE: &str = "
 UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $2 WHERE arrival = $1";
@@ -181,27 +185,42 @@ pub(super) async fn held(
     connection: &mut SqliteConnection,
     endpoint: &str,
     wanted: &[HeldWanted],
-    rows_max: i64,
+    (rows_max, bytes_max): (i64, i64),
 ) -> Result<Vec<HeldRow>, sqlx::Error> {
     let mut instances = BTreeMap::<&InstanceKey, Vec<serde_json::Value>>::new();
     for wanted in wanted {
         instances.entry(&wanted.key).or_default().push(json!([wanted.reason.as_str(), wanted.type_name]));
     }
-    let mut held = Vec::new();
+    let mut places: Vec<(usize, i64, i64)> = Vec::new();
     for (key, wanted) in instances {
-        let rows = sqlx::query(HELD).bind(&key.id).bind(&key.saga).bind(endpoint).bind(array(wanted)).bind(rows_max);
-        for row in &rows.fetch_all(&mut *connection).await? {
-            let arrival: i64 = row.try_get("arrival")?;
-            match held_row(row, arrival) {
-                Ok(row) => held.push(row),
-                Err(error) => {
-                    tracing::warn!(endpoint, saga = key.saga, saga_id = key.id, error, "a held message cannot be read");
-                    sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
-                }
+        let rows = sqlx::query(HELD_PLACES).bind(&key.id).bind(&key.saga).bind(endpoint).bind(array(wanted));
+        for (nth, row) in rows.bind(rows_max).fetch_all(&mut *connection).await?.iter().enumerate() {
+            places.push((nth, row.try_get("arrival")?, row.try_get("bytes")?));
+        }
+    }
+    places.sort_unstable();
+    let mut bytes: i64 = 0;
+    let fits = |(_, arrival, length): (usize, i64, i64)| {
+        let fits = bytes < bytes_max;
+        bytes = bytes.saturating_add(length);
+        fits.then(|| arrival.into())
+    };
+    let fit: Vec<serde_json::Value> = places.into_iter().map_while(fits).collect();
+    let mut held = Vec::with_capacity(fit.len());
+    if fit.is_empty() {
+        return Ok(held);
+    }
+    for row in &sqlx::query(HELD).bind(array(fit)).fetch_all(&mut *connection).await? {
+        let arrival: i64 = row.try_get("arrival")?;
+        match held_row(row, arrival) {
+            Ok(row) => held.push(row),
+            Err(error) => {
+                let (saga, saga_id): (Option<&str>, Option<&str>) = (row.try_get("saga")?, row.try_get("saga_id")?);
+                tracing::warn!(endpoint, saga, saga_id, error, "a held message cannot be read");
+                sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
             }
         }
     }
-    held.sort_unstable_by_key(|row| row.arrival);
     Ok(held)
 }
 

@@ -11,7 +11,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CrashPoint, Envelope, HandlerError, HeldReason, InstanceKey, InstanceRow, Saga, Store, StoreError, StoreErrorKind, crash, panics,
+    CrashPoint, Envelope, HandlerError, HeldReason, InstanceKey, InstanceRow, Saga, Store, StoreError, StoreErrorKind,
+    crash, panics,
     port::{FieldRow, Found, Keys, Unit},
     project::{Change, Project},
     saga::{
@@ -108,7 +109,7 @@ async fn unit<Db: Store>(
     let mut groups = Groups::of(shared, items, &found);
     let wanted = groups.wanted();
     if !wanted.is_empty() {
-        groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?);
+        groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX, groups.bytes_left).await?);
     }
     let mut batch = Batch {
         shared,
@@ -126,7 +127,7 @@ async fn unit<Db: Store>(
         let reached = if follow.may { groups.reached(shared) } else { Vec::new() };
         if !reached.is_empty() {
             follow.did = true;
-            groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX).await?);
+            groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX, groups.bytes_left).await?);
         } else if !aliases.look_up(&shared.name, &mut unit, &mut groups).await? {
             break;
         }

@@ -146,8 +146,15 @@ pub trait Unit: Send {
     /// Reads what is known of the given keys: after the locks, with a snapshot of its own.
     async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError>;
 
-    /// Reads held messages, in order of arrival, at most `rows_max` for each instance.
-    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError>;
+    /// Reads held messages, in order of arrival: of each instance its first ones, at most `rows_max`, and no more once
+    /// the bodies of those before have `bytes_max`. For that the first of every instance count before the second ones.
+    async fn held(
+        &mut self,
+        endpoint: &str,
+        wanted: &[HeldWanted],
+        rows_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<HeldRow>, StoreError>;
 
     /// Tries to take more locks, as [`Store::begin`] does. Returns those that another transaction holds.
     async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError>;

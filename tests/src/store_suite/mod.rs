@@ -230,6 +230,7 @@ macro_rules! store_suite {
                     a_held_message_goes_for_one_receiver_at_one_endpoint
                     what_is_held_again_has_its_last_time
                     what_waits_is_counted_and_read_by_type
+                    held_messages_are_read_up_to_so_many_bytes
                     m3_another_saga_with_the_same_id_starves_nobody
                     o_053_old_rows_go_unless_something_held_needs_them
                     s_042_early_messages_do_not_wait_for_ever

@@ -228,7 +228,7 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     let key = tests::store_suite::key();
     let wanted = HeldWanted::new(key, "test.Message", HeldReason::Early);
-    let held = unit.held("e", &[wanted], 10).await.unwrap();
+    let held = unit.held("e", &[wanted], 10, i64::MAX).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
     assert_eq!(store.column("held", "reason", "bad").await, [Some("undecodable".into())]);

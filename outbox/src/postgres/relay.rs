@@ -1,7 +1,7 @@
 //! Leases on outbox rows, what is taken back from them, and the count of crashes.
 
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
-use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
+use saga_core::{InboxResult, InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use uuid::Uuid;
@@ -168,7 +168,7 @@ VALUES ($1, $2, $3, $4, $5, 'suspect', $6, $7, CASE WHEN $8::text IS NOT NULL TH
     'epoch'::timestamptz + $9::bigint * interval '1 microsecond', clock_timestamp(), clock_timestamp(), $10, 0, 1)
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET crashes = i.crashes + 1,
     saga = coalesce(excluded.saga, i.saga), saga_id = coalesce(excluded.saga_id, i.saga_id)
-    WHERE i.result IN ('suspect', 'retrying')
+    WHERE i.result IN ('suspect', 'retrying') OR (i.result = 'held' AND $11)
 RETURNING crashes";
 
 pub(super) async fn count_crash(
@@ -190,6 +190,7 @@ pub(super) async fn count_crash(
         .bind(&row.saga_id)
         .bind(envelope.sent_at_us)
         .bind(owner)
+        .bind(row.result == InboxResult::Held)
         .persistent(persistent)
         .fetch_optional(&mut *connection)
         .await?;

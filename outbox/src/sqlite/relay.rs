@@ -2,7 +2,7 @@
 
 use super::{after, array, now_us};
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
-use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
+use saga_core::{InboxResult, InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::{collections::HashSet, time::Duration};
@@ -191,7 +191,7 @@ INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, resu
 VALUES ($1, $2, $3, $4, $5, 'suspect', $6, $7, CASE WHEN $8 IS NOT NULL THEN $2 END, $8, $9, $10, $10, $11, 0, 1)
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET crashes = sagabus_inbox.crashes + 1,
     saga = coalesce(excluded.saga, sagabus_inbox.saga), saga_id = coalesce(excluded.saga_id, sagabus_inbox.saga_id)
-    WHERE sagabus_inbox.result IN ('suspect', 'retrying')
+    WHERE sagabus_inbox.result IN ('suspect', 'retrying') OR (sagabus_inbox.result = 'held' AND $12)
 RETURNING crashes";
 
 pub(super) async fn count_crash(
@@ -213,6 +213,7 @@ pub(super) async fn count_crash(
         .bind(envelope.sent_at_us)
         .bind(now_us())
         .bind(owner)
+        .bind(row.result == InboxResult::Held)
         .fetch_optional(writer)
         .await
 }

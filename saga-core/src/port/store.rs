@@ -77,7 +77,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError>;
 
     /// Counts a message that was redelivered after a crash, in a transaction of its own, before the message runs alone.
-    /// Returns the count, this time included; `None` when the message is already settled.
+    /// Returns the count, this time included; `None` when the message is already settled, or held and the row does not
+    /// say so: of a held one the count alone changes.
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError>;
 
     /// Takes times for so many calls of what a limit of the endpoint is set for, one `every` so long, after all that

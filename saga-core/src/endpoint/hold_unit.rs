@@ -15,6 +15,9 @@ use crate::{
 };
 use std::collections::HashSet;
 
+/// Why a message waits for another process.
+const NOBODY: &str = "no receiver here handles it";
+
 /// Settles the items in one transaction. After an error the same items can be settled again: nothing is written or, if
 /// the commit's outcome is unknown, the inbox knows.
 pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Result<(), StoreError> {
@@ -43,8 +46,14 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
                     Settling { receiver, envelope: &item.envelope, saga_id: None, origin: Origin::Broker(before) };
                 if let Content::TakeBack(command) = &item.content {
                     let is_saga = matches!(item.receiver, Receiver::Saga(_));
+                    let is_held_here = |chance: &Chance<'_>| matches!(chance, Chance::WhileItWaits(_));
                     let chance = match item.receiver {
-                        Receiver::Nobody => Chance::None("no receiver here handles it"),
+                        // the command has no receiver here either: it may be held, or on its way to a newer process
+                        Receiver::Nobody => match command.chance(&found.inbox, receiver, false) {
+                            chance if is_held_here(&chance) && rows.insert((receiver, &command.id)) => chance,
+                            _ if ledger.comes_again(&item.envelope, NOBODY) => continue,
+                            _ => Chance::None(NOBODY),
+                        },
                         _ if !rows.insert((receiver, &command.id)) => Chance::None("it is being settled"),
                         _ => command.chance(&found.inbox, receiver, is_saga),
                     };
@@ -55,7 +64,7 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
                     ledger.comes_again(&item.envelope, "no process of a version that has the saga took it");
                     continue;
                 }
-                let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
+                let unknown = || (HeldReason::Version, NOBODY.to_owned());
                 let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let runs = i64::from(reason.had_a_run());
                 ledger.hold(settling, reason, Some(error), runs);

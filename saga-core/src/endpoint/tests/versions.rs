@@ -1,7 +1,7 @@
 //! Two versions of a service at once: what the older one gets and cannot use waits for the newer one.
 
 use super::*;
-use crate::{HeldKey, InstanceKey, InstanceWrite, Store, Unit, Write};
+use crate::{HeldKey, InstanceKey, InstanceWrite, Store, Unit, Write, endpoint::take_back::TakeBack};
 
 /// Changes the only instance, as a process of another version or an operator does.
 async fn change(rig: &Rig, held_out: Vec<HeldKey>, change: impl FnOnce(&mut crate::InstanceRow)) {
@@ -109,4 +109,44 @@ async fn a_wake_up_for_a_saga_that_is_not_here_comes_again_for_a_day() {
     assert_eq!(wakes(&rig).len(), 1, "there may be a newer process by now");
     tokio::time::sleep(secs(86_400)).await;
     assert_eq!((wakes(&rig).len(), rig.held(), rig.store.inbox().len()), (0, vec![], 0));
+}
+
+/// What goes after a command.
+fn back(command: &Envelope) -> Envelope {
+    let body =
+        TakeBack { type_name: command.type_name.clone(), id: command.message_id.clone(), hash: command.body_hash() };
+    let id = format!("back-{}", command.message_id);
+    Envelope::new(id, Envelope::TAKE_BACK, serde_json::to_vec(&body).expect("it is JSON"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_after_a_command_of_the_newer_version_reaches_it() {
+    let script = Script::new();
+    let older = Rig::walk().await;
+    older.broker.deliver(back(&command(1)));
+    older.all_acked().await;
+    assert_eq!((older.held(), older.store.inbox().len()), (vec![], 0));
+    let row = older.the_outbox();
+    assert_eq!((row.envelope.type_name.as_str(), row.envelope.attempt), (Envelope::TAKE_BACK, 1));
+    let Rig { store, broker, endpoint } = older;
+    drop(endpoint);
+    let newer = Rig::start_on(store, broker, |builder| builder.saga::<Walk>().handle::<Do>(script.clone()));
+    let newer = newer.await.expect("it starts");
+    newer.until("it is known", |rig| rig.store.inbox().len() == 2).await;
+    newer.broker.deliver(command(1));
+    newer.all_acked().await;
+    assert_eq!((script.runs_of(1), newer.result("do-1")), (0, InboxResult::Discarded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_of_the_newer_version_that_is_held_is_taken_back_there() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([command(1), command(2)]);
+    rig.all_acked().await;
+    assert_eq!(rig.held().len(), 2);
+    rig.broker.deliver(back(&command(1)));
+    rig.all_acked().await;
+    assert_eq!((rig.held(), rig.result("do-1")), (vec![("do-2".into(), HeldReason::Version)], InboxResult::Discarded));
+    assert_eq!(rig.inbox("back-do-1").note.as_deref(), Some("shop.Do do-1: taken back while it waited"));
+    assert_eq!(rig.store.outbox().len(), 0);
 }

@@ -118,7 +118,8 @@ impl Tables for Postgres {
                 envelope, body, created_at, due_at)
             VALUES ($1::uuid, $2, $3, 'retry', $4, $2, $5, $6, $7::json, convert_to($8, 'UTF8'),
                 clock_timestamp(), clock_timestamp())",
-        put_off: "UPDATE sagabus.inbox SET result = 'retrying', round = 0, note = $4, claimed_at = clock_timestamp()
+        put_off: "UPDATE sagabus.inbox SET result = 'retrying', round = 0, crashes = 0, note = $4,
+                claimed_at = clock_timestamp()
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         discard: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result IN ('held', 'retrying')",

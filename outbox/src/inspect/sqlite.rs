@@ -120,7 +120,7 @@ impl Tables for Sqlite {
                 envelope, body, created_at, due_at)
             VALUES (?1, ?2, ?3, 'retry', ?4, ?2, ?5, ?6, ?7, CAST(?8 AS BLOB),
                 CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
-        put_off: "UPDATE sagabus_inbox SET result = 'retrying', round = 0, note = ?4,
+        put_off: "UPDATE sagabus_inbox SET result = 'retrying', round = 0, crashes = 0, note = ?4,
                 claimed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,

@@ -6,6 +6,7 @@ use tests::tables::{Held, Tables};
 
 suite! {
     what_other_receivers_put_off_is_not_of_the_instance,
+    a_persons_retry_begins_anew,
     a_retry_that_strayed_to_a_process_without_its_receiver_is_judged_anew_or_discarded,
 }
 
@@ -68,4 +69,14 @@ async fn a_retry_that_strayed_to_a_process_without_its_receiver_is_judged_anew_o
     assert_eq!(inbox, ["b  discarded", "b order discarded", "c  discarded", "c order retrying"]);
     let sent = "SELECT message_id || ' ' || type FROM {s}outbox WHERE message_id = 'a'";
     assert_eq!(tables.one(sent).await.as_deref(), Some("a payment.Paid"));
+}
+
+/// What killed three processes is held; after a fix the next crash, of whatever, is its first again.
+async fn a_persons_retry_begins_anew(tables: Tables) {
+    tables.hold(&Held { reason: "crashes", ..Held::default() }).await;
+    tables.sql("UPDATE {s}inbox SET crashes = 4").await;
+    let done = tables.store.held_retry(&of_message(&tables, "m").await, "ann", "fixed").await;
+    assert_eq!(done.count("retried"), 1, "{done:?}");
+    let inbox = "SELECT result || ' ' || crashes || ' ' || round FROM {s}inbox";
+    assert_eq!(tables.one(inbox).await.as_deref(), Some("retrying 0 0"));
 }

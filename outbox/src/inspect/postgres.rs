@@ -172,12 +172,14 @@ impl Tables for Postgres {
         now: "UPDATE sagabus.outbox SET due_at = clock_timestamp(), waits_for = NULL, lease_until = NULL,
                 lease_owner = NULL
             WHERE id = $1::uuid",
-        due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
+        due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond',
+                first_attempt_at = NULL
             WHERE id = $1::uuid",
-        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
+        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond',
+                first_attempt_at = NULL
             WHERE id = $1::uuid",
         reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
             WHERE id = $1::uuid",
         delete: "DELETE FROM sagabus.outbox WHERE id = $1::uuid",
         settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()

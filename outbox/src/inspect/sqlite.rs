@@ -180,12 +180,13 @@ impl Tables for Sqlite {
         now: "UPDATE sagabus_outbox SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER), waits_for = NULL,
                 lease_until = NULL, lease_owner = NULL
             WHERE id = ?1",
-        due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER) WHERE id = ?1",
+        due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER), first_attempt_at = NULL WHERE id = ?1",
         later: "UPDATE sagabus_outbox
-            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER) WHERE id = ?1",
+            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER), first_attempt_at = NULL
+            WHERE id = ?1",
         reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
                 due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
             WHERE id = ?1",
         delete: "DELETE FROM sagabus_outbox WHERE id = ?1",
         settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,

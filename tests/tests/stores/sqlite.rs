@@ -34,6 +34,17 @@ async fn f14_tables_have_a_prefix() {
     }
 }
 
+/// What stands behind a long value is read through all of its pages: nothing that is looked for does.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_values_are_the_last_columns() {
+    let (store, _file) = on_sqlite().await;
+    for table in ["outbox", "held"] {
+        let sql = format!("SELECT name FROM pragma_table_info('sagabus_{table}') ORDER BY cid DESC LIMIT 2");
+        let last: Vec<String> = sqlx::query_scalar(&sql).fetch_all(store.pool()).await.unwrap();
+        assert_eq!(last, ["body", "envelope"], "{table}");
+    }
+}
+
 /// M21: without tables the text says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn m21_missing_tables_are_a_matter_of_the_deployment() {

@@ -88,7 +88,7 @@ pub struct Postgres {
     /// For relay, leases and housekeeping, so that slow handlers cannot starve them.
     own: Arc<Connections>,
     /// Housekeeping that may take seconds, of all endpoints one after another: a connection is left for the relay.
-    keeping: Arc<Mutex<()>>,
+    keeping: Arc<Mutex<sweep::Places>>,
     /// The server is behind a pooler that may give each transaction another session: no statement runs outside one.
     pooled: bool,
 }
@@ -177,6 +177,19 @@ impl Postgres {
     async fn transaction(&self, more: &str) -> Result<Leased, StoreError> {
         let sql = format!("{}{more}", begin(ANSWER));
         self.own.begin(&if self.pooled { pooled(&sql) } else { sql }).await
+    }
+
+    /// Deletes old rows, in a transaction of its own.
+    async fn delete_old(
+        &self,
+        sql: &'static str,
+        endpoint: &str,
+        retention: Duration,
+        places: &mut sweep::Places,
+    ) -> Result<i64, StoreError> {
+        let mut connection = self.transaction(sweep::BY_INDEX).await?;
+        let result = answer(sweep::delete_old(&mut connection, sql, endpoint, retention, places)).await;
+        self.finish(connection, result).await
     }
 
     /// The end of [`Postgres::transaction`].
@@ -343,9 +356,18 @@ impl Store for Postgres {
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
-        let _turn = self.keeping.lock().await;
+        let mut places = self.keeping.lock().await;
         let mut connection = self.transaction(sweep::BY_INDEX).await?;
         let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
-        self.finish(connection, result).await
+        let mut swept = self.finish(connection, result).await?;
+        for sql in sweep::OLD {
+            match self.delete_old(sql, endpoint, retention, &mut places).await {
+                Ok(rows) => swept.rows += rows.unsigned_abs(),
+                Err(error) if swept.rows == 0 => return Err(error),
+                // what concerns people is committed, and is to be said; the next sweep gets the error
+                Err(error) => tracing::debug!(endpoint, %error, "old rows are not deleted"),
+            }
+        }
+        Ok(swept)
     }
 }

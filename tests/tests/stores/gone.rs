@@ -1,10 +1,10 @@
 //! PostgreSQL: rows that are gone, and that it cannot remove because somebody holds a transaction open.
 
 use crate::on_postgres;
-use saga_core::Store;
+use saga_core::{HeldReason, Store};
 use sqlx::Executor;
 use std::time::Duration;
-use tests::store_suite::request;
+use tests::store_suite::{Lab, WEEK, chart, held_in, instance, request, write, writes};
 
 /// While somebody holds a transaction open, timers that are gone cannot be removed: a look reads none beyond the next.
 #[tokio::test(flavor = "multi_thread")]
@@ -35,4 +35,26 @@ async fn a_look_reads_no_timers_that_are_gone() {
     let read = read().await - before;
     assert!(read < 1000, "two looks read {read} rows that are gone");
     old.rollback().await.unwrap();
+}
+
+/// Old rows that cannot be deleted, or not in time, keep nothing else from happening.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_fails_keeps_no_other_step_from_happening() {
+    let (store, _database) = on_postgres().await;
+    let process = tests::with!(saga_core::Process::new("e", "p"), charts = vec![chart(1)]);
+    store.register(&process).await.unwrap();
+    let mut done = instance(1, 0);
+    (done.row.done, done.row.key.id) = (true, "8".into());
+    let version = tests::with!(held_in("m", HeldReason::Version), expires = Some(Duration::ZERO));
+    write(&store, tests::with!(writes(), instances = vec![done], held_in = vec![version])).await.unwrap();
+    store.age("saga", "completed_at", 2 * WEEK).await;
+    store.age("held", "expires_at", Duration::from_secs(1)).await;
+    let refuses = "CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''an audit wants them''; END';
+        CREATE TRIGGER refuses BEFORE DELETE ON sagabus.saga FOR EACH ROW EXECUTE FUNCTION refuses()";
+    store.pool().execute(refuses).await.unwrap();
+    assert_eq!(store.sweep("e", WEEK).await.unwrap().without_version, 1, "it is said to a person");
+    assert_eq!(store.column("held", "reason", "m").await, [Some("undecodable".into())]);
+    let error = store.sweep("e", WEEK).await.unwrap_err();
+    assert!(error.to_string().contains("an audit wants them"), "{error}");
 }

@@ -51,6 +51,9 @@ async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result
     tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// The start of a transaction for one statement.
+const READ_COMMITTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
 /// default: the unit must see what the last holder of a lock wrote.
 fn begin(limit: Duration) -> String {
@@ -156,16 +159,19 @@ impl Postgres {
     /// A connection for statements outside units of work.
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
         if self.pooled {
-            connections.begin(&pooled("BEGIN ISOLATION LEVEL READ COMMITTED")).await
-        } else {
-            connections.acquire().await
+            return connections.begin(&pooled(READ_COMMITTED)).await;
         }
+        let mut connection = connections.acquire().await?;
+        if connection.is_strict() {
+            answer(connection.begin(READ_COMMITTED.into())).await.map_err(|error| connection.lost(error))?;
+        }
+        Ok(connection)
     }
 
     /// The end of [`Postgres::alone`].
     async fn done<T>(&self, mut connection: Leased, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         let value = result.map_err(|error| connection.lost(error))?;
-        if self.pooled {
+        if connection.has_begun() {
             answer(connection.commit()).await.map_err(|error| connection.lost(error))?;
         }
         connection.give_back().await;
@@ -325,9 +331,11 @@ impl Store for Postgres {
         let ids: Vec<String> = rows.iter().map(Uuid::to_string).collect();
         let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
         let mut connection = self.own.acquire().await?;
-        answer(connection.execute(sql.as_str())).await.map_err(|error| connection.lost(error))?;
-        connection.give_back().await;
-        Ok(())
+        let deleted = match connection.is_strict() {
+            true => answer(connection.begin(format!("{READ_COMMITTED}; {sql}"))).await,
+            false => answer(connection.execute(sql.as_str())).await.map(drop),
+        };
+        self.done(connection, deleted).await
     }
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<saga_core::Leased, StoreError> {

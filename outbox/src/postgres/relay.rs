@@ -10,9 +10,8 @@ use uuid::Uuid;
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
 /// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
-/// lease. The next row is looked for as far ahead only as the relay waits: timers that are gone lie beyond. It is planned
-/// each time: a plan that was made when the outbox was empty reads all of it for each row, once it
-/// is full.
+/// lease. The next row is looked for only as far ahead as the relay waits: timers that are gone lie beyond. It is
+/// planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it is full.
 const LEASE: &str = "
 WITH due AS (
     SELECT id, due_at, octet_length(body) AS bytes FROM sagabus.outbox

@@ -190,8 +190,8 @@ fn locked(mark: &str) -> Vec<i64> {
     locks.filter_map(|lock| lock.parse().ok()).collect()
 }
 
-/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance, and all of them
-/// to `bytes_max`, before the rows themselves are read: the length of a body is known without it.
+/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance, and all to
+/// `bytes_max`, before the rows themselves are read: the length of a body is known without it.
 const HELD: &str = "
 SELECT h.receiver, h.message_id, h.arrival, h.reason, h.saga_id, h.attempts, h.envelope::text AS envelope, h.body
 FROM (SELECT place, nth, sum(bytes) OVER (ORDER BY nth, arrival) - bytes AS before FROM (

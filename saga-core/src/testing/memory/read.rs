@@ -75,8 +75,8 @@ pub(super) fn counts(tables: &Tables, endpoint: &str, sagas: &[String], rows_max
     }
 }
 
-/// The first rows of each instance, at most so many, and no more once the bodies of those before have so many bytes: the
-/// first row of every instance counts before the second ones.
+/// The first rows of each instance, at most so many, and no more once the bodies of those before have so many bytes:
+/// the first row of every instance counts before the second ones.
 pub(super) fn held(
     tables: &Tables,
     own: &Changes,

@@ -29,6 +29,7 @@ async fn a_retry_for_a_handler_that_only_the_newer_version_has_is_not_lost_to_th
     let older = Rig::start_on(store, broker, |builder| builder.saga::<Walk>()).await.expect("it starts");
     older.until_within(secs(120), "the older version holds it", |rig| rig.held().len() == 1).await;
     assert_eq!(older.the_held().receiver, "");
+    older.until("the row that brought it is gone", |rig| rig.broker.is_done() && rig.store.outbox().is_empty()).await;
     let Rig { store, broker, endpoint } = older;
     drop(endpoint);
     let rig = Rig::start_on(store, broker, newer).await.expect("it starts");

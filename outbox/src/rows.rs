@@ -161,6 +161,14 @@ pub(crate) fn in_order<T>(rows: &[T], inbox: impl Fn(&T) -> &InboxRow) -> Vec<&T
     rows
 }
 
+/// A message that waited without a receiver goes back. To those that know it now it is new; but a retry stays the retry
+/// of its receiver, whose inbox row tells it from the original by its attempts.
+pub(crate) fn back(envelope: &mut Envelope) {
+    if envelope.receiver.is_none() {
+        envelope.attempt = 0;
+    }
+}
+
 /// The key of an instance's wake-up in the outbox: the same each time, so that at most one waits.
 pub(crate) fn wake_id(endpoint: &str, saga: &str, id: &str) -> Uuid {
     let parts = [endpoint, saga, id].map(str::as_bytes);

@@ -25,6 +25,10 @@ pub(crate) struct Statements {
     pub(super) discard: &'static str,
     /// Deletes a held inbox row: endpoint, receiver, message id.
     pub(super) forget: &'static str,
+    /// Deletes an inbox row that waits for a retry: endpoint, receiver, message id (1 to 3), attempts (4).
+    pub(super) forget_retry: &'static str,
+    /// Such a row becomes discarded, with a note (5). Returns a row if it did.
+    pub(super) settle: &'static str,
     /// Deletes a held row: endpoint, receiver, message id.
     pub(super) release: &'static str,
     /// The body of a held row: endpoint, receiver, message id (1 to 3), body (4).
@@ -109,6 +113,9 @@ async fn retry<T: Tables>(
         envelope.receiver = None;
         envelope.attempt = 0;
         session.rows(T::ORDER.forget, &key(row)).await?;
+        if let Some(retry) = strayed(row) {
+            session.rows(T::ORDER.forget_retry, &retry).await?; // else it would take the message for a duplicate
+        }
     } else if !never_left {
         envelope.receiver = Some(row.receiver.clone());
         envelope.attempt = row.attempts;
@@ -137,9 +144,14 @@ async fn discard<T: Tables>(
         return Ok("not possible"); // what waits for the instance would wait for ever
     }
     let instance = awaited::<T>(session, row).await?;
-    session.rows(T::ORDER.discard, &with(inbox_key(row), note("discarded", order))).await?;
+    let note = note("discarded", order);
+    session.rows(T::ORDER.discard, &with(inbox_key(row), note.clone())).await?;
     session.rows(T::ORDER.release, &key(row)).await?;
-    if let Some(key) = instance {
+    let awaited = match strayed(row) {
+        Some(retry) => !session.rows(T::ORDER.settle, &with(retry, note)).await?.is_empty(),
+        None => true,
+    };
+    if let Some(key) = instance.filter(|_| awaited) {
         release::<T>(session, &row.endpoint, &key, &row.message_id).await?;
     }
     Ok("discarded")
@@ -188,14 +200,24 @@ pub(super) async fn give<T: Tables>(
     session.rows(T::ORDER.wake, &params.map(Some)).await.map(drop)
 }
 
-/// The instance that may wait for the message: its own, or that of a retry which never left.
+/// The instance that may wait for the message: its own, or that of a retry which never left or has strayed.
 async fn awaited<T: Tables>(session: &mut T::Session, row: &HeldView) -> Result<Option<InstanceKey>, StoreError> {
     if let (Some(saga), Some(id)) = (&row.saga, &row.saga_id) {
         return Ok(Some(InstanceKey { saga: saga.clone(), id: id.clone() }));
     }
-    let Some(saga) = retried_by(row) else { return Ok(None) };
-    let found = session.rows(T::ORDER.awaits, &inbox_key(row)).await?;
-    Ok(found.into_iter().next().map(|id| InstanceKey { saga: saga.into(), id }))
+    let retry = strayed(row).map(|retry| retry[..3].to_vec());
+    let Some(retry) = retry.or_else(|| retried_by(row).map(|_| inbox_key(row))) else { return Ok(None) };
+    let found = session.rows(T::ORDER.awaits, &retry).await?;
+    let saga = retry[1].clone().unwrap_or_default();
+    Ok(found.into_iter().next().map(|id| InstanceKey { saga, id }))
+}
+
+/// A retry that a process held which does not know its receiver. The receiver's inbox row still waits for it, with so
+/// many attempts.
+fn strayed(row: &HeldView) -> Option<Params> {
+    let receiver = row.envelope["receiver"].as_str().filter(|_| row.receiver.is_empty())?;
+    let attempts = row.envelope["attempt"].as_i64().unwrap_or_default().to_string();
+    Some([&row.endpoint, receiver, &row.message_id, &attempts].map(|text| Some(text.to_owned())).into())
 }
 
 /// Who is to handle the message again, if it is a retry that never left.

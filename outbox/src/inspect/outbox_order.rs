@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 pub(crate) struct Statements {
     /// It is due now, whatever it waited for.
     pub(super) now: &'static str,
-    /// It is due at another time (2): microseconds since 1970.
+    /// A timer is due at another time (2), as if it had never been tried: microseconds since 1970.
     pub(super) due: &'static str,
-    /// It is due after some time (2) from now: microseconds.
+    /// The same, after some time (2) from now: microseconds.
     pub(super) later: &'static str,
-    /// It goes elsewhere (2), now.
+    /// It goes elsewhere (2), now: there nobody has had it.
     pub(super) reroute: &'static str,
     /// Deletes it.
     pub(super) delete: &'static str,

@@ -118,12 +118,18 @@ impl Tables for Postgres {
                 envelope, body, created_at, due_at)
             VALUES ($1::uuid, $2, $3, 'retry', $4, $2, $5, $6, $7::json, convert_to($8, 'UTF8'),
                 clock_timestamp(), clock_timestamp())",
-        put_off: "UPDATE sagabus.inbox SET result = 'retrying', round = 0, note = $4, claimed_at = clock_timestamp()
+        put_off: "UPDATE sagabus.inbox SET result = 'retrying', round = 0, crashes = 0, note = $4,
+                claimed_at = clock_timestamp()
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
         discard: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus.inbox
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'held'",
+        forget_retry: "DELETE FROM sagabus.inbox WHERE endpoint = $1 AND receiver = $2 AND message_id = $3
+            AND result = 'retrying' AND attempts = $4::bigint",
+        settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $5, handled_at = clock_timestamp()
+            WHERE endpoint = $1 AND receiver = $2 AND message_id = $3 AND result = 'retrying' AND attempts = $4::bigint
+            RETURNING receiver",
         release: "DELETE FROM sagabus.held WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
         edit: "UPDATE sagabus.held SET body = convert_to($4, 'UTF8')
             WHERE endpoint = $1 AND receiver = $2 AND message_id = $3",
@@ -199,12 +205,14 @@ impl Tables for Postgres {
         now: "UPDATE sagabus.outbox SET due_at = clock_timestamp(), waits_for = NULL, lease_until = NULL,
                 lease_owner = NULL
             WHERE id = $1::uuid",
-        due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
+        due: "UPDATE sagabus.outbox SET due_at = timestamptz 'epoch' + $2::bigint * interval '1 microsecond',
+                first_attempt_at = NULL
             WHERE id = $1::uuid",
-        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
+        later: "UPDATE sagabus.outbox SET due_at = clock_timestamp() + $2::bigint * interval '1 microsecond',
+                first_attempt_at = NULL
             WHERE id = $1::uuid",
         reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
             WHERE id = $1::uuid",
         delete: "DELETE FROM sagabus.outbox WHERE id = $1::uuid",
         settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()

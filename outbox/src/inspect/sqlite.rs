@@ -120,7 +120,7 @@ impl Tables for Sqlite {
                 envelope, body, created_at, due_at)
             VALUES (?1, ?2, ?3, 'retry', ?4, ?2, ?5, ?6, ?7, CAST(?8 AS BLOB),
                 CAST(unixepoch('subsec') * 1000000 AS INTEGER), CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
-        put_off: "UPDATE sagabus_inbox SET result = 'retrying', round = 0, note = ?4,
+        put_off: "UPDATE sagabus_inbox SET result = 'retrying', round = 0, crashes = 0, note = ?4,
                 claimed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
         discard: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,
@@ -128,6 +128,13 @@ impl Tables for Sqlite {
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result IN ('held', 'retrying')",
         forget: "DELETE FROM sagabus_inbox
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'held'",
+        forget_retry: "DELETE FROM sagabus_inbox WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3
+            AND result = 'retrying' AND attempts = CAST(?4 AS INTEGER)",
+        settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?5,
+                handled_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+            WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3 AND result = 'retrying'
+                AND attempts = CAST(?4 AS INTEGER)
+            RETURNING receiver",
         release: "DELETE FROM sagabus_held WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
         edit: "UPDATE sagabus_held SET body = CAST(?4 AS BLOB)
             WHERE endpoint = ?1 AND receiver = ?2 AND message_id = ?3",
@@ -208,12 +215,13 @@ impl Tables for Sqlite {
         now: "UPDATE sagabus_outbox SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER), waits_for = NULL,
                 lease_until = NULL, lease_owner = NULL
             WHERE id = ?1",
-        due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER) WHERE id = ?1",
+        due: "UPDATE sagabus_outbox SET due_at = CAST(?2 AS INTEGER), first_attempt_at = NULL WHERE id = ?1",
         later: "UPDATE sagabus_outbox
-            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER) WHERE id = ?1",
+            SET due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + CAST(?2 AS INTEGER), first_attempt_at = NULL
+            WHERE id = ?1",
         reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
                 due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
             WHERE id = ?1",
         delete: "DELETE FROM sagabus_outbox WHERE id = ?1",
         settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,

@@ -39,14 +39,14 @@ const LOOK: Duration = Duration::from_secs(15);
 const ROLLBACK: Duration = Duration::from_secs(2);
 
 /// Statements outside transactions run at the role's default isolation. Where that is a stricter one, leases and limits
-/// of several processes fail each other.
-const READ_COMMITTED: &str = "SELECT set_config('default_transaction_isolation', 'read committed', false)
-    WHERE current_setting('default_transaction_isolation') <> 'read committed'";
+/// of several processes fail each other, so there they have a transaction each. The session's default is left alone:
+/// behind a pooler that nobody announced, other clients would have it.
+const IS_STRICT: &str = "SELECT current_setting('default_transaction_isolation') <> 'read committed'";
 
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
-    /// A pooler stands between: what a session sets, others would have.
+    /// A pooler stands between.
     pooled: bool,
     /// Last in, first out: statement caches stay warm, and surplus connections become idle and are closed.
     idle: Mutex<Vec<Made>>,
@@ -60,6 +60,8 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Made {
     connection: PgConnection,
+    /// A statement outside a transaction runs at a stricter isolation than read committed.
+    is_strict: bool,
     born: Instant,
     generation: u64,
     idle_since: Instant,
@@ -127,10 +129,11 @@ impl Connections {
     async fn make(&self) -> Result<Made, Error> {
         let generation = self.generation.load(Ordering::Acquire);
         let mut connection = self.options.connect().await?;
-        if !self.pooled {
-            connection.execute(READ_COMMITTED).await?;
-        }
-        Ok(Made { connection, born: Instant::now(), generation, idle_since: Instant::now() })
+        let is_strict = match self.pooled {
+            true => false, // all its statements are in transactions anyway
+            false => sqlx::query_scalar(IS_STRICT).persistent(false).fetch_one(&mut connection).await?,
+        };
+        Ok(Made { connection, is_strict, born: Instant::now(), generation, idle_since: Instant::now() })
     }
 
     fn is_old(&self, made: &Made) -> bool {
@@ -228,6 +231,16 @@ impl Leased {
         // set first: if this future is dropped, sqlx does not know that a transaction may be open
         self.begun = true;
         PgTransactionManager::begin(self, Some(sql.into())).await
+    }
+
+    /// Whether a statement needs a transaction to run read committed.
+    pub(super) fn is_strict(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.is_strict)
+    }
+
+    /// Whether a transaction was begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Commits what [`Leased::begin`] began.

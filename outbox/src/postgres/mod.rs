@@ -51,6 +51,9 @@ async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result
     tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// The start of a transaction for one statement.
+const READ_COMMITTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// The start of a transaction, which the server ends when it is idle for `limit`. Read committed, whatever the role's
 /// default: the unit must see what the last holder of a lock wrote.
 fn begin(limit: Duration) -> String {
@@ -88,7 +91,7 @@ pub struct Postgres {
     /// For relay, leases and housekeeping, so that slow handlers cannot starve them.
     own: Arc<Connections>,
     /// Housekeeping that may take seconds, of all endpoints one after another: a connection is left for the relay.
-    keeping: Arc<Mutex<()>>,
+    keeping: Arc<Mutex<sweep::Places>>,
     /// The server is behind a pooler that may give each transaction another session: no statement runs outside one.
     pooled: bool,
 }
@@ -156,16 +159,19 @@ impl Postgres {
     /// A connection for statements outside units of work.
     async fn alone(&self, connections: &Arc<Connections>) -> Result<Leased, StoreError> {
         if self.pooled {
-            connections.begin(&pooled("BEGIN ISOLATION LEVEL READ COMMITTED")).await
-        } else {
-            connections.acquire().await
+            return connections.begin(&pooled(READ_COMMITTED)).await;
         }
+        let mut connection = connections.acquire().await?;
+        if connection.is_strict() {
+            answer(connection.begin(READ_COMMITTED.into())).await.map_err(|error| connection.lost(error))?;
+        }
+        Ok(connection)
     }
 
     /// The end of [`Postgres::alone`].
     async fn done<T>(&self, mut connection: Leased, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         let value = result.map_err(|error| connection.lost(error))?;
-        if self.pooled {
+        if connection.has_begun() {
             answer(connection.commit()).await.map_err(|error| connection.lost(error))?;
         }
         connection.give_back().await;
@@ -177,6 +183,19 @@ impl Postgres {
     async fn transaction(&self, more: &str) -> Result<Leased, StoreError> {
         let sql = format!("{}{more}", begin(ANSWER));
         self.own.begin(&if self.pooled { pooled(&sql) } else { sql }).await
+    }
+
+    /// Deletes old rows, in a transaction of its own.
+    async fn delete_old(
+        &self,
+        sql: &'static str,
+        endpoint: &str,
+        retention: Duration,
+        places: &mut sweep::Places,
+    ) -> Result<i64, StoreError> {
+        let mut connection = self.transaction(sweep::BY_INDEX).await?;
+        let result = answer(sweep::delete_old(&mut connection, sql, endpoint, retention, places)).await;
+        self.finish(connection, result).await
     }
 
     /// The end of [`Postgres::transaction`].
@@ -312,9 +331,11 @@ impl Store for Postgres {
         let ids: Vec<String> = rows.iter().map(Uuid::to_string).collect();
         let sql = format!("DELETE FROM sagabus.outbox WHERE id = ANY('{{{}}}'::uuid[])", ids.join(","));
         let mut connection = self.own.acquire().await?;
-        answer(connection.execute(sql.as_str())).await.map_err(|error| connection.lost(error))?;
-        connection.give_back().await;
-        Ok(())
+        let deleted = match connection.is_strict() {
+            true => answer(connection.begin(format!("{READ_COMMITTED}; {sql}"))).await,
+            false => answer(connection.execute(sql.as_str())).await.map(drop),
+        };
+        self.done(connection, deleted).await
     }
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<saga_core::Leased, StoreError> {
@@ -343,9 +364,18 @@ impl Store for Postgres {
     }
 
     async fn sweep(&self, endpoint: &str, retention: Duration) -> Result<Swept, StoreError> {
-        let _turn = self.keeping.lock().await;
+        let mut places = self.keeping.lock().await;
         let mut connection = self.transaction(sweep::BY_INDEX).await?;
         let result = answer(sweep::sweep(&mut connection, endpoint, retention)).await;
-        self.finish(connection, result).await
+        let mut swept = self.finish(connection, result).await?;
+        for sql in sweep::OLD {
+            match self.delete_old(sql, endpoint, retention, &mut places).await {
+                Ok(rows) => swept.rows += rows.unsigned_abs(),
+                Err(error) if swept.rows == 0 => return Err(error),
+                // what concerns people is committed, and is to be said; the next sweep gets the error
+                Err(error) => tracing::debug!(endpoint, %error, "old rows are not deleted"),
+            }
+        }
+        Ok(swept)
     }
 }

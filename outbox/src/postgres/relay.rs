@@ -1,7 +1,7 @@
 //! Leases on outbox rows, what is taken back from them, and the count of crashes.
 
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
-use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
+use saga_core::{InboxResult, InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow, TakenBack};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use uuid::Uuid;
@@ -10,8 +10,8 @@ use uuid::Uuid;
 /// written by `clock_timestamp()`. Rows of the same microsecond come in index order, which is their order of insertion:
 /// with the id in `ORDER BY`, rows that became due together would be sorted at each lease. They would be, too, with a
 /// lower bound that may be far back: `{SINCE}` is empty, or a bound that is near. `{UNKNOWN}` adds rows under our own
-/// lease. It is planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it
-/// is full.
+/// lease. The next row is looked for only as far ahead as the relay waits: timers that are gone lie beyond. It is
+/// planned each time: a plan that was made when the outbox was empty reads all of it for each row, once it is full.
 const LEASE: &str = "
 WITH due AS (
     SELECT id, due_at, octet_length(body) AS bytes FROM sagabus.outbox
@@ -27,7 +27,9 @@ taken AS (
         first_attempt_at = coalesce(o.first_attempt_at, clock_timestamp())
     FROM fits WHERE o.id = fits.id RETURNING o.*)
 SELECT (extract(epoch FROM (SELECT min(due_at) FROM sagabus.outbox
-        WHERE endpoint = $1 AND due_at > statement_timestamp()) - clock_timestamp()) * 1000000)::bigint AS next_due,
+        WHERE endpoint = $1 AND due_at > statement_timestamp()
+            AND due_at <= statement_timestamp() + $7 * interval '1 microsecond')
+        - clock_timestamp()) * 1000000)::bigint AS next_due,
     t.id, t.kind, t.destination, t.envelope::text AS envelope, t.body, t.attempts, t.expired,
     (extract(epoch FROM clock_timestamp() - t.due_at) * 1000000)::bigint AS late,
     t.last_error IS NOT NULL AND t.waits_for IS NULL AS wanted
@@ -39,8 +41,8 @@ fn statement(since: &str, unknown: &str) -> String {
 
 static ALL: LazyLock<String> = LazyLock::new(|| statement("", ""));
 static SINCE: LazyLock<String> =
-    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $7 * interval '1 microsecond'", ""));
-static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($7))"));
+    LazyLock::new(|| statement(" AND due_at >= statement_timestamp() - $8 * interval '1 microsecond'", ""));
+static UNKNOWN: LazyLock<String> = LazyLock::new(|| statement("", " OR (lease_owner = $2 AND id <> ALL($8))"));
 
 const PUT_OFF: &str = "
 UPDATE sagabus.outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2,
@@ -60,6 +62,7 @@ pub(super) async fn lease(connection: &mut PgConnection, request: &LeaseRequest<
         .bind(us(request.lease))
         .bind(us(request.retention))
         .bind(request.bytes_max)
+        .bind(us(request.ahead))
         .persistent(false);
     let query = match (request.known, request.since) {
         (Some(known), _) => query.bind(known),
@@ -164,7 +167,7 @@ VALUES ($1, $2, $3, $4, $5, 'suspect', $6, $7, CASE WHEN $8::text IS NOT NULL TH
     'epoch'::timestamptz + $9::bigint * interval '1 microsecond', clock_timestamp(), clock_timestamp(), $10, 0, 1)
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET crashes = i.crashes + 1,
     saga = coalesce(excluded.saga, i.saga), saga_id = coalesce(excluded.saga_id, i.saga_id)
-    WHERE i.result IN ('suspect', 'retrying')
+    WHERE i.result IN ('suspect', 'retrying') OR (i.result = 'held' AND $11)
 RETURNING crashes";
 
 pub(super) async fn count_crash(
@@ -186,6 +189,7 @@ pub(super) async fn count_crash(
         .bind(&row.saga_id)
         .bind(envelope.sent_at_us)
         .bind(owner)
+        .bind(row.result == InboxResult::Held)
         .persistent(persistent)
         .fetch_optional(&mut *connection)
         .await?;

@@ -1,6 +1,6 @@
 //! Messages that waited for a newer binary are offered again.
 
-use crate::rows::{STEP_ROWS_MAX, from_json, sender, to_json, wake_id};
+use crate::rows::{STEP_ROWS_MAX, back, from_json, sender, to_json, wake_id};
 use saga_core::{Envelope, InstanceKey, Process};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
@@ -62,7 +62,7 @@ async fn unknown(connection: &mut PgConnection, process: &Process) -> Result<u64
     for row in &rows {
         let message_id: &str = row.get("message_id");
         let read = from_json(row.get("envelope"), Vec::new()).and_then(|mut envelope| {
-            envelope.attempt = 0;
+            back(&mut envelope);
             Ok((to_json(&envelope).map_err(|error| error.to_string())?, envelope))
         });
         match read {

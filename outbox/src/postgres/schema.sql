@@ -86,8 +86,6 @@ CREATE TABLE sagabus.outbox (
     saga             text COLLATE "C",        -- the sender, if it is an instance
     saga_id          text COLLATE "C",
     timer            bigint,                  -- which of the instance's timers
-    envelope         json NOT NULL,           -- everything about the message but its body
-    body             bytea NOT NULL,
     created_at       timestamptz NOT NULL,
     due_at           timestamptz NOT NULL,
     lease_until      timestamptz,
@@ -96,7 +94,9 @@ CREATE TABLE sagabus.outbox (
     attempts         integer NOT NULL DEFAULT 0, -- tries without success
     expired          integer NOT NULL DEFAULT 0, -- leases that ran out: the process that published it died
     waits_for        text COLLATE "C",        -- the destination, while it has no queue
-    last_error       text
+    last_error       text,
+    envelope         json NOT NULL,           -- everything about the message but its body
+    body             bytea NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 CREATE INDEX outbox_due ON sagabus.outbox (endpoint, due_at);
 CREATE INDEX outbox_timers ON sagabus.outbox (saga_id, saga) WHERE kind = 'timer';
@@ -121,10 +121,10 @@ CREATE TABLE sagabus.held (
     held_at         timestamptz NOT NULL,
     expires_at      timestamptz,              -- then it stops waiting for its instance, or for a newer binary
     type            text COLLATE "C" NOT NULL,
-    envelope        json NOT NULL,            -- everything about the message but its body
-    body            bytea NOT NULL,
     kind            text,                     -- of a stranded message, as it was in the outbox
     destination     text,
+    envelope        json NOT NULL,            -- everything about the message but its body
+    body            bytea NOT NULL,
     PRIMARY KEY (message_id, receiver, endpoint)
 );
 CREATE INDEX held_instance ON sagabus.held (saga_id, saga, endpoint, reason, type, arrival) WHERE saga_id IS NOT NULL;

@@ -3,7 +3,10 @@
 use crate::rows::{NO_INSTANCE, NO_INSTANCE_NOTE, NO_VERSION, OPERATION_KEPT, PROCESS_KEPT, STEP_ROWS_MAX, us};
 use saga_core::port::Swept;
 use sqlx::PgConnection;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// Of a large table whose old rows are many, the planner expects to find the first thousand soon, and reads it from its
 /// beginning. But those are at its end, or dead rows lie before them.
@@ -13,6 +16,10 @@ pub(super) const BY_INDEX: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL j
 const MORE: f64 = 10.0;
 const RUN_MIN: Duration = Duration::from_millis(500);
 const RUN_MAX: Duration = Duration::from_secs(4);
+/// A first step that takes longer than this reads many rows that are gone: the next sweeps begin where this one ended,
+/// for a while.
+const SLOW: Duration = Duration::from_secs(1);
+const FROM_THE_FIRST_EVERY: Duration = Duration::from_secs(600);
 
 /// Early messages whose time is up. If the instance exists, time no longer matters. If not, an event that is not an
 /// answer is journaled as discarded; an outcome or a command waits for a person, because money may depend on it.
@@ -121,6 +128,50 @@ WITH gone AS (DELETE FROM sagabus.operation WHERE ctid = ANY(ARRAY(SELECT ctid F
     RETURNING 1)
 SELECT count(*) FROM gone";
 
+/// What takes longest: each has transactions of its own, so that it keeps nothing else from happening.
+pub(super) const OLD: [&str; 2] = [OLD_INBOX, OLD_INSTANCES];
+
+/// Where deletions of old rows go on, by endpoint and statement.
+#[derive(Debug, Default)]
+pub(super) struct Places(HashMap<(String, &'static str), Place>);
+
+/// The time of the last row that was deleted, and until when sweeps begin there: a row further back, which something
+/// held had needed, waits so long.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    from: i64,
+    until: Instant,
+}
+
+/// Deletes old rows for a bounded time, and says how many.
+pub(super) async fn delete_old(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    endpoint: &str,
+    retention: Duration,
+    places: &mut Places,
+) -> Result<i64, sqlx::Error> {
+    let key = (endpoint.to_owned(), sql);
+    let known = places.0.remove(&key).filter(|place| Instant::now() < place.until);
+    let (began, mut from, mut first_took, mut rows) = (Instant::now(), known.map_or(0, |it| it.from), None, 0);
+    loop {
+        // planned anew each time, because tables grow
+        let old = sqlx::query_as::<_, (i64, Option<i64>)>(sql).persistent(false);
+        let old = old.bind(endpoint).bind(STEP_ROWS_MAX).bind(us(retention)).bind(from);
+        let (deleted, first) = old.fetch_one(&mut *connection).await?;
+        rows += deleted;
+        from = first.unwrap_or(from);
+        let took = *first_took.get_or_insert_with(|| began.elapsed());
+        if deleted < STEP_ROWS_MAX || began.elapsed() > took.mul_f64(MORE).clamp(RUN_MIN, RUN_MAX) {
+            let is_slow = first_took.is_some_and(|took| took > SLOW);
+            let until = known.map(|it| it.until).or_else(|| is_slow.then(|| began + FROM_THE_FIRST_EVERY));
+            places.0.extend(until.map(|until| (key, Place { from, until })));
+            return Ok(rows);
+        }
+    }
+}
+
+/// All that is short. What concerns people comes before anything is deleted.
 pub(super) async fn sweep(
     connection: &mut PgConnection,
     endpoint: &str,
@@ -128,29 +179,12 @@ pub(super) async fn sweep(
 ) -> Result<Swept, sqlx::Error> {
     // planned anew each time: it runs once a minute, and tables grow
     let step = |sql| sqlx::query_scalar::<_, i64>(sql).persistent(false).bind(endpoint);
-    let mut rows = 0;
-    // first, because it takes longest: locks on held messages are short
-    for sql in [OLD_INBOX, OLD_INSTANCES] {
-        let (began, mut from, mut until) = (Instant::now(), 0, None);
-        loop {
-            // planned anew each time, as above
-            let old = sqlx::query_as::<_, (i64, Option<i64>)>(sql).persistent(false);
-            let old = old.bind(endpoint).bind(STEP_ROWS_MAX).bind(us(retention)).bind(from);
-            let (deleted, first) = old.fetch_one(&mut *connection).await?;
-            rows += deleted;
-            from = first.unwrap_or(from);
-            let until = *until.get_or_insert_with(|| began.elapsed().mul_f64(MORE).clamp(RUN_MIN, RUN_MAX));
-            if deleted < STEP_ROWS_MAX || began.elapsed() > until {
-                break;
-            }
-        }
-    }
     let expired = sqlx::query_as::<_, (i64, i64, i64)>(EXPIRED).persistent(false).bind(endpoint).bind(STEP_ROWS_MAX);
     let expired = expired.bind(NO_INSTANCE_NOTE).bind(NO_INSTANCE).fetch_one(&mut *connection).await?;
     let (discarded, without_instance, kept) = expired;
     let without_version = step(OUTDATED).bind(STEP_ROWS_MAX).bind(NO_VERSION).fetch_one(&mut *connection).await?;
     let stranded = step(STRANDED).bind(STEP_ROWS_MAX).bind(us(retention)).fetch_one(&mut *connection).await?;
-    rows += discarded + kept + without_version + stranded;
+    let mut rows = discarded + kept + without_version + stranded;
     rows += step(OLD_LIMITS).bind(STEP_ROWS_MAX).fetch_one(&mut *connection).await?;
     rows += step(OLD_PROCESSES).bind(us(PROCESS_KEPT)).fetch_one(&mut *connection).await?;
     let operations = sqlx::query_scalar::<_, i64>(OLD_OPERATIONS).persistent(false).bind(us(OPERATION_KEPT));

@@ -37,8 +37,14 @@ impl Unit for PostgresUnit {
         found(&rows.map_err(|error| self.connection.lost(error))?)
     }
 
-    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
-        let rows = answer(held(&mut self.connection, self.persistent, endpoint, wanted, rows_max)).await;
+    async fn held(
+        &mut self,
+        endpoint: &str,
+        wanted: &[HeldWanted],
+        rows_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<HeldRow>, StoreError> {
+        let rows = answer(held(&mut self.connection, self.persistent, endpoint, wanted, (rows_max, bytes_max))).await;
         rows.map_err(|error| self.connection.lost(error))
     }
 
@@ -184,19 +190,19 @@ fn locked(mark: &str) -> Vec<i64> {
     locks.filter_map(|lock| lock.parse().ok()).collect()
 }
 
-/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance before the rows
-/// themselves are read.
+/// The places of the rows are found in the index, type by type, and cut to `rows_max` for each instance, and all to
+/// `bytes_max`, before the rows themselves are read: the length of a body is known without it.
 const HELD: &str = "
 SELECT h.receiver, h.message_id, h.arrival, h.reason, h.saga_id, h.attempts, h.envelope::text AS envelope, h.body
-FROM (
-    SELECT p.place, row_number() OVER (PARTITION BY w.id, w.saga ORDER BY p.arrival) AS nth
+FROM (SELECT place, nth, sum(bytes) OVER (ORDER BY nth, arrival) - bytes AS before FROM (
+    SELECT p.place, p.bytes, p.arrival, row_number() OVER (PARTITION BY w.id, w.saga ORDER BY p.arrival) AS nth
     FROM (SELECT $1::text[] AS ids, $2::text[] AS sagas, $3::text[] AS types, $4::text[] AS reasons OFFSET 0) a,
         unnest(a.ids, a.sagas, a.types, a.reasons) AS w(id, saga, type, reason),
-        LATERAL (SELECT ctid AS place, arrival FROM sagabus.held
+        LATERAL (SELECT ctid AS place, arrival, octet_length(body) AS bytes FROM sagabus.held
             WHERE saga_id = w.id AND saga = w.saga AND endpoint = $5 AND reason = w.reason AND type = w.type
-            ORDER BY arrival LIMIT $6) p) c
+            ORDER BY arrival LIMIT $6) p) f) c
     JOIN sagabus.held h ON h.ctid = c.place
-WHERE c.nth <= $6 ORDER BY h.arrival";
+WHERE c.nth <= $6 AND c.before < $7 ORDER BY h.arrival";
 
 const UNREADABLE: &str = "
 UPDATE sagabus.held SET reason = 'undecodable', expires_at = NULL, error = $4
@@ -208,7 +214,7 @@ async fn held(
     persistent: bool,
     endpoint: &str,
     wanted: &[HeldWanted],
-    rows_max: i64,
+    (rows_max, bytes_max): (i64, i64),
 ) -> Result<Vec<HeldRow>, sqlx::Error> {
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -221,6 +227,7 @@ async fn held(
         .bind(column(|wanted| wanted.reason.as_str()))
         .bind(endpoint)
         .bind(rows_max)
+        .bind(bytes_max)
         .persistent(persistent)
         .fetch_all(&mut *connection)
         .await?;

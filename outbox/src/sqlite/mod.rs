@@ -256,7 +256,7 @@ impl Store for Sqlite {
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased, StoreError> {
         if !relay::anything_due(&self.readers, request).await.map_err(store_error)? {
-            let next_due = relay::next_due(&self.readers, request.endpoint).await.map_err(store_error)?;
+            let next_due = relay::next_due(&self.readers, request).await.map_err(store_error)?;
             return Ok(Leased::new(Vec::new(), next_due));
         }
         in_transaction!(self, tx => relay::lease(&mut tx, request))

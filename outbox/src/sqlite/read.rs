@@ -63,17 +63,44 @@ fn inbox(row: &SqliteRow) -> Result<InboxFound, StoreError> {
     read().map_err(store_error)
 }
 
+/// Another program may have given its columns any type. That concerns this instance alone, so it is no error.
 fn instance(row: &SqliteRow) -> Result<InstanceRow, sqlx::Error> {
-    let key = InstanceKey { saga: row.try_get("saga")?, id: row.try_get("id")? };
-    let mut instance = InstanceRow::new(key, row.try_get::<&str, _>("state")?, row.try_get::<&str, _>("data")?);
-    instance.progress = row.try_get("progress")?;
-    instance.originator = row.try_get("originator")?;
-    instance.paused_by = row.try_get("paused_by")?;
-    instance.seq = row.try_get("seq")?;
-    instance.entered = row.try_get("entered")?;
-    instance.version = row.try_get("version")?;
+    let some = |column| text(row, column).map(Option::unwrap_or_default);
+    let key = InstanceKey { saga: some("saga")?, id: some("id")? };
+    let mut instance = InstanceRow::new(key, some("state")?, some("data")?);
+    instance.progress = text(row, "progress")?;
+    instance.originator = text(row, "originator")?;
+    instance.paused_by = text(row, "paused_by")?;
     instance.done = row.try_get("done")?;
+    let mut numbers = || {
+        instance.seq = row.try_get("seq")?;
+        instance.entered = row.try_get("entered")?;
+        instance.version = row.try_get("version")?;
+        Ok(())
+    };
+    let read: Result<(), sqlx::Error> = numbers();
+    if let Err(error) = read {
+        let (saga, id) = (&instance.key.saga, &instance.key.id);
+        tracing::warn!(saga, id, %error, "an instance cannot be read: it is left alone");
+        instance.version = i32::MAX; // as what a version wrote that no process has, so it is never written
+    }
     Ok(instance)
+}
+
+/// A text of an instance; a BLOB may be one. What is none is given as SQL writes it: no reader takes that for a state,
+/// so the instance is paused, and nothing is lost when its row is written with it.
+fn text(row: &SqliteRow, column: &str) -> Result<Option<String>, sqlx::Error> {
+    if let Ok(text) = row.try_get::<Option<String>, _>(column) {
+        return Ok(text);
+    }
+    let bytes: Option<Vec<u8>> = row.try_get_unchecked(column)?;
+    let written = |bytes: Vec<u8>| {
+        String::from_utf8(bytes).unwrap_or_else(|no_text| {
+            let hex = no_text.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+            format!("x'{}'", hex.collect::<String>())
+        })
+    };
+    Ok(bytes.map(written))
 }
 
 const PAGE: &str = "
@@ -140,11 +167,15 @@ pub(super) async fn aliases_found(
     Ok(AliasesFound::new(rows, awaited.iter().map(key).collect::<Result<_, sqlx::Error>>()?))
 }
 
-const HELD: &str = "
-SELECT receiver, message_id, arrival, reason, saga_id, attempts, envelope, body FROM sagabus_held
+const HELD_PLACES: &str = "
+SELECT arrival, octet_length(body) AS bytes FROM sagabus_held
 WHERE saga_id = $1 AND saga = $2 AND endpoint = $3
     AND (reason, type) IN (SELECT r.value ->> 0, r.value ->> 1 FROM json_each($4) r)
 ORDER BY arrival LIMIT $5";
+
+const HELD: &str = "
+SELECT receiver, message_id, arrival, reason, saga, saga_id, attempts, envelope, body FROM sagabus_held
+WHERE arrival IN (SELECT value FROM json_each($1)) ORDER BY arrival";
 
 const UNREADABLE: &str = "
 UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $2 WHERE arrival = $1";
@@ -154,27 +185,42 @@ pub(super) async fn held(
     connection: &mut SqliteConnection,
     endpoint: &str,
     wanted: &[HeldWanted],
-    rows_max: i64,
+    (rows_max, bytes_max): (i64, i64),
 ) -> Result<Vec<HeldRow>, sqlx::Error> {
     let mut instances = BTreeMap::<&InstanceKey, Vec<serde_json::Value>>::new();
     for wanted in wanted {
         instances.entry(&wanted.key).or_default().push(json!([wanted.reason.as_str(), wanted.type_name]));
     }
-    let mut held = Vec::new();
+    let mut places: Vec<(usize, i64, i64)> = Vec::new();
     for (key, wanted) in instances {
-        let rows = sqlx::query(HELD).bind(&key.id).bind(&key.saga).bind(endpoint).bind(array(wanted)).bind(rows_max);
-        for row in &rows.fetch_all(&mut *connection).await? {
-            let arrival: i64 = row.try_get("arrival")?;
-            match held_row(row, arrival) {
-                Ok(row) => held.push(row),
-                Err(error) => {
-                    tracing::warn!(endpoint, saga = key.saga, saga_id = key.id, error, "a held message cannot be read");
-                    sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
-                }
+        let rows = sqlx::query(HELD_PLACES).bind(&key.id).bind(&key.saga).bind(endpoint).bind(array(wanted));
+        for (nth, row) in rows.bind(rows_max).fetch_all(&mut *connection).await?.iter().enumerate() {
+            places.push((nth, row.try_get("arrival")?, row.try_get("bytes")?));
+        }
+    }
+    places.sort_unstable();
+    let mut bytes: i64 = 0;
+    let fits = |(_, arrival, length): (usize, i64, i64)| {
+        let fits = bytes < bytes_max;
+        bytes = bytes.saturating_add(length);
+        fits.then(|| arrival.into())
+    };
+    let fit: Vec<serde_json::Value> = places.into_iter().map_while(fits).collect();
+    let mut held = Vec::with_capacity(fit.len());
+    if fit.is_empty() {
+        return Ok(held);
+    }
+    for row in &sqlx::query(HELD).bind(array(fit)).fetch_all(&mut *connection).await? {
+        let arrival: i64 = row.try_get("arrival")?;
+        match held_row(row, arrival) {
+            Ok(row) => held.push(row),
+            Err(error) => {
+                let (saga, saga_id): (Option<&str>, Option<&str>) = (row.try_get("saga")?, row.try_get("saga_id")?);
+                tracing::warn!(endpoint, saga, saga_id, error, "a held message cannot be read");
+                sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
             }
         }
     }
-    held.sort_unstable_by_key(|row| row.arrival);
     Ok(held)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{after, array, now_us};
 use crate::rows::{STEP_ROWS_MAX, Stored, UNREADABLE_DELAY, clean, later_than, us};
-use saga_core::{InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
+use saga_core::{InboxResult, InboxRow, LeaseRequest, LeaseUpdate, Leased, LeasedRow};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::{collections::HashSet, time::Duration};
@@ -36,11 +36,14 @@ fn known(request: &LeaseRequest<'_>) -> Option<String> {
 
 pub(super) async fn next_due(
     connection: impl sqlx::Executor<'_, Database = sqlx::Sqlite>,
-    endpoint: &str,
+    request: &LeaseRequest<'_>,
 ) -> Result<Option<Duration>, sqlx::Error> {
     let now = now_us();
-    let due = sqlx::query_scalar("SELECT min(due_at) FROM sagabus_outbox WHERE endpoint = $1 AND due_at > $2");
-    let due: Option<i64> = due.bind(endpoint).bind(now).fetch_one(connection).await?;
+    let due = sqlx::query_scalar(
+        "SELECT min(due_at) FROM sagabus_outbox WHERE endpoint = $1 AND due_at > $2 AND due_at <= $3",
+    );
+    let due = due.bind(request.endpoint).bind(now).bind(now.saturating_add(us(request.ahead)));
+    let due: Option<i64> = due.fetch_one(connection).await?;
     Ok(due.map(|due| Duration::from_micros((due - now).max(0) as u64)))
 }
 
@@ -53,11 +56,11 @@ pub(super) async fn lease(
         "UPDATE sagabus_outbox SET lease_owner = $4, lease_until = $6,
             expired = expired + coalesce(lease_until < $2, 0),
             first_attempt_at = coalesce(first_attempt_at, $2)
-         WHERE id IN (SELECT id FROM (
-            SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM (
-                SELECT id, due_at, octet_length(body) AS bytes {DUE} ORDER BY due_at, id LIMIT $7))
+         WHERE rowid IN (SELECT place FROM (
+            SELECT place, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM (
+                SELECT rowid AS place, id, due_at, octet_length(body) AS bytes {DUE} ORDER BY due_at, id LIMIT $7))
             WHERE before < $8)
-         RETURNING id, due_at, kind, destination, envelope, body, attempts, expired,
+         RETURNING rowid AS place, id, due_at, kind, destination, envelope, body, attempts, expired,
             last_error IS NOT NULL AND waits_for IS NULL AS wanted"
     );
     let rows = sqlx::query(&sql)
@@ -85,7 +88,7 @@ pub(super) async fn lease(
     }
     leased.sort_by_key(|(due_at, row)| (*due_at, row.id));
     let rows = leased.into_iter().map(|(_, row)| row).collect();
-    Ok(Leased::new(rows, next_due(connection, request.endpoint).await?))
+    Ok(Leased::new(rows, next_due(connection, request).await?))
 }
 
 fn outbox_row(row: &SqliteRow, late_us: i64) -> Result<LeasedRow, String> {
@@ -120,13 +123,14 @@ async fn put_off(
     endpoint: &str,
     error: &str,
 ) -> Result<(), sqlx::Error> {
-    let id: String = row.try_get_unchecked("id")?;
-    tracing::warn!(endpoint, id, error, "an outbox row cannot be read");
+    // its id may be anything, or nothing
+    let place: i64 = row.try_get("place")?;
+    tracing::warn!(endpoint, rowid = place, error, "an outbox row cannot be read");
     sqlx::query(
         "UPDATE sagabus_outbox SET lease_owner = NULL, lease_until = NULL, last_error = $2, due_at = $3
-         WHERE CAST(id AS TEXT) = $1",
+         WHERE rowid = $1",
     )
-    .bind(id)
+    .bind(place)
     .bind(error)
     .bind(after(UNREADABLE_DELAY))
     .execute(connection)
@@ -187,7 +191,7 @@ INSERT INTO sagabus_inbox (endpoint, receiver, message_id, body_hash, type, resu
 VALUES ($1, $2, $3, $4, $5, 'suspect', $6, $7, CASE WHEN $8 IS NOT NULL THEN $2 END, $8, $9, $10, $10, $11, 0, 1)
 ON CONFLICT (message_id, receiver, endpoint) DO UPDATE SET crashes = sagabus_inbox.crashes + 1,
     saga = coalesce(excluded.saga, sagabus_inbox.saga), saga_id = coalesce(excluded.saga_id, sagabus_inbox.saga_id)
-    WHERE sagabus_inbox.result IN ('suspect', 'retrying')
+    WHERE sagabus_inbox.result IN ('suspect', 'retrying') OR (sagabus_inbox.result = 'held' AND $12)
 RETURNING crashes";
 
 pub(super) async fn count_crash(
@@ -209,6 +213,7 @@ pub(super) async fn count_crash(
         .bind(envelope.sent_at_us)
         .bind(now_us())
         .bind(owner)
+        .bind(row.result == InboxResult::Held)
         .fetch_optional(writer)
         .await
 }

@@ -1,10 +1,10 @@
 //! Messages that waited for a newer binary are offered again.
 
 use super::{array, now_us};
-use crate::rows::{STEP_ROWS_MAX, from_json, sender, to_json, wake_id};
+use crate::rows::{STEP_ROWS_MAX, back, from_json, sender, to_json, wake_id};
 use saga_core::{Envelope, InstanceKey, Process};
 use serde_json::json;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use uuid::Uuid;
 
 /// A check without a lock.
@@ -20,26 +20,24 @@ pub(super) async fn release(connection: &mut SqliteConnection, process: &Process
 }
 
 const UNKNOWN: &str = "
-SELECT message_id, envelope FROM sagabus_held
+SELECT arrival, message_id, envelope FROM sagabus_held
 WHERE endpoint = $1 AND reason = 'version' AND receiver = '' AND type IN (SELECT value FROM json_each($2))
-    AND (envelope ->> '$.receiver' IS NULL OR envelope ->> '$.receiver' IN (SELECT value FROM json_each($4)))
+    AND CASE WHEN json_valid(envelope) THEN envelope ->> '$.receiver' IS NULL
+            OR envelope ->> '$.receiver' IN (SELECT value FROM json_each($4))
+        ELSE true END -- it will be found unreadable
 ORDER BY arrival LIMIT $3";
 
 const UNREADABLE: &str = "
-UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $3
-WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
+UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $2 WHERE arrival = $1";
 
 const MOVE: &str = "
 INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer, envelope, body,
     created_at, due_at)
-SELECT $3, endpoint, message_id, 'retry', type, endpoint, $4, $5, $6, $7, body, $8, $8
-FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
+SELECT $2, endpoint, message_id, 'retry', type, endpoint, $3, $4, $5, $6, body, $7, $7
+FROM sagabus_held WHERE arrival = $1";
 
 /// The inbox row of a message without a receiver is deleted: to the receiver that knows it now, the message is new.
-const GONE: [&str; 2] = [
-    "DELETE FROM sagabus_held WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
-    "DELETE FROM sagabus_inbox WHERE message_id = $1 AND receiver = '' AND endpoint = $2",
-];
+const UNMARK: &str = "DELETE FROM sagabus_inbox WHERE message_id = $1 AND receiver = '' AND endpoint = $2";
 
 /// Messages without a receiver go back to the outbox, to be routed again.
 async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result<u64, sqlx::Error> {
@@ -47,24 +45,18 @@ async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result
     let rows = rows.bind(json!(process.receivers).to_string());
     let mut moved = 0;
     for row in &rows.fetch_all(&mut *connection).await? {
-        let message_id: &str = row.try_get("message_id")?;
-        let read = from_json(row.try_get("envelope")?, Vec::new()).and_then(|mut envelope| {
-            envelope.attempt = 0;
-            Ok((to_json(&envelope).map_err(|error| error.to_string())?, envelope))
-        });
-        let (json, envelope) = match read {
+        let arrival: i64 = row.try_get("arrival")?;
+        let (message_id, json, envelope) = match read(row) {
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(endpoint = process.endpoint, message_id, error, "a held message cannot be read");
-                let unreadable = sqlx::query(UNREADABLE).bind(message_id).bind(&process.endpoint).bind(error);
-                unreadable.execute(&mut *connection).await?;
+                tracing::warn!(endpoint = process.endpoint, arrival, error, "a held message cannot be read");
+                sqlx::query(UNREADABLE).bind(arrival).bind(error).execute(&mut *connection).await?;
                 continue;
             }
         };
         let saga = sender(&envelope);
         let retry = sqlx::query(MOVE)
-            .bind(message_id)
-            .bind(&process.endpoint)
+            .bind(arrival)
             .bind(Uuid::now_v7().to_string())
             .bind(saga.map(|saga| saga.saga.as_str()))
             .bind(saga.map(|saga| saga.id.as_str()))
@@ -72,11 +64,19 @@ async fn unknown(connection: &mut SqliteConnection, process: &Process) -> Result
             .bind(json)
             .bind(now_us());
         moved += retry.execute(&mut *connection).await?.rows_affected();
-        for sql in GONE {
-            sqlx::query(sql).bind(message_id).bind(&process.endpoint).execute(&mut *connection).await?;
-        }
+        sqlx::query("DELETE FROM sagabus_held WHERE arrival = $1").bind(arrival).execute(&mut *connection).await?;
+        sqlx::query(UNMARK).bind(message_id).bind(&process.endpoint).execute(&mut *connection).await?;
     }
     Ok(moved)
+}
+
+/// The id of a held message, and its envelope as it goes back: as JSON, and read.
+fn read(row: &SqliteRow) -> Result<(&str, String, Envelope), String> {
+    let column = |error: sqlx::Error| error.to_string();
+    let message_id = row.try_get("message_id").map_err(column)?;
+    let mut envelope = from_json(row.try_get("envelope").map_err(column)?, Vec::new())?;
+    back(&mut envelope);
+    Ok((message_id, to_json(&envelope).map_err(|error| error.to_string())?, envelope))
 }
 
 const INSTANCES: &str = "

@@ -27,14 +27,15 @@ CREATE INDEX sagabus_inbox_handled ON sagabus_inbox (endpoint, handled_at)
     WHERE result IN ('handled', 'ignored', 'stale', 'discarded');
 
 -- The id is a uuid as text, in lower case and with hyphens. With rowids: without, a row beyond 1,002 bytes, which is
--- most of them, has a page of its own beside the tree's.
+-- most of them, has a page of its own beside the tree's. Envelope and body are last: what stands behind a long value is
+-- read through all pages of that value.
 CREATE TABLE sagabus_outbox (
     id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, message_id TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('command', 'event', 'reply', 'timer', 'retry')),
-    type TEXT NOT NULL, destination TEXT NOT NULL, saga TEXT, saga_id TEXT, timer INTEGER, envelope TEXT NOT NULL,
-    body BLOB NOT NULL, created_at INTEGER NOT NULL, due_at INTEGER NOT NULL, lease_until INTEGER, lease_owner TEXT,
+    type TEXT NOT NULL, destination TEXT NOT NULL, saga TEXT, saga_id TEXT, timer INTEGER,
+    created_at INTEGER NOT NULL, due_at INTEGER NOT NULL, lease_until INTEGER, lease_owner TEXT,
     first_attempt_at INTEGER, attempts INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0, waits_for TEXT,
-    last_error TEXT
+    last_error TEXT, envelope TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX sagabus_outbox_due ON sagabus_outbox (endpoint, due_at);
 CREATE INDEX sagabus_outbox_timers ON sagabus_outbox (saga_id, saga) WHERE kind = 'timer';
@@ -49,7 +50,7 @@ CREATE TABLE sagabus_held (
     reason TEXT NOT NULL CHECK (reason IN ('early', 'deferred', 'paused', 'version', 'failed', 'rejected', 'crashes',
         'undecodable', 'stranded')),
     saga TEXT, saga_id TEXT, error TEXT, attempts INTEGER NOT NULL, held_at INTEGER NOT NULL, expires_at INTEGER,
-    type TEXT NOT NULL, envelope TEXT NOT NULL, body BLOB NOT NULL, kind TEXT, destination TEXT,
+    type TEXT NOT NULL, kind TEXT, destination TEXT, envelope TEXT NOT NULL, body BLOB NOT NULL,
     UNIQUE (message_id, receiver, endpoint)
 );
 CREATE INDEX sagabus_held_instance ON sagabus_held (saga_id, saga, endpoint, reason, type, arrival)

@@ -109,30 +109,30 @@ UPDATE sagabus_held SET reason = 'undecodable', expires_at = NULL, error = $4 WH
     ORDER BY expires_at, arrival LIMIT $3)";
 
 const FIRST_SENT_LONG_AGO: &str = "
-SELECT id FROM (SELECT id, first_attempt_at, lease_until FROM sagabus_outbox
+SELECT place FROM (SELECT rowid AS place, first_attempt_at, lease_until FROM sagabus_outbox
     WHERE endpoint = $1 AND due_at <= $2 ORDER BY due_at LIMIT 20 * $4)
 WHERE first_attempt_at < $3 AND (lease_until IS NULL OR lease_until < $2) LIMIT $4";
 
 const HOLD: &str = "
 INSERT INTO sagabus_held (endpoint, receiver, message_id, reason, error, attempts, held_at, type, envelope, body, kind,
     destination)
-SELECT endpoint, 'outbox ' || id, message_id, 'stranded',
+SELECT endpoint, 'outbox ' || CASE typeof(id) WHEN 'text' THEN id ELSE hex(id) END, message_id, 'stranded',
     'first sent at ' || datetime(first_attempt_at / 1000000, 'unixepoch') || ' to ' || destination
         || ', never confirmed: the receiver may have handled and forgotten it; look there before a retry',
     attempts, $2, type, envelope, body, kind, destination
-FROM sagabus_outbox WHERE id IN (SELECT value FROM json_each($1)) ON CONFLICT DO NOTHING";
+FROM sagabus_outbox WHERE rowid IN (SELECT value FROM json_each($1)) ON CONFLICT DO NOTHING";
 
 /// Rule 7: a message whose first publish is older than the receivers' memory may have arrived and been forgotten, so
 /// sending it again could repeat its effect. A person decides. Only due rows are read, oldest first.
 async fn stranded(connection: &mut SqliteConnection, endpoint: &str, now: i64, old: i64) -> Result<u64, sqlx::Error> {
-    let ids = sqlx::query_scalar(FIRST_SENT_LONG_AGO).bind(endpoint).bind(now).bind(old).bind(STEP_ROWS_MAX);
-    let ids: Vec<String> = ids.fetch_all(&mut *connection).await?;
-    if ids.is_empty() {
+    let places = sqlx::query_scalar(FIRST_SENT_LONG_AGO).bind(endpoint).bind(now).bind(old).bind(STEP_ROWS_MAX);
+    let places: Vec<i64> = places.fetch_all(&mut *connection).await?; // not ids: another program's may be anything
+    if places.is_empty() {
         return Ok(0);
     }
-    let ids = json!(ids).to_string();
-    sqlx::query(HOLD).bind(&ids).bind(now).execute(&mut *connection).await?;
-    let gone = sqlx::query("DELETE FROM sagabus_outbox WHERE id IN (SELECT value FROM json_each($1))").bind(ids);
+    let places = json!(places).to_string();
+    sqlx::query(HOLD).bind(&places).bind(now).execute(&mut *connection).await?;
+    let gone = sqlx::query("DELETE FROM sagabus_outbox WHERE rowid IN (SELECT value FROM json_each($1))").bind(places);
     gone.execute(connection).await.map(|done| done.rows_affected())
 }
 

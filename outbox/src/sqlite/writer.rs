@@ -145,8 +145,14 @@ impl Unit for SqliteUnit {
         read::read(&mut self.0, keys).await
     }
 
-    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
-        read::held(&mut self.0, endpoint, wanted, rows_max).await.map_err(store_error)
+    async fn held(
+        &mut self,
+        endpoint: &str,
+        wanted: &[HeldWanted],
+        rows_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<HeldRow>, StoreError> {
+        read::held(&mut self.0, endpoint, wanted, (rows_max, bytes_max)).await.map_err(store_error)
     }
 
     /// There is one writer, and it holds the whole file.

@@ -17,11 +17,16 @@ use uuid::Uuid;
 /// The most held messages of one instance that one unit of work reads, bodies included. An instance with more goes on
 /// in further units, and other instances run in between.
 pub(super) const HELD_ROWS_MAX: i64 = 200;
+/// No more held messages are read in a unit of work once the bodies of those before have so many bytes: they are all in
+/// memory at once.
+pub(super) const HELD_BYTES_MAX: i64 = 16 << 20;
 
 /// The instances of a batch whose locks are held, in order of arrival.
 pub(super) struct Groups<'a> {
     pub(super) list: Vec<Group<'a>>,
     pub(super) by_key: HashMap<InstanceKey, usize>,
+    /// The bytes of held bodies that may still be read.
+    pub(super) bytes_left: i64,
 }
 
 pub(super) struct Group<'a> {
@@ -34,6 +39,10 @@ pub(super) struct Group<'a> {
     pub(super) spans: Vec<Span>,
     /// Held messages that fit: the instance as it is stored, or a state that the batch leads to.
     pub(super) fitting: Vec<&'a Waiting>,
+    /// How many of them, the last ones, fit only a state that the batch led to, and were looked for just now.
+    reached: usize,
+    /// It goes no further in this unit: not all of them could be read.
+    stays: bool,
     /// Those that were read, in order of arrival.
     pub(super) held: Vec<HeldRow>,
     /// Held messages that do not fit.
@@ -46,6 +55,20 @@ impl Group<'_> {
     pub(super) fn fitting(&self) -> i64 {
         self.fitting.iter().map(|waiting| waiting.count).sum()
     }
+
+    /// What fits a state that the batch led to is offered when all of it was read. Else the instance would wait for the
+    /// rest before it goes to that state, and never go there; so it is left for the next unit, which begins there.
+    fn leave_what_was_not_all_read(&mut self) {
+        let reached = std::mem::take(&mut self.reached);
+        if reached > 0 && (self.held.len() as i64) < self.fitting() {
+            let left = self.fitting.split_off(self.fitting.len() - reached);
+            let is_left =
+                |row: &HeldRow| left.iter().any(|it| it.reason == row.reason && it.type_name == row.envelope.type_name);
+            self.held.retain(|row| !is_left(row));
+            self.unread.extend(left);
+            self.stays = true;
+        }
+    }
 }
 
 fn wanted(waiting: &Waiting) -> HeldWanted {
@@ -55,7 +78,7 @@ fn wanted(waiting: &Waiting) -> HeldWanted {
 impl<'a> Groups<'a> {
     pub(super) fn of<Db: Store>(shared: &Shared<Db>, items: &[Item], found: &'a Found) -> Self {
         let rows: HashMap<&InstanceKey, &InstanceRow> = found.instances.iter().map(|row| (&row.key, row)).collect();
-        let mut groups = Self { list: Vec::new(), by_key: HashMap::new() };
+        let mut groups = Self { list: Vec::new(), by_key: HashMap::new(), bytes_left: HELD_BYTES_MAX };
         for item in items {
             let (Receiver::Saga(saga), Some(key)) = (item.receiver, &item.key) else { continue };
             if groups.by_key.contains_key(key) || found.locked_elsewhere.contains(&key.lock()) {
@@ -70,6 +93,8 @@ impl<'a> Groups<'a> {
                 sources: Vec::new(),
                 spans: Vec::new(),
                 fitting: Vec::new(),
+                reached: 0,
+                stays: false,
                 held: Vec::new(),
                 unread: Vec::new(),
                 decided: None,
@@ -96,7 +121,9 @@ impl<'a> Groups<'a> {
     pub(super) fn reached<Db: Store>(&mut self, shared: &Shared<Db>) -> Vec<HeldWanted> {
         let mut all = Vec::new();
         for group in &mut self.list {
-            let Some(decided) = group.decided.as_ref().filter(|decided| decided.more) else { continue };
+            let Some(decided) = group.decided.as_ref().filter(|decided| decided.more && !group.stays) else {
+                continue;
+            };
             let Some(row) = decided.instance.as_ref().map(|write| &write.row).or(group.row) else { continue };
             let logic = &shared.sagas[group.saga].logic;
             let fits = |waiting: &&Waiting| logic.fits(row, &waiting.type_name, waiting.reason);
@@ -106,6 +133,7 @@ impl<'a> Groups<'a> {
                 continue;
             }
             all.extend(fit.iter().map(|waiting| wanted(waiting)));
+            group.reached = fit.len();
             group.fitting.extend(fit);
             group.unread = others;
             group.decided = None;
@@ -125,11 +153,13 @@ impl<'a> Groups<'a> {
 
     pub(super) fn read(&mut self, held: Vec<HeldRow>) {
         for row in held {
+            self.bytes_left = self.bytes_left.saturating_sub_unsigned(row.envelope.body.len() as u64);
             let id = row.saga_id.clone().unwrap_or_default();
             let key = InstanceKey { saga: row.receiver.clone(), id };
             let Some(place) = self.by_key.get(&key) else { continue };
             self.list[*place].held.push(row);
         }
         self.list.iter_mut().for_each(|group| group.held.sort_by_key(|row| row.arrival));
+        self.list.iter_mut().for_each(Group::leave_what_was_not_all_read);
     }
 }

@@ -15,8 +15,11 @@ use super::{
     shared::Shared,
     waiting::Waiting,
 };
-use crate::{HeldReason, Store, StoreError, StoreErrorKind};
-use std::{pin::pin, sync::Arc};
+use crate::{
+    Envelope, HeldReason, InboxResult, OutboxKind, Store, StoreError, StoreErrorKind, ambient,
+    port::{Destination, HeldIn, InboxRow, OutboxRow, Unit, Write},
+};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a lane of one handler until the endpoint stops.
@@ -121,6 +124,9 @@ impl<'a, Db: Store> Lane<'a, Db> {
 
     /// Runs the first items.
     async fn run_items(&mut self, items: &mut Vec<Item>, pass: Pass<'a>) -> Result<(), StoreError> {
+        if items.first().is_some_and(|first| first.lost.to_refused_writes()) {
+            prove_that_writes_work(self.shared).await?;
+        }
         let Some(at) = backlog::take_turn(self.shared, self.handler, items).await? else { return Ok(()) };
         let entry = &self.shared.handlers[self.handler];
         let pass = tokio::select! {
@@ -166,6 +172,25 @@ impl<'a, Db: Store> Lane<'a, Db> {
         first.content = Content::Faulty(HeldReason::Failed, error.to_string());
         Ok(())
     }
+}
+
+/// A handler has effects that no rollback undoes, so it does not run again only to find that the database still refuses
+/// what is written about it: the tables that every unit writes to are tried first, and a commit.
+async fn prove_that_writes_work<Db: Store>(shared: &Shared<Db>) -> Result<(), StoreError> {
+    const PROBE: &str = "sagabus.Probe";
+    let envelope = Arc::new(Envelope::new(ambient::fresh_id().to_string(), PROBE, "{}"));
+    let to = Destination::Endpoint(shared.name.clone());
+    let mut write = Write::new(shared.name.clone(), shared.owner(), shared.settings.lease);
+    write.claims = vec![InboxRow::new(PROBE, envelope.clone(), InboxResult::Handled)];
+    write.held_in = vec![HeldIn::new(PROBE, envelope.clone(), HeldReason::Failed)];
+    write.outbox = vec![OutboxRow::new(ambient::fresh_id(), OutboxKind::Retry, to, envelope)];
+    let mut unit = shared.store.begin(&[], shared.settings.lease).await?;
+    match unit.write(&write).await {
+        Err(error) if error.kind() != StoreErrorKind::Rejected => return Err(error),
+        _ => unit.rollback().await?,
+    }
+    // a disk may be found full by a commit alone; this one leaves a row that the next sweep deletes
+    shared.store.reserve_calls(&shared.name, PROBE, 0, Duration::ZERO, Duration::ZERO).await.map(drop)
 }
 
 /// What a lane that waited may do.

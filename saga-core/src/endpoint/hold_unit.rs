@@ -10,10 +10,13 @@ use super::{
     take_back::Chance,
 };
 use crate::{
-    HeldReason, Store, StoreError,
+    Envelope, HeldReason, Store, StoreError,
     port::{Keys, Unit},
 };
 use std::collections::HashSet;
+
+/// Why a message waits for another process.
+const NOBODY: &str = "no receiver here handles it";
 
 /// Settles the items in one transaction. After an error the same items can be settled again: nothing is written or, if
 /// the commit's outcome is unknown, the inbox knows.
@@ -43,15 +46,25 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
                     Settling { receiver, envelope: &item.envelope, saga_id: None, origin: Origin::Broker(before) };
                 if let Content::TakeBack(command) = &item.content {
                     let is_saga = matches!(item.receiver, Receiver::Saga(_));
+                    let is_held_here = |chance: &Chance<'_>| matches!(chance, Chance::WhileItWaits(_));
                     let chance = match item.receiver {
-                        Receiver::Nobody => Chance::None("no receiver here handles it"),
+                        // the command has no receiver here either: it may be held, or on its way to a newer process
+                        Receiver::Nobody => match command.chance(&found.inbox, receiver, false) {
+                            chance if is_held_here(&chance) && rows.insert((receiver, &command.id)) => chance,
+                            _ if ledger.comes_again(&item.envelope, NOBODY) => continue,
+                            _ => Chance::None(NOBODY),
+                        },
                         _ if !rows.insert((receiver, &command.id)) => Chance::None("it is being settled"),
                         _ => command.chance(&found.inbox, receiver, is_saga),
                     };
                     ledger.take_back(settling, command, chance);
                     continue;
                 }
-                let unknown = || (HeldReason::Version, "no receiver here handles it".to_owned());
+                if item.receiver == Receiver::Nobody && is_wake_of_a_newer(item) {
+                    ledger.comes_again(&item.envelope, "no process of a version that has the saga took it");
+                    continue;
+                }
+                let unknown = || (HeldReason::Version, NOBODY.to_owned());
                 let (reason, error) = item.fault().unwrap_or_else(unknown);
                 let runs = i64::from(reason.had_a_run());
                 ledger.hold(settling, reason, Some(error), runs);
@@ -62,4 +75,9 @@ pub(super) async fn run<Db: Store>(shared: &Shared<Db>, items: &[Item]) -> Resul
     duplicates.into_iter().for_each(|envelope| shared.metrics.duplicate(envelope));
     items.iter().for_each(Item::done);
     Ok(())
+}
+
+/// A wake-up for a saga that is not here: only a process that has it can offer what waits there.
+fn is_wake_of_a_newer(item: &Item) -> bool {
+    item.envelope.type_name == Envelope::WAKE && item.fault().is_some_and(|(reason, _)| reason == HeldReason::Version)
 }

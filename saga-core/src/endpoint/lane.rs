@@ -16,7 +16,7 @@ use super::{
     waiting::{PAUSE_MAX, PAUSE_MIN, Waiting},
 };
 use crate::{
-    HeldReason, InboxResult, Store, StoreError, StoreErrorKind, crash, panics,
+    Envelope, HeldReason, InboxResult, Store, StoreError, StoreErrorKind, crash, panics,
     port::{Backoff, InboxRow},
     saga::logic::Overrule,
 };
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 /// A message that cannot even be held is set aside after this many tries.
 const HOLD_TRIES: u32 = 6;
 /// A message that killed the process this often while running alone is held.
-const CRASHES_MAX: i64 = 3;
+pub(super) const CRASHES_MAX: i64 = 3;
 /// A projection that fails while its breaker is open puts messages off for this long instead of holding them.
 const BREAKER_DELAY: Duration = Duration::from_secs(60);
 
@@ -255,6 +255,10 @@ pub(super) async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, Strin
 pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
     let [item] = batch else { return true };
     if !item.suspect || item.counted {
+        return true;
+    }
+    if item.envelope.type_name == Envelope::WAKE {
+        item.counted = true; // it has no run of its own, and what runs by it is counted there
         return true;
     }
     let receiver = shared.receiver_name(item.receiver);

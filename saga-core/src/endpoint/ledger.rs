@@ -10,7 +10,10 @@ use super::{
 use crate::{
     Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     message::unquoted_body,
-    port::{Caused, HeldIn, HeldKey, HeldRow, InboxRow, KeptStep, KeptTimer, OutboxRow, Write},
+    port::{
+        Backoff, Caused, Destination, HeldIn, HeldKey, HeldRow, InboxRow, KeptStep, KeptTimer, OutboxKind, OutboxRow,
+        Write,
+    },
     saga::{
         Route,
         logic::{Decided, Move, Offer, Settled},
@@ -26,6 +29,12 @@ use uuid::Uuid;
 
 /// How long a message waits for a process that knows its type or version before it waits for a person.
 const VERSION_WAIT: Duration = Duration::from_secs(86_400);
+
+/// Pauses of a message that comes again until a newer process takes it.
+const NEWER_PAUSE_MIN: Duration = Duration::from_secs(10);
+const NEWER_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// So often such a message comes when it has no inbox row: for a day, about.
+const NEWER_TIMES_MAX: i64 = 300;
 
 /// A message that is being settled: its receiver, and where the message comes from.
 #[derive(Clone, Copy)]
@@ -148,6 +157,10 @@ impl<'a, Db: Store> Ledger<'a, Db> {
                     self.hold(settling, reason, error, runs);
                 }
                 Settled::PutOff { delay, error } => self.put_off(settling, delay, error, runs),
+                Settled::LeftToNewer { error } => {
+                    let delay = (settling.elapsed() / 4).clamp(NEWER_PAUSE_MIN, NEWER_PAUSE_MAX);
+                    self.put_off(settling, delay, error, 0);
+                }
                 Settled::Discarded { note } => {
                     journal.note = Some(note);
                     self.settle(settling, InboxResult::Discarded, 1, journal);
@@ -355,6 +368,23 @@ impl<'a, Db: Store> Ledger<'a, Db> {
         Ok(())
     }
 
+    /// A message of ours that leaves no inbox row, and that only a newer process has a use for, comes again later. Its
+    /// `attempt` counts how often it did. Returns whether it comes: not for ever.
+    pub(crate) fn comes_again(&mut self, envelope: &Envelope, why: &str) -> bool {
+        let times = envelope.attempt.clamp(0, NEWER_TIMES_MAX);
+        if times == NEWER_TIMES_MAX {
+            let (endpoint, kind, saga) = (&self.shared.name, &envelope.type_name, &envelope.saga);
+            tracing::warn!(endpoint, kind, ?saga, why, "given up: no process of a newer version took it for a day");
+            return false;
+        }
+        let delay = Backoff::after(NEWER_PAUSE_MIN, NEWER_PAUSE_MAX, times as u32);
+        let again = Arc::new(Envelope { attempt: times + 1, ..envelope.clone() });
+        let to = Destination::Endpoint(self.shared.name.clone());
+        let row = OutboxRow::new(ambient::fresh_id(), OutboxKind::Retry, to, again);
+        self.write.outbox.push(OutboxRow { delay: Some(delay), last_error: Some(why.into()), ..row });
+        true
+    }
+
     fn held_out(&mut self, settling: Settling<'_>) {
         if let Origin::Held(row) = settling.origin {
             let key = HeldKey { receiver: row.receiver.clone(), message_id: row.envelope.message_id.clone() };
@@ -407,6 +437,14 @@ impl Settling<'_> {
     /// Runs that were counted before.
     pub(crate) fn attempts(&self) -> i64 {
         self.completes().unwrap_or(0)
+    }
+
+    /// Time since it is tried.
+    fn elapsed(&self) -> Duration {
+        match self.origin {
+            Origin::Broker(before) => before.elapsed,
+            Origin::Held(_) => Duration::ZERO,
+        }
     }
 
     fn round(&self) -> u32 {

@@ -28,6 +28,11 @@ impl Lost {
         Self { kind: Some(kind), times: self.times(kind) + 1 }
     }
 
+    /// Whether the database answered that it cannot write, or not to us.
+    pub(super) fn to_refused_writes(self) -> bool {
+        matches!(self.kind, Some(StoreErrorKind::Unable | StoreErrorKind::Schema))
+    }
+
     /// How many were lost for this reason.
     pub(super) fn times(self, kind: StoreErrorKind) -> u32 {
         if self.kind == Some(kind) { self.times } else { 0 }

@@ -163,6 +163,7 @@ async fn look<Db: Store>(
         retention: shared.settings.retention,
         since,
         known,
+        ahead: shared.settings.poll,
     };
     let mut leased = shared.store.lease(&request).await?;
     if links.low.is_none() {

@@ -108,7 +108,7 @@ fn admit<Db: Store>(shared: &Shared<Db>, delivery: Delivery, items: &mut Vec<Ite
         let mut item = Item::new(guard.clone(), envelope.clone(), receiver, to, content);
         item.span = shared.trace.process(&shared.name, shared.receiver_name(receiver), &item.envelope);
         item.first = delivery_count == 0 && envelope.attempt == 0;
-        item.suspect = delivery_count >= SUSPECT_DELIVERIES && !matches!(item.content, Content::Wake);
+        item.suspect = delivery_count >= SUSPECT_DELIVERIES;
         items.push(item);
     }
 }
@@ -160,8 +160,7 @@ fn receivers<Db: Store>(shared: &Shared<Db>, envelope: &Envelope) -> Vec<Receive
         Some(name) => {
             let only = |receiver: &Receiver| shared.receiver_name(*receiver) == name;
             let only: Vec<Receiver> = all.into_iter().filter(only).collect();
-            // a wake-up for a saga that only a newer process has is useless here: that process sends its own
-            if only.is_empty() && envelope.type_name != Envelope::WAKE { vec![Receiver::Nobody] } else { only }
+            if only.is_empty() { vec![Receiver::Nobody] } else { only }
         }
     }
 }
@@ -289,6 +288,8 @@ pub(crate) struct Item {
     pub(crate) span: Span,
     /// A suspect's delivery is counted once, however often the lane comes back to it.
     pub(crate) counted: bool,
+    /// The held message that a suspect leads to, and its crashes, this run included: counted before it runs.
+    pub(crate) held_counted: Option<(String, i64)>,
 }
 
 /// What is in a message.
@@ -357,7 +358,7 @@ impl Item {
             To::Nobody => (None, None, None),
         };
         let (turn, was_put_off, lost, first, suspect, is_back, counted) = Default::default();
-        let span = Span::none();
+        let (span, held_counted) = (Span::none(), None);
         Self {
             guard,
             envelope,
@@ -374,6 +375,7 @@ impl Item {
             is_back,
             span,
             counted,
+            held_counted,
         }
     }
 

@@ -5,14 +5,16 @@ use super::{
     dispatch::finish,
     groups::{Groups, HELD_ROWS_MAX},
     judge::{Before, Verdict, judge},
+    lane::CRASHES_MAX,
     ledger::{Ledger, Offered, Origin},
     policy::{UserFailure, passes},
     router::{Content, Item},
     shared::Shared,
 };
 use crate::{
-    CrashPoint, Envelope, HandlerError, InstanceKey, Saga, Store, StoreError, StoreErrorKind, crash, panics,
-    port::{FieldRow, Found, Keys, Unit},
+    CrashPoint, Envelope, HandlerError, HeldReason, InboxResult, InstanceKey, InstanceRow, Saga, Store, StoreError,
+    StoreErrorKind, crash, panics,
+    port::{FieldRow, Found, HeldRow, InboxRow, Keys, Unit},
     project::{Change, Project},
     saga::{
         AliasChanges, FieldChanges, KnownAliases,
@@ -75,13 +77,36 @@ pub(super) async fn run<Db: Store>(
     overrule: Option<(Overrule, i64)>,
 ) -> Result<Ran, Failed> {
     debug_assert!(overrule.is_none() || items.len() == 1, "a projection's refusal concerns one message");
-    let mut follow = Follow { may: overrule.is_none(), did: false };
-    match unit(shared, items, again, tries, overrule, &mut follow).await {
-        // a held message that followed may be to blame: each is to fail in a unit of its own
-        Err(failed) if failed.waits().is_none() && items.len() == 1 && follow.did => {
-            unit(shared, items, again, tries, None, &mut Follow::default()).await
+    loop {
+        let may = overrule.is_none() && !is_suspect(items);
+        let mut follow = Follow { may, ..Follow::default() };
+        let ran = match unit(shared, items, again, tries, overrule.clone(), &mut follow).await {
+            // a held message that followed may be to blame: each is to fail in a unit of its own
+            Err(failed) if failed.waits().is_none() && items.len() == 1 && follow.did => {
+                unit(shared, items, again, tries, None, &mut Follow::default()).await
+            }
+            ran => ran,
+        };
+        match follow.uncounted {
+            Some(row) => items[0].held_counted = Some(count(shared, row).await?),
+            None => return ran,
         }
-        ran => ran,
+    }
+}
+
+/// It runs alone, and so does each held message that fits: which of them has killed the process is not known.
+fn is_suspect(items: &[Item]) -> bool {
+    matches!(items, [item] if item.suspect)
+}
+
+/// Counts a run of a held message that may kill the process.
+async fn count<Db: Store>(shared: &Shared<Db>, held: HeldRow) -> Result<(String, i64), StoreError> {
+    let message_id = held.envelope.message_id.clone();
+    let row = InboxRow { saga_id: held.saga_id, ..InboxRow::new(held.receiver, held.envelope, InboxResult::Held) };
+    match shared.store.count_crash(&shared.name, shared.owner(), &row).await {
+        Ok(crashes) => Ok((message_id, crashes.unwrap_or_default())),
+        Err(error) if error.kind() == StoreErrorKind::Rejected => Ok((message_id, i64::MAX)), // it must not run
+        Err(error) => Err(error),
     }
 }
 
@@ -90,6 +115,8 @@ pub(super) async fn run<Db: Store>(
 struct Follow {
     may: bool,
     did: bool,
+    /// Nothing has run: this one is to be counted first, outside the unit.
+    uncounted: Option<HeldRow>,
 }
 
 async fn unit<Db: Store>(
@@ -108,9 +135,20 @@ async fn unit<Db: Store>(
     let mut groups = Groups::of(shared, items, &found);
     let wanted = groups.wanted();
     if !wanted.is_empty() {
-        groups.read(unit.held(&shared.name, &wanted, HELD_ROWS_MAX).await?);
+        let rows_max = if is_suspect(items) { 1 } else { HELD_ROWS_MAX };
+        let held = unit.held(&shared.name, &wanted, rows_max, groups.bytes_left).await?;
+        if is_suspect(items)
+            && let Some(row) = held.first()
+            && items[0].held_counted.as_ref().is_none_or(|(id, _)| *id != row.envelope.message_id)
+        {
+            follow.uncounted = Some(row.clone());
+            unit.rollback().await?;
+            return Ok(Ran::default());
+        }
+        groups.read(held);
     }
     let mut batch = Batch {
+        fatal: fatal(items),
         shared,
         found: &found,
         ledger: Ledger::new(shared),
@@ -126,7 +164,7 @@ async fn unit<Db: Store>(
         let reached = if follow.may { groups.reached(shared) } else { Vec::new() };
         if !reached.is_empty() {
             follow.did = true;
-            groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX).await?);
+            groups.read(unit.held(&shared.name, &reached, HELD_ROWS_MAX, groups.bytes_left).await?);
         } else if !aliases.look_up(&shared.name, &mut unit, &mut groups).await? {
             break;
         }
@@ -138,6 +176,7 @@ async fn unit<Db: Store>(
         let gone = unit.take_back(&cancels).await?;
         batch.ledger.never_left = gone.into_iter().filter(|gone| !gone.tried).map(|gone| gone.row).collect();
     }
+    batch.leave_wakes(items, &groups);
     let unfinished = batch.write(groups, &aliases.known);
     let Batch { ledger, changes, duplicates, .. } = batch;
     let projected: Vec<usize> = changes.keys().copied().collect();
@@ -174,6 +213,13 @@ async fn unit<Db: Store>(
     Ok(ran)
 }
 
+/// What is wrong with the held message that a suspect leads to, if it has killed the process too often.
+fn fatal(items: &[Item]) -> Option<(HeldReason, String)> {
+    let (_, crashes) = items.first().filter(|_| is_suspect(items))?.held_counted.as_ref()?;
+    let text = || format!("the process died {CRASHES_MAX} times while it handled this message alone");
+    (*crashes > CRASHES_MAX).then(|| (HeldReason::Crashes, text()))
+}
+
 fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {
     let asked = items.iter().filter(|item| again || !item.first);
     let mut instances: Vec<InstanceKey> = items.iter().filter_map(|item| item.key.clone()).collect();
@@ -202,6 +248,8 @@ struct Batch<'a, Db: Store> {
     /// What was known already.
     duplicates: Vec<Arc<Envelope>>,
     overrule: Option<(Overrule, i64)>,
+    /// Why the held message that was read must not run.
+    fatal: Option<(HeldReason, String)>,
 }
 
 impl<Db: Store> Batch<'_, Db> {
@@ -238,13 +286,30 @@ impl<Db: Store> Batch<'_, Db> {
         }
     }
 
+    /// A wake-up of an instance that a newer version wrote comes again, for a process of that version: what an operator
+    /// has freed is offered by nothing else. What waits for that version is: those processes look for it themselves.
+    fn leave_wakes(&mut self, items: &[Item], groups: &Groups<'_>) {
+        let mut left = HashSet::new();
+        for item in items.iter().filter(|item| matches!(item.content, Content::Wake)) {
+            let Some(place) = item.key.as_ref().and_then(|key| groups.by_key.get(key)) else { continue };
+            let group = &groups.list[*place];
+            let ours = self.shared.sagas[group.saga].logic.version();
+            let is_newer = |row: &InstanceRow| row.version > ours && row.state != InstanceRow::CANCELLED;
+            let is_free = group.row.is_some_and(|row| is_newer(row) && row.paused_by.is_none());
+            let waits = |reason: HeldReason| reason.releases_itself() && reason != HeldReason::Version;
+            if is_free && group.unread.iter().any(|waiting| waits(waiting.reason)) && left.insert(place) {
+                self.ledger.comes_again(&item.envelope, "a newer version of the saga wrote the instance");
+            }
+        }
+    }
+
     /// Lets every instance decide that has not decided yet.
     fn ask(&self, groups: &mut Groups<'_>, aliases: &KnownAliases) {
         for group in groups.list.iter_mut().filter(|group| group.decided.is_none()) {
             group.offers.truncate(group.sources.len());
             group.offers.extend(group.held.iter().map(|row| {
                 let (envelope, waiting) = (row.envelope.clone(), Some(row.reason));
-                Offer { envelope, decoded: None, waiting, fault: None }
+                Offer { envelope, decoded: None, waiting, fault: self.fatal.clone() }
             }));
             let unread: Vec<_> = group.unread.iter().map(|it| (it.type_name.clone(), it.reason)).collect();
             let offers = Offers {

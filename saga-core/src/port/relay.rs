@@ -46,12 +46,16 @@ pub struct LeaseRequest<'a> {
     /// database's answer to a commit or to an earlier request was lost. Such rows are taken too, although their leases
     /// run; `since` does not matter then. `None`, as usual: leave rows under a lease that runs alone.
     pub known: Option<&'a [Uuid]>,
+    /// The next row that is due need not be named if it is due later than this from now: the relay looks again then.
+    /// While PostgreSQL cannot remove rows that are gone, it would read all of them on its way to that row.
+    pub ahead: Duration,
 }
 
 impl<'a> LeaseRequest<'a> {
     /// A process's request for the rows of its endpoint.
     pub fn new(endpoint: &'a str, owner: &'a str, rows_max: i64, lease: Duration, retention: Duration) -> Self {
-        Self { endpoint, owner, rows_max, bytes_max: i64::MAX, lease, retention, since: None, known: None }
+        let (bytes_max, since, known, ahead) = (i64::MAX, None, None, Duration::MAX);
+        Self { endpoint, owner, rows_max, bytes_max, lease, retention, since, known, ahead }
     }
 }
 
@@ -61,7 +65,7 @@ impl<'a> LeaseRequest<'a> {
 pub struct Leased {
     /// Rows to publish, oldest due first.
     pub rows: Vec<LeasedRow>,
-    /// Time until the next row is due; `None` when none waits.
+    /// Time until the next row is due; `None` when none waits, or none [ahead](LeaseRequest::ahead).
     pub next_due: Option<Duration>,
 }
 

@@ -77,7 +77,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn charts(&self, endpoint: &str) -> Result<Vec<Chart>, StoreError>;
 
     /// Counts a message that was redelivered after a crash, in a transaction of its own, before the message runs alone.
-    /// Returns the count, this time included; `None` when the message is already settled.
+    /// Returns the count, this time included; `None` when the message is already settled, or held and the row does not
+    /// say so: of a held one the count alone changes.
     async fn count_crash(&self, endpoint: &str, owner: &str, row: &InboxRow) -> Result<Option<i64>, StoreError>;
 
     /// Takes times for so many calls of what a limit of the endpoint is set for, one `every` so long, after all that
@@ -146,8 +147,15 @@ pub trait Unit: Send {
     /// Reads what is known of the given keys: after the locks, with a snapshot of its own.
     async fn read(&mut self, keys: &Keys) -> Result<Found, StoreError>;
 
-    /// Reads held messages, in order of arrival, at most `rows_max` for each instance.
-    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError>;
+    /// Reads held messages, in order of arrival: of each instance its first ones, at most `rows_max`, and no more once
+    /// the bodies of those before have `bytes_max`. For that the first of every instance count before the second ones.
+    async fn held(
+        &mut self,
+        endpoint: &str,
+        wanted: &[HeldWanted],
+        rows_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<HeldRow>, StoreError>;
 
     /// Tries to take more locks, as [`Store::begin`] does. Returns those that another transaction holds.
     async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError>;

@@ -84,6 +84,10 @@ pub(crate) enum Settled {
         delay: Duration,
         error: String,
     },
+    /// It comes again, uncounted, until a process of a newer version takes it.
+    LeftToNewer {
+        error: String,
+    },
     Discarded {
         note: String,
     },

@@ -180,7 +180,9 @@ impl<'a, S: Saga> Run<'a, S> {
         if self.is_newer() {
             let version = self.offers.row.map_or(0, |row| row.version);
             let error = format!("version {version} of the saga wrote the instance; this process knows {}", S::VERSION);
-            return Ok(held(HeldReason::Version, error));
+            // nothing wakes an instance that is paused: held, its own turn would wait behind itself
+            let is_its_turn = self.paused_by.as_deref() == Some(&envelope.message_id);
+            return Ok(if is_its_turn { Settled::LeftToNewer { error } } else { held(HeldReason::Version, error) });
         }
         if let Some(by) = &self.paused_by {
             return Ok(held(HeldReason::Paused, format!("waits behind message {by}")));

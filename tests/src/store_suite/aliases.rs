@@ -89,7 +89,7 @@ pub async fn s_082_what_waits_for_an_alias_meets_its_instance(store: &impl Lab) 
     );
     let mut unit = store.begin(&[4], LIMIT).await.unwrap();
     let wanted = [HeldWanted::new(key(), "test.Message", HeldReason::Early)];
-    let held = unit.held("e", &wanted, 100).await.unwrap();
+    let held = unit.held("e", &wanted, 100, i64::MAX).await.unwrap();
     unit.rollback().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope.message_id).collect::<Vec<_>>(), ["m1", "m2"]);
     assert_eq!((held[0].receiver.as_str(), held[0].saga_id.as_deref()), ("saga", Some("7")));

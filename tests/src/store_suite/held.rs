@@ -10,8 +10,12 @@ fn wanted(type_name: &str, reason: HeldReason) -> HeldWanted {
 }
 
 async fn held<S: Store>(store: &S, wanted: &[HeldWanted], rows_max: i64) -> Vec<HeldRow> {
+    held_in_bytes(store, wanted, rows_max, i64::MAX).await
+}
+
+async fn held_in_bytes<S: Store>(store: &S, wanted: &[HeldWanted], rows_max: i64, bytes_max: i64) -> Vec<HeldRow> {
     let mut unit = store.begin(&[4], LIMIT).await.expect("a unit begins");
-    let held = unit.held("e", wanted, rows_max).await.expect("held messages are read");
+    let held = unit.held("e", wanted, rows_max, bytes_max).await.expect("held messages are read");
     unit.rollback().await.expect("a unit is rolled back");
     held
 }
@@ -123,6 +127,29 @@ pub async fn m3_another_saga_with_the_same_id_starves_nobody(store: &impl Lab) {
     let found = held(store, &both, 10).await;
     assert_eq!(found.iter().filter(|row| row.receiver == "other").count(), 10, "the limit is each instance's own");
     assert_eq!(found.last().map(|row| row.envelope.message_id.as_str()), Some("mine"));
+}
+
+/// Of bodies that are large few are read at a time; each instance gets its first ones before another gets more.
+pub async fn held_messages_are_read_up_to_so_many_bytes(store: &impl Lab) {
+    let other = InstanceKey { saga: "other".into(), id: "7".into() };
+    for (id, receiver) in [("a1", "saga"), ("a2", "saga"), ("a3", "saga"), ("b1", "other"), ("b2", "other")] {
+        let large = crate::with!(envelope(id), body = Bytes::from(vec![b' '; 100_000]));
+        let row = crate::with!(held_in(id, HeldReason::Early), receiver = receiver.into(), envelope = Arc::new(large));
+        write(store, crate::with!(writes(), held_in = vec![row])).await.unwrap();
+    }
+    let mine = wanted("test.Message", HeldReason::Early);
+    let both = [crate::with!(mine.clone(), key = other), mine];
+    let read = async |rows_max, bytes_max| {
+        let held = held_in_bytes(store, &both, rows_max, bytes_max).await;
+        assert!(held.iter().all(|row| row.envelope.body.len() == 100_000));
+        ids(&held).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(read(9, i64::MAX).await, ["a1", "a2", "a3", "b1", "b2"]);
+    assert_eq!(read(9, 300_001).await, ["a1", "a2", "b1", "b2"]);
+    assert_eq!(read(9, 250_000).await, ["a1", "a2", "b1"]);
+    assert_eq!(read(1, 250_000).await, ["a1", "b1"]);
+    assert_eq!(read(9, 1).await, ["a1"]);
+    assert_eq!(read(9, 0).await, [""; 0]);
 }
 
 /// O-053: old inbox rows and done instances are deleted, except those that a held message refers to.

@@ -132,6 +132,13 @@ pub async fn a_suspect_is_counted(store: &impl Lab) {
     }
     write(store, crate::with!(writes(), completes = vec![(inbox_row("m"), 0)])).await.unwrap();
     assert_eq!(store.count_crash("e", "me", &row).await.unwrap(), None, "it is settled");
+    let held = crate::with!(inbox_row("held"), result = InboxResult::Held, attempts = 2);
+    write(store, crate::with!(writes(), claims = vec![held.clone()])).await.unwrap();
+    let other = crate::with!(held.clone(), result = InboxResult::Suspect);
+    assert_eq!(store.count_crash("e", "me", &other).await.unwrap(), None, "it came twice, and does not run");
+    assert_eq!(store.count_crash("e", "me", &held).await.unwrap(), Some(1), "its turn has come");
+    let found = store.read(&keys(&["held"])).await.unwrap().inbox;
+    assert_eq!((found[0].result, found[0].attempts), (InboxResult::Held, 2), "it is held all the same");
 }
 
 /// M1: a message that ran after a crash, and one that was held before its instance was known, appear in the journal of

@@ -230,6 +230,7 @@ macro_rules! store_suite {
                     a_held_message_goes_for_one_receiver_at_one_endpoint
                     what_is_held_again_has_its_last_time
                     what_waits_is_counted_and_read_by_type
+                    held_messages_are_read_up_to_so_many_bytes
                     m3_another_saga_with_the_same_id_starves_nobody
                     o_053_old_rows_go_unless_something_held_needs_them
                     s_042_early_messages_do_not_wait_for_ever
@@ -250,6 +251,7 @@ macro_rules! store_suite {
                     f5_a_saga_belongs_to_one_endpoint
                     s_076_instances_are_read_page_by_page_and_charts_by_endpoint
                     r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it
+                    a_retry_that_an_older_process_held_comes_back_as_the_retry
                     b20_an_instance_of_a_newer_version_is_woken_once
                     what_this_process_does_not_know_stays_held
                     o_055_what_belongs_to_one_endpoint_is_not_anothers

@@ -50,6 +50,11 @@ pub async fn leases_keep_relays_apart(store: &impl Lab) {
     assert_eq!(leased.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [free]);
     let next = leased.next_due.expect("a row is due later");
     assert!(next > Duration::from_secs(3590) && next <= Duration::from_secs(3600), "{next:?}");
+    for (seconds, named) in [(3000, false), (3700, true)] {
+        let ahead = crate::with!(request("other"), ahead = Duration::from_secs(seconds));
+        let next = store.lease(&ahead).await.unwrap().next_due;
+        assert_eq!(next.is_some(), named, "{seconds} s ahead: {next:?}");
+    }
     assert!(lease(store, "third").await.rows.is_empty(), "a leased row was leased again");
 
     assert_eq!(report(store, "third", &[free], &[]).await, [free], "a lease of somebody else cannot be renewed");

@@ -151,6 +151,29 @@ pub async fn r_030_b22_an_unknown_type_is_released_by_a_process_that_knows_it(st
     assert_eq!(store.release(&process("new", &[])).await.unwrap(), 0);
 }
 
+/// A retry that an older process held, because it does not know the receiver, comes back as that receiver's retry: else
+/// its inbox row, which waits for it, would take it for a duplicate.
+pub async fn a_retry_that_an_older_process_held_comes_back_as_the_retry(store: &impl Lab) {
+    let retry = crate::with!(envelope("m"), receiver = Some("r".into()), attempt = 3);
+    let held = crate::with!(
+        held_in("m", HeldReason::Version),
+        receiver = String::new(),
+        saga_id = None,
+        envelope = Arc::new(retry.clone())
+    );
+    let claims = vec![
+        crate::with!(inbox_row("m"), result = InboxResult::Retrying, attempts = 3),
+        crate::with!(inbox_row("m"), receiver = String::new(), result = InboxResult::Held, attempts = 0),
+    ];
+    write(store, crate::with!(writes(), claims = claims, held_in = vec![held])).await.unwrap();
+    assert_eq!(store.release(&process("new", &[])).await.unwrap(), 1);
+    let rows = lease(store, "me").await.rows;
+    assert_eq!(rows.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&retry], "as it was put off");
+    let found = store.read(&keys(&["m"])).await.unwrap().inbox;
+    let known: Vec<_> = found.iter().map(|row| (row.receiver.as_str(), row.result, row.attempts)).collect();
+    assert_eq!(known, [("r", InboxResult::Retrying, 3)], "the receiver still waits for it");
+}
+
 /// B20: an instance that a newer version wrote is woken by a process of that version, by one message at a time.
 pub async fn b20_an_instance_of_a_newer_version_is_woken_once(store: &impl Lab) {
     let mut newer = instance(1, 0);

@@ -1,11 +1,13 @@
 //! What is done with messages that never left.
 
 use super::of_message;
-use saga_core::{Envelope, HeldFilter, OutboxFilter};
+use saga_core::{DueAt, Envelope, HeldFilter, OutboxAction, OutboxFilter};
+use std::time::Duration;
 use tests::tables::{Held, Tables};
 
 suite! {
     a_stranded_message_goes_where_it_was_to_go,
+    what_goes_elsewhere_or_at_another_time_was_never_tried,
     a_stranded_retry_that_is_discarded_frees_its_instance,
 }
 
@@ -39,4 +41,26 @@ async fn a_stranded_retry_that_is_discarded_frees_its_instance(tables: Tables) {
     assert_eq!(tables.one(inbox).await.as_deref(), Some("discarded discarded by ann: not a label"));
     let sent = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
     assert_eq!(sent.iter().map(|row| row.type_name.as_str()).collect::<Vec<_>>(), [Envelope::WAKE]);
+}
+
+/// Its first try, long ago, says nothing about the new destination or the new time: it must not strand there.
+async fn what_goes_elsewhere_or_at_another_time_was_never_tried(tables: Tables) {
+    for (kind, to) in [("command", "payment"), ("timer", "ordering"), ("timer", "ordering")] {
+        tables.send(kind, to, 0, ", first_attempt_at", ", {now} - {minute}").await;
+    }
+    let rows = tables.store.outbox(&OutboxFilter::default(), 10).await.unwrap();
+    let ids =
+        |kind: &str| -> Vec<String> { rows.iter().filter(|row| row.kind == kind).map(|row| row.id.clone()).collect() };
+    let timers = ids("timer");
+    let hour = DueAt::After(Duration::from_secs(3600));
+    for (action, ids) in [
+        (OutboxAction::Reroute { to: "bank" }, &ids("command")[..]),
+        (OutboxAction::MoveTimer { to: DueAt::Time(4_000_000_000_000_000) }, &timers[..1]),
+        (OutboxAction::MoveTimer { to: hour }, &timers[1..]),
+    ] {
+        let done = tables.store.outbox_act(action, ids, "ann", "elsewhere").await;
+        assert_eq!(done.count(OutboxAction::DONE), 1, "{done:?}");
+    }
+    let tried = tables.sql("SELECT message_id FROM {s}outbox WHERE first_attempt_at IS NOT NULL").await;
+    assert_eq!(tried, [], "all are as new");
 }

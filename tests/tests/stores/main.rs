@@ -1,6 +1,7 @@
 //! The stores in `outbox`: the conformance suite, and what each promises besides.
 
 mod errors;
+mod gone;
 mod operations;
 mod postgres;
 mod postgres_units;

@@ -195,7 +195,7 @@ async fn b08_an_unreadable_held_message_waits_for_a_person() {
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     let waiting = unit.read(&keys(&[])).await.unwrap().waiting.pop().expect("two messages wait");
     let wanted = saga_core::HeldWanted::new(waiting.key, waiting.type_name, waiting.reason);
-    let held = unit.held("e", &[wanted], 10).await.unwrap();
+    let held = unit.held("e", &[wanted], 10, i64::MAX).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
     let reason: String = sqlx::query_scalar("SELECT reason FROM sagabus.held WHERE message_id = 'bad'")
@@ -233,7 +233,7 @@ async fn m24_plans_of_young_tables_do_not_scan_grown_ones() {
         if !locks.is_empty() {
             unit.read(&keys(&[&id])).await.unwrap();
             let wanted = HeldWanted::new(key(), "test.Message", HeldReason::Early);
-            unit.held("e", &[wanted], 10).await.unwrap();
+            unit.held("e", &[wanted], 10, i64::MAX).await.unwrap();
         }
         let out = saga_core::HeldKey::new("saga", id.clone());
         let completes = vec![(inbox_row(&id), 1)];

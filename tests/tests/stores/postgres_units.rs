@@ -61,6 +61,28 @@ async fn rule_1_what_the_last_holder_wrote_is_seen() {
     }
 }
 
+/// What runs outside units is read committed too, and the session keeps the role's default: behind a pooler that nobody
+/// announced, other clients have the session next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stricter_default_is_not_followed_and_not_changed() {
+    let database = Database::create().await;
+    let sql = format!("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'", database.name);
+    database.store().pool().execute(sql.as_str()).await.unwrap();
+    let stores: Vec<Postgres> = (0..8).map(|_| database.store()).collect();
+    stores[0].migrate().await.unwrap();
+    let calls = stores.iter().map(async |store| {
+        for _ in 0..20 {
+            store.reserve_calls("e", "bank", 1, Duration::from_millis(1), LIMIT).await.unwrap();
+            store.delete_confirmed(&[uuid::Uuid::nil()]).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    stores[0].read(&tests::with!(keys(&["m"]), instances = Vec::new())).await.unwrap();
+    let mut unit = stores[0].begin(&[1], LIMIT).await.unwrap();
+    let shown: String = sqlx::query_scalar("SHOW default_transaction_isolation").fetch_one(unit.tx()).await.unwrap();
+    assert_eq!(shown, "serializable", "the session is the role's");
+}
+
 /// X01: the server ends a unit whose process is frozen, which frees its locks for others.
 #[tokio::test(flavor = "multi_thread")]
 async fn x01_a_unit_that_hangs_is_ended_by_the_server() {

@@ -34,6 +34,17 @@ async fn f14_tables_have_a_prefix() {
     }
 }
 
+/// What stands behind a long value is read through all of its pages: nothing that is looked for does.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_values_are_the_last_columns() {
+    let (store, _file) = on_sqlite().await;
+    for table in ["outbox", "held"] {
+        let sql = format!("SELECT name FROM pragma_table_info('sagabus_{table}') ORDER BY cid DESC LIMIT 2");
+        let last: Vec<String> = sqlx::query_scalar(&sql).fetch_all(store.pool()).await.unwrap();
+        assert_eq!(last, ["body", "envelope"], "{table}");
+    }
+}
+
 /// M21: without tables the text says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn m21_missing_tables_are_a_matter_of_the_deployment() {
@@ -228,10 +239,65 @@ async fn b08_an_unreadable_row_is_put_off_and_says_why() {
     let mut unit = store.begin(&[1], LIMIT).await.unwrap();
     let key = tests::store_suite::key();
     let wanted = HeldWanted::new(key, "test.Message", HeldReason::Early);
-    let held = unit.held("e", &[wanted], 10).await.unwrap();
+    let held = unit.held("e", &[wanted], 10, i64::MAX).await.unwrap();
     unit.commit().await.unwrap();
     assert_eq!(held.iter().map(|row| &*row.envelope).collect::<Vec<_>>(), [&envelope("good")]);
     assert_eq!(store.column("held", "reason", "bad").await, [Some("undecodable".into())]);
+}
+
+/// One row whose id or envelope another program spelled as nobody reads it stops neither the relay, nor the sweep, nor
+/// what waits for a newer version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_another_type_stops_nobody_else() {
+    let (store, _file) = on_sqlite().await;
+    let rows = ["blob", "null", "good"].map(|id| outbox_row(id, None, false));
+    write(&store, tests::with!(writes(), outbox = rows.into())).await.unwrap();
+    for (id, value) in [("blob", "x'00112233445566778899aabbccddeeff'"), ("null", "NULL")] {
+        let sql = format!("UPDATE sagabus_outbox SET id = {value} WHERE message_id = '{id}'");
+        store.writer().execute(sql.as_str()).await.unwrap();
+    }
+    let leased = lease(&store, "me").await.rows;
+    assert_eq!(leased.iter().map(|row| row.envelope.message_id.as_str()).collect::<Vec<_>>(), ["good"]);
+    store.delete_confirmed(&[leased[0].id]).await.unwrap();
+    for id in ["blob", "null"] {
+        assert!(store.column("outbox", "last_error", id).await[0].is_some(), "{id} was swallowed");
+    }
+    for column in ["due_at", "first_attempt_at"] {
+        store.age("outbox", column, 2 * tests::store_suite::WEEK).await;
+    }
+    assert_eq!(store.sweep("e", tests::store_suite::WEEK).await.unwrap().stranded, 2);
+
+    let unknown = |id| tests::with!(held_in(id, HeldReason::Version), receiver = String::new(), saga_id = None);
+    let held = ["text", "number", "bytes", "good"].map(unknown);
+    write(&store, tests::with!(writes(), held_in = held.into())).await.unwrap();
+    for (id, value) in [("text", "'{'"), ("number", "'7'"), ("bytes", "x'ff00'")] {
+        let sql = format!("UPDATE sagabus_held SET envelope = {value} WHERE message_id = '{id}'");
+        store.writer().execute(sql.as_str()).await.unwrap();
+    }
+    let process = tests::with!(saga_core::Process::new("e", "p"), types = vec!["test.Message".into()]);
+    assert_eq!(store.release(&process).await.unwrap(), 1);
+    assert_eq!(lease(&store, "me").await.rows[0].envelope.message_id, "good");
+    for id in ["text", "number", "bytes"] {
+        assert_eq!(store.column("held", "reason", id).await, [Some("undecodable".into())], "{id}");
+    }
+}
+
+/// An instance whose columns another program gave other types is unreadable by itself: no other waits for it, and
+/// nothing of it is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_of_other_types_concerns_itself_alone() {
+    let (store, _file) = on_sqlite().await;
+    write(&store, tests::with!(writes(), instances = vec![instance(1, 0)])).await.unwrap();
+    let read = async |column: &str, value: &str| {
+        let sql = format!("UPDATE sagabus_saga SET {column} = {value}");
+        store.writer().execute(sql.as_str()).await.unwrap();
+        store.begin(&[], LIMIT).await.unwrap().read(&keys(&[])).await.unwrap().instances.remove(0)
+    };
+    assert_eq!(read("data", r#"CAST('{"n":1}' AS BLOB)"#).await.data, r#"{"n":1}"#, "bytes may be a text");
+    let bytes = read("data", "x'7bff'").await;
+    assert_eq!((bytes.data.as_str(), bytes.version), ("x'7bff'", 1), "no state, and as it is");
+    assert_eq!(read("state", "x'ff'").await.state, "x'ff'");
+    assert_eq!(read("seq", "'many'").await.version, i32::MAX, "a row that cannot be written is left alone");
 }
 
 /// The writer waits for another program that keeps the file locked.

@@ -13,10 +13,17 @@ pub(super) const SERVER: &str = "
         'oldest_transaction_ms', (SELECT (extract(epoch FROM clock_timestamp() - min(xact_start)) * 1000)::bigint
             FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()))::text";
 
-/// [`Listing::Upkeep`](saga_core::Listing::Upkeep).
+/// [`Listing::Upkeep`](saga_core::Listing::Upkeep). Dead leases are among the oldest rows that are due; whose they are
+/// is found in the index, endpoint by endpoint.
 pub(super) const UPKEEP: &str = "
+    WITH RECURSIVE e (endpoint) AS (
+        SELECT min(endpoint) FROM sagabus.outbox
+        UNION ALL
+        SELECT (SELECT min(o.endpoint) FROM sagabus.outbox o WHERE o.endpoint > e.endpoint) FROM e
+        WHERE e.endpoint IS NOT NULL)
     SELECT json_build_object('schema_version', (SELECT max(version) FROM sagabus.schema_version),
-        'dead_leases', (SELECT count(*) FROM sagabus.outbox
-            WHERE lease_until < clock_timestamp() - interval '1 minute'),
+        'dead_leases', (SELECT count(*) FROM e, LATERAL (SELECT lease_until FROM sagabus.outbox o
+                WHERE o.endpoint = e.endpoint AND o.due_at <= statement_timestamp() ORDER BY o.due_at LIMIT 10000) o
+            WHERE o.lease_until < statement_timestamp() - interval '1 minute'),
         'processes', (SELECT count(*) FROM sagabus.process
             WHERE seen_at > clock_timestamp() - interval '90 seconds'))::text";

@@ -287,3 +287,20 @@ async fn o_054_a_cleanup_that_fails_is_tried_again_a_minute_later() {
     rig.store.heal();
     rig.until_within(secs(61), "they are deleted", |rig| rig.store.inbox().is_empty()).await;
 }
+
+/// What a handler has done elsewhere is not done again every three seconds for as long as the disk is full.
+#[tokio::test(start_paused = true)]
+async fn a_handler_does_not_run_again_before_a_write_works() {
+    for kind in [StoreErrorKind::Unable, StoreErrorKind::Schema] {
+        let script = Script::new();
+        let rig = Rig::scripted(&script).await;
+        away(&rig.store, Operation::Write, kind);
+        rig.broker.deliver(command(1));
+        tokio::time::sleep(secs(600)).await;
+        assert_eq!((script.runs_of(1), rig.done()), (1, vec![]), "{kind:?}");
+        rig.store.heal();
+        rig.all_acked().await;
+        assert_eq!((script.runs_of(1), rig.done(), rig.inbox("do-1").attempts), (2, vec![1], 1), "{kind:?}");
+        assert_eq!((rig.held(), rig.store.inbox().len()), (vec![], 1), "nothing is left of the probe");
+    }
+}

@@ -33,6 +33,7 @@ mod statements;
 mod suspects;
 mod taken_back;
 mod together;
+mod versions;
 mod waiting;
 
 use crate::{

@@ -104,6 +104,38 @@ async fn more_held_messages_than_one_unit_reads_go_on_in_order_and_other_instanc
     assert_eq!((rig.steps(1), rig.held()), ((1..=1000).collect(), vec![]));
 }
 
+/// Bodies of which a unit reads a few: those that fit from the start, and those that fit a state which a message of the
+/// unit leads to.
+#[tokio::test(start_paused = true)]
+async fn large_held_messages_go_on_a_few_at_a_time_and_in_order() {
+    let large = |mut envelope: Envelope| {
+        let mut body = envelope.body.to_vec();
+        body.resize(3 << 20, b' ');
+        envelope.body = body.into();
+        envelope
+    };
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([begin(1), begin(2)]);
+    for n in 1..=8 {
+        rig.broker.deliver_all([large(arrive(1, n)), large(arrive(2, n))]);
+    }
+    rig.all_acked().await;
+    assert_eq!(rig.held().len(), 16);
+    let reads = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = reads.clone();
+    rig.store.fail_while(move |operation| {
+        let read = usize::from(operation == Operation::Held);
+        counted.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+        None
+    });
+    rig.broker.deliver_all([go(1), go(2), arrive(1, 9), arrive(2, 9)]);
+    rig.all_acked().await;
+    let all: Vec<u32> = (1..=9).collect();
+    assert_eq!((rig.steps(1), rig.steps(2), rig.held()), (all.clone(), all, vec![]));
+    let reads = reads.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((4..=12).contains(&reads), "48 MiB were read in {reads} parts of 16 to 19");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_held_messages_go_on_waits_behind_them() {
     let rig = Rig::walk().await;
@@ -237,12 +269,4 @@ async fn r_030_a_message_of_an_unknown_type_goes_to_whoever_knows_it_later() {
     let newer = newer.await.expect("it starts");
     newer.until("it is handled", |rig| rig.done() == [1]).await;
     assert_eq!(newer.held(), []);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wake_up_for_a_saga_that_is_not_here_leaves_nothing() {
-    let rig = Rig::walk().await;
-    rig.broker.deliver(Envelope::wake(&InstanceKey { saga: "newer".into(), id: "1".into() }));
-    rig.all_acked().await;
-    assert_eq!((rig.held(), rig.store.inbox().len()), (vec![], 0));
 }

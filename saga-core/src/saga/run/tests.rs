@@ -208,6 +208,7 @@ impl Instance {
                 Settled::GivenUp { answer, .. } => (format!("given up {}", answer.type_name), None),
                 Settled::Held { reason, .. } => (format!("held {}", reason.as_str()), Some(*reason)),
                 Settled::PutOff { delay, .. } => (format!("put off {delay:?}"), None),
+                Settled::LeftToNewer { .. } => ("left to a newer version".into(), None),
                 Settled::Discarded { .. } => ("discarded".into(), None),
             };
             words.push((offers[*i].envelope.type_name.clone(), word));

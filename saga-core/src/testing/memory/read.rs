@@ -75,24 +75,36 @@ pub(super) fn counts(tables: &Tables, endpoint: &str, sagas: &[String], rows_max
     }
 }
 
+/// The first rows of each instance, at most so many, and no more once the bodies of those before have so many bytes:
+/// the first row of every instance counts before the second ones.
 pub(super) fn held(
     tables: &Tables,
     own: &Changes,
     endpoint: &str,
     wanted: &[HeldWanted],
-    rows_max: i64,
+    (rows_max, bytes_max): (i64, i64),
 ) -> Vec<HeldRow> {
     let mut rows: Vec<_> = all(&tables.held, &own.held).map(|(_, row)| row).collect();
     rows.sort_by_key(|row| row.arrival);
     let mut counts: BTreeMap<&InstanceKey, i64> = BTreeMap::new();
-    rows.retain(|row| {
+    let first = rows.into_iter().filter_map(|row| {
         let wants = |wanted: &&HeldWanted| {
             row.waits_for(&wanted.key) && row.envelope.type_name == wanted.type_name && row.reason == wanted.reason
         };
-        let Some(wanted) = wanted.iter().find(wants).filter(|_| row.endpoint == endpoint) else { return false };
+        let wanted = wanted.iter().find(wants).filter(|_| row.endpoint == endpoint)?;
         let count = counts.entry(&wanted.key).or_default();
         *count += 1;
-        *count <= rows_max
+        (*count <= rows_max).then_some((*count, row))
     });
+    let mut first: Vec<_> = first.collect();
+    first.sort_by_key(|(nth, row)| (*nth, row.arrival));
+    let mut bytes = 0;
+    let mut rows: Vec<_> = first.into_iter().map(|(_, row)| row).collect();
+    rows.retain(|row| {
+        let fits = bytes < bytes_max;
+        bytes += i64::try_from(row.envelope.body.len()).unwrap_or(i64::MAX);
+        fits
+    });
+    rows.sort_by_key(|row| row.arrival);
     rows.into_iter().map(super::records::HeldRecord::found).collect()
 }

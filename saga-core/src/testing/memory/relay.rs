@@ -41,7 +41,9 @@ pub(super) fn lease(state: &mut State, request: &LeaseRequest<'_>, now: i64) -> 
         bytes += i64::try_from(row.envelope.body.len()).unwrap_or(i64::MAX);
         rows.push(row.leased(now));
     }
-    let later = state.tables.outbox.values().filter(|row| row.endpoint == request.endpoint && row.due_at_us > now);
+    let ahead = now.saturating_add(us(request.ahead));
+    let is_later = |row: &&OutboxRecord| row.due_at_us > now && row.due_at_us <= ahead;
+    let later = state.tables.outbox.values().filter(|row| row.endpoint == request.endpoint).filter(is_later);
     let next_due = later.map(|row| row.due_at_us - now).min();
     Leased { rows, next_due: next_due.map(|us| Duration::from_micros(us.unsigned_abs())) }
 }

@@ -163,16 +163,18 @@ pub(super) fn release(state: &mut State, process: &Process, now: i64) -> u64 {
     let unknown = rows.iter().filter(|(_, row)| row.receiver.is_empty() && is_known(row));
     let back: Vec<MessageKey> = unknown.map(|(key, _)| (*key).clone()).take(STEP_ROWS_MAX).collect();
     let ours = state.tables.outbox.values().filter(|row| row.endpoint == process.endpoint);
-    let woken: BTreeSet<InstanceKey> = ours.filter_map(wakes).collect();
+    // one that an older process has put off is another one: the databases tell them by the row's id
+    let woken: BTreeSet<InstanceKey> = ours.filter(|row| row.envelope.attempt == 0).filter_map(wakes).collect();
     let instances: BTreeSet<InstanceKey> = rows.iter().filter_map(|(_, row)| row.key()).collect();
     let wake = instances.difference(&woken).filter(|instance| understands(state, process, instance));
     let wake: Vec<InstanceKey> = wake.take(STEP_ROWS_MAX).cloned().collect();
     let released = back.len() + wake.len();
     for key in back {
         let Some(row) = state.tables.held.remove(&key) else { continue };
-        // its inbox row goes with it: to the receiver that knows it now, the message is new
+        // its inbox row goes with it: to those that know it now, the message is new; but a retry stays its receiver's
         state.tables.inbox.remove(&key);
-        offer(state, &process.endpoint, Arc::new(Envelope { attempt: 0, ..(*row.envelope).clone() }), now);
+        let attempt = if row.envelope.receiver.is_some() { row.envelope.attempt } else { 0 };
+        offer(state, &process.endpoint, Arc::new(Envelope { attempt, ..(*row.envelope).clone() }), now);
     }
     for instance in wake {
         offer(state, &process.endpoint, Arc::new(Envelope::wake(&instance)), now);

@@ -59,9 +59,15 @@ impl Unit for MemoryUnit {
         Ok(read::found(&state.tables, &self.changes, keys, self.tx.store.now_us(), self.locked_elsewhere.clone()))
     }
 
-    async fn held(&mut self, endpoint: &str, wanted: &[HeldWanted], rows_max: i64) -> Result<Vec<HeldRow>, StoreError> {
+    async fn held(
+        &mut self,
+        endpoint: &str,
+        wanted: &[HeldWanted],
+        rows_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<HeldRow>, StoreError> {
         self.round_trip(Operation::Held).await?;
-        Ok(read::held(&self.tx.store.state().tables, &self.changes, endpoint, wanted, rows_max))
+        Ok(read::held(&self.tx.store.state().tables, &self.changes, endpoint, wanted, (rows_max, bytes_max)))
     }
 
     async fn lock(&mut self, locks: &[i64]) -> Result<Vec<i64>, StoreError> {

@@ -233,12 +233,14 @@ fn hold(tables: &Tables, own: &mut Changes, arrivals: &mut i64, endpoint: &str, 
     own.held.insert(key, Some(record));
 }
 
-/// Counts a run after a crash, of a message that is new, was counted before, or waits for its retry.
+/// Counts a run after a crash, of a message that is new, was counted before, waits for its retry, or is
+/// held, if the row says so.
 pub(super) fn count_crash(state: &mut State, key: MessageKey, owner: &str, row: &InboxRow, now: i64) -> Option<i64> {
     let endpoint = key.2.clone();
     let suspect = InboxRow { result: InboxResult::Suspect, attempts: 0, ..row.clone() };
     let record = state.tables.inbox.entry(key).or_insert_with(|| claim(&endpoint, owner, &suspect, now));
-    let counts = matches!(record.result, InboxResult::Suspect | InboxResult::Retrying);
+    let is_held = record.result == InboxResult::Held && row.result == InboxResult::Held;
+    let counts = is_held || matches!(record.result, InboxResult::Suspect | InboxResult::Retrying);
     counts.then(|| {
         record.crashes += 1;
         record.saga_id = row.saga_id.clone().or(record.saga_id.take());

@@ -201,7 +201,7 @@ impl<S: Saga> Instance<S> {
                     still[i] = Some((reason, error.clone()));
                     What::Held { reason, error }
                 }
-                Settled::PutOff { error, .. } => What::PutOff { error },
+                Settled::PutOff { error, .. } | Settled::LeftToNewer { error } => What::PutOff { error },
                 Settled::Discarded { note } => What::Discarded { note },
             };
             let is_timer = envelope.saga.as_ref().is_some_and(|saga| saga.timer.is_some());

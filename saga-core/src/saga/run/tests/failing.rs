@@ -98,12 +98,13 @@ fn what_a_newer_version_wrote_is_left_alone_until_a_process_knows_it() {
     instance.row = Some(newer.clone());
     let tick = Arc::new(Envelope { message_id: "Tick-9".into(), ..(*instance.message("Tick", None)).clone() });
     let messages = vec![tick, instance.message("Next", None), instance.message("Tick", None)];
-    assert_eq!(instance.offer(messages), ["Tick: held version", "Next: held version", "Tick: held version"]);
+    let left = ["Tick: left to a newer version", "Next: held version", "Tick: held version"];
+    assert_eq!(instance.offer(messages), left, "nothing would wake the instance for the first");
     assert_eq!(instance.row(), &newer, "the row was expected to stay as it is");
     // this process is of the newer version now
     instance.row.as_mut().expect("it is there").version = 1;
     instance.row.as_mut().expect("it is there").paused_by = None;
-    assert_eq!(instance.batch(&[]), ["Tick: A 2", "Next: B 3", "Tick: B 4"], "in the order in which they came");
+    assert_eq!(instance.batch(&[]), ["Next: B 2", "Tick: B 3"], "in the order in which they came");
 }
 
 #[test]

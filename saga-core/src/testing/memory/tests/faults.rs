@@ -32,7 +32,7 @@ async fn a_failure_inside_a_unit_leaves_nothing_to_commit() {
         store.fail_next(operation, StoreErrorKind::Unavailable);
         let done = match operation {
             Operation::Read => kind(unit.read(&keys(&[])).await),
-            Operation::Held => kind(unit.held("e", &[], 1).await),
+            Operation::Held => kind(unit.held("e", &[], 1, i64::MAX).await),
             _ => kind(unit.write(&writes()).await),
         };
         assert_eq!(done, UNAVAILABLE);

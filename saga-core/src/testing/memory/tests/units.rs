@@ -230,10 +230,10 @@ async fn held_messages_keep_their_arrival_and_are_read_by_instance_up_to_a_limit
         type_name: "test.Message".into(),
         reason: HeldReason::Early,
     };
-    let rows = unit.held("e", &[wanted("7"), wanted("8")], 1).await.unwrap();
+    let rows = unit.held("e", &[wanted("7"), wanted("8")], 1, i64::MAX).await.unwrap();
     let ids: Vec<_> = rows.iter().map(|row| row.envelope.message_id.as_str()).collect();
     assert_eq!(ids, ["a", "other"], "one for each instance, in order of arrival");
-    assert!(unit.held("another endpoint", &[wanted("7")], 9).await.unwrap().is_empty());
+    assert!(unit.held("another endpoint", &[wanted("7")], 9, i64::MAX).await.unwrap().is_empty());
     let gone = HeldKey { receiver: "saga".into(), message_id: "a".into() };
     unit.write(&Write { held_out: vec![gone], ..writes() }).await.unwrap();
     unit.commit().await.unwrap();

@@ -1,9 +1,13 @@
 //! The ledger of a unit of work: what its decisions become, gathered until the unit's one write. These are rows of the
 //! inbox, of the outbox, of `held` and of the instances.
 
+mod settling;
+
+pub(crate) use settling::{Origin, Settling};
+
 use super::{
     emission::{Emission, again, of_outcome, of_take_back, of_transition, retry},
-    judge::{Before, REUSED},
+    judge::REUSED,
     shared::Shared,
     take_back::{Chance, TakeBack},
 };
@@ -11,8 +15,7 @@ use crate::{
     Encoded, Envelope, ErrorCode, HeldReason, InboxResult, InstanceKey, Later, Store, ambient, hash_of,
     message::unquoted_body,
     port::{
-        Backoff, Caused, Destination, HeldIn, HeldKey, HeldRow, InboxRow, KeptStep, KeptTimer, OutboxKind, OutboxRow,
-        Write,
+        Backoff, Caused, Destination, HeldIn, HeldKey, InboxRow, KeptStep, KeptTimer, OutboxKind, OutboxRow, Write,
     },
     saga::{
         Route,
@@ -35,24 +38,6 @@ const NEWER_PAUSE_MIN: Duration = Duration::from_secs(10);
 const NEWER_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// So often such a message comes when it has no inbox row: for a day, about.
 const NEWER_TIMES_MAX: i64 = 300;
-
-/// A message that is being settled: its receiver, and where the message comes from.
-#[derive(Clone, Copy)]
-pub(crate) struct Settling<'a> {
-    pub(crate) receiver: &'a str,
-    pub(crate) envelope: &'a Arc<Envelope>,
-    pub(crate) saga_id: Option<&'a str>,
-    pub(crate) origin: Origin<'a>,
-}
-
-/// Where a message that is being settled comes from.
-#[derive(Clone, Copy)]
-pub(crate) enum Origin<'a> {
-    /// From the broker.
-    Broker(Before),
-    /// It was held.
-    Held(&'a HeldRow),
-}
 
 /// Optional remarks for the journal.
 #[derive(Default)]
@@ -424,33 +409,4 @@ impl<'a, Db: Store> Ledger<'a, Db> {
 /// A text from user code, in a form that every database can store.
 fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
-}
-
-impl Settling<'_> {
-    fn completes(&self) -> Option<i64> {
-        match self.origin {
-            Origin::Broker(before) => before.completes,
-            Origin::Held(row) => Some(row.attempts),
-        }
-    }
-
-    /// Runs that were counted before.
-    pub(crate) fn attempts(&self) -> i64 {
-        self.completes().unwrap_or(0)
-    }
-
-    /// Time since it is tried.
-    fn elapsed(&self) -> Duration {
-        match self.origin {
-            Origin::Broker(before) => before.elapsed,
-            Origin::Held(_) => Duration::ZERO,
-        }
-    }
-
-    fn round(&self) -> u32 {
-        match self.origin {
-            Origin::Broker(before) => before.round,
-            Origin::Held(_) => 0,
-        }
-    }
 }

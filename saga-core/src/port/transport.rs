@@ -319,3 +319,6 @@ pub enum Fate {
     /// Unknown; it must be sent again.
     Unknown(String),
 }
+    /// A queue that it would go to takes none, full as it is, say: nothing is wrong with the message. It must be sent
+    /// again, and until one is taken, nothing else need be sent there.
+    QueueRefused(String),

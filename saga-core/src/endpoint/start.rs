@@ -3,6 +3,7 @@
 use super::{
     Endpoint, EndpointBuilder, Mistake, StartError,
     dispatch::{self, Dispatcher, Load},
+    guard::SetAside,
     handler_lane,
     held_log::HeldLog,
     housekeeping,
@@ -111,6 +112,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         database: Trouble::default(),
         polled: Trouble::default(),
         held_log: HeldLog::default(),
+        set_aside: SetAside::default(),
     });
 
     let links = Links { link: link.clone(), low: waiting.as_ref().map(|low| low.state.clone()) };

@@ -134,6 +134,7 @@ impl<Db: Store> Supervisor<Db> {
             self.tasks.abort_all();
             self.shared.dispatcher.close();
             ended.send_replace(Some(how));
+            self.shared.set_aside.give_back();
         });
         shared.crashes.began(supervising.abort_handle());
         endpoint
@@ -181,6 +182,7 @@ impl<Db: Store> Supervisor<Db> {
         }
         self.relaying.cancel();
         let dispatcher = &self.shared.dispatcher;
+        self.shared.set_aside.give_back();
         if tokio::time::timeout_at(until, dispatcher.emptied()).await.is_err() {
             late.push("messages were not confirmed: they are in the outbox and will be sent again");
         }

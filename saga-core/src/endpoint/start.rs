@@ -85,7 +85,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         };
         Ok((link, waiting))
     };
-    let (Link { deliveries, outgoing, reports, state: link }, waiting) = match attached.await {
+    let (Link { deliveries, outgoing, reports, state: link, publishing }, waiting) = match attached.await {
         Ok(links) => links,
         Err(error) => {
             keep_dropped(&store, &process, &registered.dropped).await;
@@ -115,7 +115,8 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         set_aside: SetAside::default(),
     });
 
-    let links = Links { link: link.clone(), low: waiting.as_ref().map(|low| low.state.clone()) };
+    let low = waiting.as_ref().map(|low| low.state.clone());
+    let links = Links { link: link.clone(), publishing, low };
     let mut supervisor = Supervisor::new(shared.clone(), links.clone());
     let (receiving, relaying) = (supervisor.receiving(), supervisor.relaying());
     let channels = |lanes: usize| (0..lanes).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();

@@ -43,6 +43,8 @@ pub enum Ended {
 #[derive(Clone)]
 pub(super) struct Links {
     pub(super) link: watch::Receiver<LinkState>,
+    /// Whether it can be published to.
+    pub(super) publishing: watch::Receiver<LinkState>,
     /// That for commands that can wait, if there are any.
     pub(super) low: Option<watch::Receiver<LinkState>>,
 }
@@ -132,9 +134,9 @@ impl<Db: Store> Supervisor<Db> {
             self.receiving.cancel();
             self.relaying.cancel();
             self.tasks.abort_all();
+            self.shared.set_aside.give_back();
             self.shared.dispatcher.close();
             ended.send_replace(Some(how));
-            self.shared.set_aside.give_back();
         });
         shared.crashes.began(supervising.abort_handle());
         endpoint
@@ -180,9 +182,9 @@ impl<Db: Store> Supervisor<Db> {
         if !self.ended(&[Part::Receiving, Part::Lane], until).await {
             late.push("units of work were cut off: their messages will be handled again");
         }
+        self.shared.set_aside.give_back();
         self.relaying.cancel();
         let dispatcher = &self.shared.dispatcher;
-        self.shared.set_aside.give_back();
         if tokio::time::timeout_at(until, dispatcher.emptied()).await.is_err() {
             late.push("messages were not confirmed: they are in the outbox and will be sent again");
         }
@@ -247,7 +249,7 @@ mod tests {
             (down("a"), Some(down("b")), LinkState::Down("a".into())),
             (up(), Some(down("b")), LinkState::Down(for_low.into())),
         ] {
-            assert_eq!(Links { link, low }.state(), expected);
+            assert_eq!(Links { publishing: up(), link, low }.state(), expected);
         }
     }
 }

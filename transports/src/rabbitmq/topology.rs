@@ -176,7 +176,8 @@ impl<'a> Admin<'a> {
         let endpoint = &topology.endpoint;
         let missing = self.missing(topology).await?.join(", ");
         if missing.is_empty() {
-            if topology.passive && trouble.is_over().is_some() {
+            // somebody else may have restored it
+            if trouble.is_over().is_some() {
                 tracing::info!(endpoint, "what was missing at the broker is there again");
             }
             return Ok(());
@@ -193,8 +194,13 @@ impl<'a> Admin<'a> {
     }
 
     /// Keeps everything in place for as long as the connection lives. `look` asks for a check at once.
-    pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify, missing: &mut Trouble) {
-        let mut refused = Trouble::default();
+    pub(super) async fn keep(
+        &mut self,
+        topology: &Topology,
+        look: &Notify,
+        missing: &mut Trouble,
+        refused: &mut Trouble,
+    ) {
         let mut declared = Instant::now();
         loop {
             // either is a reason to look

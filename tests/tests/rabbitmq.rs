@@ -358,7 +358,7 @@ async fn t_022_a_deleted_queue_is_declared_again() {
         match report(&mut sender).await.fate {
             Fate::Confirmed => break,
             fate => {
-                let told = matches!(fate, Fate::Unroutable(_) | Fate::Refused(_));
+                let told = matches!(fate, Fate::Unroutable(_) | Fate::QueueRefused(_));
                 assert!(told && Instant::now() < until, "{fate:?}");
             }
         }

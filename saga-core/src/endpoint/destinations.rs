@@ -11,6 +11,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two probes: a receiver may start at any moment, and a hundred thousand rows may wait for
 /// it.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// A probe that is not answered may keep all else from the broker until it is given up: the pause after it is so many
+/// times as long, up to a minute.
+const SHARE: u32 = 4;
+const SHARE_MAX: Duration = Duration::from_secs(60);
 /// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How often a destination that takes messages is asked for rows that wait for it: another process may have put them
@@ -34,8 +38,9 @@ struct Closed {
     tries: u32,
     pause: Duration,
     probe_at: Instant,
-    /// The row that probes now.
+    /// The row that probes now, and since when.
     probe: Option<Uuid>,
+    asked: Instant,
     trouble: Trouble,
 }
 
@@ -46,7 +51,7 @@ impl Destinations {
         let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
         let now = Instant::now();
         if closed.probe.is_none() && (wanted || closed.probe_at <= now) {
-            closed.probe = Some(row);
+            (closed.probe, closed.asked) = (Some(row), now);
             return Ok(());
         }
         Err(closed.wait(row, now))
@@ -72,12 +77,14 @@ impl Destinations {
             pause: PAUSE_MIN,
             probe_at: now,
             probe: Some(row),
+            asked: now,
             trouble: Trouble::default(),
         });
         closed.missing = if is_missing { closed.missing.or(Some(now)) } else { None };
         if closed.probe == Some(row) {
             closed.probe = None;
-            closed.pause = Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries);
+            let least = if is_missing { Duration::ZERO } else { (now - closed.asked) * SHARE };
+            closed.pause = Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries).max(least.min(SHARE_MAX));
             closed.probe_at = now + closed.pause;
             closed.tries = closed.tries.saturating_add(1);
             if let Some(said) = closed.trouble.begins() {
@@ -295,6 +302,26 @@ mod tests {
         assert_eq!(destinations.admit(&gone, row, false), Ok(()), "one answer asks all the same: it may be back");
         assert!(!destinations.is_gone("e", &other, row), "another program's queue is waited for");
         assert!(!destinations.is_gone("e", &Destination::ReplyTo("web-1-b#requests".into()), row), "it is open");
+    }
+
+    /// On a channel that is new, RabbitMQ waits for a queue without a majority before it reads anything else.
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_does_not_answer_is_asked_at_most_a_fifth_of_the_time() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Event("ill".into());
+        let row = Uuid::from_u128(1);
+        let mut wait = destinations.not_taken("e", &to, row, false, "no confirm");
+        for _ in 0..5 {
+            tokio::time::advance(wait).await;
+            assert_eq!(destinations.admit(&to, row, false), Ok(()));
+            tokio::time::advance(Duration::from_secs(10)).await;
+            wait = destinations.not_taken("e", &to, row, false, "no confirm");
+            assert!(wait >= Duration::from_secs(40) && wait <= SHARE_MAX, "{wait:?}");
+        }
+        tokio::time::advance(wait).await;
+        assert_eq!(destinations.admit(&to, row, false), Ok(()));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert!(destinations.not_taken("e", &to, row, false, "the broker was away") <= SHARE_MAX);
     }
 
     /// The process may be alive, and wait for what is in the outbox.

@@ -196,8 +196,8 @@ fn of_fit(queue: &str, fit: &Fit) -> Option<Told> {
         ))),
         Fit::Drops(words) => Told::Advice(ErrorCode::TopologyDiffers.told(format_args!(
             "queue {queue} may drop messages that came back too often: {words}; RabbitMQ 4.0 and later do so after 20 \
-             times, unless a policy, which cannot be seen from here, sets `delivery-limit` to -1; only a service that is \
-             `passive` starts with it: declare it with `x-delivery-limit=100000`"
+             times, unless a policy, which cannot be seen from here, sets `delivery-limit` to -1; only a service that \
+             is `passive` starts with it: declare it with `x-delivery-limit=100000`"
         ))),
         Fit::Otherwise(words) => Told::Remark(ErrorCode::TopologyDiffers.told(format_args!(
             "queue {queue} was declared otherwise than an endpoint does it: {words}; a service that is `passive` uses \

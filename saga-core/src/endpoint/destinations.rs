@@ -57,8 +57,8 @@ impl Destinations {
         Err(closed.wait(row, now))
     }
 
-    /// No queue took a row: there is none (`is_missing`), or it does not answer, or it refuses. Returns how long the row
-    /// waits.
+    /// No queue took a row: there is none (`is_missing`), or it does not answer, or it refuses. Returns how long the
+    /// row waits.
     pub(crate) fn not_taken(
         &mut self,
         endpoint: &str,

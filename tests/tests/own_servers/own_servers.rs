@@ -259,8 +259,8 @@ async fn t_020_a_queue_that_does_not_confirm_keeps_no_other_waiting() {
     confirmed(&mut sender, 10).await;
 }
 
-/// So many tries stay unanswered that the broker reads nothing from the channel any more, and on a new one each try keeps
-/// it for seconds: the event waits behind one of them, and all else goes on.
+/// So many tries stay unanswered that the broker reads nothing from the channel any more, and on a new one each try
+/// keeps it for seconds: the event waits behind one of them, and all else goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_one_of_its_queues_does_not_confirm_keeps_no_other_message_waiting() {
     let own = Own::start("").await;

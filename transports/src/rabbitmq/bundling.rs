@@ -1,7 +1,7 @@
 //! Which queues get bundles. An endpoint that takes them binds its queue to one exchange, by the queue's name. Nobody
 //! asks: a bundle is sent there, and if it comes back, its messages go to the queue itself, one by one. A queue whose
-//! bundles came back gets single messages for a while. The first bundle is a probe: nothing else is published until it is
-//! answered, because an event that was sent after it may go to the same queue, and would be there first.
+//! bundles came back gets single messages for a while. The first bundle is a probe: nothing else is published until it
+//! is answered, because an event that was sent after it may go to the same queue, and would be there first.
 
 use super::{
     addresses::Address,

@@ -66,7 +66,7 @@ impl Life for Consumer {
         line.health.up();
         tokio::select! {
             ended = subscription.run(&self.deliveries, line) => ended.err(),
-            () = admin.keep(&self.topology, &self.look, &mut self.missing, &mut self.refused) => None, // it does not end
+            () = admin.keep(&self.topology, &self.look, &mut self.missing, &mut self.refused) => None, // never ends
         }
     }
 

@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(patience.judge(3, "well", true), Some(Silent::Place));
     }
 
-    /// It had another queue then: an event whose subscriber is gone, say. It would keep its place in the window for ever.
+    /// It had another queue then: an event whose subscriber is gone, say. It would keep its place in the window.
     #[tokio::test(start_paused = true)]
     async fn a_message_that_its_own_place_has_passed_waits_no_longer() {
         let mut patience = Patience::new(CONFIRM);

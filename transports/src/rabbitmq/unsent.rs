@@ -87,8 +87,8 @@ impl Unsent {
         }
     }
 
-    /// What is to be said of a message with this fate: what became of its last publish says nothing about an earlier one
-    /// that was not answered.
+    /// What is to be said of a message with this fate: what became of its last publish says nothing about an earlier
+    /// one that was not answered.
     pub(super) fn in_doubt(&mut self, message: &Outgoing, fate: Fate) -> Fate {
         if self.doubtful.is_empty() || !self.doubtful.remove(&message.row) {
             return fate; // hardly ever anything else
@@ -101,9 +101,9 @@ impl Unsent {
         }
     }
 
-    /// Whether nothing more is sent to this place for now, after whose messages the broker was silent: if it is silent on
-    /// a second connection too, perhaps to another host, it is not the connection. A place of which that is known is not
-    /// tried twice again: a queue without a majority keeps the whole channel for each message that asks.
+    /// Whether nothing more is sent to this place for now, after whose messages the broker was silent: if it is silent
+    /// on a second connection too, perhaps to another host, it is not the connection. A place of which that is known is
+    /// not tried twice again: a queue without a majority keeps the whole channel for each message that asks.
     pub(super) fn is_given_up(&mut self, place: &str) -> bool {
         let is_known = self.silent.as_deref() == Some(place);
         if self.silences > 1 && !is_known {

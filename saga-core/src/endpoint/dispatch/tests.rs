@@ -238,8 +238,8 @@ async fn a_probe_without_an_answer_makes_room_for_the_next() {
     assert_eq!(sent.try_recv().map(|sent| sent.row.as_u128()), Ok(9), "after a lost lease as well");
 }
 
-/// Each try of a row that stays unanswered is a command that the broker keeps for the channel: after a few dozen it reads
-/// nothing more from it, for whomever.
+/// Each try of a row that stays unanswered is a command that the broker keeps for the channel: after a few dozen it
+/// reads nothing more from it, for whomever.
 #[tokio::test(start_paused = true)]
 async fn an_event_that_is_not_answered_and_a_queue_that_refuses_wait_behind_one_probe() {
     let crashes = Crashes::default();

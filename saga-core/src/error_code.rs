@@ -92,7 +92,9 @@ codes!(
     TopologyDiffers = "SB0013" "topology-differs",
     /// The broker's user may not declare, write to or read a queue or an exchange. Grant it configure, write and read
     /// on the endpoint's queue and the exchanges of its events (`rabbitmqctl set_permissions`), or provision them by
-    /// hand and set `passive`.
+    /// hand and set `passive`: the queue durable, with `x-queue-type=quorum` and `x-delivery-limit=100000` (or a policy
+    /// with `delivery-limit` -1; else RabbitMQ 4.0 and later drop what came back 20 times), the exchanges durable
+    /// fanouts.
     BrokerPermission = "SB0014" "broker-permission",
     /// The broker's URL, or the name of a queue in it, is wrong: it cannot be read, has an unknown option, or a file
     /// that it names cannot be read. It looks like `amqp://user:password@host:5672/vhost`; the text says which part.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use tests::{
     PATIENCE, Vhost, eventually,
     link::{
-        attach, attach_taking, confirmed, fates, limits, number, outgoing, provision_taking, receive, send, to,
+        attach, attach_taking, confirmed, event, fates, limits, number, outgoing, provision_taking, receive, send, to,
         with_envelope,
     },
     plain::{Plain, assert_single, bodies, is_bundle, next, read},
@@ -56,6 +56,30 @@ async fn what_comes_back_from_an_unbound_exchange_goes_singly_and_in_order() {
     send(&mut sender, messages(501..=501)).await; // even a single message
     send(&mut sender, messages(502..=1500)).await;
     assert_single(&read(&plain, "receiver", 1000).await, 501..=1500);
+}
+
+/// The queue listens to the event as well, and its endpoint takes no bundles: nobody knows before the first comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_does_not_overtake_the_first_bundle_to_a_queue_that_takes_none() {
+    const QUEUES: u128 = 20;
+    let vhost = Vhost::create().await;
+    let plain = Plain::connect(&vhost.url()).await;
+    let (queue, happened) = (|n| format!("plain-{n}"), |n| format!("test.Happened{n}"));
+    for n in 0..QUEUES {
+        plain.queue(&queue(n)).await;
+        plain.bind(&queue(n), &happened(n)).await;
+    }
+    let mut sender = attach(&vhost.transport(), "sender", &[]).await;
+    // it knows the exchanges, and publishes without looking for them
+    send(&mut sender, (0..QUEUES).map(|n| outgoing(10 * n, event(&happened(n))))).await;
+    let sent = |n: u128| {
+        let commands = [1, 2].map(|it| outgoing(10 * n + it, to(&queue(n))));
+        commands.into_iter().chain([outgoing(10 * n + 3, event(&happened(n)))])
+    };
+    send(&mut sender, (0..QUEUES).flat_map(sent)).await;
+    for n in 0..QUEUES {
+        assert_single(&read(&plain, &queue(n), 4).await, 10 * n..=10 * n + 3);
+    }
 }
 
 /// It goes singly, and the way of the bundles all the same.
@@ -169,7 +193,7 @@ async fn t_011_a_full_queue_refuses_each_message_of_a_bundle() {
     let mut sender = attach(&vhost.transport(), "sender", &[]).await;
     // the broker applies the policy, and tells channels that the queue is full, when it gets to it
     let (mut all, mut told, until) = (0, HashMap::new(), Instant::now() + PATIENCE);
-    while !told.values().any(|fate| matches!(fate, Fate::Refused(_))) {
+    while !told.values().any(|fate| matches!(fate, Fate::QueueRefused(_))) {
         assert!(Instant::now() < until, "some of {all} messages were expected to be refused within {PATIENCE:?}");
         for message in messages(all + 1..=all + 200) {
             sender.outgoing.send(message).expect("the link is open");
@@ -181,7 +205,7 @@ async fn t_011_a_full_queue_refuses_each_message_of_a_bundle() {
     for n in 1..=all {
         match &told[&n] {
             Fate::Confirmed => confirmed.push(n),
-            Fate::Refused(words) => assert!(words.contains("nack"), "{n}: {words}"),
+            Fate::QueueRefused(words) => assert!(words.contains("nack"), "{n}: {words}"),
             fate => panic!("{n} was expected to be confirmed or refused: {fate:?}"),
         }
     }

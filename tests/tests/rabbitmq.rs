@@ -15,6 +15,7 @@ use tests::{
     PATIENCE, Vhost, eventually,
     link::{attach, close, delivery, limits, number, outgoing, provision, report, to, topology},
     plain::Plain,
+    proxy::Proxy,
 };
 use tokio::time::timeout;
 use transports::RabbitMq;
@@ -134,6 +135,27 @@ async fn r_040_wrong_credentials_are_refused_at_once() {
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), TransportErrorKind::Denied, "{error:?}");
     assert!(!error.to_string().contains("wr0ng-secret"), "{error}");
+}
+
+/// A broker that starts, or moves the leader of a queue, may accept a connection and fail over the first declaration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_connection_breaks_while_it_declares_tries_again() {
+    let vhost = Vhost::create().await;
+    let url = vhost.url();
+    let host = url.rsplit_once('@').and_then(|(_, rest)| rest.split('/').next()).expect("it names a host");
+    let proxy = Proxy::to(host.to_owned()).await;
+    let transport = RabbitMq::new(&proxy.instead_of(&url)).unwrap();
+    let long = tests::with!(limits(), connect = Duration::from_secs(30));
+    let attaching = tokio::spawn(async move { transport.attach(topology("ordering", &["test.Happened"]), long).await });
+    for n in 0..12 {
+        while proxy.accepted() <= n && !attaching.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // a little later each time: in the handshake, over the queue, over an exchange
+        tokio::time::sleep(Duration::from_millis(6 + 6 * n)).await;
+        proxy.cut();
+    }
+    attaching.await.unwrap().expect("the endpoint was expected to attach in the end");
 }
 
 /// T-006: the broker does not drop what came back often.
@@ -336,7 +358,7 @@ async fn t_022_a_deleted_queue_is_declared_again() {
         match report(&mut sender).await.fate {
             Fate::Confirmed => break,
             fate => {
-                let told = matches!(fate, Fate::Unroutable(_) | Fate::Refused(_));
+                let told = matches!(fate, Fate::Unroutable(_) | Fate::QueueRefused(_));
                 assert!(told && Instant::now() < until, "{fate:?}");
             }
         }

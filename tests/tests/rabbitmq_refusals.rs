@@ -147,6 +147,27 @@ async fn a_refused_destination_is_asked_about_only_now_and_then() {
     assert!(!is_soon || !sender.state.has_changed().unwrap(), "the channel broke again within seconds");
 }
 
+/// Replies to other programs are each for a queue of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_queue_may_be_written_to_replies_break_the_channel_only_now_and_then() {
+    let vhost = Vhost::create().await;
+    let narrow = vhost.url_with_writes("^(sender|test[.]Happened)$").await;
+    let mut sender = attach(&RabbitMq::new(&narrow).unwrap(), "sender", &[]).await;
+    let reply = |n: u128| outgoing(n, Destination::ReplyTo(format!("reply-{n}")));
+    let began = Instant::now();
+    sender.outgoing.send(reply(1)).unwrap();
+    assert!(matches!(report(&mut sender).await.fate, Fate::Refused(_)));
+    // it publishes again
+    sender.outgoing.send(outgoing(0, event("test.Happened"))).unwrap();
+    assert_eq!(report(&mut sender).await.fate, Fate::Confirmed);
+    for n in 2..200 {
+        sender.outgoing.send(reply(n)).unwrap();
+        assert!(matches!(report(&mut sender).await.fate, Fate::Refused(_)), "{n} was expected to be refused");
+    }
+    // each break is followed by a pause of 50 ms at least
+    assert!(began.elapsed() < Duration::from_secs(6), "the channel broke for each: {:?}", began.elapsed());
+}
+
 /// T-014: an event's exchange that is deleted while running is declared again. No event is lost: none is published
 /// before the subscribers are bound again.
 #[tokio::test(flavor = "multi_thread")]

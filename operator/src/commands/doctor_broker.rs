@@ -194,6 +194,11 @@ fn of_fit(queue: &str, fit: &Fit) -> Option<Told> {
             "queue {queue} is not the durable quorum queue that an endpoint declares: empty it, delete it, and \
              start the endpoint"
         ))),
+        Fit::Drops(words) => Told::Advice(ErrorCode::TopologyDiffers.told(format_args!(
+            "queue {queue} may drop messages that came back too often: {words}; RabbitMQ 4.0 and later do so after 20 \
+             times, unless a policy, which cannot be seen from here, sets `delivery-limit` to -1; only a service that \
+             is `passive` starts with it: declare it with `x-delivery-limit=100000`"
+        ))),
         Fit::Otherwise(words) => Told::Remark(ErrorCode::TopologyDiffers.told(format_args!(
             "queue {queue} was declared otherwise than an endpoint does it: {words}; a service that is `passive` uses \
              it as it is, any other does not start before it is deleted"
@@ -228,6 +233,7 @@ fn cells(seen: &Seen) -> Vec<Cell> {
             let kind = match fits {
                 Fit::Same => "quorum",
                 Fit::Unsafe => "another kind",
+                Fit::Drops(_) => "may drop",
                 Fit::Otherwise(_) => "declared otherwise",
                 Fit::Forbidden(_) => "may not be asked",
                 _ => "not ours",
@@ -267,7 +273,7 @@ fn as_json(found: &Found) -> Value {
         QueueState::There { messages, consumers, fits } => {
             let fits = match fits {
                 Fit::Same => Some(true),
-                Fit::Unsafe | Fit::Otherwise(_) => Some(false),
+                Fit::Unsafe | Fit::Drops(_) | Fit::Otherwise(_) => Some(false),
                 _ => None,
             };
             json!({ "queue": seen.queue, "messages": messages, "consumers": consumers, "fits": fits })
@@ -288,7 +294,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_queues_is_told_with_its_code() {
-        let differs = "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'stock' in vhost '/'";
+        let differs =
+            |arg: &str| format!("PRECONDITION_FAILED - inequivalent arg '{arg}' for queue 'stock' in vhost '/'");
         let seen = [
             ("ordering", there(0, 2, Fit::Same), Some(2)),
             ("payment", QueueState::Missing, Some(0)),
@@ -296,7 +303,8 @@ mod tests {
             ("warehouse", there(53, 0, Fit::Unsafe), Some(0)),
             ("warehouse.low", there(1, 0, Fit::Same), None),
             ("bank", QueueState::Closed("ACCESS_REFUSED - no read access".into()), Some(0)),
-            ("stock", there(0, 1, Fit::Otherwise(differs.into())), Some(1)),
+            ("stock", there(0, 1, Fit::Otherwise(differs("x-message-ttl"))), Some(1)),
+            ("parcels", there(0, 1, Fit::Drops(differs("x-delivery-limit"))), Some(1)),
             ("audit", there(0, 1, Fit::Forbidden("ACCESS_REFUSED".into())), Some(1)),
         ];
         let mut table = Table::new(&["queue", "messages", "consumers", "kind"]);

@@ -1,5 +1,5 @@
-//! Destinations without a queue, or whose queue does not answer: their messages wait, and one message at a time probes
-//! whether that has changed.
+//! Destinations without a queue, or whose queue does not answer or refuses: their messages wait, and one message at a
+//! time probes whether that has changed.
 
 use super::{requests, trouble::Trouble};
 use crate::port::{Backoff, Destination};
@@ -11,6 +11,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two probes: a receiver may start at any moment, and a hundred thousand rows may wait for
 /// it.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// A probe that is not answered may keep all else from the broker until it is given up: the pause after it is so many
+/// times as long, up to a minute.
+const SHARE: u32 = 4;
+const SHARE_MAX: Duration = Duration::from_secs(60);
 /// After this time without its queue, a process that made requests is gone: its broker link comes back much sooner.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How often a destination that takes messages is asked for rows that wait for it: another process may have put them
@@ -29,12 +33,14 @@ pub(crate) struct Destinations {
 
 #[derive(Debug)]
 struct Closed {
-    since: Instant,
+    /// Since when there is no queue, as far as is known: one that does not answer is there.
+    missing: Option<Instant>,
     tries: u32,
     pause: Duration,
     probe_at: Instant,
-    /// The row that probes now.
+    /// The row that probes now, and since when.
     probe: Option<Uuid>,
+    asked: Instant,
     trouble: Trouble,
 }
 
@@ -45,29 +51,40 @@ impl Destinations {
         let Some(closed) = self.closed.get_mut(destination) else { return Ok(()) };
         let now = Instant::now();
         if closed.probe.is_none() && (wanted || closed.probe_at <= now) {
-            closed.probe = Some(row);
+            (closed.probe, closed.asked) = (Some(row), now);
             return Ok(());
         }
         Err(closed.wait(row, now))
     }
 
-    /// No queue took a row, or the queue does not answer. Returns how long it waits.
-    pub(crate) fn unroutable(&mut self, endpoint: &str, destination: &Destination, row: Uuid, error: &str) -> Duration {
+    /// No queue took a row: there is none (`is_missing`), or it does not answer, or it refuses. Returns how long the
+    /// row waits.
+    pub(crate) fn not_taken(
+        &mut self,
+        endpoint: &str,
+        destination: &Destination,
+        row: Uuid,
+        is_missing: bool,
+        error: &str,
+    ) -> Duration {
         if !self.closed.contains_key(destination) && self.closed.len() >= REMEMBERED_MAX {
             self.make_room();
         }
         let now = Instant::now();
         let closed = self.closed.entry(destination.clone()).or_insert_with(|| Closed {
-            since: now,
+            missing: None,
             tries: 0,
             pause: PAUSE_MIN,
             probe_at: now,
             probe: Some(row),
+            asked: now,
             trouble: Trouble::default(),
         });
+        closed.missing = if is_missing { closed.missing.or(Some(now)) } else { None };
         if closed.probe == Some(row) {
             closed.probe = None;
-            closed.pause = Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries);
+            let least = if is_missing { Duration::ZERO } else { (now - closed.asked) * SHARE };
+            closed.pause = Backoff::after(PAUSE_MIN, PAUSE_MAX, closed.tries).max(least.min(SHARE_MAX));
             closed.probe_at = now + closed.pause;
             closed.tries = closed.tries.saturating_add(1);
             if let Some(said) = closed.trouble.begins() {
@@ -88,7 +105,7 @@ impl Destinations {
     /// Forgets a process that is gone: a late answer to it takes another minute to be dropped. Then half of the others,
     /// those whose probe is overdue for longest: nothing waits for them any more.
     fn make_room(&mut self) {
-        self.closed.retain(|it, closed| !requests::is_for_answers(it) || closed.since.elapsed() <= GONE_AFTER);
+        self.closed.retain(|it, closed| !requests::is_for_answers(it) || !closed.is_gone());
         if self.closed.len() < REMEMBERED_MAX {
             return;
         }
@@ -101,7 +118,7 @@ impl Destinations {
     /// Whether a row is an answer to a request of a process that is gone: nobody waits for it any more.
     pub(crate) fn is_gone(&self, endpoint: &str, destination: &Destination, row: Uuid) -> bool {
         let Some(closed) = self.closed.get(destination) else { return false };
-        let is_gone = requests::is_for_answers(destination) && closed.since.elapsed() > GONE_AFTER;
+        let is_gone = requests::is_for_answers(destination) && closed.is_gone();
         if is_gone {
             let to = destination.name();
             tracing::debug!(endpoint, %row, to, "an answer is dropped: the process that made the request is gone");
@@ -152,6 +169,11 @@ impl Destinations {
 }
 
 impl Closed {
+    /// Whether it has been without a queue for too long for a process that comes back.
+    fn is_gone(&self) -> bool {
+        self.missing.is_some_and(|since| since.elapsed() > GONE_AFTER)
+    }
+
     /// How long a row waits that is not the probe: until a little after it, so that its answer is known by then. They
     /// come one by one in the time of one more pause: a million that came together would keep the relay from all else.
     fn wait(&self, row: Uuid, now: Instant) -> Duration {
@@ -170,16 +192,16 @@ mod tests {
         let to = Destination::Endpoint("later".into());
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
-        let wait = destinations.unroutable("e", &to, a, "no queue");
+        let wait = destinations.not_taken("e", &to, a, true, "no queue");
         assert!(wait <= PAUSE_MIN, "{wait:?}");
-        let behind = destinations.unroutable("e", &to, b, "no queue");
+        let behind = destinations.not_taken("e", &to, b, true, "no queue");
         assert!(behind > wait && behind <= PAUSE_MIN * 3, "it was on its way already: {behind:?}");
         assert!(destinations.admit(&to, c, false).is_err(), "before the time is up nobody asks");
         tokio::time::advance(PAUSE_MIN).await;
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
         assert!(destinations.admit(&to, b, false).is_err(), "one asks, the others wait");
         for _ in 0..20 {
-            let wait = destinations.unroutable("e", &to, a, "no queue");
+            let wait = destinations.not_taken("e", &to, a, true, "no queue");
             assert!(wait <= PAUSE_MAX, "{wait:?}");
             tokio::time::advance(wait).await;
             assert_eq!(destinations.admit(&to, a, false), Ok(()));
@@ -195,15 +217,15 @@ mod tests {
         let to = Destination::Endpoint("later".into());
         let [a, b] = [1, 2].map(Uuid::from_u128);
         for _ in 0..20 {
-            let wait = destinations.unroutable("e", &to, a, "no queue");
+            let wait = destinations.not_taken("e", &to, a, true, "no queue");
             tokio::time::advance(wait).await;
             assert_eq!(destinations.admit(&to, a, false), Ok(()));
         }
-        assert!(destinations.unroutable("e", &to, a, "no queue") > PAUSE_MAX / 2);
+        assert!(destinations.not_taken("e", &to, a, true, "no queue") > PAUSE_MAX / 2);
         assert!(destinations.admit(&to, a, false).is_err(), "by itself it waits for minutes");
         assert_eq!(destinations.admit(&to, a, true), Ok(()));
         assert!(destinations.admit(&to, b, true).is_err(), "one asks, the others wait");
-        destinations.unroutable("e", &to, a, "no queue");
+        destinations.not_taken("e", &to, a, true, "no queue");
         assert!(destinations.admit(&to, a, false).is_err(), "it was asked in vain");
     }
 
@@ -213,11 +235,11 @@ mod tests {
         let to = Destination::Endpoint("later".into());
         let probe = Uuid::from_u128(0);
         for _ in 0..20 {
-            let wait = destinations.unroutable("e", &to, probe, "no queue");
+            let wait = destinations.not_taken("e", &to, probe, true, "no queue");
             tokio::time::advance(wait).await;
             assert_eq!(destinations.admit(&to, probe, false), Ok(()));
         }
-        let pause = destinations.unroutable("e", &to, probe, "no queue");
+        let pause = destinations.not_taken("e", &to, probe, true, "no queue");
         let mut parts = [0; 13];
         for n in 1..=1300 {
             let wait = destinations.admit(&to, Uuid::from_u128(n), false).unwrap_err();
@@ -244,11 +266,11 @@ mod tests {
         let mut destinations = Destinations::default();
         let probe = Uuid::from_u128(1);
         for n in 0..REMEMBERED_MAX {
-            destinations.unroutable("e", &Destination::ReplyTo(format!("amq.gen-{n}")), probe, "no queue");
+            destinations.not_taken("e", &Destination::ReplyTo(format!("amq.gen-{n}")), probe, true, "no queue");
         }
         tokio::time::advance(PAUSE_MAX).await;
         let to = Destination::Endpoint("restarts".into());
-        assert!(destinations.unroutable("e", &to, probe, "no queue") <= PAUSE_MIN, "it is probed soon");
+        assert!(destinations.not_taken("e", &to, probe, true, "no queue") <= PAUSE_MIN, "it is probed soon");
         assert!(destinations.closed.len() <= REMEMBERED_MAX / 2 + 1, "{} are remembered", destinations.closed.len());
         assert!(destinations.arrived("e", &to), "what waits for it is reopened");
     }
@@ -258,7 +280,7 @@ mod tests {
         let mut destinations = Destinations::default();
         let to = Destination::ReplyTo("gone".into());
         let [a, b] = [1, 2].map(Uuid::from_u128);
-        destinations.unroutable("e", &to, a, "no queue");
+        destinations.not_taken("e", &to, a, true, "no queue");
         tokio::time::advance(PAUSE_MIN).await;
         assert_eq!(destinations.admit(&to, a, false), Ok(()));
         destinations.forget_probe(&to, a);
@@ -271,7 +293,7 @@ mod tests {
         let (gone, other) = (Destination::ReplyTo("web-1-a#requests".into()), Destination::ReplyTo("a".into()));
         let row = Uuid::from_u128(1);
         for to in [&gone, &other] {
-            destinations.unroutable("e", to, row, "no queue");
+            destinations.not_taken("e", to, row, true, "no queue");
         }
         tokio::time::advance(GONE_AFTER).await;
         assert!(!destinations.is_gone("e", &gone, row), "it may come back");
@@ -280,5 +302,42 @@ mod tests {
         assert_eq!(destinations.admit(&gone, row, false), Ok(()), "one answer asks all the same: it may be back");
         assert!(!destinations.is_gone("e", &other, row), "another program's queue is waited for");
         assert!(!destinations.is_gone("e", &Destination::ReplyTo("web-1-b#requests".into()), row), "it is open");
+    }
+
+    /// On a channel that is new, RabbitMQ waits for a queue without a majority before it reads anything else.
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_does_not_answer_is_asked_at_most_a_fifth_of_the_time() {
+        let mut destinations = Destinations::default();
+        let to = Destination::Event("ill".into());
+        let row = Uuid::from_u128(1);
+        let mut wait = destinations.not_taken("e", &to, row, false, "no confirm");
+        for _ in 0..5 {
+            tokio::time::advance(wait).await;
+            assert_eq!(destinations.admit(&to, row, false), Ok(()));
+            tokio::time::advance(Duration::from_secs(10)).await;
+            wait = destinations.not_taken("e", &to, row, false, "no confirm");
+            assert!(wait >= Duration::from_secs(40) && wait <= SHARE_MAX, "{wait:?}");
+        }
+        tokio::time::advance(wait).await;
+        assert_eq!(destinations.admit(&to, row, false), Ok(()));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert!(destinations.not_taken("e", &to, row, false, "the broker was away") <= SHARE_MAX);
+    }
+
+    /// The process may be alive, and wait for what is in the outbox.
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_a_process_whose_queue_does_not_answer_are_not_dropped() {
+        let mut destinations = Destinations::default();
+        let to = Destination::ReplyTo("web-1-a#requests".into());
+        let row = Uuid::from_u128(1);
+        destinations.not_taken("e", &to, row, false, "no confirm");
+        tokio::time::advance(GONE_AFTER * 2).await;
+        assert!(!destinations.is_gone("e", &to, row), "its queue is there");
+        destinations.not_taken("e", &to, row, true, "no queue");
+        assert!(!destinations.is_gone("e", &to, row), "its queue went just now");
+        tokio::time::advance(GONE_AFTER + PAUSE_MIN).await;
+        assert!(destinations.is_gone("e", &to, row));
+        destinations.not_taken("e", &to, row, false, "no confirm");
+        assert!(!destinations.is_gone("e", &to, row), "it is back");
     }
 }

@@ -9,6 +9,7 @@ mod confirmed;
 mod finish;
 mod leases;
 mod quiet;
+mod reports;
 mod reservation;
 
 pub(crate) use confirmed::{delete_all_confirmed, delete_confirmed};
@@ -18,8 +19,8 @@ pub(crate) use leases::keep_leases;
 use self::reservation::Reservation;
 use super::{destinations::Destinations, shared::Shared};
 use crate::{
-    CrashPoint, Crashes, Envelope,
-    port::{Backoff, Destination, Fate, LeasedRow, OutboxRow, Outgoing, PublishFailed, Report},
+    Envelope,
+    port::{Destination, LeasedRow, OutboxRow, Outgoing, PublishFailed},
 };
 use std::{
     collections::HashMap,
@@ -41,8 +42,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// What the database was asked may happen so much later, also when its answer was lost.
 pub(super) const LATE: Duration = Duration::from_secs(5);
-/// The longest pause before another try, for a message that the broker refused or whose fate is unknown.
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Dispatcher {
     endpoint: String,
@@ -167,17 +166,6 @@ impl State {
         (self.overflow, self.left) = (true, true);
         self.overflows += 1;
     }
-}
-
-/// What follows from reports.
-#[derive(Debug, Default)]
-struct Accounts {
-    /// Rows whose lease ends, with the delay until the next try.
-    failed: Vec<PublishFailed>,
-    /// Destinations that take messages again.
-    reopened: Vec<String>,
-    /// No destination refuses messages.
-    is_published: bool,
 }
 
 impl Dispatcher {
@@ -378,71 +366,6 @@ impl Dispatcher {
     /// Whether messages do not arrive at this destination, as far as is known.
     fn is_closed(&self, name: &str) -> bool {
         self.lock().destinations.is_closed(name)
-    }
-
-    /// Takes in reports, and what was put off since the last call.
-    fn account(&self, reports: &mut Vec<Report>, crashes: &Crashes) -> Accounts {
-        if reports.iter().any(|report| report.fate == Fate::Confirmed) {
-            crashes.reach(CrashPoint::BeforeConfirm);
-        }
-        let mut state = self.lock();
-        let mut failed = Vec::new();
-        for Report { row, fate } in reports.drain(..) {
-            let Some(InFlight { attempts, destination, .. }) = state.ended(&row) else { continue };
-            let is_unroutable = matches!(fate, Fate::Unroutable(_));
-            match fate {
-                Fate::Confirmed => {
-                    state.confirmed.push(row);
-                    state.refused.remove(&destination);
-                    if state.destinations.arrived(&self.endpoint, &destination) {
-                        state.reopened.push(destination.name().to_owned());
-                    }
-                }
-                Fate::Unroutable(error) | Fate::Unanswered(error) => {
-                    let delay = state.destinations.unroutable(&self.endpoint, &destination, row, &error);
-                    if is_unroutable && state.destinations.is_gone(&self.endpoint, &destination, row) {
-                        state.confirmed.push(row);
-                        continue;
-                    }
-                    failed.push(PublishFailed { id: row, error, delay, unroutable: true, tried: true });
-                }
-                Fate::Refused(error) | Fate::Unknown(error) => {
-                    state.destinations.forget_probe(&destination, row);
-                    state.refused.insert(destination, Instant::now());
-                    let delay = Backoff::after(PAUSE_MIN, RETRY_MAX, attempts + 1);
-                    failed.push(PublishFailed { id: row, error, delay, unroutable: false, tried: true });
-                }
-            }
-        }
-        failed.append(&mut state.put_off);
-        state.failing.extend(failed.iter().map(|failure| failure.id));
-        // one that is not tried any more has no rows
-        state.refused.retain(|_, tried| tried.elapsed() < 2 * RETRY_MAX);
-        let (reopened, is_published) = (std::mem::take(&mut state.reopened), state.refused.is_empty());
-        let accounts = Accounts { failed, reopened, is_published };
-        let (confirmed, empty) = (!state.confirmed.is_empty(), state.in_flight.is_empty());
-        drop(state);
-        if confirmed {
-            crashes.reach(CrashPoint::BeforeDelete);
-            self.confirmed.notify_one();
-        }
-        if empty {
-            self.emptied.notify_waiters();
-        }
-        accounts
-    }
-
-    /// The leases of these rows were lost: another process sends them.
-    fn lost(&self, rows: &[Uuid]) {
-        let mut state = self.lock();
-        for row in rows {
-            if let Some(InFlight { destination, .. }) = state.ended(row) {
-                state.destinations.forget_probe(&destination, *row);
-            }
-        }
-        if state.in_flight.is_empty() {
-            self.emptied.notify_waiters();
-        }
     }
 }
 

@@ -34,6 +34,25 @@ impl Guard {
     }
 }
 
+/// Deliveries that stay unacknowledged for as long as the endpoint runs. There are no more of them than the prefetch
+/// allows: what a lost channel brought comes again.
+#[derive(Debug, Default)]
+pub(crate) struct SetAside(Mutex<Vec<Arc<Guard>>>);
+
+impl SetAside {
+    pub(super) fn keep(&self, guard: Arc<Guard>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|guard| !guard.channel.is_gone());
+        kept.push(guard);
+    }
+
+    /// The endpoint stops: they go back to the broker, which waits for them as the transport does.
+    pub(super) fn give_back(&self) {
+        let kept = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(kept);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

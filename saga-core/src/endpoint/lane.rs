@@ -236,8 +236,8 @@ pub(super) async fn cannot_hold<Db: Store>(shared: &Shared<Db>, item: &Item, err
     let message_id = &item.envelope.message_id;
     tracing::error!(endpoint = shared.name, message_id, tries, %error, "cannot hold the message");
     if tries >= HOLD_TRIES {
-        tracing::error!(endpoint = shared.name, message_id, "set aside until this process ends");
-        item.set_aside();
+        tracing::error!(endpoint = shared.name, message_id, "set aside until this endpoint stops");
+        item.set_aside(&shared.set_aside);
         return false;
     }
     tokio::time::sleep(Backoff::after(PAUSE_MIN, PAUSE_MAX, tries)).await;

@@ -20,8 +20,10 @@ use uuid::Uuid;
 
 /// The most rows of one lease: bounds the statement and the memory.
 const LEASED_ROWS_MAX: usize = 1000;
-/// While the window is full, the relay checks this often whether there is room again.
+/// While the window is full, the relay checks this often whether there is room again; less and less often, when its
+/// receivers are slow.
 const FULL_WINDOW_PAUSE: Duration = Duration::from_millis(5);
+const FULL_WINDOW_PAUSE_MAX: Duration = Duration::from_millis(100);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries while the database or the broker is away.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
@@ -77,6 +79,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let trouble = Trouble::default();
     let mut looks = Looks::default();
+    let mut full_pause = FULL_WINDOW_PAUSE;
     // a look at all rows has left nothing, but units went on meanwhile: the next one is to be quiet
     let (mut wants_quiet, mut quiet_from) = (false, Instant::now());
     loop {
@@ -93,7 +96,7 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
         if stop.is_cancelled() {
             return;
         }
-        if *links.link.borrow() != LinkState::Up {
+        if *links.publishing.borrow() != LinkState::Up {
             // leased rows could not be sent now; another process may reach its broker
             tokio::time::sleep(poll.min(PAUSE_MAX)).await;
             continue;
@@ -106,9 +109,11 @@ pub(crate) async fn run<Db: Store>(shared: Arc<Shared<Db>>, links: Links, stop: 
         let (room, overflows) = dispatcher.room_for_relay();
         if room.messages == 0 {
             drop(quiet);
-            tokio::time::sleep(FULL_WINDOW_PAUSE).await;
+            tokio::time::sleep(full_pause).await;
+            full_pause = (full_pause * 2).min(FULL_WINDOW_PAUSE_MAX);
             continue;
         }
+        full_pause = FULL_WINDOW_PAUSE;
         let room = Load { messages: room.messages.min(LEASED_ROWS_MAX), ..room };
         let began = Instant::now();
         let known = dispatcher.forget_due();

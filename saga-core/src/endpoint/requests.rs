@@ -14,6 +14,7 @@
 use super::{
     request::{RequestError, RequestErrorKind},
     settings::Settings,
+    trouble::Trouble,
 };
 use crate::{
     Ack, Backoff, Delivery, Destination, Envelope, Fate, Link, LinkLimits, LinkState, Outgoing, Report, Topology,
@@ -56,6 +57,7 @@ pub(crate) struct Requests {
     /// Bytes of bodies that the broker has not confirmed.
     bytes: Arc<Semaphore>,
     bytes_max: usize,
+    trouble: Trouble,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +125,7 @@ impl Requests {
             places: Arc::new(Semaphore::new(settings.requests.into())),
             bytes: Arc::new(Semaphore::new(bytes_max)),
             bytes_max,
+            trouble: Trouble::default(),
         };
         (Arc::new(requests), asked)
     }
@@ -164,6 +167,13 @@ impl Requests {
         let mut state = self.lock();
         let open = state.open.get_mut(&id);
         open.map(|open| open.sent = sent).is_some()
+    }
+
+    /// Something got through.
+    fn works(&self) {
+        if let Some(lasted) = self.trouble.ends() {
+            tracing::info!(endpoint = self.endpoint, ?lasted, "requests go through again");
+        }
     }
 
     fn end(&self, id: Uuid, answer: Answer) {
@@ -246,7 +256,6 @@ pub(super) async fn run(
         while let Some(first) = asks.recv().await {
             let error = match attach(&requests, &*transport, &settings).await {
                 Ok(link) => {
-                    backoff.reset();
                     requests.lock().link = Some(link.state.clone());
                     serve(&requests, link, &mut asks, first).await
                 }
@@ -255,7 +264,12 @@ pub(super) async fn run(
                     RequestError::new(RequestErrorKind::Unreachable, error.to_string())
                 }
             };
-            tracing::warn!(endpoint = requests.endpoint, %error, "requests fail");
+            if !requests.trouble.is_there() {
+                backoff.reset(); // it worked until now
+            }
+            if let Some(said) = requests.trouble.begins() {
+                tracing::warn!(endpoint = requests.endpoint, %error, unsaid = said.unsaid, "requests fail");
+            }
             while asks.try_recv().is_ok() {}
             requests.end_all(&error);
             backoff.pause().await;
@@ -316,6 +330,7 @@ async fn serve(
 
 /// An answer names its command as what caused it; one of another program at least echoes the correlation id.
 fn answered(requests: &Requests, delivery: Delivery) {
+    requests.works();
     let Delivery { envelope, fault, ack, .. } = delivery;
     let ids = [envelope.causation_id.as_deref(), Some(envelope.conversation_id.as_str())];
     let id = ids.into_iter().flatten().find_map(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
@@ -353,14 +368,19 @@ impl Sending<'_> {
         let Some(mut ask) = self.in_flight.remove(&row) else { return };
         let (kind, text) = match fate {
             Fate::Confirmed => {
+                self.requests.works();
                 self.requests.note(row, Sent::Confirmed);
                 return;
+            }
+            // what became of this try says nothing about an earlier one
+            Fate::Unroutable(text) | Fate::Refused(text) | Fate::QueueRefused(text) if ask.tries > 0 => {
+                (RequestErrorKind::Unconfirmed, format!("an earlier try may have arrived; the last did not: {text}"))
             }
             Fate::Unroutable(text) => {
                 let to = ask.to.name();
                 (RequestErrorKind::Unroutable, format!("`{to}` has no queue: has it ever run? ({text})"))
             }
-            Fate::Refused(text) => (RequestErrorKind::Refused, text),
+            Fate::Refused(text) | Fate::QueueRefused(text) => (RequestErrorKind::Refused, text),
             Fate::Unknown(text) | Fate::Unanswered(text) if ask.tries + 1 >= TRIES_MAX => {
                 (RequestErrorKind::Unconfirmed, text)
             }

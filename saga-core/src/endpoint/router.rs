@@ -1,7 +1,12 @@
 //! The router: from a delivery to one item for each receiver, in the lane of its order key. Everything that can be
 //! wrong with a message before it runs is found here.
 
-use super::{guard::Guard, policy::Lost, shared::Shared, take_back::TakeBack};
+use super::{
+    guard::{Guard, SetAside},
+    policy::Lost,
+    shared::Shared,
+    take_back::TakeBack,
+};
 use crate::{
     CrashPoint, Delivery, Envelope, HeldReason, InstanceKey, Store, hash_of, panics::caught, port::Channel,
     saga::logic::Named,
@@ -428,8 +433,8 @@ impl Item {
         self.guard.item_done();
     }
 
-    /// Keeps the delivery unacknowledged until this process ends; the next process gets it.
-    pub(crate) fn set_aside(&self) {
-        std::mem::forget(self.guard.clone());
+    /// Keeps the delivery unacknowledged until the endpoint stops; the next process gets it.
+    pub(crate) fn set_aside(&self, kept: &SetAside) {
+        kept.keep(self.guard.clone());
     }
 }

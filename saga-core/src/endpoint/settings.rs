@@ -58,6 +58,10 @@ pub struct Settings {
     pub request_bytes: usize,
     /// Declare nothing at the broker, except the queue for the answers to this process's requests: everything was
     /// provisioned by hand. Default: false.
+    ///
+    /// The queue is durable, with the arguments `x-queue-type=quorum` and `x-delivery-limit=100000`, or a policy sets
+    /// its `delivery-limit` to -1: RabbitMQ 4.0 and later drop a message that came back 20 times otherwise, and it
+    /// comes back each time its process dies or loses its connection. The exchange of each event is a durable fanout.
     pub passive: bool,
     /// Whether publishers may send this endpoint several messages in one of the broker's. With `passive`, bind the
     /// queue to the direct exchange `sagabus.bundles.v1` by its own name, or do not. Default: [`Bundles::Auto`].

@@ -1,8 +1,9 @@
 //! What all tasks of an endpoint share.
 
 use super::{
-    Settings, breaker::Breaker, dispatch::Dispatcher, held_log::HeldLog, limit::Limiter, low, metrics::Metrics,
-    options::KeyOf, requests::Requests, router::Receiver, saga_unit::ProjectLogic, trace::Trace, trouble::Trouble,
+    Settings, breaker::Breaker, dispatch::Dispatcher, guard::SetAside, held_log::HeldLog, limit::Limiter, low,
+    metrics::Metrics, options::KeyOf, requests::Requests, router::Receiver, saga_unit::ProjectLogic, trace::Trace,
+    trouble::Trouble,
 };
 use crate::{
     Crashes, Retries, Store, StoreError, StoreErrorKind,
@@ -38,6 +39,7 @@ pub(crate) struct Shared<Db: Store> {
     /// The same as the relay and the heartbeat meet it, which ask the database whether messages come or not.
     pub(crate) polled: Trouble,
     pub(crate) held_log: HeldLog,
+    pub(crate) set_aside: SetAside,
     pub(crate) metrics: Metrics,
     pub(crate) trace: Trace,
 }

@@ -3,6 +3,7 @@
 use super::{
     Endpoint, EndpointBuilder, Mistake, StartError,
     dispatch::{self, Dispatcher, Load},
+    guard::SetAside,
     handler_lane,
     held_log::HeldLog,
     housekeeping,
@@ -84,7 +85,7 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         };
         Ok((link, waiting))
     };
-    let (Link { deliveries, outgoing, reports, state: link }, waiting) = match attached.await {
+    let (Link { deliveries, outgoing, reports, state: link, publishing }, waiting) = match attached.await {
         Ok(links) => links,
         Err(error) => {
             keep_dropped(&store, &process, &registered.dropped).await;
@@ -111,9 +112,11 @@ pub(super) async fn start<Db: Store>(builder: EndpointBuilder<Db>) -> Result<End
         database: Trouble::default(),
         polled: Trouble::default(),
         held_log: HeldLog::default(),
+        set_aside: SetAside::default(),
     });
 
-    let links = Links { link: link.clone(), low: waiting.as_ref().map(|low| low.state.clone()) };
+    let low = waiting.as_ref().map(|low| low.state.clone());
+    let links = Links { link: link.clone(), publishing, low };
     let mut supervisor = Supervisor::new(shared.clone(), links.clone());
     let (receiving, relaying) = (supervisor.receiving(), supervisor.relaying());
     let channels = |lanes: usize| (0..lanes).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();

@@ -43,6 +43,8 @@ pub enum Ended {
 #[derive(Clone)]
 pub(super) struct Links {
     pub(super) link: watch::Receiver<LinkState>,
+    /// Whether it can be published to.
+    pub(super) publishing: watch::Receiver<LinkState>,
     /// That for commands that can wait, if there are any.
     pub(super) low: Option<watch::Receiver<LinkState>>,
 }
@@ -132,6 +134,7 @@ impl<Db: Store> Supervisor<Db> {
             self.receiving.cancel();
             self.relaying.cancel();
             self.tasks.abort_all();
+            self.shared.set_aside.give_back();
             self.shared.dispatcher.close();
             ended.send_replace(Some(how));
         });
@@ -179,6 +182,7 @@ impl<Db: Store> Supervisor<Db> {
         if !self.ended(&[Part::Receiving, Part::Lane], until).await {
             late.push("units of work were cut off: their messages will be handled again");
         }
+        self.shared.set_aside.give_back();
         self.relaying.cancel();
         let dispatcher = &self.shared.dispatcher;
         if tokio::time::timeout_at(until, dispatcher.emptied()).await.is_err() {
@@ -245,7 +249,7 @@ mod tests {
             (down("a"), Some(down("b")), LinkState::Down("a".into())),
             (up(), Some(down("b")), LinkState::Down(for_low.into())),
         ] {
-            assert_eq!(Links { link, low }.state(), expected);
+            assert_eq!(Links { publishing: up(), link, low }.state(), expected);
         }
     }
 }

@@ -121,6 +121,9 @@ pub struct Link {
     pub reports: mpsc::UnboundedReceiver<Report>,
     /// Whether the broker can be reached.
     pub state: watch::Receiver<LinkState>,
+    /// Whether it can be published to, where the transport tells that apart: what is in the outbox goes out although
+    /// nothing comes in. Else the same as `state`.
+    pub publishing: watch::Receiver<LinkState>,
 }
 
 impl Link {
@@ -131,7 +134,14 @@ impl Link {
         reports: mpsc::UnboundedReceiver<Report>,
         state: watch::Receiver<LinkState>,
     ) -> Self {
-        Self { deliveries, outgoing, reports, state }
+        let publishing = state.clone();
+        Self { deliveries, outgoing, reports, state, publishing }
+    }
+
+    /// With a state of publishing alone.
+    #[must_use]
+    pub fn with_publishing(self, publishing: watch::Receiver<LinkState>) -> Self {
+        Self { publishing, ..self }
     }
 }
 
@@ -314,6 +324,9 @@ pub enum Fate {
     /// The broker did not say within [`LinkLimits::confirm`] that the queue has it. It must be sent again, and until
     /// that is answered, nothing else need be sent there.
     Unanswered(String),
+    /// A queue that it would go to takes none, full as it is, say: nothing is wrong with the message. It must be sent
+    /// again, and until one is taken, nothing else need be sent there.
+    QueueRefused(String),
     /// The broker refused it.
     Refused(String),
     /// Unknown; it must be sent again.

@@ -1,7 +1,7 @@
 //! What happens when the broker stops, blocks or loses patience, in tests that own it. Slow: each starts its servers.
 
 use async_trait::async_trait;
-use saga_core::{Context, Endpoint, Fate, Handle, HandlerError, Link, LinkState, Transport};
+use saga_core::{Context, Destination, Endpoint, Fate, Handle, HandlerError, Link, LinkState, Transport};
 use servers::{Broker, Stop};
 use std::{
     ops::RangeInclusive,
@@ -12,16 +12,16 @@ use std::{
     time::Duration,
 };
 use tests::{
-    BrokerAt, eventually,
+    BrokerAt, PATIENCE, eventually,
     house::{House, held, unchanged},
-    link::{confirmed, fates, limits, outgoing, provision, to, topology},
+    link::{attach, close, confirmed, event, fates, limits, outgoing, provision, to, topology},
     model::{Effects, Work, WorkOutcome, Worked},
     own::Own,
     proxy::Proxy,
 };
 use tokio::{
     task::{block_in_place, spawn_blocking},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use transports::RabbitMq;
 
@@ -259,6 +259,42 @@ async fn t_020_a_queue_that_does_not_confirm_keeps_no_other_waiting() {
     confirmed(&mut sender, 10).await;
 }
 
+/// So many tries stay unanswered that the broker reads nothing from the channel any more, and on a new one each try
+/// keeps it for seconds: the event waits behind one of them, and all else goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_one_of_its_queues_does_not_confirm_keeps_no_other_message_waiting() {
+    let own = Own::start("").await;
+    let transport = own.vhost.transport();
+    provision(&transport, "ill", &["test.Heard"]).await;
+    provision(&transport, "well", &["test.Heard"]).await;
+    let mut sender = attach(&transport, "sender", &[]).await;
+    let send = |sender: &Link, rows: RangeInclusive<u128>, to: &Destination| {
+        rows.for_each(|n| sender.outgoing.send(outgoing(n, to.clone())).expect("the link is open"));
+    };
+    let (heard, well) = (event("test.Heard"), to("well"));
+    send(&sender, 4001..=4001, &heard);
+    confirmed(&mut sender, 1).await;
+    queue_process(&own, "ill", "suspend").await;
+    send(&sender, 1..=600, &heard);
+    send(&sender, 1001..=1100, &well);
+    let waits = |fate: &Fate| matches!(fate, Fate::Unanswered(_) | Fate::QueueRefused(_));
+    let since = Instant::now();
+    let said = fates(&mut sender, 700).await;
+    println!("all had their fate after {:?}", since.elapsed());
+    assert!((1..=600).all(|n| waits(&said[&n])), "each event was expected to wait for one of them: {said:?}");
+    assert!((1001..=1100).all(|n| said[&n] == Fate::Confirmed), "{said:?}");
+    // as the endpoint goes on: one event asks, and other messages arrive
+    send(&sender, 1..=1, &heard);
+    send(&sender, 2001..=2100, &well);
+    let since = Instant::now();
+    let said = fates(&mut sender, 101).await;
+    println!("one that asked cost {:?}", since.elapsed());
+    assert!(waits(&said[&1]) && (2001..=2100).all(|n| said[&n] == Fate::Confirmed), "{said:?}");
+    queue_process(&own, "ill", "resume").await;
+    send(&sender, 5001..=5010, &heard);
+    confirmed(&mut sender, 10).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t_021_while_the_broker_blocks_publishers_messages_wait_and_health_says_so() {
     let own = Own::start("").await;
@@ -275,6 +311,15 @@ async fn t_021_while_the_broker_blocks_publishers_messages_wait_and_health_says_
         matches!(house.journeys.link(), LinkState::Down(why) if why.contains("blocks publishers")).then_some(())
     })
     .await;
+    // who stops meanwhile does not wait for the broker
+    let stops = attach(&own.vhost.transport(), "stops", &[]).await;
+    stops.outgoing.send(outgoing(1, to("stops"))).expect("the link is open");
+    let mut state = stops.state.clone();
+    let blocks = |state: &LinkState| matches!(state, LinkState::Down(why) if why.contains("blocks publishers"));
+    timeout(PATIENCE, state.wait_for(blocks)).await.expect("it is blocked as well").expect("the link is open");
+    let since = Instant::now();
+    close(stops).await;
+    assert!(since.elapsed() < Duration::from_secs(5), "it took {:?} to stop", since.elapsed());
     // longer than a confirm may take: that it does not come is no reason to connect anew
     let waits = Duration::from_secs(20).saturating_sub(blocked.elapsed());
     sleep(waits).await;

@@ -57,11 +57,13 @@ pub(super) struct Addresses {
     deleted: HashMap<ShortString, Instant>,
     /// Refused destinations: the broker's words, and until when they hold.
     refused: HashMap<Destination, (Instant, String)>,
+    /// Whoever may not write to the default exchange may write to no queue: likewise.
+    all_queues: Option<(Instant, String)>,
 }
 
 impl Addresses {
     pub(super) fn new(broker: Arc<Broker>, topology: &Topology, look: Arc<Notify>) -> Self {
-        let (ready, known, deleted, refused) = Default::default();
+        let (ready, known, deleted, refused, all_queues) = Default::default();
         Self {
             broker,
             endpoint: topology.endpoint.clone(),
@@ -71,6 +73,7 @@ impl Addresses {
             known,
             deleted,
             refused,
+            all_queues,
         }
     }
 
@@ -81,10 +84,17 @@ impl Addresses {
 
     /// The broker refused a message to this destination.
     pub(super) fn refused(&mut self, destination: &Destination, code: u16, words: &str) {
-        // other codes are about the message
-        if matches!(code, 403 | 404) && !matches!(destination, Destination::ReplyTo(_)) {
-            self.ready.remove(destination);
-            self.refused.insert(destination.clone(), (Instant::now() + REFUSED_FOR, words.to_owned()));
+        let holds = (Instant::now() + REFUSED_FOR, words.to_owned());
+        match destination {
+            Destination::Event(_) if matches!(code, 403 | 404) => {
+                self.ready.remove(destination);
+                self.refused.insert(destination.clone(), holds);
+            }
+            Destination::Endpoint(_) | Destination::ReplyTo(_) if code == 403 => {
+                self.ready.retain(|it, _| matches!(it, Destination::Event(_)));
+                self.all_queues = Some(holds);
+            }
+            _ => {} // other codes are about the message
         }
     }
 
@@ -101,6 +111,13 @@ impl Addresses {
     ) -> Result<Address, NoAddress> {
         if let Some(address) = self.ready.get(destination) {
             return Ok(address.clone());
+        }
+        if let Some((until, words)) = self.all_queues.as_ref().filter(|_| !matches!(destination, Destination::Event(_)))
+        {
+            if Instant::now() < *until {
+                return Err(NoAddress::Refused(words.clone()));
+            }
+            self.all_queues = None;
         }
         if let Some((until, words)) = self.refused.get(destination) {
             if Instant::now() < *until {

@@ -23,6 +23,8 @@ pub(super) struct Consumer {
     is_declared: bool,
     /// Something of it is missing.
     missing: Trouble,
+    /// It cannot be completed.
+    refused: Trouble,
 }
 
 impl Consumer {
@@ -33,7 +35,8 @@ impl Consumer {
         deliveries: mpsc::UnboundedSender<Delivery>,
         look: Arc<Notify>,
     ) -> Self {
-        Self { topology, bundles, limits, deliveries, look, is_declared: true, missing: Trouble::default() }
+        let (is_declared, missing, refused) = (true, Trouble::default(), Trouble::default());
+        Self { topology, bundles, limits, deliveries, look, is_declared, missing, refused }
     }
 }
 
@@ -63,7 +66,7 @@ impl Life for Consumer {
         line.health.up();
         tokio::select! {
             ended = subscription.run(&self.deliveries, line) => ended.err(),
-            () = admin.keep(&self.topology, &self.look, &mut self.missing) => None, // it does not end
+            () = admin.keep(&self.topology, &self.look, &mut self.missing, &mut self.refused) => None, // never ends
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{
     addresses::Address,
     keep::Parted,
+    patience::{Patience, Silent},
     returns::{Sent, Window},
     unsent::Broken,
 };
@@ -13,7 +14,7 @@ use lapin::{
     message::BasicReturnMessage,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use saga_core::{Destination, Fate, Outgoing};
+use saga_core::{Fate, Outgoing};
 use std::{
     collections::{BTreeMap, HashSet},
     future::Future,
@@ -31,6 +32,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const CONNECTION_FORCED: u16 = 320;
 /// The most messages without an answer that one channel keeps in mind: then another one begins without them.
 const GIVEN_UP_MAX: usize = 1000;
+/// How long nothing else is published after the first bundle to a queue, when the broker answers nothing: one that no
+/// queue takes comes back at once, so this one is with a queue that does not confirm.
+const PROBE: Duration = Duration::from_secs(1);
 /// A frame that cannot be.
 const FRAME_ERROR: u16 = 501;
 
@@ -44,6 +48,8 @@ pub(super) struct Ready {
     pub(super) body: Bytes,
     pub(super) address: Address,
     pub(super) properties: BasicProperties,
+    /// The first bundle to a queue that may not take any.
+    pub(super) is_probe: bool,
 }
 
 /// One publishing channel.
@@ -64,6 +70,11 @@ pub(super) struct Flight {
     /// What was returned because its receiver takes bundles no more: it goes again, singly and in order, when nothing
     /// else is in flight that may come back from there.
     recalled: BTreeMap<u64, Open>,
+    /// The first bundle to a queue, until it is answered.
+    probe: Option<Probe>,
+    /// A queue that has taken its first bundle.
+    takes_bundles: Option<String>,
+    patience: Patience,
     settled: Vec<(Outgoing, Fate)>,
     broken: Option<Broken>,
 }
@@ -78,8 +89,15 @@ struct Open {
     to_bundles: bool,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    number: u64,
+    since: Instant,
+}
+
 impl Flight {
-    pub(super) async fn open(connection: &Connection) -> Result<Self, Parted> {
+    /// `confirm`: how long an answer may take.
+    pub(super) async fn open(connection: &Connection, confirm: Duration) -> Result<Self, Parted> {
         let open = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -96,6 +114,9 @@ impl Flight {
             bytes: 0,
             given_up: 0,
             recalled: BTreeMap::new(),
+            probe: None,
+            takes_bundles: None,
+            patience: Patience::new(confirm),
             settled: Vec::new(),
             broken: None,
         })
@@ -134,6 +155,30 @@ impl Flight {
         }
     }
 
+    /// Whether the first bundle to a queue is on its way. If it comes back, what was sent after it must not be there
+    /// before it, such as an event of the same instance.
+    pub(super) fn probes(&mut self) -> bool {
+        let Some(Probe { number, since }) = self.probe else { return false };
+        if Instant::now() < since.max(self.patience.last()) + PROBE {
+            return true;
+        }
+        self.takes(number);
+        false
+    }
+
+    /// A queue that has taken its first bundle, once.
+    pub(super) fn takes_bundles(&mut self) -> Option<String> {
+        self.takes_bundles.take()
+    }
+
+    /// Its queue has taken this message. Ends the probe, if it was one.
+    fn takes(&mut self, number: u64) {
+        if self.probe.as_ref().is_some_and(|probe| probe.number == number) {
+            self.probe = None;
+            self.takes_bundles = self.open.get(&number).map(|open| open.sent.routing_key.clone());
+        }
+    }
+
     /// Bytes of the bodies that are not reported yet.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -141,12 +186,16 @@ impl Flight {
 
     /// Publishes.
     pub(super) fn publish(&mut self, message: Ready, confirm: Duration) -> Result<(), Broken> {
-        let Ready { messages, message_id, body, address, properties } = message;
+        let Ready { messages, message_id, body, address, properties, is_probe } = message;
         let Address { exchange, routing_key, mandatory, to_bundles } = address;
         let number = self.window.publish();
         self.bytes += body.len();
         self.messages += messages.len();
-        let limit = Instant::now() + confirm;
+        let now = Instant::now();
+        if is_probe {
+            self.probe = Some(Probe { number, since: now });
+        }
+        let limit = now + confirm;
         let sent = Sent { message_id, exchange: exchange.to_string(), routing_key: routing_key.to_string() };
         self.open.insert(number, Open { messages, bytes: body.len(), sent, limit, mandatory, to_bundles });
         let channel = self.channel.clone();
@@ -195,7 +244,7 @@ impl Flight {
     fn answer(&mut self, (number, answer): Answer) {
         match answer {
             Ok(Confirmation::Ack(returned)) => {
-                self.late(number);
+                self.heard(number, true);
                 self.remember(returned.map(Box::new));
                 match self.open.get(&number) {
                     // it may have been returned, and the return may come with another message's confirm
@@ -207,10 +256,10 @@ impl Flight {
                 }
             }
             Ok(Confirmation::Nack(returned)) => {
-                self.late(number);
+                self.heard(number, false);
                 self.remember(returned.map(Box::new));
                 self.window.answered(number);
-                self.settle(number, Fate::Refused("the broker refused it (nack): its queue may be full".into()));
+                self.settle(number, Fate::QueueRefused("the broker refused it (nack): its queue may be full".into()));
             }
             Ok(Confirmation::NotRequested) => {
                 self.broken = Some(Broken::Otherwise("the channel gives no confirms".into()));
@@ -221,9 +270,14 @@ impl Flight {
         }
     }
 
-    /// An answer that is no longer waited for may come after all.
-    fn late(&mut self, number: u64) {
-        self.given_up = self.given_up.saturating_sub(usize::from(!self.open.contains_key(&number)));
+    /// An answer came. One that is no longer waited for may come after all.
+    fn heard(&mut self, number: u64, is_taken: bool) {
+        let open = self.open.get(&number);
+        self.given_up = self.given_up.saturating_sub(usize::from(open.is_none()));
+        // a queue without a majority refuses each message after a while, and nothing else is answered meanwhile
+        if is_taken {
+            self.patience.answered(number, open.map(|open| open.sent.place()));
+        }
     }
 
     fn remember(&mut self, returned: Option<Box<BasicReturnMessage>>) {
@@ -240,6 +294,7 @@ impl Flight {
     }
 
     fn settle(&mut self, number: u64, fate: Fate) {
+        self.takes(number);
         if let Some(Open { messages, .. }) = self.take(number) {
             self.settled.extend(messages.into_iter().map(|message| (message, fate.clone())));
         }
@@ -247,6 +302,7 @@ impl Flight {
 
     fn take(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
+        self.probe.take_if(|probe| probe.number == number);
         self.bytes -= open.bytes;
         self.messages -= open.messages.len();
         Some(open)
@@ -273,33 +329,39 @@ impl Flight {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    /// Where the oldest message went whose confirm is overdue, and whether the broker has answered what was published
-    /// later: then it is not the channel that is ill, but a queue.
+    /// Where the oldest message went that is overdue and gets no answer although nobody is busy, and whether the
+    /// broker has answered what was published later: then it is not the channel that is ill, but a queue.
     pub(super) fn overdue(&self) -> Option<(String, bool)> {
-        let (number, open) = self.open.first_key_value().filter(|(_, open)| open.limit < Instant::now())?;
-        let works = self.window.is_passed(*number) && self.given_up < GIVEN_UP_MAX;
-        Some((open.sent.place().to_owned(), works))
+        let now = Instant::now();
+        let late = self.open.iter().take_while(|(_, open)| open.limit < now);
+        late.filter(|(number, _)| self.window.awaits(**number)).find_map(|(number, open)| {
+            let place = open.sent.place();
+            let silent = self.patience.judge(*number, place, self.window.is_passed(*number))?;
+            Some((place.to_owned(), silent == Silent::Place && self.given_up < GIVEN_UP_MAX))
+        })
     }
 
     /// Waits no longer for the answers of what went to this place.
     pub(super) fn give_up(&mut self, place: &str, why: &str) {
-        let there = self.open.iter().filter(|(_, open)| open.sent.place() == place).map(|(number, _)| *number);
+        let awaits = |number: &u64, open: &Open| open.sent.place() == place && self.window.awaits(*number);
+        let there = self.open.iter().filter(|(number, open)| awaits(number, open)).map(|(number, _)| *number);
         for number in there.collect::<Vec<_>>() {
             self.given_up += 1;
             self.window.given_up(number);
             if let Some(Open { messages, .. }) = self.take(number) {
-                self.settled.extend(messages.into_iter().map(|message| {
-                    let fate = not_answered(&message, why);
-                    (message, fate)
-                }));
+                let fate = Fate::Unanswered(why.to_owned());
+                self.settled.extend(messages.into_iter().map(|message| (message, fate.clone())));
             }
         }
     }
 
     /// Gives messages that waited for a blocking broker their full time again.
     pub(super) fn forgive(&mut self, confirm: Duration) {
-        let limit = Instant::now() + confirm;
-        self.open.values_mut().for_each(|open| open.limit = limit);
+        let now = Instant::now();
+        self.open.values_mut().for_each(|open| open.limit = now + confirm);
+        if let Some(probe) = &mut self.probe {
+            probe.since = now;
+        }
     }
 
     /// The channel is broken: takes the answers that still come. The broker's own words count more than what was seen
@@ -318,14 +380,6 @@ impl Flight {
     /// The messages that are not reported, in order.
     pub(super) fn into_unreported(self) -> Vec<Outgoing> {
         in_order(self.recalled, self.open)
-    }
-}
-
-/// What is said of a message that got no answer. An event may have reached all queues but one.
-pub(super) fn not_answered(message: &Outgoing, why: &str) -> Fate {
-    match message.destination {
-        Destination::Event(_) => Fate::Unknown(why.to_owned()),
-        _ => Fate::Unanswered(why.to_owned()),
     }
 }
 
@@ -356,7 +410,7 @@ pub(super) fn broken(error: &Error) -> Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use saga_core::Envelope;
+    use saga_core::{Destination, Envelope};
     use uuid::Uuid;
 
     /// Messages to the queue `place`, on their way through the exchange for bundles or not.

@@ -4,25 +4,41 @@ use saga_core::LinkState;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
+/// The places of the two sides.
+const CONSUMING: usize = 0;
+const PUBLISHING: usize = 1;
+
 /// What the two sides of a link report, and the state of the link: it is up when both sides are.
 #[derive(Debug)]
 pub(super) struct Health {
     sides: Arc<Mutex<[Option<String>; 2]>>,
     state: Arc<watch::Sender<LinkState>>,
+    publishing: watch::Sender<LinkState>,
 }
 
 impl Health {
     pub(super) fn new() -> (Self, watch::Receiver<LinkState>) {
         let (state, receiver) = watch::channel(LinkState::Up);
-        (Self { sides: Arc::default(), state: Arc::new(state) }, receiver)
+        let publishing = watch::Sender::new(LinkState::Up);
+        (Self { sides: Arc::default(), state: Arc::new(state), publishing }, receiver)
+    }
+
+    /// The state of publishing alone.
+    pub(super) fn of_publishing(&self) -> watch::Receiver<LinkState> {
+        self.publishing.subscribe()
     }
 
     pub(super) fn consuming(&self) -> Side {
-        Side { sides: self.sides.clone(), state: self.state.clone(), side: 0 }
+        self.side(CONSUMING)
     }
 
     pub(super) fn publishing(&self) -> Side {
-        Side { sides: self.sides.clone(), state: self.state.clone(), side: 1 }
+        self.side(PUBLISHING)
+    }
+
+    fn side(&self, side: usize) -> Side {
+        let (sides, state, publishing) = (self.sides.clone(), self.state.clone(), self.publishing.clone());
+        Side { sides, state, publishing, side }
     }
 }
 
@@ -31,6 +47,7 @@ impl Health {
 pub(super) struct Side {
     sides: Arc<Mutex<[Option<String>; 2]>>,
     state: Arc<watch::Sender<LinkState>>,
+    publishing: watch::Sender<LinkState>,
     side: usize,
 }
 
@@ -46,11 +63,37 @@ impl Side {
     fn set(&self, why: Option<String>) {
         let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         sides[self.side] = why;
-        let state = sides.iter().flatten().next().map_or(LinkState::Up, |why| LinkState::Down(why.clone()));
-        self.state.send_if_modified(|known| {
-            let changed = *known != state;
-            *known = state;
-            changed
-        });
+        let of = |why: Option<&String>| why.map_or(LinkState::Up, |why| LinkState::Down(why.clone()));
+        say(&self.publishing, of(sides[PUBLISHING].as_ref()));
+        say(&self.state, of(sides.iter().flatten().next()));
+    }
+}
+
+fn say(to: &watch::Sender<LinkState>, state: LinkState) {
+    to.send_if_modified(|known| {
+        let changed = *known != state;
+        *known = state;
+        changed
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_cannot_be_consumed_is_no_reason_to_publish_nothing() {
+        let (health, state) = Health::new();
+        let publishes = health.of_publishing();
+        let (consuming, publishing) = (health.consuming(), health.publishing());
+        let down = |why: &str| LinkState::Down(why.into());
+        consuming.down("a");
+        assert_eq!((&*state.borrow(), &*publishes.borrow()), (&down("a"), &LinkState::Up));
+        publishing.down("b");
+        assert_eq!((&*state.borrow(), &*publishes.borrow()), (&down("a"), &down("b")));
+        consuming.up();
+        assert_eq!((&*state.borrow(), &*publishes.borrow()), (&down("b"), &down("b")));
+        publishing.up();
+        assert_eq!((&*state.borrow(), &*publishes.borrow()), (&LinkState::Up, &LinkState::Up));
     }
 }

@@ -12,7 +12,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a close may take.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// How long the close of a connection may take whose broker does not answer: what is acknowledged there is done with.
-const FAREWELL: Duration = Duration::from_millis(200);
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 /// A side that has lived this long works, even if it had nothing to do.
 pub(super) const WORKS_AFTER: Duration = Duration::from_secs(5);
 

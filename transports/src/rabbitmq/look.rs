@@ -10,7 +10,7 @@
 use super::{
     RabbitMq,
     connection::Broker,
-    topology::{Admin, answer, failed, quorum, short},
+    topology::{Admin, DELIVERY_LIMIT, answer, failed, quorum, short},
 };
 use lapin::{Connection, ErrorKind, Queue, options::QueueDeclareOptions, types::FieldTable};
 use saga_core::TransportError;
@@ -47,6 +47,10 @@ pub enum Fit {
     Same,
     /// It is not durable, or no quorum queue.
     Unsafe,
+    /// It is a durable quorum queue that may drop a message which came back too often: its `x-delivery-limit` is
+    /// smaller, or missing, and RabbitMQ 4.0 and later take 20 then, unless a policy says otherwise. In the broker's
+    /// words.
+    Drops(String),
     /// It differs in something else: the first difference, in the broker's words.
     Otherwise(String),
     /// This user may not declare it; in the broker's words.
@@ -143,12 +147,20 @@ enum Declared {
 }
 
 /// Why a queue that exists was not declared again. The broker names the first difference alone, `durable` before all.
-fn refused(code: u16, words: String) -> Fit {
+pub(super) fn refused(code: u16, words: String) -> Fit {
     match code {
         403 => Fit::Forbidden(words),
         406 if ["durable", "x-queue-type"].iter().any(|it| words.contains(&format!("arg '{it}'"))) => Fit::Unsafe,
+        406 if words.contains("arg 'x-delivery-limit'") && !is_larger(&words) => Fit::Drops(words),
         _ => Fit::Otherwise(words),
     }
+}
+
+/// Whether the limit that is there keeps messages for longer than ours: `.. but current is the value '-1' of type ..`.
+/// Any negative one is none at all.
+fn is_larger(words: &str) -> bool {
+    let current = words.split_once("current is the value '").and_then(|(_, rest)| rest.split_once('\''));
+    current.and_then(|(limit, _)| limit.parse::<i64>().ok()).is_some_and(|limit| !(0..DELIVERY_LIMIT).contains(&limit))
 }
 
 #[cfg(test)]
@@ -162,9 +174,21 @@ mod tests {
         for what in ["durable", "x-queue-type"] {
             assert_eq!(refused(406, differs(what)), Fit::Unsafe);
         }
-        for what in ["x-delivery-limit", "x-message-ttl"] {
-            assert_eq!(refused(406, differs(what)), Fit::Otherwise(differs(what)));
-        }
+        assert_eq!(refused(406, differs("x-message-ttl")), Fit::Otherwise(differs("x-message-ttl")));
         assert_eq!(refused(403, "ACCESS_REFUSED".into()), Fit::Forbidden("ACCESS_REFUSED".into()));
+    }
+
+    #[test]
+    fn a_smaller_limit_of_deliveries_or_none_may_drop_messages() {
+        let differs = |current: &str| {
+            let words = "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'e' in vhost '/': ";
+            format!("{words}received the value '100000' of type 'signedint' but current is {current}")
+        };
+        for current in ["none", "the value '20' of type 'signedint'", "the value '99999' of type 'long'"] {
+            assert_eq!(refused(406, differs(current)), Fit::Drops(differs(current)));
+        }
+        for current in ["the value '-1' of type 'long'", "the value '1000000' of type 'signedint'"] {
+            assert_eq!(refused(406, differs(current)), Fit::Otherwise(differs(current)));
+        }
     }
 }

@@ -14,6 +14,7 @@ mod group;
 mod health;
 mod keep;
 mod look;
+mod patience;
 mod prefetch;
 mod publisher;
 mod readable;
@@ -21,6 +22,7 @@ mod returns;
 mod stream;
 mod subscription;
 mod tls;
+mod too_large;
 mod topology;
 mod trouble;
 mod unsent;
@@ -30,18 +32,23 @@ use async_trait::async_trait;
 use connection::Broker;
 use consumer::Consumer;
 use health::Health;
-use keep::keep_connected;
-use lapin::uri::AMQPUri;
+use keep::{FAREWELL, keep_connected};
+use lapin::{Connection, uri::AMQPUri};
 pub use look::{Fit, Look, QueueState};
 use publisher::Publisher;
-use saga_core::{Link, LinkLimits, Topology, Transport, TransportError, TransportErrorKind};
-use std::sync::Arc;
+use saga_core::{Backoff, Link, LinkLimits, Topology, Transport, TransportError, TransportErrorKind};
+use std::{sync::Arc, time::Duration};
 use tls::Tls;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
 use topology::Admin;
+use trouble::Trouble;
+
+/// The shortest and the longest pause between two tries to declare.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A RabbitMQ broker. Cheap to clone; each endpoint opens two connections when it starts, one to consume and one to
 /// publish, because RabbitMQ blocks publishers by connection.
@@ -176,12 +183,7 @@ impl Transport for RabbitMq {
         let name = topology.endpoint.clone();
         let bundles = self.broker.named(bundling::EXCHANGE);
         let until = Instant::now() + limits.connect;
-        let connection = self.broker.connect_until(&name, until).await?;
-        let declared = tokio::time::timeout_at(until, Admin::new(&connection, &bundles).declare(&topology)).await;
-        declared.map_err(|_| {
-            let text = format!("it does not declare the endpoint's queue within {:?}", limits.connect);
-            TransportError::new(TransportErrorKind::Unreachable, text)
-        })??;
+        let connection = self.declared(&name, &topology, &bundles, &limits, until).await?;
         let publishing = self.broker.connect_until(&name, until).await?;
 
         let (deliveries, incoming) = mpsc::unbounded_channel();
@@ -194,7 +196,61 @@ impl Transport for RabbitMq {
         let publisher = Publisher::new(broker.clone(), topology, limits, rows, reports, look);
         tokio::spawn(keep_connected(consumer, broker.clone(), connection, name.clone(), health.consuming()));
         tokio::spawn(keep_connected(publisher, broker.clone(), publishing, name, health.publishing()));
-        Ok(Link::new(incoming, outgoing, reported, state))
+        let link = Link::new(incoming, outgoing, reported, state);
+        Ok(link.with_publishing(health.of_publishing()))
+    }
+}
+
+impl RabbitMq {
+    /// A connection over which the topology was declared. Tries until the deadline: a broker that starts, or changes
+    /// the leader of a queue, may accept a connection and fail in the next moment.
+    async fn declared(
+        &self,
+        name: &str,
+        topology: &Topology,
+        bundles: &str,
+        limits: &LinkLimits,
+        until: Instant,
+    ) -> Result<Connection, TransportError> {
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        let mut trouble = Trouble::default();
+        let mut last = None;
+        loop {
+            let connection = match self.broker.connect_until(name, until).await {
+                Ok(connection) => connection,
+                // the failure before says more than that time is up
+                Err(error) if error.kind() == TransportErrorKind::Unreachable => return Err(last.unwrap_or(error)),
+                Err(error) => return Err(error),
+            };
+            let mut admin = Admin::new(&connection, bundles);
+            let error = match tokio::time::timeout_at(until, admin.declare(topology)).await {
+                Ok(Ok(())) => {
+                    if let Some(lasted) = trouble.is_over() {
+                        tracing::info!(endpoint = name, ?lasted, "the topology is declared");
+                    }
+                    if topology.passive && !topology.temporary {
+                        admin.warn_of_drops(topology).await;
+                    }
+                    return Ok(connection);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let text = format!("it does not declare the endpoint's queue within {:?}", limits.connect);
+                    last.take().unwrap_or_else(|| TransportError::new(TransportErrorKind::Unreachable, text))
+                }
+            };
+            let pause = backoff.next();
+            if error.kind() != TransportErrorKind::Unreachable || Instant::now() + pause >= until {
+                return Err(error);
+            }
+            if trouble.is_news() {
+                tracing::warn!(endpoint = name, %error, "waiting for the broker to declare the endpoint's queue");
+            }
+            last = Some(error);
+            // the next try may be at another host; what does not answer is not waited for
+            let _ = tokio::time::timeout(FAREWELL, connection.close(200, "again".into())).await;
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use super::{
     bundle,
     bundling::{Bundling, EXCHANGE},
     connection::Broker,
-    flight::{Flight, Ready, broken, not_answered},
-    keep::{Life, Line, Parted, WORKS_AFTER},
+    flight::{Flight, Ready, broken},
+    keep::{FAREWELL, Life, Line, Parted, WORKS_AFTER},
+    too_large::{TooLarge, largest_body},
     topology::Admin,
     trouble::Trouble,
     unsent::{Broken, Unsent},
@@ -31,8 +32,6 @@ const WINDOW_MAX: usize = 1000;
 const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// The most messages that are prepared together.
 const TOGETHER_MAX: usize = 1000;
-/// How long a broker's limit on bodies is believed, after it refused one.
-const TOO_LARGE_FOR: Duration = Duration::from_secs(60);
 /// How often confirms are collected: nobody waits for one, and each would wake this task by itself.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -49,8 +48,7 @@ pub(super) struct Publisher {
     bundle_bytes_max: usize,
     bundle_sizes: BundleSizes,
     unsent: Unsent,
-    /// The size from which the broker refuses a body, its words, and until when that is believed.
-    too_large: Option<(usize, String, Instant)>,
+    too_large: Option<TooLarge>,
     blocked: Trouble,
     refused: Trouble,
 }
@@ -91,7 +89,7 @@ impl Life for Publisher {
     const WHAT: &'static str = "publishing";
 
     async fn live(&mut self, connection: &Connection, line: &mut Line) -> Option<Parted> {
-        let mut flight = match Flight::open(connection).await {
+        let mut flight = match Flight::open(connection, self.limits.confirm).await {
             Ok(flight) => flight,
             Err(parted) => return Some(parted),
         };
@@ -100,9 +98,15 @@ impl Life for Publisher {
         let mut admin = Admin::new(connection, &bundles);
         self.bundling.begin(&mut admin, self.topology.passive).await;
         line.health.up();
-        let broken = self.publish(&mut flight, connection, &mut admin, line).await.err()?;
-        // the next connection may not be blocked, and says nothing then
-        self.is_unblocked();
+        let Err(broken) = self.publish(&mut flight, connection, &mut admin, line).await else {
+            if self.blocked.lasts() {
+                // the broker reads nothing from it, the goodbye neither
+                let _ = tokio::time::timeout(FAREWELL, connection.close(200, "bye".into())).await;
+            }
+            return None;
+        };
+        // the next connection may not be blocked, and says nothing then; nor is it known that the broker takes messages
+        let _ = self.blocked.is_over();
         Some(self.part(flight, broken, line).await)
     }
 
@@ -181,6 +185,9 @@ impl Publisher {
                     if !connection.status().connected() {
                         return Err(Broken::Otherwise("the connection is closed".into()));
                     }
+                    if is_blocked && self.rows.is_closed() {
+                        return Ok(()); // what is not published is in the outbox
+                    }
                     if began.elapsed() >= WORKS_AFTER {
                         line.works();
                     }
@@ -202,6 +209,12 @@ impl Publisher {
 
     /// Publishes what fits. Prepares all before the first one leaves, so that lapin's thread sends them in few packets.
     async fn fill(&mut self, flight: &mut Flight, admin: &mut Admin<'_>) -> Result<(), Broken> {
+        if flight.probes() {
+            return Ok(());
+        }
+        if let Some(queue) = flight.takes_bundles() {
+            self.bundling.arrived(&queue);
+        }
         if flight.recalls() && !self.recall(flight) {
             return Ok(()); // nothing goes before what may come back as well
         }
@@ -209,13 +222,14 @@ impl Publisher {
         let mut parcels = self.parcels(flight).into_iter();
         let mut left: Vec<Outgoing> = Vec::new();
         let mut made = Ok(());
+        // nothing goes behind a probe
         while made.is_ok()
+            && ready.last().is_none_or(|last| !last.is_probe)
             && let Some(parcel) = parcels.next()
         {
-            if let Err((messages, why)) = self.make_ready(parcel, flight.frame_max, admin, &mut ready).await {
-                left = messages;
-                made = Err(Broken::Otherwise(why));
-            }
+            let (rest, broken) = self.make_ready(parcel, flight.frame_max, admin, &mut ready).await;
+            left = rest;
+            made = broken.map_or(Ok(()), |why| Err(Broken::Otherwise(why)));
         }
         left.extend(parcels.flatten());
         let mut ready = ready.into_iter();
@@ -258,21 +272,25 @@ impl Publisher {
     }
 
     /// Turns a parcel into AMQP messages: bundles if its receiver takes them, else single ones. Refused messages are
-    /// reported. When the broker does not answer, gives back the messages that are not ready.
+    /// reported. Gives back what is left behind a probe, or when the broker does not answer, with its words.
     async fn make_ready(
         &mut self,
         parcel: Vec<Outgoing>,
         frame_max: usize,
         admin: &mut Admin<'_>,
         ready: &mut Vec<Ready>,
-    ) -> Result<(), (Vec<Outgoing>, String)> {
+    ) -> (Vec<Outgoing>, Option<String>) {
         let mut parcel = parcel.into_iter();
         loop {
             if let Some((messages, bundle)) = self.bundle(parcel.as_slice()) {
+                let is_probe = bundle.is_probe;
                 ready.push(Ready { messages: parcel.by_ref().take(messages).collect(), ..bundle });
+                if is_probe {
+                    return (parcel.collect(), None);
+                }
                 continue;
             }
-            let Some(message) = parcel.next() else { return Ok(()) };
+            let Some(message) = parcel.next() else { return (Vec::new(), None) };
             match self.single(&message, frame_max, admin).await {
                 Ok((address, properties)) => ready.push(Ready {
                     message_id: message.envelope.message_id.clone(),
@@ -280,9 +298,10 @@ impl Publisher {
                     messages: vec![message],
                     address,
                     properties,
+                    is_probe: false,
                 }),
                 Err(NoAddress::Refused(words)) => self.report(&message, Fate::Refused(words)),
-                Err(NoAddress::Broken(why)) => return Err((std::iter::once(message).chain(parcel).collect(), why)),
+                Err(NoAddress::Broken(why)) => return (std::iter::once(message).chain(parcel).collect(), Some(why)),
             }
         }
     }
@@ -290,13 +309,15 @@ impl Publisher {
     /// A bundle with the first messages, and how many; `None` if the first one must go singly.
     fn bundle(&mut self, messages: &[Outgoing]) -> Option<(usize, Ready)> {
         let [first, _, ..] = messages else { return None };
-        let address = self.bundling.of_bundle(&self.broker.queue(&first.destination)?)?;
+        let queue = self.broker.queue(&first.destination)?;
+        let address = self.bundling.of_bundle(&queue)?;
         let envelopes = messages.iter().map(|message| self.addressed(&message.envelope));
         let (messages, body) = bundle::body(envelopes, self.bundle_bytes_max)?;
         let message_id = Uuid::now_v7().to_string();
         let properties = bundle::properties(&message_id);
         self.bundle_sizes.sent(messages);
-        Some((messages, Ready { messages: Vec::new(), message_id, body, address, properties }))
+        let is_probe = self.bundling.sends(&queue);
+        Some((messages, Ready { messages: Vec::new(), message_id, body, address, properties, is_probe }))
     }
 
     /// All that publishing one message needs.
@@ -306,7 +327,7 @@ impl Publisher {
         frame_max: usize,
         admin: &mut Admin<'_>,
     ) -> Result<(Address, BasicProperties), NoAddress> {
-        if let Some(words) = self.is_too_large(message.envelope.body.len()) {
+        if let Some(words) = self.too_large.as_ref().and_then(|it| it.refuses(message.envelope.body.len())) {
             return Err(NoAddress::Refused(words));
         }
         let queue = self.broker.queue(&message.destination);
@@ -317,12 +338,6 @@ impl Publisher {
         };
         let properties = wire::properties(&self.addressed(&message.envelope), frame_max).map_err(NoAddress::Refused)?;
         Ok((address, properties))
-    }
-
-    /// The words with which the broker refuses a body of this size.
-    fn is_too_large(&self, body_bytes: usize) -> Option<String> {
-        let (bytes, words, until) = self.too_large.as_ref()?;
-        (body_bytes >= *bytes && Instant::now() < *until).then(|| words.clone())
     }
 
     /// The envelope with the address for answers as the broker knows it: our own gets the prefix; another's came from
@@ -358,7 +373,7 @@ impl Publisher {
         let mut broken = broken;
         if let Broken::Refused(code, words) = &broken {
             if let Some(largest) = largest_body(words) {
-                self.too_large = Some((largest.saturating_add(1), words.clone(), Instant::now() + TOO_LARGE_FOR));
+                self.too_large = Some(TooLarge::than(largest, words));
                 self.bundle_bytes_max = self.bundle_bytes_max.min(largest);
             }
             if self.bundling.refused(*code, words) {
@@ -386,7 +401,7 @@ impl Publisher {
         match broken {
             Broken::Refused(_, why) | Broken::Otherwise(why) => Parted::Broken(why),
             Broken::Silent { place, why } => {
-                if self.unsent.is_silent_again() {
+                if self.unsent.is_given_up(&place) {
                     self.give_up(&place, &why);
                 }
                 Parted::Silent(why)
@@ -402,7 +417,7 @@ impl Publisher {
         }
         let broker = &self.broker;
         for message in self.unsent.give_up(|message| broker.place(&message.destination) == place) {
-            self.send(&message, not_answered(&message, why));
+            self.send(&message, Fate::Unanswered(why.to_owned()));
         }
     }
 
@@ -420,30 +435,12 @@ impl Publisher {
     }
 
     fn report(&mut self, outgoing: &Outgoing, fate: Fate) {
-        self.unsent.reported();
+        self.unsent.reported(&fate);
         self.send(outgoing, fate);
     }
 
-    fn send(&self, outgoing: &Outgoing, fate: Fate) {
+    fn send(&mut self, outgoing: &Outgoing, fate: Fate) {
+        let fate = self.unsent.in_doubt(outgoing, fate);
         let _ = self.reports.send(Report::new(outgoing.row, fate)); // the endpoint is gone: its leases run out
-    }
-}
-
-/// The largest body that a broker takes which refused one with these words:
-/// `PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576`.
-fn largest_body(words: &str) -> Option<usize> {
-    let (_, max) = words.split_once("message size ")?.1.split_once("max size ")?;
-    max.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_brokers_limit_is_read_from_its_words() {
-        let words = "PRECONDITION_FAILED - message size 1500018 is larger than configured max size 1048576";
-        assert_eq!(largest_body(words), Some(1_048_576));
-        assert_eq!(largest_body("PRECONDITION_FAILED - max size 7 of something else"), None);
     }
 }

@@ -92,6 +92,11 @@ impl Window {
         self.last_answered = self.last_answered.max(number);
     }
 
+    /// Whether a message is not answered.
+    pub(super) fn awaits(&self, number: u64) -> bool {
+        self.open.contains(&number)
+    }
+
     /// Whether the broker has answered a message that was published later.
     pub(super) fn is_passed(&self, number: u64) -> bool {
         number < self.last_answered

@@ -13,7 +13,10 @@
 //! publishes until the subscriber declares everything anew are lost, a minute's worth at most. The same happens after a
 //! binding was removed by hand.
 
-use super::trouble::Trouble;
+use super::{
+    look::{Fit, refused},
+    trouble::Trouble,
+};
 use lapin::{
     Channel, Connection, Error, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -24,7 +27,7 @@ use std::time::Duration;
 use tokio::{sync::Notify, time::Instant};
 
 /// The endpoint counts attempts; the broker must not drop a message that processes died over.
-const DELIVERY_LIMIT: i64 = 100_000;
+pub(super) const DELIVERY_LIMIT: i64 = 100_000;
 /// How often an endpoint checks that its queue and exchanges exist.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// However many messages find something missing, it checks no more often.
@@ -87,6 +90,24 @@ impl<'a> Admin<'a> {
             self.unbind(&name, event, &ShortString::default()).await?;
         }
         Ok(())
+    }
+
+    /// Looks whether a queue that was provisioned by hand keeps what comes back often, by declaring it once more, which
+    /// changes nothing. Who may not declare it cannot ask.
+    pub(super) async fn warn_of_drops(&mut self, topology: &Topology) {
+        let (Ok(name), Ok(channel)) = (short(&topology.endpoint), self.channel().await) else { return };
+        let (durable, arguments) = quorum();
+        let declared = tokio::time::timeout(ANSWER, channel.queue_declare(name, durable, arguments)).await;
+        let Ok(Err(error)) = declared else { return };
+        let ErrorKind::ProtocolError(words) = error.kind() else { return };
+        if let Fit::Drops(words) = refused(words.get_id(), words.get_message().to_string()) {
+            tracing::warn!(
+                endpoint = topology.endpoint,
+                words,
+                "the broker may drop messages of this queue that came back too often: RabbitMQ 4.0 and later after 20 \
+                 times, unless a policy sets its `delivery-limit` to -1"
+            );
+        }
     }
 
     /// Says whether the endpoint takes bundles. A broker that does not allow it costs speed only.
@@ -176,7 +197,8 @@ impl<'a> Admin<'a> {
         let endpoint = &topology.endpoint;
         let missing = self.missing(topology).await?.join(", ");
         if missing.is_empty() {
-            if topology.passive && trouble.is_over().is_some() {
+            // somebody else may have restored it
+            if trouble.is_over().is_some() {
                 tracing::info!(endpoint, "what was missing at the broker is there again");
             }
             return Ok(());
@@ -193,8 +215,13 @@ impl<'a> Admin<'a> {
     }
 
     /// Keeps everything in place for as long as the connection lives. `look` asks for a check at once.
-    pub(super) async fn keep(&mut self, topology: &Topology, look: &Notify, missing: &mut Trouble) {
-        let mut refused = Trouble::default();
+    pub(super) async fn keep(
+        &mut self,
+        topology: &Topology,
+        look: &Notify,
+        missing: &mut Trouble,
+        refused: &mut Trouble,
+    ) {
         let mut declared = Instant::now();
         loop {
             // either is a reason to look

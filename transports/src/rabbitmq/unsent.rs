@@ -6,7 +6,8 @@
 //! the culprit and is reported; all others are published, each at most once more.
 
 use saga_core::{Fate, Outgoing};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use uuid::Uuid;
 
 /// How often a connection may break without a reason over the same message before that message is given back. The
 /// endpoint sends it again later, alone, while others go on.
@@ -19,8 +20,12 @@ pub(super) struct Unsent {
     suspects: usize,
     /// How often a connection broke without a reason since something was confirmed.
     breaks: u32,
-    /// How often the broker did not answer since something was reported.
+    /// How often the broker did not answer since it took something.
     silences: u32,
+    /// The last place that was given up for it.
+    silent: Option<String>,
+    /// Messages that were in flight on a connection that went: they may have arrived.
+    doubtful: HashSet<Uuid>,
 }
 
 /// Why a channel broke.
@@ -73,21 +78,48 @@ impl Unsent {
         Vec::from(given_up)
     }
 
-    /// A message is reported, whatever its fate.
-    pub(super) fn reported(&mut self) {
+    /// A message is reported.
+    pub(super) fn reported(&mut self, fate: &Fate) {
         self.suspects = self.suspects.saturating_sub(1);
-        (self.breaks, self.silences) = (0, 0);
+        // others say nothing about the broker: it need not even have been asked
+        if matches!(fate, Fate::Confirmed | Fate::Unroutable(_)) {
+            (self.breaks, self.silences) = (0, 0);
+        }
     }
 
-    /// Whether the broker is silent on a second connection too, perhaps to another host: then it is not the connection.
-    pub(super) fn is_silent_again(&self) -> bool {
-        self.silences > 1
+    /// What is to be said of a message with this fate: what became of its last publish says nothing about an earlier
+    /// one that was not answered.
+    pub(super) fn in_doubt(&mut self, message: &Outgoing, fate: Fate) -> Fate {
+        if self.doubtful.is_empty() || !self.doubtful.remove(&message.row) {
+            return fate; // hardly ever anything else
+        }
+        match fate {
+            Fate::Unroutable(why) | Fate::Refused(why) | Fate::QueueRefused(why) => {
+                Fate::Unknown(format!("it may have arrived before a connection broke, and was sent again: {why}"))
+            }
+            fate => fate,
+        }
+    }
+
+    /// Whether nothing more is sent to this place for now, after whose messages the broker was silent: if it is silent
+    /// on a second connection too, perhaps to another host, it is not the connection. A place of which that is known is
+    /// not tried twice again: a queue without a majority keeps the whole channel for each message that asks.
+    pub(super) fn is_given_up(&mut self, place: &str) -> bool {
+        let is_known = self.silent.as_deref() == Some(place);
+        if self.silences > 1 && !is_known {
+            self.silent = Some(place.to_owned());
+        }
+        is_known || self.silences > 1
     }
 
     /// The channel broke while these were in flight (in order). Gives the message that is at fault, if that is known.
     pub(super) fn broke(&mut self, in_flight: Vec<Outgoing>, why: &Broken) -> Option<(Outgoing, Fate)> {
         let count = in_flight.len();
         let was_careful = self.is_careful();
+        // a broker that refuses one takes none behind it, and what it took before is confirmed as a rule
+        if !matches!(why, Broken::Refused(..)) {
+            self.doubtful.extend(in_flight.iter().map(|message| message.row));
+        }
         for message in in_flight.into_iter().rev() {
             self.messages.push_front(message);
         }
@@ -161,7 +193,7 @@ mod tests {
                     refused.push(culprit.row.as_u128());
                 }
             } else {
-                numbers.iter().for_each(|_| unsent.reported());
+                numbers.iter().for_each(|_| unsent.reported(&Fate::Confirmed));
                 confirmed.extend(numbers);
             }
         }
@@ -198,13 +230,18 @@ mod tests {
         assert!(unsent.is_careful(), "all ten are under suspicion");
         let silent = Broken::Silent { place: "q".into(), why: "no confirm".into() };
         let first = unsent.take().into_iter().collect();
-        assert!(unsent.broke(first, &silent).is_none() && !unsent.is_silent_again());
+        assert!(unsent.broke(first, &silent).is_none() && !unsent.is_given_up("q"));
+        // a queue without a majority refuses now and then, and all behind it waits
+        unsent.reported(&Fate::QueueRefused("nack".into()));
         let first = unsent.take().into_iter().collect();
-        assert!(unsent.broke(first, &silent).is_none() && unsent.is_silent_again());
+        assert!(unsent.broke(first, &silent).is_none() && unsent.is_given_up("q"));
+        unsent.reported(&Fate::Confirmed);
+        assert!(unsent.is_given_up("q"), "it is known by now");
+        assert!(!unsent.is_given_up("other"));
         unsent.extend(messages(10..13));
         let given_up = unsent.give_up(|message| message.row.as_u128() % 3 == 0);
         assert!(given_up.iter().map(|message| message.row.as_u128()).eq([0, 3, 6, 9, 12]));
-        assert_eq!((unsent.suspects, unsent.messages.len()), (6, 8), "those that are left are under suspicion");
+        assert_eq!((unsent.suspects, unsent.messages.len()), (5, 8), "those that are left are under suspicion");
     }
 
     #[test]
@@ -227,5 +264,25 @@ mod tests {
             }
         }
         panic!("it was never given back: {flights:?}");
+    }
+
+    /// Who reads that it did not arrive may send it again by another name.
+    #[test]
+    fn what_was_in_flight_when_a_connection_broke_is_never_said_not_to_have_arrived() {
+        let mut unsent = Unsent::default();
+        let all = messages(0..5);
+        unsent.broke(all.clone(), &Broken::Otherwise("connection reset".into()));
+        let fates =
+            [Fate::Unroutable("no queue".into()), Fate::Refused("no".into()), Fate::QueueRefused("nack".into())];
+        for (message, fate) in all.iter().zip(fates) {
+            let said = unsent.in_doubt(message, fate.clone());
+            assert!(matches!(said, Fate::Unknown(_)), "{fate:?}: {said:?}");
+            assert_eq!(unsent.in_doubt(message, fate.clone()), fate, "when it is sent once more, only that counts");
+        }
+        assert_eq!(unsent.in_doubt(&all[3], Fate::Confirmed), Fate::Confirmed);
+        assert_eq!(unsent.in_doubt(&all[4], Fate::Unanswered("q".into())), Fate::Unanswered("q".into()));
+        assert!(unsent.doubtful.is_empty());
+        unsent.broke(messages(0..5), &Broken::Refused(403, "no".into()));
+        assert!(unsent.doubtful.is_empty(), "the one at fault is refused");
     }
 }

@@ -1,6 +1,6 @@
 //! The leases on what is being published, the reports on it, and destinations that take messages again.
 
-use super::{Accounts, REPORTS_MAX, Shared};
+use super::{REPORTS_MAX, Shared, reports::Accounts};
 use crate::{
     Store,
     endpoint::trouble::Trouble,

@@ -1,4 +1,8 @@
-use super::*;
+use super::{reports::Accounts, *};
+use crate::{
+    Crashes,
+    port::{Fate, Report},
+};
 
 fn dispatcher() -> (Arc<Dispatcher>, mpsc::UnboundedReceiver<Outgoing>) {
     let (outgoing, sent) = mpsc::unbounded_channel();
@@ -232,4 +236,30 @@ async fn a_probe_without_an_answer_makes_room_for_the_next() {
     }
     dispatcher.send(&[row(9, "later")]);
     assert_eq!(sent.try_recv().map(|sent| sent.row.as_u128()), Ok(9), "after a lost lease as well");
+}
+
+/// Each try of a row that stays unanswered is a command that the broker keeps for the channel: after a few dozen it
+/// reads nothing more from it, for whomever.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_not_answered_and_a_queue_that_refuses_wait_behind_one_probe() {
+    let crashes = Crashes::default();
+    let of = |n, to: &Destination| LeasedRow { destination: to.clone(), ..row(n, "") };
+    let event = (Destination::Event("happened".into()), Fate::Unanswered("no confirm".into()));
+    let full = (Destination::Endpoint("full".into()), Fate::QueueRefused("nack".into()));
+    for (to, fate) in [event, full] {
+        let (dispatcher, mut sent) = dispatcher();
+        dispatcher.send(&[of(1, &to), of(2, &to)]);
+        let mut reports = vec![report(1, fate.clone()), report(2, fate)];
+        let Accounts { failed, .. } = dispatcher.account(&mut reports, &crashes);
+        assert!(failed.iter().all(|failed| failed.unroutable), "they wait for {to:?}: {failed:?}");
+        assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok());
+        dispatcher.send(&[of(3, &to)]);
+        assert!(sent.try_recv().is_err(), "a new row for {to:?} was expected to wait");
+        tokio::time::advance(Duration::from_secs(600)).await;
+        dispatcher.send(&[of(1, &to), of(2, &to), of(3, &to)]);
+        assert_eq!(sent.try_recv().map(|sent| sent.row.as_u128()), Ok(1));
+        assert!(sent.try_recv().is_err(), "one asks, the others wait");
+        let reopened = dispatcher.account(&mut vec![report(1, Fate::Confirmed)], &crashes).reopened;
+        assert_eq!(reopened, [to.name()], "what waits is made due");
+    }
 }

@@ -220,6 +220,26 @@ async fn a_command_whose_fate_is_unknown_goes_again_under_the_same_id() {
     assert_eq!(asked.await.unwrap().unwrap_err().kind(), RequestErrorKind::Unconfirmed);
 }
 
+/// Who reads that it is not handled sends it again, and it is handled twice.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_may_have_arrived_is_never_said_not_to_be_handled() {
+    let mut rig = Rig::new(|_| {});
+    let mut link = None;
+    for fate in [Fate::Unroutable("deleted".into()), Fate::Refused("no".into()), Fate::QueueRefused("nack".into())] {
+        let asked = rig.request(1, 60);
+        if link.is_none() {
+            link = Some(rig.link().await);
+        }
+        let link = link.as_mut().expect("it was made for the first request");
+        let first = link.sent().await;
+        link.report(&first, Fate::Unknown("the connection broke".into()));
+        let again = link.sent().await;
+        link.report(&again, fate.clone());
+        let error = asked.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), RequestErrorKind::Unconfirmed, "{fate:?}: {error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_the_link_is_down_the_time_limit_ends_with_an_error() {
     let mut rig = Rig::new(|_| {});

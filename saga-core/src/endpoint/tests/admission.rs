@@ -252,6 +252,17 @@ async fn what_cannot_even_be_held_is_set_aside_and_others_go_on() {
     rig.until("the others go on", |rig| rig.broker.open() == 1).await;
     assert_eq!((rig.steps(1), rig.steps(2), rig.held()), (vec![1], vec![1], vec![]));
     assert_eq!(rig.broker.given_back(), 0, "it would come again at once");
+    // when a channel is lost it comes again, and the copy of before goes
+    for _ in 0..6 {
+        rig.store.fail_next(Operation::Write, StoreErrorKind::Rejected);
+    }
+    rig.broker.lose_channel();
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!((rig.broker.open(), rig.broker.in_memory()), (1, 1));
+    // a transport closes when the last delivery is settled
+    let Rig { endpoint, broker, .. } = rig;
+    assert_eq!(endpoint.stop().await, Ok(()));
+    assert_eq!((broker.open(), broker.in_memory(), broker.given_back()), (0, 0, 1), "the next process gets it");
 }
 
 #[tokio::test(start_paused = true)]

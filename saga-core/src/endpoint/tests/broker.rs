@@ -44,6 +44,7 @@ struct Ends {
     deliveries: mpsc::UnboundedSender<Delivery>,
     reports: mpsc::UnboundedSender<Report>,
     state: watch::Sender<LinkState>,
+    publishing: watch::Sender<LinkState>,
 }
 
 struct Queued {
@@ -205,7 +206,15 @@ impl Broker {
 
     pub(super) fn link(&self, state: LinkState) {
         if let Some(link) = &self.state().link {
-            link.state.send_replace(state);
+            link.state.send_replace(state.clone());
+            link.publishing.send_replace(state);
+        }
+    }
+
+    /// The side that consumes is away, and no other.
+    pub(super) fn consuming_is_down(&self) {
+        if let Some(link) = &self.state().link {
+            link.state.send_replace(LinkState::Down("consuming was interrupted".into()));
         }
     }
 
@@ -263,6 +272,7 @@ impl Transport for Broker {
         let (outgoing, mut taken) = mpsc::unbounded_channel();
         let (reports, reports_of) = mpsc::unbounded_channel();
         let (state, state_of) = watch::channel(LinkState::Up);
+        let (publishing, publishing_of) = watch::channel(LinkState::Up);
         let attached = {
             let mut broker = self.state();
             if let Some(error) = broker.refuses_to_attach.take() {
@@ -270,7 +280,7 @@ impl Transport for Broker {
             }
             broker.topology = topology;
             broker.prefetch = limits.prefetch.into();
-            broker.link = Some(Ends { deliveries, reports, state });
+            broker.link = Some(Ends { deliveries, reports, state, publishing });
             broker.attached += 1;
             broker.attached
         };
@@ -286,6 +296,6 @@ impl Transport for Broker {
                 broker.link = None;
             }
         });
-        Ok(Link { deliveries: deliveries_of, outgoing, reports: reports_of, state: state_of })
+        Ok(Link::new(deliveries_of, outgoing, reports_of, state_of).with_publishing(publishing_of))
     }
 }

@@ -271,6 +271,17 @@ async fn while_the_broker_is_away_the_relay_leases_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_nothing_but_consuming_is_away_the_relay_goes_on() {
+    let rig = Rig::walk().await;
+    rig.broker.deliver_all([begin(1), message("buy", &Buy { id: 1 })]);
+    rig.all_acked().await;
+    rig.broker.consuming_is_down();
+    rig.until("it is known", |rig| rig.endpoint.link() != LinkState::Up).await;
+    tokio::time::sleep(secs(3610)).await;
+    assert_eq!(rig.broker.sent_of("Tired").len(), 1, "the timer was due");
+}
+
+#[tokio::test(start_paused = true)]
 async fn o_039_confirmed_rows_wait_for_the_database_to_be_deleted() {
     let (rig, _script) = asker().await;
     away(&rig.store, Operation::Delete, StoreErrorKind::Unavailable);

@@ -162,11 +162,7 @@ impl Broker {
         }
         if self.chance.strikes(Mishap::LostConfirm) {
             self.trace.note(from, || format!("no confirm of {}", super::trace::short(&envelope.type_name)));
-            let text = "no confirm came in time".into();
-            return match destination {
-                Destination::Event(_) => Fate::Unknown(text),
-                _ => Fate::Unanswered(text),
-            };
+            return Fate::Unanswered("no confirm came in time".into());
         }
         Fate::Confirmed
     }

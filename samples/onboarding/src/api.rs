@@ -6,7 +6,7 @@
 //! | `GET /customers/{id}` | where the application stands, and how it came there |
 //! | `GET /customers/{id}/events` | the same, live, as server-sent events |
 //! | `GET /tasks?role=clerk` | what waits for a decision |
-//! | `POST /tasks/{id}` `{"role": "clerk", "approve": true}` | decides; 409 when somebody else has, or nobody need any more |
+//! | `POST /tasks/{id}` `{"role": "clerk", "approve": true}` | decides; 409 if somebody else has, or nobody need |
 
 use crate::{books::Books, messages::*};
 use axum::{

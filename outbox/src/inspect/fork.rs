@@ -21,9 +21,10 @@ pub(crate) struct Statements {
     /// Steps (3, a JSON array of their numbers) as [`Step`]s, the last one last: an instance of the same id may have
     /// been there before.
     pub(super) steps: &'static str,
-    /// The numbers of its timers in the outbox, one a row.
+    /// The numbers of its timers in the outbox that have not left, one a row. One that has may have gone off: it may
+    /// still stand there although it is handled.
     pub(super) timers: &'static str,
-    /// Deletes its timers but those with these numbers (3, a JSON array).
+    /// Deletes its timers but those with these numbers (3, a JSON array) that have not left.
     pub(super) other_timers: &'static str,
     /// Sets a timer: id (3), endpoint (4), type (5), number (6), envelope (7), body (8), due (9): microseconds since
     /// 1970, and not before now.

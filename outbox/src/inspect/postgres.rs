@@ -176,9 +176,10 @@ impl Tables for Postgres {
             WHERE saga_id = $2 AND saga = $1 AND seq IN (SELECT e::bigint FROM json_array_elements_text($3::json) e)
             ORDER BY handled_at",
         timers: "SELECT coalesce(timer::text, '') FROM sagabus.outbox
-            WHERE kind = 'timer' AND saga_id = $2 AND saga = $1",
+            WHERE kind = 'timer' AND saga_id = $2 AND saga = $1 AND first_attempt_at IS NULL AND lease_until IS NULL",
         other_timers: "DELETE FROM sagabus.outbox WHERE kind = 'timer' AND saga_id = $2 AND saga = $1
-            AND (timer IS NULL OR timer NOT IN (SELECT e::bigint FROM json_array_elements_text($3::json) e))",
+            AND (timer IS NULL OR timer NOT IN (SELECT e::bigint FROM json_array_elements_text($3::json) e)
+                OR first_attempt_at IS NOT NULL OR lease_until IS NOT NULL)",
         set_timer:
             "INSERT INTO sagabus.outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
                 envelope, body, created_at, due_at)
@@ -212,7 +213,8 @@ impl Tables for Postgres {
                 first_attempt_at = NULL
             WHERE id = $1::uuid",
         reroute: "UPDATE sagabus.outbox SET destination = $2, due_at = clock_timestamp(), waits_for = NULL,
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL,
+                first_attempt_at = CASE WHEN first_attempt_at IS NOT NULL THEN clock_timestamp() END
             WHERE id = $1::uuid",
         delete: "DELETE FROM sagabus.outbox WHERE id = $1::uuid",
         settle: "UPDATE sagabus.inbox SET result = 'discarded', note = $4, handled_at = clock_timestamp()

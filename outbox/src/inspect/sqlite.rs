@@ -184,9 +184,10 @@ impl Tables for Sqlite {
             WHERE saga_id = ?2 AND saga = ?1 AND seq IN (SELECT value FROM json_each(?3))
             ORDER BY handled_at",
         timers: "SELECT coalesce(CAST(timer AS TEXT), '') FROM sagabus_outbox
-            WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1",
+            WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1 AND first_attempt_at IS NULL AND lease_until IS NULL",
         other_timers: "DELETE FROM sagabus_outbox WHERE kind = 'timer' AND saga_id = ?2 AND saga = ?1
-            AND (timer IS NULL OR timer NOT IN (SELECT value FROM json_each(?3)))",
+            AND (timer IS NULL OR timer NOT IN (SELECT value FROM json_each(?3))
+                OR first_attempt_at IS NOT NULL OR lease_until IS NOT NULL)",
         set_timer:
             "INSERT INTO sagabus_outbox (id, endpoint, message_id, kind, type, destination, saga, saga_id, timer,
                 envelope, body, created_at, due_at)
@@ -221,7 +222,9 @@ impl Tables for Sqlite {
             WHERE id = ?1",
         reroute: "UPDATE sagabus_outbox SET destination = ?2, waits_for = NULL,
                 due_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
-                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL, first_attempt_at = NULL
+                attempts = 0, last_error = NULL, lease_until = NULL, lease_owner = NULL,
+                first_attempt_at = CASE WHEN first_attempt_at IS NOT NULL
+                    THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) END
             WHERE id = ?1",
         delete: "DELETE FROM sagabus_outbox WHERE id = ?1",
         settle: "UPDATE sagabus_inbox SET result = 'discarded', note = ?4,

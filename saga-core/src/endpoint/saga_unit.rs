@@ -149,6 +149,7 @@ async fn unit<Db: Store>(
     }
     let mut batch = Batch {
         fatal: fatal(items),
+        alone: is_suspect(items),
         shared,
         found: &found,
         ledger: Ledger::new(shared),
@@ -250,6 +251,8 @@ struct Batch<'a, Db: Store> {
     overrule: Option<(Overrule, i64)>,
     /// Why the held message that was read must not run.
     fatal: Option<(HeldReason, String)>,
+    /// The message may kill the process: it runs alone.
+    alone: bool,
 }
 
 impl<Db: Store> Batch<'_, Db> {
@@ -317,7 +320,8 @@ impl<Db: Store> Batch<'_, Db> {
                 row: group.row,
                 now_us: self.found.now_us,
                 unread: &unread,
-                partial: (group.held.len() as i64) < group.fitting(),
+                // beside a message that may kill the process, nothing else runs
+                partial: (group.held.len() as i64) < group.fitting() || (self.alone && !group.held.is_empty()),
                 overrule: self.overrule.as_ref().map(|(overrule, _)| overrule),
                 body_bytes_max: self.shared.settings.body_bytes_max,
                 aliases,

@@ -15,6 +15,10 @@ use crate::{
 };
 use std::{any::Any, collections::HashMap};
 
+/// An instance goes on in another unit when so many bytes of data are kept of its steps in this one: the journal has a
+/// copy of each.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
 /// A transition that failed: it panicked, led to a state that cannot be stored, or sends what must not leave.
 pub(super) struct FailedTransition {
     pub(super) offer: usize,
@@ -57,8 +61,11 @@ pub(super) struct Run<'a, S: Saga> {
     settled: Vec<(usize, Settled)>,
     more: bool,
     /// The rest waits for the next unit: a message was overruled, and the projection may refuse the rest as well; or
-    /// messages that came before the rest wait for an alias that the instance has just taken.
+    /// messages that came before the rest wait for an alias that the instance has just taken; or what is kept of the
+    /// steps would become too large for one unit.
     stops: bool,
+    /// Bytes of data that are kept of the steps so far.
+    kept_bytes: usize,
     overrule: Option<&'a Overrule>,
 }
 
@@ -88,6 +95,7 @@ impl<'a, S: Saga> Run<'a, S> {
             settled: Vec::new(),
             more: false,
             stops: false,
+            kept_bytes: 0,
             overrule: offers.overrule,
         };
         if let Some(row) = row.filter(|row| !run.is_newer() && row.state != InstanceRow::CANCELLED) {
@@ -314,6 +322,8 @@ impl<'a, S: Saga> Run<'a, S> {
         self.name = Some(to.clone());
         let after = self.offers.keeps.then(|| {
             let (data, progress) = (self.data.clone().unwrap_or_default(), self.progress.clone());
+            self.kept_bytes += data.len();
+            self.stops |= self.kept_bytes > KEPT_BYTES_MAX;
             Box::new(Left { data, progress, version: S::VERSION as i32, done: self.rules.is_done(&to) })
         });
         let (seq, entered) = (self.seq, self.entered);

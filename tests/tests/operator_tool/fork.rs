@@ -202,7 +202,8 @@ on_both! {
     a_paused_instance_goes_back_and_what_waits_for_it_is_offered
     a_step_that_is_not_kept_or_cannot_be_stood_at_is_refused
     each_step_tells_what_it_changed_and_what_is_masked_stays_so
-    steps_are_kept_one_by_one_however_they_fall_into_batches
+    steps_are_kept_one_by_one_however_they_fall_into_batches,
+    a_timer_that_has_left_is_set_again
 }
 
 mod stories {
@@ -356,10 +357,10 @@ mod stories {
         refused("1", "4", "none of a cancellation", "[SB0080]");
         // the timer of the begin cannot be set again when the journal has lost it
         assert_eq!(shop.tool(&["sagas", "cancel", "sale", "1", "--reason", "by phone"]).0, 0);
-        forget(&shop.url, "message = NULL WHERE saga_id = '1' AND seq = 1").await;
+        change(&shop.url, "inbox", "message = NULL WHERE saga_id = '1' AND seq = 1").await;
         refused("1", "2", "cannot be set again: the journal has no copy of step 1", "[SB0080]");
         refused("1", "1", "keep_messages", "[SB0080]");
-        forget(&shop.url, "seq = NULL WHERE saga_id = '1' AND seq = 1").await;
+        change(&shop.url, "inbox", "seq = NULL WHERE saga_id = '1' AND seq = 1").await;
         refused("1", "1", "the line of step 1 of sale 1 is gone", "[SB0080]");
         shop.endpoint.stop().await.expect("an orderly end");
     }
@@ -416,19 +417,34 @@ mod stories {
         shop.endpoint.stop().await.expect("an orderly end");
     }
 
-    /// Changes lines of the journal.
-    async fn forget(url: &str, what: &str) {
+    /// Its row stands there until the confirmed ones are deleted, and the inbox knows its message: were it taken for
+    /// one that will come, the instance would wait for ever.
+    pub(super) async fn a_timer_that_has_left_is_set_again<Db: Store + Inspect>(shop: Shop<Db>) {
+        shop.order(1, "r-1").await;
+        let old = shop.timers().await.remove(0);
+        shop.publish(Priced { id: 1, cents: 700 }).await;
+        shop.reaches(1, "Offered").await;
+        change(&shop.url, "outbox", "first_attempt_at = created_at WHERE kind = 'timer'").await;
+        let (code, out, err) = shop.fork(&["1", "--at", "1"]);
+        assert!(code == 0 && out.contains("timers: 0 as they were, 1 set again"), "{out}{err}");
+        let timers = shop.timers().await;
+        assert!(timers.len() == 1 && timers[0].id != old.id, "a new message was expected: {timers:?}");
+        shop.endpoint.stop().await.expect("an orderly end");
+    }
+
+    /// Changes rows of a table.
+    async fn change(url: &str, table: &str, what: &str) {
         use sqlx::{Connection, Executor};
-        let set = |table: &str| format!("UPDATE {table} SET {what}");
+        let set = |prefix: &str| format!("UPDATE {prefix}{table} SET {what}");
         match url.strip_prefix("sqlite:") {
             Some(path) => {
                 let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("the file opens");
-                connection.execute(&*set("sagabus_inbox")).await.expect("it is written");
+                connection.execute(&*set("sagabus_")).await.expect("it is written");
             }
             None => {
                 let mut connection = sqlx::PgConnection::connect(url).await.expect("the server answers");
-                connection.execute(&*set("sagabus.inbox")).await.expect("it is written");
+                connection.execute(&*set("sagabus.")).await.expect("it is written");
             }
         }
     }

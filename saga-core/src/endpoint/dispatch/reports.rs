@@ -3,7 +3,7 @@
 use super::{Dispatcher, InFlight, PAUSE_MIN};
 use crate::{
     CrashPoint, Crashes,
-    port::{Backoff, Fate, PublishFailed, Report},
+    port::{Backoff, Destination, Fate, PublishFailed, Report},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,6 +34,12 @@ impl Dispatcher {
         for Report { row, fate } in reports.drain(..) {
             let Some(InFlight { attempts, destination, .. }) = state.ended(&row) else { continue };
             let is_missing = matches!(fate, Fate::Unroutable(_));
+            // the other subscribers have got an event that one queue refused: it is not closed to them
+            let is_event = matches!(destination, Destination::Event(_));
+            let fate = match fate {
+                Fate::QueueRefused(error) if is_event => Fate::Refused(error),
+                other => other,
+            };
             match fate {
                 Fate::Confirmed => {
                     state.confirmed.push(row);

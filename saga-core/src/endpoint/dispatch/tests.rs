@@ -262,4 +262,13 @@ async fn an_event_that_is_not_answered_and_a_queue_that_refuses_wait_behind_one_
         let reopened = dispatcher.account(&mut vec![report(1, Fate::Confirmed)], &crashes).reopened;
         assert_eq!(reopened, [to.name()], "what waits is made due");
     }
+    // the other subscribers have got it
+    let (dispatcher, mut sent) = dispatcher();
+    let event = Destination::Event("happened".into());
+    dispatcher.send(&[of(1, &event)]);
+    let mut reports = vec![report(1, Fate::QueueRefused("nack".into()))];
+    let Accounts { failed, .. } = dispatcher.account(&mut reports, &crashes);
+    assert!(failed.iter().all(|failed| !failed.unroutable), "{failed:?}");
+    dispatcher.send(&[of(2, &event)]);
+    assert!(sent.try_recv().is_ok() && sent.try_recv().is_ok(), "an event that one queue refuses goes on");
 }

@@ -173,3 +173,21 @@ async fn what_kills_the_process_behind_a_wake_up_is_held() {
     assert_eq!(rig.held(), [("boom-1".into(), HeldReason::Failed), ("step-1-1".into(), HeldReason::Crashes)]);
     assert_eq!((rig.inbox("step-1-1").crashes, rig.store.inbox().len()), (4, 3), "the wake-up leaves no row");
 }
+
+/// What waits may go on now, and what came killed the process: which of them it was is seen when each runs alone.
+#[tokio::test(start_paused = true)]
+async fn what_kills_the_process_does_not_run_beside_what_waits() {
+    let (script, store, broker) = (Script::new(), MemoryStore::new(), Broker::new());
+    let rig = hanging(&script, &store, &broker).await;
+    rig.broker.deliver_all([begin(1), message("boom-1", &Boom { id: 1 }), step(1, 1)]);
+    rig.all_acked().await;
+    drop(rig.endpoint);
+    tokio::time::sleep(secs(1)).await;
+    store.change_instances(|instance| instance.row.paused_by = None); // an operator resumes it
+    script.plan(1, vec![Act::Succeed]); // what waits
+    dies(3, &script, &store, &broker, step(1, 2)).await;
+    let rig = hanging(&script, &store, &broker).await;
+    rig.all_acked().await;
+    assert_eq!((rig.result("step-1-1"), rig.inbox("step-1-1").crashes), (InboxResult::Handled, 1));
+    assert_eq!(rig.held(), [("boom-1".into(), HeldReason::Failed), ("step-1-2".into(), HeldReason::Crashes)]);
+}

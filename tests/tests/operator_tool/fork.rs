@@ -432,7 +432,6 @@ mod stories {
         shop.endpoint.stop().await.expect("an orderly end");
     }
 
-    /// Changes rows of a table.
     async fn change(url: &str, table: &str, what: &str) {
         use sqlx::{Connection, Executor};
         let set = |prefix: &str| format!("UPDATE {prefix}{table} SET {what}");

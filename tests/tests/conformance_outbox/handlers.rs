@@ -4,7 +4,7 @@ use super::*;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use outbox::Postgres;
-use saga_core::{Context, Handle, HandlerError, HandlerOptions, Retries};
+use saga_core::{Context, DatabaseState, Handle, HandlerError, HandlerOptions, Retries};
 use sqlx::{Connection, Executor};
 use std::{collections::HashSet, sync::Mutex, time::Instant};
 use tests::{
@@ -209,7 +209,9 @@ async fn r_037_messages_wait_for_a_database_that_is_read_only_and_go_on_without_
     };
     read_only(true).await;
     two.stranger(0).await.send("worker", &works(0..10)).await;
-    eventually("some tries", || async { (handler.runs() >= 3).then_some(()) }).await;
+    eventually("a try", || async { (handler.runs() >= 1).then_some(()) }).await;
+    let why = "the endpoint to say that its database takes nothing";
+    eventually(why, || async { matches!(worker.database(), DatabaseState::Down(_)).then_some(()) }).await;
     read_only(false).await;
     let store = database.store(); // the other's sessions were ended
     eventually("all to be handled", || async {
@@ -217,6 +219,8 @@ async fn r_037_messages_wait_for_a_database_that_is_read_only_and_go_on_without_
         (store.text(sql).await == "10").then_some(())
     })
     .await;
-    assert_eq!((handler.handled().len() > 10, held(&store).await.len()), (true, 0), "some ran in vain");
+    // in vain: once in a lane, and once more where its session was just ended; never for as long as it lasts
+    let runs = handler.handled().len();
+    assert!((11..=26).contains(&runs) && held(&store).await.is_empty(), "{runs} runs of 10 messages");
     stop([worker]).await;
 }

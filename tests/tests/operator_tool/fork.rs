@@ -202,7 +202,7 @@ on_both! {
     a_paused_instance_goes_back_and_what_waits_for_it_is_offered
     a_step_that_is_not_kept_or_cannot_be_stood_at_is_refused
     each_step_tells_what_it_changed_and_what_is_masked_stays_so
-    steps_are_kept_one_by_one_however_they_fall_into_batches,
+    steps_are_kept_one_by_one_however_they_fall_into_batches
     a_timer_that_has_left_is_set_again
 }
 

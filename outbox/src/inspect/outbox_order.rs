@@ -20,7 +20,7 @@ pub(crate) struct Statements {
     pub(super) due: &'static str,
     /// The same, after some time (2) from now: microseconds.
     pub(super) later: &'static str,
-    /// It goes elsewhere (2), now: there nobody has had it.
+    /// It goes elsewhere (2), now. If it was tried, that is not forgotten, but its time begins now.
     pub(super) reroute: &'static str,
     /// Deletes it.
     pub(super) delete: &'static str,

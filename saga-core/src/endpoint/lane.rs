@@ -250,6 +250,11 @@ pub(super) async fn guarded<T>(unit: impl Future<Output = T>) -> Result<T, Strin
     run.map_err(|panic| format!("panicked: {}", panics::text(&*crash::survived(panic))))
 }
 
+/// Why a message is held that ran alone so often.
+pub(super) fn killed_too_often() -> String {
+    format!("the process died {CRASHES_MAX} times while it handled this message alone")
+}
+
 /// Counts a run of a message that was redelivered after crashes; such a message runs alone. Returns whether it may run:
 /// not when the endpoint stops.
 pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Item], stop: &CancellationToken) -> bool {
@@ -285,8 +290,7 @@ pub(super) async fn count_crash<Db: Store>(shared: &Shared<Db>, batch: &mut [Ite
     waiting.over();
     (item.first, item.counted) = (false, true);
     if crashes.is_some_and(|crashes| crashes > CRASHES_MAX) {
-        let text = format!("the process died {CRASHES_MAX} times while it handled this message alone");
-        item.content = Content::Faulty(HeldReason::Crashes, text);
+        item.content = Content::Faulty(HeldReason::Crashes, killed_too_often());
     }
     true
 }

@@ -5,7 +5,7 @@ use super::{
     dispatch::finish,
     groups::{Groups, HELD_ROWS_MAX},
     judge::{Before, Verdict, judge},
-    lane::CRASHES_MAX,
+    lane::{CRASHES_MAX, killed_too_often},
     ledger::{Ledger, Offered, Origin},
     policy::{UserFailure, passes},
     router::{Content, Item},
@@ -217,8 +217,7 @@ async fn unit<Db: Store>(
 /// What is wrong with the held message that a suspect leads to, if it has killed the process too often.
 fn fatal(items: &[Item]) -> Option<(HeldReason, String)> {
     let (_, crashes) = items.first().filter(|_| is_suspect(items))?.held_counted.as_ref()?;
-    let text = || format!("the process died {CRASHES_MAX} times while it handled this message alone");
-    (*crashes > CRASHES_MAX).then(|| (HeldReason::Crashes, text()))
+    (*crashes > CRASHES_MAX).then(|| (HeldReason::Crashes, killed_too_often()))
 }
 
 fn keys<Db: Store>(shared: &Shared<Db>, items: &[Item], again: bool) -> Keys {

@@ -25,7 +25,7 @@ pub struct KeptStep {
 
 /// The row of the instance, but for what stands in other columns of the journal. Data and progress are kept as they
 /// were written: a number must not lose its digits on the way.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Instance {
     data: Box<RawValue>,
     #[serde(default)]
@@ -121,11 +121,8 @@ impl KeptStep {
     /// The column of the line from which on the instance stands there again: later forks, and whoever looks at what
     /// each step changed, go on from it. It sets no timers of its own: those that are alive name the steps that did.
     pub fn fork_column(&self) -> String {
-        Self::column(
-            None,
-            Some(&Self { after: self.after.copied(), progress: Progress::default(), timers: Vec::new() }),
-        )
-        .unwrap_or_default()
+        let stands = Self { after: self.after.clone(), progress: Progress::default(), timers: Vec::new() };
+        Self::column(None, Some(&stands)).unwrap_or_default()
     }
 
     /// The state's data, JSON.
@@ -168,13 +165,6 @@ impl KeptStep {
         let named = |(name, value): (&String, &String)| alias_key(&key.saga, name, value.clone());
         let aliases = self.progress.aliases.iter().map(|alias| FieldRow::alias(named(alias), key.clone()));
         aliases.chain(self.progress.fields.iter().map(|field| FieldRow::new(named(field), key.clone()))).collect()
-    }
-}
-
-impl Instance {
-    fn copied(&self) -> Self {
-        let Self { data, progress, entered, version, done } = self;
-        Self { data: data.clone(), progress: progress.clone(), entered: *entered, version: *version, done: *done }
     }
 }
 

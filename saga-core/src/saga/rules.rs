@@ -138,6 +138,9 @@ impl Rules {
 
     /// States by their present names, each once.
     pub(super) fn present(&self, states: Vec<String>) -> Vec<String> {
+        if self.renamed.is_empty() {
+            return states; // each is written once
+        }
         let mut present: Vec<String> = states.into_iter().map(|state| self.name_of(&state).to_owned()).collect();
         let mut seen = HashSet::new();
         present.retain(|state| seen.insert(state.clone()));

@@ -64,13 +64,13 @@ impl Chart {
                     && !self.is_answer(&edge.on)
             });
             // each with what the instance has left by then: a state that it has been in makes nothing early
-            let escapes = escapes.map(|edge| (edge.to.as_str(), vec![state.to_owned(), edge.from.clone()]));
-            for (place, left) in std::iter::once((state, Vec::new())).chain(escapes) {
-                let after = match left.is_empty() {
-                    // where it is asked for: the compiler knows what the enum takes, and not that a done state does not
-                    true => HashSet::from([place]),
-                    false => reached(&edges, std::iter::once(place), unanswered),
-                };
+            let escapes = escapes.map(|edge| {
+                let after = reached(&edges, std::iter::once(edge.to.as_str()), unanswered);
+                (after, vec![state.to_owned(), edge.from.clone()])
+            });
+            // where it is asked for: the compiler knows what the enum takes, and not that a done state does not
+            let asked = (HashSet::from([state]), Vec::new());
+            for (after, left) in std::iter::once(asked).chain(escapes) {
                 let states = self.states.iter().filter(|state| after.contains(state.name.as_str()));
                 for (state, outcome) in states.flat_map(|it| command.outcome.iter().map(move |on| (&it.name, on))) {
                     if rules.disposition(state, outcome, &left) == Disposition::Late && seen.insert((state, outcome)) {

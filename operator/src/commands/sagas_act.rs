@@ -137,7 +137,7 @@ fn told(session: &mut Session, n: usize, key: &InstanceKey, done: Result<Instanc
             return false;
         }
     };
-    let is_done = matches!(done.result.as_str(), "resumed" | "cancelled" | "sent" | "forked" | "would be forked");
+    let is_done = done.is_done();
     if session.screen.json {
         session.screen.value(&json!({ "saga": key.saga, "id": key.id, "done": done }));
         return is_done;

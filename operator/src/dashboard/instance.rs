@@ -261,7 +261,7 @@ pub(super) async fn act(
         }
     });
     match done.await {
-        Ok(done) if matches!(done.result.as_str(), "resumed" | "cancelled" | "sent" | "forked") => {
+        Ok(done) if done.is_done() => {
             cx.app.live.changed();
             let there = format!("/sagas/{}/{}", super::params::encoded(&key.saga), super::params::encoded(&key.id));
             Redirect::to(&cx.url(&there)).into_response()

@@ -3,8 +3,8 @@
 //! Everything rests on what the journal keeps of the step ([`KeptStep`]). The saga's code has no part in it.
 
 use super::{
-    Params, Session, Tables,
-    instance::Found,
+    Session, Tables,
+    instance::{Found, params},
     order::{unreadable, wake},
 };
 use saga_core::{
@@ -68,10 +68,6 @@ impl Step {
 
 fn unfit(text: String) -> StoreError {
     StoreError::new(StoreErrorKind::Invalid, text).with_code(ErrorCode::StepUnfit)
-}
-
-fn params(key: &InstanceKey, more: &[&str]) -> Params {
-    [key.saga.as_str(), key.id.as_str()].iter().chain(more).map(|text| Some((*text).to_owned())).collect()
 }
 
 /// Steps of an instance. They never change, so they may be read before it is locked.

@@ -5,7 +5,7 @@ use super::{
     order::{enter, give, unreadable, wake},
 };
 use saga_core::{
-    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceOrder, InstanceRow, InstanceSeen,
+    Envelope, ErrorCode, HeldRef, InstanceAction, InstanceDone, InstanceKey, InstanceOrder, InstanceRow, InstanceSeen,
     OperationItem, StoreError, StoreErrorKind,
 };
 use serde::Deserialize;
@@ -57,7 +57,6 @@ impl Found {
 /// Carries out an order.
 pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) -> Result<InstanceDone, StoreError> {
     let key = order.key;
-    let of_it: Params = vec![Some(key.saga.clone()), Some(key.id.clone())];
     let mut session = tables.write().await?;
     // the step says which aliases a fork takes: whoever takes one has its lock
     let step = match order.action {
@@ -67,7 +66,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     let aliases = step.iter().flat_map(|step| step.locks(key));
     let locks: BTreeSet<i64> = aliases.chain([key.lock()]).collect();
     T::lock(&mut session, &locks.into_iter().collect::<Vec<_>>()).await?;
-    let Some(found) = session.rows(T::INSTANCE_ORDER.find, &of_it).await?.pop() else {
+    let Some(found) = session.rows(T::INSTANCE_ORDER.find, &params(key, &[])).await?.pop() else {
         return Ok(InstanceDone::new("gone"));
     };
     let found: Found = serde_json::from_str(&found).map_err(unreadable)?;
@@ -99,8 +98,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
         }
         InstanceAction::Resume => {
             let message_id = found.paused_by.clone().unwrap_or_default();
-            let paused = [of_it, vec![Some(message_id.clone())]].concat();
-            session.rows(T::ORDER.unpause, &paused).await?;
+            session.rows(T::ORDER.unpause, &params(key, &[&message_id])).await?;
             wake::<T>(&mut session, endpoint, key).await?;
             message_id
         }
@@ -116,7 +114,7 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
         }
         _ => {
             done.discarded = found.held;
-            cancel::<T>(&mut session, of_it, endpoint, &found, order).await?
+            cancel::<T>(&mut session, endpoint, &found, order).await?
         }
     };
     done.paused_by = found.paused_by;
@@ -126,18 +124,20 @@ pub(super) async fn perform<T: Tables>(tables: &T, order: &InstanceOrder<'_>) ->
     Ok(done)
 }
 
+/// The parameters of a statement about an instance: its key, then the others.
+pub(super) fn params(key: &InstanceKey, more: &[&str]) -> Params {
+    [key.saga.as_str(), key.id.as_str()].iter().chain(more).map(|text| Some((*text).to_owned())).collect()
+}
+
 /// Ends the instance. Returns the id of the line in its journal.
 async fn cancel<T: Tables>(
     session: &mut T::Session,
-    of_it: Params,
     endpoint: &str,
     found: &Found,
     order: &InstanceOrder<'_>,
 ) -> Result<String, StoreError> {
     let statements = &T::INSTANCE_ORDER;
-    let and = |more: &[&str]| -> Params {
-        of_it.iter().cloned().chain(more.iter().map(|text| Some((*text).to_owned()))).collect()
-    };
+    let and = |more: &[&str]| params(order.key, more);
     let note = format!("cancelled by {}: {}", order.who, order.why);
     let discarded = format!("discarded by {}, with the instance: {}", order.who, order.why);
     let line = Uuid::now_v7().to_string();

@@ -9,10 +9,10 @@ const CONSUMING: usize = 0;
 const PUBLISHING: usize = 1;
 
 /// What the two sides of a link report, and the state of the link: it is up when both sides are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Health {
     sides: Arc<Mutex<[Option<String>; 2]>>,
-    state: Arc<watch::Sender<LinkState>>,
+    state: watch::Sender<LinkState>,
     publishing: watch::Sender<LinkState>,
 }
 
@@ -20,7 +20,7 @@ impl Health {
     pub(super) fn new() -> (Self, watch::Receiver<LinkState>) {
         let (state, receiver) = watch::channel(LinkState::Up);
         let publishing = watch::Sender::new(LinkState::Up);
-        (Self { sides: Arc::default(), state: Arc::new(state), publishing }, receiver)
+        (Self { sides: Arc::default(), state, publishing }, receiver)
     }
 
     /// The state of publishing alone.
@@ -29,25 +29,18 @@ impl Health {
     }
 
     pub(super) fn consuming(&self) -> Side {
-        self.side(CONSUMING)
+        Side { health: self.clone(), side: CONSUMING }
     }
 
     pub(super) fn publishing(&self) -> Side {
-        self.side(PUBLISHING)
-    }
-
-    fn side(&self, side: usize) -> Side {
-        let (sides, state, publishing) = (self.sides.clone(), self.state.clone(), self.publishing.clone());
-        Side { sides, state, publishing, side }
+        Side { health: self.clone(), side: PUBLISHING }
     }
 }
 
 /// One side of a link.
 #[derive(Debug)]
 pub(super) struct Side {
-    sides: Arc<Mutex<[Option<String>; 2]>>,
-    state: Arc<watch::Sender<LinkState>>,
-    publishing: watch::Sender<LinkState>,
+    health: Health,
     side: usize,
 }
 
@@ -61,11 +54,12 @@ impl Side {
     }
 
     fn set(&self, why: Option<String>) {
-        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let Health { sides, state, publishing } = &self.health;
+        let mut sides = sides.lock().unwrap_or_else(PoisonError::into_inner);
         sides[self.side] = why;
         let of = |why: Option<&String>| why.map_or(LinkState::Up, |why| LinkState::Down(why.clone()));
-        say(&self.publishing, of(sides[PUBLISHING].as_ref()));
-        say(&self.state, of(sides.iter().flatten().next()));
+        say(publishing, of(sides[PUBLISHING].as_ref()));
+        say(state, of(sides.iter().flatten().next()));
     }
 }
 

@@ -151,6 +151,11 @@ impl InstanceDone {
     pub fn new(result: &str) -> Self {
         Self { result: result.into(), paused_by: None, discarded: 0, message_id: None, forked: None }
     }
+
+    /// Whether the order was carried out, or would be.
+    pub fn is_done(&self) -> bool {
+        matches!(self.result.as_str(), "resumed" | "cancelled" | "sent" | "forked" | "would be forked")
+    }
 }
 
 /// Instances that are stored in one form.
